@@ -1,0 +1,25 @@
+"""What can be wrong with an input, as exceptions a caller can act on.
+
+Every message says what was met, where, which rule it breaks and what to do. Each class is also a
+``ValueError`` or an ``OSError``, so that ``except ValueError`` in a user's script keeps working.
+"""
+
+
+class UniadrsScaleError(Exception):
+    """Base of everything this library raises on purpose."""
+
+
+class SceneError(UniadrsScaleError, ValueError):
+    """The scene cannot be read, or its parts do not fit together."""
+
+
+class PlanError(UniadrsScaleError, ValueError):
+    """The requested tiles, chunks or memory contradict each other or the scene."""
+
+
+class WeightsError(UniadrsScaleError, ValueError):
+    """The weights file is missing, corrupt or made for another network."""
+
+
+class StoreError(UniadrsScaleError, OSError):
+    """The output cannot be written, or belongs to another run."""

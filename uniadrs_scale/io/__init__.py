@@ -1,0 +1,1 @@
+"""What touches bytes: readers, the Zarr store, the COG writer."""
