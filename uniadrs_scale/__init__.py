@@ -1,3 +1,31 @@
 """Anomaly maps of whole satellite scenes, zero-shot, at any scale."""
 
 __version__ = "0.1.0"
+
+from uniadrs_scale.detector import Detector
+from uniadrs_scale.errors import (
+    PlanError,
+    SceneError,
+    StoreError,
+    UniadrsScaleError,
+    WeightsError,
+)
+from uniadrs_scale.io.cog import to_cog
+from uniadrs_scale.io.scenes import open_scene
+from uniadrs_scale.plan import ScorePlan
+from uniadrs_scale.score import IncompleteWarning, plan, score
+
+__all__ = [
+    "Detector",
+    "IncompleteWarning",
+    "PlanError",
+    "SceneError",
+    "ScorePlan",
+    "StoreError",
+    "UniadrsScaleError",
+    "WeightsError",
+    "open_scene",
+    "plan",
+    "score",
+    "to_cog",
+]

@@ -1,0 +1,142 @@
+"""Reads the training and validation imagery, each image as one scaled scene.
+
+The folders are those of the data README: ``hyperspectral/*.mat``, ``multispectral/``, ``sar/``,
+``infrared/``. Every scene is scaled as the library scales it: per band, by the whole scene.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import rasterio
+from scipy import ndimage
+from scipy.io import loadmat
+
+from uniadrs_scale.stats import BandStatistics
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+SHIPS = "ships_mask.tif"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Image:
+    """One image as read, with what is known about its targets."""
+
+    name: str
+    pixels: NDArray[np.generic]
+    """(band, y, x), in the file's units."""
+    targets: NDArray[np.bool_]
+    """(y, x), True on a labelled target."""
+    counted: NDArray[np.bool_]
+    """(y, x), True where a figure may look: the labels are complete there."""
+
+    def scaled(self) -> NDArray[np.float32]:
+        """(band, y, x), every band with mean 0 and deviation 1 over the scene, as the library does."""
+        everywhere = np.ones(self.pixels.shape[1:], bool)
+        return BandStatistics.of(self.pixels, everywhere).normalisation().apply(self.pixels)
+
+
+def _image(name: str, pixels: NDArray[np.generic], targets: NDArray[np.generic] | None) -> Image:
+    shape = pixels.shape[1:]
+    found = np.zeros(shape, bool) if targets is None else targets > 0
+    return Image(name=name, pixels=pixels, targets=found, counted=np.ones(shape, bool))
+
+
+def _bands(path: Path) -> NDArray[np.generic]:
+    """(band, y, x) of any raster; images without georeference are fine here."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+        with rasterio.open(path) as dataset:
+            pixels: NDArray[np.generic] = dataset.read()
+    return pixels
+
+
+def hyperspectral(folder: Path) -> list[Image]:
+    """Every cube below ``folder``; Jasper Ridge and Samson are (band, pixel) in Fortran order."""
+    images = []
+    for path in sorted(folder.glob("*.mat")):
+        content = loadmat(path)
+        if "data" in content:
+            pixels, targets = content["data"], content["map"]
+        elif "Y" in content:
+            side = round(content["Y"].shape[1] ** 0.5)
+            pixels = content["Y"].reshape(-1, side, side, order="F").transpose(1, 2, 0)
+            targets = None
+        elif "hsi_img_sub" in content:
+            pixels, targets = content["hsi_img_sub"], None  # its mask is the valid area
+        else:  # the small cut-out of one target: too small to be a scene
+            continue
+        images.append(_image(path.stem, np.ascontiguousarray(pixels.transpose(2, 0, 1)), targets))
+    return images
+
+
+def water(green: NDArray[np.generic], infrared: NDArray[np.generic]) -> NDArray[np.bool_]:
+    """Where ships can be: NDWI > 0, closed by 5 px and with holes filled, so that ships stay inside.
+
+    NDWI = (green - infrared) / (green + infrared) (McFeeters 1996), here B03 and B08.
+    """
+    g, n = green.astype(np.float64), infrared.astype(np.float64)
+    wet = (g - n) / np.maximum(g + n, 1) > 0
+    closed = ndimage.binary_closing(wet, np.ones((5, 5), bool), border_value=0) | wet
+    filled: NDArray[np.bool_] = ndimage.binary_fill_holes(closed)
+    return filled
+
+
+def ports(folder: Path) -> list[Image]:
+    """Sentinel-2 ports: one file per band; labels count on water only, where both bands exist."""
+    images = []
+    for mask in sorted(folder.glob(f"*/{SHIPS}")):
+        paths = sorted(p for p in mask.parent.glob("B*.tif"))
+        bands = {p.stem: _bands(p)[0] for p in paths}
+        image = _image(mask.parent.name, np.stack(list(bands.values())), _bands(mask)[0])
+        if {"B03", "B08"} <= bands.keys():
+            counted = water(bands["B03"], bands["B08"])
+            image = Image(
+                name=image.name, pixels=image.pixels, targets=image.targets, counted=counted
+            )
+        images.append(image)
+    return images
+
+
+def multispectral(folder: Path) -> list[Image]:
+    """Everything else of the multispectral folder: NAIP, Landsat and the 5 m image."""
+    singles = [
+        *sorted(folder.glob("*.tif")),
+        *sorted(folder.glob("naip/*.tif")),
+        *sorted(folder.glob("landsat_rgbn/*.tif")),
+    ]
+    images = [_image(path.stem, _bands(path), None) for path in singles]
+    per_band = sorted(folder.glob("LT5*_B?.TIF"))
+    if per_band:
+        stacked = np.concatenate([_bands(path) for path in per_band])
+        images.append(_image("LT5", stacked, None))
+    return images
+
+
+def infrared(folder: Path) -> list[Image]:
+    """Infrared frames: grey, so one band; targets from the mask of the same name."""
+    images = []
+    for path in sorted((folder / "images").glob("*.png")):
+        mask = _bands(folder / "masks" / path.name).max(axis=0)
+        if (mask == mask.flat[0]).all():
+            mask = np.zeros_like(mask)
+        images.append(_image(path.stem, _bands(path)[:1], mask))
+    return images
+
+
+def sar(folder: Path) -> list[Image]:
+    """SAR scenes: one band; ships from HRSID's coloured instances (non-black) where given."""
+    images = []
+    for path in sorted([*folder.glob("*.tiff"), *folder.glob("*.png")]):
+        if "_instance_" in path.name:
+            continue
+        colours = path.with_name(f"{path.stem}_instance_color_RGB.png")
+        targets = _bands(colours)[:3].max(axis=0) if colours.exists() else None
+        images.append(_image(path.stem, _bands(path)[:1], targets))
+    return images

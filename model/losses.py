@@ -1,0 +1,128 @@
+"""Losses: the two published ones, kept for comparison, and the one that ``train.py`` uses.
+
+Source of the published ones: Li et al., arXiv 2310.07511, and the behaviour of the published code
+(commit 0ca8a7c), which golden values pin down.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own convention
+from torch import Tensor
+
+BACKGROUND, ANOMALY, IGNORED, LARGE = 0, 1, 2, 3
+THRESHOLDS = (0.9, 0.85, 0.8, 0.75, 0.7, 0.6)
+SPACING = 0.05
+"""Between the published code's six false alarm rates, 0.05 to 0.3 ..."""
+ANCHORS = 0.175
+"""... and their mean."""
+
+
+class _Multiplier(torch.autograd.Function):
+    """A Lagrange multiplier: not negative, and ascending where everything else descends."""
+
+    @staticmethod
+    def forward(_ctx: Any, multiplier: Tensor) -> Tensor:
+        return multiplier.clamp(min=0)
+
+    @staticmethod
+    def backward(_ctx: Any, *grads: Tensor) -> Tensor:
+        return -grads[0]
+
+
+def published_pixel_loss(scores: Tensor, labels: Tensor, multipliers: Tensor) -> Tensor:
+    """The published pixel-level ranking loss, quirks included.
+
+    For each of six thresholds t the cross entropy of every pixel is weighted: anomalies at or below
+    t and background at or above t by -log t, anomalies above t by 1, background below t by 1/2;
+    background is also weighted by 0.2 times its multiplier. A running (a + b) / 2 joins the
+    thresholds, so the last one counts half and the first 1/64. The prior of anomalies is subtracted
+    and the result clamped at 0.
+
+    Args:
+        scores: (n,) in 0..1.
+        labels: (n,) 1 anomaly, 0 background; no others.
+        multipliers: (6,), reversed gradient.
+
+    Returns:
+        () the loss, with the published factor of 5.
+    """
+    anomaly = labels == ANOMALY
+    entropy = F.binary_cross_entropy(scores, anomaly.to(scores.dtype), reduction="none")
+    lambdas = _Multiplier.apply(multipliers.reshape(-1))
+    total = scores.new_zeros(())
+    for threshold, multiplier in zip(THRESHOLDS, lambdas, strict=True):
+        wrong = torch.where(anomaly, scores <= threshold, scores >= threshold)
+        usual = torch.where(anomaly, 1.0, 0.5)
+        weight = torch.where(wrong, -torch.log(scores.new_tensor(threshold) + 1e-8), usual)
+        weight = torch.where(anomaly, weight, weight * multiplier * 0.2)
+        total = (total + (entropy * weight).mean()) / 2
+    prior = (anomaly.sum() + 1) / (len(labels) + 2)
+    return (total - prior * ANCHORS).clamp(min=0) * 100 * SPACING
+
+
+def _spread(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Compactness of features (n, c) around their centre, and the centre (c,)."""
+    centre = features.mean(0)
+    squared = (features - centre).square().sum(1)
+    radius = torch.sqrt(squared + 1e-8).mean()
+    outside = F.relu(squared - radius**2).mean()
+    return radius**2 + 10 * outside, centre
+
+
+def published_feature_loss(features: Tensor, labels: Tensor) -> Tensor:
+    """The published feature-level loss, before its factor of 0.1.
+
+    Normal pixels (background and large objects) and anomalies shall each be compact, their centres
+    far apart.
+
+    Args:
+        features: (c, h, w) in 0..1.
+        labels: (h, w), 0 to 3.
+
+    Returns:
+        () the loss; 0 without anomalies, as published.
+    """
+    anomalies = features[:, labels == ANOMALY].T
+    if len(anomalies) == 0:
+        return features.new_zeros(())
+    normal, centre = _spread(features[:, (labels == BACKGROUND) | (labels == LARGE)].T)
+    strange, other = _spread(anomalies)
+    return normal + strange - F.pairwise_distance(centre, other)
+
+
+def detection_loss(logits: Tensor, labels: Tensor, share: float = 0.25) -> Tensor:
+    """What ``train.py`` descends: a calibrated part, and a ranking part within each window.
+
+    The cross entropy keeps empty windows dark; ranking is what AUC measures: an anomaly shall lie
+    above the background of its own window, most of all above the background that scores highest.
+    Unlike the published loss it raises, not lowers, the weight of the hardest pixels.
+
+    Args:
+        logits: (b, h, w), scores before the sigmoid.
+        labels: uint8 (b, h, w), 0 to 3; 2 is ignored.
+        share: Weight of the anomalies' mean cross entropy relative to the background's.
+
+    Returns:
+        () the loss.
+    """
+    anomaly, normal = labels == ANOMALY, (labels == BACKGROUND) | (labels == LARGE)
+    loss = F.softplus(logits[normal]).mean()
+    if not anomaly.any():
+        return loss
+    loss = loss + share * F.softplus(-logits[anomaly]).mean()
+    ranks = [
+        _ranking(z[a], z[n]) for z, a, n in zip(logits, anomaly, normal, strict=True) if a.any()
+    ]
+    return loss + 0.5 * torch.stack(ranks).mean()
+
+
+def _ranking(anomalies: Tensor, normal: Tensor) -> Tensor:
+    """Mean of softplus(normal - anomaly) over pairs with evenly taken and with the hardest normals."""
+    hardest = normal.topk(min(len(normal), 1 + len(normal) // 50)).values
+    evenly = normal[:: max(1, len(normal) // 256)]
+    anomalies = anomalies[:: max(1, len(anomalies) // 128)]
+    easy = F.softplus(evenly[:, None] - anomalies).mean()
+    return easy + 0.5 * F.softplus(hardest[:, None] - anomalies).mean()

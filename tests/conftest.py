@@ -1,0 +1,47 @@
+"""Shared fixtures: hypothesis profiles, the shared data, a small cluster."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from distributed import Client
+
+TESTS = Path(__file__).parent
+SHARED = TESTS.parents[1] / "shared"
+
+# Deterministic everywhere; deadlines measure the machine, not the code.
+settings.register_profile("ci", derandomize=True, deadline=None, max_examples=60,
+                          suppress_health_check=[HealthCheck.too_slow])  # fmt: skip
+settings.load_profile("ci")
+
+# Worker processes import the stand-in scorers by name.
+os.environ["PYTHONPATH"] = os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of golden values and real imagery; in CI its absence is a failure."""
+    if not SHARED.is_dir():
+        message = f"needs the shared data beside the repository, at {SHARED.name}/"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Client]:
+    """Two worker processes with one thread each."""
+    from uniadrs_scale.graph import Resources, executor
+
+    with executor(None, Resources(2, 1)) as started:
+        assert started.client is not None
+        yield started.client

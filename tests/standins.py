@@ -1,0 +1,106 @@
+"""Tile scorers that are cheap and whose answer is known."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+class StandIn:
+    """Base: one tile a call, no memory of its own."""
+
+    batch = 1
+
+    @property
+    def identity(self) -> str:
+        return type(self).__name__
+
+    def activation_bytes(self, tile: int, bands: int) -> int:
+        del tile, bands
+        return 0
+
+    def score_tiles(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
+        raise NotImplementedError
+
+
+class FirstBand(StandIn):
+    """The identity network: the score is the first band."""
+
+    def score_tiles(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
+        return tiles[:, 0]
+
+
+class TileMean(StandIn):
+    """Like instance normalisation: every score depends on its whole tile."""
+
+    def score_tiles(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
+        mean = tiles.mean(axis=(1, 2, 3), keepdims=True)
+        ramp = np.linspace(0, 1, tiles.shape[-1], dtype=np.float32)
+        return (np.abs(tiles - mean).mean(axis=1) / 4 + ramp) / 8
+
+
+class Batched(TileMean):
+    """The same, four tiles a call."""
+
+    batch = 4
+
+    @property
+    def identity(self) -> str:
+        return "TileMean"
+
+
+class Counting(StandIn):
+    """Writes a file for each tile it sees, named by the tile's first pixel in two bands."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def score_tiles(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
+        for tile in tiles:
+            name = f"{tile[0, 0, 0]:.6f}_{tile[1, 0, 0]:.6f}_{os.urandom(4).hex()}"
+            (self.folder / name).touch()
+        return tiles[:, 0]
+
+    @property
+    def seen(self) -> list[str]:
+        """(row, column) keys of all tiles seen, sorted."""
+        return sorted(path.name.rsplit("_", 1)[0] for path in self.folder.iterdir())
+
+
+class Failing(FirstBand):
+    """Raises on, or returns NaN for, every tile whose first pixel exceeds a limit."""
+
+    def __init__(self, limit: float, *, raises: bool, batch: int = 1) -> None:
+        self.limit, self.raises, self.batch = limit, raises, batch
+
+    def score_tiles(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
+        scores = tiles[:, 0].copy()
+        for score in scores:
+            if score[0, 0] > self.limit:
+                if self.raises:
+                    raise RuntimeError("no score for this one")
+                score[3, 4] = np.nan
+        return scores
+
+
+class KillsDriver(TileMean):
+    """Kills a process once a number of tiles has been scored."""
+
+    def __init__(self, pid: int, after: int, folder: Path) -> None:
+        self.pid, self.after, self.folder = pid, after, folder
+
+    @property
+    def identity(self) -> str:
+        return "TileMean"
+
+    def score_tiles(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
+        (self.folder / os.urandom(8).hex()).touch()
+        if self.after and len(list(self.folder.iterdir())) == self.after:
+            os.kill(self.pid, 9)
+        return super().score_tiles(tiles)

@@ -1,0 +1,286 @@
+"""The detector: weights in, numpy tiles in, numpy scores out."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import threading
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+
+from uniadrs_scale import published
+from uniadrs_scale.errors import PlanError, WeightsError
+from uniadrs_scale.network import NetworkConfig, UniADRS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+    from torch import nn
+
+Arithmetic = Literal["float32", "bfloat16"]
+
+DEFAULT_WEIGHTS = "uniadrs-s"
+GPU_BATCH = 16
+"""Tiles a call on a GPU; on a CPU one tile already fills the caches."""
+ACTIVATION_FLOATS = 640
+"""Peak float32 activations per tile pixel at published width (benchmarks/memory.py)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightsInfo:
+    """What a weights file says of itself, read without building the network."""
+
+    path: str
+    name: str
+    sha256: str
+    config: NetworkConfig
+    metadata: dict[str, str]
+    """Command, seed, data, figures, licence, as `model/train.py` wrote them."""
+
+
+class Detector:
+    """Scores tiles with one set of weights on one device.
+
+    Pickles as a reference: a worker process builds the network once and keeps it, whatever the
+    number of tasks. The file must be readable there; the weights that ship with the library are.
+    """
+
+    def __init__(self, info: WeightsInfo, device: str, dtype: Arithmetic) -> None:
+        self.info = info
+        self.device = _device(device)
+        self.dtype: Arithmetic = dtype
+        self._requested = device
+        self._network = _build(info).to(self.device).eval()
+        # Activations of several tiles at a time would not fit: one GPU call after the other.
+        self._gpu = threading.Lock()
+        self._threads = torch.get_num_threads()
+
+    @classmethod
+    def load(
+        cls,
+        weights: str | Path = DEFAULT_WEIGHTS,
+        *,
+        device: str = "auto",
+        dtype: Arithmetic = "float32",
+    ) -> Detector:
+        """The detector with these weights; the same object for equal arguments in one process.
+
+        Args:
+            weights: Name of weights that ship with the library, or a path to ``.safetensors``, or
+                to a ``.pth`` checkpoint of the published code.
+            device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda`` or ``cuda:1``.
+            dtype: Arithmetic of the network; ``bfloat16`` is faster and about 1e-2 less exact.
+
+        Raises:
+            WeightsError: The file is missing, corrupt, or not for this network.
+            PlanError: The device does not exist here, or the arithmetic is unknown.
+        """
+        if dtype not in get_args(Arithmetic):
+            raise PlanError(f"dtype='{dtype}' is unknown. Use one of {get_args(Arithmetic)}.")
+        info = read_weights(weights)
+        return _resident(info.path, info.sha256, device, dtype)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _resident, (_portable(self.info.path), self.info.sha256, self._requested, self.dtype)
+
+    def __repr__(self) -> str:
+        return f"Detector({self.identity}, device='{self.device}')"
+
+    @property
+    def identity(self) -> str:
+        """Weights and arithmetic; the device is left out, as workers choose their own."""
+        config = self.info.config
+        return f"{self.info.name} {config.profile} {self.dtype} sha256:{self.info.sha256[:12]}"
+
+    @property
+    def batch(self) -> int:
+        """Tiles a call."""
+        return 1 if self.device.type == "cpu" else GPU_BATCH
+
+    def activation_bytes(self, tile: int, bands: int) -> int:
+        """Peak activations of one call in the worker's own memory, beyond its input, in bytes."""
+        if self.device.type != "cpu":
+            return 0
+        del bands  # folded into the first convolution: no activation grows with them
+        return int(4 * ACTIVATION_FLOATS * self.info.config.width * tile**2 * self.batch)
+
+    def score_tiles(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
+        """How strongly each pixel deviates from its surroundings.
+
+        Args:
+            tiles: float32 (n, band, y, x), each band scaled to the scene's mean 0 and standard
+                deviation 1 (see :class:`uniadrs_scale.stats.Normalisation`), finite, no side below
+                16 px.
+
+        Returns:
+            float32 (n, y, x) in 0..1.
+        """
+        inputs = torch.from_numpy(np.ascontiguousarray(tiles, np.float32))
+        with torch.inference_mode(), self._arithmetic():
+            scores = self._network(inputs.to(self.device))
+            return cast("NDArray[np.float32]", scores[:, 0].float().cpu().numpy())
+
+    @contextmanager
+    def _arithmetic(self) -> Iterator[None]:
+        """The settings under which equal tiles give equal bits."""
+        autocast = torch.autocast(
+            self.device.type, dtype=torch.bfloat16, enabled=self.dtype == "bfloat16"
+        )
+        if self.device.type == "cpu":
+            # The thread count decides the order of additions (2.6e-8). Tiles are what runs in
+            # parallel, so one thread each is also the fastest. The setting is per thread.
+            torch.set_num_threads(1)
+            try:
+                with autocast:
+                    yield
+            finally:
+                torch.set_num_threads(self._threads)
+        else:
+            exact = torch.backends.cudnn.flags(deterministic=True, allow_tf32=False)
+            with self._gpu, exact, autocast:
+                yield
+
+
+def read_weights(weights: str | Path) -> WeightsInfo:
+    """What a weights file says of itself.
+
+    Raises:
+        WeightsError: The file is missing, corrupt, or not for this network.
+    """
+    path = _find(weights)
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    if path.suffix in (".pth", ".pt"):
+        config = NetworkConfig(width=1.0, profile="published")
+        return WeightsInfo(
+            path=str(path), name=path.stem, sha256=sha256, config=config, metadata={}
+        )
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+        config = NetworkConfig(
+            width=float(metadata["width"]),
+            bands=int(metadata["bands"]),
+            profile=cast("Any", metadata["profile"]),
+        )
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(
+            f"'{weights}' is not a readable weights file: {error}. "
+            "Give a .safetensors file made by model/train.py, or a published .pth checkpoint."
+        ) from None
+    except (KeyError, ValueError) as error:
+        raise WeightsError(
+            f"'{weights}' does not say which network it is for ({error}): its metadata needs "
+            "width, bands and profile. Save it with model/train.py."
+        ) from None
+    return WeightsInfo(
+        path=str(path),
+        name=metadata.get("name", path.stem),
+        sha256=sha256,
+        config=config,
+        metadata=metadata,
+    )
+
+
+def shipped_weights() -> list[str]:
+    """Names of the weights that come with the library."""
+    return sorted(path.stem for path in _shipped_folder().glob("*.safetensors"))
+
+
+def gpus_in_use(detector: object) -> int:
+    """GPUs of this machine that workers should share out; 0 unless ``detector`` runs on them."""
+    on_gpu = isinstance(detector, Detector) and detector.device.type == "cuda"
+    return torch.cuda.device_count() if on_gpu else 0
+
+
+_LOADING = threading.Lock()
+
+
+def _resident(path: str, sha256: str, device: str, dtype: Arithmetic) -> Detector:
+    """The process's one detector of these weights; also how a pickled detector comes back."""
+    with _LOADING:  # lru_cache alone would let two threads build it twice
+        return _cached(path, sha256, device, dtype)
+
+
+@lru_cache(maxsize=4)
+def _cached(path: str, sha256: str, device: str, dtype: Arithmetic) -> Detector:
+    info = read_weights(path)
+    if info.sha256 != sha256:
+        raise WeightsError(
+            f"'{path}' has sha256 {info.sha256[:12]}..., but the run was planned with "
+            f"{sha256[:12]}...: it changed, or this worker sees another file. Plan again."
+        )
+    return Detector(info, device, dtype)
+
+
+def _build(info: WeightsInfo) -> nn.Module:
+    if info.config.profile == "published" and not info.path.endswith(".safetensors"):
+        try:
+            state = torch.load(info.path, map_location="cpu", weights_only=True)
+        except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+            raise WeightsError(
+                f"'{info.path}' is not a readable checkpoint: {str(error).splitlines()[0]} "
+                "Give a .pth file that holds tensors only."
+            ) from None
+        return published.network(state)
+    network = UniADRS(info.config)
+    with safe_open(info.path, framework="pt") as file:
+        state = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 - no mapping
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        raise WeightsError(
+            f"'{info.path}' does not fit the network it names ({info.config}): "
+            f"{str(error).splitlines()[1].strip()} Make it again with model/train.py."
+        ) from None
+    return network
+
+
+def _device(name: str) -> torch.device:
+    """The torch device, checked to exist."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise PlanError(f"device='{name}' is unknown. Use auto, cpu, cuda or cuda:N.") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise PlanError(
+            f"device='{name}' does not exist here: torch sees {torch.cuda.device_count()} GPUs. "
+            "Use device='auto' or 'cpu'."
+        )
+    return device
+
+
+def _shipped_folder() -> Path:
+    """The weights inside the installed package, or in a checkout those of `model/`."""
+    installed = Path(str(resources.files("uniadrs_scale"))) / "weights"
+    return installed if installed.is_dir() else installed.parents[1] / "model" / "weights"
+
+
+def _find(weights: str | Path) -> Path:
+    path = Path(weights)
+    if path.suffix:
+        if path.is_file():
+            return path.absolute()
+        raise WeightsError(f"Weights file '{weights}' does not exist. Check the path.")
+    shipped = _shipped_folder() / f"{weights}.safetensors"
+    if not shipped.is_file():
+        raise WeightsError(
+            f"Weights '{weights}' do not ship with this library, which has "
+            f"{', '.join(shipped_weights()) or 'none'}. Use one of these, or a path."
+        )
+    return shipped
+
+
+def _portable(path: str) -> str:
+    """A name instead of a path for shipped weights: workers may have them elsewhere."""
+    return Path(path).stem if Path(path).parent == _shipped_folder() else path

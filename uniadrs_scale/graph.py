@@ -1,0 +1,307 @@
+"""The only module that knows Dask.
+
+Strategy. Two tasks a chunk:
+
+    score (i, j)    reads its window from the source itself, returns four rectangles of numerators
+    commit (i, j)   adds those of (i, j), (i, j-1), (i-1, j), (i-1, j-1), divides, writes the store
+
+Only reports travel to the driver. A strip lives until its neighbours are committed; Dask orders the
+tasks by raster position, so about one row of lower strips is alive. Task names are deterministic:
+the plan's fingerprint and the chunk's index.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+from dask import config as dask_config
+from dask.base import compute as dask_compute
+from dask.base import optimize
+from dask.callbacks import Callback
+from dask.delayed import delayed
+from distributed import Client, Scheduler, as_completed, default_client
+from distributed.deploy.spec import SpecCluster
+from distributed.deploy.subprocess import SubprocessWorker
+
+from uniadrs_scale.errors import PlanError
+from uniadrs_scale.io.scenes import ArrayWindow
+from uniadrs_scale.io.store import DONE
+from uniadrs_scale.plan import sample_windows
+from uniadrs_scale.stats import BandStatistics
+from uniadrs_scale.tasks import ChunkReport, commit_chunk, score_chunk, window_statistics
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator
+
+    from dask.delayed import Delayed
+
+    from uniadrs_scale.io.scenes import SceneSource, WindowReader
+    from uniadrs_scale.io.store import ScoreStore
+    from uniadrs_scale.lattice import Lattice, Window
+    from uniadrs_scale.plan import ScorePlan, TileScorer
+    from uniadrs_scale.stats import Normalisation
+    from uniadrs_scale.tasks import Index, ScoredPart
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """Who computes: how many processes, with how many threads each."""
+
+    workers: int
+    threads: int
+    gpus: int = 0
+    """GPUs of this machine; each gets one process. 0: processes use the CPU."""
+
+    @classmethod
+    def of(cls, scheduler: str | None, workers: int | None = None, gpus: int = 0) -> Resources:
+        """What ``scheduler`` (see :func:`executor`) has or will be given.
+
+        On this machine: one process a core, or one a GPU, with a thread to read while the other
+        infers.
+
+        Raises:
+            PlanError: ``workers`` is not positive, or the scheduler does not answer.
+        """
+        if workers is not None and workers < 1:
+            raise PlanError(f"workers={workers}: at least 1 is needed.")
+        cores = os.cpu_count() or 1
+        if scheduler == "sync":
+            return cls(1, 1, gpus)
+        if scheduler == "threads":
+            return cls(1, cores, gpus)
+        if scheduler is None and active_client() is None:
+            return cls(workers or gpus or cores, 2 if gpus else 1, gpus)
+        with executor(scheduler, cls(0, 0)) as cluster:
+            return cls(*cluster.size(), gpus)
+
+
+class Executor:
+    """Runs independent tasks on one Dask scheduler; failures are results, not exceptions."""
+
+    def __init__(self, client: Client | None, scheduler: str) -> None:
+        self.client = client
+        self.scheduler = scheduler
+
+    def size(self) -> tuple[int, int]:
+        """(workers, most threads a worker) of the cluster at this moment."""
+        workers = self.client.scheduler_info(n_workers=-1)["workers"] if self.client else {}
+        return max(len(workers), 1), max((w["nthreads"] for w in workers.values()), default=1)
+
+    def compute(
+        self, tasks: list[Delayed], on_result: Callable[[object], None] = lambda _: None
+    ) -> list[object]:
+        """Results in the order of ``tasks``; ``on_result`` sees each as it comes.
+
+        On a cluster a lost task leaves its exception in place of its result; in this process an
+        exception is raised, as nobody else could go on.
+        """
+        if self.client is None:
+            keys = {task.key for task in tasks}
+
+            def report(key: str, value: object, *_: object) -> None:
+                if key in keys:
+                    on_result(value)
+
+            with Callback(posttask=report):
+                return list(dask_compute(*tasks, scheduler=self.scheduler))
+        # Futures and as_completed, never a bare compute: one lost task must not cost the others.
+        # The pixels of a scene in memory travel with their tasks: no reason to warn the user.
+        with dask_config.set({"distributed.admin.large-graph-warning-threshold": "1 TB"}):
+            futures = self.client.compute(tasks)
+        order = {future.key: position for position, future in enumerate(futures)}
+        results: list[object] = [None] * len(tasks)
+        for future in as_completed(futures):
+            result = future.result() if future.status == "finished" else future.exception()
+            results[order[future.key]] = result
+            on_result(result)
+        return results
+
+
+@contextmanager
+def executor(scheduler: str | None, resources: Resources) -> Iterator[Executor]:
+    """An executor for ``scheduler``.
+
+    Args:
+        scheduler: None for the active client, or else a cluster on this machine; ``sync`` or
+            ``threads`` for this process; an address such as ``tcp://host:8786`` for a cluster.
+        resources: Size of a cluster that has to be started.
+
+    Raises:
+        PlanError: The scheduler is unknown or does not answer.
+    """
+    if scheduler in ("sync", "threads"):
+        yield Executor(None, scheduler)
+    elif scheduler is None and (client := active_client()) is not None:
+        yield Executor(client, "")
+    elif scheduler is None:
+        with _local_cluster(resources) as cluster, Client(cluster) as client:
+            client.wait_for_workers(resources.workers, timeout=60)
+            yield Executor(client, "")
+    elif "://" in scheduler:
+        try:
+            client = Client(scheduler, set_as_default=False, timeout=10)
+        except (OSError, ValueError) as error:
+            raise PlanError(
+                f"scheduler='{scheduler}' does not answer: {error}. Check that it runs."
+            ) from None
+        with client:
+            yield Executor(client, "")
+    else:
+        raise PlanError(
+            f"scheduler='{scheduler}' is unknown. Use sync, threads or an address (tcp://...)."
+        )
+
+
+def active_client() -> Client | None:
+    """The client that this process has made the default, if any."""
+    try:
+        return cast("Client", default_client())
+    except ValueError:
+        return None
+
+
+def _local_cluster(resources: Resources) -> SpecCluster:
+    """Workers in processes of their own, on the loopback interface.
+
+    Not LocalCluster: it spawns workers by importing the user's script again, which then must have
+    a ``__main__`` guard; and it cannot give each worker its own GPU.
+    """
+    workers = {
+        index: {
+            "cls": SubprocessWorker,
+            "options": {"worker_kwargs": _worker_options(index, resources)},
+        }
+        for index in range(resources.workers)
+    }
+    scheduler = {
+        "cls": Scheduler,
+        "options": {"host": "127.0.0.1", "port": 0, "dashboard": False},
+    }
+    return SpecCluster(workers=workers, scheduler=scheduler, name="uniadrs-scale", silence_logs=40)
+
+
+def _worker_options(index: int, resources: Resources) -> dict[str, Any]:
+    options: dict[str, Any] = {
+        "host": "127.0.0.1",
+        "name": index,
+        "nthreads": resources.threads,
+        "silence_logs": 40,
+        "death_timeout": 60,
+        "dashboard": False,
+    }
+    if resources.gpus:
+        options["env"] = {"CUDA_VISIBLE_DEVICES": str(index % resources.gpus)}
+    return options
+
+
+def scene_statistics(source: SceneSource, run: Executor) -> BandStatistics:
+    """Band statistics of a sample of the scene, or of all of it where the sample has no pixel."""
+    height, width = source.info.height, source.info.width
+    for across in (8, max(height, width)):
+        name = f"statistics-{source.info.identity}-{across}"
+        windows = sample_windows(height, width, across=across)
+        parts = run.compute(
+            [
+                _task((name, order), window_statistics, _reader(source, window))
+                for order, window in enumerate(windows)
+            ]
+        )
+        # Merged in the order of the windows: the order of completion must not decide a bit. A
+        # window that cannot be read is left out here and reported when its tiles are scored.
+        total = BandStatistics.combine(
+            (part for part in parts if isinstance(part, BandStatistics)), len(source.info.bands)
+        )
+        if total.count:
+            break
+    return total
+
+
+def score_scene(
+    source: SceneSource,
+    plan: ScorePlan,
+    store: ScoreStore,
+    run: Executor,
+    *,
+    scaled: tuple[TileScorer, Normalisation],
+    on_report: Callable[[ChunkReport], None],
+) -> list[Exception]:
+    """Score and commit every chunk that ``store`` does not have yet; what was lost, and why."""
+    todo = {(int(i), int(j)) for i, j in np.argwhere(store.done != DONE)}
+    lattice = plan.lattice
+    lost: list[Exception] = []
+    scores: dict[Index, Delayed] = {}
+    for owner in lattice.indices():
+        tiles = needed_tiles(lattice, owner, todo)
+        if tiles or owner in todo:
+            call = partial(score_chunk, index=owner, tiles=tiles, lattice=lattice, scaled=scaled)
+            reader = _reader(source, lattice.read_window(owner))
+            scores[owner] = _task(("score", plan.fingerprint, *owner), call, reader)
+    commits = [
+        _commit_task(plan, index, {o: scores[o] for o in _owners(index) if o in scores}, store)
+        for index in sorted(todo)
+    ]
+
+    def on_result(result: object) -> None:
+        if isinstance(result, ChunkReport):
+            on_report(result)
+        elif isinstance(result, Exception):
+            lost.append(result)
+
+    run.compute(commits, on_result)
+    return lost
+
+
+def needed_tiles(lattice: Lattice, owner: Index, todo: Collection[Index]) -> tuple[Window, ...]:
+    """The tiles of ``owner`` that reach into a chunk of ``todo``: all, unless a run is resumed."""
+    targets = [target for target in _receivers(owner) if target in todo]
+    if owner in targets:
+        return lattice.owned_tiles(owner)
+    windows = [lattice.chunk_window(target) for target in targets]
+    return tuple(
+        tile
+        for tile in (lattice.owned_tiles(owner) if windows else ())
+        if any(tile.intersection(window) for window in windows)
+    )
+
+
+def _receivers(owner: Index) -> tuple[Index, ...]:
+    i, j = owner
+    return (i, j), (i, j + 1), (i + 1, j), (i + 1, j + 1)
+
+
+def _owners(receiver: Index) -> tuple[Index, ...]:
+    i, j = receiver
+    return (i, j), (i, j - 1), (i - 1, j), (i - 1, j - 1)
+
+
+def _commit_task(
+    plan: ScorePlan, index: Index, parts: dict[Index, Delayed], store: ScoreStore
+) -> Delayed:
+    call = partial(_commit, list(parts), index, plan.lattice, store)
+    return _task(("commit", plan.fingerprint, *index), call, *parts.values())
+
+
+def _commit(
+    owners: list[Index], index: Index, lattice: Lattice, store: ScoreStore, *parts: ScoredPart
+) -> ChunkReport:
+    return commit_chunk(dict(zip(owners, parts, strict=True)), index, lattice, store)
+
+
+def _task(key: tuple[str | int, ...], call: Callable[..., Any], *args: object) -> Delayed:
+    # A partial is opaque to Dask: it would otherwise walk through every dataclass, find the lazy
+    # array inside an ArrayWindow and compute it as a task of its own.
+    delayed_call = delayed(call, traverse=False)
+    return cast("Delayed", delayed_call(*args, dask_key_name="-".join(map(str, key))))
+
+
+def _reader(source: SceneSource, window: Window) -> WindowReader:
+    """The reader of ``window``; a user's graph is cut down to what the window needs."""
+    reader = source.window(window)
+    if isinstance(reader, ArrayWindow):
+        return ArrayWindow(optimize(reader.array)[0])
+    return reader

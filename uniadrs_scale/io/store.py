@@ -1,0 +1,279 @@
+"""The score store: a Zarr v3 group that is also the run's ledger.
+
+    score          float32 (y, x), NaN = invalid or failed; a shard is a compute chunk
+    done           uint8 (chunk_y, chunk_x): MISSING, DONE, or FAILED (written without some tiles)
+    scored_pixels  int64 (chunk_y, chunk_x): finite scores of each chunk, what `verify` counts again
+    y, x, spatial_ref                        as rioxarray writes them
+
+A chunk commits as one object, and its ledger entry is written after it: whatever dies, whenever,
+`done` never promises what is not there.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import xarray as xr
+import zarr
+from rasterio.crs import CRS
+from zarr.codecs import BloscCodec, Crc32cCodec
+
+from uniadrs_scale.errors import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from numpy.typing import NDArray
+
+    from uniadrs_scale.lattice import Window
+    from uniadrs_scale.plan import SceneInfo, ScorePlan
+
+MISSING, DONE, FAILED = 0, 1, 2
+INNER_CHUNK = 512
+"""Side of what a reader decodes at least, in pixels."""
+
+GEOZARR_CONVENTIONS = [
+    {"uuid": "689b58e2-cf7b-45e0-9fff-9cfc0883d6b4", "name": "spatial"},
+    {"uuid": "f17cb550-5864-4468-aeb7-f3180cfb622f", "name": "proj"},
+]
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreStore:
+    """A store on disk; a path, so it travels to workers."""
+
+    path: Path
+
+    @property
+    def group(self) -> zarr.Group:
+        """The open group, for reading and writing."""
+        return zarr.open_group(self.path, mode="r+")
+
+    @property
+    def done(self) -> NDArray[np.uint8]:
+        """(chunk_y, chunk_x) ledger."""
+        return np.asarray(self._array("done")[:], np.uint8)
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """Fingerprint, plan and statistics of the run."""
+        return dict(self.group.attrs)
+
+    def write_chunk(
+        self, index: tuple[int, int], window: Window, score: NDArray[np.float32], state: int
+    ) -> None:
+        """Commit one chunk: pixels, their count, then the ledger entry."""
+        array = self._array("score")
+        shard = array.shards or array.chunks
+        # Concurrent writes that share a shard lose pixels silently (57 % of them when tried).
+        if (window.row, window.col) != (index[0] * shard[0], index[1] * shard[1]):
+            raise StoreError(
+                f"Chunk {index} starts at pixel ({window.row}, {window.col}), not on a shard of "
+                f"{shard}: writes would overlap. Score into a new store."
+            )
+        array[window.slices] = score
+        self._array("scored_pixels")[index] = int(np.isfinite(score).sum())
+        self._array("done")[index] = state
+
+    def set_attributes(self, values: Mapping[str, Any]) -> None:
+        """Add to the group's attributes."""
+        self.group.attrs.update(dict(values))
+
+    def open(self) -> xr.DataArray:
+        """The lazy, chunked score (y, x)."""
+        dataset = xr.open_zarr(self.path, consolidated=False, decode_coords="all", chunks={})
+        score: xr.DataArray = dataset["score"]
+        return score.assign_attrs(fingerprint=dataset.attrs["fingerprint"])
+
+    def verify(self) -> Iterator[str]:
+        """Every fault found, as a sentence; nothing when the store is whole."""
+        attributes = self.attributes
+        plan = attributes.get("plan", {})
+        if plan.get("fingerprint") != attributes["fingerprint"]:
+            yield "The stored plan has another fingerprint than the store: attributes were edited."
+        score, counts = self._array("score"), np.asarray(self._array("scored_pixels")[:])
+        shard = score.shards or score.chunks
+        for (i, j), state in np.ndenumerate(self.done):
+            where = f"Chunk ({i}, {j}) at pixel ({i * shard[0]}, {j * shard[1]})"
+            if state == MISSING:
+                yield f"{where} is missing. Run the same score command again."
+                continue
+            if state == FAILED:
+                yield f"{where} has failed tiles. Run the same score command again."
+            rows, cols = (slice(k * n, (k + 1) * n) for k, n in zip((i, j), shard, strict=True))
+            try:
+                pixels = score[rows, cols]
+            except (ValueError, RuntimeError, OSError) as error:
+                yield f"{where} cannot be read: {error}"
+                continue
+            found = int(np.isfinite(np.asarray(pixels)).sum())
+            if found != counts[i, j]:
+                yield f"{where} holds {found} scored pixels, the ledger says {counts[i, j]}."
+
+    def forget(self, index: tuple[int, int]) -> None:
+        """Mark a chunk as missing, so that the next run makes it again."""
+        self._array("done")[index] = MISSING
+
+    def _array(self, name: str) -> zarr.Array[Any]:
+        return cast("zarr.Array[Any]", self.group[name])
+
+
+def prepare(
+    path: str | Path, plan: ScorePlan, coordinates: Mapping[str, xr.DataArray]
+) -> ScoreStore:
+    """A store for ``plan``: the one at ``path`` if it was begun with the same plan, else a new one.
+
+    The new one is built under a temporary name and renamed, so a store is never seen half made.
+
+    Raises:
+        StoreError: ``path`` holds something else or another plan's store, or cannot be written.
+    """
+    target = Path(path).absolute()
+    if target.exists():
+        return require_same_plan(open_store(target), plan)
+    require_folder(target)
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        _create(temporary, plan, coordinates)
+        temporary.replace(target)
+    except OSError as error:
+        raise StoreError(
+            f"Cannot create '{target}': {error.strerror or error}. Choose a writable folder."
+        ) from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return ScoreStore(target)
+
+
+def open_store(path: str | Path) -> ScoreStore:
+    """The score store at ``path``.
+
+    Raises:
+        StoreError: There is none.
+    """
+    target = Path(path).absolute()
+    if not target.exists():
+        raise StoreError(f"Score store '{path}' does not exist. Check the path.")
+    try:
+        names = set(zarr.open_group(target, mode="r").array_keys())
+    except (OSError, ValueError, KeyError):
+        names = set()
+    if not {"score", "done", "scored_pixels"} <= names:
+        raise StoreError(
+            f"'{path}' is not a score store. Choose another output path, or remove it yourself."
+        )
+    return ScoreStore(target)
+
+
+def require_folder(target: Path) -> None:
+    """Raise where the folder that is to hold ``target`` does not exist."""
+    if not target.parent.is_dir():
+        raise StoreError(
+            f"Output folder '{target.parent}' does not exist. Create it, or choose another."
+        )
+
+
+def require_same_plan(store: ScoreStore, plan: ScorePlan) -> ScoreStore:
+    """``store``, unless it was begun with another plan: then say where the two differ.
+
+    Raises:
+        StoreError: The fingerprints differ.
+    """
+    attributes = store.attributes
+    if attributes.get("fingerprint") == plan.fingerprint:
+        return store
+    old, new = attributes.get("plan", {}), json.loads(json.dumps(plan.to_dict()))
+    differences = [
+        f"{name} was {_short(old_value)}, is {_short(new_value)}"
+        for key in ("scene", "lattice", "detector", "version")
+        for name, old_value, new_value in _compare(key, old.get(key), new[key])
+    ]
+    raise StoreError(
+        f"'{store.path}' was begun with another plan ({'; '.join(differences) or 'unknown'}): "
+        "two plans cannot share a map. Use the same scene and options, or another output path."
+    )
+
+
+def _compare(key: str, old: object, new: object) -> Iterator[tuple[str, object, object]]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for name in new:
+            yield from _compare(name, old.get(name), new[name])
+    elif old != new:
+        yield key, old, new
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."  # noqa: PLR2004 - a line's worth
+
+
+def _create(path: Path, plan: ScorePlan, coordinates: Mapping[str, xr.DataArray]) -> None:
+    scene, lattice = plan.scene, plan.lattice
+    frame = xr.Dataset(coords={n: c.variable for n, c in coordinates.items()})
+    frame.attrs = {
+        "title": f"Anomaly scores of {scene.name}",
+        "software": f"uniadrs_scale {plan.version}",
+        "fingerprint": plan.fingerprint,
+        "plan": plan.to_dict(),
+    }
+    frame.to_zarr(path, zarr_format=3, consolidated=False)
+    group = zarr.open_group(path, mode="r+")
+    inner = _inner_chunk(lattice.chunk)
+    group.create_array(
+        "score",
+        shape=(scene.height, scene.width),
+        chunks=(inner, inner),
+        shards=(lattice.chunk, lattice.chunk),
+        dtype="float32",
+        fill_value=np.nan,
+        # The checksum lets `verify` and every reader notice a damaged chunk.
+        compressors=(BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle"), Crc32cCodec()),
+        dimension_names=("y", "x"),
+        attributes=_score_attributes(scene, "spatial_ref" in coordinates),
+    )
+    for name, dtype in (("done", "uint8"), ("scored_pixels", "int64")):
+        # One object an entry: ledger writes of different workers never touch.
+        group.create_array(
+            name,
+            shape=lattice.chunks,
+            chunks=(1, 1),
+            dtype=dtype,
+            fill_value=0,
+            dimension_names=("chunk_y", "chunk_x"),
+        )
+
+
+def _score_attributes(scene: SceneInfo, referenced: bool) -> dict[str, Any]:  # noqa: FBT001
+    attributes: dict[str, Any] = {
+        "long_name": "anomaly score",
+        "units": "1",
+        "valid_range": [0.0, 1.0],
+    }
+    if referenced:
+        attributes["grid_mapping"] = "spatial_ref"
+    if scene.transform is not None:
+        attributes |= {
+            "zarr_conventions": GEOZARR_CONVENTIONS,
+            "spatial:dimensions": ["y", "x"],
+            "spatial:transform": list(scene.transform),
+            "spatial:shape": [scene.height, scene.width],
+        }
+    if scene.crs is not None:
+        crs = CRS.from_wkt(scene.crs)
+        epsg = crs.to_epsg()
+        attributes |= {"proj:wkt2": crs.to_wkt(version="WKT2_2019")}
+        if epsg is not None:
+            attributes |= {"proj:code": f"EPSG:{epsg}"}
+    return attributes
+
+
+def _inner_chunk(chunk: int) -> int:
+    """The largest divisor of ``chunk`` up to INNER_CHUNK that is not tiny, else ``chunk``."""
+    divisors = (d for d in range(min(INNER_CHUNK, chunk), 127, -1) if chunk % d == 0)
+    return next(divisors, chunk)

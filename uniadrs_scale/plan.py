@@ -1,0 +1,200 @@
+"""What a run will do, decided before a pixel moves."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from uniadrs_scale.errors import PlanError
+from uniadrs_scale.lattice import Lattice, Window
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+MIB = 2**20
+PROCESS_BYTES = 420 * MIB
+"""A worker before its first task: Python, torch, numba, GDAL and Dask (benchmarks/memory.py)."""
+
+
+class TileScorer(Protocol):
+    """Whatever turns tiles into scores: the detector, or a stand-in. Pickled to every worker."""
+
+    @property
+    def identity(self) -> str:
+        """Equal for equal scores: part of the run's fingerprint."""
+
+    @property
+    def batch(self) -> int:
+        """Tiles a call; calls always have this many, for bit-identical results."""
+
+    def activation_bytes(self, tile: int, bands: int) -> int:
+        """Peak memory of one call beyond its input, in bytes."""
+
+    def score_tiles(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(n, band, y, x) scaled tiles to (n, y, x) scores."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SceneInfo:
+    """What a plan must know of a scene."""
+
+    name: str
+    """For people: file name or variable name."""
+    identity: str
+    """Changes when the pixels do: URIs, sizes and times of files, or a digest of the graph."""
+    height: int
+    width: int
+    bands: tuple[str, ...]
+    dtype: str
+    itemsize: int
+    """Bytes of one value as read."""
+    crs: str | None
+    """WKT, None where the scene has none."""
+    transform: tuple[float, ...] | None
+    """Affine coefficients (a, b, c, d, e, f) of pixel corners, None where the scene has none."""
+
+    def __post_init__(self) -> None:
+        """Refuse a scene without pixels."""
+        if not self.bands:
+            raise PlanError(f"Scene '{self.name}' has no bands. Select at least one.")
+        if self.height < 1 or self.width < 1:
+            raise PlanError(f"Scene '{self.name}' has {self.height} x {self.width} pixels: none.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryForecast:
+    """Peak resident memory of the largest worker, in bytes."""
+
+    process: int
+    """Interpreter and libraries."""
+    read: int
+    """Pixels and valid mask of one window (chunk and halo) for each thread."""
+    sums: int
+    """Numerators being made, merged and waiting for their neighbours."""
+    network: int
+    """Scaled tiles and activations for each thread."""
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.process + self.read + self.sums + self.network
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScorePlan:
+    """Scene, lattice, detector and cost of one run."""
+
+    scene: SceneInfo
+    lattice: Lattice
+    detector: str
+    """Identity of the tile scorer: architecture, weights' sha256, arithmetic."""
+    batch: int
+    activation_bytes: int
+    workers: int
+    """Worker processes that share the held strips."""
+    threads: int
+    """Threads a worker."""
+    version: str
+    """Of this library."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of everything that decides the output's bytes and layout, 16 hex digits."""
+        parts = {
+            "scene": asdict(self.scene),
+            "lattice": asdict(self.lattice),
+            "detector": self.detector,
+            "version": self.version,
+        }
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+    @property
+    def tasks(self) -> int:
+        """Dask tasks: one score and one merge a chunk."""
+        rows, cols = self.lattice.chunks
+        return 2 * rows * cols
+
+    @property
+    def memory(self) -> MemoryForecast:
+        """Forecast of one worker; measured against in tests/test_memory.py."""
+        lattice = self.lattice
+        rows, cols = lattice.chunks
+        side_y, side_x = min(lattice.chunk, lattice.height), min(lattice.chunk, lattice.width)
+        # Longest halo of any chunk, exact on both axes: tile - 1 at most.
+        halo = lattice.tile - 1
+        window = min(side_y + halo, lattice.height) * min(side_x + halo, lattice.width)
+        chunk = side_y * side_x
+        read = window * (self.scene.itemsize * len(self.scene.bands) + 1)
+        # Float64 numerators of the window and the parts cut from it, the merge's sum and its
+        # float32 result, and the encoded shard.
+        working = 8 * (2 * window + chunk) + 5 * chunk
+        # Parts that wait: one row of chunks' lower strips, shared by the workers.
+        strips = 8 * halo * lattice.width if rows > 1 else 0
+        waiting = 8 * chunk if cols > 1 else 0
+        tile = 4 * len(self.scene.bands) * lattice.tile**2 * self.batch
+        return MemoryForecast(
+            process=PROCESS_BYTES,
+            read=self.threads * read,
+            sums=self.threads * (working + waiting) + strips // self.workers,
+            network=self.threads * (3 * tile + self.activation_bytes),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON: all inputs, the forecast and the fingerprint."""
+        return {
+            **asdict(self),
+            "tiles": self.lattice.tiles,
+            "chunks": list(self.lattice.chunks),
+            "tasks": self.tasks,
+            "memory": {**asdict(self.memory), "total": self.memory.total},
+            "fingerprint": self.fingerprint,
+        }
+
+    def summary(self) -> str:
+        """The forecast as text, a line a fact."""
+        scene, lattice, memory = self.scene, self.lattice, self.memory
+        rows, cols = lattice.chunks
+        megapixels = scene.height * scene.width / 1e6
+        lines = {
+            "scene": f"{scene.name}: {scene.height} x {scene.width} px ({megapixels:.1f} Mpx), "
+            f"{len(scene.bands)} bands, {scene.dtype}",
+            "georeference": "none: the map will have none either"
+            if scene.transform is None
+            else _crs_name(scene.crs),
+            "tiles": f"{lattice.tiles} of {lattice.tile} px, stride {lattice.stride} px "
+            f"(each pixel is scored {lattice.tiles * lattice.tile**2 / 1e6 / megapixels:.1f} "
+            "times on average)",
+            "chunks": f"{rows} x {cols} of {lattice.chunk} px, {self.tasks} tasks",
+            "detector": self.detector,
+            "memory": f"{memory.total / MIB:.0f} MiB a worker (process {memory.process / MIB:.0f}, "
+            f"read {memory.read / MIB:.0f}, sums {memory.sums / MIB:.0f}, "
+            f"network {memory.network / MIB:.0f}), "
+            f"{self.workers} workers x {self.threads} threads",
+            "fingerprint": self.fingerprint,
+        }
+        return "\n".join(f"{key:<13}{text}" for key, text in lines.items())
+
+
+def _crs_name(wkt: str | None) -> str:
+    """The quoted name that opens a WKT, e.g. 'WGS 84 / UTM zone 32N'."""
+    return "transform without CRS" if wkt is None else wkt.split('"')[1] if '"' in wkt else wkt
+
+
+def sample_windows(height: int, width: int, *, block: int = 512, across: int = 8) -> list[Window]:
+    """Windows whose pixels give the scene's statistics; all of a small scene, a sample of a large.
+
+    The scene is cut into at most ``across`` x ``across`` cells, and the block in the centre of each
+    cell is taken: 16.8 million pixels at most, fixed by the scene's size alone, never by chunks.
+    """
+
+    def spans(size: int) -> list[tuple[int, int]]:
+        if size <= block * across:
+            return [(start, min(block, size - start)) for start in range(0, size, block)]
+        return [((2 * k + 1) * size // (2 * across) - block // 2, block) for k in range(across)]
+
+    return [
+        Window(row, col, rows, cols) for row, rows in spans(height) for col, cols in spans(width)
+    ]

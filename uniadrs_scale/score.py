@@ -1,0 +1,315 @@
+"""score(scene): the composition of everything else."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+import warnings
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from uniadrs_scale import __version__
+from uniadrs_scale.detector import Detector, gpus_in_use
+from uniadrs_scale.errors import StoreError
+from uniadrs_scale.graph import Resources, executor, scene_statistics, score_scene
+from uniadrs_scale.io.cog import to_cog
+from uniadrs_scale.io.readers import raster_tag
+from uniadrs_scale.io.scenes import map_coordinates, scene_source
+from uniadrs_scale.io.store import (
+    DONE,
+    ScoreStore,
+    open_store,
+    prepare,
+    require_folder,
+    require_same_plan,
+)
+from uniadrs_scale.lattice import Lattice
+from uniadrs_scale.plan import ScorePlan
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import xarray as xr
+
+    from uniadrs_scale.plan import TileScorer
+    from uniadrs_scale.tasks import ChunkReport, TileFailure
+
+TILE, STRIDE, CHUNK = 224, 168, 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSummary:
+    """What a run did; what an earlier run had already done is not counted."""
+
+    output: Path
+    """Zarr store or COG."""
+    pixels: int
+    """Pixels of the chunks that were committed."""
+    chunks: int
+    kept: int
+    """Chunks that were complete before."""
+    tiles_scored: int
+    tiles_skipped: int
+    """Tiles without a valid pixel."""
+    failures: tuple[TileFailure, ...]
+    lost: tuple[str, ...]
+    """Chunks that could not be committed, and why."""
+    seconds: float
+
+    @classmethod
+    def of(
+        cls,
+        store: ScoreStore,
+        reports: list[ChunkReport],
+        kept: int,
+        lost: list[Exception],
+        seconds: float,
+    ) -> RunSummary:
+        """The sum of all chunk reports."""
+        return cls(
+            output=store.path,
+            pixels=sum(report.pixels for report in reports),
+            chunks=len(reports),
+            kept=kept,
+            tiles_scored=sum(report.scored for report in reports),
+            tiles_skipped=sum(report.skipped for report in reports),
+            failures=tuple(failure for report in reports for failure in report.failures),
+            lost=tuple(f"{type(error).__name__}: {error}" for error in lost),
+            seconds=seconds,
+        )
+
+    @property
+    def complete(self) -> bool:
+        """True where every valid pixel has a score."""
+        return not self.failures and not self.lost
+
+    def text(self) -> str:
+        """The closing summary, a line a fact."""
+        speed = self.pixels / 1e6 / max(self.seconds, 1e-9)
+        before = f", {self.kept} were complete before" if self.kept else ""
+        tiles = f"{self.tiles_scored} scored, {self.tiles_skipped} skipped (no valid pixel)"
+        lines = [
+            f"pixels   {self.pixels / 1e6:.2f} Mpx in {self.chunks} chunks{before}",
+            f"tiles    {tiles}, {len(self.failures)} failed",
+            f"time     {self.seconds:.1f} s, {speed:.2f} Mpx/s",
+        ]
+        lines += [
+            f"failed   tile at pixel ({f.window.row}, {f.window.col}): {f.reason}"
+            for f in self.failures[:10]
+        ]
+        if len(self.failures) > 10:  # noqa: PLR2004 - a screen's worth
+            lines.append(f"failed   ... and {len(self.failures) - 10} more tiles")
+        return "\n".join([*lines, *(f"lost     {reason}" for reason in self.lost)])
+
+
+class IncompleteWarning(UserWarning):
+    """Some pixels of a map are missing that should not be."""
+
+
+def plan(
+    scene: xr.DataArray,
+    *,
+    tile: int = TILE,
+    stride: int | None = None,
+    chunk: int = CHUNK,
+    detector: TileScorer | None = None,
+    scheduler: str | None = None,
+    workers: int | None = None,
+) -> ScorePlan:
+    """What scoring ``scene`` with the same arguments will do and need; reads no pixels.
+
+    Args:
+        scene: (band, y, x) or (y, x), from :func:`open_scene` or built with xarray.
+        tile: Side of the square that the network sees [px].
+        stride: Step between tiles [px]; by default three quarters of a tile.
+        chunk: Side of a compute chunk and Zarr shard [px]. Never changes a score.
+        detector: Scores the tiles; by default the weights that ship with the library.
+        scheduler: See :func:`score`.
+        workers: Processes of a cluster on this machine; by default one a core, or one a GPU.
+
+    Raises:
+        PlanError: The sizes contradict each other, or the scheduler does not answer.
+        SceneError: The scene is no raster.
+    """
+    info = scene_source(scene).info
+    scorer = detector if detector is not None else Detector.load()
+    resources = Resources.of(scheduler, workers, gpus_in_use(scorer))
+    return ScorePlan(
+        scene=info,
+        lattice=Lattice(
+            height=info.height,
+            width=info.width,
+            tile=tile,
+            stride=tile - tile // 4 if stride is None else stride,
+            chunk=chunk,
+        ),
+        detector=scorer.identity,
+        batch=scorer.batch,
+        activation_bytes=scorer.activation_bytes(tile, len(info.bands)),
+        workers=resources.workers,
+        threads=resources.threads,
+        version=__version__,
+    )
+
+
+def score(
+    scene: xr.DataArray,
+    store: str | Path | None = None,
+    *,
+    tile: int = TILE,
+    stride: int | None = None,
+    chunk: int = CHUNK,
+    detector: TileScorer | None = None,
+    scheduler: str | None = None,
+    workers: int | None = None,
+) -> xr.DataArray:
+    """The anomaly map of ``scene``.
+
+    Args:
+        scene: (band, y, x) or (y, x), from :func:`open_scene` or built with xarray.
+        store: Zarr store to write; one that was begun with the same plan is completed. None: the
+            map is returned in memory, for scenes that fit.
+        tile: Side of the square that the network sees [px].
+        stride: Step between tiles [px]; by default three quarters of a tile.
+        chunk: Side of a compute chunk and Zarr shard [px]. Never changes a score.
+        detector: Scores the tiles; by default the weights that ship with the library.
+        scheduler: None for the active Dask client, or else workers on this machine; ``sync`` or
+            ``threads`` for this process; an address (``tcp://...``) for a cluster, which must see
+            the same files.
+        workers: Processes of a cluster on this machine; by default one a core, or one a GPU.
+
+    Returns:
+        (y, x) float32 in 0..1 with the scene's georeference; NaN exactly where the scene is
+        invalid, or where a tile failed, which an IncompleteWarning then says. Lazy and chunked if
+        ``store`` is given.
+
+    Raises:
+        UniadrsScaleError: The scene, the options, the weights or the store cannot be used.
+    """
+    scorer = detector if detector is not None else Detector.load()
+    run_plan = plan(
+        scene, tile=tile, stride=stride, chunk=chunk, detector=scorer,
+        scheduler=scheduler, workers=workers,
+    )  # fmt: skip
+    if store is not None:
+        return _score_into(scene, store, run_plan, scorer, scheduler)
+    # The same path as for a scene of any size: workers write, the driver reads back.
+    with tempfile.TemporaryDirectory(prefix="uniadrs-scale-") as folder:
+        return _score_into(scene, Path(folder) / "map.zarr", run_plan, scorer, scheduler).load()
+
+
+def _score_into(
+    scene: xr.DataArray,
+    store: str | Path,
+    run_plan: ScorePlan,
+    detector: TileScorer,
+    scheduler: str | None,
+) -> xr.DataArray:
+    summary = run(scene, store, run_plan, detector, scheduler=scheduler)
+    if not summary.complete:
+        message = f"The map is not complete.\n{summary.text()}"
+        warnings.warn(message, IncompleteWarning, stacklevel=3)
+    return open_store(store).open()
+
+
+def run(
+    scene: xr.DataArray,
+    store: str | Path,
+    plan: ScorePlan,
+    detector: TileScorer,
+    *,
+    scheduler: str | None = None,
+    on_report: Callable[[ChunkReport], None] = lambda _: None,
+) -> RunSummary:
+    """Carry out ``plan``, as :func:`score` does; what was done is returned instead of the map.
+
+    ``on_report`` is called after every committed chunk.
+    """
+    started = time.perf_counter()
+    source = scene_source(scene)
+    target = prepare(store, plan, map_coordinates(scene))
+    before = int((target.done == DONE).sum())
+    reports: list[ChunkReport] = []
+
+    def note(report: ChunkReport) -> None:
+        reports.append(report)
+        on_report(report)
+
+    lost: list[Exception] = []
+    if before < target.done.size:
+        resources = Resources(plan.workers, plan.threads, gpus_in_use(detector))
+        with executor(scheduler, resources) as tasks:
+            normalisation = scene_statistics(source, tasks).normalisation()
+            target.set_attributes({"normalisation": normalisation.to_dict()})
+            scaled = (detector, normalisation)
+            lost = score_scene(source, plan, target, tasks, scaled=scaled, on_report=note)
+    return RunSummary.of(target, reports, before, lost, time.perf_counter() - started)
+
+
+def run_to_file(
+    scene: xr.DataArray,
+    output: str | Path,
+    plan: ScorePlan,
+    detector: TileScorer,
+    *,
+    scheduler: str | None = None,
+    on_report: Callable[[ChunkReport], None] = lambda _: None,
+) -> RunSummary:
+    """:func:`run` into ``OUT.zarr``, or by way of a hidden store beside it into ``OUT.tif`` (COG).
+
+    The hidden store is what an interrupted run resumes from; it goes when the map is complete.
+
+    Raises:
+        StoreError: ``output`` ends in neither, cannot be written, or holds another plan's map.
+    """
+    target, hidden = _targets(output)
+    if target == hidden:
+        return run(scene, target, plan, detector, scheduler=scheduler, on_report=on_report)
+    if _is_finished(target, hidden, plan):
+        return RunSummary.of(ScoreStore(target), [], plan.tasks // 2, [], 0.0)
+    summary = run(scene, hidden, plan, detector, scheduler=scheduler, on_report=on_report)
+    with warnings.catch_warnings():
+        # That the store is incomplete is in the summary, with the reasons.
+        warnings.simplefilter("ignore", UserWarning)
+        to_cog(hidden, target)
+    if summary.complete:
+        shutil.rmtree(hidden)
+    return replace(summary, output=target)
+
+
+def output_state(output: str | Path, plan: ScorePlan) -> str:
+    """What a run of ``plan`` into ``output`` would find there.
+
+    Raises:
+        StoreError: As :func:`run_to_file`.
+    """
+    target, store = _targets(output)
+    if target != store and _is_finished(target, store, plan):
+        return f"{output} is complete: nothing to do"
+    if not store.exists():
+        require_folder(target)
+        return f"{output} is new"
+    done = require_same_plan(open_store(store), plan).done == DONE
+    return f"{output}: {int(done.sum())} of {done.size} chunks are complete, the rest is resumed"
+
+
+def _targets(output: str | Path) -> tuple[Path, Path]:
+    """(what the user asked for, the store that a run writes): the same for Zarr."""
+    target = Path(output).absolute()
+    if target.suffix == ".zarr":
+        return target, target
+    if target.suffix in (".tif", ".tiff"):
+        return target, target.with_name(f".{target.name}.zarr")
+    raise StoreError(f"Output '{output}' has no known format. Let it end in .zarr or .tif.")
+
+
+def _is_finished(target: Path, hidden: Path, plan: ScorePlan) -> bool:
+    """True where the COG at ``target`` is this plan's whole map already."""
+    if target.exists() and raster_tag(target, "fingerprint") != plan.fingerprint:
+        raise StoreError(
+            f"'{target}' exists and is not the map of this scene and plan. "
+            "Remove it, or choose another output path."
+        )
+    return target.exists() and not hidden.exists()

@@ -1,0 +1,241 @@
+"""What one task does: read a window, score the tiles it owns, blend, commit.
+
+Here pixels (`io`) and the network (`detector`) meet; which task runs where, `graph.py` decides.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from uniadrs_scale.blend import accumulate, finalise, normaliser, taper
+from uniadrs_scale.io.store import DONE, FAILED
+from uniadrs_scale.masks import fill_invalid
+from uniadrs_scale.stats import BandStatistics
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from uniadrs_scale.io.scenes import WindowReader
+    from uniadrs_scale.io.store import ScoreStore
+    from uniadrs_scale.lattice import Lattice, Window
+    from uniadrs_scale.plan import TileScorer
+    from uniadrs_scale.stats import Normalisation
+
+Index = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class TileFailure:
+    """A tile without a score, and why."""
+
+    window: Window
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ScoredPart:
+    """What the tiles of one chunk add to the map."""
+
+    pieces: Mapping[Index, NDArray[np.float64]]
+    """Numerators by receiving chunk; each lies at that chunk's top left corner."""
+    valid: NDArray[np.bool_] | None
+    """(y, x) of the chunk itself; None where it could not be read."""
+    scored: int
+    """Tiles with a score."""
+    skipped: int
+    """Tiles without a valid pixel, never sent to the network."""
+    failures: tuple[TileFailure, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChunkReport:
+    """What became of one chunk; all that travels back to the driver."""
+
+    index: Index
+    pixels: int
+    """Pixels of the chunk, valid or not."""
+    scored: int
+    skipped: int
+    failures: tuple[TileFailure, ...]
+    complete: bool
+    """False where a pixel that is valid has no score."""
+
+
+def window_statistics(reader: WindowReader) -> BandStatistics | None:
+    """Moments of one sample window; None where it cannot be read."""
+    try:
+        return BandStatistics.of(*reader.read())
+    except Exception:  # noqa: BLE001 - score_chunk meets the same error, and reports it
+        return None
+
+
+def score_chunk(
+    reader: WindowReader,
+    index: Index,
+    tiles: Sequence[Window],
+    lattice: Lattice,
+    scaled: tuple[TileScorer, Normalisation],
+) -> ScoredPart:
+    """Score ``tiles``, all owned by chunk ``index``, and cut their sum along chunk borders.
+
+    Args:
+        reader: Of the chunk's read window.
+        index: The chunk.
+        tiles: Which of its tiles to score: all, or those that a resumed run still needs.
+        lattice: Geometry of the run.
+        scaled: The detector, and the scaling of its input.
+    """
+    outer = lattice.read_window(index)
+    numerator = np.zeros((outer.height, outer.width))
+    own = lattice.chunk_window(index).within(outer)
+    wanted: list[Window] = []
+    failures = []
+    try:
+        pixels, valid = reader.read()
+    except Exception as error:  # noqa: BLE001 - whatever GDAL, Dask or a user's graph raises
+        own_valid = None
+        failures = [TileFailure(tile, f"read: {_reason(error)}") for tile in tiles]
+    else:
+        own_valid = valid[own].copy()
+        wanted = [tile for tile in tiles if valid[tile.within(outer)].any()]
+        inputs = (
+            (tile, _network_input(pixels, valid, tile.within(outer), lattice.tile, scaled[1]))
+            for tile in wanted
+        )
+        for tile, score in _score_tiles(inputs, scaled[0]):
+            if isinstance(score, TileFailure):
+                failures.append(score)
+            else:
+                _add(numerator, score, tile.within(outer), lattice)
+    # Last, so that no neighbour's contribution can hide it: NaN stays NaN in every later sum.
+    for failure in failures:
+        numerator[failure.window.within(outer)] = np.nan
+    return ScoredPart(
+        pieces=dict(_cut(numerator, index, lattice)),
+        valid=own_valid,
+        scored=len(wanted) - len(failures) if wanted else 0,
+        skipped=len(tiles) - len(wanted) if own_valid is not None else 0,
+        failures=tuple(failures),
+    )
+
+
+def commit_chunk(
+    parts: Mapping[Index, ScoredPart], index: Index, lattice: Lattice, store: ScoreStore
+) -> ChunkReport:
+    """Blend what chunk ``index`` and its three neighbours scored, and write it.
+
+    Args:
+        parts: By chunk; that of ``index`` and those left, above and diagonal that exist.
+        index: The chunk.
+        lattice: Geometry of the run.
+        store: Where to write.
+    """
+    window, part = lattice.chunk_window(index), parts[index]
+    numerator = np.zeros((window.height, window.width))
+    for other in parts.values():
+        piece = other.pieces.get(index)
+        if piece is not None:
+            numerator[: piece.shape[0], : piece.shape[1]] += piece
+    rows, cols = window.slices
+    score = finalise(
+        numerator,
+        normaliser(lattice.height, lattice.tile, lattice.stride)[rows],
+        normaliser(lattice.width, lattice.tile, lattice.stride)[cols],
+        np.zeros(numerator.shape, bool) if part.valid is None else part.valid,
+    )
+    complete = part.valid is not None and bool((np.isfinite(score) == part.valid).all())
+    store.write_chunk(index, window, score, DONE if complete else FAILED)
+    return ChunkReport(
+        index=index,
+        pixels=score.size,
+        scored=part.scored,
+        skipped=part.skipped,
+        failures=part.failures,
+        complete=complete,
+    )
+
+
+def _network_input(
+    pixels: NDArray[np.generic],
+    valid: NDArray[np.bool_],
+    where: tuple[slice, slice],
+    tile: int,
+    scaling: Normalisation,
+) -> NDArray[np.float32]:
+    """(band, tile, tile): scaled, invalid pixels filled, a smaller scene reflected."""
+    scaled = fill_invalid(scaling.apply(pixels[:, *where]), valid[where])
+    missing = [(0, 0), *((0, tile - size) for size in scaled.shape[1:])]
+    return np.pad(scaled, missing, mode="reflect")
+
+
+def _score_tiles(
+    inputs: Iterator[tuple[Window, NDArray[np.float32]]], detector: TileScorer
+) -> Iterator[tuple[Window, NDArray[np.float32] | TileFailure]]:
+    """Scores in calls of exactly ``detector.batch`` tiles: another batch shape changes bits."""
+    group: list[tuple[Window, NDArray[np.float32]]] = []
+    for item in inputs:
+        group.append(item)
+        if len(group) == detector.batch:
+            yield from _score_group(group, detector)
+            group = []
+    if group:
+        yield from _score_group(group, detector)
+
+
+def _score_group(
+    group: list[tuple[Window, NDArray[np.float32]]], detector: TileScorer
+) -> Iterator[tuple[Window, NDArray[np.float32] | TileFailure]]:
+    stack = np.zeros((detector.batch, *group[0][1].shape), np.float32)
+    for slot, (_, pixels) in zip(stack, group, strict=False):
+        slot[...] = pixels
+    try:
+        scores = detector.score_tiles(stack)
+    except Exception as error:  # noqa: BLE001 - one bad tile must not cost the scene
+        if len(group) > 1:
+            # Find out which tile it was: each alone, in a call of the same shape.
+            for item in group:
+                yield from _score_group([item], detector)
+        else:
+            yield group[0][0], TileFailure(group[0][0], _reason(error))
+        return
+    for (tile, _), score in zip(group, scores, strict=False):
+        if np.isfinite(score).all():
+            yield tile, score
+        else:
+            yield tile, TileFailure(tile, "the score is not finite")
+
+
+def _add(
+    numerator: NDArray[np.float64],
+    score: NDArray[np.float32],
+    where: tuple[slice, slice],
+    lattice: Lattice,
+) -> None:
+    target = numerator[where]
+    height, width = target.shape
+    weights = taper(lattice.tile, lattice.overlap)
+    accumulate(target, score[:height, :width], weights[:height], weights[:width])
+
+
+def _cut(
+    numerator: NDArray[np.float64], index: Index, lattice: Lattice
+) -> Iterator[tuple[Index, NDArray[np.float64]]]:
+    """The chunk's own numerators, and the strips that reach right, below and diagonal."""
+    own, outer = lattice.chunk_window(index), lattice.read_window(index)
+    for down in range(2 if outer.height > own.height else 1):
+        for right in range(2 if outer.width > own.width else 1):
+            piece = numerator[
+                slice(own.height, None) if down else slice(own.height),
+                slice(own.width, None) if right else slice(own.width),
+            ]
+            # Copied: a view would keep the whole window alive until its neighbours are done.
+            yield (index[0] + down, index[1] + right), piece.copy()
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0][:300]
