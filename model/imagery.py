@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +18,8 @@ from scipy.io import loadmat
 from uniadrs_scale.stats import BandStatistics
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
 SHIPS = "ships_mask.tif"
@@ -37,7 +38,7 @@ class Image:
     """(y, x), True where a figure may look: the labels are complete there."""
 
     def scaled(self) -> NDArray[np.float32]:
-        """(band, y, x), every band with mean 0 and deviation 1 over the scene, as the library does."""
+        """(band, y, x), scaled per band over the scene, as the library does."""
         everywhere = np.ones(self.pixels.shape[1:], bool)
         return BandStatistics.of(self.pixels, everywhere).normalisation().apply(self.pixels)
 
@@ -77,7 +78,7 @@ def hyperspectral(folder: Path) -> list[Image]:
 
 
 def water(green: NDArray[np.generic], infrared: NDArray[np.generic]) -> NDArray[np.bool_]:
-    """Where ships can be: NDWI > 0, closed by 5 px and with holes filled, so that ships stay inside.
+    """Where ships can be: NDWI > 0, closed by 5 px, holes filled, so that ships stay inside.
 
     NDWI = (green - infrared) / (green + infrared) (McFeeters 1996), here B03 and B08.
     """

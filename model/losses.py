@@ -93,7 +93,7 @@ def published_feature_loss(features: Tensor, labels: Tensor) -> Tensor:
     return normal + strange - F.pairwise_distance(centre, other)
 
 
-def detection_loss(logits: Tensor, labels: Tensor, share: float = 0.25) -> Tensor:
+def detection_loss(logits: Tensor, labels: Tensor, share: float = 0.1) -> Tensor:
     """What ``train.py`` descends: a calibrated part, and a ranking part within each window.
 
     The cross entropy keeps empty windows dark; ranking is what AUC measures: an anomaly shall lie
@@ -120,7 +120,7 @@ def detection_loss(logits: Tensor, labels: Tensor, share: float = 0.25) -> Tenso
 
 
 def _ranking(anomalies: Tensor, normal: Tensor) -> Tensor:
-    """Mean of softplus(normal - anomaly) over pairs with evenly taken and with the hardest normals."""
+    """Mean of softplus(normal - anomaly) over pairs, of all normals and of the hardest."""
     hardest = normal.topk(min(len(normal), 1 + len(normal) // 50)).values
     evenly = normal[:: max(1, len(normal) // 256)]
     anomalies = anomalies[:: max(1, len(anomalies) // 128)]

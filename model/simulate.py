@@ -133,11 +133,8 @@ def draw_background(
     pixels, ignored = cut(rng, source, side)
     labels = np.where(ignored, IGNORED, 0).astype(np.uint8)
     own = pixels.shape[0]
-    few = own < SPECTRAL
-    if bands > own and few and own > 1 or own < bands:
-        pixels = standard(expand(rng, pixels, bands))
-    else:
-        pixels = pixels[pick(rng, own, bands)]
+    fits = own >= bands
+    pixels = pixels[pick(rng, own, bands)] if fits else standard(expand(rng, pixels, bands))
     return Window(pixels=np.ascontiguousarray(pixels), labels=labels)
 
 
@@ -176,7 +173,7 @@ def cut(rng: np.random.Generator, source: Source, side: int) -> tuple[Floats, ND
 
 
 def pick(rng: np.random.Generator, own: int, bands: int) -> NDArray[np.intp]:
-    """Indices of ``bands`` of ``own`` bands: a range, evenly spread, or any; rarely out of order."""
+    """Indices of ``bands`` of ``own`` bands: a range, evenly spread, any; rarely unordered."""
     kind = rng.random()
     if kind < 0.35:  # noqa: PLR2004
         start = int(rng.integers(own - bands + 1))
@@ -292,10 +289,7 @@ def plant_normal(rng: np.random.Generator, window: Window) -> None:
     for chance, low, high in kinds:
         if rng.random() > chance:
             continue
-        if high:
-            shape = coverage(rng, rng.uniform(low, high) * side**2)
-        else:
-            shape = road(rng, side)
+        shape = coverage(rng, rng.uniform(low, high) * side**2) if high else road(rng, side)
         patch = place(rng, shape, side)
         spectrum = signature(rng, window, ())
         grain = rng.normal(1, rng.uniform(0, 0.2), patch.alpha.shape).astype(np.float32)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import os
 import shlex
 import sys
 import time
@@ -135,6 +134,7 @@ class Run:
 def write_weights(path: Path, state: dict[str, Tensor], about: dict[str, str]) -> None:
     """Weights as safetensors, with all that is needed to use and to judge them."""
     save_file({k: v.contiguous() for k, v in state.items()}, path, {"format": FORMAT, **about})
+    path.chmod(0o644)  # safetensors leaves it readable by its owner alone
 
 
 def metadata(recipe: Recipe, data: str) -> dict[str, str]:
@@ -153,19 +153,17 @@ def metadata(recipe: Recipe, data: str) -> dict[str, str]:
     }
 
 
-def train(recipe: Recipe, data: Path | None, out: Path, every: float, stop: int | None) -> Run:
-    """Train to the recipe's last step, or to ``stop``, saving every so many seconds."""
+def train(recipe: Recipe, data: Path | None, out: Path, every: float, *, workers: int = 1) -> Run:
+    """Train to the recipe's last step, saving every so many seconds; 0 workers simulate inline."""
     run = Run(recipe, out)
     run.resume()
-    last = min(recipe.steps, stop or recipe.steps)
     loader = DataLoader(
         Windows(recipe, data),
         batch_size=None,
-        sampler=range(run.step, last),
-        num_workers=1,
-        prefetch_factor=4,
-        worker_init_fn=lambda _: os.nice(5),
-        multiprocessing_context="fork",
+        sampler=range(run.step, recipe.steps),
+        num_workers=workers,
+        prefetch_factor=4 if workers else None,
+        multiprocessing_context="fork" if workers else None,
     )
     log = (out / "log.csv").open("a", newline="")
     writer, began, saved, losses = csv.writer(log), time.monotonic(), time.monotonic(), []
@@ -192,7 +190,6 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--threads", type=int, default=2, help="the same threads, the same bits")
     parser.add_argument("--every", type=float, default=120.0, help="seconds between checkpoints")
-    parser.add_argument("--stop", type=int, help="stop early, to go on later")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     values: dict[str, Any] = tomllib.loads(args.recipe.read_text())

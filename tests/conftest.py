@@ -45,3 +45,19 @@ def cluster() -> Iterator[Client]:
     with executor(None, Resources(2, 1)) as started:
         assert started.client is not None
         yield started.client
+
+
+@pytest.fixture(scope="session")
+def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A narrow network with seeded random weights: quick, and as strict about its input."""
+    import torch
+    from safetensors.torch import save_file
+
+    from uniadrs_scale.network import NetworkConfig, UniADRS
+
+    torch.manual_seed(0)
+    config = NetworkConfig(width=0.03, bands=12)
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    metadata = {"name": "tiny", "width": "0.03", "bands": "12", "profile": "corrected"}
+    save_file(UniADRS(config).state_dict(), path, metadata)
+    return path

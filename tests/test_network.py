@@ -9,14 +9,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from torch import Tensor
 
+from uniadrs_scale.attention import local_attention, scrambled_attention
 from uniadrs_scale.errors import PlanError, WeightsError
-from uniadrs_scale.network import (
-    NetworkConfig,
-    UniADRS,
-    fold_stem,
-    local_attention,
-    scrambled_attention,
-)
+from uniadrs_scale.network import NetworkConfig, UniADRS, fold_stem
 
 
 def slow_attention(features: Tensor, weights: Tensor) -> Tensor:

@@ -207,7 +207,7 @@ def scene_statistics(source: SceneSource, run: Executor) -> BandStatistics:
         windows = sample_windows(height, width, across=across)
         parts = run.compute(
             [
-                _task((name, order), window_statistics, _reader(source, window))
+                _task((name, order), partial(window_statistics, _reader(source, window)))
                 for order, window in enumerate(windows)
             ]
         )
@@ -238,9 +238,9 @@ def score_scene(
     for owner in lattice.indices():
         tiles = needed_tiles(lattice, owner, todo)
         if tiles or owner in todo:
-            call = partial(score_chunk, index=owner, tiles=tiles, lattice=lattice, scaled=scaled)
             reader = _reader(source, lattice.read_window(owner))
-            scores[owner] = _task(("score", plan.fingerprint, *owner), call, reader)
+            call = partial(score_chunk, reader, owner, tiles, lattice, scaled)
+            scores[owner] = _task(("score", plan.fingerprint, *owner), call)
     commits = [
         _commit_task(plan, index, {o: scores[o] for o in _owners(index) if o in scores}, store)
         for index in sorted(todo)
@@ -292,11 +292,11 @@ def _commit(
     return commit_chunk(dict(zip(owners, parts, strict=True)), index, lattice, store)
 
 
-def _task(key: tuple[str | int, ...], call: Callable[..., Any], *args: object) -> Delayed:
-    # A partial is opaque to Dask: it would otherwise walk through every dataclass, find the lazy
-    # array inside an ArrayWindow and compute it as a task of its own.
+def _task(key: tuple[str | int, ...], call: Callable[..., Any], *needed: Delayed) -> Delayed:
+    # What is inside `call`, a partial, Dask does not see. As arguments of the task it would walk
+    # through them, find the lazy array of an ArrayWindow and compute it as tasks of its own.
     delayed_call = delayed(call, traverse=False)
-    return cast("Delayed", delayed_call(*args, dask_key_name="-".join(map(str, key))))
+    return cast("Delayed", delayed_call(*needed, dask_key_name="-".join(map(str, key))))
 
 
 def _reader(source: SceneSource, window: Window) -> WindowReader:

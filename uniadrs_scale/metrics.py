@@ -76,22 +76,23 @@ def figures(scores: NDArray[np.floating], truth: NDArray[np.bool_]) -> Figures:
             "together. Give both on the same grid."
         )
     scored = np.isfinite(scores)
-    values, anomaly = scores[scored].astype(np.float64), truth[scored]
+    values, anomaly = scores[scored], truth[scored]
     if anomaly.all() or not anomaly.any():
         raise SceneError(
             f"{int(anomaly.sum())} of {anomaly.size} scored pixels are anomalies: an ROC curve "
             "needs both classes. Check the labels and where they count."
         )
     low, high = values.min(), values.max()
+    # In the dtype of the scores, as published; means and ranks in float64.
     scaled = (values - low) / (high - low) if high > low else np.zeros_like(values)
     return Figures(
         auc_df=_area(values, anomaly),
-        auc_dt=float(scaled[anomaly].mean()),
-        auc_ft=float(scaled[~anomaly].mean()),
+        auc_dt=float(scaled[anomaly].mean(dtype=np.float64)),
+        auc_ft=float(scaled[~anomaly].mean(dtype=np.float64)),
     )
 
 
-def _area(values: NDArray[np.float64], anomaly: NDArray[np.bool_]) -> float:
+def _area(values: NDArray[np.floating], anomaly: NDArray[np.bool_]) -> float:
     """Probability that an anomaly outscores background, ties one half (Mann and Whitney 1947)."""
     _, place, ties = np.unique(values, return_inverse=True, return_counts=True)
     rank = (np.cumsum(ties) - (ties - 1) / 2)[place]

@@ -6,31 +6,25 @@ Deviation Relationship Learning", arXiv 2310.07511, and the behaviour of its pub
 published checkpoint loads without a table of names.
 
 Two profiles share all parameters. ``corrected`` weighs each pixel's own neighbourhood, as the paper
-describes; ``published`` repeats what the published code computes (see :func:`scrambled_attention`).
+describes; ``published`` repeats what the published code computes.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from torch import Tensor, nn
 
+from uniadrs_scale.attention import MARGIN, REACH, STEP, local_attention, scrambled_attention
 from uniadrs_scale.errors import PlanError, WeightsError
 
 Profile = Literal["corrected", "published"]
 
 MINIMUM_SIDE = 16
 """Smallest tile side [px]: at 1/8 it leaves 2 px, and a norm over one pixel would erase it."""
-
-_REACH = 7
-"""Side of the attention's neighbourhood, in samples."""
-_STEP = 2
-"""Dilation of that neighbourhood [px]."""
-_MARGIN = _STEP * (_REACH // 2)
-"""Pixels the neighbourhood extends to each side."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,72 +93,6 @@ def fold_stem(weight: Tensor, bands: int) -> Tensor:
     return folded.index_add(1, repeat, weight)
 
 
-def _neighbour(padded: Tensor, index: int, height: int, width: int) -> Tensor:
-    """View of ``padded`` shifted to the ``index``-th of the 49 neighbours, in unfold's order."""
-    row, col = _STEP * (index // _REACH), _STEP * (index % _REACH)
-    return padded[..., row : row + height, col : col + width]
-
-
-class _LocalAttention(torch.autograd.Function):
-    """Sum over the 49 neighbours of weight times feature, without the 49 copies of unfold.
-
-    A hand-written backward because autograd's, for 49 views of one padded tensor, allocates and
-    adds 49 full-size zero-padded gradients.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, features: Tensor, weights: Tensor) -> Tensor:
-        ctx.save_for_backward(features, weights)
-        height, width = features.shape[-2:]
-        padded = F.pad(features, (_MARGIN,) * 4)
-        total = torch.zeros_like(features)
-        for i in range(_REACH**2):
-            total.addcmul_(_neighbour(padded, i, height, width), weights[:, i : i + 1])
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
-        features, weights = ctx.saved_tensors
-        height, width = features.shape[-2:]
-        padded = F.pad(features, (_MARGIN,) * 4)
-        grad_padded, grad_weights = torch.zeros_like(padded), torch.empty_like(weights)
-        for i in range(_REACH**2):
-            _neighbour(grad_padded, i, height, width).addcmul_(grads[0], weights[:, i : i + 1])
-            grad_weights[:, i] = (grads[0] * _neighbour(padded, i, height, width)).sum(1)
-        inside = grad_padded[..., _MARGIN:-_MARGIN, _MARGIN:-_MARGIN]
-        return inside, grad_weights
-
-
-def local_attention(features: Tensor, weights: Tensor) -> Tensor:
-    """Each pixel's 7x7 neighbourhood (dilation 2, zero outside), averaged by its own weights.
-
-    Formula: a[:, y, x] = sum over n of weights[n, y, x] * features[:, y + dy(n), x + dx(n)].
-
-    Args:
-        features: (b, c, h, w).
-        weights: (b, 49, h, w), summing to 1 over axis 1; row-major over the neighbourhood.
-
-    Returns:
-        (b, c, h, w) in the dtype of ``features``; half precisions are accumulated in float32,
-        because 49 additions in bfloat16 lose what the attention adds.
-    """
-    dtype = torch.promote_types(features.dtype, torch.float32)
-    total: Tensor = _LocalAttention.apply(features.to(dtype), weights.to(dtype))
-    return total.to(features.dtype)
-
-
-def scrambled_attention(features: Tensor, weights: Tensor) -> Tensor:
-    """What the published code computes in place of :func:`local_attention`.
-
-    There, weights (49, L) and unfolded features (49, L) are read as (L, 49) without a transpose, so
-    output pixel p sums the 49 products number 49 p to 49 p + 48 of the flattened (49, L) array.
-    """
-    batch, channels, height, width = features.shape
-    unfolded = F.unfold(features, _REACH, dilation=_STEP, padding=_MARGIN)
-    products = unfolded.view(batch, channels, -1) * weights.reshape(batch, 1, -1)
-    return products.view(batch, channels, height * width, -1).sum(-1).view_as(features)
-
-
 def _norm_relu(x: Tensor) -> Tensor:
     return F.relu(F.instance_norm(x, eps=1e-5))
 
@@ -184,8 +112,8 @@ class Attention(nn.Module):
 
     def __init__(self, channels: int, hidden: int, profile: Profile) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(channels, hidden, _REACH, dilation=_STEP, padding=_MARGIN)
-        self.conv2 = nn.Conv2d(hidden, _REACH**2, 1)
+        self.conv1 = nn.Conv2d(channels, hidden, REACH, dilation=STEP, padding=MARGIN)
+        self.conv2 = nn.Conv2d(hidden, REACH**2, 1)
         self.attend = local_attention if profile == "corrected" else scrambled_attention
 
     def forward(self, x: Tensor) -> Tensor:
@@ -242,7 +170,8 @@ class NormalityExtractor(nn.Module):
         e2 = self.normality_encoder_2(e1)  # (b, c2, h / 4, w / 4)
         e3 = self.normality_encoder_3(e2)  # (b, c3, h / 8, w / 8)
         e4 = self.normality_encoder_4(e3)  # (b, c4, h / 8, w / 8)
-        decoded = e5 = self.normality_encoder_5(e4)  # (b, c5, h / 8, w / 8)
+        decoded: Tensor = self.normality_encoder_5(e4)  # (b, c5, h / 8, w / 8)
+        e5 = decoded
         for decoder, encoded in zip(self.normality_decoders, (e5, e4, e3, e2, e1), strict=True):
             decoded = decoder(encoded, decoded)
         return decoded
@@ -283,14 +212,13 @@ class UniADRS(nn.Module):
         Raises:
             PlanError: If a side is too short, or if the published profile meets too many bands.
         """
-        return torch.stack([torch.sigmoid(f[0]) for f in self._groups(x)]).mean(0)
+        return torch.stack([logit for logit, _ in self._groups(x)]).sigmoid().mean(0)
 
     def scored(self, x: Tensor) -> Scored:
         """Scores and features of tiles (b, c, h, w); raises as :meth:`forward`."""
         logits, features = zip(*self._groups(x), strict=True)
         return Scored(
-            torch.stack([torch.sigmoid(f) for f in logits]).mean(0),
-            torch.stack([torch.sigmoid(f) for f in features]).mean(0),
+            torch.stack(logits).sigmoid().mean(0), torch.stack(features).sigmoid().mean(0)
         )
 
     def logits(self, x: Tensor) -> Tensor:
@@ -325,7 +253,10 @@ class UniADRS(nn.Module):
             # values lie 1.7e-5 from a float64 computation, so only the same float32 additions in
             # the same order agree to better than that.
             repeat = torch.arange(self.config.bands, device=x.device) % x.shape[1]
-            return self.spectral_stem(x[:, repeat])
-        first, rest = self.spectral_stem[0], self.spectral_stem[1:]
-        x = F.conv2d(x, fold_stem(first.weight, x.shape[1]), first.bias, padding=1)
-        return rest(x)
+            stem: Tensor = self.spectral_stem(x[:, repeat])
+            return stem
+        first = cast("nn.Conv2d", self.spectral_stem[0])
+        stem = F.conv2d(x, fold_stem(first.weight, x.shape[1]), first.bias, padding=1)
+        for layer in list(self.spectral_stem)[1:]:
+            stem = layer(stem)
+        return stem

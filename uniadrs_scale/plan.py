@@ -11,6 +11,8 @@ from uniadrs_scale.errors import PlanError
 from uniadrs_scale.lattice import Lattice, Window
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -100,16 +102,19 @@ class ScorePlan:
     version: str
     """Of this library."""
 
-    @property
-    def fingerprint(self) -> str:
-        """Digest of everything that decides the output's bytes and layout, 16 hex digits."""
-        parts = {
+    def decisive(self) -> dict[str, Any]:
+        """What decides the output's bytes and layout, as plain values; who computes does not."""
+        return {
             "scene": asdict(self.scene),
             "lattice": asdict(self.lattice),
             "detector": self.detector,
             "version": self.version,
         }
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of :meth:`decisive`, 16 hex digits."""
+        return digest(self.decisive())
 
     @property
     def tasks(self) -> int:
@@ -176,6 +181,12 @@ class ScorePlan:
             "fingerprint": self.fingerprint,
         }
         return "\n".join(f"{key:<13}{text}" for key, text in lines.items())
+
+
+def digest(values: Mapping[str, Any]) -> str:
+    """16 hex digits that are equal for equal plain values."""
+    text = json.dumps(values, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _crs_name(wkt: str | None) -> str:

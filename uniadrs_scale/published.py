@@ -117,7 +117,7 @@ def _require_same(expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -
             )
 
 
-def score(  # noqa: PLR0913 - the published code's three numbers
+def score(
     image: NDArray[np.float32], network: Network, *, patch: int, pad: int, size: int
 ) -> NDArray[np.float32]:
     """Scores of an image by the published tiled inference.

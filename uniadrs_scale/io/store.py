@@ -25,6 +25,7 @@ from rasterio.crs import CRS
 from zarr.codecs import BloscCodec, Crc32cCodec
 
 from uniadrs_scale.errors import StoreError
+from uniadrs_scale.plan import digest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -94,9 +95,8 @@ class ScoreStore:
     def verify(self) -> Iterator[str]:
         """Every fault found, as a sentence; nothing when the store is whole."""
         attributes = self.attributes
-        plan = attributes.get("plan", {})
-        if plan.get("fingerprint") != attributes["fingerprint"]:
-            yield "The stored plan has another fingerprint than the store: attributes were edited."
+        if digest(attributes["plan"]) != attributes["fingerprint"]:
+            yield "The fingerprint is not that of the stored plan: its attributes were edited."
         score, counts = self._array("score"), np.asarray(self._array("scored_pixels")[:])
         shard = score.shards or score.chunks
         for (i, j), state in np.ndenumerate(self.done):
@@ -188,10 +188,10 @@ def require_same_plan(store: ScoreStore, plan: ScorePlan) -> ScoreStore:
     attributes = store.attributes
     if attributes.get("fingerprint") == plan.fingerprint:
         return store
-    old, new = attributes.get("plan", {}), json.loads(json.dumps(plan.to_dict()))
+    old, new = attributes.get("plan", {}), json.loads(json.dumps(plan.decisive()))
     differences = [
         f"{name} was {_short(old_value)}, is {_short(new_value)}"
-        for key in ("scene", "lattice", "detector", "version")
+        for key in new
         for name, old_value, new_value in _compare(key, old.get(key), new[key])
     ]
     raise StoreError(
@@ -220,7 +220,7 @@ def _create(path: Path, plan: ScorePlan, coordinates: Mapping[str, xr.DataArray]
         "title": f"Anomaly scores of {scene.name}",
         "software": f"uniadrs_scale {plan.version}",
         "fingerprint": plan.fingerprint,
-        "plan": plan.to_dict(),
+        "plan": plan.decisive(),
     }
     frame.to_zarr(path, zarr_format=3, consolidated=False)
     group = zarr.open_group(path, mode="r+")

@@ -1,0 +1,25 @@
+# Two commands for a fresh machine with python3 (3.11 to 3.13, with venv) and make:
+#   make demo    invents a scene, scores it, shows what was found
+#   make test    runs the tests
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/installed
+
+.PHONY: demo test lint all
+
+demo: $(INSTALLED)
+	$(BIN)/uniadrs-scale demo
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+$(INSTALLED): pyproject.toml constraints.txt
+	python3 -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,train]'
+	touch $(INSTALLED)

@@ -1,0 +1,333 @@
+"""The COG holds the store's bits, its overviews hold maxima, and a failure leaves nothing behind."""
+
+from __future__ import annotations
+
+import resource
+import signal
+import subprocess
+import sys
+import warnings
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import rasterio
+import rasterio.shutil
+import rioxarray  # noqa: F401 - registers the `.rio` accessor
+import xarray as xr
+import zarr
+from affine import Affine
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
+from rio_cogeo import cog_validate
+
+from uniadrs_scale.errors import StoreError
+from uniadrs_scale.io import cog
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+TRANSFORM = Affine(10, 0, 600_000, 0, -10, 5_100_000)
+TILTED = Affine(9, 3, 600_000, 3, -9, 5_100_000)
+DEGREES = Affine(1 / 1200, 0, 7.1, 0, -1 / 1200, 46.3)
+CRS = rasterio.CRS.from_epsg(32632)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Reading a raster without georeference warns, and writing one with rioxarray does too."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        warnings.simplefilter("ignore", PendingDeprecationWarning)
+        yield
+
+
+def write_store(
+    path: Path,
+    score: np.ndarray[Any, Any],
+    *,
+    crs: Any = CRS,
+    transform: Affine | None = TRANSFORM,
+    shard: int = 1024,
+) -> Path:
+    """A score store as small as the contract allows."""
+    frame = xr.Dataset()
+    if transform is not None and not transform.b:
+        x = transform.c + (np.arange(score.shape[1]) + 0.5) * transform.a
+        y = transform.f + (np.arange(score.shape[0]) + 0.5) * transform.e
+        frame = frame.assign_coords(x=x, y=y)
+    with quiet():
+        if crs is not None:
+            frame = frame.rio.write_crs(crs)
+        if transform is not None:
+            frame = frame.rio.write_transform(transform)
+    frame.attrs = {"fingerprint": "0123abc"}
+    frame.to_zarr(path, zarr_format=3, consolidated=False)
+    array = zarr.open_group(path, mode="r+").create_array(
+        "score",
+        shape=score.shape,
+        chunks=(512, 512),
+        shards=(shard, shard),
+        dtype="float32",
+        fill_value=np.nan,
+        dimension_names=("y", "x"),
+        attributes={"grid_mapping": "spatial_ref"} if "spatial_ref" in frame.coords else {},
+    )
+    array[:] = score
+    return path
+
+
+def random_score(height: int, width: int, seed: int = 0) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Scores with scattered NaN and, if there is room, a wholly invalid corner."""
+    rng = np.random.default_rng(seed)
+    score = rng.random((height, width), np.float32)
+    score[rng.random(score.shape) < 0.3] = np.nan
+    score[: height // 2, : width // 2] = np.nan
+    return score
+
+
+def nan_max_pool(score: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """The slow and obvious one."""
+    height, width = (-(-n // 2) for n in score.shape)
+    pooled = np.full((height, width), np.nan, np.float32)
+    for row in range(height):
+        for col in range(width):
+            block = score[2 * row : 2 * row + 2, 2 * col : 2 * col + 2]
+            if np.isfinite(block).any():
+                pooled[row, col] = np.nanmax(block)
+    return pooled
+
+
+def same_bits(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> bool:
+    return a.shape == b.shape and np.array_equal(a.view(np.uint32), b.view(np.uint32))
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    shape=st.tuples(st.integers(1, 1200), st.integers(1, 1200)),
+    seed=st.integers(0, 2**32 - 1),
+    referenced=st.booleans(),
+)
+def test_any_shape_comes_back_bit_for_bit(
+    tmp_path_factory: pytest.TempPathFactory, shape: tuple[int, int], seed: int, referenced: bool
+) -> None:
+    folder = tmp_path_factory.mktemp("cog")
+    score = random_score(*shape, seed)
+    georeference = {} if referenced else {"crs": None, "transform": None}
+    path = cog.to_cog(write_store(folder / "s.zarr", score, **georeference), folder / "s.tif")
+    with quiet():
+        assert cog_validate(path, strict=True, quiet=True) == (True, [], [])
+        with rasterio.open(path) as output:
+            assert same_bits(output.read(1), score)
+            assert np.isnan(output.nodata)
+            assert output.crs == (CRS if referenced else None)
+            assert output.transform == (TRANSFORM if referenced else Affine.identity())
+            assert bool(output.overviews(1)) == (max(shape) > cog.BLOCK)
+    assert sorted(p.name for p in folder.iterdir()) == ["s.tif", "s.zarr"]
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 7), (6, 4), (33, 50)])
+def test_max_pool_is_the_nan_maximum(shape: tuple[int, int]) -> None:
+    score = random_score(*shape)
+    assert np.array_equal(cog.max_pool(score), nan_max_pool(score), equal_nan=True)
+
+
+# Around the sides at which a window, a level or a block begins.
+@pytest.mark.parametrize("shape", [(513, 40), (1024, 1025), (2049, 1100), (700, 3100)])
+def test_overviews_are_nan_max_pools(tmp_path: Path, shape: tuple[int, int]) -> None:
+    expected = random_score(*shape)
+    path = cog.to_cog(write_store(tmp_path / "s.zarr", expected), tmp_path / "s.tif")
+    with rasterio.open(path) as output:
+        levels = output.overviews(1)
+    assert levels == [2 ** (k + 1) for k in range(len(levels))]
+    for level in range(len(levels)):
+        expected = nan_max_pool(expected)
+        with rasterio.open(path, overview_level=level) as overview:
+            assert same_bits(overview.read(1), expected)
+    assert max(expected.shape) <= cog.BLOCK
+
+
+def test_a_narrow_anomaly_is_as_high_in_the_coarsest_overview(tmp_path: Path) -> None:
+    score = np.zeros((2100, 2100), np.float32)
+    score[1001:1003, 777] = 0.75
+    path = cog.to_cog(write_store(tmp_path / "s.zarr", score), tmp_path / "s.tif")
+    with rasterio.open(path) as output:
+        thumbnail = output.read(1, out_shape=(132, 132))
+    assert thumbnail.max() == np.float32(0.75)
+
+
+@pytest.mark.parametrize("shard", [512, 1536])
+def test_shards_do_not_show(tmp_path: Path, shard: int) -> None:
+    score = random_score(1700, 1300)
+    store = write_store(tmp_path / "s.zarr", score, shard=shard)
+    with rasterio.open(cog.to_cog(store, tmp_path / "s.tif")) as output:
+        assert same_bits(output.read(1), score)
+
+
+@pytest.mark.parametrize("transform", [TRANSFORM, TILTED, DEGREES])
+def test_transform_keeps_its_bits(tmp_path: Path, transform: Affine) -> None:
+    store = write_store(tmp_path / "s.zarr", random_score(30, 31), transform=transform)
+    with rasterio.open(cog.to_cog(store, tmp_path / "s.tif")) as output:
+        assert output.transform == transform
+
+
+def test_coordinates_overrule_a_stale_transform(tmp_path: Path) -> None:
+    # What `scene.isel(...)` leaves: coordinates of the slice, GeoTransform of the whole.
+    store = write_store(tmp_path / "s.zarr", random_score(30, 31), transform=DEGREES)
+    attributes = zarr.open_group(store, mode="r+")["spatial_ref"].attrs
+    attributes["GeoTransform"] = " ".join(str(v) for v in TRANSFORM.to_gdal())
+    with rasterio.open(cog.to_cog(store, tmp_path / "s.tif")) as output:
+        assert output.transform.almost_equals(DEGREES, 1e-9)
+
+
+def test_transform_without_crs_is_kept(tmp_path: Path) -> None:
+    store = write_store(tmp_path / "s.zarr", random_score(30, 31), crs=None)
+    with rasterio.open(cog.to_cog(store, tmp_path / "s.tif")) as output:
+        assert (output.crs, output.transform) == (None, TRANSFORM)
+
+
+def test_file_says_what_it_is(tmp_path: Path) -> None:
+    store = write_store(tmp_path / "s.zarr", random_score(30, 30))
+    with rasterio.open(cog.to_cog(store, tmp_path / "s.tif")) as output:
+        tags, profile = output.tags(), output.profile
+        assert output.descriptions == ("score",)
+        assert output.tags(ns="IMAGE_STRUCTURE")["PREDICTOR"] == "3"
+    assert tags["fingerprint"] == "0123abc"
+    assert tags["TIFFTAG_SOFTWARE"].startswith("uniadrs_scale ")
+    assert tags["AREA_OR_POINT"] == "Area"
+    assert (profile["compress"], profile["blockxsize"]) == ("deflate", 512)
+
+
+def test_odd_floats_survive(tmp_path: Path) -> None:
+    score = random_score(600, 600)
+    score[:520] = np.uint32(0xFFC00001).view(np.float32)  # a NaN that is not the usual one
+    score[550], score[551] = -0.0, np.inf
+    store = write_store(tmp_path / "s.zarr", score)
+    with rasterio.open(cog.to_cog(store, tmp_path / "s.tif")) as output:
+        assert same_bits(output.read(1), score)
+
+
+@pytest.mark.parametrize(("states", "missing"), [([[1, 0], [1, 2]], 2), ([[1, 1]], 0)])
+def test_incomplete_store_is_told(tmp_path: Path, states: list[list[int]], missing: int) -> None:
+    store = write_store(tmp_path / "s.zarr", random_score(30, 30))
+    done = np.array(states, np.uint8)
+    zarr.open_group(store, mode="r+").create_array("done", data=done)
+    if not missing:
+        cog.to_cog(store, tmp_path / "s.tif")
+        return
+    with pytest.warns(UserWarning, match=f"{missing} of {done.size} chunks .* nodata") as caught:
+        cog.to_cog(store, tmp_path / "s.tif")
+    assert caught[0].filename == __file__
+
+
+def test_missing_store(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"no.zarr' does not exist. Check the path"):
+        cog.to_cog(tmp_path / "no.zarr", tmp_path / "s.tif")
+
+
+def test_not_a_score_store(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(StoreError, match=r"not a score store \(no Zarr group\)"):
+        cog.to_cog(tmp_path / "folder", tmp_path / "s.tif")
+    group = zarr.open_group(tmp_path / "other.zarr", mode="w")
+    with pytest.raises(StoreError, match=r"not a score store \(no array 'score'\)"):
+        cog.to_cog(tmp_path / "other.zarr", tmp_path / "s.tif")
+    group.create_array("score", data=np.zeros((2, 2, 2)))
+    with pytest.raises(StoreError, match=r"'score' is float64 with 3 axes"):
+        cog.to_cog(tmp_path / "other.zarr", tmp_path / "s.tif")
+
+
+def test_output_folder_missing(tmp_path: Path) -> None:
+    store = write_store(tmp_path / "s.zarr", random_score(30, 30))
+    with pytest.raises(StoreError, match="Output folder '.*nowhere' does not exist"):
+        cog.to_cog(store, tmp_path / "nowhere" / "s.tif")
+    with pytest.raises(StoreError, match="is a folder, and a COG is a file"):
+        cog.to_cog(store, tmp_path)
+
+
+def test_output_folder_read_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Pretended: root, as which containers run tests, may write into any folder.
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    store = write_store(tmp_path / "s.zarr", random_score(30, 30))
+    monkeypatch.setattr(cog.tempfile, "TemporaryDirectory", refuse)
+    with pytest.raises(StoreError, match=r"Permission denied.*Check permissions"):
+        cog.to_cog(store, tmp_path / "s.tif")
+
+
+@pytest.mark.parametrize("step", ["_copy_scores", "_add_overviews", "_verify"])
+def test_failure_leaves_the_older_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise RasterioIOError("disk on fire")
+
+    store = write_store(tmp_path / "s.zarr", random_score(600, 30))
+    (tmp_path / "s.tif").write_text("older")
+    monkeypatch.setattr(cog, step, fail)
+    with pytest.raises(StoreError, match="disk on fire"):
+        cog.to_cog(store, tmp_path / "s.tif")
+    assert (tmp_path / "s.tif").read_text() == "older"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["s.tif", "s.zarr"]
+
+
+FULL_DISK = """
+import resource, signal, sys
+from uniadrs_scale.errors import StoreError
+from uniadrs_scale.io.cog import to_cog
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), resource.RLIM_INFINITY))
+try:
+    to_cog(sys.argv[1], sys.argv[2])
+except StoreError as error:
+    print(error)
+    raise SystemExit(7)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGXFSZ"), reason="needs file size limits")
+@pytest.mark.parametrize("share", [0.3, 0.8, 0.97, 0.999])
+def test_a_full_disk_is_noticed_wherever_it_strikes(tmp_path: Path, share: float) -> None:
+    # GDAL loses the error when it strikes while a file is closed: near the end of the last one.
+    store = write_store(tmp_path / "s.zarr", random_score(1300, 1300))
+    path = cog.to_cog(store, tmp_path / "s.tif")
+    before = path.read_bytes()
+    limit = str(int(len(before) * share))
+    command = [sys.executable, "-c", FULL_DISK, str(store), str(path), limit]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    assert run.returncode == 7, run.stderr
+    assert "Check permissions and free space" in run.stdout
+    assert path.read_bytes() == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["s.tif", "s.zarr"]
+
+
+def test_overviews_are_found_with_cloud_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GDAL_DISABLE_READDIR_ON_OPEN", "EMPTY_DIR")
+    store = write_store(tmp_path / "s.zarr", random_score(600, 30))
+    with rasterio.open(cog.to_cog(store, tmp_path / "s.tif")) as output:
+        assert output.overviews(1) == [2]
+
+
+MEMORY = """
+import resource, sys
+from uniadrs_scale.io.cog import to_cog
+to_cog(sys.argv[1], sys.argv[2])
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_scene(tmp_path: Path) -> None:
+    peaks = []
+    for side in (1000, 8000):
+        store = write_store(tmp_path / f"{side}.zarr", np.full((side, side), 0.5, np.float32))
+        command = [sys.executable, "-c", MEMORY, str(store), str(tmp_path / "s.tif")]
+        run = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603
+        peaks.append(int(run.stdout) * resource.getpagesize() // resource.getpagesize() / 1024)
+    assert peaks[1] - peaks[0] < 130, peaks  # MiB; the raster is 244

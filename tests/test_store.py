@@ -1,0 +1,112 @@
+"""The store: georeferenced, a ledger that tells the truth, damage that is noticed."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+import zarr
+from standins import TileMean
+
+import uniadrs_scale as us
+from uniadrs_scale.io.store import DONE, open_store, prepare
+
+OPTIONS = {"tile": 64, "stride": 48, "chunk": 256}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pixels = np.random.default_rng(0).integers(1, 999, (2, 300, 410)).astype(np.uint16)
+    pixels[:, :40, :90] = 0
+    scene = (
+        xr.DataArray(
+            pixels,
+            dims=("band", "y", "x"),
+            coords={"y": 5e6 - 10 * np.arange(300) - 5, "x": 5e5 + 10 * np.arange(410) + 5},
+            name="made up",
+        )
+        .rio.write_crs("EPSG:32632")
+        .rio.write_nodata(0)
+    )
+    path = tmp_path_factory.mktemp("store") / "map.zarr"
+    us.score(scene, path, detector=TileMean(), scheduler="sync", **OPTIONS)
+    return path
+
+
+@pytest.fixture
+def store(whole: Path, tmp_path: Path) -> Path:
+    """A copy to damage."""
+    return Path(shutil.copytree(whole, tmp_path / "map.zarr"))
+
+
+def test_any_reader_finds_place_and_values(whole: Path) -> None:
+    with xr.open_zarr(whole, consolidated=False, decode_coords="all") as dataset:
+        score = dataset["score"]
+        assert score.rio.crs.to_epsg() == 32632
+        assert score.rio.transform()[:6] == (10, 0, 5e5, 0, -10, 5e6)
+        assert score.attrs["proj:code"] == "EPSG:32632"
+        assert score.attrs["spatial:transform"] == [10, 0, 5e5, 0, -10, 5e6]
+        assert np.isnan(score.values[:40, :90]).all()
+        assert np.isfinite(score.values).sum() == 300 * 410 - 40 * 90
+        assert dataset.attrs["title"] == "Anomaly scores of made up"
+    array = zarr.open_array(whole / "score", mode="r")
+    assert array.metadata.zarr_format == 3
+    assert array.shards == (256, 256)
+    assert len([p for p in (whole / "score" / "c").rglob("*") if p.is_file()]) == 4
+
+
+def test_a_whole_store_verifies(whole: Path) -> None:
+    assert list(open_store(whole).verify()) == []
+    assert (open_store(whole).done == DONE).all()
+
+
+def test_a_flipped_bit_is_found(store: Path) -> None:
+    shard = store / "score" / "c" / "0" / "1"
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 3] ^= 16
+    shard.write_bytes(data)
+    assert [fault[:35] for fault in open_store(store).verify()] == [
+        "Chunk (0, 1) at pixel (0, 256) cann"
+    ]
+
+
+def test_a_lost_object_is_found(store: Path) -> None:
+    (store / "score" / "c" / "1" / "0").unlink()
+    (fault,) = open_store(store).verify()
+    assert fault == (
+        "Chunk (1, 0) at pixel (256, 0) holds 0 scored pixels, the ledger says 11264."
+    )
+
+
+def test_an_edited_plan_is_found(store: Path) -> None:
+    opened = open_store(store)
+    plan = opened.attributes["plan"]
+    opened.set_attributes({"plan": plan | {"detector": "another"}})
+    assert any("edited" in fault for fault in opened.verify())
+
+
+def test_a_missing_chunk_is_found(store: Path) -> None:
+    zarr.open_group(store)["done"][1, 1] = 0
+    (fault,) = open_store(store).verify()
+    assert "is missing" in fault
+
+
+def test_what_is_no_store_is_refused(tmp_path: Path) -> None:
+    plan = us.plan(xr.DataArray(np.zeros((9, 9)), dims=("y", "x")), detector=TileMean())
+    with pytest.raises(us.StoreError, match=r"Output folder '.*none' does not exist"):
+        prepare(tmp_path / "none" / "map.zarr", plan, {})
+    (tmp_path / "taken.zarr").mkdir()
+    (tmp_path / "taken.zarr" / "mine.txt").write_text("precious")
+    with pytest.raises(us.StoreError, match=r"'.*taken.zarr' is not a score store"):
+        prepare(tmp_path / "taken.zarr", plan, {})
+    assert (tmp_path / "taken.zarr" / "mine.txt").read_text() == "precious"
+    with pytest.raises(us.StoreError, match=r"'.*nowhere.zarr' does not exist"):
+        open_store(tmp_path / "nowhere.zarr")
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    with pytest.raises(us.StoreError):
+        prepare(blocked / "map.zarr", plan, {})
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "taken.zarr"]

@@ -1,0 +1,46 @@
+"""What a user installs: the library, its weights, and nothing else; it works from anywhere."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    return next(folder.glob("*.whl"))
+
+
+def test_the_wheel_holds_the_library_and_the_weights(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+    assert "uniadrs_scale/weights/uniadrs-s.safetensors" in names
+    assert "uniadrs_scale/py.typed" in names
+    assert {name.split("/")[0].split("-")[0] for name in names} == {"uniadrs_scale"}
+    assert wheel.stat().st_size < 20e6
+
+
+def test_the_installed_library_finds_its_weights_from_another_folder(
+    wheel: Path, tmp_path: Path
+) -> None:
+    zipfile.ZipFile(wheel).extractall(tmp_path / "site")
+    (tmp_path / "model.py").write_text("raise ImportError('a module of the user, not ours')")
+    done = subprocess.run(
+        [sys.executable, "-m", "uniadrs_scale.cli", "info", "uniadrs-s"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "site")},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert str(tmp_path / "site") in done.stdout
+    assert "sha256" in done.stdout
