@@ -259,8 +259,9 @@ def contrasted(rng: np.random.Generator, window: Window, patch: Patch, spectrum:
 def plant_anomalies(rng: np.random.Generator, window: Window, sources: Sequence[Source]) -> None:
     """A few small targets, often of one signature."""
     side = window.labels.shape[0]
-    large = rng.random() < 0.15  # noqa: PLR2004
-    count = int(rng.integers(1, 3)) if large else int(log_uniform(rng, 1, 14))
+    # Radar and grey scenes are finer than spectral ones: a ship has hundreds of pixels.
+    large = rng.random() < (0.4 if len(window.pixels) <= 2 else 0.15)  # noqa: PLR2004
+    count = int(log_uniform(rng, 1, 5)) if large else int(log_uniform(rng, 1, 14))
     typical = log_uniform(rng, *((40, 0.05 * side**2) if large else (1, 50)))
     shared = signature(rng, window, sources) if rng.random() < 0.6 else None  # noqa: PLR2004
     for _ in range(count):

@@ -11,8 +11,6 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import shlex
-import sys
 import time
 import tomllib
 from dataclasses import asdict, dataclass
@@ -137,17 +135,26 @@ def write_weights(path: Path, state: dict[str, Tensor], about: dict[str, str]) -
     path.chmod(0o644)  # safetensors leaves it readable by its owner alone
 
 
-def metadata(recipe: Recipe, data: str) -> dict[str, str]:
-    """What a weights file says about itself; ``evaluate.py --write`` adds the figures."""
+def metadata(recipe: Recipe, file: str, *, with_imagery: bool) -> dict[str, str]:
+    """What a weights file says about itself; ``evaluate.py --write`` adds the figures.
+
+    Args:
+        recipe: The run.
+        file: Name of the recipe's file.
+        with_imagery: Whether real scenes served as backgrounds beside generated ones.
+    """
+    # Folders as seen from the repository, not as this machine calls them.
+    data = " --data ../shared/data/train" if with_imagery else ""
+    real = " and the real scenes listed in model/README.md" if with_imagery else ""
     return {
         "name": recipe.name,
         "width": str(recipe.width),
         "bands": str(recipe.bands),
         "profile": "corrected",
-        "command": shlex.join(["python", *sys.argv]),
+        "command": f"python model/train.py model/configs/{file}{data} --out runs/{recipe.name}",
         "seed": str(recipe.seed),
         "recipe": json.dumps(asdict(recipe)),
-        "data": data,
+        "data": f"simulated anomalies on generated landscapes{real}",
         "figures": "{}",
         "licence": LICENCE,
     }
@@ -188,18 +195,15 @@ def main() -> None:
     parser.add_argument("recipe", type=Path)
     parser.add_argument("--data", type=Path, help="folder of training imagery")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--threads", type=int, default=2, help="the same threads, the same bits")
+    parser.add_argument("--threads", type=int, default=1, help="the same threads, the same bits")
     parser.add_argument("--every", type=float, default=120.0, help="seconds between checkpoints")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     values: dict[str, Any] = tomllib.loads(args.recipe.read_text())
     recipe = Recipe(**values)
-    run = train(recipe, args.data, args.out, args.every, args.stop)
-    if run.step == recipe.steps:
-        names = "generated landscapes" + (
-            " and the data README's train folder" if args.data else ""
-        )
-        write_weights(args.out / f"{recipe.name}.safetensors", run.mean, metadata(recipe, names))
+    run = train(recipe, args.data, args.out, args.every)
+    about = metadata(recipe, args.recipe.name, with_imagery=args.data is not None)
+    write_weights(args.out / f"{recipe.name}.safetensors", run.mean, about)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,13 @@
-"""The COG holds the store's bits, its overviews hold maxima, and a failure leaves nothing behind."""
+"""The COG holds the store's bits, its overviews maxima, and a failure leaves nothing behind."""
 
 from __future__ import annotations
 
-import resource
 import signal
 import subprocess
 import sys
+import tempfile
 import warnings
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,18 +20,23 @@ import zarr
 from affine import Affine
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rasterio._err import CPLE_AppDefinedError
 from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
 from rio_cogeo import cog_validate
+from zarr.codecs import BloscCodec, Crc32cCodec
 
 from uniadrs_scale.errors import StoreError
 from uniadrs_scale.io import cog
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 TRANSFORM = Affine(10, 0, 600_000, 0, -10, 5_100_000)
 TILTED = Affine(9, 3, 600_000, 3, -9, 5_100_000)
-DEGREES = Affine(1 / 1200, 0, 7.1, 0, -1 / 1200, 46.3)
+DEGREES = Affine(
+    1 / 621, 0, 0.062, 0, -1 / 621, 46.3
+)  # 0.062 + half a pixel - half a pixel is not 0.062
 CRS = rasterio.CRS.from_epsg(32632)
 
 
@@ -64,7 +68,7 @@ def write_store(
             frame = frame.rio.write_crs(crs)
         if transform is not None:
             frame = frame.rio.write_transform(transform)
-    frame.attrs = {"fingerprint": "0123abc"}
+    frame.attrs = {"fingerprint": "0123abc", "software": "uniadrs_scale 9.8.7"}
     frame.to_zarr(path, zarr_format=3, consolidated=False)
     array = zarr.open_group(path, mode="r+").create_array(
         "score",
@@ -73,6 +77,7 @@ def write_store(
         shards=(shard, shard),
         dtype="float32",
         fill_value=np.nan,
+        compressors=(BloscCodec(), Crc32cCodec()),
         dimension_names=("y", "x"),
         attributes={"grid_mapping": "spatial_ref"} if "spatial_ref" in frame.coords else {},
     )
@@ -107,24 +112,27 @@ def same_bits(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> bool:
 
 @settings(max_examples=25, deadline=None)
 @given(
-    shape=st.tuples(st.integers(1, 1200), st.integers(1, 1200)),
+    # Not one column: rasterio tells an overview's factor by its width, and 1 / 1 is no factor.
+    shape=st.tuples(st.integers(1, 1200), st.integers(2, 1200)),
     seed=st.integers(0, 2**32 - 1),
-    referenced=st.booleans(),
+    georeference=st.sampled_from([{}, {"crs": None, "transform": None}]),
 )
 def test_any_shape_comes_back_bit_for_bit(
-    tmp_path_factory: pytest.TempPathFactory, shape: tuple[int, int], seed: int, referenced: bool
+    tmp_path_factory: pytest.TempPathFactory,
+    shape: tuple[int, int],
+    seed: int,
+    georeference: dict[str, Any],
 ) -> None:
     folder = tmp_path_factory.mktemp("cog")
     score = random_score(*shape, seed)
-    georeference = {} if referenced else {"crs": None, "transform": None}
     path = cog.to_cog(write_store(folder / "s.zarr", score, **georeference), folder / "s.tif")
     with quiet():
         assert cog_validate(path, strict=True, quiet=True) == (True, [], [])
         with rasterio.open(path) as output:
             assert same_bits(output.read(1), score)
             assert np.isnan(output.nodata)
-            assert output.crs == (CRS if referenced else None)
-            assert output.transform == (TRANSFORM if referenced else Affine.identity())
+            assert output.crs == georeference.get("crs", CRS)
+            assert output.transform == (Affine.identity() if georeference else TRANSFORM)
             assert bool(output.overviews(1)) == (max(shape) > cog.BLOCK)
     assert sorted(p.name for p in folder.iterdir()) == ["s.tif", "s.zarr"]
 
@@ -155,7 +163,7 @@ def test_a_narrow_anomaly_is_as_high_in_the_coarsest_overview(tmp_path: Path) ->
     score[1001:1003, 777] = 0.75
     path = cog.to_cog(write_store(tmp_path / "s.zarr", score), tmp_path / "s.tif")
     with rasterio.open(path) as output:
-        thumbnail = output.read(1, out_shape=(132, 132))
+        thumbnail = output.read(1, out_shape=(263, 263))
     assert thumbnail.max() == np.float32(0.75)
 
 
@@ -176,11 +184,12 @@ def test_transform_keeps_its_bits(tmp_path: Path, transform: Affine) -> None:
 
 def test_coordinates_overrule_a_stale_transform(tmp_path: Path) -> None:
     # What `scene.isel(...)` leaves: coordinates of the slice, GeoTransform of the whole.
-    store = write_store(tmp_path / "s.zarr", random_score(30, 31), transform=DEGREES)
+    store = write_store(tmp_path / "s.zarr", random_score(30, 31))
+    whole = TRANSFORM @ Affine.translation(-400, -20)
     attributes = zarr.open_group(store, mode="r+")["spatial_ref"].attrs
-    attributes["GeoTransform"] = " ".join(str(v) for v in TRANSFORM.to_gdal())
+    attributes["GeoTransform"] = " ".join(str(v) for v in whole.to_gdal())
     with rasterio.open(cog.to_cog(store, tmp_path / "s.tif")) as output:
-        assert output.transform.almost_equals(DEGREES, 1e-9)
+        assert output.transform == TRANSFORM
 
 
 def test_transform_without_crs_is_kept(tmp_path: Path) -> None:
@@ -196,14 +205,14 @@ def test_file_says_what_it_is(tmp_path: Path) -> None:
         assert output.descriptions == ("score",)
         assert output.tags(ns="IMAGE_STRUCTURE")["PREDICTOR"] == "3"
     assert tags["fingerprint"] == "0123abc"
-    assert tags["TIFFTAG_SOFTWARE"].startswith("uniadrs_scale ")
+    assert tags["TIFFTAG_SOFTWARE"] == "uniadrs_scale 9.8.7"
     assert tags["AREA_OR_POINT"] == "Area"
     assert (profile["compress"], profile["blockxsize"]) == ("deflate", 512)
 
 
 def test_odd_floats_survive(tmp_path: Path) -> None:
     score = random_score(600, 600)
-    score[:520] = np.uint32(0xFFC00001).view(np.float32)  # a NaN that is not the usual one
+    score[:500] = np.uint32(0xFFC00001).view(np.float32)  # a NaN that is not the usual one
     score[550], score[551] = -0.0, np.inf
     store = write_store(tmp_path / "s.zarr", score)
     with rasterio.open(cog.to_cog(store, tmp_path / "s.tif")) as output:
@@ -214,7 +223,9 @@ def test_odd_floats_survive(tmp_path: Path) -> None:
 def test_incomplete_store_is_told(tmp_path: Path, states: list[list[int]], missing: int) -> None:
     store = write_store(tmp_path / "s.zarr", random_score(30, 30))
     done = np.array(states, np.uint8)
-    zarr.open_group(store, mode="r+").create_array("done", data=done)
+    zarr.open_group(store, mode="r+").create_array(
+        "done", data=done, dimension_names=("chunk_y", "chunk_x")
+    )
     if not missing:
         cog.to_cog(store, tmp_path / "s.tif")
         return
@@ -240,9 +251,20 @@ def test_not_a_score_store(tmp_path: Path) -> None:
         cog.to_cog(tmp_path / "other.zarr", tmp_path / "s.tif")
 
 
+def test_damaged_chunk(tmp_path: Path) -> None:
+    store = write_store(tmp_path / "s.zarr", random_score(30, 30))
+    chunk = store / "score" / "c" / "0" / "0"
+    content = bytearray(chunk.read_bytes())
+    content[len(content) // 3] ^= 0xFF
+    chunk.write_bytes(content)
+    with pytest.raises(StoreError, match=r"Rows 0 to 30, columns 0 to 30 of .* cannot be read"):
+        cog.to_cog(store, tmp_path / "s.tif")
+    assert [p.name for p in tmp_path.iterdir()] == ["s.zarr"]
+
+
 def test_output_folder_missing(tmp_path: Path) -> None:
     store = write_store(tmp_path / "s.zarr", random_score(30, 30))
-    with pytest.raises(StoreError, match="Output folder '.*nowhere' does not exist"):
+    with pytest.raises(StoreError, match=r"Output folder '.*nowhere' does not exist"):
         cog.to_cog(store, tmp_path / "nowhere" / "s.tif")
     with pytest.raises(StoreError, match="is a folder, and a COG is a file"):
         cog.to_cog(store, tmp_path)
@@ -254,22 +276,26 @@ def test_output_folder_read_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         raise PermissionError(13, "Permission denied")
 
     store = write_store(tmp_path / "s.zarr", random_score(30, 30))
-    monkeypatch.setattr(cog.tempfile, "TemporaryDirectory", refuse)
+    monkeypatch.setattr(tempfile, "TemporaryDirectory", refuse)
     with pytest.raises(StoreError, match=r"Permission denied.*Check permissions"):
         cog.to_cog(store, tmp_path / "s.tif")
 
 
+# GDAL's own class was met when the disk filled up while a file was closed.
+@pytest.mark.parametrize(
+    "error", [RasterioIOError("on fire"), CPLE_AppDefinedError(3, 1, "on fire")]
+)
 @pytest.mark.parametrize("step", ["_copy_scores", "_add_overviews", "_verify"])
 def test_failure_leaves_the_older_file_and_nothing_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, error: Exception
 ) -> None:
     def fail(*_: object) -> None:
-        raise RasterioIOError("disk on fire")
+        raise error
 
     store = write_store(tmp_path / "s.zarr", random_score(600, 30))
     (tmp_path / "s.tif").write_text("older")
     monkeypatch.setattr(cog, step, fail)
-    with pytest.raises(StoreError, match="disk on fire"):
+    with pytest.raises(StoreError, match="on fire"):
         cog.to_cog(store, tmp_path / "s.tif")
     assert (tmp_path / "s.tif").read_text() == "older"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["s.tif", "s.zarr"]
@@ -315,19 +341,23 @@ def test_overviews_are_found_with_cloud_settings(
 
 
 MEMORY = """
-import resource, sys
+import re, sys
+from pathlib import Path
 from uniadrs_scale.io.cog import to_cog
 to_cog(sys.argv[1], sys.argv[2])
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+# Not getrusage: a child starts with its parent's highest value.
+print(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
 """
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_memory_does_not_grow_with_the_scene(tmp_path: Path) -> None:
     peaks = []
-    for side in (1000, 8000):
-        store = write_store(tmp_path / f"{side}.zarr", np.full((side, side), 0.5, np.float32))
+    for side in (1000, 7000):
+        score = np.random.default_rng(0).random((side, side), np.float32)
+        store = write_store(tmp_path / f"{side}.zarr", score)
         command = [sys.executable, "-c", MEMORY, str(store), str(tmp_path / "s.tif")]
         run = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603
-        peaks.append(int(run.stdout) * resource.getpagesize() // resource.getpagesize() / 1024)
-    assert peaks[1] - peaks[0] < 130, peaks  # MiB; the raster is 244
+        peaks.append(int(run.stdout) / 1024)
+    assert peaks[1] - peaks[0] < 120, peaks  # MiB; the raster is 187

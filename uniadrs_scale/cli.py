@@ -305,8 +305,11 @@ def _progress(plan: ScorePlan | None) -> Iterator[Callable[[ChunkReport], None]]
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    total = None if plan is None else plan.tasks // 2
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    total = None if plan is None else plan.chunks
+    console = Console(stderr=True)
+    # In a log file a bar is noise, and the summary says all that matters.
+    hidden = not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
         task = progress.add_task("scoring", total=total)
         yield lambda _: progress.advance(task)
 

@@ -21,5 +21,9 @@ class WeightsError(UniadrsScaleError, ValueError):
     """The weights file is missing, corrupt or made for another network."""
 
 
+class ClusterError(UniadrsScaleError, OSError):
+    """The Dask cluster cannot do the work: no worker is left."""
+
+
 class StoreError(UniadrsScaleError, OSError):
     """The output cannot be written, or belongs to another run."""

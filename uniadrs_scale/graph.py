@@ -1,18 +1,21 @@
 """The only module that knows Dask.
 
-Strategy. Two tasks a chunk:
+Strategy. Three tasks a chunk:
 
-    score (i, j)    reads its window from the source itself, returns four rectangles of numerators
-    commit (i, j)   adds those of (i, j), (i, j-1), (i-1, j), (i-1, j-1), divides, writes the store
+    score (i, j)    reads its window from the source itself, scores its tiles, sums them up
+    strips (i, j)   keeps of that sum what reaches right, below and diagonal
+    commit (i, j)   adds the strips of (i, j-1), (i-1, j), (i-1, j-1), divides, writes to the store
 
-Only reports travel to the driver. A strip lives until its neighbours are committed; Dask orders the
-tasks by raster position, so about one row of lower strips is alive. Task names are deterministic:
-the plan's fingerprint and the chunk's index.
+Only reports travel to the driver. The strips are a task of their own so that a chunk's body can go
+once it is committed: without it, two rows of whole bodies waited for their lower neighbours (190 of
+700 MiB at 8 x 8 chunks). Dask orders the tasks by raster position, so about one row of strips is
+alive. Task names are deterministic: the plan's fingerprint and the chunk's index.
 """
 
 from __future__ import annotations
 
 import os
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -24,16 +27,17 @@ from dask.base import compute as dask_compute
 from dask.base import optimize
 from dask.callbacks import Callback
 from dask.delayed import delayed
-from distributed import Client, Scheduler, as_completed, default_client
+from dask.sizeof import sizeof
+from distributed import Client, Future, Scheduler, as_completed, default_client
 from distributed.deploy.spec import SpecCluster
 from distributed.deploy.subprocess import SubprocessWorker
 
-from uniadrs_scale.errors import PlanError
+from uniadrs_scale.errors import ClusterError, PlanError
 from uniadrs_scale.io.scenes import ArrayWindow
 from uniadrs_scale.io.store import DONE
 from uniadrs_scale.plan import sample_windows
 from uniadrs_scale.stats import BandStatistics
-from uniadrs_scale.tasks import ChunkReport, commit_chunk, score_chunk, window_statistics
+from uniadrs_scale.tasks import ChunkReport, ScoredPart, commit_chunk, score_chunk, take_strips, window_statistics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -45,7 +49,17 @@ if TYPE_CHECKING:
     from uniadrs_scale.lattice import Lattice, Window
     from uniadrs_scale.plan import ScorePlan, TileScorer
     from uniadrs_scale.stats import Normalisation
-    from uniadrs_scale.tasks import Index, ScoredPart
+    from uniadrs_scale.tasks import Index
+
+
+@sizeof.register(ScoredPart)  # type: ignore[untyped-decorator]  # dask.sizeof has no types
+def _size_of_part(part: ScoredPart) -> int:
+    """Bytes: Dask's memory management sees nothing inside a dataclass."""
+    return int(part.body.nbytes + sum(strip.nbytes for strip in part.strips.values()))
+
+
+PATIENCE_SECONDS = 60
+"""How long a run waits for a first or another worker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +103,12 @@ class Executor:
 
     def size(self) -> tuple[int, int]:
         """(workers, most threads a worker) of the cluster at this moment."""
-        workers = self.client.scheduler_info(n_workers=-1)["workers"] if self.client else {}
+        workers = self._workers()
         return max(len(workers), 1), max((w["nthreads"] for w in workers.values()), default=1)
+
+    def _workers(self) -> dict[str, Any]:
+        info = self.client.scheduler_info(n_workers=-1) if self.client else {}
+        return cast("dict[str, Any]", info.get("workers", {}))
 
     def compute(
         self, tasks: list[Delayed], on_result: Callable[[object], None] = lambda _: None
@@ -115,11 +133,27 @@ class Executor:
             futures = self.client.compute(tasks)
         order = {future.key: position for position, future in enumerate(futures)}
         results: list[object] = [None] * len(tasks)
-        for future in as_completed(futures):
+        for future in self._completed(futures):
             result = future.result() if future.status == "finished" else future.exception()
             results[order[future.key]] = result
             on_result(result)
         return results
+
+    def _completed(self, futures: list[Future]) -> Iterator[Future]:
+        """Futures as they complete; raises where nobody is left who could complete them."""
+        waiting, last_seen = as_completed(futures), time.monotonic()
+        while not waiting.is_empty():
+            batch = waiting.next_batch(block=False)
+            yield from batch
+            if batch or self._workers():
+                last_seen = time.monotonic()
+            elif time.monotonic() - last_seen > PATIENCE_SECONDS:
+                raise ClusterError(
+                    f"The cluster has had no worker for {PATIENCE_SECONDS} s: they died, or never "
+                    "came. Read their log, then run the same command: it resumes."
+                )
+            if not batch:
+                time.sleep(0.05)
 
 
 @contextmanager
@@ -241,8 +275,17 @@ def score_scene(
             reader = _reader(source, lattice.read_window(owner))
             call = partial(score_chunk, reader, owner, tiles, lattice, scaled)
             scores[owner] = _task(("score", plan.fingerprint, *owner), call)
+    strips = {
+        owner: _task(("strips", plan.fingerprint, *owner), take_strips, score)
+        for owner, score in scores.items()
+    }
     commits = [
-        _commit_task(plan, index, {o: scores[o] for o in _owners(index) if o in scores}, store)
+        _task(
+            ("commit", plan.fingerprint, *index),
+            partial(commit_chunk, index, lattice, store),
+            scores[index],
+            *(strips[owner] for owner in _neighbours(index) if owner in strips),
+        )
         for index in sorted(todo)
     ]
 
@@ -274,22 +317,9 @@ def _receivers(owner: Index) -> tuple[Index, ...]:
     return (i, j), (i, j + 1), (i + 1, j), (i + 1, j + 1)
 
 
-def _owners(receiver: Index) -> tuple[Index, ...]:
+def _neighbours(receiver: Index) -> tuple[Index, ...]:
     i, j = receiver
-    return (i, j), (i, j - 1), (i - 1, j), (i - 1, j - 1)
-
-
-def _commit_task(
-    plan: ScorePlan, index: Index, parts: dict[Index, Delayed], store: ScoreStore
-) -> Delayed:
-    call = partial(_commit, list(parts), index, plan.lattice, store)
-    return _task(("commit", plan.fingerprint, *index), call, *parts.values())
-
-
-def _commit(
-    owners: list[Index], index: Index, lattice: Lattice, store: ScoreStore, *parts: ScoredPart
-) -> ChunkReport:
-    return commit_chunk(dict(zip(owners, parts, strict=True)), index, lattice, store)
+    return (i, j - 1), (i - 1, j), (i - 1, j - 1)
 
 
 def _task(key: tuple[str | int, ...], call: Callable[..., Any], *needed: Delayed) -> Delayed:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MIB = 2**20
-PROCESS_BYTES = 420 * MIB
-"""A worker before its first task: Python, torch, numba, GDAL and Dask (benchmarks/memory.py)."""
+PROCESS_BYTES = 490 * MIB
+"""A worker without pixels: Python, torch, numba, GDAL and its cache, Dask (benchmarks/memory.py)."""
 
 
 class TileScorer(Protocol):
@@ -117,10 +118,14 @@ class ScorePlan:
         return digest(self.decisive())
 
     @property
+    def chunks(self) -> int:
+        """Pieces in which the map is computed and committed."""
+        return math.prod(self.lattice.chunks)
+
+    @property
     def tasks(self) -> int:
-        """Dask tasks: one score and one merge a chunk."""
-        rows, cols = self.lattice.chunks
-        return 2 * rows * cols
+        """Dask tasks: score, strips and commit of each chunk; nobody needs the last one's strips."""
+        return 3 * self.chunks - 1
 
     @property
     def memory(self) -> MemoryForecast:
@@ -133,17 +138,16 @@ class ScorePlan:
         window = min(side_y + halo, lattice.height) * min(side_x + halo, lattice.width)
         chunk = side_y * side_x
         read = window * (self.scene.itemsize * len(self.scene.bands) + 1)
-        # Float64 numerators of the window and the parts cut from it, the merge's sum and its
-        # float32 result, and the encoded shard.
-        working = 8 * (2 * window + chunk) + 5 * chunk
-        # Parts that wait: one row of chunks' lower strips, shared by the workers.
-        strips = 8 * halo * lattice.width if rows > 1 else 0
-        waiting = 8 * chunk if cols > 1 else 0
+        # Float64 numerators of the window and the body cut from it, and a body that waits for
+        # another worker's strips. A commit needs less, and a thread does one thing at a time.
+        sums = 8 * (window + chunk + (chunk if cols > 1 else 0))
+        # One row of chunks' right and lower strips, shared by the workers.
+        strips = 8 * 2 * halo * lattice.width if rows > 1 else 0
         tile = 4 * len(self.scene.bands) * lattice.tile**2 * self.batch
         return MemoryForecast(
             process=PROCESS_BYTES,
             read=self.threads * read,
-            sums=self.threads * (working + waiting) + strips // self.workers,
+            sums=self.threads * sums + strips // self.workers,
             network=self.threads * (3 * tile + self.activation_bytes),
         )
 

@@ -268,7 +268,7 @@ def run_to_file(
     if target == hidden:
         return run(scene, target, plan, detector, scheduler=scheduler, on_report=on_report)
     if _is_finished(target, hidden, plan):
-        return RunSummary.of(ScoreStore(target), [], plan.tasks // 2, [], 0.0)
+        return RunSummary.of(ScoreStore(target), [], plan.chunks, [], 0.0)
     summary = run(scene, hidden, plan, detector, scheduler=scheduler, on_report=on_report)
     with warnings.catch_warnings():
         # That the store is incomplete is in the summary, with the reasons.

@@ -5,6 +5,7 @@ Here pixels (`io`) and the network (`detector`) meet; which task runs where, `gr
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from uniadrs_scale.masks import fill_invalid
 from uniadrs_scale.stats import BandStatistics
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -37,12 +38,18 @@ class TileFailure:
     reason: str
 
 
+Strips = Mapping[Index, "NDArray[np.float64]"]
+"""Numerators by receiving chunk; each lies at that chunk's top left corner."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ScoredPart:
     """What the tiles of one chunk add to the map."""
 
-    pieces: Mapping[Index, NDArray[np.float64]]
-    """Numerators by receiving chunk; each lies at that chunk's top left corner."""
+    body: NDArray[np.float64]
+    """(y, x) numerators of the chunk itself."""
+    strips: Strips
+    """Numerators of the chunks right, below and diagonal, where tiles reach into them."""
     valid: NDArray[np.bool_] | None
     """(y, x) of the chunk itself; None where it could not be read."""
     scored: int
@@ -116,7 +123,9 @@ def score_chunk(
     for failure in failures:
         numerator[failure.window.within(outer)] = np.nan
     return ScoredPart(
-        pieces=dict(_cut(numerator, index, lattice)),
+        # Copied: a view would keep the whole window alive until the neighbours are done.
+        body=numerator[own].copy(),
+        strips=dict(_strips(numerator, index, lattice)),
         valid=own_valid,
         scored=len(wanted) - len(failures) if wanted else 0,
         skipped=len(tiles) - len(wanted) if own_valid is not None else 0,
@@ -124,21 +133,27 @@ def score_chunk(
     )
 
 
+def take_strips(part: ScoredPart) -> Strips:
+    """What the neighbours need of ``part``, so that its body need not wait for them."""
+    return part.strips
+
+
 def commit_chunk(
-    parts: Mapping[Index, ScoredPart], index: Index, lattice: Lattice, store: ScoreStore
+    index: Index, lattice: Lattice, store: ScoreStore, part: ScoredPart, *neighbours: Strips
 ) -> ChunkReport:
     """Blend what chunk ``index`` and its three neighbours scored, and write it.
 
     Args:
-        parts: By chunk; that of ``index`` and those left, above and diagonal that exist.
         index: The chunk.
         lattice: Geometry of the run.
         store: Where to write.
+        part: Of the chunk itself.
+        neighbours: Strips of the chunks left, above and diagonal that exist.
     """
-    window, part = lattice.chunk_window(index), parts[index]
-    numerator = np.zeros((window.height, window.width))
-    for other in parts.values():
-        piece = other.pieces.get(index)
+    window = lattice.chunk_window(index)
+    numerator = part.body.copy()  # a task's input may be shared with others
+    for strips in neighbours:
+        piece = strips.get(index)
         if piece is not None:
             numerator[: piece.shape[0], : piece.shape[1]] += piece
     rows, cols = window.slices
@@ -222,18 +237,17 @@ def _add(
     accumulate(target, score[:height, :width], weights[:height], weights[:width])
 
 
-def _cut(
+def _strips(
     numerator: NDArray[np.float64], index: Index, lattice: Lattice
 ) -> Iterator[tuple[Index, NDArray[np.float64]]]:
-    """The chunk's own numerators, and the strips that reach right, below and diagonal."""
-    own, outer = lattice.chunk_window(index), lattice.read_window(index)
-    for down in range(2 if outer.height > own.height else 1):
-        for right in range(2 if outer.width > own.width else 1):
-            piece = numerator[
-                slice(own.height, None) if down else slice(own.height),
-                slice(own.width, None) if right else slice(own.width),
-            ]
-            # Copied: a view would keep the whole window alive until its neighbours are done.
+    """Copies of what lies right, below and diagonal of the chunk itself."""
+    own = lattice.chunk_window(index)
+    for down, right in ((0, 1), (1, 0), (1, 1)):
+        piece = numerator[
+            slice(own.height, None) if down else slice(own.height),
+            slice(own.width, None) if right else slice(own.width),
+        ]
+        if piece.size:
             yield (index[0] + down, index[1] + right), piece.copy()
 
 

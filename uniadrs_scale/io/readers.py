@@ -37,7 +37,7 @@ MANY = 16
 """Names that fit in an error message."""
 OPEN_FILES = 64
 """Datasets that a thread keeps open."""
-GDAL_CACHE_BYTES = 128 * 2**20
+GDAL_CACHE_BYTES = 16 * 2**20
 """GDAL's default block cache is 5 % of the machine's memory, in every worker process."""
 
 

@@ -1,8 +1,7 @@
 """Landscapes without anomalies, for any number of bands.
 
-A landscape is painted as abundances of materials, and spectra enter only in one matrix product at
-the end: the price of a shape is then independent of the number of bands, and every border is a
-linear mixture, as in a real pixel.
+A landscape is painted as abundances of materials, and spectra enter in one matrix product at the
+end: a shape costs the same for any number of bands, and every border is a linear mixture.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import ndimage
 
+from uniadrs_scale.errors import SceneError
 from uniadrs_scale.synthetic import fields, spectra
 
 if TYPE_CHECKING:
@@ -94,10 +94,10 @@ def background(
         float32 (band, y, x), reflectance-like, within 0..1.5 and mostly 0..0.6.
 
     Raises:
-        ValueError: The size is too small.
+        SceneError: The size is too small.
     """
     if bands < 1 or min(height, width) < SMALLEST:
-        raise ValueError(
+        raise SceneError(
             f"background of {bands} x {height} x {width} (band, y, x) is too small: texture needs "
             f"{SMALLEST} px and a sensor one band. Ask for a larger one."
         )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from scipy import ndimage
 
+from uniadrs_scale.errors import SceneError
 from uniadrs_scale.synthetic.background import BUILT, KINDS, Landscape, Recipe, expose, landscape
 
 if TYPE_CHECKING:
@@ -25,7 +26,9 @@ REFLECTANCE_UNIT = 10_000
 """Stored value of reflectance 1, as in Sentinel-2 products."""
 RECIPE = Recipe(farms=4, towns=2, built=0.05, lakes=0.16, river=5.0, roads=9, relief=0.06)
 """Something of everything."""
-GAP = 16
+SMALLEST = 256
+"""Side in pixels below which no anomaly has calm surroundings of its own."""
+GAP = 40
 """Least distance in pixels between two footprints."""
 SHORE = 24
 """Least distance in pixels from a target's centre to nodata and to the scene's edge."""
@@ -108,17 +111,17 @@ def demo_scene(seed: int, size: int = 2048, anomalies: int = 40) -> SyntheticSce
 
     Args:
         seed: Equal seeds give equal scenes.
-        size: Side in pixels, at least 128.
+        size: Side in pixels, at least 256.
         anomalies: How many to plant.
 
     Raises:
-        ValueError: The scene is too small for the anomalies.
+        SceneError: The scene is too small for the anomalies.
     """
     rng = np.random.default_rng(seed)
-    if size < 128 or anomalies < 0:  # noqa: PLR2004 - documented above
-        raise ValueError(
-            f"A demo scene of size={size} with anomalies={anomalies} is too small: it needs 128 px "
-            f"and not a negative number of anomalies."
+    if size < SMALLEST or anomalies < 0:
+        raise SceneError(
+            f"A demo scene of size={size} px with anomalies={anomalies} cannot be made: it takes "
+            f"at least {SMALLEST} px and 0 anomalies. Ask for more."
         )
     land = landscape(rng, (size, size), RECIPE)
     reflectance = expose(rng, land, WAVES, KINDS)
@@ -149,7 +152,7 @@ def _swath(size: int) -> NDArray[np.bool_]:
 def _stamp(rng: np.random.Generator, kind: TargetKind, blur: float) -> _Stamp:
     """Draw the outline of one target, average it over pixels and blur it like the scene."""
     length = rng.uniform(*_LENGTHS[kind])
-    radius = int(np.ceil(length / 2 + 0.5 + 2 * blur))
+    radius = int(np.ceil(0.71 * length + 0.5 + 2 * blur))  # a roof's corner lies that far out
     side = (2 * radius + 1) * SUBPIXELS
     points = (np.arange(side) + 0.5) / SUBPIXELS - radius - 0.5
     y, x = (points - offset for offset in rng.uniform(-0.5, 0.5, 2))
@@ -169,7 +172,7 @@ def _outline(
     if kind == "plume":  # widens and thins away from its source
         run = np.clip(u + 0.5, 0, 1)
         spread = 0.06 + 0.16 * run
-        smoke = np.exp(-np.square(v / spread)) * (1 - 0.7 * run)
+        smoke = np.exp(-np.square(v / spread)) * (1 - 0.9 * run)
         return np.asarray(smoke * (np.abs(u) <= 0.5) * rng.uniform(0.75, 0.95))  # noqa: PLR2004
     slimness = {"boat": 0.35, "vehicle": 0.6, "roof": rng.uniform(0.5, 1), "tank": 1}[kind]
     if kind in ("boat", "tank"):
@@ -207,7 +210,7 @@ def _sites(
         free = (spot for spot in spots[stamp.kind == "boat"] if _is_free(spot, stamp, taken))
         spot = next(free, None)
         if spot is None:
-            raise ValueError(
+            raise SceneError(
                 f"A demo scene of {wet.shape[0]} px has no room for {len(stamps)} anomalies: only "
                 f"{len(taken)} fit with {GAP} px between them. Ask for fewer or a larger scene."
             )

@@ -1,0 +1,208 @@
+"""The command line as a user meets it: verbs, summaries, exit codes, and one sentence for errors."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from rasterio.transform import from_origin
+
+from uniadrs_scale import cli
+
+PIXELS = np.random.default_rng(0).integers(1, 3000, (3, 300, 260)).astype(np.uint16)
+PIXELS[:, :70, :70] = 0
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Path:
+    path = tmp_path / "scene.tif"
+    profile = {
+        "driver": "GTiff", "count": 3, "height": 300, "width": 260, "dtype": "uint16",
+        "crs": "EPSG:32633", "transform": from_origin(4e5, 6e6, 20, 20), "nodata": 0,
+    }  # fmt: skip
+    with rasterio.open(path, "w", **profile) as file:
+        file.write(PIXELS)
+    return path
+
+
+class Run:
+    """What one command gave."""
+
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    def call(*arguments: object) -> Run:
+        monkeypatch.setattr(sys, "argv", ["uniadrs-scale", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        return Run(int(stop.value.code or 0), *capsys.readouterr())
+
+    return call
+
+
+def test_score_to_zarr_then_verify_then_again(run, scene, tiny_weights, tmp_path) -> None:
+    options = ["--weights", tiny_weights, "--scheduler", "sync", "--tile", 64, "--chunk", 128]
+    store = tmp_path / "map.zarr"
+    first = run("score", scene, "-o", store, *options)
+    assert first.code == 0
+    assert "0.08 Mpx in 9 chunks" in first.out
+    assert "35 scored, 1 skipped (no valid pixel), 0 failed" in first.out
+    assert f"output   {store}" in first.out
+    assert run("verify", store).out.startswith("9 of 9 chunks complete")
+    again = run("score", scene, "-o", store, *options)
+    assert again.code == 0
+    assert "9 were complete before" in again.out
+    assert "Anomaly scores of scene.tif" in run("info", store).out
+
+
+def test_score_to_cog_lies_where_the_scene_lies(run, scene, tiny_weights, tmp_path) -> None:
+    options = ["--weights", tiny_weights, "--scheduler", "sync", "--tile", 64]
+    cog = tmp_path / "map.tif"
+    assert run("score", scene, "-o", cog, *options).code == 0
+    with rasterio.open(cog) as got, rasterio.open(scene) as given:
+        assert (got.crs, got.transform, got.shape) == (given.crs, given.transform, given.shape)
+        assert np.isnan(got.nodata)
+        score = got.read(1)
+    np.testing.assert_array_equal(np.isnan(score), PIXELS[0] == 0)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["map.tif", "scene.tif"]
+    before = cog.read_bytes()
+    assert run("plan", scene, "-o", cog, *options).out.count("is complete: nothing to do") == 1
+    assert "1 were complete before" in run("score", scene, "-o", cog, *options).out
+    other = run("score", scene, "-o", cog, *options, "--stride", 40)
+    assert other.code == 2
+    assert "is not the map of this scene and plan" in other.err
+    assert cog.read_bytes() == before
+
+
+def test_plan_runs_nothing_and_speaks_json(run, scene, tiny_weights, tmp_path) -> None:
+    options = ["--weights", tiny_weights, "--tile", 64, "--chunk", 128]
+    text = run("plan", scene, *options, "-o", tmp_path / "map.zarr")
+    assert text.code == 0
+    assert "WGS 84 / UTM zone 33N" in text.out
+    assert "36 of 64 px, stride 48 px" in text.out
+    assert "map.zarr is new" in text.out
+    values = json.loads(run("plan", scene, *options, "--json").out)
+    assert values["memory"]["total"] > 0
+    assert values["chunks"] == [3, 3]
+    assert values["tasks"] == 26
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["scene.tif"]
+
+
+def test_bands_and_nodata_are_chosen(run, scene, tiny_weights, tmp_path) -> None:
+    options = ["--weights", tiny_weights, "--tile", 64, "--scheduler", "sync"]
+    out = run("plan", scene, *options, "--bands", "3,1-2").out
+    assert "3 bands" in out
+    assert "2 bands" in run("plan", scene, *options, "--bands", "1,3").out
+    assert run("score", scene, "-o", tmp_path / "m.zarr", *options, "--nodata", "none").code == 0
+    assert run("score", scene, "-o", tmp_path / "n.zarr", *options, "--nodata", "x").code == 2
+
+
+def test_info_describes_weights_and_scenes(run, scene, tiny_weights) -> None:
+    assert "tiny" in run("info", tiny_weights).out
+    out = run("info", scene).out
+    assert "300 x 260 px" in out
+    assert "uint16" in out
+
+
+BAD_INPUT = {
+    "missing scene": (["none.tif"], [], "'none.tif' does not exist"),
+    "no raster": (["text.tif"], [], "is not a raster that can be opened"),
+    "unknown band": (["scene.tif"], ["--bands", "9"], "Band '9' is not one of"),
+    "no bands": (["scene.tif"], ["--bands", ","], "No bands of"),
+    "band counts": (["scene.tif", "one.tif"], [], "'one.tif' has 1 bands but 'scene.tif' has 3"),
+    "mixed CRS": (["one.tif", "other.tif"], [], "have different CRS"),
+    "corrupt weights": (["scene.tif"], ["--weights", "bad.safetensors"], "not a readable weights"),
+    "corrupt checkpoint": (["scene.tif"], ["--weights", "bad.pth"], "not a readable checkpoint"),
+    "missing weights": (["scene.tif"], ["--weights", "no.safetensors"], "does not exist"),
+    "unknown weights": (["scene.tif"], ["--weights", "uniadrs-xxl"], "do not ship"),
+    "stride over tile": (["scene.tif"], ["--stride", "300"], "stride=300 px is larger than tile"),
+    "overlap": (["scene.tif"], ["--stride", "50"], "overlap=174 px does not fit tile=224 px"),
+    "small chunk": (["scene.tif"], ["--chunk", "128"], "chunk=128 px is smaller than tile"),
+    "device": (["scene.tif"], ["--device", "tpu0"], "device='tpu0' is unknown"),
+    "no such GPU": (["scene.tif"], ["--device", "cuda:99"], "device='cuda:99' does not exist"),
+    "scheduler": (["scene.tif"], ["--scheduler", "quick"], "scheduler='quick' is unknown"),
+    "workers": (["scene.tif"], ["--workers", "0"], "workers=0: at least 1 is needed"),
+    "missing folder": (["scene.tif"], ["-o", "none/map.zarr"], "Output folder"),
+    "missing folder, COG": (["scene.tif"], ["-o", "none/map.tif"], "Output folder"),
+    "unwritable": (["scene.tif"], ["-o", "/proc/map.zarr"], "Cannot create '/proc/map.zarr'"),
+    "format": (["scene.tif"], ["-o", "map.png"], "Let it end in .zarr or .tif"),
+    "taken": (["scene.tif"], ["-o", "one.tif"], "exists and is not the map"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_INPUT)
+def test_bad_input_gets_one_sentence_and_leaves_nothing(
+    run, scene, tiny_weights, tmp_path, monkeypatch, case
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, crs in (("one.tif", "EPSG:32633"), ("other.tif", "EPSG:3857")):
+        with rasterio.open(
+            name, "w", driver="GTiff", count=1, height=300, width=260, dtype="uint16",
+            crs=crs, transform=from_origin(4e5, 6e6, 20, 20),
+        ) as file:  # fmt: skip
+            file.write(PIXELS[:1])
+    for name in ("text.tif", "bad.safetensors", "bad.pth"):
+        Path(name).write_text("nothing of the kind")
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    scenes, options, message = BAD_INPUT[case]
+    for default in (["-o", "map.zarr"], ["--weights", str(tiny_weights)]):
+        options = options if default[0] in options else [*options, *default]
+    got = run("score", *scenes, *options)
+    assert got.code == 2
+    assert message in got.err
+    assert got.err.startswith("error: ")
+    assert got.err.count("\n") == 1
+    assert "Traceback" not in got.err + got.out
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
+    assert sorted(p.name for p in tmp_path.iterdir() if p.is_dir()) == []
+
+
+def test_a_failing_tile_exits_with_one_and_says_where(run, scene, tiny_weights, tmp_path) -> None:
+    """A file that ends too early: its lower tiles cannot be read."""
+    pixels = np.random.default_rng(1).integers(0, 9999, (1, 600, 600)).astype(np.uint16)
+    path = tmp_path / "cut.tif"
+    with rasterio.open(
+        path, "w", driver="GTiff", count=1, height=600, width=600, dtype="uint16",
+        crs="EPSG:32633", transform=from_origin(4e5, 6e6, 20, 20),
+    ) as file:  # fmt: skip
+        file.write(pixels)
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size * 3 // 4)
+    options = ["--weights", tiny_weights, "--tile", 64, "--chunk", 200, "--scheduler", "sync"]
+    got = run("score", path, "-o", tmp_path / "map.tif", *options)
+    assert got.code == 1
+    assert "failed   tile at pixel (" in got.out
+    assert "read: " in got.out
+    with rasterio.open(tmp_path / "map.tif") as file:
+        score = file.read(1)
+    assert np.isfinite(score[:200]).all()  # the first row of chunks
+    assert np.isnan(score[-60:]).all()
+    assert run("verify", tmp_path / ".map.tif.zarr").code == 1
+
+
+def test_help_teaches(run) -> None:
+    assert "Start with 'uniadrs-scale demo'" in run("--help").out
+    out = run("score", "--help").out
+    for word in ("--tile", "--stride", "--bands", "--nodata", "--scheduler", "resumes"):
+        assert word in out
+    assert run("--version").out.strip() == cli.__version__
+
+
+def test_the_command_is_installed(tmp_path: Path) -> None:
+    command = shutil.which("uniadrs-scale", path=str(Path(sys.executable).parent))
+    assert command is not None
+    done = subprocess.run(
+        [command, "score"], cwd=tmp_path, env=os.environ, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "Missing argument" in done.stderr
