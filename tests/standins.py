@@ -56,14 +56,15 @@ class Batched(TileMean):
 
 
 class Counting(StandIn):
-    """Writes a file for each tile it sees, named by the tile's first pixel in two bands."""
+    """Writes a file for each tile it sees, named by the tile's centre in two bands."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def score_tiles(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
         for tile in tiles:
-            name = f"{tile[0, 0, 0]:.6f}_{tile[1, 0, 0]:.6f}_{os.urandom(4).hex()}"
+            row, col = tile[:2, tile.shape[1] // 2, tile.shape[2] // 2]
+            name = f"{row:.6f}_{col:.6f}_{os.urandom(4).hex()}"
             (self.folder / name).touch()
         return tiles[:, 0]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -50,7 +51,7 @@ def plain_scene(*targets: tuple[int, int], size: int = 200) -> SyntheticScene:
         pixels=np.ones((4, size, size), np.uint16),
         valid=np.ones((size, size), bool),
         targets=tuple(
-            PlantedTarget(kind="tank", row=row, col=col, radius=1, area=9) for row, col in targets
+            PlantedTarget(kind="tank", row=row, col=col, radius=3, area=9) for row, col in targets
         ),
         truth=truth,
     )
@@ -81,7 +82,7 @@ def test_threshold_is_what_one_of_a_thousand_background_pixels_exceeds() -> None
 
 
 def test_background_begins_eight_pixels_from_the_footprint() -> None:
-    scene = plain_scene((100, 100))
+    scene = plain_scene((30, 30), size=60)  # small, so that a ring is more than 1 of 1000
     distance = distances(scene)
     score = np.where(distance <= 8, np.float32(0.9), np.float32(0.1))
     assert count_found(score, scene).threshold == np.float32(0.1)
@@ -145,8 +146,10 @@ def test_true_colour_is_red_green_blue_and_grey_outside(invented: SyntheticScene
     assert picture.max() <= 1
     outside = picture[~invented.valid]
     assert (outside == outside[0, 0]).all()
-    red = invented.pixels[2][invented.valid]
-    assert np.corrcoef(picture[..., 0][invented.valid], red)[0, 1] > 0.9
+    noise = np.random.default_rng(0).integers(1, 9999, (4, 60, 60), np.uint16)
+    picture = true_colour(replace(plain_scene(size=60), pixels=noise))
+    for place, band in enumerate((2, 1, 0)):
+        assert np.corrcoef(picture[..., place].ravel(), noise[band].ravel())[0, 1] > 0.9
 
 
 def test_picture_shows_found_and_missed(invented: SyntheticScene, tmp_path: Path) -> None:

@@ -79,8 +79,9 @@ def test_a_users_graph_is_cut_to_its_window(tmp_path) -> None:
 
 
 def test_unknown_schedulers_are_refused() -> None:
-    with pytest.raises(us.PlanError, match=r"scheduler='quick' is unknown"), executor(
-        "quick", Resources(1, 1)
+    with (
+        pytest.raises(us.PlanError, match=r"scheduler='quick' is unknown"),
+        executor("quick", Resources(1, 1)),
     ):
         pass
     with pytest.raises(us.PlanError, match=r"workers=0: at least 1"):

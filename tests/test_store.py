@@ -76,9 +76,7 @@ def test_a_flipped_bit_is_found(store: Path) -> None:
 def test_a_lost_object_is_found(store: Path) -> None:
     (store / "score" / "c" / "1" / "0").unlink()
     (fault,) = open_store(store).verify()
-    assert fault == (
-        "Chunk (1, 0) at pixel (256, 0) holds 0 scored pixels, the ledger says 11264."
-    )
+    assert fault == ("Chunk (1, 0) at pixel (256, 0) holds 0 scored pixels, the ledger says 11264.")
 
 
 def test_an_edited_plan_is_found(store: Path) -> None:

@@ -53,7 +53,9 @@ def test_background_takes_its_randomness_from_the_generator_alone() -> None:
 
 def test_landscapes_vary_from_seed_to_seed() -> None:
     tiles = np.stack([background(seeded(s), 4, 96, 96) for s in range(40)])
-    assert np.ptp(tiles.mean(axis=(1, 2, 3))) > 0.1  # from water to sand
+    brightness = tiles.mean(axis=(1, 2, 3))
+    assert np.ptp(brightness) > 0.1  # from water to sand
+    assert (brightness < 0.04).mean() < 0.1  # but seldom nothing but water
     contrast = tiles.std(axis=(2, 3)).mean(axis=1)
     assert contrast.max() > 4 * contrast.min()
 
@@ -213,9 +215,17 @@ def test_targets_differ_from_their_surroundings(seed: int) -> None:
         assert np.abs(window[:, inside] - ground[:, None]).max() > 0.02
 
 
-def test_boats_are_on_water() -> None:
-    boats = [t for s in range(6) for t in demo_scene(s, 512, 8).targets if t.kind == "boat"]
-    assert len(boats) >= 6
+def test_boats_are_on_water_and_the_rest_is_not() -> None:
+    boats = 0
+    for seed in range(6):
+        invented = demo_scene(seed, 512, 8)
+        infrared = invented.pixels[3] / scene.REFLECTANCE_UNIT
+        for target in invented.targets:
+            rows, cols = (slice(c - 14, c + 15) for c in (target.row, target.col))
+            around = np.median(infrared[rows, cols][~invented.truth[rows, cols]])
+            assert (around < 0.08) == (target.kind == "boat"), (seed, target)
+            boats += target.kind == "boat"
+    assert boats >= 6
 
 
 def test_impossible_scenes_are_refused() -> None:
@@ -231,7 +241,8 @@ def test_a_training_tile_takes_milliseconds() -> None:
     background(rng, 270, 96, 96)
     times = []
     for _ in range(10):
-        start = time.perf_counter()
+        # Processor time of this thread: the wall clock measures who else is at work.
+        start = time.thread_time()
         background(rng, 270, 96, 96)
-        times.append(time.perf_counter() - start)
-    assert min(times) < 0.05, times
+        times.append(time.thread_time() - start)
+    assert min(times) < 0.1, times

@@ -37,7 +37,14 @@ from uniadrs_scale.io.scenes import ArrayWindow
 from uniadrs_scale.io.store import DONE
 from uniadrs_scale.plan import sample_windows
 from uniadrs_scale.stats import BandStatistics
-from uniadrs_scale.tasks import ChunkReport, ScoredPart, commit_chunk, score_chunk, take_strips, window_statistics
+from uniadrs_scale.tasks import (
+    ChunkReport,
+    ScoredPart,
+    commit_chunk,
+    score_chunk,
+    take_strips,
+    window_statistics,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator

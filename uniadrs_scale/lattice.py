@@ -51,22 +51,27 @@ class Window:
 
 
 def origins(size: int, tile: int, stride: int) -> tuple[int, ...]:
-    """Tile origins along one axis: stride multiples, the last pulled back to end at the edge.
+    """Tile origins along one axis: steps of ``stride``, the last pulled back.
+
+    The lattice overhangs the scene by half an overlap on each side, where tiles see its reflection.
+    A pixel at the scene's edge is then as far from a tile's edge as any other. Without that, the
+    network's zero padding lit up the outermost rows (0.33 against 0.18 on the demo scene).
 
     >>> origins(500, 224, 168)
-    (0, 168, 276)
+    (-28, 140, 304)
     >>> origins(100, 224, 168)
-    (0,)
+    (-28,)
     """
-    last = max(size - tile, 0)
-    return (*range(0, last, stride), last)
+    margin = (tile - stride) // 2
+    last = max(size + margin - tile, -margin)
+    return (*range(-margin, last, stride), last)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lattice:
     """All tiles of a scene, and which chunk owns which.
 
-    A chunk owns the tiles whose first pixel (top left) lies in it, so every tile is scored exactly
+    A chunk owns the tiles whose first scene pixel (top left) lies in it, so every tile is scored exactly
     once, halos are needed at right and below only, and a chunk merges with three neighbours:
     left, above and diagonal. A last chunk smaller than a tile owns none and is filled by those.
     """
@@ -135,13 +140,26 @@ class Lattice:
         )
 
     def owned_tiles(self, index: tuple[int, int]) -> tuple[Window, ...]:
-        """Tiles of chunk ``index``, raster order, clipped to a scene smaller than a tile."""
+        """Tiles of chunk ``index``, raster order; those at the scene's edges overhang it."""
         own = self.chunk_window(index)
-        height, width = min(self.tile, self.height), min(self.tile, self.width)
         return tuple(
-            Window(row, col, height, width)
+            Window(row, col, self.tile, self.tile)
             for row in _between(self.rows, own.row, own.stop[0])
             for col in _between(self.cols, own.col, own.stop[1])
+        )
+
+    def inside(self, tile: Window) -> Window:
+        """The part of ``tile`` that lies in the scene."""
+        row, col = max(tile.row, 0), max(tile.col, 0)
+        stop_row, stop_col = min(tile.stop[0], self.height), min(tile.stop[1], self.width)
+        return Window(row, col, stop_row - row, stop_col - col)
+
+    def overhang(self, tile: Window) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Pixels of ``tile`` outside the scene: (above, below), (left, right)."""
+        inner = self.inside(tile)
+        return (
+            (inner.row - tile.row, tile.stop[0] - inner.stop[0]),
+            (inner.col - tile.col, tile.stop[1] - inner.stop[1]),
         )
 
     def read_window(self, index: tuple[int, int]) -> Window:
@@ -151,7 +169,8 @@ class Lattice:
         stop_row, stop_col = own.stop
         if tiles:
             # Tiles come in raster order, so the last one reaches furthest on both axes.
-            stop_row, stop_col = max(stop_row, tiles[-1].stop[0]), max(stop_col, tiles[-1].stop[1])
+            last = self.inside(tiles[-1])
+            stop_row, stop_col = max(stop_row, last.stop[0]), max(stop_col, last.stop[1])
         return Window(own.row, own.col, stop_row - own.row, stop_col - own.col)
 
     @property
@@ -161,5 +180,6 @@ class Lattice:
 
 
 def _between(values: tuple[int, ...], start: int, stop: int) -> tuple[int, ...]:
-    """The ascending values in [start, stop)."""
-    return values[bisect_left(values, start) : bisect_left(values, stop)]
+    """The ascending values in [start, stop); what lies before the scene belongs to its start."""
+    first = bisect_left(values, start) if start else 0
+    return values[first : bisect_left(values, stop)]

@@ -100,28 +100,30 @@ def score_chunk(
     outer = lattice.read_window(index)
     numerator = np.zeros((outer.height, outer.width))
     own = lattice.chunk_window(index).within(outer)
+    places = {tile: lattice.inside(tile).within(outer) for tile in tiles}
     wanted: list[Window] = []
-    failures = []
     try:
         pixels, valid = reader.read()
     except Exception as error:  # noqa: BLE001 - whatever GDAL, Dask or a user's graph raises
         own_valid = None
-        failures = [TileFailure(tile, f"read: {_reason(error)}") for tile in tiles]
+        reasons = dict.fromkeys(tiles, f"read: {_reason(error)}")
     else:
-        own_valid = valid[own].copy()
-        wanted = [tile for tile in tiles if valid[tile.within(outer)].any()]
+        own_valid, reasons = valid[own].copy(), {}
+        detector, scaling = scaled
+        wanted = [tile for tile, place in places.items() if valid[place].any()]
         inputs = (
-            (tile, _network_input(pixels, valid, tile.within(outer), lattice.tile, scaled[1]))
-            for tile in wanted
+            (tile, network_input(scaling.apply(pixels[:, *at]), valid[at], lattice.overhang(tile)))
+            for tile, at in ((tile, places[tile]) for tile in wanted)
         )
-        for tile, score in _score_tiles(inputs, scaled[0]):
-            if isinstance(score, TileFailure):
-                failures.append(score)
+        for tile, score in _score_tiles(inputs, detector):
+            if isinstance(score, str):
+                reasons[tile] = score
             else:
-                _add(numerator, score, tile.within(outer), lattice)
+                _add(numerator[places[tile]], score, tile, lattice)
     # Last, so that no neighbour's contribution can hide it: NaN stays NaN in every later sum.
-    for failure in failures:
-        numerator[failure.window.within(outer)] = np.nan
+    for tile in reasons:
+        numerator[places[tile]] = np.nan
+    failures = tuple(TileFailure(lattice.inside(tile), why) for tile, why in reasons.items())
     return ScoredPart(
         # Copied: a view would keep the whole window alive until the neighbours are done.
         body=numerator[own].copy(),
@@ -129,7 +131,7 @@ def score_chunk(
         valid=own_valid,
         scored=len(wanted) - len(failures) if wanted else 0,
         skipped=len(tiles) - len(wanted) if own_valid is not None else 0,
-        failures=tuple(failures),
+        failures=failures,
     )
 
 
@@ -175,23 +177,22 @@ def commit_chunk(
     )
 
 
-def _network_input(
-    pixels: NDArray[np.generic],
+def network_input(
+    scaled: NDArray[np.float32],
     valid: NDArray[np.bool_],
-    where: tuple[slice, slice],
-    tile: int,
-    scaling: Normalisation,
+    overhang: tuple[tuple[int, int], tuple[int, int]],
 ) -> NDArray[np.float32]:
-    """(band, tile, tile): scaled, invalid pixels filled, a smaller scene reflected."""
-    scaled = fill_invalid(scaling.apply(pixels[:, *where]), valid[where])
-    missing = [(0, 0), *((0, tile - size) for size in scaled.shape[1:])]
-    return np.pad(scaled, missing, mode="reflect")
+    """(band, tile, tile): invalid pixels filled, what overhangs the scene reflected."""
+    return np.pad(fill_invalid(scaled, valid), [(0, 0), *overhang], mode="reflect")
 
 
 def _score_tiles(
     inputs: Iterator[tuple[Window, NDArray[np.float32]]], detector: TileScorer
-) -> Iterator[tuple[Window, NDArray[np.float32] | TileFailure]]:
-    """Scores in calls of exactly ``detector.batch`` tiles: another batch shape changes bits."""
+) -> Iterator[tuple[Window, NDArray[np.float32] | str]]:
+    """Scores, or why there is none, in calls of exactly ``detector.batch`` tiles.
+
+    Another batch shape changes bits.
+    """
     group: list[tuple[Window, NDArray[np.float32]]] = []
     for item in inputs:
         group.append(item)
@@ -204,7 +205,7 @@ def _score_tiles(
 
 def _score_group(
     group: list[tuple[Window, NDArray[np.float32]]], detector: TileScorer
-) -> Iterator[tuple[Window, NDArray[np.float32] | TileFailure]]:
+) -> Iterator[tuple[Window, NDArray[np.float32] | str]]:
     stack = np.zeros((detector.batch, *group[0][1].shape), np.float32)
     for slot, (_, pixels) in zip(stack, group, strict=False):
         slot[...] = pixels
@@ -216,25 +217,22 @@ def _score_group(
             for item in group:
                 yield from _score_group([item], detector)
         else:
-            yield group[0][0], TileFailure(group[0][0], _reason(error))
+            yield group[0][0], _reason(error)
         return
     for (tile, _), score in zip(group, scores, strict=False):
         if np.isfinite(score).all():
             yield tile, score
         else:
-            yield tile, TileFailure(tile, "the score is not finite")
+            yield tile, "the score is not finite"
 
 
 def _add(
-    numerator: NDArray[np.float64],
-    score: NDArray[np.float32],
-    where: tuple[slice, slice],
-    lattice: Lattice,
+    target: NDArray[np.float64], score: NDArray[np.float32], tile: Window, lattice: Lattice
 ) -> None:
-    target = numerator[where]
-    height, width = target.shape
+    """Add the part of a tile's score that lies in the scene."""
+    rows, cols = lattice.inside(tile).within(tile)
     weights = taper(lattice.tile, lattice.overlap)
-    accumulate(target, score[:height, :width], weights[:height], weights[:width])
+    accumulate(target, score[rows, cols], weights[rows], weights[cols])
 
 
 def _strips(
