@@ -7,7 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import torch
 from hypothesis import HealthCheck, settings
+from safetensors.torch import save_file
+
+from uniadrs_scale.graph import Resources, executor
+from uniadrs_scale.network import NetworkConfig, UniADRS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,8 +45,6 @@ def shared() -> Path:
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Client]:
     """Two worker processes with one thread each."""
-    from uniadrs_scale.graph import Resources, executor
-
     with executor(None, Resources(2, 1)) as started:
         assert started.client is not None
         yield started.client
@@ -50,11 +53,6 @@ def cluster() -> Iterator[Client]:
 @pytest.fixture(scope="session")
 def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A narrow network with seeded random weights: quick, and as strict about its input."""
-    import torch
-    from safetensors.torch import save_file
-
-    from uniadrs_scale.network import NetworkConfig, UniADRS
-
     torch.manual_seed(0)
     config = NetworkConfig(width=0.03, bands=12)
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"

@@ -1,4 +1,4 @@
-"""The command line as a user meets it: verbs, summaries, exit codes, and one sentence for errors."""
+"""The command line as a user meets it: verbs, summaries, exit codes, one sentence for errors."""
 
 from __future__ import annotations
 

@@ -324,7 +324,7 @@ def test_a_full_disk_is_noticed_wherever_it_strikes(tmp_path: Path, share: float
     before = path.read_bytes()
     limit = str(int(len(before) * share))
     command = [sys.executable, "-c", FULL_DISK, str(store), str(path), limit]
-    run = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
     assert run.returncode == 7, run.stderr
     assert "Check permissions and free space" in run.stdout
     assert path.read_bytes() == before
@@ -358,6 +358,6 @@ def test_memory_does_not_grow_with_the_scene(tmp_path: Path) -> None:
         score = np.random.default_rng(0).random((side, side), np.float32)
         store = write_store(tmp_path / f"{side}.zarr", score)
         command = [sys.executable, "-c", MEMORY, str(store), str(tmp_path / "s.tif")]
-        run = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603
+        run = subprocess.run(command, capture_output=True, text=True, check=True)
         peaks.append(int(run.stdout) / 1024)
     assert peaks[1] - peaks[0] < 120, peaks  # MiB; the raster is 187

@@ -91,7 +91,7 @@ def test_background_begins_eight_pixels_from_the_footprint() -> None:
 
 
 @pytest.mark.parametrize(("offset", "found"), [(1, True), (4, True), (5, False)])
-def test_near_ends_three_pixels_from_the_footprint(offset: int, found: bool) -> None:  # noqa: FBT001
+def test_near_ends_three_pixels_from_the_footprint(offset: int, found: bool) -> None:
     scene = plain_scene((100, 100))
     score = np.full((200, 200), 0.1, np.float32)
     score[100, 100 + offset] = 0.9  # the footprint reaches to 101
@@ -169,7 +169,7 @@ def test_picture_shows_found_and_missed(invented: SyntheticScene, tmp_path: Path
 
 def test_rendering_leaves_pyplot_alone() -> None:
     code = "import sys, uniadrs_scale.picture; print('matplotlib.pyplot' in sys.modules)"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "False"
 
 

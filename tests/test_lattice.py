@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -90,7 +92,7 @@ def test_sample_windows_are_disjoint_inside_and_bounded(height: int, width: int)
     assert len(windows) == len(set(windows)) <= 64
     assert sum(w.height * w.width for w in windows) <= 64 * 512**2
     rows = sorted({(w.row, w.stop[0]) for w in windows})
-    assert all(a[1] <= b[0] for a, b in zip(rows, rows[1:], strict=False))
+    assert all(a[1] <= b[0] for a, b in pairwise(rows))
     assert rows[0][0] >= 0
     assert rows[-1][1] <= height
     if max(height, width) <= 4096:

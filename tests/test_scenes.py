@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import warnings
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -21,6 +21,9 @@ import uniadrs_scale as us
 from uniadrs_scale.io.readers import FileScene
 from uniadrs_scale.io.scenes import ArrayScene, scene_source
 from uniadrs_scale.lattice import Window
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 UTM = {"crs": "EPSG:32632", "transform": Affine(10, 0, 500_000, 0, -10, 5_000_000)}
 
@@ -184,7 +187,7 @@ def test_what_cannot_be_a_scene_is_refused_with_one_sentence(tmp_path: Path) -> 
         r"'.*none.tif' does not exist": [tmp_path / "none.tif"],
         r"text.tif' is not a raster": [tmp_path / "text.tif"],
         r"'b.tif' has 2 bands but 'a.tif' has 1": [a, write(tmp_path / "b.tif", noise(2))],
-        r"'c.tif' and 'a.tif' have different CRS \(WGS 84 / UTM zone 33N, WGS 84 / UTM zone 32N\)": [
+        r"'c.tif' and 'a.tif' have different CRS \(.* zone 33N, .* zone 32N\)": [
             a,
             write(tmp_path / "c.tif", noise(1), crs="EPSG:32633"),
         ],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,10 +17,7 @@ def test_merging_parts_gives_the_whole(seed: int, widths: list[int]) -> None:
     pixels = rng.normal(1e4, 3, (2, 5, sum(widths)))
     valid = rng.random(pixels.shape[1:]) < 0.7
     edges = np.cumsum([0, *widths])
-    parts = [
-        BandStatistics.of(pixels[..., a:b], valid[:, a:b])
-        for a, b in zip(edges, edges[1:], strict=False)
-    ]
+    parts = [BandStatistics.of(pixels[..., a:b], valid[:, a:b]) for a, b in pairwise(edges)]
     total, whole = BandStatistics.combine(parts, 2), BandStatistics.of(pixels, valid)
     assert total.count == whole.count == valid.sum()
     np.testing.assert_allclose(total.mean, whole.mean, rtol=1e-12)

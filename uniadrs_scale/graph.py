@@ -146,7 +146,7 @@ class Executor:
             on_result(result)
         return results
 
-    def _completed(self, futures: list[Future]) -> Iterator[Future]:
+    def _completed(self, futures: list[Future[Any]]) -> Iterator[Future[Any]]:
         """Futures as they complete; raises where nobody is left who could complete them."""
         waiting, last_seen = as_completed(futures), time.monotonic()
         while not waiting.is_empty():

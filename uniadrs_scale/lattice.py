@@ -71,9 +71,10 @@ def origins(size: int, tile: int, stride: int) -> tuple[int, ...]:
 class Lattice:
     """All tiles of a scene, and which chunk owns which.
 
-    A chunk owns the tiles whose first scene pixel (top left) lies in it, so every tile is scored exactly
-    once, halos are needed at right and below only, and a chunk merges with three neighbours:
-    left, above and diagonal. A last chunk smaller than a tile owns none and is filled by those.
+    A chunk owns the tiles whose first scene pixel (top left) lies in it, so every tile is scored
+    exactly once, halos are needed at right and below only, and a chunk merges with three
+    neighbours: left, above and diagonal. A last chunk smaller than a tile owns none and is filled
+    by those.
     """
 
     height: int

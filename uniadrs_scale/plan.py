@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 MIB = 2**20
 PROCESS_BYTES = 490 * MIB
-"""A worker without pixels: Python, torch, numba, GDAL and its cache, Dask (benchmarks/memory.py)."""
+"""A worker without pixels: libraries, GDAL's cache, Dask (measured by benchmarks/memory.py)."""
 
 
 class TileScorer(Protocol):
@@ -124,7 +124,7 @@ class ScorePlan:
 
     @property
     def tasks(self) -> int:
-        """Dask tasks: score, strips and commit of each chunk; nobody needs the last one's strips."""
+        """Dask tasks: score, strips and commit of each chunk; the last one needs no strips."""
         return 3 * self.chunks - 1
 
     @property

@@ -327,6 +327,7 @@ def raster_tag(path: str | Path, name: str) -> str | None:
     """One tag of a raster file; None where there is no such tag, or no such raster."""
     try:
         with _open(str(path)) as dataset:
-            return dataset.tags().get(name)
+            tags: dict[str, str] = dataset.tags()
+            return tags.get(name)
     except RasterioError:
         return None

@@ -188,9 +188,10 @@ def _identity(array: xr.DataArray) -> str:
     parts = [array.variable, *([array.coords["valid"].variable] if "valid" in array.coords else [])]
     digest = hashlib.sha256(repr(array.rio.nodata).encode())
     for part in parts:
-        name = getattr(part.data, "name", None)
-        lazy = name is not None
-        digest.update(name.encode() if lazy else np.ascontiguousarray(part.values).tobytes())
+        if part.chunks is None:
+            digest.update(np.ascontiguousarray(part.values).tobytes())
+        else:
+            digest.update(str(part.data.name).encode())
     return digest.hexdigest()[:16]
 
 

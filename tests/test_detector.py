@@ -1,0 +1,118 @@
+"""The detector: numpy in, numpy out, equal bits, one resident network a process."""
+
+from __future__ import annotations
+
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from safetensors.torch import load_file, save_file
+
+import uniadrs_scale as us
+from uniadrs_scale.network import NetworkConfig, UniADRS
+
+TILES = np.random.default_rng(0).normal(size=(3, 5, 64, 64)).astype(np.float32)
+
+
+def test_scores_are_float32_between_0_and_1(tiny_weights: Path) -> None:
+    scores = us.Detector.load(tiny_weights).score_tiles(TILES)
+    assert scores.shape == (3, 64, 64)
+    assert scores.dtype == np.float32
+    assert scores.min() >= 0
+    assert scores.max() <= 1
+
+
+def test_it_is_the_network_and_nothing_else(tiny_weights: Path) -> None:
+    network = UniADRS(NetworkConfig(width=0.03, bands=12)).eval()
+    network.load_state_dict(load_file(tiny_weights))
+    with torch.inference_mode():
+        expected = network(torch.from_numpy(TILES))[:, 0].numpy()
+    got = us.Detector.load(tiny_weights).score_tiles(TILES)
+    np.testing.assert_allclose(got, expected, atol=1e-6)
+
+
+def test_bits_do_not_depend_on_the_thread_or_on_torchs_threads(tiny_weights: Path) -> None:
+    detector = us.Detector.load(tiny_weights, device="cpu")
+    expected = detector.score_tiles(TILES[:1])
+    before = torch.get_num_threads()
+    with ThreadPoolExecutor(4) as pool:
+        for got in pool.map(detector.score_tiles, [TILES[:1]] * 8):
+            np.testing.assert_array_equal(got, expected)
+    torch.set_num_threads(2)
+    np.testing.assert_array_equal(detector.score_tiles(TILES[:1]), expected)
+    torch.set_num_threads(before)
+
+
+def test_one_detector_a_process_also_after_pickling(tiny_weights: Path) -> None:
+    detector = us.Detector.load(tiny_weights)
+    message = pickle.dumps(detector)
+    assert len(message) < 1000
+    assert pickle.loads(message) is detector is us.Detector.load(tiny_weights)
+    assert us.Detector.load(tiny_weights, dtype="bfloat16") is not detector
+
+
+def test_changed_weights_are_noticed_by_a_worker(tiny_weights: Path, tmp_path: Path) -> None:
+    path = tmp_path / "copy.safetensors"
+    path.write_bytes(tiny_weights.read_bytes())
+    call, arguments = us.Detector.load(path).__reduce__()
+    with pytest.raises(us.WeightsError, match=r"but the run was planned with"):
+        call(arguments[0], "0" * 64, *arguments[2:])
+
+
+def test_bfloat16_is_close(tiny_weights: Path) -> None:
+    exact = us.Detector.load(tiny_weights).score_tiles(TILES)
+    close = us.Detector.load(tiny_weights, dtype="bfloat16").score_tiles(TILES)
+    assert 0 < abs(exact - close).max() < 0.05
+
+
+@pytest.mark.parametrize("bands", [1, 12, 13, 40])
+def test_any_number_of_bands(tiny_weights: Path, bands: int) -> None:
+    tiles = np.random.default_rng(bands).normal(size=(1, bands, 48, 48)).astype(np.float32)
+    assert np.isfinite(us.Detector.load(tiny_weights).score_tiles(tiles)).all()
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        ({}, r"does not say which network it is for \('width'\)"),
+        ({"width": "x", "bands": "12", "profile": "corrected"}, r"does not say which network"),
+        ({"width": "0.1", "bands": "12", "profile": "corrected"}, r"does not fit the network"),
+        ({"width": "99", "bands": "12", "profile": "corrected"}, r"width=99.0 is outside"),
+    ],
+)
+def test_wrong_metadata_is_refused(
+    tiny_weights: Path, tmp_path: Path, metadata: dict[str, str], message: str
+) -> None:
+    path = tmp_path / "wrong.safetensors"
+    save_file(load_file(tiny_weights), path, metadata)
+    with pytest.raises(us.WeightsError, match=message):
+        us.Detector.load(path)
+
+
+@pytest.mark.parametrize(
+    ("bands", "shape", "dtype"),
+    [(1, (30, 30), "uint8"), (400, (40, 50), "float64"), (3, (230, 225), "int16")],
+)
+def test_the_shipped_weights_score_whatever_comes(
+    bands: int, shape: tuple[int, int], dtype: str
+) -> None:
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 120, (bands, *shape)).astype(dtype)
+    pixels[0, :, : shape[1] // 2] = 7
+    scene = xr.DataArray(pixels, dims=("band", "y", "x"))
+    score = us.score(scene, scheduler="sync")
+    assert score.shape == shape
+    assert np.isfinite(score.values).all()
+    constant = us.score(scene * 0 + 5, scheduler="sync")
+    assert np.isfinite(constant.values).all()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+def test_the_gpu_agrees_with_the_cpu(tiny_weights: Path) -> None:
+    on_gpu = us.Detector.load(tiny_weights, device="cuda").score_tiles(TILES)
+    on_cpu = us.Detector.load(tiny_weights, device="cpu").score_tiles(TILES)
+    np.testing.assert_allclose(on_gpu, on_cpu, atol=1e-4)

@@ -1,0 +1,56 @@
+"""The border of a swath must not light up."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import xarray as xr
+from scipy.ndimage import distance_transform_edt, gaussian_filter
+
+import uniadrs_scale as us
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+NEAR = 16
+"""Pixels from the edge of the valid area."""
+
+
+def swath(texture: float, *, size: int = 700, bands: int = 4) -> xr.DataArray:
+    """Noise, smoothed by ``texture`` pixels, with a diagonal nodata edge."""
+    rng = np.random.default_rng(3)
+    noise = rng.normal(size=(bands, size, size))
+    if texture:
+        noise = np.stack([gaussian_filter(band, texture) for band in noise])
+        noise += 0.3 * noise.std() * rng.normal(size=noise.shape)
+    pixels = (noise / noise.std() * 300 + 2000).astype(np.int16)
+    rows, cols = np.indices((size, size))
+    pixels[:, rows + 2 * cols < 0.9 * size] = 0
+    return xr.DataArray(pixels, dims=("band", "y", "x")).rio.write_nodata(0)
+
+
+def near_and_far(score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Scores within NEAR pixels of invalid ones, and all other scores."""
+    distance = distance_transform_edt(np.isfinite(score))
+    return score[(distance > 0) & (distance <= NEAR)], score[distance > NEAR]
+
+
+@pytest.mark.parametrize("texture", [0, 2])
+def test_the_edge_of_a_swath_is_as_dark_as_the_rest(texture: float) -> None:
+    scene = swath(texture)
+    score = us.score(scene, scheduler="sync").values
+    np.testing.assert_array_equal(np.isnan(score), scene.values[0] == 0)
+    near, far = (np.quantile(part, 0.99) for part in near_and_far(score))
+    assert near <= 1.1 * far
+
+
+def test_the_edge_of_a_real_coast_is_as_dark_as_the_rest(shared: Path) -> None:
+    folder = shared / "data" / "formats" / "sentinel2_coast_one_file_per_band"
+    coast = us.open_scene(sorted(folder.glob("*.tiff")), nodata=255)
+    scene = coast.isel(y=slice(900, 1700), x=slice(0, 900))
+    score = us.score(scene, scheduler="sync").values
+    assert 0.2 < np.isfinite(score).mean() < 0.95
+    near, far = (np.quantile(part, 0.99) for part in near_and_far(score))
+    assert near <= 1.1 * far
