@@ -95,6 +95,28 @@ def test_tiled_inference(network: torch.nn.Module, name: str, tolerance: float) 
     np.testing.assert_allclose(scores, values["score"], rtol=0, atol=tolerance)
 
 
+def test_slices_of_bands_step_by_one_band() -> None:
+    """Three slices, told apart by their first band; golden values have two."""
+    bands = np.arange(600, dtype=np.float32)[:, None, None]
+    scored = published.score(
+        np.broadcast_to(bands, (600, 20, 20)), lambda x: x[:, :1], patch=16, pad=2, size=20
+    )
+    np.testing.assert_allclose(scored, ((0 / 2 + 1) / 2 + 330) / 2)
+
+
+def test_whole_patches_get_another_one() -> None:
+    """The published padding adds a patch even where none is missing: seen where pad > patch."""
+    pixels = np.random.default_rng(0).random((1, 40, 60), np.float32)
+    patch, pad = 20, 30
+    reflected = np.pad(pixels[0], ((0, patch), (0, patch)), mode="reflect")
+    reflected = np.pad(reflected, pad, mode="reflect")
+    corner = reflected[patch : 2 * patch + 2 * pad, 2 * patch : 3 * patch + 2 * pad]
+    scored = published.score(
+        pixels, lambda x: x.mean((2, 3), keepdim=True).expand_as(x), patch=patch, pad=pad, size=80
+    )
+    np.testing.assert_allclose(scored[20:, 40:], corner.mean(), rtol=1e-5)
+
+
 def test_pixel_loss(losses: ModuleType) -> None:
     values = golden("pixel_loss")
     scores = torch.from_numpy(values["scores"]).requires_grad_()

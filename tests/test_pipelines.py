@@ -1,0 +1,56 @@
+"""Each pipeline runs as a script, from another folder, as a user would start it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from distributed import Client
+from rasterio.transform import from_origin
+
+PIPELINES = Path(__file__).parents[1] / "pipelines"
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Path:
+    path = tmp_path / "scene.tif"
+    with rasterio.open(
+        path, "w", driver="GTiff", count=2, height=260, width=300, dtype="uint8",
+        crs="EPSG:32633", transform=from_origin(4e5, 6e6, 20, 20),
+    ) as file:  # fmt: skip
+        file.write(np.random.default_rng(0).integers(0, 255, (2, 260, 300)).astype(np.uint8))
+    return path
+
+
+def start(script: str, *arguments: object, folder: Path) -> str:
+    command = [sys.executable, str(PIPELINES / script), *map(str, arguments)]
+    done = subprocess.run(
+        command, cwd=folder, env=os.environ, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_swath(scene: Path, tmp_path: Path) -> None:
+    out = start("swath.py", scene, "out", folder=tmp_path)
+    assert "memory" in out
+    with rasterio.open(tmp_path / "out" / "scores.tif") as file:
+        assert file.shape == (260, 300)
+        assert file.crs.to_epsg() == 32633
+    assert start("swath.py", scene, "out", folder=tmp_path) == out
+
+
+def test_cluster(scene: Path, tmp_path: Path, cluster: Client) -> None:
+    address = cluster.scheduler.address
+    out = start("cluster.py", address, scene, "map.zarr", folder=tmp_path)
+    assert out.splitlines() == ["2 workers", "map.zarr: 260 x 300 px"]
+
+
+def test_scripts_stay_short() -> None:
+    for path in PIPELINES.glob("*.py"):
+        assert len(path.read_text().splitlines()) <= 80
