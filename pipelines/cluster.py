@@ -1,7 +1,7 @@
 """The same on a Dask cluster that already runs: pass its address.
 
     dask scheduler &                                   # anywhere
-    dask worker tcp://HOST:8786 --nthreads 1 &         # on every machine, one a core (2 threads on a GPU)
+    dask worker tcp://HOST:8786 --nthreads 1 &         # on every machine, one a core
     python pipelines/cluster.py tcp://HOST:8786 SCENE.tif OUT.zarr
 
 Workers need this library, and see scene and output under the same paths (a shared folder).

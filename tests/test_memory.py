@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from memory import MIB, measure
+from memory import measure
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 @pytest.mark.slow
 def test_a_large_scene_is_scored_within_20_percent_of_the_forecast(tmp_path: Path) -> None:
     got = measure(tmp_path, 20_000, 4, chunk=1024, workers=2)
-    print(f"forecast {got.forecast / MIB:.0f} MiB, peak {got.peak / MIB:.0f} MiB")
     assert 0.8 <= got.ratio <= 1.2
 
 

@@ -6,12 +6,15 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import rasterio
-from distributed import Client
 from rasterio.transform import from_origin
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 PIPELINES = Path(__file__).parents[1] / "pipelines"
 
