@@ -13,6 +13,8 @@ import xarray as xr
 from safetensors.torch import load_file, save_file
 
 import uniadrs_scale as us
+from uniadrs_scale.detector import Detector, gpus_in_use, read_weights
+from uniadrs_scale.graph import Resources, _worker_options
 from uniadrs_scale.network import NetworkConfig, UniADRS
 
 if TYPE_CHECKING:
@@ -115,6 +117,29 @@ def test_the_shipped_weights_score_whatever_comes(
     assert np.isfinite(score.values).all()
     constant = us.score(scene * 0 + 5, scheduler="sync")
     assert np.isfinite(constant.values).all()
+
+
+def test_gpus_are_shared_out_by_the_names_that_cuda_knows(
+    tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    detector = Detector(read_weights(tiny_weights), "cpu", "float32")
+    assert gpus_in_use(detector) == gpus_in_use(object()) == ()
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    for visible, device, expected in [
+        (None, "cuda", ("0", "1", "2")),
+        (None, "cuda:1", ("1",)),
+        ("5,7,9", "cuda", ("5", "7", "9")),
+        ("5,7,9", "cuda:2", ("9",)),
+    ]:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        if visible:
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        detector.device = torch.device(device)
+        assert gpus_in_use(detector) == expected
+    resources = Resources.of(None, None, ("5", "7"))
+    assert (resources.workers, resources.threads) == (2, 2)
+    names = [_worker_options(n, resources)["env"]["CUDA_VISIBLE_DEVICES"] for n in range(3)]
+    assert names == ["5", "7", "5"]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")

@@ -59,18 +59,22 @@ Output = Annotated[
         help="Map to write: OUT.zarr (lazy, resumable) or OUT.tif (COG, opens in QGIS).",
     ),
 ]
-Tile = Annotated[int, typer.Option(help="Side of the square that the network sees [px].")]
+Tile = Annotated[int, typer.Option(help="Side of the square that the network sees, in pixels.")]
 Stride = Annotated[
     int | None,
-    typer.Option(help="Step between tiles [px]; tiles overlap and are blended. [3/4 of a tile]"),
+    typer.Option(
+        help="Step between tiles, in pixels; they overlap and are blended. Default: 3/4 of a tile."
+    ),
 ]
 Chunk = Annotated[
     int,
-    typer.Option(help="Side of a task's piece [px]: memory, never scores, depends on it."),
+    typer.Option(help="Side of a task's piece, in pixels: memory, never a score, depends on it."),
 ]
 Bands = Annotated[
     str | None,
-    typer.Option(help="Bands to use, by number from 1 or by name: 1,2,5-8 or B02,B03. [all]"),
+    typer.Option(
+        help="Bands to use, by number from 1 or by name: 1,2,5-8 or B02,B03. Default: all."
+    ),
 ]
 NodataText = Annotated[
     str,
@@ -83,11 +87,12 @@ Scheduler = Annotated[
     str | None,
     typer.Option(
         help="sync or threads (this process), or the address of a Dask cluster (tcp://host:8786). "
-        "[worker processes on this machine]"
+        "Default: worker processes on this machine."
     ),
 ]
 Workers = Annotated[
-    int | None, typer.Option(help="Worker processes on this machine. [one a core, or one a GPU]")
+    int | None,
+    typer.Option(help="Worker processes on this machine. Default: one a core, or one a GPU."),
 ]
 Weights = Annotated[
     str, typer.Option(help="Name of weights that ship with the library, or a file of your own.")
@@ -115,8 +120,9 @@ def score(
 ) -> None:
     """Score a scene: how strongly each pixel deviates from its surroundings, 0 to 1.
 
-    The map has the scene's grid and CRS, and no data where the scene has none. The same command
-    resumes an interrupted run.
+    The map has the scene's grid and CRS, and no data where the scene has none.
+
+    The same command resumes an interrupted run.
     """
     scene = _open(scenes, bands, nodata)
     detector = Detector.load(weights, device=device, dtype=dtype)
@@ -218,7 +224,7 @@ def demo(
         "demo"
     ),
     *,
-    size: Annotated[int, typer.Option(help="Side of the scene [px].")] = 2048,
+    size: Annotated[int, typer.Option(help="Side of the scene, in pixels.")] = 2048,
     seed: Annotated[int, typer.Option(help="Another seed is another landscape.")] = 7,
     workers: Workers = None,
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import pickle
 import threading
 from contextlib import contextmanager
@@ -90,7 +91,9 @@ class Detector:
         return _resident(info.path, info.sha256, device, dtype)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _resident, (_portable(self.info.path), self.info.sha256, self._requested, self.dtype)
+        # Without the index: a worker sees the GPU that it was given as its first.
+        device = self._requested.partition(":")[0]
+        return _resident, (_portable(self.info.path), self.info.sha256, device, self.dtype)
 
     def __repr__(self) -> str:
         return f"Detector({self.identity}, device='{self.device}')"
@@ -195,10 +198,16 @@ def shipped_weights() -> list[str]:
     return sorted(path.stem for path in _shipped_folder().glob("*.safetensors"))
 
 
-def gpus_in_use(detector: object) -> int:
-    """GPUs of this machine that workers should share out; 0 unless ``detector`` runs on them."""
-    on_gpu = isinstance(detector, Detector) and detector.device.type == "cuda"
-    return torch.cuda.device_count() if on_gpu else 0
+def gpus_in_use(detector: object) -> tuple[str, ...]:
+    """The GPUs of this machine to share among workers, as CUDA_VISIBLE_DEVICES names them.
+
+    All that torch sees, or the one that ``detector`` was told to use; none for a CPU or a stand-in.
+    """
+    if not isinstance(detector, Detector) or detector.device.type != "cuda":
+        return ()
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = given.split(",") if given else [str(n) for n in range(torch.cuda.device_count())]
+    return tuple(names) if detector.device.index is None else (names[detector.device.index],)
 
 
 _LOADING = threading.Lock()

@@ -75,11 +75,13 @@ class Resources:
 
     workers: int
     threads: int
-    gpus: int = 0
-    """GPUs of this machine; each gets one process. 0: processes use the CPU."""
+    gpus: tuple[str, ...] = ()
+    """GPUs of this machine, one a process in turn; none: processes use the CPU."""
 
     @classmethod
-    def of(cls, scheduler: str | None, workers: int | None = None, gpus: int = 0) -> Resources:
+    def of(
+        cls, scheduler: str | None, workers: int | None = None, gpus: tuple[str, ...] = ()
+    ) -> Resources:
         """What ``scheduler`` (see :func:`executor`) has or will be given.
 
         On this machine: one process a core, or one a GPU, with a thread to read while the other
@@ -96,7 +98,7 @@ class Resources:
         if scheduler == "threads":
             return cls(1, cores, gpus)
         if scheduler is None and active_client() is None:
-            return cls(workers or gpus or cores, 2 if gpus else 1, gpus)
+            return cls(workers or len(gpus) or cores, 2 if gpus else 1, gpus)
         with executor(scheduler, cls(0, 0)) as cluster:
             return cls(*cluster.size(), gpus)
 
@@ -181,7 +183,7 @@ def executor(scheduler: str | None, resources: Resources) -> Iterator[Executor]:
         yield Executor(client, "")
     elif scheduler is None:
         with _local_cluster(resources) as cluster, Client(cluster) as client:
-            client.wait_for_workers(resources.workers, timeout=60)
+            _await_workers(client, resources.workers)
             yield Executor(client, "")
     elif "://" in scheduler:
         try:
@@ -206,6 +208,16 @@ def active_client() -> Client | None:
         return None
 
 
+def _await_workers(client: Client, workers: int) -> None:
+    try:
+        client.wait_for_workers(workers, timeout=PATIENCE_SECONDS)
+    except TimeoutError:
+        raise ClusterError(
+            f"{workers} worker processes did not start within {PATIENCE_SECONDS} s on this "
+            "machine. Read their log above, or use fewer workers."
+        ) from None
+
+
 def _local_cluster(resources: Resources) -> SpecCluster:
     """Workers in processes of their own, on the loopback interface.
 
@@ -221,7 +233,8 @@ def _local_cluster(resources: Resources) -> SpecCluster:
     }
     scheduler = {
         "cls": Scheduler,
-        "options": {"host": "127.0.0.1", "port": 0, "dashboard": False},
+        # Port 0, also for the status page: whoever else runs Dask here keeps 8787.
+        "options": {"host": "127.0.0.1", "port": 0, "dashboard_address": "127.0.0.1:0"},
     }
     return SpecCluster(workers=workers, scheduler=scheduler, name="uniadrs-scale", silence_logs=40)
 
@@ -236,7 +249,7 @@ def _worker_options(index: int, resources: Resources) -> dict[str, Any]:
         "dashboard": False,
     }
     if resources.gpus:
-        options["env"] = {"CUDA_VISIBLE_DEVICES": str(index % resources.gpus)}
+        options["env"] = {"CUDA_VISIBLE_DEVICES": resources.gpus[index % len(resources.gpus)]}
     return options
 
 

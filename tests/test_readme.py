@@ -1,0 +1,51 @@
+"""The README tells the truth: its code runs as it stands and prints what it says."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from uniadrs_scale.demo import write_scene
+from uniadrs_scale.synthetic import demo_scene
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_python_code_prints_what_the_readme_says(tmp_path: Path) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    (expected,) = re.findall(r"It prints:\n\n```text\n(.*?)```", README, re.DOTALL)
+    write_scene(demo_scene(7, 2048, 40), tmp_path / "demo" / "scene.tif")
+    (tmp_path / "script.py").write_text(code)  # without a __main__ guard, as users write it
+    done = subprocess.run(
+        [sys.executable, "script.py"],
+        cwd=tmp_path,
+        env=os.environ,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == expected
+    assert (tmp_path / "scores.tif").exists()
+
+
+def test_it_is_short_and_its_files_exist() -> None:
+    assert len(README.splitlines()) <= 150
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
+
+
+def test_its_options_exist() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "uniadrs_scale.cli", "score", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "COLUMNS": "200"},
+    )
+    for option in set(re.findall(r"(?<![\w-])--[a-z]+", README)) - {"--help", "--json"}:
+        assert option in done.stdout, option
