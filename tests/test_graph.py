@@ -10,7 +10,8 @@ import xarray as xr
 from standins import TileMean
 
 import uniadrs_scale as us
-from uniadrs_scale.graph import Executor, Resources, executor, score_scene
+from uniadrs_scale.graph import Resources, executor, score_scene
+from uniadrs_scale.graph.execute import Executor
 from uniadrs_scale.io.scenes import scene_source
 from uniadrs_scale.io.store import DONE, prepare
 from uniadrs_scale.stats import Normalisation

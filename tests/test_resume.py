@@ -16,7 +16,7 @@ import xarray as xr
 from standins import Failing, FirstBand, KillsDriver, TileMean
 
 import uniadrs_scale as us
-from uniadrs_scale.graph import needed_tiles
+from uniadrs_scale.graph.build import needed_tiles
 from uniadrs_scale.io.store import DONE, FAILED, MISSING, open_store
 from uniadrs_scale.lattice import Lattice
 

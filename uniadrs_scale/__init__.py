@@ -13,7 +13,8 @@ from uniadrs_scale.errors import (
 from uniadrs_scale.io.cog import to_cog
 from uniadrs_scale.io.scenes import open_scene
 from uniadrs_scale.plan import ScorePlan
-from uniadrs_scale.score import IncompleteWarning, plan, score
+from uniadrs_scale.report import IncompleteWarning
+from uniadrs_scale.score import plan, score
 
 __all__ = [
     "Detector",

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from uniadrs_scale.plan import TileScorer
-    from uniadrs_scale.score import RunSummary
+    from uniadrs_scale.report import RunSummary
     from uniadrs_scale.synthetic import PlantedTarget, SyntheticScene
     from uniadrs_scale.tasks import ChunkReport
 

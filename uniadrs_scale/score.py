@@ -6,7 +6,7 @@ import shutil
 import tempfile
 import time
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,6 @@ from uniadrs_scale.io.readers import raster_tag
 from uniadrs_scale.io.scenes import map_coordinates, scene_source
 from uniadrs_scale.io.store import (
     DONE,
-    ScoreStore,
     open_store,
     prepare,
     require_folder,
@@ -27,6 +26,7 @@ from uniadrs_scale.io.store import (
 )
 from uniadrs_scale.lattice import Lattice
 from uniadrs_scale.plan import ScorePlan
+from uniadrs_scale.report import IncompleteWarning, RunSummary
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,78 +34,9 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from uniadrs_scale.plan import TileScorer
-    from uniadrs_scale.tasks import ChunkReport, TileFailure
+    from uniadrs_scale.tasks import ChunkReport
 
-TILE, STRIDE, CHUNK = 224, 168, 1024
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunSummary:
-    """What a run did; what an earlier run had already done is not counted."""
-
-    output: Path
-    """Zarr store or COG."""
-    pixels: int
-    """Pixels of the chunks that were committed."""
-    chunks: int
-    kept: int
-    """Chunks that were complete before."""
-    tiles_scored: int
-    tiles_skipped: int
-    """Tiles without a valid pixel."""
-    failures: tuple[TileFailure, ...]
-    lost: tuple[str, ...]
-    """Chunks that could not be committed, and why."""
-    seconds: float
-
-    @classmethod
-    def of(
-        cls,
-        store: ScoreStore,
-        reports: list[ChunkReport],
-        kept: int,
-        lost: list[Exception],
-        seconds: float,
-    ) -> RunSummary:
-        """The sum of all chunk reports."""
-        return cls(
-            output=store.path,
-            pixels=sum(report.pixels for report in reports),
-            chunks=len(reports),
-            kept=kept,
-            tiles_scored=sum(report.scored for report in reports),
-            tiles_skipped=sum(report.skipped for report in reports),
-            failures=tuple(failure for report in reports for failure in report.failures),
-            lost=tuple(f"{type(error).__name__}: {error}" for error in lost),
-            seconds=seconds,
-        )
-
-    @property
-    def complete(self) -> bool:
-        """True where every valid pixel has a score."""
-        return not self.failures and not self.lost
-
-    def text(self) -> str:
-        """The closing summary, a line a fact."""
-        speed = self.pixels / 1e6 / max(self.seconds, 1e-9)
-        before = f", {self.kept} were complete before" if self.kept else ""
-        tiles = f"{self.tiles_scored} scored, {self.tiles_skipped} skipped (no valid pixel)"
-        lines = [
-            f"pixels   {self.pixels / 1e6:.2f} Mpx in {self.chunks} chunks{before}",
-            f"tiles    {tiles}, {len(self.failures)} failed",
-            f"time     {self.seconds:.1f} s, {speed:.2f} Mpx/s",
-        ]
-        lines += [
-            f"failed   tile at pixel ({f.window.row}, {f.window.col}): {f.reason}"
-            for f in self.failures[:10]
-        ]
-        if len(self.failures) > 10:  # noqa: PLR2004 - a screen's worth
-            lines.append(f"failed   ... and {len(self.failures) - 10} more tiles")
-        return "\n".join([*lines, *(f"lost     {reason}" for reason in self.lost)])
-
-
-class IncompleteWarning(UserWarning):
-    """Some pixels of a map are missing that should not be."""
+TILE, CHUNK = 224, 1024
 
 
 def plan(
@@ -245,7 +176,7 @@ def run(
             target.set_attributes({"normalisation": normalisation.to_dict()})
             scaled = (detector, normalisation)
             lost = score_scene(source, plan, target, tasks, scaled=scaled, on_report=note)
-    return RunSummary.of(target, reports, before, lost, time.perf_counter() - started)
+    return RunSummary.of(target.path, reports, before, lost, time.perf_counter() - started)
 
 
 def run_to_file(
@@ -268,7 +199,7 @@ def run_to_file(
     if target == hidden:
         return run(scene, target, plan, detector, scheduler=scheduler, on_report=on_report)
     if _is_finished(target, hidden, plan):
-        return RunSummary.of(ScoreStore(target), [], plan.chunks, [], 0.0)
+        return RunSummary.of(target, [], plan.chunks, [], 0.0)
     summary = run(scene, hidden, plan, detector, scheduler=scheduler, on_report=on_report)
     with warnings.catch_warnings():
         # That the store is incomplete is in the summary, with the reasons.

@@ -1,6 +1,6 @@
 """What one task does: read a window, score the tiles it owns, blend, commit.
 
-Here pixels (`io`) and the network (`detector`) meet; which task runs where, `graph.py` decides.
+Here pixels (`io`) and the network (`detector`) meet; which task runs where, `graph` decides.
 """
 
 from __future__ import annotations

@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import hashlib
 import threading
-import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import rasterio
-from rasterio.enums import ColorInterp, MaskFlags
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import RasterioError
 from rasterio.windows import Window as RasterWindow
 
 from uniadrs_scale.errors import SceneError
+from uniadrs_scale.io.headers import Header, open_dataset
 from uniadrs_scale.masks import valid_pixels
 from uniadrs_scale.plan import SceneInfo
 
@@ -113,7 +112,7 @@ class _OpenDatasets(threading.local):
         if key not in self.datasets:
             if len(self.datasets) >= OPEN_FILES:
                 self.datasets.pop(next(iter(self.datasets))).close()
-            self.datasets[key] = _open(uri)
+            self.datasets[key] = open_dataset(uri)
         return self.datasets[key]
 
 
@@ -133,7 +132,7 @@ def describe_files(
     """
     if not sources:
         raise SceneError("No scene file was given. Name at least one raster file.")
-    headers = [_Header.of(str(source)) for source in sources]
+    headers = [Header.of(str(source)) for source in sources]
     for other in headers[1:]:
         headers[0].require_same_grid(other)
     selected = _select(headers, bands)
@@ -158,7 +157,7 @@ def describe_files(
 
 
 def _raster_files(
-    headers: list[_Header], selected: list[tuple[int, int]], nodata: Nodata
+    headers: list[Header], selected: list[tuple[int, int]], nodata: Nodata
 ) -> Iterator[RasterFile]:
     """Consecutive bands of one file become one read."""
     run: RasterFile | None = None
@@ -175,7 +174,7 @@ def _raster_files(
         yield run
 
 
-def _select(headers: list[_Header], bands: Sequence[int | str] | None) -> list[tuple[int, int]]:
+def _select(headers: list[Header], bands: Sequence[int | str] | None) -> list[tuple[int, int]]:
     """(file, band) positions of the wanted bands, by 1-based number or by name."""
     every = [(h, b) for h, header in enumerate(headers) for b in range(len(header.names))]
     if bands is None:
@@ -198,135 +197,10 @@ def _select(headers: list[_Header], bands: Sequence[int | str] | None) -> list[t
     return selected
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Header:
-    """What one file says of itself."""
-
-    uri: str
-    stamp: str
-    height: int
-    width: int
-    numbers: tuple[int, ...]
-    names: tuple[str, ...]
-    dtypes: tuple[str, ...]
-    nodata: tuple[float | None, ...]
-    masked: bool
-    crs: str | None
-    transform: tuple[float, ...] | None
-
-    @classmethod
-    def of(cls, source: str) -> _Header:
-        """Read the header of ``source``."""
-        uri, stamp = _locate(source)
-        try:
-            with _open(uri) as dataset:
-                return cls._of_dataset(dataset, uri, stamp)
-        except RasterioError as error:
-            raise SceneError(
-                f"'{source}' is not a raster that can be opened: {error}. "
-                "Give a file that `rio info` or `gdalinfo` can read."
-            ) from None
-
-    @classmethod
-    def _of_dataset(cls, dataset: rasterio.DatasetReader, uri: str, stamp: str) -> _Header:
-        numbers = tuple(
-            number
-            for number, colour in zip(dataset.indexes, dataset.colorinterp, strict=True)
-            if colour != ColorInterp.alpha
-        )
-        dtypes = tuple(dataset.dtypes[n - 1] for n in numbers)
-        _require_real_bands(uri, dtypes, dataset.subdatasets)
-        stem = Path(uri).stem
-        names = tuple(
-            dataset.descriptions[n - 1] or (stem if dataset.count == 1 else str(n)) for n in numbers
-        )
-        flags = dataset.mask_flag_enums[numbers[0] - 1]
-        bare = dataset.transform.is_identity and dataset.crs is None
-        return cls(
-            uri=uri,
-            stamp=stamp,
-            height=dataset.height,
-            width=dataset.width,
-            numbers=numbers,
-            names=names,
-            dtypes=dtypes,
-            nodata=tuple(dataset.nodatavals[n - 1] for n in numbers),
-            masked=MaskFlags.per_dataset in flags,
-            crs=None if dataset.crs is None else dataset.crs.to_wkt(),
-            transform=None if bare else tuple(dataset.transform)[:6],
-        )
-
-    def require_same_grid(self, other: _Header) -> None:
-        """Raise where two files of one scene do not lie pixel on pixel."""
-        mine, theirs = f"'{Path(self.uri).name}'", f"'{Path(other.uri).name}'"
-        crs, other_crs = _short(self.crs), _short(other.crs)
-        if len(self.names) != len(other.names):
-            raise SceneError(
-                f"{theirs} has {len(other.names)} bands but {mine} has {len(self.names)}: the "
-                "files of one scene must have equally many. Score them apart, or split them."
-            )
-        if self.crs != other.crs:
-            raise SceneError(
-                f"{theirs} and {mine} have different CRS ({other_crs}, {crs}): "
-                "the files of one scene must share one grid. Reproject with `rio warp` first."
-            )
-        if (self.height, self.width, self.transform) != (
-            other.height,
-            other.width,
-            other.transform,
-        ):
-            raise SceneError(
-                f"{theirs} has {other.height} x {other.width} px at {_origin(other.transform)} but "
-                f"{mine} has {self.height} x {self.width} px at {_origin(self.transform)}: the "
-                "files of one scene must share one grid. Resample with `rio warp --like` first."
-            )
-
-
-def _require_real_bands(uri: str, dtypes: tuple[str, ...], subdatasets: list[str]) -> None:
-    if not dtypes:
-        hint = (
-            f"Open one of its subdatasets: {', '.join(subdatasets[:4])}"
-            if subdatasets
-            else ("Give a raster with at least one band that is not alpha")
-        )
-        raise SceneError(f"'{uri}' has no bands. {hint}.")
-    if any(dtype.startswith("complex") for dtype in dtypes):
-        raise SceneError(
-            f"'{uri}' holds complex values ({dtypes[0]}): scores need real ones. "
-            "Write the magnitude to a file, or pass abs(...) as a DataArray."
-        )
-
-
-def _open(uri: str) -> rasterio.DatasetReader:
-    with warnings.catch_warnings():
-        # A scene without georeference is scored like any other; the plan says so.
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        return rasterio.open(uri)
-
-
-def _locate(source: str) -> tuple[str, str]:
-    """(URI that any worker can open, stamp that changes with the file)."""
-    if "://" in source or source.startswith("/vsi") or ":" in Path(source).name:
-        return source, ""
-    path = Path(source).absolute()
-    if not path.exists():
-        raise SceneError(f"Scene file '{source}' does not exist. Check the path.")
-    stat = path.stat()
-    return str(path), f"{stat.st_size}-{stat.st_mtime_ns}"
-
-
-def _short(wkt: str | None) -> str:
-    return "none" if wkt is None else wkt.split('"')[1] if '"' in wkt else wkt
-
-
-def _origin(transform: tuple[float, ...] | None) -> str:
-    return "pixel 0, 0" if transform is None else f"({transform[2]:g}, {transform[5]:g})"
-
-
 def raster_tag(path: str | Path, name: str) -> str | None:
     """One tag of a raster file; None where there is no such tag, or no such raster."""
     try:
-        with _open(str(path)) as dataset:
+        with open_dataset(str(path)) as dataset:
             tags: dict[str, str] = dataset.tags()
             return tags.get(name)
     except RasterioError:

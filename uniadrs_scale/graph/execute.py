@@ -1,16 +1,4 @@
-"""The only module that knows Dask.
-
-Strategy. Three tasks a chunk:
-
-    score (i, j)    reads its window from the source itself, scores its tiles, sums them up
-    strips (i, j)   keeps of that sum what reaches right, below and diagonal
-    commit (i, j)   adds the strips of (i, j-1), (i-1, j), (i-1, j-1), divides, writes to the store
-
-Only reports travel to the driver. The strips are a task of their own so that a chunk's body can go
-once it is committed: without it, two rows of whole bodies waited for their lower neighbours (190 of
-700 MiB at 8 x 8 chunks). Dask orders the tasks by raster position, so about one row of strips is
-alive. Task names are deterministic: the plan's fingerprint and the chunk's index.
-"""
+"""Who computes: this process, a cluster started here, or one that already runs."""
 
 from __future__ import annotations
 
@@ -18,52 +6,21 @@ import os
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
-import numpy as np
 from dask import config as dask_config
 from dask.base import compute as dask_compute
-from dask.base import optimize
 from dask.callbacks import Callback
-from dask.delayed import delayed
-from dask.sizeof import sizeof
 from distributed import Client, Future, Scheduler, as_completed, default_client
 from distributed.deploy.spec import SpecCluster
 from distributed.deploy.subprocess import SubprocessWorker
 
 from uniadrs_scale.errors import ClusterError, PlanError
-from uniadrs_scale.io.scenes import ArrayWindow
-from uniadrs_scale.io.store import DONE
-from uniadrs_scale.plan import sample_windows
-from uniadrs_scale.stats import BandStatistics
-from uniadrs_scale.tasks import (
-    ChunkReport,
-    ScoredPart,
-    commit_chunk,
-    score_chunk,
-    take_strips,
-    window_statistics,
-)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Iterator
 
     from dask.delayed import Delayed
-
-    from uniadrs_scale.io.scenes import SceneSource, WindowReader
-    from uniadrs_scale.io.store import ScoreStore
-    from uniadrs_scale.lattice import Lattice, Window
-    from uniadrs_scale.plan import ScorePlan, TileScorer
-    from uniadrs_scale.stats import Normalisation
-    from uniadrs_scale.tasks import Index
-
-
-@sizeof.register(ScoredPart)  # type: ignore[untyped-decorator]  # dask.sizeof has no types
-def _size_of_part(part: ScoredPart) -> int:
-    """Bytes: Dask's memory management sees nothing inside a dataclass."""
-    return int(part.body.nbytes + sum(strip.nbytes for strip in part.strips.values()))
-
 
 PATIENCE_SECONDS = 60
 """How long a run waits for a first or another worker."""
@@ -251,107 +208,3 @@ def _worker_options(index: int, resources: Resources) -> dict[str, Any]:
     if resources.gpus:
         options["env"] = {"CUDA_VISIBLE_DEVICES": resources.gpus[index % len(resources.gpus)]}
     return options
-
-
-def scene_statistics(source: SceneSource, run: Executor) -> BandStatistics:
-    """Band statistics of a sample of the scene, or of all of it where the sample has no pixel."""
-    height, width = source.info.height, source.info.width
-    for across in (8, max(height, width)):
-        name = f"statistics-{source.info.identity}-{across}"
-        windows = sample_windows(height, width, across=across)
-        parts = run.compute(
-            [
-                _task((name, order), partial(window_statistics, _reader(source, window)))
-                for order, window in enumerate(windows)
-            ]
-        )
-        # Merged in the order of the windows: the order of completion must not decide a bit. A
-        # window that cannot be read is left out here and reported when its tiles are scored.
-        total = BandStatistics.combine(
-            (part for part in parts if isinstance(part, BandStatistics)), len(source.info.bands)
-        )
-        if total.count:
-            break
-    return total
-
-
-def score_scene(
-    source: SceneSource,
-    plan: ScorePlan,
-    store: ScoreStore,
-    run: Executor,
-    *,
-    scaled: tuple[TileScorer, Normalisation],
-    on_report: Callable[[ChunkReport], None],
-) -> list[Exception]:
-    """Score and commit every chunk that ``store`` does not have yet; what was lost, and why."""
-    todo = {(int(i), int(j)) for i, j in np.argwhere(store.done != DONE)}
-    lattice = plan.lattice
-    lost: list[Exception] = []
-    scores: dict[Index, Delayed] = {}
-    for owner in lattice.indices():
-        tiles = needed_tiles(lattice, owner, todo)
-        if tiles or owner in todo:
-            reader = _reader(source, lattice.read_window(owner))
-            call = partial(score_chunk, reader, owner, tiles, lattice, scaled)
-            scores[owner] = _task(("score", plan.fingerprint, *owner), call)
-    strips = {
-        owner: _task(("strips", plan.fingerprint, *owner), take_strips, score)
-        for owner, score in scores.items()
-    }
-    commits = [
-        _task(
-            ("commit", plan.fingerprint, *index),
-            partial(commit_chunk, index, lattice, store),
-            scores[index],
-            *(strips[owner] for owner in _neighbours(index) if owner in strips),
-        )
-        for index in sorted(todo)
-    ]
-
-    def on_result(result: object) -> None:
-        if isinstance(result, ChunkReport):
-            on_report(result)
-        elif isinstance(result, Exception):
-            lost.append(result)
-
-    run.compute(commits, on_result)
-    return lost
-
-
-def needed_tiles(lattice: Lattice, owner: Index, todo: Collection[Index]) -> tuple[Window, ...]:
-    """The tiles of ``owner`` that reach into a chunk of ``todo``: all, unless a run is resumed."""
-    targets = [target for target in _receivers(owner) if target in todo]
-    if owner in targets:
-        return lattice.owned_tiles(owner)
-    windows = [lattice.chunk_window(target) for target in targets]
-    return tuple(
-        tile
-        for tile in (lattice.owned_tiles(owner) if windows else ())
-        if any(tile.intersection(window) for window in windows)
-    )
-
-
-def _receivers(owner: Index) -> tuple[Index, ...]:
-    i, j = owner
-    return (i, j), (i, j + 1), (i + 1, j), (i + 1, j + 1)
-
-
-def _neighbours(receiver: Index) -> tuple[Index, ...]:
-    i, j = receiver
-    return (i, j - 1), (i - 1, j), (i - 1, j - 1)
-
-
-def _task(key: tuple[str | int, ...], call: Callable[..., Any], *needed: Delayed) -> Delayed:
-    # What is inside `call`, a partial, Dask does not see. As arguments of the task it would walk
-    # through them, find the lazy array of an ArrayWindow and compute it as tasks of its own.
-    delayed_call = delayed(call, traverse=False)
-    return cast("Delayed", delayed_call(*needed, dask_key_name="-".join(map(str, key))))
-
-
-def _reader(source: SceneSource, window: Window) -> WindowReader:
-    """The reader of ``window``; a user's graph is cut down to what the window needs."""
-    reader = source.window(window)
-    if isinstance(reader, ArrayWindow):
-        return ArrayWindow(optimize(reader.array)[0])
-    return reader
