@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MODEL = Path(__file__).parents[1] / "model"
-NAMES = ("evaluate", "imagery", "losses", "simulate", "targets", "train")
+NAMES = ("evaluate", "imagery", "losses", "simulate", "spectra", "targets", "train")
 
 
 class Scripts:

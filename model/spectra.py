@@ -1,0 +1,97 @@
+"""Spectra of training windows: other bands of a scene, and what a target is painted with."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from targets import Patch, Window, log_uniform, surroundings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+    from simulate import Source
+
+    Floats = NDArray[np.float32]
+
+SPECTRAL = 14
+"""From this many bands on, a source is a spectrum rather than a handful of bands."""
+
+
+def pick(rng: np.random.Generator, own: int, bands: int) -> NDArray[np.intp]:
+    """Indices of ``bands`` of ``own`` bands: a range, evenly spread, any; rarely unordered."""
+    kind = rng.random()
+    if kind < 0.35:  # noqa: PLR2004
+        start = int(rng.integers(own - bands + 1))
+        index = np.arange(start, start + bands)
+    elif kind < 0.65:  # noqa: PLR2004
+        index = np.linspace(0, own - 1, bands).round().astype(np.intp)
+    else:
+        index = np.sort(rng.permutation(own)[:bands])
+    if rng.random() < 0.15:  # noqa: PLR2004
+        index = rng.permutation(index)
+    return index[::-1] if rng.random() < 0.2 else index  # noqa: PLR2004
+
+
+def smooth_curves(rng: np.random.Generator, count: int, bands: int) -> Floats:
+    """(count, bands) random curves along the band axis, of deviation about 1."""
+    knots = rng.standard_normal((count, int(rng.integers(3, 25))))
+    at = np.linspace(0, knots.shape[1] - 1, bands)
+    low = np.minimum(at.astype(int), knots.shape[1] - 2)
+    part = at - low
+    return (knots[:, low] * (1 - part) + knots[:, low + 1] * part).astype(np.float32)
+
+
+def expand(rng: np.random.Generator, pixels: Floats, bands: int) -> Floats:
+    """More bands than there are: features of each pixel, mixed by smooth curves along the bands."""
+    own, height, width = pixels.shape
+    flat = pixels.reshape(own, -1)
+    if own >= SPECTRAL:
+        rank = min(own, bands, 24)
+        flat = flat[np.linspace(0, own - 1, rank).astype(int)]
+        at = np.abs(np.linspace(0, rank - 1, bands)[:, None] - np.arange(rank))
+        mixing = np.maximum(1 - at, 0).astype(np.float32)
+        mixing *= 1 + 0.3 * smooth_curves(rng, 1, bands).T
+    else:
+        bends = rng.standard_normal((int(rng.integers(2, 7)), own)).astype(np.float32)
+        level = rng.standard_normal((len(bends), 1)).astype(np.float32)
+        flat = np.concatenate([flat, np.tanh(bends @ flat + level)])
+        mixing = smooth_curves(rng, len(flat), bands).T
+    return (mixing @ flat).reshape(bands, height, width)
+
+
+def signature(rng: np.random.Generator, window: Window, sources: Sequence[Source]) -> Floats:
+    """(band,) a spectrum that the window may not contain."""
+    bands, side = window.pixels.shape[0], window.pixels.shape[1]
+    own = window.pixels[:, rng.integers(side), rng.integers(side)].copy()
+    kind = rng.random()
+    if kind < 0.25:  # noqa: PLR2004 - a material of its own
+        return smooth_curves(rng, 1, bands)[0] * 1.5 + np.float32(rng.normal())
+    if kind < 0.45:  # noqa: PLR2004 - bright or dark
+        return own * 0.3 + np.float32(rng.choice([1, 1, -0.7]) * log_uniform(rng, 1, 6))
+    if kind < 0.65 and sources:  # noqa: PLR2004 - a pixel of another scene
+        pixels = sources[rng.integers(min(len(sources), 30))].pixels
+        other = pixels[:, rng.integers(pixels.shape[1]), rng.integers(pixels.shape[2])]
+        at = np.linspace(0, len(other) - 1, bands)
+        return np.interp(at, np.arange(len(other)), other).astype(np.float32) * 1.3
+    if kind < 0.8:  # noqa: PLR2004 - the same values in other bands
+        return rng.permutation(own) if rng.random() < 0.3 else np.roll(own, rng.integers(bands))  # noqa: PLR2004
+    # the same material, shining, shaded or bent
+    return own * np.float32(rng.choice([-1, 0.3, 2])) + smooth_curves(rng, 1, bands)[0]
+
+
+def contrasted(rng: np.random.Generator, window: Window, patch: Patch, spectrum: Floats) -> Floats:
+    """The spectrum, moved along its difference from the surroundings to a sensible contrast.
+
+    One band needs several deviations to show anything, many bands add up their evidence.
+    """
+    around, texture = surroundings(window, patch)
+    difference = spectrum - around
+    weakest = 2.2 if len(spectrum) < 4 else 1.2 if len(spectrum) < SPECTRAL else 0.7  # noqa: PLR2004
+    low = weakest * np.hypot(texture, 0.05)
+    want = min(log_uniform(rng, low, low * 8), 9.0)
+    rms = float(np.sqrt(np.square(difference).mean())) + 1e-6
+    if low <= rms <= 8 * low and rng.random() < 0.5:  # noqa: PLR2004 - natural contrast
+        return spectrum
+    return around + difference * np.float32(want / rms)
