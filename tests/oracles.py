@@ -17,13 +17,12 @@ if TYPE_CHECKING:
 
 
 def axis_origins(size: int, tile: int, stride: int) -> list[int]:
-    """From half an overlap before the scene, step until a tile reaches as far behind it."""
-    margin = (tile - stride) // 2
-    found, position = [], -margin
-    while position + tile < size + margin:
+    """Step until a tile would leave the scene, then put the last one at the end."""
+    found, position = [], 0
+    while position + tile < size:
         found.append(position)
         position += stride
-    return [*found, max(size + margin - tile, -margin)]
+    return [*found, max(size - tile, 0)]
 
 
 def whole_map(
@@ -36,16 +35,14 @@ def whole_map(
     weight = np.outer(taper(tile, tile - stride), taper(tile, tile - stride))
     for row in axis_origins(height, tile, stride):
         for col in axis_origins(width, tile, stride):
-            top, left = max(-row, 0), max(-col, 0)
-            part = np.s_[row + top : row + tile, col + left : col + tile]
+            part = np.s_[row : row + tile, col : col + tile]
             rows, cols = valid[part].shape
-            inner = np.s_[top : top + rows, left : left + cols]
+            inner = np.s_[:rows, :cols]
             denominator[part] += weight[inner]
             if not valid[part].any():
                 continue
             scaled = fill_invalid(normalisation.apply(pixels[:, *part]), valid[part])
-            outside = [(0, 0), (top, tile - rows - top), (left, tile - cols - left)]
-            scaled = np.pad(scaled, outside, mode="reflect")
+            scaled = np.pad(scaled, [(0, 0), (0, tile - rows), (0, tile - cols)], mode="reflect")
             score = scorer.score_tiles(np.repeat(scaled[None], scorer.batch, 0))[0][inner]
             numerator[part] += weight[inner] * (np.rint(score.astype(np.float64) * 2**22) / 2**22)
     return np.where(valid, numerator / denominator, np.nan).astype(np.float32)

@@ -120,7 +120,7 @@ def test_tiles_without_a_valid_pixel_are_never_sent(tmp_path: Path) -> None:
     valid[100:150, 100] = True
     scene = scene.assign_coords(valid=(("y", "x"), valid))
     got = us.score(scene, detector=scorer, tile=64, stride=48, chunk=128, scheduler="sync")
-    # Along y the tiles from 40, 88 and 136 hold rows 100..149, along x those from 40 and 88 do.
+    # Along y the tiles from 48, 96 and 144 hold rows 100..149, along x those from 48 and 96 do.
     assert len(scorer.seen) == 6
     np.testing.assert_array_equal(np.isfinite(got.values), valid)
 

@@ -28,7 +28,7 @@ def lattices(draw: st.DrawFn) -> Lattice:
 
 
 @given(st.integers(1, 500), st.integers(2, 60), st.data())
-def test_origins_step_by_the_stride_and_end_past_the_edge(
+def test_origins_step_by_the_stride_and_end_at_the_edge(
     size: int, tile: int, data: st.DataObject
 ) -> None:
     stride = data.draw(st.integers((tile + 1) // 2, tile))

@@ -130,15 +130,15 @@ def test_another_plan_is_refused_with_the_difference(tmp_path: Path) -> None:
 @pytest.mark.parametrize("batch", [1, 4])
 def test_a_failed_tile_is_nan_and_comes_back(tmp_path: Path, raises: bool, batch: int) -> None:
     array = scene().astype(np.float32)
-    array[0, 88, 184] = 1e6  # the first pixel of one tile, and of no other
+    array[0, 96, 144] = 1e6  # the first pixel of one tile, and of no other
     failing = Failing(7.9, raises=raises, batch=batch)
     whole = us.score(array, detector=FirstBand(), scheduler="sync", **OPTIONS).values
-    with pytest.warns(us.IncompleteWarning, match=r"tile at pixel \(88, 184\)"):
+    with pytest.warns(us.IncompleteWarning, match=r"tile at pixel \(96, 144\)"):
         got = us.score(
             array, tmp_path / "a.zarr", detector=failing, scheduler="sync", **OPTIONS
         ).values
     expected = whole.copy()
-    expected[88 : 88 + 64, 184 : 184 + 64] = np.nan
+    expected[96 : 96 + 64, 144 : 144 + 64] = np.nan
     np.testing.assert_array_equal(got, expected)
     store = open_store(tmp_path / "a.zarr")
     assert (store.done == FAILED).sum() == 4  # the tile lies in chunks (0..1, 1..2)

@@ -47,8 +47,8 @@ def normaliser(size: int, tile: int, stride: int) -> NDArray[np.float64]:
     weights = taper(tile, tile - stride)
     total = np.zeros(size)
     for origin in origins(size, tile, stride):
-        start, stop = max(origin, 0), min(origin + tile, size)
-        total[start:stop] += weights[start - origin : stop - origin]
+        part = total[origin : origin + tile]
+        part += weights[: part.size]
     total.flags.writeable = False
     return total
 
