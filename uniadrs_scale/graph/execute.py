@@ -93,12 +93,12 @@ class Executor:
 
             with Callback(posttask=report):
                 return list(dask_compute(*tasks, scheduler=self.scheduler))
-        # Futures and as_completed, never a bare compute: one lost task must not cost the others.
         # The pixels of a scene in memory travel with their tasks: no reason to warn the user.
         with dask_config.set({"distributed.admin.large-graph-warning-threshold": "1 TB"}):
             futures = self.client.compute(tasks)
         order = {future.key: position for position, future in enumerate(futures)}
         results: list[object] = [None] * len(tasks)
+        # Futures, never a bare compute: one lost task must not cost the others.
         for future in self._completed(futures):
             result = future.result() if future.status == "finished" else future.exception()
             results[order[future.key]] = result
