@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import xarray as xr
+from distributed import Client, LocalCluster
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from oracles import whole_map
@@ -16,8 +17,6 @@ import uniadrs_scale as us
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from distributed import Client
 
 
 def noise(height: int, width: int, *, bands: int = 2, holes: float = 0.0) -> xr.DataArray:
@@ -80,6 +79,18 @@ def test_bits_do_not_depend_on_chunks_or_schedulers(
 ) -> None:
     with cluster.as_current():
         got = us.score(scene, detector=Batched(), scheduler=scheduler, chunk=chunk)
+    np.testing.assert_array_equal(got.values, reference)
+
+
+def test_a_users_own_cluster_gives_the_same_bits(
+    scene: xr.DataArray, reference: np.ndarray
+) -> None:
+    """A LocalCluster of two, made the active client as in a notebook."""
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=2, dashboard_address=":0") as own,
+        Client(own),
+    ):
+        got = us.score(scene, detector=Batched(), chunk=512)
     np.testing.assert_array_equal(got.values, reference)
 
 

@@ -4,6 +4,7 @@ __version__ = "0.1.0"
 
 from uniadrs_scale.detector import Detector
 from uniadrs_scale.errors import (
+    ClusterError,
     PlanError,
     SceneError,
     StoreError,
@@ -17,6 +18,7 @@ from uniadrs_scale.report import IncompleteWarning
 from uniadrs_scale.score import plan, score
 
 __all__ = [
+    "ClusterError",
     "Detector",
     "IncompleteWarning",
     "PlanError",
