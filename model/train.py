@@ -130,8 +130,12 @@ class Run:
 
 
 def write_weights(path: Path, state: dict[str, Tensor], about: dict[str, str]) -> None:
-    """Weights as safetensors, with all that is needed to use and to judge them."""
-    save_file({k: v.contiguous() for k, v in state.items()}, path, {"format": FORMAT, **about})
+    """Weights as safetensors, with all that is needed to use and to judge them.
+
+    Stored as float16, half the size: no figure of a scene moved in its third decimal.
+    """
+    halves = {name: value.half().contiguous() for name, value in state.items()}
+    save_file(halves, path, {"format": FORMAT, **about})
     path.chmod(0o644)  # safetensors leaves it readable by its owner alone
 
 
