@@ -172,7 +172,7 @@ class ScorePlan:
             f"{len(scene.bands)} bands, {scene.dtype}",
             "georeference": "none: the map will have none either"
             if scene.transform is None
-            else _crs_name(scene.crs),
+            else crs_name(scene.crs) or "transform without CRS",
             "tiles": f"{lattice.tiles} of {lattice.tile} px, stride {lattice.stride} px "
             f"(each pixel is scored {lattice.tiles * lattice.tile**2 / 1e6 / megapixels:.1f} "
             "times on average)",
@@ -193,9 +193,9 @@ def digest(values: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _crs_name(wkt: str | None) -> str:
-    """The quoted name that opens a WKT, e.g. 'WGS 84 / UTM zone 32N'."""
-    return "transform without CRS" if wkt is None else wkt.split('"')[1] if '"' in wkt else wkt
+def crs_name(wkt: str | None) -> str:
+    """The quoted name that opens a WKT, e.g. 'WGS 84 / UTM zone 32N'; empty without a WKT."""
+    return "" if wkt is None else wkt.split('"')[1] if '"' in wkt else wkt
 
 
 def sample_windows(height: int, width: int, *, block: int = 512, across: int = 8) -> list[Window]:

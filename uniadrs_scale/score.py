@@ -27,12 +27,16 @@ from uniadrs_scale.io.store import (
 from uniadrs_scale.lattice import Lattice
 from uniadrs_scale.plan import ScorePlan
 from uniadrs_scale.report import IncompleteWarning, RunSummary
+from uniadrs_scale.stats import Normalisation
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import xarray as xr
 
+    from uniadrs_scale.graph.execute import Executor
+    from uniadrs_scale.io.scenes import SceneSource
+    from uniadrs_scale.io.store import ScoreStore
     from uniadrs_scale.plan import TileScorer
     from uniadrs_scale.tasks import ChunkReport
 
@@ -172,11 +176,21 @@ def run(
     if before < target.done.size:
         resources = Resources(plan.workers, plan.threads, gpus_in_use(detector))
         with executor(scheduler, resources) as tasks:
-            normalisation = scene_statistics(source, tasks).normalisation()
-            target.set_attributes({"normalisation": normalisation.to_dict()})
-            scaled = (detector, normalisation)
+            scaled = (detector, _normalisation(source, target, tasks))
             lost = score_scene(source, plan, target, tasks, scaled=scaled, on_report=note)
     return RunSummary.of(target.path, reports, before, lost, time.perf_counter() - started)
+
+
+def _normalisation(source: SceneSource, store: ScoreStore, tasks: Executor) -> Normalisation:
+    """The scaling that ``store`` was begun with; of a new one, from the scene's statistics."""
+    known = store.attributes.get("normalisation")
+    if known is not None:
+        return Normalisation.from_dict(known)
+    statistics = scene_statistics(source, tasks)
+    normalisation = statistics.normalisation()
+    if statistics.count:  # of pixels that could not be read, the next run shall know better
+        store.set_attributes({"normalisation": normalisation.to_dict()})
+    return normalisation
 
 
 def run_to_file(

@@ -101,7 +101,7 @@ def score_chunk(
     numerator = np.zeros((outer.height, outer.width))
     own = lattice.chunk_window(index).within(outer)
     places = {tile: lattice.inside(tile).within(outer) for tile in tiles}
-    wanted: list[Window] = []
+    wanted: dict[Window, tuple[slice, slice]] = {}
     try:
         pixels, valid = reader.read()
     except Exception as error:  # noqa: BLE001 - whatever GDAL, Dask or a user's graph raises
@@ -110,10 +110,10 @@ def score_chunk(
     else:
         own_valid, reasons = valid[own].copy(), {}
         detector, scaling = scaled
-        wanted = [tile for tile, place in places.items() if valid[place].any()]
+        wanted = {tile: place for tile, place in places.items() if valid[place].any()}
         inputs = (
             (tile, network_input(scaling.apply(pixels[:, *at]), valid[at], lattice.overhang(tile)))
-            for tile, at in ((tile, places[tile]) for tile in wanted)
+            for tile, at in wanted.items()
         )
         for tile, score in _score_tiles(inputs, detector):
             if isinstance(score, str):

@@ -28,6 +28,7 @@ from rasterio.windows import Window
 
 from uniadrs_scale.errors import StoreError
 from uniadrs_scale.io.cog_source import open_source, quietly
+from uniadrs_scale.io.store import require_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -93,7 +94,9 @@ def to_cog(store: str | Path, path: str | Path) -> Path:
     """
     target = Path(path)
     source = open_source(store)
-    _require_folder(target)
+    require_folder(target.absolute())
+    if target.is_dir():
+        raise StoreError(f"'{target}' is a folder, and a COG is a file. Choose another name.")
     try:
         with (
             tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder,
@@ -130,14 +133,6 @@ def max_pool(score: NDArray[np.float32]) -> NDArray[np.float32]:
     even = np.pad(score, [(0, n % 2) for n in score.shape], constant_values=np.float32(np.nan))
     rows = np.fmax(even[0::2], even[1::2])
     return np.asarray(np.fmax(rows[:, 0::2], rows[:, 1::2]))
-
-
-def _require_folder(target: Path) -> None:
-    folder = target.absolute().parent
-    if not folder.is_dir():
-        raise StoreError(f"Output folder '{folder}' does not exist. Create it, or choose another.")
-    if target.is_dir():
-        raise StoreError(f"'{target}' is a folder, and a COG is a file. Choose another name.")
 
 
 def _copy_scores(source: ScoreSource, path: Path) -> None:

@@ -11,6 +11,7 @@ from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from uniadrs_scale.errors import SceneError
+from uniadrs_scale.plan import crs_name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +75,7 @@ class Header:
     def require_same_grid(self, other: Header) -> None:
         """Raise where two files of one scene do not lie pixel on pixel."""
         mine, theirs = f"'{Path(self.uri).name}'", f"'{Path(other.uri).name}'"
-        crs, other_crs = _short(self.crs), _short(other.crs)
+        crs, other_crs = crs_name(self.crs) or "none", crs_name(other.crs) or "none"
         if len(self.names) != len(other.names):
             raise SceneError(
                 f"{theirs} has {len(other.names)} bands but {mine} has {len(self.names)}: the "
@@ -129,10 +130,6 @@ def locate(source: str) -> tuple[str, str]:
         raise SceneError(f"Scene file '{source}' does not exist. Check the path.")
     stat = path.stat()
     return str(path), f"{stat.st_size}-{stat.st_mtime_ns}"
-
-
-def _short(wkt: str | None) -> str:
-    return "none" if wkt is None else wkt.split('"')[1] if '"' in wkt else wkt
 
 
 def _origin(transform: tuple[float, ...] | None) -> str:

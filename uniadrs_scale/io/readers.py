@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -160,18 +162,11 @@ def _raster_files(
     headers: list[Header], selected: list[tuple[int, int]], nodata: Nodata
 ) -> Iterator[RasterFile]:
     """Consecutive bands of one file become one read."""
-    run: RasterFile | None = None
-    for h, b in selected:
-        header = headers[h]
-        value = header.nodata[b] if nodata == "auto" else nodata
-        if run is not None and run.uri == header.uri:
-            run = replace(run, bands=(*run.bands, header.numbers[b]), nodata=(*run.nodata, value))
-            continue
-        if run is not None:
-            yield run
-        run = RasterFile(header.uri, header.stamp, (header.numbers[b],), (value,), header.masked)
-    if run is not None:
-        yield run
+    for h, group in groupby(selected, key=itemgetter(0)):
+        header, places = headers[h], [b for _, b in group]
+        values = [header.nodata[b] if nodata == "auto" else nodata for b in places]
+        numbers = tuple(header.numbers[b] for b in places)
+        yield RasterFile(header.uri, header.stamp, numbers, tuple(values), header.masked)
 
 
 def _select(headers: list[Header], bands: Sequence[int | str] | None) -> list[tuple[int, int]]:

@@ -116,10 +116,6 @@ class ScoreStore:
             if found != counts[i, j]:
                 yield f"{where} holds {found} scored pixels, the ledger says {counts[i, j]}."
 
-    def forget(self, index: tuple[int, int]) -> None:
-        """Mark a chunk as missing, so that the next run makes it again."""
-        self._array("done")[index] = MISSING
-
     def _array(self, name: str) -> zarr.Array[Any]:
         return cast("zarr.Array[Any]", self.group[name])
 
