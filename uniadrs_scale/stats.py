@@ -22,16 +22,26 @@ CLIP = 8.0
 contrast of its whole tile through the network's instance normalisation."""
 
 
+STEPS = 19
+SLAB = 2**14
+"""Pixels whose moments are computed at a time: 2 * STEPS + 14 bits fit a float64's 53."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class BandStatistics:
-    """Moments of every band over the valid pixels seen so far."""
+    """Moments of all bands over the valid pixels seen so far."""
 
     count: int
     """Valid pixels."""
     mean: NDArray[np.float64]
     """(band,) mean, in the scene's units."""
-    m2: NDArray[np.float64]
-    """(band,) sum of squared differences from the mean."""
+    scatter: NDArray[np.float64]
+    """(band, band) sum of products of differences from the mean."""
+
+    @classmethod
+    def none(cls, bands: int) -> BandStatistics:
+        """Statistics of no pixel."""
+        return cls(count=0, mean=np.zeros(bands), scatter=np.zeros((bands, bands)))
 
     @classmethod
     def of(cls, pixels: NDArray[np.generic], valid: NDArray[np.bool_]) -> BandStatistics:
@@ -41,19 +51,15 @@ class BandStatistics:
             pixels: (band, y, x), any real dtype.
             valid: (y, x), True = valid.
         """
-        values = pixels[:, valid].astype(np.float64)
-        count = values.shape[1]
-        if count == 0:
-            zeros = np.zeros(pixels.shape[0])
-            return cls(count=0, mean=zeros, m2=zeros)
-        mean = values.mean(axis=1)
-        return cls(count=count, mean=mean, m2=np.square(values - mean[:, None]).sum(axis=1))
+        bands = pixels.shape[0]
+        flat, index = pixels.reshape(bands, -1), np.flatnonzero(valid)
+        slabs = (index[start : start + SLAB] for start in range(0, index.size, SLAB))
+        return cls.combine((_moments(flat[:, slab]) for slab in slabs), bands)
 
     @classmethod
     def combine(cls, parts: Iterable[BandStatistics], bands: int) -> BandStatistics:
         """Statistics of the union of disjoint parts, merged in the order given."""
-        zeros = np.zeros(bands)
-        return reduce(cls.merge, parts, cls(count=0, mean=zeros, m2=zeros))
+        return reduce(cls.merge, parts, cls.none(bands))
 
     def merge(self, other: BandStatistics) -> BandStatistics:
         """Statistics of the union of two disjoint parts (Chan, Golub and LeVeque 1983)."""
@@ -63,19 +69,48 @@ class BandStatistics:
             return other
         count = self.count + other.count
         delta = other.mean - self.mean
+        between = np.outer(delta, delta) * (self.count * other.count / count)
         return BandStatistics(
             count=count,
             mean=self.mean + delta * (other.count / count),
-            m2=self.m2 + other.m2 + delta**2 * (self.count * other.count / count),
+            scatter=self.scatter + other.scatter + between,
         )
+
+    @property
+    def deviation(self) -> NDArray[np.float64]:
+        """(band,) standard deviation, in the scene's units."""
+        return np.sqrt(np.diag(self.scatter) / max(self.count, 1))
+
+    @property
+    def correlation(self) -> NDArray[np.float64]:
+        """(band, band) covariance of the scaled bands; 0 for dead ones."""
+        scale = self.normalisation().scale.astype(np.float64)
+        return self.scatter / max(self.count, 1) * np.outer(scale, scale)
 
     def normalisation(self) -> Normalisation:
         """What brings every band to mean 0 and standard deviation 1 (dead bands to 0)."""
-        std = np.sqrt(self.m2 / max(self.count, 1))
+        std = self.deviation
         # A band whose spread is rounding error of its mean is constant, not informative.
         alive = std > np.abs(self.mean) * 1e-7 + np.finfo(np.float64).tiny
         scale = np.divide(1.0, std, out=np.zeros_like(std), where=alive)
         return Normalisation(offset=self.mean.astype(np.float32), scale=scale.astype(np.float32))
+
+
+def _moments(values: NDArray[np.generic]) -> BandStatistics:
+    """Statistics of pixels (band, pixel), 1 to SLAB of them.
+
+    BLAS adds in an order that depends on its number of threads, which would decide the last bits of
+    every score. So it gets integers of up to 19 bits, whose products it adds without rounding.
+    """
+    exact = values.astype(np.float64)
+    mean = exact.mean(axis=1)
+    exact -= mean[:, None]
+    squares = np.square(exact).sum(axis=1)
+    step = np.abs(exact).max(axis=1) / 2.0**STEPS
+    whole = np.rint(np.divide(exact, step[:, None], out=exact, where=step[:, None] > 0))
+    scatter = (whole @ whole.T) * np.outer(step, step)
+    np.fill_diagonal(scatter, squares)
+    return BandStatistics(count=exact.shape[1], mean=mean, scatter=scatter)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
