@@ -26,6 +26,10 @@ class StandIn:
         del tile, bands
         return 0
 
+    def fitted(self, statistics: object) -> StandIn:
+        del statistics
+        return self
+
     def score_tiles(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
         raise NotImplementedError
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable  # noqa: TC003 - typer reads annotations at run time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -19,7 +19,9 @@ from uniadrs_scale.detector import DEFAULT_WEIGHTS, Arithmetic, Detector, read_w
 from uniadrs_scale.errors import SceneError, UniadrsScaleError
 from uniadrs_scale.io.scenes import open_scene, scene_source
 from uniadrs_scale.io.store import DONE, open_store
-from uniadrs_scale.score import CHUNK, TILE, output_state, run_to_file
+from uniadrs_scale.presets import PRESETS
+from uniadrs_scale.rx import GlobalRX, LocalRX
+from uniadrs_scale.score import CHUNK, output_state, run_to_file
 from uniadrs_scale.score import plan as make_plan
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 
     import xarray as xr
 
-    from uniadrs_scale.plan import ScorePlan
+    from uniadrs_scale.plan import ScorePlan, TileScorer
     from uniadrs_scale.tasks import ChunkReport
 
 COMPLETE, INCOMPLETE, BAD_INPUT = 0, 1, 2
@@ -59,7 +61,23 @@ Output = Annotated[
         help="Map to write: OUT.zarr (lazy, resumable) or OUT.tif (COG, opens in QGIS).",
     ),
 ]
-Tile = Annotated[int, typer.Option(help="Side of the square that the network sees, in pixels.")]
+Tile = Annotated[
+    int | None,
+    typer.Option(
+        help="Side of the square that the network sees, in pixels. Default: the preset's."
+    ),
+]
+Kind = Annotated[
+    str,
+    typer.Option(
+        "--preset",
+        help="Kind of imagery, which decides the tile: auto, " + ", ".join(PRESETS) + ".",
+    ),
+]
+Method = Annotated[
+    Literal["uniadrs", "rx", "lrx"],
+    typer.Option("--detector", help="The network, or global or local RX to compare with."),
+]
 Stride = Annotated[
     int | None,
     typer.Option(
@@ -107,7 +125,8 @@ def score(
     scenes: Scenes,
     output: Output,
     *,
-    tile: Tile = TILE,
+    preset: Kind = "auto",
+    tile: Tile = None,
     stride: Stride = None,
     chunk: Chunk = CHUNK,
     bands: Bands = None,
@@ -115,6 +134,7 @@ def score(
     device: Device = "auto",
     scheduler: Scheduler = None,
     workers: Workers = None,
+    method: Method = "uniadrs",
     weights: Weights = DEFAULT_WEIGHTS,
     dtype: Dtype = "float32",
 ) -> None:
@@ -125,9 +145,9 @@ def score(
     The same command resumes an interrupted run.
     """
     scene = _open(scenes, bands, nodata)
-    detector = Detector.load(weights, device=device, dtype=dtype)
+    detector = _detector(method, weights, device, dtype)
     plan = make_plan(
-        scene, tile=tile, stride=stride, chunk=chunk, detector=detector,
+        scene, preset=preset, tile=tile, stride=stride, chunk=chunk, detector=detector,
         scheduler=scheduler, workers=workers,
     )  # fmt: skip
     with _progress(plan) as advance:
@@ -144,7 +164,8 @@ def plan(
         typer.Option("-o", "--output", help="Say what a run would find there: nothing is written."),
     ] = None,
     *,
-    tile: Tile = TILE,
+    preset: Kind = "auto",
+    tile: Tile = None,
     stride: Stride = None,
     chunk: Chunk = CHUNK,
     bands: Bands = None,
@@ -152,6 +173,7 @@ def plan(
     device: Device = "auto",
     scheduler: Scheduler = None,
     workers: Workers = None,
+    method: Method = "uniadrs",
     weights: Weights = DEFAULT_WEIGHTS,
     dtype: Dtype = "float32",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")] = False,
@@ -159,10 +181,11 @@ def plan(
     """Forecast what 'score' with the same arguments would do: tiles, tasks, memory; run nothing."""
     forecast = make_plan(
         _open(scenes, bands, nodata),
+        preset=preset,
         tile=tile,
         stride=stride,
         chunk=chunk,
-        detector=Detector.load(weights, device=device, dtype=dtype),
+        detector=_detector(method, weights, device, dtype),
         scheduler=scheduler,
         workers=workers,
     )
@@ -263,6 +286,12 @@ def _root(
     ] = False,
 ) -> None:
     del version
+
+
+def _detector(method: str, weights: str, device: str, dtype: Arithmetic) -> TileScorer:
+    if method == "uniadrs":
+        return Detector.load(weights, device=device, dtype=dtype)
+    return LocalRX() if method == "lrx" else GlobalRX()
 
 
 def _open(scenes: list[str], bands: str | None, nodata: str) -> xr.DataArray:

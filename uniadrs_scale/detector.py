@@ -7,7 +7,7 @@ import os
 import pickle
 import threading
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
@@ -18,8 +18,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from uniadrs_scale import published
+from uniadrs_scale.arithmetic import one_thread
 from uniadrs_scale.errors import PlanError, WeightsError
 from uniadrs_scale.network import NetworkConfig, UniADRS
+from uniadrs_scale.whitening import CHANNELS, Whitening
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +29,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
+    from uniadrs_scale.plan import TileScorer
+    from uniadrs_scale.stats import BandStatistics
+
 Arithmetic = Literal["float32", "bfloat16"]
+Input = Literal["bands", "whitened"]
 
 DEFAULT_WEIGHTS = "uniadrs-s"
 GPU_BATCH = 16
@@ -45,8 +51,15 @@ class WeightsInfo:
     name: str
     sha256: str
     config: NetworkConfig
-    metadata: dict[str, str]
+    input: Input = "bands"
+    """Whether the network sees the scaled bands, or what :mod:`whitening` makes of them."""
+    metadata: dict[str, str] = field(default_factory=dict)
     """Command, seed, data, figures, licence, as `model/train.py` wrote them."""
+
+    @property
+    def threshold(self) -> float:
+        """The recommended threshold: at most 1e-4 of the pixels of empty windows exceed it."""
+        return float(self.metadata.get("threshold", "0.5"))
 
 
 class Detector:
@@ -64,7 +77,6 @@ class Detector:
         self._network = _build(info).to(self.device).eval()
         # Activations of several tiles at a time would not fit: one GPU call after the other.
         self._gpu = threading.Lock()
-        self._threads = torch.get_num_threads()
 
     @classmethod
     def load(
@@ -106,6 +118,11 @@ class Detector:
         return f"{self.info.name} {config.profile} {self.dtype} sha256:{self.info.sha256[:12]}"
 
     @property
+    def threshold(self) -> float:
+        """Score above which a pixel is worth a look: see :class:`WeightsInfo`."""
+        return self.info.threshold
+
+    @property
     def batch(self) -> int:
         """Tiles a call."""
         return 1 if self.device.type == "cpu" else GPU_BATCH
@@ -117,41 +134,82 @@ class Detector:
         pixel = ACTIVATION_BYTES * self.info.config.width + BAND_BYTES * bands
         return int(pixel * tile**2 * self.batch)
 
-    def score_tiles(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
+    def fitted(self, statistics: BandStatistics) -> TileScorer:
+        """The detector for one scene; itself, where its network sees the bands as they are."""
+        if self.info.input == "bands":
+            return self
+        return FittedDetector(self, Whitening.of(statistics))
+
+    def score_tiles(
+        self, tiles: NDArray[np.float32], whitening: Whitening | None = None
+    ) -> NDArray[np.float32]:
         """How strongly each pixel deviates from its surroundings.
 
         Args:
             tiles: float32 (n, band, y, x), each band scaled to the scene's mean 0 and standard
                 deviation 1 (see :class:`uniadrs_scale.stats.Normalisation`), finite, no side below
                 16 px.
+            whitening: Of the scene, where the network needs one: see :meth:`fitted`.
 
         Returns:
             float32 (n, y, x) in 0..1.
         """
+        if (whitening is None) != (self.info.input == "bands"):
+            raise PlanError(
+                f"Weights '{self.info.name}' score a scene by its statistics. "
+                "Use detector.fitted(statistics).score_tiles(tiles)."
+            )
         inputs = torch.from_numpy(np.ascontiguousarray(tiles, np.float32))
         with torch.inference_mode(), self._arithmetic():
-            scores = self._network(inputs.to(self.device))
+            seen = inputs.to(self.device)
+            if whitening is not None:
+                seen = whitening.apply(seen)
+            with torch.autocast(
+                self.device.type, dtype=torch.bfloat16, enabled=self.dtype == "bfloat16"
+            ):
+                scores = self._network(seen)
             return cast("NDArray[np.float32]", scores[:, 0].float().cpu().numpy())
 
     @contextmanager
     def _arithmetic(self) -> Iterator[None]:
-        """The settings under which equal tiles give equal bits."""
-        autocast = torch.autocast(
-            self.device.type, dtype=torch.bfloat16, enabled=self.dtype == "bfloat16"
-        )
+        """The settings under which equal tiles give equal bits; one call at a time on a GPU."""
         if self.device.type == "cpu":
-            # The thread count decides the order of additions (2.6e-8). Tiles are what runs in
-            # parallel, so one thread each is also the fastest. The setting is per thread.
-            torch.set_num_threads(1)
-            try:
-                with autocast:
-                    yield
-            finally:
-                torch.set_num_threads(self._threads)
+            with one_thread():
+                yield
         else:
             exact = torch.backends.cudnn.flags(deterministic=True, allow_tf32=False)
-            with self._gpu, exact, autocast:
+            with self._gpu, exact:
                 yield
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FittedDetector:
+    """A detector and the whitening of one scene; pickles small, like the detector itself."""
+
+    detector: Detector
+    whitening: Whitening
+
+    @property
+    def identity(self) -> str:
+        """That of the detector: the statistics follow from the scene."""
+        return self.detector.identity
+
+    @property
+    def batch(self) -> int:
+        """Tiles a call."""
+        return self.detector.batch
+
+    def activation_bytes(self, tile: int, bands: int) -> int:
+        """As the detector's."""
+        return self.detector.activation_bytes(tile, bands)
+
+    def fitted(self, statistics: BandStatistics) -> TileScorer:
+        """The detector for another scene."""
+        return self.detector.fitted(statistics)
+
+    def score_tiles(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
+        """As the detector's, for tiles of this scene."""
+        return self.detector.score_tiles(tiles, self.whitening)
 
 
 def read_weights(weights: str | Path) -> WeightsInfo:
@@ -164,9 +222,7 @@ def read_weights(weights: str | Path) -> WeightsInfo:
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     if path.suffix in (".pth", ".pt"):
         config = NetworkConfig(width=1.0, profile="published")
-        return WeightsInfo(
-            path=str(path), name=path.stem, sha256=sha256, config=config, metadata={}
-        )
+        return WeightsInfo(path=str(path), name=path.stem, sha256=sha256, config=config)
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -175,6 +231,7 @@ def read_weights(weights: str | Path) -> WeightsInfo:
             bands=int(metadata["bands"]),
             profile=cast("Any", metadata["profile"]),
         )
+        seen = _input(metadata.get("input", "bands"), config.bands)
     except (SafetensorError, OSError) as error:
         raise WeightsError(
             f"'{weights}' is not a readable weights file: {error}. "
@@ -190,8 +247,15 @@ def read_weights(weights: str | Path) -> WeightsInfo:
         name=metadata.get("name", path.stem),
         sha256=sha256,
         config=config,
+        input=seen,
         metadata=metadata,
     )
+
+
+def _input(name: str, channels: int) -> Input:
+    if name not in get_args(Input) or (name == "whitened" and channels != CHANNELS):
+        raise ValueError(f"input '{name}' of {channels} channels")
+    return cast("Input", name)
 
 
 def shipped_weights() -> list[str]:

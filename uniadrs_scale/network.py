@@ -235,6 +235,10 @@ class UniADRS(nn.Module):
             torch.stack(logits).sigmoid().mean(0), torch.stack(features).sigmoid().mean(0)
         )
 
+    def described(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores and features, both before their sigmoid; c <= bands."""
+        return self._one_group(x)
+
     def logits(self, x: Tensor) -> Tensor:
         """Scores before the sigmoid (b, 1, h, w), which losses need near 0 and 1; c <= bands."""
         return self._one_group(x)[0]

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from uniadrs_scale.stats import BandStatistics
+
 MIB = 2**20
 PROCESS_BYTES = 490 * MIB
 """A worker without pixels: libraries, GDAL's cache, Dask (measured by benchmarks/memory.py)."""
@@ -36,8 +38,11 @@ class TileScorer(Protocol):
     def activation_bytes(self, tile: int, bands: int) -> int:
         """Peak memory of one call beyond its input, in bytes."""
 
+    def fitted(self, statistics: BandStatistics) -> TileScorer:
+        """The scorer for a scene of these statistics; itself where it needs none of them."""
+
     def score_tiles(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(n, band, y, x) scaled tiles to (n, y, x) scores."""
+        """(n, band, y, x) scaled tiles to (n, y, x) scores in 0..1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +97,10 @@ class ScorePlan:
 
     scene: SceneInfo
     lattice: Lattice
+    preset: str
+    """Name of the preset, and why it was chosen, for people."""
+    coarsen: int
+    """The detector sees means of ``coarsen`` x ``coarsen`` px."""
     detector: str
     """Identity of the tile scorer: architecture, weights' sha256, arithmetic."""
     batch: int
@@ -108,6 +117,7 @@ class ScorePlan:
         return {
             "scene": asdict(self.scene),
             "lattice": asdict(self.lattice),
+            "coarsen": self.coarsen,
             "detector": self.detector,
             "version": self.version,
         }
@@ -176,6 +186,8 @@ class ScorePlan:
             "tiles": f"{lattice.tiles} of {lattice.tile} px, stride {lattice.stride} px "
             f"(each pixel is scored {lattice.tiles * lattice.tile**2 / 1e6 / megapixels:.1f} "
             "times on average)",
+            "preset": self.preset
+            + (f", seen at 1/{self.coarsen} of the resolution" if self.coarsen > 1 else ""),
             "chunks": f"{rows} x {cols} of {lattice.chunk} px, {self.tasks} tasks",
             "detector": self.detector,
             "memory": f"{memory.total / MIB:.0f} MiB a worker (process {memory.process / MIB:.0f}, "

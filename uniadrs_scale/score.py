@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from uniadrs_scale import __version__
+from uniadrs_scale.coarse import coarsened
 from uniadrs_scale.detector import Detector, gpus_in_use
 from uniadrs_scale.errors import StoreError
 from uniadrs_scale.graph import Resources, executor, scene_statistics, score_scene
@@ -26,8 +27,8 @@ from uniadrs_scale.io.store import (
 )
 from uniadrs_scale.lattice import Lattice
 from uniadrs_scale.plan import ScorePlan
+from uniadrs_scale.presets import choose_preset
 from uniadrs_scale.report import IncompleteWarning, RunSummary
-from uniadrs_scale.stats import Normalisation
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,15 +39,17 @@ if TYPE_CHECKING:
     from uniadrs_scale.io.scenes import SceneSource
     from uniadrs_scale.io.store import ScoreStore
     from uniadrs_scale.plan import TileScorer
+    from uniadrs_scale.stats import BandStatistics
     from uniadrs_scale.tasks import ChunkReport
 
-TILE, CHUNK = 224, 1024
+CHUNK = 1024
 
 
 def plan(
     scene: xr.DataArray,
     *,
-    tile: int = TILE,
+    preset: str = "auto",
+    tile: int | None = None,
     stride: int | None = None,
     chunk: int = CHUNK,
     detector: TileScorer | None = None,
@@ -57,7 +60,9 @@ def plan(
 
     Args:
         scene: (band, y, x) or (y, x), from :func:`open_scene` or built with xarray.
-        tile: Side of the square that the network sees [px].
+        preset: Kind of imagery, which decides tile, stride and coarsening: ``auto`` or a name in
+            :data:`uniadrs_scale.presets.PRESETS`.
+        tile: Side of the square that the network sees [px]; by default the preset's.
         stride: Step between tiles [px]; by default three quarters of a tile.
         chunk: Side of a compute chunk and Zarr shard [px]. Never changes a score.
         detector: Scores the tiles; by default the weights that ship with the library.
@@ -69,20 +74,24 @@ def plan(
         SceneError: The scene is no raster.
     """
     info = scene_source(scene).info
-    scorer = detector if detector is not None else Detector.load()
+    kind = choose_preset(info, preset)
+    side = kind.tile if tile is None else tile
+    scorer = coarsened(detector if detector is not None else Detector.load(), kind.coarsen, side)
     resources = Resources.of(scheduler, workers, gpus_in_use(scorer))
     return ScorePlan(
         scene=info,
         lattice=Lattice(
             height=info.height,
             width=info.width,
-            tile=tile,
-            stride=tile - tile // 4 if stride is None else stride,
+            tile=side,
+            stride=side - side // 4 if stride is None else stride,
             chunk=chunk,
         ),
+        preset=f"{kind.name} ({kind.why if preset == 'auto' else 'as asked for'})",
+        coarsen=kind.coarsen,
         detector=scorer.identity,
         batch=scorer.batch,
-        activation_bytes=scorer.activation_bytes(tile, len(info.bands)),
+        activation_bytes=scorer.activation_bytes(side, len(info.bands)),
         workers=resources.workers,
         threads=resources.threads,
         version=__version__,
@@ -93,7 +102,8 @@ def score(
     scene: xr.DataArray,
     store: str | Path | None = None,
     *,
-    tile: int = TILE,
+    preset: str = "auto",
+    tile: int | None = None,
     stride: int | None = None,
     chunk: int = CHUNK,
     detector: TileScorer | None = None,
@@ -106,7 +116,9 @@ def score(
         scene: (band, y, x) or (y, x), from :func:`open_scene` or built with xarray.
         store: Zarr store to write; one that was begun with the same plan is completed. None: the
             map is returned in memory, for scenes that fit.
-        tile: Side of the square that the network sees [px].
+        preset: Kind of imagery, which decides tile, stride and coarsening: ``auto`` or a name in
+            :data:`uniadrs_scale.presets.PRESETS`.
+        tile: Side of the square that the network sees [px]; by default the preset's.
         stride: Step between tiles [px]; by default three quarters of a tile.
         chunk: Side of a compute chunk and Zarr shard [px]. Never changes a score.
         detector: Scores the tiles; by default the weights that ship with the library.
@@ -125,7 +137,7 @@ def score(
     """
     scorer = detector if detector is not None else Detector.load()
     run_plan = plan(
-        scene, tile=tile, stride=stride, chunk=chunk, detector=scorer,
+        scene, preset=preset, tile=tile, stride=stride, chunk=chunk, detector=scorer,
         scheduler=scheduler, workers=workers,
     )  # fmt: skip
     if store is not None:
@@ -176,21 +188,22 @@ def run(
     if before < target.done.size:
         resources = Resources(plan.workers, plan.threads, gpus_in_use(detector))
         with executor(scheduler, resources) as tasks:
-            scaled = (detector, _normalisation(source, target, tasks))
+            statistics = _statistics(source, target, tasks)
+            seen = coarsened(detector, plan.coarsen, plan.lattice.tile)
+            scaled = (seen.fitted(statistics), statistics.normalisation())
             lost = score_scene(source, plan, target, tasks, scaled=scaled, on_report=note)
     return RunSummary.of(target.path, reports, before, lost, time.perf_counter() - started)
 
 
-def _normalisation(source: SceneSource, store: ScoreStore, tasks: Executor) -> Normalisation:
-    """The scaling that ``store`` was begun with; of a new one, from the scene's statistics."""
-    known = store.attributes.get("normalisation")
+def _statistics(source: SceneSource, store: ScoreStore, tasks: Executor) -> BandStatistics:
+    """The statistics that ``store`` was begun with; of a new one, those of the scene."""
+    known = store.statistics
     if known is not None:
-        return Normalisation.from_dict(known)
+        return known
     statistics = scene_statistics(source, tasks)
-    normalisation = statistics.normalisation()
     if statistics.count:  # of pixels that could not be read, the next run shall know better
-        store.set_attributes({"normalisation": normalisation.to_dict()})
-    return normalisation
+        store.write_statistics(statistics)
+    return statistics
 
 
 def run_to_file(

@@ -1,6 +1,7 @@
 """The score store: a Zarr v3 group that is also the run's ledger.
 
     score          float32 (y, x), NaN = invalid or failed; a shard is a compute chunk
+    band_mean, band_scatter                  float64, the scene's statistics
     done           uint8 (chunk_y, chunk_x): MISSING, DONE, or FAILED (written without some tiles)
     scored_pixels  int64 (chunk_y, chunk_x): finite scores of each chunk, what `verify` counts again
     y, x, spatial_ref                        as rioxarray writes them
@@ -26,6 +27,7 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 
 from uniadrs_scale.errors import StoreError
 from uniadrs_scale.plan import digest
+from uniadrs_scale.stats import BandStatistics
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from uniadrs_scale.plan import SceneInfo, ScorePlan
 
 MISSING, DONE, FAILED = 0, 1, 2
+BAND_MEAN, BAND_SCATTER = "band_mean", "band_scatter"
 INNER_CHUNK = 512
 """Side of what a reader decodes at least, in pixels."""
 
@@ -82,9 +85,25 @@ class ScoreStore:
         self._array("scored_pixels")[index] = int(np.isfinite(score).sum())
         self._array("done")[index] = state
 
-    def set_attributes(self, values: Mapping[str, Any]) -> None:
-        """Add to the group's attributes."""
-        self.group.attrs.update(dict(values))
+    @property
+    def statistics(self) -> BandStatistics | None:
+        """Of the scene, that its scores were made with; None where the run had not begun."""
+        group = self.group
+        if BAND_SCATTER not in group or "valid_pixels" not in group[BAND_SCATTER].attrs:
+            return None
+        return BandStatistics(
+            count=int(cast("int", group[BAND_SCATTER].attrs["valid_pixels"])),
+            mean=np.asarray(self._array(BAND_MEAN)[:], np.float64),
+            scatter=np.asarray(self._array(BAND_SCATTER)[:], np.float64),
+        )
+
+    def write_statistics(self, statistics: BandStatistics) -> None:
+        """Keep the scene's statistics: a resumed run must scale as the first one did."""
+        for name, values in ((BAND_MEAN, statistics.mean), (BAND_SCATTER, statistics.scatter)):
+            dims = ("band", "other_band")[: values.ndim]
+            self.group.create_array(name, data=values, dimension_names=dims, overwrite=True)
+        # Last: what makes them count.
+        self._array(BAND_SCATTER).attrs["valid_pixels"] = statistics.count
 
     def open(self) -> xr.DataArray:
         """The lazy, chunked score (y, x)."""
