@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING
 
 import imagery
 import numpy as np
+import torch
 from scipy import ndimage
-from spectra import SPECTRAL, contrasted, expand, pick, signature
+from spectra import ENERGY, SPECTRAL, Space, contrasted, expand, pick, signature, smooth_curves
 from targets import Patch, Window, coverage, log_uniform, mix, place
 
 from uniadrs_scale.stats import CLIP, BandStatistics
 from uniadrs_scale.synthetic import background
+from uniadrs_scale.whitening import COMPONENTS, Whitening
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,6 +48,20 @@ class Source:
     """(y, x), True on real targets and on pixels without data."""
     weight: float
     """How often it is drawn, relative to the others."""
+    deviation: NDArray[np.float64]
+    """(band,) standard deviation of each band in the file's units."""
+    correlation: NDArray[np.float64]
+    """(band, band) of the whole scene."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scene:
+    """What whitening must know of the scene that a window is a part of."""
+
+    deviation: NDArray[np.float64]
+    """(band,) in the scene's units."""
+    correlation: NDArray[np.float64] | None
+    """(band, band); None where the window is all there is."""
 
 
 def read_sources(folder: Path) -> list[Source]:
@@ -69,49 +85,71 @@ def read_sources(folder: Path) -> list[Source]:
         for image in images:
             dark = (image.pixels == 0).all(axis=0)
             pixels, ignored = image.scaled(), image.targets | dark
-            sources.append(Source(pixels=pixels, ignored=ignored, weight=share / len(images)))
+            flat = pixels.reshape(len(pixels), -1)[:, :: max(1, ignored.size // 40_000)]
+            sources.append(
+                Source(
+                    pixels=pixels,
+                    ignored=ignored,
+                    weight=share / len(images),
+                    deviation=image.pixels.std(axis=(1, 2), dtype=np.float64),
+                    correlation=(flat @ flat.T).astype(np.float64) / flat.shape[1],
+                )
+            )
     if not sources:
         raise ValueError(f"{folder} holds no imagery. See the data README for its layout.")
     return sources
 
 
-def batch(seed: int, step: int, sources: Sequence[Source]) -> tuple[Floats, NDArray[np.uint8]]:
+def batch(
+    seed: int,
+    step: int,
+    sources: Sequence[Source],
+    *,
+    windows: float = 8,
+    empty: float = 0.2,
+) -> tuple[Floats, NDArray[np.uint8]]:
     """The windows of one training step.
 
     Args:
         seed: Of the whole run.
         step: Number of the step.
         sources: Real scenes; none leaves generated landscapes only.
+        windows: How many windows of 96 px it shall equal in area.
+        empty: Share of windows without any anomaly, which is what most of a scene is.
 
     Returns:
-        float32 (window, band, y, x) scaled, and labels uint8 (window, y, x).
+        float32 (window, CHANNELS, y, x) whitened, and labels uint8 (window, y, x).
     """
     rng = np.random.default_rng((seed, step))
     side = int(rng.choice([64, 80, 96, 112, 128]))
-    count = int(np.clip(round(8 * 96**2 / side**2), 4, 12))
+    count = max(round(windows * 96**2 / side**2), 1)
     bands = draw_bands(rng)
-    windows = [draw_window(rng, bands, side, sources) for _ in range(count)]
-    return np.stack([w.pixels for w in windows]), np.stack([w.labels for w in windows])
+    drawn = [draw_window(rng, bands, side, sources, empty) for _ in range(count)]
+    return np.stack([w.pixels for w in drawn]), np.stack([w.labels for w in drawn])
 
 
 def draw_bands(rng: np.random.Generator) -> int:
     """A band count: radar and grey, colour and infrared, multispectral, hyperspectral."""
-    low, high = [(1, 1), (2, 4), (4, 16), (17, 90), (90, 270)][
+    low, high = [(1, 1), (2, 4), (4, 16), (17, 90), (90, 160)][
         rng.choice(5, p=[0.14, 0.24, 0.12, 0.22, 0.28])
     ]
     return int(rng.integers(low, high + 1))
 
 
 def draw_window(
-    rng: np.random.Generator, bands: int, side: int, sources: Sequence[Source]
+    rng: np.random.Generator, bands: int, side: int, sources: Sequence[Source], empty: float
 ) -> Window:
     """One window of ``side`` px: background, objects, targets, sensor, scaling, fill."""
     inner = side if rng.random() < 0.7 else int(side * rng.uniform(0.5, 0.95))  # noqa: PLR2004
-    window = draw_background(rng, bands, inner, sources)
-    plant_normal(rng, window)
-    if rng.random() < 0.8:  # noqa: PLR2004 - a fifth of the windows stays empty
-        plant_anomalies(rng, window, sources)
-    pixels, labels = rescale(rng, disturb(rng, window.pixels)), window.labels
+    window, scene = draw_background(rng, bands, inner, sources)
+    space = Space.of(window.pixels, scene.deviation, scene.correlation)
+    plant_normal(rng, window, sources, space)
+    if rng.random() >= empty:
+        plant_anomalies(rng, window, sources, space)
+    sensed, labels = disturb(rng, window.pixels), window.labels
+    # A noisy sensor has noise all over the scene: its statistics are not those of the clean source.
+    known = scene if sensed is window.pixels else Scene(scene.deviation, None)
+    pixels = whiten(rng, sensed, known)
     if rng.random() < 0.1:  # noqa: PLR2004
         pixels, labels = mirror_edge(rng, pixels, labels)
     # As the library does with a scene smaller than a tile.
@@ -122,19 +160,29 @@ def draw_window(
 
 def draw_background(
     rng: np.random.Generator, bands: int, side: int, sources: Sequence[Source]
-) -> Window:
+) -> tuple[Window, Scene]:
     """A generated landscape, or a piece of a real scene with other bands."""
+    gains = np.exp(rng.uniform(0, 1) * smooth_curves(rng, 1, bands)[0]).astype(np.float64)
     if not sources or rng.random() < 0.3:  # noqa: PLR2004
         pixels = background(rng, bands, side, side)
-        return Window(pixels=standard(pixels), labels=np.zeros((side, side), np.uint8))
+        window = Window(pixels=standard(pixels), labels=np.zeros((side, side), np.uint8))
+        return window, Scene(gains, None)
     weights = np.array([affinity(s, bands) for s in sources])
     source = sources[rng.choice(len(sources), p=weights / weights.sum())]
     pixels, ignored = cut(rng, source, side)
     labels = np.where(ignored, IGNORED, 0).astype(np.uint8)
     own = pixels.shape[0]
     fits = own >= bands
-    pixels = pixels[pick(rng, own, bands)] if fits else standard(expand(rng, pixels, bands))
-    return Window(pixels=np.ascontiguousarray(pixels), labels=labels)
+    if fits:
+        chosen = pick(rng, own, bands)
+        pixels = pixels[chosen]
+        scene = Scene(source.deviation[chosen], source.correlation[np.ix_(chosen, chosen)])
+    else:
+        pixels = standard(expand(rng, pixels, bands))
+        level = log_uniform(rng, 0.005, 0.1) * np.exp(0.5 * smooth_curves(rng, 1, bands)[0])
+        pixels += level[:, None, None] * rng.standard_normal(pixels.shape, np.float32)
+        scene = Scene(gains, None)
+    return Window(pixels=np.ascontiguousarray(pixels), labels=labels), scene
 
 
 def affinity(source: Source, bands: int) -> float:
@@ -177,23 +225,55 @@ def standard(pixels: Floats) -> Floats:
     return BandStatistics.of(sample, np.ones(sample.shape[1:], bool)).normalisation().apply(pixels)
 
 
-def plant_anomalies(rng: np.random.Generator, window: Window, sources: Sequence[Source]) -> None:
+def plant_anomalies(
+    rng: np.random.Generator, window: Window, sources: Sequence[Source], space: Space
+) -> None:
     """A few small targets, often of one signature."""
     side = window.labels.shape[0]
     # Radar and grey scenes are finer than spectral ones: a ship has hundreds of pixels.
-    large = rng.random() < (0.4 if len(window.pixels) <= 2 else 0.15)  # noqa: PLR2004
-    count = int(log_uniform(rng, 1, 5)) if large else int(log_uniform(rng, 1, 14))
-    typical = log_uniform(rng, *((40, 0.05 * side**2) if large else (1, 50)))
-    shared = signature(rng, window, sources) if rng.random() < 0.6 else None  # noqa: PLR2004
+    large = rng.random() < (0.4 if len(window.pixels) <= 2 else 0.1)  # noqa: PLR2004
+    # Ships in a port, cars, tanks and roofs come in crowds.
+    crowd = not large and rng.random() < 0.3  # noqa: PLR2004
+    count = int(
+        log_uniform(rng, 1, 5)
+        if large
+        else log_uniform(rng, 10, 40)
+        if crowd
+        else log_uniform(rng, 1, 14)
+    )
+    typical = log_uniform(rng, *((40, 0.05 * side**2) if large else (2, 20) if crowd else (1, 40)))
+    by_energy = len(window.pixels) >= SPECTRAL and rng.random() < 0.75  # noqa: PLR2004
+    shared = (
+        draw_signature(rng, window, sources, space)
+        if rng.random() < (0.85 if crowd else 0.6)
+        else None
+    )
+    want = log_uniform(rng, *ENERGY)
+    centre, reach = rng.integers(0, side, 2), side * rng.uniform(0.12, 0.5) if crowd else None
     for _ in range(count):
-        patch = place(rng, coverage(rng, typical * log_uniform(rng, 0.5, 2)), side)
+        patch = place(
+            rng,
+            coverage(rng, typical * log_uniform(rng, 0.5, 2)),
+            side,
+            centre if crowd else None,
+            reach,
+        )
         if patch.alpha.size == 0 or patch.alpha.max() < RIM[1]:
             continue
-        spectrum = signature(rng, window, sources) if shared is None else shared
-        spectrum = contrasted(rng, window, patch, spectrum)
+        spectrum = draw_signature(rng, window, sources, space) if shared is None else shared
+        if by_energy:
+            spectrum = space.rescaled(
+                rng, spectrum, None if shared is None else want * log_uniform(rng, 0.6, 1.6)
+            )
+        else:
+            spectrum = contrasted(rng, window, patch, spectrum)
         grain = rng.normal(1, rng.uniform(0, 0.25), patch.alpha.shape).astype(np.float32)
         opaque = np.float32(1 if rng.random() < 0.7 else rng.uniform(0.4, 1))  # noqa: PLR2004
-        mix(window, Patch(patch.rows, patch.cols, patch.alpha * opaque), spectrum, grain)
+        mix(
+            window,
+            Patch(patch.rows, patch.cols, patch.alpha * opaque),
+            spectrum[:, None, None] * grain,
+        )
         label(window, patch, ANOMALY)
 
 
@@ -204,19 +284,71 @@ def label(window: Window, patch: Patch, value: int) -> None:
     under[patch.alpha >= RIM[1]] = value
 
 
-def plant_normal(rng: np.random.Generator, window: Window) -> None:
+def plant_normal(
+    rng: np.random.Generator, window: Window, sources: Sequence[Source], space: Space
+) -> None:
     """Large objects and roads, which are not anomalies, however strange their material."""
     side = window.labels.shape[0]
-    kinds = [(0.25, 0.08, 0.5), (0.15, 0.0, 0.0)]
-    for chance, low, high in kinds:
-        if rng.random() > chance:
+    kinds = ["large"] * int(rng.choice([0, 1, 2, 4], p=[0.45, 0.3, 0.15, 0.1]))
+    kinds += ["road"] * int(rng.choice([0, 1, 3], p=[0.8, 0.12, 0.08]))
+    for kind in kinds:
+        large = kind == "large"
+        area = log_uniform(rng, 0.03, 0.4) * side**2
+        patch = place(rng, coverage(rng, area) if large else road(rng, side), side)
+        if patch.alpha.size == 0:
             continue
-        shape = coverage(rng, rng.uniform(low, high) * side**2) if high else road(rng, side)
-        patch = place(rng, shape, side)
-        spectrum = signature(rng, window, ())
-        grain = rng.normal(1, rng.uniform(0, 0.2), patch.alpha.shape).astype(np.float32)
-        mix(window, patch, contrasted(rng, window, patch, spectrum), grain)
+        content = texture(rng, window, sources, patch, space) if large else None
+        if content is None:
+            spectrum = draw_signature(rng, window, sources, space)
+            if len(window.pixels) >= SPECTRAL and rng.random() < 0.5:  # noqa: PLR2004
+                spectrum = space.rescaled(rng, spectrum)
+            else:
+                spectrum = contrasted(rng, window, patch, spectrum)
+            grain = rng.normal(1, rng.uniform(0, 0.2), patch.alpha.shape).astype(np.float32)
+            content = spectrum[:, None, None] * grain
+        mix(window, patch, content)
         label(window, patch, LARGE)
+
+
+def draw_signature(
+    rng: np.random.Generator, window: Window, sources: Sequence[Source], space: Space
+) -> Floats:
+    """(band,) a spectrum that the window may not contain."""
+    if len(window.pixels) >= SPECTRAL and rng.random() < 0.4:  # noqa: PLR2004
+        return space.rare(rng)
+    return signature(rng, window, sources)
+
+
+def texture(
+    rng: np.random.Generator,
+    window: Window,
+    sources: Sequence[Source],
+    patch: Patch,
+    space: Space,
+) -> Floats | None:
+    """(band, y, x) a piece of another place, with the pixels it really has; now and then None."""
+    if not sources or rng.random() < 0.4:  # noqa: PLR2004
+        return None
+    bands = len(window.pixels)
+    weights = np.array([affinity(s, bands) for s in sources])
+    other = sources[rng.choice(len(sources), p=weights / weights.sum())].pixels
+    height, width = patch.alpha.shape
+    top, left = (
+        int(rng.integers(max(n - m, 0) + 1))
+        for n, m in zip(other.shape[1:], (height, width), strict=True)
+    )
+    rows = np.minimum(top + np.arange(height), other.shape[1] - 1)
+    cols = np.minimum(left + np.arange(width), other.shape[2] - 1)
+    index = np.linspace(0, len(other) - 1, bands).round().astype(int)
+    piece = other[index][:, rows[:, None], cols]
+    mean = piece.mean(axis=(1, 2))
+    if bands >= SPECTRAL and rng.random() < 0.7:  # noqa: PLR2004
+        moved = space.rescaled(rng, mean)
+        size = float(np.abs(mean).mean()) + 0.3
+        piece = (piece - mean[:, None, None]) * (float(np.abs(moved).mean()) / size) + moved[
+            :, None, None
+        ]
+    return piece.astype(np.float32)
 
 
 def road(rng: np.random.Generator, side: int) -> Floats:
@@ -244,14 +376,20 @@ def disturb(rng: np.random.Generator, pixels: Floats) -> Floats:
     return pixels
 
 
-def rescale(rng: np.random.Generator, pixels: Floats) -> Floats:
-    """Scaled by the window or left as the whole scene was, then each band off by a little."""
-    if rng.random() < 0.75:  # noqa: PLR2004
+def whiten(rng: np.random.Generator, pixels: Floats, scene: Scene) -> Floats:
+    """As the library does it: by the statistics of the window, or of the scene it is a part of."""
+    if scene.correlation is not None and rng.random() < 0.5:  # noqa: PLR2004
+        correlation = scene.correlation
+    else:
         pixels = standard(pixels)
-    if rng.random() < 0.3:  # noqa: PLR2004
-        jitter = np.exp(rng.normal(0, 0.25, (len(pixels), 1, 1))).astype(np.float32)
-        pixels = pixels * jitter
-    return np.clip(pixels, -CLIP, CLIP)
+        flat = pixels.reshape(len(pixels), -1)
+        correlation = (flat @ flat.T).astype(np.float64) / flat.shape[1]
+    whitening = Whitening.from_correlation(correlation, scene.deviation)
+    scaled = torch.from_numpy(np.clip(pixels, -CLIP, CLIP))
+    channels: Floats = whitening.apply(scaled[None])[0].numpy()
+    # Which way an eigenvector points says nothing, but for brightness.
+    channels[1:COMPONENTS] *= rng.choice([-1, 1], (COMPONENTS - 1, 1, 1))
+    return channels
 
 
 def mirror_edge(

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from targets import Patch, Window, log_uniform, surroundings
+
+from uniadrs_scale.whitening import COMPONENTS, GAIN, RIDGES, Whitening
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,8 +19,57 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float32]
 
+ENERGY = (2.5, 40)
+"""Of targets in spectral scenes, relative to the scene's mean: labelled targets of the training
+scenes lie there."""
 SPECTRAL = 14
 """From this many bands on, a source is a spectrum rather than a handful of bands."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Space:
+    """The spectra of a window: what is common and what is rare in it."""
+
+    whitening: Whitening
+    spread: Floats
+    """(component,) sqrt(w_k + r w_1)."""
+    inverse: Floats
+    """(band, component): from components to scaled bands."""
+
+    @classmethod
+    def of(
+        cls, pixels: Floats, deviation: NDArray[np.float64], correlation: NDArray[np.float64] | None
+    ) -> Space:
+        """The space of a scene's correlation, or of the window's own."""
+        if correlation is None:
+            flat = pixels.reshape(len(pixels), -1)
+            correlation = (flat @ flat.T).astype(np.float64) / flat.shape[1]
+        whitening = Whitening.from_correlation(correlation, deviation)
+        back = whitening.basis.T / np.square(np.maximum(whitening.root, 1e-6))[:, None]
+        # weights[GAIN] is 1 / (w_k + r w_1) up to a factor
+        spread = 1 / np.sqrt(whitening.weights[GAIN, :-1])
+        return cls(whitening, spread, back)
+
+    def unusual(self, pixels: Floats) -> Floats:
+        """(y, x) mean logarithm of the energies of pixels (band, y, x)."""
+        seen = self.whitening.apply(torch.from_numpy(np.ascontiguousarray(pixels))[None])
+        return seen[0, COMPONENTS : COMPONENTS + len(RIDGES)].mean(0).numpy()
+
+    def rare(self, rng: np.random.Generator) -> Floats:
+        """(band,) a spectrum that is unusual in any direction, not only in bright ones."""
+        count = int(log_uniform(rng, 2, len(self.spread) + 0.99))
+        parts = np.zeros(len(self.spread), np.float32)
+        parts[:count] = rng.standard_normal(count) * self.spread[:count]
+        mixed = rng.random() < 0.1  # noqa: PLR2004
+        return self.inverse @ (rng.permutation(parts) if mixed else parts)
+
+    def rescaled(
+        self, rng: np.random.Generator, spectrum: Floats, want: float | None = None
+    ) -> Floats:
+        """The spectrum, moved along its difference from the mean to an energy that targets have."""
+        energy = float(np.exp(self.unusual(spectrum[:, None, None])[0, 0]))
+        want = log_uniform(rng, *ENERGY) if want is None else want
+        return spectrum * np.float32(np.sqrt(want / max(energy, 1e-3)))
 
 
 def pick(rng: np.random.Generator, own: int, bands: int) -> NDArray[np.intp]:

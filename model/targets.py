@@ -116,10 +116,20 @@ class Patch:
     """(y, x) share of the target, 0..1."""
 
 
-def place(rng: np.random.Generator, shape: Floats, side: int) -> Patch:
-    """A coverage at a random place whose centre lies within the window."""
+def place(
+    rng: np.random.Generator,
+    shape: Floats,
+    side: int,
+    around: NDArray[np.integer] | None = None,
+    reach: float | None = None,
+) -> Patch:
+    """A coverage at a random place whose centre lies within the window, or near a given point."""
     height, width = shape.shape
-    top, left = (int(rng.integers(0, side)) - n // 2 for n in (height, width))
+    if around is None or reach is None:
+        middle = rng.integers(0, side, 2)
+    else:
+        middle = np.clip(np.rint(around + rng.uniform(-reach, reach, 2)), 0, side - 1).astype(int)
+    top, left = (int(m) - n // 2 for m, n in zip(middle, (height, width), strict=True))
     y0, x0, y1, x1 = max(top, 0), max(left, 0), min(top + height, side), min(left + width, side)
     return Patch(slice(y0, y1), slice(x0, x1), shape[y0 - top : y1 - top, x0 - left : x1 - left])
 
@@ -135,16 +145,15 @@ def surroundings(window: Window, patch: Patch, margin: int = 6) -> tuple[Floats,
     return mean, float(np.sqrt(np.square(near - mean[:, None]).mean()))
 
 
-def mix(window: Window, patch: Patch, signature: Floats, grain: Floats) -> None:
-    """Linear mixture of target and background, the target with a texture of its own.
+def mix(window: Window, patch: Patch, content: Floats) -> None:
+    """Linear mixture of target and background.
 
     Args:
         window: Changed in place.
         patch: Where, and the target's share of each pixel.
-        signature: (band,) the target's spectrum.
-        grain: (y, x) brightness of the target relative to its signature, about 1.
+        content: (band, y, x) the target's pixels.
     """
     under = window.pixels[:, patch.rows, patch.cols]
     alpha = patch.alpha[None]
     under *= 1 - alpha
-    under += signature[:, None, None] * (alpha * grain[None])
+    under += content * alpha

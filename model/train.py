@@ -3,30 +3,40 @@
     python model/train.py model/configs/uniadrs-s.toml --data TRAIN_IMAGERY --out runs/uniadrs-s
 
 Without ``--data`` the backgrounds are generated landscapes only. The output folder holds
-``checkpoint.pt``, ``log.csv`` and, after the last step, ``NAME.safetensors``.
+``checkpoint.pt``, ``log.csv``, TensorBoard events and, at the end, ``NAME.safetensors``: the moving
+average of the weights that did best on held-out windows.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
+import copy
 import json
 import time
 import tomllib
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import simulate
 import torch
-from losses import detection_loss
+from losses import ANOMALY, IGNORED, detection_loss, published_loss
+from runlog import Log
 from safetensors.torch import save_file
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from uniadrs_scale.network import NetworkConfig, UniADRS
+from uniadrs_scale.metrics import figures
+from uniadrs_scale.network import NetworkConfig, Profile, UniADRS
+from uniadrs_scale.whitening import CHANNELS
 
 FORMAT = "uniadrs-scale 1"
+HELD_OUT = 987_654_321
+"""Seed of the held-out windows."""
+LOGGED = 50
+"""Steps between lines of the log."""
 LICENCE = "Apache-2.0; training imagery has licences of its own, see model/README.md"
 
 
@@ -36,19 +46,29 @@ class Recipe:
 
     name: str
     width: float = 0.25
-    bands: int = 270
+    profile: Profile = "corrected"
+    """Of the network."""
+    decoders: Literal["trained", "frozen"] = "trained"
+    """``frozen`` leaves them random, as the published code does by accident."""
+    loss: Literal["detection", "published"] = "detection"
+    windows: float = 8
+    """Windows a step, in windows of 96 px."""
+    empty: float = 0.2
+    """Share of windows without an anomaly."""
     steps: int
     seed: int
     rate: float
     warmup: int = 200
     decay: float = 1e-4
-    average: float = 0.9985
+    average: float = 0.998
     clip: float = 2.0
     half: bool = False
+    check: int = 250
+    """Steps between validations on held-out windows."""
 
     def rate_at(self, step: int) -> float:
-        """Learning rate: linear warm-up, level, then linear to 0 over the last third."""
-        rise, fall = (step + 1) / self.warmup, 3 * (1 - step / self.steps)
+        """Learning rate: linear warm-up, level, then linear to 0 over the last half."""
+        rise, fall = (step + 1) / self.warmup, 2 * (1 - step / self.steps)
         return self.rate * min(1.0, rise, fall)
 
 
@@ -63,20 +83,35 @@ class Windows(Dataset[tuple[Tensor, Tensor]]):
         return self.recipe.steps
 
     def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
-        pixels, labels = simulate.batch(self.recipe.seed, step, self.sources)
+        recipe = self.recipe
+        pixels, labels = simulate.batch(
+            recipe.seed, step, self.sources, windows=recipe.windows, empty=recipe.empty
+        )
         return torch.from_numpy(pixels), torch.from_numpy(labels)
+
+    def held_out(self, batches: int = 12) -> list[tuple[Tensor, Tensor]]:
+        """Windows that no recipe trains on, the same for all of them."""
+        drawn = (simulate.batch(HELD_OUT, step, self.sources) for step in range(batches))
+        return [(torch.from_numpy(pixels), torch.from_numpy(labels)) for pixels, labels in drawn]
 
 
 class Run:
     """Everything that changes while training, and how it is kept."""
 
-    def __init__(self, recipe: Recipe, out: Path) -> None:
+    def __init__(self, recipe: Recipe, out: Path, device: str = "cpu") -> None:
         self.recipe, self.out, self.step = recipe, out, 0
+        self.device = torch.device(device)
         torch.manual_seed(recipe.seed)
-        self.network = UniADRS(NetworkConfig(recipe.width, recipe.bands))
+        config = NetworkConfig(recipe.width, CHANNELS, recipe.profile)
+        self.network = UniADRS(config).to(self.device)
+        if recipe.decoders == "frozen":
+            self.network.normality_extractor.normality_decoders.requires_grad_(requires_grad=False)
+        self.multipliers = torch.ones(6, device=self.device, requires_grad=True)
         parameters = [p for p in self.network.parameters() if p.requires_grad]
-        self.optimiser = torch.optim.AdamW(parameters, weight_decay=recipe.decay)
+        groups = [{"params": parameters}, {"params": [self.multipliers], "weight_decay": 0.0}]
+        self.optimiser = torch.optim.AdamW(groups, weight_decay=recipe.decay)
         self.mean = {k: v.clone() for k, v in self.network.state_dict().items()}
+        self.best: dict[str, Any] = {"figure": -1.0, "step": 0, "mean": self.mean}
         out.mkdir(parents=True, exist_ok=True)
         self.file = out / "checkpoint.pt"
 
@@ -85,9 +120,7 @@ class Run:
         for group in self.optimiser.param_groups:
             group["lr"] = self.recipe.rate_at(self.step)
         self.optimiser.zero_grad()
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.recipe.half):
-            logits = self.network.logits(pixels)
-        loss = detection_loss(logits[:, 0].float(), labels)
+        loss = self._loss(pixels.to(self.device), labels.to(self.device))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.clip)
         self.optimiser.step()
@@ -98,6 +131,39 @@ class Run:
             self.mean[name].lerp_(value, 1 - keep)
         return loss.item()
 
+    def _loss(self, pixels: Tensor, labels: Tensor) -> Tensor:
+        with self._half():
+            logits, features = self.network.described(pixels)
+        logits, features = logits[:, 0].float(), features.float()
+        if self.recipe.loss == "detection":
+            return detection_loss(logits, labels)
+        return published_loss(logits.sigmoid(), features.sigmoid(), labels, self.multipliers)
+
+    def _half(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.half)
+
+    def validate(self, windows: list[tuple[Tensor, Tensor]]) -> float:
+        """Mean AUC over held-out windows with anomalies; the best average so far is kept.
+
+        The rule that decides which weights a run ends with. Held-out simulation, never real scenes:
+        those judge the result.
+        """
+        judge = copy.deepcopy(self.network).eval()
+        judge.load_state_dict(self.mean)
+        areas = []
+        with torch.inference_mode(), self._half():
+            for pixels, labels in windows:
+                scores = judge.logits(pixels.to(self.device))[:, 0].float().cpu().numpy()
+                for score, label in zip(scores, labels.numpy(), strict=True):
+                    counted = label != IGNORED
+                    if (label == ANOMALY).any():
+                        areas.append(figures(score[counted], label[counted] == ANOMALY).auc_df)
+        figure = float(np.mean(areas))
+        if figure >= self.best["figure"]:
+            mean = {name: value.clone() for name, value in self.mean.items()}
+            self.best = {"figure": figure, "step": self.step, "mean": mean}
+        return figure
+
     def save(self) -> None:
         """Keep the state so that a kill at any moment leaves a whole checkpoint behind."""
         state = {
@@ -106,6 +172,8 @@ class Run:
             "network": self.network.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "mean": self.mean,
+            "multipliers": self.multipliers.detach(),
+            "best": self.best,
             "random": torch.get_rng_state(),
         }
         partial = self.file.with_suffix(".partial")
@@ -120,13 +188,14 @@ class Run:
         """
         if not self.file.exists():
             return
-        state = torch.load(self.file, weights_only=True)
+        state = torch.load(self.file, map_location=self.device, weights_only=True)
         if state["recipe"] != asdict(self.recipe):
             raise ValueError(f"{self.file} is of another recipe. Use another --out, or delete it.")
         self.network.load_state_dict(state["network"])
         self.optimiser.load_state_dict(state["optimiser"])
-        self.mean, self.step = state["mean"], state["step"]
-        torch.set_rng_state(state["random"])
+        self.mean, self.step, self.best = state["mean"], state["step"], state["best"]
+        self.multipliers.data.copy_(state["multipliers"])
+        torch.set_rng_state(state["random"].cpu())
 
 
 def write_weights(path: Path, state: dict[str, Tensor], about: dict[str, str]) -> None:
@@ -153,9 +222,11 @@ def metadata(recipe: Recipe, file: str, *, with_imagery: bool) -> dict[str, str]
     return {
         "name": recipe.name,
         "width": str(recipe.width),
-        "bands": str(recipe.bands),
-        "profile": "corrected",
-        "command": f"python model/train.py model/configs/{file}{data} --out runs/{recipe.name}",
+        "bands": str(CHANNELS),
+        "input": "whitened",
+        "profile": recipe.profile,
+        "command": f"python model/train.py model/configs/{file}{data} --seed {recipe.seed} "
+        f"--out runs/{recipe.name}",
         "seed": str(recipe.seed),
         "recipe": json.dumps(asdict(recipe)),
         "data": f"simulated anomalies on generated landscapes{real}",
@@ -164,29 +235,42 @@ def metadata(recipe: Recipe, file: str, *, with_imagery: bool) -> dict[str, str]
     }
 
 
-def train(recipe: Recipe, data: Path | None, out: Path, every: float, *, workers: int = 1) -> Run:
-    """Train to the recipe's last step, saving every so many seconds; 0 workers simulate inline."""
-    run = Run(recipe, out)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """Where and how a run computes: never what comes out, but for the last bits."""
+
+    device: str = "cpu"
+    every: float = 120.0
+    """Seconds between checkpoints."""
+    workers: int = 1
+    """Processes that simulate; 0: inline."""
+
+
+def train(recipe: Recipe, data: Path | None, out: Path, machine: Machine | None = None) -> Run:
+    """Train to the recipe's last step, from the checkpoint in ``out`` where there is one."""
+    machine = machine or Machine()
+    run = Run(recipe, out, machine.device)
     run.resume()
+    windows = Windows(recipe, data)
+    held_out = windows.held_out()
     loader = DataLoader(
-        Windows(recipe, data),
+        windows,
         batch_size=None,
         sampler=range(run.step, recipe.steps),
-        num_workers=workers,
-        prefetch_factor=4 if workers else None,
-        multiprocessing_context="fork" if workers else None,
+        num_workers=machine.workers,
+        prefetch_factor=4 if machine.workers else None,
+        multiprocessing_context="fork" if machine.workers else None,
     )
-    log = (out / "log.csv").open("a", newline="")
-    writer, began, saved, losses = csv.writer(log), time.monotonic(), time.monotonic(), []
-    with log:
+    began, saved = time.monotonic(), time.monotonic()
+    with Log(out, run.step) as log:
         for pixels, labels in loader:
-            losses.append(run.descend(pixels, labels))
-            if run.step % 50 == 0:
-                spent = time.monotonic() - began
-                writer.writerow([run.step, f"{sum(losses) / len(losses):.5f}", f"{spent:.0f}"])
-                log.flush()
-                losses = []
-            if time.monotonic() - saved > every:
+            log.add("loss", run.step, run.descend(pixels, labels))
+            log.add("rate", run.step, recipe.rate_at(run.step - 1))
+            if run.step % recipe.check == 0 or run.step == recipe.steps:
+                log.add("held_out_auc", run.step, run.validate(held_out))
+            if run.step % LOGGED == 0 or run.step == recipe.steps:
+                log.write(run.step, time.monotonic() - began)
+            if time.monotonic() - saved > machine.every:
                 run.save()
                 saved = time.monotonic()
     run.save()
@@ -199,15 +283,22 @@ def main() -> None:
     parser.add_argument("recipe", type=Path)
     parser.add_argument("--data", type=Path, help="folder of training imagery")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seed", type=int, help="another seed than the recipe's")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=1, help="the same threads, the same bits")
     parser.add_argument("--every", type=float, default=120.0, help="seconds between checkpoints")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     values: dict[str, Any] = tomllib.loads(args.recipe.read_text())
+    if args.seed is not None:
+        values["seed"] = args.seed
     recipe = Recipe(**values)
-    run = train(recipe, args.data, args.out, args.every)
+    # numpy's matrix products too: their last bits depend on the number of threads.
+    with threadpool_limits(args.threads):
+        run = train(recipe, args.data, args.out, Machine(device=args.device, every=args.every))
     about = metadata(recipe, args.recipe.name, with_imagery=args.data is not None)
-    write_weights(args.out / f"{recipe.name}.safetensors", run.mean, about)
+    about |= {"best_step": str(run.best["step"]), "held_out_auc": f"{run.best['figure']:.5f}"}
+    write_weights(args.out / f"{recipe.name}.safetensors", run.best["mean"], about)
 
 
 if __name__ == "__main__":
