@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from report import matrix, split
 
-from uniadrs_scale.picture import COLOURS, INK, NODATA, block_maximum, colour_range
+from uniadrs_scale.picture import COLOURS, INK, NODATA, block_maximum
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -86,14 +87,18 @@ def draw_maps(
         image = images[index]
         _panel(row[0], shrunk(quicklook(image.pixels)), image.name)
         truth = np.where(image.counted, image.targets, np.nan).astype(np.float32)
-        _panel(
-            row[1], _coarse(truth), "labels (grey: not counted)", norm=mpl.colors.Normalize(0, 1)
-        )
+        _panel(row[1], _coarse(truth), "labels (grey: not counted)", norm=Normalize(0, 1))
         for axes, (name, scores) in zip(row[2:], maps.items(), strict=True):
             score = scores[index]
-            norm = colour_range(score[image.counted])
+            norm = _range(score[image.counted])
             _panel(axes, _coarse(score), f"{name}  {areas[name][index]:.3f}", norm=norm)
     figure.savefig(path)
+
+
+def _range(scores: NDArray[np.float32]) -> Normalize:
+    """From the median to what 1 of 200 pixels exceeds: RX has no upper end, a few pixels rule."""
+    low, high = (float(v) for v in np.nanquantile(scores, [0.5, 0.995]))
+    return Normalize(low, max(high, low + 1e-9))
 
 
 def _panel(axes: Any, picture: NDArray[np.float32], title: str, norm: Any = None) -> None:

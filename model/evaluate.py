@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
@@ -33,7 +35,7 @@ from safetensors.torch import load_file, save_file
 import uniadrs_scale
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -91,8 +93,16 @@ class Group:
 
     @classmethod
     def of(cls, name: str, modality: str, images: Iterable[imagery.Image]) -> Group:
-        """The group of those images that can be judged."""
+        """The group of those images that can be judged.
+
+        Raises:
+            SceneError: If there is none.
+        """
         judged = [i for i in images if (i.targets & i.counted).any()]
+        if not judged:
+            raise uniadrs_scale.SceneError(
+                f"Group '{name}' has no image with a target where labels count. Check the folder."
+            )
         return cls(name=name, modality=modality, images=judged)
 
 
@@ -118,15 +128,24 @@ def judge(group: Group, task: tuple[Entry, imagery.Image]) -> Judged:
     return report.Result.of(entry.label, group.name, image, scores), scores
 
 
-def evaluate(group: Group, judged: Sequence[Entry], workers: int = 1) -> list[Judged]:
-    """Results and maps of every detector on every image, in that order."""
+def evaluate(
+    group: Group, judged: Sequence[Entry], each: Callable[..., Iterable[Judged]] = map
+) -> list[Judged]:
+    """Results and maps of every detector on every image, in that order; ``each`` as ``map``."""
     tasks = [(entry, image) for entry in judged for image in group.images]
-    if workers == 1:
-        return [judge(group, task) for task in tasks]
     bare = Group(name=group.name, modality=group.modality, images=())  # images travel one by one
+    return list(each(partial(judge, bare), tasks))
+
+
+@contextmanager
+def processes(workers: int) -> Iterator[Callable[..., Iterable[Judged]]]:
+    """``map`` over so many processes; over this one if it is one."""
+    if workers == 1:
+        yield map
+        return
     # Not fork: torch's threads do not survive it.
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        return list(pool.map(partial(judge, bare), tasks))
+        yield pool.map
 
 
 def quiet(judged: Sequence[Entry], training: Path | None) -> list[report.Quiet]:
@@ -219,23 +238,33 @@ def parse() -> argparse.Namespace:
         parser.error("--images and --masks belong together")
     if ("uniadrs" in args.detector) != bool(args.weights):
         parser.error("give weights for --detector uniadrs, and only for it")
+    if args.workers < 1:
+        parser.error("--workers: at least 1 is needed")
     if args.write and len(args.weights) != 1:
         parser.error("--write stores the figures of one weights file")
     return args
 
 
 def main() -> None:
-    """Parse the command line, evaluate, print and write."""
-    args = parse()
+    """Parse the command line, evaluate; what cannot be judged ends with a sentence and code 1."""
+    try:
+        run(parse())
+    except uniadrs_scale.UniadrsScaleError as error:
+        sys.exit(f"evaluate.py: {error}")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Evaluate, print and write."""
     judged = entries(args.weights, args.detector)
     if args.out is not None:
         args.out.mkdir(parents=True, exist_ok=True)
     results: list[report.Result] = []
-    for group in read_groups(args):
-        found = evaluate(group, judged, args.workers)
-        results += [result for result, _ in found]
-        if args.out is not None:
-            draw(group, found, args.out)
+    with processes(args.workers) as each:
+        for group in read_groups(args):
+            found = evaluate(group, judged, each)
+            results += [result for result, _ in found]
+            if args.out is not None:
+                draw(group, found, args.out)
     tables = [report.group_table(results), report.scene_table(results)]
     if args.weights:
         tables.append([report.QUIET, *(q.row() for q in quiet(judged, args.training))])

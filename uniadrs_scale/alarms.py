@@ -26,13 +26,14 @@ REACH = np.ones((2 * NEAR + 1, 2 * NEAR + 1), bool)
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ObjectScene:
-    """A map as objects see it.
+    """A map as objects see it: how many are found, and how many alarms are false.
 
     The rules, exactly. An *object* is a component (8 neighbours) of the labels where they count.
     Its *peak* is the highest score within 2 px of it (a square of 5 px around each of its pixels).
     An *alarm* is a component (8 neighbours) of counted pixels whose score is at least the
     threshold; it is *false* if none of its pixels is within 2 px of a labelled pixel, counted or
-    not. An object is found if its peak is at least the threshold.
+    not. An object is found if its peak is at least the threshold. A lower threshold can mean fewer
+    false alarms: they grow together.
     """
 
     scores: NDArray[np.floating]
@@ -89,8 +90,17 @@ class ObjectScene:
 
         Args:
             detection: Share of objects, in 0 < detection <= 1.
+
+        Raises:
+            SceneError: The share is not in that range.
         """
-        return threshold_at(self.peaks, detection)
+        if not 0 < detection <= 1:
+            raise SceneError(
+                f"detection={detection} is no share of objects. Use 0 < detection <= 1."
+            )
+        # .8 * 5 objects must be 4, whatever the last bit of the product.
+        needed = math.ceil(round(detection * self.peaks.size, 9))
+        return float(self.peaks[needed - 1])
 
     def false_alarms(self, threshold: float) -> int:
         """False alarms at this threshold."""
@@ -102,16 +112,3 @@ class ObjectScene:
     def false_alarms_per_megapixel(self, detection: float) -> float:
         """False alarms a million counted pixels, where this share of the objects is found."""
         return self.false_alarms(self.threshold_at(detection)) * (1e6 / self.area)
-
-
-def threshold_at(peaks: NDArray[np.floating], detection: float) -> float:
-    """The highest threshold that at least this share of ``peaks`` (falling) reaches.
-
-    Raises:
-        SceneError: The share is not within 0 < detection <= 1.
-    """
-    if not 0 < detection <= 1:
-        raise SceneError(f"detection={detection} is no share of objects. Use 0 < detection <= 1.")
-    # .8 * 5 objects must be 4, whatever the last bit of the product.
-    needed = math.ceil(round(detection * peaks.size, 9))
-    return float(peaks[needed - 1])
