@@ -94,27 +94,20 @@ class ScoreHistogram:
                 "scores in 0..1. Scale the map first, by its own lowest and highest value."
             )
         units = np.rint(values.astype(np.float64) / UNIT).astype(np.int64)
-        keys = _keys(values)
-        empty = cls.combine((), capacity=capacity)
-        parts = []
-        for chosen in (anomaly, ~anomaly):
-            occupied, counts = np.unique(keys[chosen], return_counts=True)
-            none = np.zeros_like(counts)
-            is_anomaly = chosen is anomaly
-            total = int(units[chosen].sum())
-            parts.append(
-                replace(
-                    empty,
-                    keys=occupied,
-                    anomalies=counts if is_anomaly else none,
-                    background=none if is_anomaly else counts,
-                    low=float(np.min(values[chosen], initial=np.inf)),
-                    high=float(np.max(values[chosen], initial=-np.inf)),
-                    anomaly_sum=total if is_anomaly else 0,
-                    background_sum=0 if is_anomaly else total,
-                )
-            )
-        return parts[0].merge(parts[1])
+        keys, place = np.unique(_keys(values), return_inverse=True)
+        anomalies = np.bincount(place[anomaly], minlength=keys.size)
+        counted = cls(
+            keys=keys,
+            anomalies=anomalies,
+            background=np.bincount(place, minlength=keys.size) - anomalies,
+            shift=0,
+            capacity=capacity,
+            low=float(np.min(values, initial=np.inf)),
+            high=float(np.max(values, initial=-np.inf)),
+            anomaly_sum=int(units[anomaly].sum()),
+            background_sum=int(units[~anomaly].sum()),
+        )
+        return _fitted(counted)
 
     @classmethod
     def combine(
