@@ -1,32 +1,41 @@
-"""Scores the validation imagery with a weights file and prints a table of figures.
+"""Judges weights and baselines on labelled imagery: tables, ROC curves, maps beside truth.
 
-    python model/evaluate.py model/weights/uniadrs-s.safetensors --data VALIDATION_IMAGERY
+    python model/evaluate.py WEIGHTS [WEIGHTS ...] --data VALIDATION_IMAGERY --out runs/eval
+    python model/evaluate.py WEIGHTS --detector uniadrs rx60 lrx --images IMAGES --masks MASKS
 
-Every scene goes through the library's public path at its native resolution, without any setting of
-its own. ``--out`` also writes the table (``.md`` or ``.csv``), ``--write`` stores the mean figures
-in the weights' metadata.
+Files whose metadata give the same name are seeds of one recipe and share a row. Every scene goes
+through the library's public path at its native resolution, without any setting of its own.
+``--out`` is a folder for everything that is made, ``--write`` stores the mean figures in the
+weights' metadata.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import json
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import baselines
+import charts
+import empty
 import imagery
 import numpy as np
+import report
 import xarray as xr
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import uniadrs_scale
-from uniadrs_scale.metrics import Figures, figures
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -36,70 +45,149 @@ GROUPS: dict[str, tuple[str, Callable[[Path], list[imagery.Image]]]] = {
     "sar": ("sar", imagery.sar),
     "infrared": ("infrared", imagery.infrared),
 }
-"""Group of scenes: its folder and its reader."""
+"""Group of scenes: its folder, which is also its modality, and its reader."""
 
-HEADER = ("group", "scene", "AUC(D,F)", "AUC(D,tau)", "AUC(F,tau)")
+THRESHOLD = 0.5
+"""Recommended threshold of weights that do not name one."""
+QUIET_WINDOWS, SEED = 24, 5
+"""Empty windows of each kind, and what they are drawn from."""
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
-    """Figures of one scene."""
+class Entry:
+    """What is judged."""
 
-    group: str
-    scene: str
-    figures: Figures
+    detector: str
+    """Name of the recipe or of the baseline."""
+    weights: Path | None = None
+    """None for a baseline."""
 
-    def row(self) -> tuple[str, ...]:
-        """The line of the table."""
-        f = self.figures
-        return (self.group, self.scene, *(f"{v:.3f}" for v in (f.auc_df, f.auc_dt, f.auc_ft)))
+    @property
+    def label(self) -> tuple[str, str]:
+        """(detector, weights) as results name them; seeds are told apart by file and digest."""
+        if self.weights is None:
+            return self.detector, ""
+        info = uniadrs_scale.Detector.load(self.weights, device="cpu").info
+        return self.detector, f"{self.weights.stem} {info.sha256[:8]}"
 
-
-def anomaly_map(image: imagery.Image, detector: uniadrs_scale.Detector) -> NDArray[np.float32]:
-    """The map (y, x) that a user of the library gets."""
-    scene = xr.DataArray(image.pixels, dims=("band", "y", "x"), name=image.name)
-    scores: NDArray[np.float32] = uniadrs_scale.score(
-        scene, detector=detector, scheduler="sync"
-    ).to_numpy()
-    return scores
-
-
-def evaluate(folder: Path, detector: uniadrs_scale.Detector, groups: Iterable[str]) -> list[Result]:
-    """Figures of every scene with labels, where its labels count."""
-    results = []
-    for group in groups:
-        name, read = GROUPS[group]
-        for image in read(folder / name):
-            if not (image.targets & image.counted).any():
-                continue
-            scores = anomaly_map(image, detector)
-            found = figures(scores[image.counted], image.targets[image.counted])
-            results.append(Result(group, image.name, found))
-    return results
+    def score(self, image: imagery.Image, modality: str) -> NDArray[np.float32]:
+        """The map (y, x) that a user of the library gets."""
+        if self.weights is None:
+            return baselines.BASELINES[self.detector](image.pixels, modality)
+        scene = xr.DataArray(image.pixels, dims=("band", "y", "x"), name=image.name)
+        detector = uniadrs_scale.Detector.load(self.weights, device="cpu")
+        scores: NDArray[np.float32] = uniadrs_scale.score(
+            scene, detector=detector, scheduler="sync"
+        ).to_numpy()
+        return scores
 
 
-def means(results: list[Result]) -> dict[str, float]:
-    """Mean AUC(D,F) of each group."""
-    groups = dict.fromkeys(result.group for result in results)
-    return {
-        group: round(float(np.mean([r.figures.auc_df for r in results if r.group == group])), 4)
-        for group in groups
-    }
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Group:
+    """Labelled images of one kind."""
+
+    name: str
+    modality: str
+    images: Sequence[imagery.Image]
+    """Those with a target where labels count."""
+
+    @classmethod
+    def of(cls, name: str, modality: str, images: Iterable[imagery.Image]) -> Group:
+        """The group of those images that can be judged.
+
+        Raises:
+            SceneError: If there is none.
+        """
+        judged = [i for i in images if (i.targets & i.counted).any()]
+        if not judged:
+            raise uniadrs_scale.SceneError(
+                f"Group '{name}' has no image with a target where labels count. Check the folder."
+            )
+        return cls(name=name, modality=modality, images=judged)
 
 
-def table(results: list[Result], long: int = 10) -> list[tuple[str, ...]]:
-    """Rows of scenes, groups of over ``long`` scenes as their mean only, then the means."""
-    names = [result.group for result in results]
-    rows = [r.row() for r in results if names.count(r.group) <= long]
-    for group, mean in means(results).items():
-        rows.append((group, f"mean of {names.count(group)}", f"{mean:.3f}", "", ""))
-    return rows
+Judged = tuple[report.Result, "NDArray[np.float32]"]
 
 
-def markdown(rows: list[tuple[str, ...]]) -> str:
-    """The rows as a Markdown table."""
-    lines = [HEADER, ("---",) * len(HEADER), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+def entries(weights: Sequence[Path], detectors: Sequence[str]) -> list[Entry]:
+    """The detectors asked for, in that order; ``uniadrs`` stands for all weights."""
+    found: list[Entry] = []
+    for name in detectors:
+        if name == "uniadrs":
+            infos = [uniadrs_scale.Detector.load(path, device="cpu").info for path in weights]
+            found += [Entry(info.name, path) for info, path in zip(infos, weights, strict=True)]
+        else:
+            found.append(Entry(name))
+    return found
+
+
+def judge(group: Group, task: tuple[Entry, imagery.Image]) -> Judged:
+    """Score one image with one detector and judge the map."""
+    entry, image = task
+    scores = entry.score(image, group.modality)
+    return report.Result.of(entry.label, group.name, image, scores), scores
+
+
+def evaluate(
+    group: Group, judged: Sequence[Entry], each: Callable[..., Iterable[Judged]] = map
+) -> list[Judged]:
+    """Results and maps of every detector on every image, in that order; ``each`` as ``map``."""
+    tasks = [(entry, image) for entry in judged for image in group.images]
+    bare = Group(name=group.name, modality=group.modality, images=())  # images travel one by one
+    return list(each(partial(judge, bare), tasks))
+
+
+@contextmanager
+def processes(workers: int) -> Iterator[Callable[..., Iterable[Judged]]]:
+    """``map`` over so many processes; over this one if it is one."""
+    if workers == 1:
+        yield map
+        return
+    # Not fork: torch's threads do not survive it.
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        yield pool.map
+
+
+def quiet(judged: Sequence[Entry], training: Path | None) -> list[report.Quiet]:
+    """Share of pixels over the recommended threshold where nothing is to be found."""
+    kinds = {"generated": empty.generated(QUIET_WINDOWS, SEED)}
+    if training is not None:
+        kinds["real"] = empty.real(training / "multispectral", QUIET_WINDOWS, SEED)
+    found = []
+    for entry in judged:
+        if entry.weights is None:
+            continue
+        limit = threshold(entry.weights)
+        for kind, windows in kinds.items():
+            shares = [(entry.score(w, "multispectral") > limit).mean() for w in windows]
+            detector, weights = entry.label
+            found.append(
+                report.Quiet(
+                    detector=detector, weights=weights, kind=kind, threshold=limit,
+                    windows=len(windows), share=float(np.mean(shares)), worst=float(max(shares)),
+                )
+            )  # fmt: skip
+    return found
+
+
+def threshold(weights: Path) -> float:
+    """The recommended threshold that the weights name."""
+    about = uniadrs_scale.Detector.load(weights, device="cpu").info.metadata
+    return float(about.get("threshold", THRESHOLD))
+
+
+def draw(group: Group, judged: Sequence[Judged], folder: Path) -> None:
+    """The sheet of maps of a group, for the first weights of each detector."""
+    first: dict[str, str] = {}
+    for result, _ in judged:
+        first.setdefault(result.detector, result.weights)
+    maps: dict[str, list[NDArray[np.float32]]] = {name: [] for name in first}
+    areas: dict[str, list[float]] = {name: [] for name in first}
+    for result, scores in judged:
+        if first[result.detector] == result.weights:
+            maps[result.detector].append(scores)
+            areas[result.detector].append(result.figures.auc_df)
+    charts.draw_maps(group.images, maps, areas, folder / f"maps_{group.name}.png")
 
 
 def write_figures(weights: Path, found: dict[str, float]) -> None:
@@ -111,26 +199,84 @@ def write_figures(weights: Path, found: dict[str, float]) -> None:
     weights.chmod(0o644)  # safetensors leaves it readable by its owner alone
 
 
-def main() -> None:
-    """Parse the command line, evaluate, print and write."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("weights", type=Path)
-    parser.add_argument("--data", type=Path, required=True, help="folder of validation imagery")
+def read_groups(args: argparse.Namespace) -> Iterable[Group]:
+    """The imagery that the command line names, a group at a time."""
+    if args.images is not None:
+        yield Group.of(args.images.name, args.modality, imagery.folder(args.images, args.masks))
+    if args.published is not None:
+        for modality, images in imagery.published(args.published).items():
+            yield Group.of(modality, modality, images)
+    for name in args.groups if args.data is not None else ():
+        modality, read = GROUPS[name]
+        yield Group.of(name, modality, read(args.data / modality))
+
+
+def parse() -> argparse.Namespace:
+    """The command line, checked."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    known = ["uniadrs", *baselines.BASELINES]
+    parser.add_argument("weights", type=Path, nargs="*")
+    parser.add_argument("--detector", nargs="+", choices=known, default=["uniadrs"])
+    parser.add_argument("--data", type=Path, help="folder of validation imagery")
     parser.add_argument("--groups", nargs="+", choices=GROUPS, default=list(GROUPS))
-    parser.add_argument("--out", type=Path, help="table as .md, or every scene as .csv")
+    parser.add_argument("--images", type=Path, help="any folder of images, with --masks")
+    parser.add_argument("--masks", type=Path, help="masks of the same names")
+    parser.add_argument("--modality", default="multispectral", help="of --images, for lrx")
+    parser.add_argument("--published", type=Path, help="folder laid out as the authors' test data")
+    parser.add_argument(
+        "--training", type=Path, help="training imagery: empty parts are scored too"
+    )
+    parser.add_argument("--out", type=Path, help="folder for tables and figures")
+    parser.add_argument("--workers", type=int, default=1, help="processes")
     parser.add_argument("--write", action="store_true", help="store the means in the weights")
     args = parser.parse_args()
-    detector = uniadrs_scale.Detector.load(args.weights, device="cpu")
-    results = evaluate(args.data, detector, args.groups)
-    text = markdown(table(results))
+    if not (args.data or args.images or args.published):
+        parser.error("nothing to judge on: give --data, --images with --masks, or --published")
+    if (args.images is None) != (args.masks is None):
+        parser.error("--images and --masks belong together")
+    if ("uniadrs" in args.detector) != bool(args.weights):
+        parser.error("give weights for --detector uniadrs, and only for it")
+    if args.workers < 1:
+        parser.error("--workers: at least 1 is needed")
+    if args.write and len(args.weights) != 1:
+        parser.error("--write stores the figures of one weights file")
+    return args
+
+
+def main() -> None:
+    """Parse the command line, evaluate; what cannot be judged ends with a sentence and code 1."""
+    try:
+        run(parse())
+    except uniadrs_scale.UniadrsScaleError as error:
+        sys.exit(f"evaluate.py: {error}")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Evaluate, print and write."""
+    judged = entries(args.weights, args.detector)
+    if args.out is not None:
+        args.out.mkdir(parents=True, exist_ok=True)
+    results: list[report.Result] = []
+    with processes(args.workers) as each:
+        for group in read_groups(args):
+            found = evaluate(group, judged, each)
+            results += [result for result, _ in found]
+            if args.out is not None:
+                draw(group, found, args.out)
+    tables = [report.group_table(results), report.scene_table(results)]
+    if args.weights:
+        tables.append([report.QUIET, *(q.row() for q in quiet(judged, args.training))])
+    text = "\n\n".join(report.markdown(table) for table in tables)
     print(text)
-    if args.out is not None and args.out.suffix == ".csv":
-        with args.out.open("w", newline="") as file:
-            csv.writer(file).writerows([HEADER, *(result.row() for result in results)])
-    elif args.out is not None:
-        args.out.write_text(text + "\n")
+    if args.out is not None:
+        (args.out / "table.md").write_text(text + "\n")
+        report.write_csv(args.out / "scenes.csv", results)
+        charts.draw_curves(results, args.out / "roc.png")
     if args.write:
-        write_figures(args.weights, means(results))
+        own = [r for r in results if r.weights]
+        write_figures(args.weights[0], report.means(own))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 The folders are those of the data README: ``hyperspectral/*.mat``, ``multispectral/``, ``sar/``,
 ``infrared/``. Every scene is scaled as the library scales it: per band, by the whole scene.
+:func:`folder` reads any folder of images and masks, :func:`published` the layout of the authors.
 """
 
 from __future__ import annotations
@@ -12,9 +13,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import rasterio
+from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
 from scipy import ndimage
 from scipy.io import loadmat
+from scipy.io.matlab import MatReadError
 
+from uniadrs_scale.errors import SceneError
 from uniadrs_scale.stats import BandStatistics
 
 if TYPE_CHECKING:
@@ -23,6 +27,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SHIPS = "ships_mask.tif"
+RASTERS = {".bmp", ".dat", ".img", ".jpeg", ".jpg", ".png", ".tif", ".tiff"}
+PUBLISHED = {
+    "HSI": "hyperspectral",
+    "visible_light": "visible",
+    "SAR": "sar",
+    "thermal": "infrared",
+    "low_light": "lowlight",
+}
+"""Folder of the published test data, with ``images`` and ``labels`` inside, to its modality."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -52,7 +65,7 @@ def _image(name: str, pixels: NDArray[np.generic], targets: NDArray[np.generic] 
 def _bands(path: Path) -> NDArray[np.generic]:
     """(band, y, x) of any raster; images without georeference are fine here."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
         with rasterio.open(path) as dataset:
             pixels: NDArray[np.generic] = dataset.read()
     return pixels
@@ -141,3 +154,69 @@ def sar(folder: Path) -> list[Image]:
         targets = _bands(colours)[:3].max(axis=0) if colours.exists() else None
         images.append(_image(path.stem, _bands(path)[:1], targets))
     return images
+
+
+def folder(images: Path, masks: Path) -> list[Image]:
+    """Any folder of images (raster files or .mat) and the folder of their masks, nonzero = target.
+
+    A mask has its image's name, or that with ``mask`` for ``image``, as published; the suffix may
+    be another.
+
+    Raises:
+        SceneError: If there is no image, or one has no mask or one of another size.
+    """
+    paths = sorted(p for p in images.glob("*") if p.suffix.lower() in RASTERS | {".mat"})
+    known = {p.stem: p for p in masks.glob("*") if p.suffix.lower() in RASTERS | {".mat"}}
+    if not paths:
+        raise SceneError(f"{images} holds no image ({', '.join(sorted(RASTERS))} or .mat).")
+    found = []
+    for path in paths:
+        mask = known.get(path.stem, known.get(path.stem.replace("image", "mask")))
+        if mask is None:
+            raise SceneError(f"{masks} holds no mask of {path.name}. Give it the image's name.")
+        pixels, targets = _pixels(path), _pixels(mask).max(axis=0)
+        if pixels.shape[1:] != targets.shape:
+            raise SceneError(
+                f"{mask.name} is {targets.shape} px, but its image {pixels.shape[1:]} (y, x)."
+            )
+        found.append(_image(path.stem, pixels, targets))
+    return found
+
+
+def published(root: Path) -> dict[str, list[Image]]:
+    """Images by modality of a folder laid out as the published test data.
+
+    Raises:
+        SceneError: If it has none of the published folders, or an image has no mask.
+    """
+    present = {
+        modality: root / name for name, modality in PUBLISHED.items() if (root / name).is_dir()
+    }
+    if not present:
+        raise SceneError(f"{root} has none of the folders {', '.join(PUBLISHED)}.")
+    return {m: folder(place / "images", place / "labels") for m, place in present.items()}
+
+
+def _pixels(path: Path) -> NDArray[np.generic]:
+    """(band, y, x) of a raster file or .mat; grey that is stored as colour is one band.
+
+    Raises:
+        SceneError: If it cannot be read, or holds no image.
+    """
+    try:
+        pixels = _cube(path) if path.suffix.lower() == ".mat" else _bands(path)
+    # What GDAL raises, and what scipy does of a broken .mat or one of version 7.3.
+    except (RasterioIOError, MatReadError, NotImplementedError, ValueError, OSError) as error:
+        raise SceneError(f"{path} cannot be read: {error} Convert it to TIFF.") from None
+    grey = len(pixels) in (3, 4) and all((band == pixels[0]).all() for band in pixels[1:3])
+    return pixels[:1] if grey else pixels
+
+
+def _cube(path: Path) -> NDArray[np.generic]:
+    """(band, y, x) of the largest array of a .mat, whose others are masks or wavelengths."""
+    arrays = [v for v in loadmat(path).values() if isinstance(v, np.ndarray) and v.ndim in (2, 3)]
+    numbers = [v for v in arrays if v.dtype.kind in "biuf" and min(v.shape) > 1]
+    if not numbers:
+        raise ValueError("it has no array of (y, x) or (y, x, band).")
+    largest = np.atleast_3d(max(numbers, key=lambda array: array.size))
+    return np.ascontiguousarray(largest.transpose(2, 0, 1))

@@ -14,21 +14,27 @@ import torch
 from safetensors import safe_open
 from scipy.io import savemat
 
+from uniadrs_scale.metrics import figures
 from uniadrs_scale.network import NetworkConfig, UniADRS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MODEL = Path(__file__).parents[1] / "model"
-NAMES = ("evaluate", "imagery", "losses", "simulate", "spectra", "targets", "train")
+NAMES = ("evaluate", "baselines", "charts", "empty", "imagery", "losses", "report", "simulate",
+         "spectra", "targets", "train")  # fmt: skip
 
 
 class Scripts:
     """The scripts of model/, which import each other by lying in one folder."""
 
     evaluate: Any
+    baselines: Any
+    charts: Any
+    empty: Any
     imagery: Any
     losses: Any
+    report: Any
     simulate: Any
     targets: Any
     train: Any
@@ -230,16 +236,19 @@ def test_evaluation_goes_through_the_library(model: Scripts, tmp_path: Path) -> 
     truth = np.zeros((40, 50), np.uint8)
     truth[5:9, 5:9] = 1
     savemat(folder / "small.mat", {"data": cube, "map": truth})
-    detector = model.evaluate.uniadrs_scale.Detector.load(weights, device="cpu")
-    results = model.evaluate.evaluate(tmp_path, detector, ["hyperspectral"])
-    text = model.evaluate.markdown(model.evaluate.table(results))
-    assert text.splitlines()[2].startswith("| hyperspectral | small | 0.")
+    group = model.evaluate.Group.of(
+        "hyperspectral", "hyperspectral", model.imagery.hyperspectral(folder)
+    )
+    entries = model.evaluate.entries([weights], ["uniadrs"])
+    [(result, scores)] = model.evaluate.evaluate(group, entries)
+    assert result.detector == "tiny"
+    assert result.figures == figures(scores, truth > 0)
     before = run.mean["spectral_stem.0.bias"].half()  # as they are stored
-    model.evaluate.write_figures(weights, model.evaluate.means(results))
+    model.evaluate.write_figures(weights, model.report.means([result]))
     with safe_open(weights, framework="pt") as file:
-        figures = json.loads(file.metadata()["figures"])
+        stored = json.loads(file.metadata()["figures"])
         assert torch.equal(file.get_tensor("spectral_stem.0.bias"), before)
-    assert figures == {"AUC(D,F) hyperspectral": round(results[0].figures.auc_df, 4)}
+    assert stored == {"AUC(D,F) hyperspectral": round(result.figures.auc_df, 4)}
 
 
 def test_the_shipped_weights_say_what_they_are() -> None:

@@ -11,6 +11,7 @@ from uniadrs_scale.errors import (
     UniadrsScaleError,
     WeightsError,
 )
+from uniadrs_scale.graph import evaluate_map
 from uniadrs_scale.io.cog import to_cog
 from uniadrs_scale.io.scenes import open_scene
 from uniadrs_scale.plan import ScorePlan
@@ -27,6 +28,7 @@ __all__ = [
     "StoreError",
     "UniadrsScaleError",
     "WeightsError",
+    "evaluate_map",
     "open_scene",
     "plan",
     "score",

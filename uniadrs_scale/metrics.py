@@ -1,8 +1,11 @@
-"""Figures of merit of an anomaly map: Chang's nine, from the three-dimensional ROC analysis.
+"""Figures of merit of an anomaly map: ROC curve, precision, and Chang's nine (3-D ROC analysis).
 
-Source: Chang, "An Effective Evaluation Tool for Hyperspectral Target Detection: 3D Receiver
-Operating Characteristic Curve Analysis", IEEE TGRS 59 (2021). Exact, without sampling thresholds:
-the area under the curve of D against tau is the mean score of the anomalies.
+Source of the nine: Chang, "An Effective Evaluation Tool for Hyperspectral Target Detection: 3D
+Receiver Operating Characteristic Curve Analysis", IEEE TGRS 59 (2021). Exact, without sampling
+thresholds: the area under the curve of D against tau is the mean score of the anomalies.
+
+For maps that do not fit in memory see :mod:`uniadrs_scale.histogram`, for whole objects instead of
+pixels :mod:`uniadrs_scale.alarms`.
 """
 
 from __future__ import annotations
@@ -60,6 +63,121 @@ class Figures:
         return self.auc_dt / self.auc_ft if self.auc_ft else float("inf")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class RocCurve:
+    """What every threshold finds; a pixel is found where its score is at least the threshold.
+
+    One point a distinct score: pixels of equal score are found together, never one by one.
+    """
+
+    thresholds: NDArray[np.floating]
+    """(n,) distinct scores, falling."""
+    detected: NDArray[np.int64]
+    """(n,) anomalous pixels found; the last is their number."""
+    alarms: NDArray[np.int64]
+    """(n,) background pixels found; the last is their number."""
+
+    def __post_init__(self) -> None:
+        positives = int(self.detected[-1]) if self.detected.size else 0
+        negatives = int(self.alarms[-1]) if self.alarms.size else 0
+        if not (positives and negatives):
+            raise SceneError(
+                f"{positives} of {positives + negatives} scored pixels are anomalies: an ROC curve "
+                "needs both classes. Check the labels and where they count."
+            )
+
+    @classmethod
+    def of(cls, scores: NDArray[np.floating], truth: NDArray[np.bool_]) -> RocCurve:
+        """The curve of a map against its labels; arguments and errors as :func:`figures`."""
+        values, anomaly = scored_pixels(scores, truth)
+        order = np.argsort(values)[::-1]
+        values, anomaly = values[order], anomaly[order]
+        change = np.flatnonzero(values[1:] != values[:-1])
+        last = np.concatenate([change, np.arange(values.size)[-1:]])
+        detected = np.cumsum(anomaly, dtype=np.int64)[last]
+        return cls(thresholds=values[last], detected=detected, alarms=last + 1 - detected)
+
+    @property
+    def detection_rate(self) -> NDArray[np.float64]:
+        """(n,) Pd, the share of anomalous pixels found."""
+        return np.asarray(self.detected / self.detected[-1], np.float64)
+
+    @property
+    def alarm_rate(self) -> NDArray[np.float64]:
+        """(n,) Pf, the share of background pixels found."""
+        return np.asarray(self.alarms / self.alarms[-1], np.float64)
+
+    @property
+    def area(self) -> float:
+        """AUC(D,F): an anomaly outscores background this often, ties one half."""
+        # float64: the product of the counts of a large map does not fit int64.
+        before = np.concatenate([[0.0], self.detection_rate])
+        steps = np.diff(self.alarms, prepend=0).astype(np.float64)
+        return float((steps * (before[1:] + before[:-1])).sum() / (2 * self.alarms[-1]))
+
+    @property
+    def average_precision(self) -> float:
+        """Mean precision over the anomalies, each at its own score: sum of (R_i - R_i-1) P_i."""
+        steps = np.diff(self.detected, prepend=0) / self.detected[-1]
+        return float((steps * (self.detected / (self.detected + self.alarms))).sum())
+
+    def at(self, detection: float) -> int:
+        """Index of the highest threshold that finds at least this share of anomalous pixels.
+
+        Raises:
+            SceneError: The share is not within 0..1.
+        """
+        if not 0 <= detection <= 1:
+            raise SceneError(f"detection={detection} is no share. Use a number in 0..1.")
+        # Compared as the rates that the curve shows, so that .95 of 20 pixels is 19 of them.
+        return int(np.searchsorted(self.detection_rate, detection))
+
+    def alarm_rate_at(self, detection: float) -> float:
+        """Share of background pixels found where this share of anomalous pixels is."""
+        return float(self.alarm_rate[self.at(detection)])
+
+    def alarms_per_megapixel_at(self, detection: float) -> float:
+        """Background pixels found a million scored pixels; for objects see ``alarms``."""
+        pixels = int(self.detected[-1]) + int(self.alarms[-1])
+        return float(self.alarms[self.at(detection)] * (1e6 / pixels))
+
+    def thinned(self, points: int = 400) -> RocCurve:
+        """A curve to draw: about as many points, spread over both axes and, for F, its logarithm.
+
+        Points are left out, none is moved; the first and the last stay.
+        """
+        last = self.thresholds.size - 1
+        each = points // 3
+        decades = np.geomspace(1 / self.alarms[-1], 1, each)
+        wanted = [
+            np.searchsorted(self.alarm_rate, decades),
+            np.searchsorted(self.alarm_rate, np.linspace(0, 1, each)),
+            np.searchsorted(self.detection_rate, np.linspace(0, 1, each)),
+            np.array([0, last]),
+        ]
+        kept = np.unique(np.clip(np.concatenate(wanted), 0, last))
+        return RocCurve(
+            thresholds=self.thresholds[kept], detected=self.detected[kept], alarms=self.alarms[kept]
+        )
+
+
+def scored_pixels(
+    scores: NDArray[np.floating], truth: NDArray[np.bool_]
+) -> tuple[NDArray[np.floating], NDArray[np.bool_]]:
+    """Scores and labels (n,) of the pixels that have a score.
+
+    Raises:
+        SceneError: If the shapes differ.
+    """
+    if scores.shape != truth.shape:
+        raise SceneError(
+            f"Scores of shape {scores.shape} and labels of shape {truth.shape} do not belong "
+            "together. Give both on the same grid."
+        )
+    scored = np.isfinite(scores)
+    return scores[scored], np.asarray(truth, bool)[scored]
+
+
 def figures(scores: NDArray[np.floating], truth: NDArray[np.bool_]) -> Figures:
     """The figures of a map against its labels.
 
@@ -70,32 +188,13 @@ def figures(scores: NDArray[np.floating], truth: NDArray[np.bool_]) -> Figures:
     Raises:
         SceneError: If the shapes differ, or one of the two classes has no scored pixel.
     """
-    if scores.shape != truth.shape:
-        raise SceneError(
-            f"Scores of shape {scores.shape} and labels of shape {truth.shape} do not belong "
-            "together. Give both on the same grid."
-        )
-    scored = np.isfinite(scores)
-    values, anomaly = scores[scored], truth[scored]
-    if anomaly.all() or not anomaly.any():
-        raise SceneError(
-            f"{int(anomaly.sum())} of {anomaly.size} scored pixels are anomalies: an ROC curve "
-            "needs both classes. Check the labels and where they count."
-        )
+    area = RocCurve.of(scores, truth).area
+    values, anomaly = scored_pixels(scores, truth)
     low, high = values.min(), values.max()
-    # In the dtype of the scores, as published; means and ranks in float64.
+    # In the dtype of the scores, as published; means in float64.
     scaled = (values - low) / (high - low) if high > low else np.zeros_like(values)
     return Figures(
-        auc_df=_area(values, anomaly),
+        auc_df=area,
         auc_dt=float(scaled[anomaly].mean(dtype=np.float64)),
         auc_ft=float(scaled[~anomaly].mean(dtype=np.float64)),
     )
-
-
-def _area(values: NDArray[np.floating], anomaly: NDArray[np.bool_]) -> float:
-    """Probability that an anomaly outscores background, ties one half (Mann and Whitney 1947)."""
-    _, place, ties = np.unique(values, return_inverse=True, return_counts=True)
-    rank = (np.cumsum(ties) - (ties - 1) / 2)[place]
-    positives, negatives = int(anomaly.sum()), int((~anomaly).sum())
-    above = rank[anomaly].sum() - positives * (positives + 1) / 2
-    return float(above / (positives * negatives))
