@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 import zarr
-from pyproj import CRS, Transformer
+from pyproj import Proj
 from rasterio.control import GroundControlPoint
 from standins import FirstBand
 
@@ -49,10 +49,8 @@ class Swath:
         turn = np.radians(self.turn)
         x = self.metres * (u * np.cos(turn) - v * np.sin(turn))
         y = -self.metres * (u * np.sin(turn) + v * np.cos(turn))
-        local = CRS.from_proj4(
-            f"+proj=aeqd +lat_0={self.latitude} +lon_0={self.longitude} +ellps=WGS84"
-        )
-        return Transformer.from_crs(local, 4326, always_xy=True).transform(x, y)
+        local = f"+proj=aeqd +lat_0={self.latitude} +lon_0={self.longitude} +ellps=WGS84"
+        return Proj(local)(x, y, inverse=True)
 
     def centres(self) -> tuple[np.ndarray, np.ndarray]:
         """Longitude and latitude (y, x) of pixel centres."""
@@ -62,12 +60,10 @@ class Swath:
 
     def control(self, rows: int = 8, cols: int = 10) -> list[GroundControlPoint]:
         """Ground control points on a regular raster."""
-        places = [
-            (row, col)
-            for row in np.linspace(0, self.height, rows)
-            for col in np.linspace(0, self.width, cols)
-        ]
-        return [GroundControlPoint(row, col, *self.lonlat(row, col)) for row, col in places]
+        axes = np.linspace(0, self.height, rows), np.linspace(0, self.width, cols)
+        row, col = (axis.ravel() for axis in np.meshgrid(*axes, indexing="ij"))
+        places = zip(row, col, *self.lonlat(row, col), strict=True)
+        return [GroundControlPoint(*map(float, place)) for place in places]
 
     def scene(self, *, control: bool = False, seed: int = 0) -> xr.DataArray:
         """A scene of noise with this geometry."""

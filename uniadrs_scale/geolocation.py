@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 from affine import Affine
 from pyproj import CRS, Transformer
-from pyproj.aoi import AreaOfInterest
-from pyproj.database import query_utm_crs_info
 from pyproj.exceptions import CRSError
 from scipy.interpolate import RBFInterpolator, make_interp_spline
 
@@ -143,11 +141,11 @@ class Extent:
         Raises:
             PlanError: It reaches so far that no single map shows it without a tear.
         """
-        hemisphere = 1 if self.latitude > 0 else -1
+        hemisphere = 1 if self.latitude >= 0 else -1
         if self.radius <= UTM_RADIUS and abs(self.latitude) < STEEP_LATITUDE:
-            point = AreaOfInterest(*(self.longitude, self.latitude) * 2)
-            zone = query_utm_crs_info(datum_name="WGS 84", area_of_interest=point)[0]
-            return CRS.from_epsg(int(zone.code))
+            # Not pyproj's query of its database, which knows Norway's wider zones: half a second.
+            zone = int((self.longitude + 180) // 6) % 60 + 1
+            return CRS.from_epsg((32600 if hemisphere > 0 else 32700) + zone)
         if self.south >= -STEEP_LATITUDE and self.north <= STEEP_LATITUDE:
             return CRS.from_epsg(4326)
         if min(hemisphere * self.south, hemisphere * self.north) > 0:
@@ -238,10 +236,10 @@ class OutputGrid:
 class ControlSurface:
     """Where every pixel lies, by a smooth surface through ground control points.
 
-    Points on a raster, as products have them, are joined by cubic splines. Others are joined by a
-    thin-plate spline on top of a quadratic, and that is sampled on a raster. (GDAL's default, one
-    polynomial, was 57 pixels off on a curved swath, and its thin-plate spline takes ten seconds a
-    megapixel.)
+    Points on a raster, as products have them, are joined by cubic splines. Others are joined by
+    cubic radial functions on top of a quadratic, and that is sampled on a raster. (GDAL's default,
+    one polynomial, was 57 pixels off on a curved swath; its thin-plate spline takes ten seconds a
+    megapixel, and lay 2.6 pixels off between 154 scattered points where this lies 1.9.)
     """
 
     rows: Floats
@@ -270,7 +268,9 @@ class ControlSurface:
         if len(y) * len(x) == len(places):  # and `unique` put them in raster order
             return cls(y, x, vectors.reshape(len(y), len(x), 3))
         few = len(places) <= LOCAL
-        surface = RBFInterpolator(places, vectors, degree=degree, neighbors=None if few else 100)
+        surface = RBFInterpolator(
+            places, vectors, kernel="cubic", degree=degree, neighbors=None if few else 100
+        )
         y, x = (np.linspace(axis.min() - 1, axis.max() + 1, NODES) for axis in (rows, cols))
         nodes = np.stack(np.meshgrid(y, x, indexing="ij"), axis=-1)
         return cls(y, x, surface(nodes.reshape(-1, 2)).reshape(NODES, NODES, 3))
