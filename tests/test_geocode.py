@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from hypothesis import strategies as st
 from pyproj import Transformer
 from rasterio.control import GroundControlPoint
 from rasterio.transform import GCPTransformer
+from rasterio.warp import reproject
 from rio_cogeo import cog_validate
 from scipy.ndimage import binary_fill_holes
 from scipy.spatial import cKDTree
@@ -23,15 +23,18 @@ from standins import FirstBand
 from swaths import Swath, store_of
 
 import uniadrs_scale as us
-from uniadrs_scale.errors import PlanError, StoreError
+from uniadrs_scale import cli
+from uniadrs_scale.errors import PlanError, SceneError, StoreError
 from uniadrs_scale.geolocation import ControlSurface, Extent, Geocoding, OutputGrid
 from uniadrs_scale.io.cog_source import open_source
 from uniadrs_scale.io.geocode import on_a_grid
+from uniadrs_scale.io.readers import FileScene
 from uniadrs_scale.io.scenes import ArrayScene, scene_source
 from uniadrs_scale.lattice import Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 PLANTED = 7
 """Pixels between planted targets."""
@@ -190,7 +193,9 @@ def test_overlapping_scans_leave_no_holes(tmp_path: Path) -> None:
     swath = Swath(height=120, stretch=0, bend=0)
     lines = np.arange(120)
     seen = lines - 2.0 * (lines // 10)
-    longitude, latitude = swath.lonlat(*np.meshgrid(seen + 0.5, np.arange(150) + 0.5, indexing="ij"))
+    longitude, latitude = swath.lonlat(
+        *np.meshgrid(seen + 0.5, np.arange(150) + 0.5, indexing="ij")
+    )
     scene = swath.scene().assign_coords(
         latitude=(("y", "x"), latitude), longitude=(("y", "x"), longitude)
     )
@@ -203,8 +208,13 @@ def test_overlapping_scans_leave_no_holes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("control", [False, True])
-@pytest.mark.parametrize("part", [{"y": slice(31, 110), "x": slice(17, None)},
-                                  {"y": slice(None, None, -1), "x": slice(0, None, 2)}])  # fmt: skip
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"y": slice(31, 110), "x": slice(17, None)},
+        {"y": slice(None, None, -1), "x": slice(0, None, 2)},
+    ],
+)
 def test_a_slice_of_a_scene_lies_where_it_did(tmp_path: Path, control: bool, part: Any) -> None:
     swath = Swath()
     whole = xr.DataArray(targets(swath), dims=("y", "x")).isel(part)
@@ -315,7 +325,7 @@ def test_what_cannot_be_drawn_is_refused(tmp_path: Path) -> None:
     with pytest.raises(PlanError, match=r"more than 200 a pixel.*coarser resolution"):
         draw(tmp_path, swath, score, resolution=0.001)
     nowhere = swath.scene().assign_coords(latitude=(("y", "x"), np.full(score.shape, np.nan)))
-    with pytest.raises(StoreError, match="No pixel of .* has a latitude"):
+    with pytest.raises(StoreError, match=r"No pixel of .* has a latitude"):
         us.to_cog(store_of(nowhere, score, tmp_path / "n.zarr"), tmp_path / "n.tif")
     points = swath.control()[:8]  # one line
     axes = {"y": np.arange(120) + 0.5, "x": np.arange(150) + 0.5}
@@ -357,7 +367,7 @@ def test_control_surface_agrees_with_the_geometry_and_with_gdal(scattered: bool)
     # In pixels of 20 m; a degree of longitude is shorter by the cosine of 46.
     east = ((longitude - true_longitude + 180) % 360 - 180) * 5_550 * 0.695
     off = np.hypot((latitude - true_latitude) * 5_550, east).max()
-    assert off < (0.5 if scattered else 0.01)
+    assert off < (0.6 if scattered else 0.01)
     # GDAL's thin-plate spline, a second opinion; without the antimeridian, which it does not know.
     turned = [GroundControlPoint(p.row, p.col, p.x % 360, p.y) for p in control]
     places = [100, 200, 310], [150, 250, 350]
@@ -382,7 +392,12 @@ def test_scores_and_store_carry_latitude_and_longitude(tmp_path: Path) -> None:
     scene = swath.scene().astype(np.float32)
     scene["latitude"] = scene.latitude.astype(np.float32)
     scene = scene.chunk({"y": 50, "x": 60})
-    options: dict[str, Any] = {"tile": 32, "chunk": 64, "detector": FirstBand(), "scheduler": "sync"}
+    options: dict[str, Any] = {
+        "tile": 32,
+        "chunk": 64,
+        "detector": FirstBand(),
+        "scheduler": "sync",
+    }
     in_memory = us.score(scene, **options)
     lazy = us.score(scene, tmp_path / "s.zarr", **options)
     for scores in (in_memory, lazy):
@@ -418,14 +433,19 @@ def test_the_fingerprint_follows_the_geolocation(lazy: bool) -> None:
     for control in (False, True):
         prints = [fingerprint(s.scene(control=control)) for s in (swath, swath, moved)]
         assert prints[0] == prints[1] != prints[2]
-    assert "geolocation" not in us.plan(
-        swath.scene().drop_vars(["latitude", "longitude"]), detector=FirstBand(), scheduler="sync"
-    ).decisive()["scene"]
+    assert (
+        "geolocation"
+        not in us.plan(
+            swath.scene().drop_vars(["latitude", "longitude"]),
+            detector=FirstBand(),
+            scheduler="sync",
+        ).decisive()["scene"]
+    )
 
 
 def test_another_geolocation_does_not_share_a_store(tmp_path: Path) -> None:
     store_of(Swath().scene(), targets(Swath()), tmp_path / "s.zarr")
-    with pytest.raises(StoreError, match="geolocation was latitude and longitude .*, is lat"):
+    with pytest.raises(StoreError, match=r"geolocation was latitude and longitude .*, is lat"):
         store_of(Swath(turn=28).scene(), targets(Swath()), tmp_path / "s.zarr")
 
 
@@ -433,3 +453,103 @@ def test_tasks_do_not_read_the_geolocation() -> None:
     source = scene_source(Swath().scene())
     assert isinstance(source, ArrayScene)
     assert set(source.window(Window(0, 0, 20, 20)).array.coords) == set()
+
+
+@pytest.fixture
+def swath_file(tmp_path: Path) -> tuple[Path, Swath, np.ndarray]:
+    """A raster with ground control points, as a Sentinel-1 product has them, and bright targets."""
+    swath, score = Swath(height=130, width=140), targets(Swath(height=130, width=140))
+    path = tmp_path / "swath.tif"
+    profile = {
+        "driver": "GTiff", "count": 1, "height": 130, "width": 140, "dtype": "float32",
+        "gcps": swath.control(), "crs": "EPSG:4326",
+    }  # fmt: skip
+    with rasterio.open(path, "w", **profile) as file:
+        file.write(score, 1)
+    return path, swath, score
+
+
+def test_a_file_with_control_points_from_open_to_map(swath_file, tmp_path: Path) -> None:
+    path, swath, score = swath_file
+    scene = us.open_scene(path)
+    assert scene.rio.crs == "EPSG:4326"
+    assert len(scene.rio.get_gcps()) == 80
+    assert isinstance(scene_source(scene), FileScene)
+    part = scene.isel(y=slice(30, None))
+    for name, wanted in (("whole", scene), ("part", part)):
+        store, cog = tmp_path / f"{name}.zarr", tmp_path / f"{name}.tif"
+        options: dict[str, Any] = {"tile": 32, "detector": FirstBand(), "scheduler": "sync"}
+        us.score(wanted, store, **options)
+        us.to_cog(store, cog)
+        # Targets come back scaled, but as far above the rest and in the same order.
+        drawn = Drawn(cog, swath)
+        levels = np.unique(zarr.open_group(store)["score"][:])
+        drawn.cells = np.searchsorted(levels, drawn.cells).astype(np.float32)
+        ranks = np.searchsorted(np.unique(wanted), score).astype(np.float32)
+        ranks[: 130 - wanted.sizes["y"]] = 0
+        assert max(drawn.offsets(ranks)) <= 0.501
+
+
+def test_files_with_different_control_points_are_no_scene(swath_file, tmp_path: Path) -> None:
+    path, swath, score = swath_file
+    other = tmp_path / "other.tif"
+    profile = {"driver": "GTiff", "count": 1, "height": 130, "width": 140, "dtype": "float32"}
+    moved = replace(swath, turn=28).control()
+    with rasterio.open(other, "w", **profile, gcps=moved, crs="EPSG:4326") as file:
+        file.write(score, 1)
+    assert us.open_scene([path, path]).sizes["band"] == 2
+    with pytest.raises(SceneError, match="different ground control points"):
+        us.open_scene([path, other])
+
+
+def test_score_on_the_command_line_draws_a_map(
+    swath_file, tiny_weights: Path, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    path, _, _ = swath_file
+    cog = tmp_path / "map.tif"
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        words = ["score", path, "--weights", tiny_weights, "--scheduler", "sync", "--tile", 64]
+        monkeypatch.setattr("sys.argv", ["uniadrs-scale", *map(str, [*words, *arguments])])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        return int(stop.value.code or 0), *capsys.readouterr()
+
+    options = ["--crs", "EPSG:3035", "--resolution", 500, "--resampling", "nearest"]
+    assert run("-o", cog, *options)[0] == 0
+    with rasterio.open(cog) as file:
+        assert (file.crs.to_epsg(), file.res) == (3035, (500, 500))
+        assert len(file.tags()["fingerprint"]) == 16
+    before = cog.read_bytes()
+    assert "1 were complete before" in run("-o", cog, *options)[1]
+    code, _, message = run("-o", cog)
+    assert code == 2
+    assert "drawn otherwise (crs EPSG:3035, resolution 500.0, nearest, now crs automatic" in message
+    assert cog.read_bytes() == before
+    code, _, message = run("-o", tmp_path / "map.zarr", *options)
+    assert (code, "are for the COG of a swath" in message) == (2, True)
+    code, _, message = run("-o", tmp_path / "other.tif", "--crs", "EPSG:0")
+    assert (code, "CRS 'EPSG:0' is not known" in message) == (2, True)
+    assert sorted(p.name for p in tmp_path.iterdir() if p.name.startswith(("map", "other"))) == [
+        "map.tif"
+    ]
+
+
+def test_a_real_swath_lies_where_it_should(shared: Path, tmp_path: Path) -> None:
+    scene = us.open_scene(shared / "data" / "formats" / "sentinel1_swath_gcps.tif")
+    pixels = scene[0].values.astype(np.float32)
+    us.to_cog(store_of(scene, pixels, tmp_path / "s.zarr", chunk=512), tmp_path / "s.tif")
+    with rasterio.open(tmp_path / "s.tif") as file:
+        assert file.crs.to_epsg() == 32643
+        shown = file.read(1)
+        # GDAL's own thin-plate spline for the same points, nearest neighbour.
+        theirs = np.full(shown.shape, np.nan, np.float32)
+        reproject(
+            pixels, theirs, gcps=scene.rio.get_gcps(), src_crs=scene.rio.crs, src_nodata=np.nan,
+            dst_transform=file.transform, dst_crs=file.crs, dst_nodata=np.nan, SRC_METHOD="GCP_TPS",
+        )  # fmt: skip
+    finite = np.isfinite(shown)
+    assert (finite == binary_fill_holes(finite)).all()
+    both = finite & np.isfinite(theirs)
+    assert both.sum() > 0.995 * finite.sum()
+    assert (shown[both] == theirs[both]).mean() > 0.85  # `max` differs where a cell has two pixels

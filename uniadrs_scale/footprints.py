@@ -3,10 +3,10 @@
 A cell takes the highest of the pixels whose centre lies in it. A cell without any takes the pixel
 whose footprint covers its centre: the parallelogram halfway to the neighbouring pixels.
 
-Tried before, on a curved swath with 200 planted pixels: GDAL's warper with geolocation arrays was
-up to 1.3 cells off and lost 9 of them with ``nearest`` (0.8 cells off with ``max``); pyresample's
-bucket resampler was exact but left holes in 42 % of the map, and its k-d tree lost 2. Both hold
-the whole swath in memory.
+Tried before, on a curved swath with 200 planted pixels: GDAL's warper with geolocation arrays put
+them right, but its ``max`` spread each over 4 cells (7 at most) where this needs 2, its geolocation
+must be that of pixel corners, and a swath must fit in memory. pyresample's bucket resampler was
+exact but left holes in 42 % of the map, its k-d tree lost 2 pixels, and both hold the swath too.
 """
 
 from __future__ import annotations

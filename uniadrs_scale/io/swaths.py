@@ -87,27 +87,24 @@ def file_control_points(
     Raises:
         SceneError: The files have different ones.
     """
-    found = {}
+    found = []
     for uri in uris:
         with open_dataset(uri) as dataset:
-            points, crs = dataset.gcps
-            if points and crs is not None:
-                found[uri] = points, crs
-    if not found:
-        return None
-    first, *others = [([p.asdict() for p in points], crs) for points, crs in found.values()]
-    if len(found) < len(uris) or any(_places(other) != _places(first) for other in others):
+            found.append(dataset.gcps)
+    first = found[0]
+    if any(_places(other) != _places(first) for other in found[1:]):
         raise SceneError(
             f"'{uris[0]}' and the other files of the scene have different ground control points: "
             "the files of one scene must share one geometry. Score them apart."
         )
-    return next(iter(found.values()))
+    points, crs = first
+    return (points, crs) if points and crs is not None else None
 
 
-def _places(control: tuple[list[dict[str, object]], rasterio.CRS]) -> object:
-    """What must agree: everything but names and remarks."""
+def _places(control: tuple[list[GroundControlPoint], rasterio.CRS | None]) -> object:
+    """What must agree: everything but names, heights and remarks."""
     points, crs = control
-    return [[point.get(name) for name in ("row", "col", "x", "y")] for point in points], crs
+    return [(point.row, point.col, point.x, point.y) for point in points], crs
 
 
 def _digest(*parts: xr.DataArray, text: str = "") -> str:
