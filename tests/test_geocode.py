@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -447,6 +449,52 @@ def test_another_geolocation_does_not_share_a_store(tmp_path: Path) -> None:
     store_of(Swath().scene(), targets(Swath()), tmp_path / "s.zarr")
     with pytest.raises(StoreError, match=r"geolocation was latitude and longitude .*, is lat"):
         store_of(Swath(turn=28).scene(), targets(Swath()), tmp_path / "s.zarr")
+
+
+def test_geolocation_that_cannot_be_read_leaves_no_store(tmp_path: Path) -> None:
+    def fail(block: np.ndarray) -> np.ndarray:
+        raise OSError("on fire") if block.size else ValueError
+
+    scene = Swath().scene().chunk(64)
+    scene["latitude"] = scene.latitude.copy(
+        data=scene.latitude.data.map_blocks(fail, dtype=float, meta=np.zeros((0, 0)))
+    )
+    with pytest.raises(SceneError, match=r"The latitude of the scene cannot be read .*on fire"):
+        store_of(scene, targets(Swath()), tmp_path / "s.zarr")
+    assert not list(tmp_path.iterdir())
+
+
+MEMORY = """
+import re, sys
+from pathlib import Path
+from uniadrs_scale.io.cog import to_cog
+to_cog(sys.argv[1], sys.argv[2])
+print(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_memory_does_not_grow_with_the_swath(tmp_path: Path) -> None:
+    peaks = []
+    for side in (600, 3000):
+        group = zarr.open_group(tmp_path / f"{side}.zarr", mode="w")
+        rows, cols = np.mgrid[:side, :side] * 0.003
+        values = {
+            "score": np.random.default_rng(0).random((side, side), np.float32),
+            "latitude": 40 + 0.9 * rows - 0.3 * cols,
+            "longitude": 9 + 1.2 * cols + 0.4 * rows + 0.01 * cols**2,
+        }
+        for name, value in values.items():
+            attributes = {"coordinates": "latitude longitude"} if name == "score" else {}
+            group.create_array(name, data=value, chunks=(512, 512), attributes=attributes,
+                               dimension_names=("y", "x"))  # fmt: skip
+        command = [sys.executable, "-c", MEMORY, str(tmp_path / f"{side}.zarr")]
+        run = subprocess.run(
+            [*command, str(tmp_path / "s.tif")], capture_output=True, text=True, check=True
+        )
+        peaks.append(int(run.stdout) / 1024)
+    assert peaks[1] - peaks[0] < 100, peaks  # MiB; scores and geolocation are 172
 
 
 def test_tasks_do_not_read_the_geolocation() -> None:

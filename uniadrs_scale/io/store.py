@@ -25,7 +25,7 @@ import zarr
 from rasterio.crs import CRS
 from zarr.codecs import BloscCodec, Crc32cCodec
 
-from uniadrs_scale.errors import StoreError
+from uniadrs_scale.errors import SceneError, StoreError
 from uniadrs_scale.plan import digest
 
 if TYPE_CHECKING:
@@ -274,7 +274,14 @@ def _write_geolocation(
     array = _create_map(group, name, lattice, dtype, attributes)
     for index in np.ndindex(*lattice.chunks):
         rows, cols = lattice.chunk_window(index).slices
-        array[rows, cols] = coordinate.variable[rows, cols].compute(scheduler="synchronous").values
+        try:
+            part = coordinate.variable[rows, cols].compute(scheduler="synchronous").values
+        except Exception as error:  # whatever a reader or a user's graph raises
+            raise SceneError(
+                f"The {name} of the scene cannot be read at rows {rows.start} to {rows.stop}, "
+                f"columns {cols.start} to {cols.stop} ({error}). Repair it, or drop the coordinate."
+            ) from error
+        array[rows, cols] = part
 
 
 def _score_attributes(scene: SceneInfo, referenced: bool) -> dict[str, Any]:  # noqa: FBT001
