@@ -4,9 +4,9 @@ A cell takes the highest of the pixels whose centre lies in it. A cell without a
 whose footprint covers its centre: the parallelogram halfway to the neighbouring pixels.
 
 Tried before, on a curved swath with 200 planted pixels: GDAL's warper with geolocation arrays put
-them right, but its ``max`` spread each over 4 cells (7 at most) where this takes 1.2, its geolocation
-must be that of pixel corners, and a swath must fit in memory. pyresample's bucket resampler was
-exact but left holes in 42 % of the map, its k-d tree lost 2 pixels, and both hold the swath too.
+them right, but its ``max`` spread each over 4 cells (7 at most) where this takes 1.2, it wants the
+positions of pixel corners, and a swath must fit in memory. pyresample's bucket resampler was exact
+but left holes in 42 % of the map, its k-d tree lost 2 pixels, and both hold the swath as well.
 """
 
 from __future__ import annotations
