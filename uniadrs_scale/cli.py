@@ -17,6 +17,7 @@ from uniadrs_scale import __version__
 from uniadrs_scale.demo import demo as run_demo
 from uniadrs_scale.detector import DEFAULT_WEIGHTS, Arithmetic, Detector, read_weights
 from uniadrs_scale.errors import SceneError, UniadrsScaleError
+from uniadrs_scale.geolocation import Geocoding, Resampling
 from uniadrs_scale.io.scenes import open_scene, scene_source
 from uniadrs_scale.io.store import DONE, open_store
 from uniadrs_scale.presets import PRESETS
@@ -118,6 +119,24 @@ Weights = Annotated[
 Dtype = Annotated[
     Arithmetic, typer.Option(help="Arithmetic of the network; bfloat16 is faster, 1e-2 less exact.")
 ]
+Crs = Annotated[
+    str | None,
+    typer.Option(
+        help="CRS of a swath's COG, such as EPSG:32632. Default: UTM, or degrees if it is large."
+    ),
+]
+Resolution = Annotated[
+    float | None,
+    typer.Option(help="Cell size of a swath's COG, in CRS units. Default: as its median pixel."),
+]
+Resampled = Annotated[
+    Resampling,
+    typer.Option(
+        "--resampling",
+        help="What a cell of a swath's COG shows: its highest pixel, so that one of a single pixel "
+        "survives, or the nearest.",
+    ),
+]
 
 
 @app.command()
@@ -137,13 +156,19 @@ def score(
     method: Method = "uniadrs",
     weights: Weights = DEFAULT_WEIGHTS,
     dtype: Dtype = "float32",
+    crs: Crs = None,
+    resolution: Resolution = None,
+    resampling: Resampled = "max",
 ) -> None:
     """Score a scene: how strongly each pixel deviates from its surroundings, 0 to 1.
 
     The map has the scene's grid and CRS, and no data where the scene has none.
 
+    A swath without a grid is scored as sensed, and geocoded where the map is a COG.
+
     The same command resumes an interrupted run.
     """
+    geocoding = Geocoding(crs, resolution, resampling)
     scene = _open(scenes, bands, nodata)
     detector = _detector(method, weights, device, dtype)
     plan = make_plan(
@@ -151,7 +176,10 @@ def score(
         scheduler=scheduler, workers=workers,
     )  # fmt: skip
     with _progress(plan) as advance:
-        summary = run_to_file(scene, output, plan, detector, scheduler=scheduler, on_report=advance)
+        summary = run_to_file(
+            scene, output, plan, detector,
+            scheduler=scheduler, on_report=advance, geocoding=geocoding,
+        )  # fmt: skip
     typer.echo(f"{summary.text()}\noutput   {summary.output}")
     raise typer.Exit(COMPLETE if summary.complete else INCOMPLETE)
 
@@ -238,6 +266,7 @@ def info(
                 "crs": scene.crs or "none",
                 "transform": scene.transform or "none",
             }
+            | ({"geolocation": scene.geolocation} if scene.geolocation else {})
         )
 
 

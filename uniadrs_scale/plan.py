@@ -63,6 +63,8 @@ class SceneInfo:
     """WKT, None where the scene has none."""
     transform: tuple[float, ...] | None
     """Affine coefficients (a, b, c, d, e, f) of pixel corners, None where the scene has none."""
+    geolocation: str = ""
+    """Of a swath: what places its pixels, and a digest of that; empty where a grid does."""
 
     def __post_init__(self) -> None:
         """Refuse a scene without pixels."""
@@ -114,8 +116,11 @@ class ScorePlan:
 
     def decisive(self) -> dict[str, Any]:
         """What decides the output's bytes and layout, as plain values; who computes does not."""
+        scene = asdict(self.scene)
+        if not self.scene.geolocation:  # maps on a grid keep their fingerprints
+            del scene["geolocation"]
         return {
-            "scene": asdict(self.scene),
+            "scene": scene,
             "lattice": asdict(self.lattice),
             "coarsen": self.coarsen,
             "detector": self.detector,
@@ -180,9 +185,7 @@ class ScorePlan:
         lines = {
             "scene": f"{scene.name}: {scene.height} x {scene.width} px ({megapixels:.1f} Mpx), "
             f"{len(scene.bands)} bands, {scene.dtype}",
-            "georeference": "none: the map will have none either"
-            if scene.transform is None
-            else crs_name(scene.crs) or "transform without CRS",
+            "georeference": _georeference(scene),
             "tiles": f"{lattice.tiles} of {lattice.tile} px, stride {lattice.stride} px "
             f"(each pixel is scored {lattice.tiles * lattice.tile**2 / 1e6 / megapixels:.1f} "
             "times on average)",
@@ -197,6 +200,15 @@ class ScorePlan:
             "fingerprint": self.fingerprint,
         }
         return "\n".join(f"{key:<13}{text}" for key, text in lines.items())
+
+
+def _georeference(scene: SceneInfo) -> str:
+    if scene.geolocation:
+        what = scene.geolocation.rpartition(" ")[0]
+        return f"{what}: scored as sensed, drawn on a grid as a COG"
+    if scene.transform is None:
+        return "none: the map will have none either"
+    return crs_name(scene.crs) or "transform without CRS"
 
 
 def digest(values: Mapping[str, Any]) -> str:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from uniadrs_scale import __version__
 from uniadrs_scale.coarse import coarsened
 from uniadrs_scale.detector import Detector, gpus_in_use
-from uniadrs_scale.errors import StoreError
+from uniadrs_scale.errors import PlanError, StoreError
+from uniadrs_scale.geolocation import Geocoding
 from uniadrs_scale.graph import Resources, executor, scene_statistics, score_scene
 from uniadrs_scale.io.cog import to_cog
 from uniadrs_scale.io.readers import raster_tag
@@ -214,24 +215,39 @@ def run_to_file(
     *,
     scheduler: str | None = None,
     on_report: Callable[[ChunkReport], None] = lambda _: None,
+    geocoding: Geocoding | None = None,
 ) -> RunSummary:
     """:func:`run` into ``OUT.zarr``, or by way of a hidden store beside it into ``OUT.tif`` (COG).
 
     The hidden store is what an interrupted run resumes from; it goes when the map is complete.
 
     Raises:
+        PlanError: ``geocoding`` is asked for but the scene is no swath, or the output no COG.
         StoreError: ``output`` ends in neither, cannot be written, or holds another plan's map.
     """
     target, hidden = _targets(output)
+    drawn = geocoding or Geocoding()
+    if drawn != Geocoding() and (target == hidden or not plan.scene.geolocation):
+        raise PlanError(
+            f"CRS, resolution and resampling ({drawn.text}) are for the COG of a swath, and "
+            f"'{plan.scene.name}' into '{target.name}' is none. Leave them away; a map on a grid "
+            "can be warped afterwards (rio warp)."
+        )
     if target == hidden:
         return run(scene, target, plan, detector, scheduler=scheduler, on_report=on_report)
-    if _is_finished(target, hidden, plan):
+    if _is_finished(target, hidden, plan, drawn):
         return RunSummary.of(target, [], plan.chunks, [], 0.0)
     summary = run(scene, hidden, plan, detector, scheduler=scheduler, on_report=on_report)
     with warnings.catch_warnings():
         # That the store is incomplete is in the summary, with the reasons.
         warnings.simplefilter("ignore", UserWarning)
-        to_cog(hidden, target)
+        to_cog(
+            hidden,
+            target,
+            crs=drawn.crs,
+            resolution=drawn.resolution,
+            resampling=drawn.resampling,
+        )
     if summary.complete:
         shutil.rmtree(hidden)
     return replace(summary, output=target)
@@ -263,11 +279,19 @@ def _targets(output: str | Path) -> tuple[Path, Path]:
     raise StoreError(f"Output '{output}' has no known format. Let it end in .zarr or .tif.")
 
 
-def _is_finished(target: Path, hidden: Path, plan: ScorePlan) -> bool:
-    """True where the COG at ``target`` is this plan's whole map already."""
+def _is_finished(
+    target: Path, hidden: Path, plan: ScorePlan, drawn: Geocoding | None = None
+) -> bool:
+    """True where the COG at ``target`` is this plan's whole map already, drawn as wanted."""
     if target.exists() and raster_tag(target, "fingerprint") != plan.fingerprint:
         raise StoreError(
             f"'{target}' exists and is not the map of this scene and plan. "
             "Remove it, or choose another output path."
         )
-    return target.exists() and not hidden.exists()
+    finished = target.exists() and not hidden.exists()
+    if finished and drawn and (was := raster_tag(target, "geocoding")) not in (None, drawn.text):
+        raise StoreError(
+            f"'{target}' is the map of this scene and plan, but drawn otherwise ({was}, now "
+            f"{drawn.text}). Remove it, or choose another output path."
+        )
+    return finished

@@ -2,6 +2,8 @@
 
     store -> tiled GeoTIFF -> max-pooled levels -> GDAL's COG driver -> rename
 
+The scores of a swath are drawn on a grid on the way (:mod:`uniadrs_scale.io.geocode`).
+
 Overviews hold the *maximum* of what they cover: averaging by 2 fades a boat of 3 pixels to a fifth
 of its score within two levels, nearest neighbour drops it by chance. GDAL's overview builder knows
 no maximum, so the levels are written here and handed to the COG driver as the chain of side files
@@ -26,8 +28,10 @@ from rasterio._err import CPLE_BaseError  # what GDAL raises while a dataset clo
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
-from uniadrs_scale.errors import StoreError
+from uniadrs_scale.errors import StoreError, UniadrsScaleError
+from uniadrs_scale.geolocation import Geocoding
 from uniadrs_scale.io.cog_source import open_source, quietly
+from uniadrs_scale.io.geocode import on_a_grid
 from uniadrs_scale.io.store import require_folder
 
 if TYPE_CHECKING:
@@ -35,7 +39,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from uniadrs_scale.geolocation import Resampling
     from uniadrs_scale.io.cog_source import ScoreSource
+    from uniadrs_scale.io.geocode import GeocodedScores
 
 BLOCK = 512
 """Side of the file's internal tiles; a raster that fits into one gets no overviews."""
@@ -75,25 +81,45 @@ COG = {
 }
 
 
-def to_cog(store: str | Path, path: str | Path) -> Path:
+def to_cog(
+    store: str | Path,
+    path: str | Path,
+    *,
+    crs: str | None = None,
+    resolution: float | None = None,
+    resampling: Resampling = "max",
+) -> Path:
     """A Cloud Optimized GeoTIFF of a score store is at ``path``; an older file there is replaced.
 
     Same shape, CRS, transform and bits as the store, nodata NaN, overviews by NaN-aware maximum.
     Needs about 150 MB of memory whatever the size, and room for the file twice over on disk.
 
+    The scores of a swath (a scene with 2-D latitude and longitude, or ground control points) are
+    geocoded, on square north-up cells; NaN outside the swath. That takes 8 bytes a pixel more on
+    disk.
+
     Args:
         store: Zarr group with an array ``score`` (y, x) float32.
         path: The file to write; its folder exists.
+        crs: Of a swath's map, as pyproj takes it. By default UTM for a swath of up to about 800 km,
+            WGS 84 degrees for a larger one, polar stereographic near a pole.
+        resolution: Side of a swath's cells [CRS units]; by default the median spacing of pixels.
+        resampling: ``max`` shows in each cell the highest pixel whose centre lies in it, so that an
+            anomaly of one pixel survives; ``nearest`` the pixel nearest to its centre. Cells
+            between pixels show the pixel whose footprint covers them.
 
     Returns:
         ``path``.
 
     Raises:
+        PlanError: The options cannot be used, are for swaths and this is none, or the CRS tears the
+            swath apart (across the antimeridian, or around a pole).
         StoreError: There is no score store, or the file cannot be written. ``path`` is then as it
             was before.
     """
     target = Path(path)
-    source = open_source(store)
+    geocoding = Geocoding(crs, resolution, resampling)
+    opened = open_source(store)
     require_folder(target.absolute())
     if target.is_dir():
         raise StoreError(f"'{target}' is a folder, and a COG is a file. Choose another name.")
@@ -103,6 +129,7 @@ def to_cog(store: str | Path, path: str | Path) -> Path:
             rasterio.Env(**GDAL_OPTIONS),
             quietly(),
         ):
+            source = on_a_grid(opened, geocoding, Path(folder))
             base = Path(folder, "base.tif")
             _copy_scores(source, base)
             _add_overviews(base)
@@ -110,12 +137,12 @@ def to_cog(store: str | Path, path: str | Path) -> Path:
             rasterio.shutil.copy(base, finished, **COG)
             _verify(source, finished)
             finished.replace(target)
-    except StoreError:
+    except UniadrsScaleError:
         raise
     except (OSError, RasterioError, CPLE_BaseError) as error:
         reason = str(error.__cause__ or error).rstrip(".")
         raise StoreError(
-            f"Cannot make '{target}' from '{source.name}' ({reason}): a COG is written whole or "
+            f"Cannot make '{target}' from '{opened.name}' ({reason}): a COG is written whole or "
             "not at all. Check permissions and free space of its folder, then try again."
         ) from error
     return target
@@ -135,7 +162,7 @@ def max_pool(score: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(np.fmax(rows[:, 0::2], rows[:, 1::2]))
 
 
-def _copy_scores(source: ScoreSource, path: Path) -> None:
+def _copy_scores(source: ScoreSource | GeocodedScores, path: Path) -> None:
     """Stream the store into a tiled GeoTIFF."""
     with rasterio.open(path, "w", **TEMPORARY, **source.profile) as output:
         output.set_band_description(1, "score")
@@ -171,7 +198,7 @@ def _pooled(lower: Any) -> Iterator[tuple[Window, NDArray[np.float32]]]:
         yield Window(window.col_off // 2, window.row_off // 2, *pooled.shape[::-1]), pooled
 
 
-def _verify(source: ScoreSource, path: Path) -> None:
+def _verify(source: ScoreSource | GeocodedScores, path: Path) -> None:
     """Raise unless the file holds the store's bits, and each overview the maximum of the one below.
 
     GDAL tells of a disk that fills up while it closes a file by a line on stderr, and nobody else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -16,6 +16,12 @@ from xarray.core import indexing
 
 from uniadrs_scale.errors import SceneError
 from uniadrs_scale.io.readers import FileScene, Nodata, describe_files
+from uniadrs_scale.io.swaths import (
+    GEOLOCATION,
+    file_control_points,
+    geolocation_kind,
+    geolocation_text,
+)
 from uniadrs_scale.lattice import Window
 from uniadrs_scale.masks import valid_pixels
 from uniadrs_scale.plan import SceneInfo
@@ -69,6 +75,8 @@ def open_scene(
         (band, y, x) in the files' dtype, chunked, with CRS, transform and nodata for ``.rio``, and
         with a lazy boolean coordinate ``valid`` (y, x), True = valid: where every band is finite,
         is not nodata and is not masked out. Assign another ``valid`` to use a mask of your own.
+        A swath with ground control points has these for ``.rio``, and pixel centres in their count
+        as ``y`` and ``x``.
 
     Raises:
         SceneError: A file is missing or no raster, or the files do not fit together.
@@ -83,6 +91,8 @@ def open_scene(
         array = array.rio.write_transform(Affine(*info.transform))
     if info.crs is not None:
         array = array.rio.write_crs(info.crs)
+    if info.transform is None:
+        array = _with_control_points(array, scene)
     if scene.nodata is not None:
         array = array.rio.write_nodata(scene.nodata)
     array = array.rename(info.name)
@@ -100,7 +110,10 @@ def scene_source(scene: xr.DataArray) -> SceneSource:
     valid = array.coords.get("valid")
     names = getattr(array.data, "name", ""), getattr(getattr(valid, "data", None), "name", "")
     known = _FILE_SCENES.get(cast("tuple[str, str]", names))
-    return known if known is not None else ArrayScene(_describe(array), array)
+    if known is None:
+        # A task needs no geolocation, and would read it with its pixels.
+        return ArrayScene(_describe(array), array.drop_vars(GEOLOCATION, errors="ignore"))
+    return replace(known, info=replace(known.info, geolocation=geolocation_text(array)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -136,9 +149,11 @@ class ArrayWindow:
 
 
 def map_coordinates(scene: xr.DataArray) -> Mapping[str, xr.DataArray]:
-    """The coordinates of ``scene`` that its map shares: y, x and the spatial reference."""
+    """The coordinates of ``scene`` that its map shares: where its pixels are."""
     array = _require_dims(scene)
     kept = {name: array.coords[name] for name in ("y", "x") if name in array.coords}
+    if geolocation_kind(array) == "arrays":
+        kept |= {name: array.coords[name].transpose("y", "x") for name in GEOLOCATION}
     if array.rio.crs is not None or "spatial_ref" in array.coords:
         kept["spatial_ref"] = array.coords[array.rio.grid_mapping]
     return kept
@@ -164,11 +179,23 @@ def _require_dims(scene: xr.DataArray) -> xr.DataArray:
     return array.transpose("band", "y", "x")
 
 
+def _with_control_points(array: xr.DataArray, scene: FileScene) -> xr.DataArray:
+    """``array`` with the ground control points of its files, if there are any."""
+    control = file_control_points([file.uri for file in scene.files])
+    if control is None:
+        return array
+    places = {axis: np.arange(array.sizes[axis]) + 0.5 for axis in ("y", "x")}
+    placed: xr.DataArray = array.assign_coords(places).rio.write_gcps(*control)
+    return placed
+
+
 def _describe(array: xr.DataArray) -> SceneInfo:
-    crs = array.rio.crs
-    known = {"y", "x"} <= set(array.coords) or "GeoTransform" in array.coords.get(
-        "spatial_ref", xr.DataArray()
-    ).attrs
+    geolocation = geolocation_text(array)
+    crs = None if geolocation else array.rio.crs
+    known = not geolocation and (
+        {"y", "x"} <= set(array.coords)
+        or "GeoTransform" in array.coords.get("spatial_ref", xr.DataArray()).attrs
+    )
     bands = array.coords["band"].values if "band" in array.coords else range(array.sizes["band"])
     return SceneInfo(
         name=str(array.name or "array"),
@@ -180,6 +207,7 @@ def _describe(array: xr.DataArray) -> SceneInfo:
         itemsize=array.dtype.itemsize,
         crs=None if crs is None else crs.to_wkt(),
         transform=tuple(array.rio.transform())[:6] if known and min(array.shape[1:]) > 1 else None,
+        geolocation=geolocation,
     )
 
 

@@ -4,7 +4,8 @@
     band_mean, band_scatter                  float64, the scene's statistics
     done           uint8 (chunk_y, chunk_x): MISSING, DONE, or FAILED (written without some tiles)
     scored_pixels  int64 (chunk_y, chunk_x): finite scores of each chunk, what `verify` counts again
-    y, x, spatial_ref                        as rioxarray writes them
+    y, x, spatial_ref                        as rioxarray writes them, ground control points too
+    latitude, longitude                      (y, x) of a swath, sharded like the score
 
 A chunk commits as one object, and its ledger entry is written after it: whatever dies, whenever,
 `done` never promises what is not there.
@@ -25,7 +26,7 @@ import zarr
 from rasterio.crs import CRS
 from zarr.codecs import BloscCodec, Crc32cCodec
 
-from uniadrs_scale.errors import StoreError
+from uniadrs_scale.errors import SceneError, StoreError
 from uniadrs_scale.plan import digest
 from uniadrs_scale.stats import BandStatistics
 
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from uniadrs_scale.lattice import Window
+    from uniadrs_scale.lattice import Lattice, Window
     from uniadrs_scale.plan import SceneInfo, ScorePlan
 
 MISSING, DONE, FAILED = 0, 1, 2
@@ -42,6 +43,7 @@ BAND_MEAN, BAND_SCATTER = "band_mean", "band_scatter"
 INNER_CHUNK = 512
 """Side of what a reader decodes at least, in pixels."""
 
+GEOLOCATION_UNITS = {"latitude": "degrees_north", "longitude": "degrees_east"}
 GEOZARR_CONVENTIONS = [
     {"uuid": "689b58e2-cf7b-45e0-9fff-9cfc0883d6b4", "name": "spatial"},
     {"uuid": "f17cb550-5864-4468-aeb7-f3180cfb622f", "name": "proj"},
@@ -217,8 +219,8 @@ def require_same_plan(store: ScoreStore, plan: ScorePlan) -> ScoreStore:
 
 def _compare(key: str, old: object, new: object) -> Iterator[tuple[str, object, object]]:
     if isinstance(old, dict) and isinstance(new, dict):
-        for name in new:
-            yield from _compare(name, old.get(name), new[name])
+        for name in old | new:
+            yield from _compare(name, old.get(name), new.get(name))
     elif old != new:
         yield key, old, new
 
@@ -230,7 +232,8 @@ def _short(value: object) -> str:
 
 def _create(path: Path, plan: ScorePlan, coordinates: Mapping[str, xr.DataArray]) -> None:
     scene, lattice = plan.scene, plan.lattice
-    frame = xr.Dataset(coords={n: c.variable for n, c in coordinates.items()})
+    whole = {n: c.variable for n, c in coordinates.items() if c.ndim < 2}  # noqa: PLR2004 - y, x
+    frame = xr.Dataset(coords=whole)
     frame.attrs = {
         "title": f"Anomaly scores of {scene.name}",
         "software": f"uniadrs_scale {plan.version}",
@@ -239,19 +242,13 @@ def _create(path: Path, plan: ScorePlan, coordinates: Mapping[str, xr.DataArray]
     }
     frame.to_zarr(path, zarr_format=3, consolidated=False)
     group = zarr.open_group(path, mode="r+")
-    inner = _inner_chunk(lattice.chunk)
-    group.create_array(
-        "score",
-        shape=(scene.height, scene.width),
-        chunks=(inner, inner),
-        shards=(lattice.chunk, lattice.chunk),
-        dtype="float32",
-        fill_value=np.nan,
-        # The checksum lets `verify` and every reader notice a damaged chunk.
-        compressors=(BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle"), Crc32cCodec()),
-        dimension_names=("y", "x"),
-        attributes=_score_attributes(scene, "spatial_ref" in coordinates),
-    )
+    attributes = _score_attributes(scene, "spatial_ref" in coordinates)
+    geolocation = {name: c for name, c in coordinates.items() if name not in whole}
+    if geolocation:
+        attributes["coordinates"] = " ".join(geolocation)
+    _create_map(group, "score", lattice, "float32", attributes)
+    for name, coordinate in geolocation.items():
+        _write_geolocation(group, name, coordinate, lattice)
     for name, dtype in (("done", "uint8"), ("scored_pixels", "int64")):
         # One object an entry: ledger writes of different workers never touch.
         group.create_array(
@@ -262,6 +259,48 @@ def _create(path: Path, plan: ScorePlan, coordinates: Mapping[str, xr.DataArray]
             fill_value=0,
             dimension_names=("chunk_y", "chunk_x"),
         )
+
+
+def _create_map(
+    group: zarr.Group, name: str, lattice: Lattice, dtype: str, attributes: dict[str, Any]
+) -> zarr.Array[Any]:
+    """An array of float (y, x) whose shards are compute chunks."""
+    inner = _inner_chunk(lattice.chunk)
+    return group.create_array(
+        name,
+        shape=(lattice.height, lattice.width),
+        chunks=(inner, inner),
+        shards=(lattice.chunk, lattice.chunk),
+        dtype=dtype,
+        fill_value=np.nan,
+        # The checksum lets `verify` and every reader notice a damaged chunk.
+        compressors=(BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle"), Crc32cCodec()),
+        dimension_names=("y", "x"),
+        attributes=attributes,
+    )
+
+
+def _write_geolocation(
+    group: zarr.Group, name: str, coordinate: xr.DataArray, lattice: Lattice
+) -> None:
+    """Copy latitude or longitude, a chunk at a time.
+
+    Here and not with each chunk's scores: a new store is whole before a score is written, so that a
+    resumed run has nothing to do about it.
+    """
+    attributes = {"standard_name": name, "units": GEOLOCATION_UNITS[name]}
+    dtype = "float32" if coordinate.dtype == np.float32 else "float64"
+    array = _create_map(group, name, lattice, dtype, attributes)
+    for index in np.ndindex(*lattice.chunks):
+        rows, cols = lattice.chunk_window(index).slices
+        try:
+            part = coordinate.variable[rows, cols].compute(scheduler="synchronous").values
+        except Exception as error:  # whatever a reader or a user's graph raises
+            raise SceneError(
+                f"The {name} of the scene cannot be read at rows {rows.start} to {rows.stop}, "
+                f"columns {cols.start} to {cols.stop} ({error}). Repair it, or drop the coordinate."
+            ) from error
+        array[rows, cols] = part
 
 
 def _score_attributes(scene: SceneInfo, referenced: bool) -> dict[str, Any]:  # noqa: FBT001

@@ -1,0 +1,118 @@
+"""What an array says of the geolocation of a swath, in memory and in a store alike.
+
+Two conventions, and a scene that has a grid as well is no swath:
+
+* ``latitude`` and ``longitude``: float coordinates (y, x) in degrees, WGS 84, NaN where unknown.
+* Ground control points as rioxarray writes them (``rio.write_gcps``), CRS included. ``y`` and
+  ``x`` then hold the pixel centres in the points' count, where a pixel's corner is at a whole
+  number: the first pixel of the file is at 0.5. So slicing a scene keeps its geolocation right: the
+  points stay, and the coordinates say which pixels are left. Without ``y`` and ``x`` the array is
+  taken for the whole file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from affine import Affine
+from pyproj import CRS, Transformer
+
+from uniadrs_scale.errors import SceneError
+from uniadrs_scale.io.headers import open_dataset
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import rasterio
+    import xarray as xr
+    from numpy.typing import NDArray
+    from rasterio.control import GroundControlPoint
+
+GEOLOCATION = ("latitude", "longitude")
+
+
+def geolocation_kind(array: xr.DataArray) -> Literal["arrays", "points"] | None:
+    """How the pixels of ``array`` (y, x and maybe band) are placed; None: by a grid, or not."""
+    spatial_ref = array.coords.get(array.rio.grid_mapping)
+    attributes = {} if spatial_ref is None else spatial_ref.attrs
+    written = str(attributes.get("GeoTransform", "0 1 0 0 0 1")).split()
+    has_transform = not Affine.from_gdal(*map(float, written)).is_identity
+    has_crs = array.rio.crs is not None
+    if "gcps" in attributes and has_crs and not has_transform:
+        return "points"
+    if has_crs and (has_transform or {"y", "x"} <= set(array.coords)):
+        return None
+    placed = all(set(array.coords[n].dims) == {"y", "x"} for n in GEOLOCATION if n in array.coords)
+    return "arrays" if placed and set(GEOLOCATION) <= set(array.coords) else None
+
+
+def geolocation_text(array: xr.DataArray) -> str:
+    """Kind and digest, which changes when any pixel moves; empty for a scene that is no swath."""
+    kind = geolocation_kind(array)
+    if kind is None:
+        return ""
+    if kind == "arrays":
+        return f"latitude and longitude {_digest(*(array.coords[n] for n in GEOLOCATION))}"
+    axes = (array.coords[name] for name in ("y", "x") if name in array.coords)
+    digest = _digest(*axes, text=repr((control_points(array).tolist(), array.rio.crs.to_wkt())))
+    return f"{len(array.rio.get_gcps())} ground control points {digest}"
+
+
+def control_points(array: xr.DataArray) -> NDArray[np.float64]:
+    """(n, 4): row, column, latitude, longitude of each ground control point of ``array``."""
+    points = array.rio.get_gcps()
+    transformer = Transformer.from_crs(CRS.from_wkt(array.rio.crs.to_wkt()), 4326, always_xy=True)
+    longitude, latitude = transformer.transform([p.x for p in points], [p.y for p in points])
+    places = [p.row for p in points], [p.col for p in points]
+    return np.array([*places, latitude, longitude], np.float64).T
+
+
+def pixel_centres(array: xr.DataArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(y,) rows and (x,) columns of an array with control points, in the points' count."""
+    rows, cols = (
+        np.asarray(array.coords[axis].values if axis in array.coords else
+                   np.arange(array.sizes[axis]) + 0.5, np.float64)
+        for axis in ("y", "x")
+    )  # fmt: skip
+    return rows, cols
+
+
+def file_control_points(
+    uris: Sequence[str],
+) -> tuple[list[GroundControlPoint], rasterio.CRS] | None:
+    """Ground control points, and their CRS, of raster files on one grid; None where there are none.
+
+    Raises:
+        SceneError: The files have different ones.
+    """
+    found = []
+    for uri in uris:
+        with open_dataset(uri) as dataset:
+            found.append(dataset.gcps)
+    first = found[0]
+    if any(_places(other) != _places(first) for other in found[1:]):
+        raise SceneError(
+            f"'{uris[0]}' and the other files of the scene have different ground control points: "
+            "the files of one scene must share one geometry. Score them apart."
+        )
+    points, crs = first
+    return (points, crs) if points and crs is not None else None
+
+
+def _places(control: tuple[list[GroundControlPoint], rasterio.CRS | None]) -> object:
+    """What must agree: everything but names, heights and remarks."""
+    points, crs = control
+    return [(point.row, point.col, point.x, point.y) for point in points], crs
+
+
+def _digest(*parts: xr.DataArray, text: str = "") -> str:
+    """Of dask's names for lazy arrays, of the bytes of others."""
+    digest = hashlib.sha256(text.encode())
+    for part in parts:
+        if part.chunks is None:
+            digest.update(np.ascontiguousarray(part.values).tobytes())
+        else:
+            digest.update(str(part.data.name).encode())
+    return digest.hexdigest()[:16]
