@@ -82,7 +82,7 @@ def test_a_lost_object_is_found(store: Path) -> None:
 def test_an_edited_plan_is_found(store: Path) -> None:
     opened = open_store(store)
     plan = opened.attributes["plan"]
-    opened.set_attributes({"plan": plan | {"detector": "another"}})
+    opened.group.attrs.update({"plan": plan | {"detector": "another"}})
     assert any("edited" in fault for fault in opened.verify())
 
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812 - torch's own convention
 
 from uniadrs_scale.arithmetic import one_thread
 from uniadrs_scale.errors import PlanError
+from uniadrs_scale.rings import ring_mean
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -107,9 +107,11 @@ class LocalRX(GlobalRX):
 
     def _distance(self, parts: Tensor) -> Tensor:
         kept = parts.shape[1]
-        mean = _ring_mean(parts)  # (n, k, y, x)
+        mean = ring_mean(parts, INNER, OUTER)  # (n, k, y, x)
         row, col = torch.triu_indices(kept, kept)
-        moments = _ring_mean(parts[:, row] * parts[:, col]) - mean[:, row] * mean[:, col]
+        moments = (
+            ring_mean(parts[:, row] * parts[:, col], INNER, OUTER) - mean[:, row] * mean[:, col]
+        )
         covariance = parts.new_zeros(len(parts), *parts.shape[2:], kept, kept)
         covariance[..., row, col] = covariance[..., col, row] = moments.movedim(1, -1)
         trace = covariance.diagonal(dim1=-2, dim2=-1).mean(-1)
@@ -120,21 +122,6 @@ class LocalRX(GlobalRX):
         solved = torch.linalg.solve(covariance, difference)
         distance: Tensor = (difference * solved).sum(-1).clamp_(min=0)
         return distance
-
-
-def _ring_mean(values: Tensor) -> Tensor:
-    """Mean over the ring between both windows, (n, k, y, x); cut at the tile's edges."""
-    sums = [
-        F.avg_pool2d(values, side, stride=1, padding=side // 2, divisor_override=1)
-        for side in (OUTER, INNER)
-    ]
-    ones = torch.ones_like(values[:1, :1])
-    counts = [
-        F.avg_pool2d(ones, side, stride=1, padding=side // 2, divisor_override=1)
-        for side in (OUTER, INNER)
-    ]
-    ring: Tensor = (sums[0] - sums[1]) / (counts[0] - counts[1])
-    return ring
 
 
 def _whitening_basis(statistics: BandStatistics, components: int) -> NDArray[np.float32]:

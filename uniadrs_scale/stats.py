@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from numpy.typing import NDArray
 
@@ -131,15 +131,3 @@ class Normalisation:
         scaled -= self.offset[:, None, None]
         scaled *= self.scale[:, None, None]
         return np.clip(scaled, -CLIP, CLIP, out=scaled)
-
-    def to_dict(self) -> dict[str, list[float]]:
-        """Plain values for JSON; exact, since every float32 is a float64."""
-        return {"offset": self.offset.tolist(), "scale": self.scale.tolist()}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, list[float]]) -> Normalisation:
-        """The inverse of :meth:`to_dict`."""
-        return cls(
-            offset=np.asarray(values["offset"], np.float32),
-            scale=np.asarray(values["scale"], np.float32),
-        )

@@ -24,6 +24,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from uniadrs_scale.rings import ring_mean
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
@@ -113,28 +115,7 @@ class Whitening:
         ends = COMPONENTS, COMPONENTS + len(RIDGES), CHANNELS
         out[:, ends[0] : ends[1]] = weights[:, :-1] @ squares + weights[:, -1:] * rest[:, None]
         grid = parts[:, :count].unflatten(2, scaled.shape[2:])  # type: ignore[no-untyped-call]
-        squares[:, :count] = (grid - _ring_mean(grid)).flatten(2).square()
+        squares[:, :count] = (grid - ring_mean(grid, INNER, OUTER)).flatten(2).square()
         out[:, ends[1] :] = weights[:, :-1] @ squares + weights[:, -1:] * rest[:, None]
         out[:, COMPONENTS:] = (out[:, COMPONENTS:] + FLOOR).log_()
         return out.clamp_(-LIMIT, LIMIT).view(len(scaled), CHANNELS, *scaled.shape[2:])
-
-
-def _ring_mean(values: Tensor) -> Tensor:
-    """Mean over a square ring around each pixel, (n, k, y, x); cut at the tile's edges."""
-    height, width = values.shape[2:]
-    total, count = torch.zeros_like(values), values.new_zeros(height, width)
-    for side, sign in ((OUTER, 1), (INNER, -1)):
-        rows, cols = (_within(n, side // 2).to(values.device) for n in (height, width))
-        total += sign * (rows @ values @ cols)
-        count += sign * (rows.sum(1)[:, None] * cols.sum(0))
-    return total / count
-
-
-def _within(size: int, reach: int) -> Tensor:
-    """(size, size) 1 where two positions are at most ``reach`` apart.
-
-    As a matrix product, a box sum is ten times faster than torch's pooling, and keeps the precision
-    that differences of running sums lose.
-    """
-    position = torch.arange(size)
-    return ((position[:, None] - position).abs() <= reach).float()

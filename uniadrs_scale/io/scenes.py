@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -18,6 +17,7 @@ from uniadrs_scale.errors import SceneError
 from uniadrs_scale.io.readers import FileScene, Nodata, describe_files
 from uniadrs_scale.io.swaths import (
     GEOLOCATION,
+    content_digest,
     file_control_points,
     geolocation_kind,
     geolocation_text,
@@ -214,13 +214,7 @@ def _describe(array: xr.DataArray) -> SceneInfo:
 def _identity(array: xr.DataArray) -> str:
     """Digest of what decides the pixels: dask's names for lazy arrays, the bytes of others."""
     parts = [array.variable, *([array.coords["valid"].variable] if "valid" in array.coords else [])]
-    digest = hashlib.sha256(repr(array.rio.nodata).encode())
-    for part in parts:
-        if part.chunks is None:
-            digest.update(np.ascontiguousarray(part.values).tobytes())
-        else:
-            digest.update(str(part.data.name).encode())
-    return digest.hexdigest()[:16]
+    return content_digest(*(xr.DataArray(part) for part in parts), text=repr(array.rio.nodata))
 
 
 def _coordinates(info: SceneInfo) -> dict[str, Any]:

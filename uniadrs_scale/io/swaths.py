@@ -54,9 +54,10 @@ def geolocation_text(array: xr.DataArray) -> str:
     if kind is None:
         return ""
     if kind == "arrays":
-        return f"latitude and longitude {_digest(*(array.coords[n] for n in GEOLOCATION))}"
+        return f"latitude and longitude {content_digest(*(array.coords[n] for n in GEOLOCATION))}"
     axes = (array.coords[name] for name in ("y", "x") if name in array.coords)
-    digest = _digest(*axes, text=repr((control_points(array).tolist(), array.rio.crs.to_wkt())))
+    points = repr((control_points(array).tolist(), array.rio.crs.to_wkt()))
+    digest = content_digest(*axes, text=points)
     return f"{len(array.rio.get_gcps())} ground control points {digest}"
 
 
@@ -107,8 +108,8 @@ def _places(control: tuple[list[GroundControlPoint], rasterio.CRS | None]) -> ob
     return [(point.row, point.col, point.x, point.y) for point in points], crs
 
 
-def _digest(*parts: xr.DataArray, text: str = "") -> str:
-    """Of dask's names for lazy arrays, of the bytes of others."""
+def content_digest(*parts: xr.DataArray, text: str = "") -> str:
+    """16 hex digits: of dask's names for lazy arrays, of the bytes of others, and of ``text``."""
     digest = hashlib.sha256(text.encode())
     for part in parts:
         if part.chunks is None:

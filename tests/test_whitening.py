@@ -1,0 +1,87 @@
+"""Whitening: its energies are Mahalanobis distances, whatever the bands are called or how many."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from uniadrs_scale.stats import BandStatistics
+from uniadrs_scale.whitening import (
+    CHANNELS,
+    COMPONENTS,
+    FLOOR,
+    INNER,
+    LIMIT,
+    OUTER,
+    RIDGES,
+    Whitening,
+)
+
+
+def scene(seed: int, bands: int, side: int = 24) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    rank = max(1, bands // 2)
+    pixels = rng.normal(size=(bands, rank)) @ rng.normal(size=(rank, side * side))
+    pixels += 0.1 * rng.normal(size=pixels.shape)
+    return (100 + 20 * pixels).reshape(bands, side, side).astype(np.float32)
+
+
+def channels(pixels: np.ndarray) -> np.ndarray:
+    statistics = BandStatistics.of(pixels, np.ones(pixels.shape[1:], bool))
+    scaled = torch.from_numpy(statistics.normalisation().apply(pixels))
+    return Whitening.of(statistics).apply(scaled[None])[0].numpy()
+
+
+# Beyond EXACT components all eigenvalues count as their mean, which here are just above a ridge.
+@pytest.mark.parametrize(("bands", "within"), [(1, 5e-3), (5, 5e-3), (40, 5e-3), (100, 0.1)])
+def test_energies_are_ridged_mahalanobis_distances_relative_to_their_mean(
+    bands: int, within: float
+) -> None:
+    pixels = scene(3, bands)
+    seen = channels(pixels)[COMPONENTS : COMPONENTS + len(RIDGES)]
+    # The oracle: the definition, with a full inverse, in the units half way between.
+    flat = pixels.reshape(bands, -1).astype(np.float64)
+    flat = (flat - flat.mean(axis=1, keepdims=True)) / np.sqrt(flat.std(axis=1, keepdims=True))
+    covariance = flat @ flat.T / flat.shape[1]
+    largest = np.linalg.eigvalsh(covariance).max()
+    for channel, ridge in zip(seen, RIDGES, strict=True):
+        inverse = np.linalg.inv(covariance + ridge * largest * np.eye(bands))
+        distance = np.einsum("bp,bc,cp->p", flat, inverse, flat)
+        expected = np.clip(np.log(distance / distance.mean() + FLOOR), -LIMIT, LIMIT)
+        np.testing.assert_allclose(channel.ravel(), expected, atol=within)
+
+
+def test_local_energies_ignore_what_the_whole_ring_shares() -> None:
+    pixels = scene(5, 4, 60)
+    pixels[:, :, 30:] += 60  # another ground
+    seen = channels(pixels)
+    inside = np.s_[OUTER : 60 - OUTER, OUTER // 2 : 30 - OUTER // 2]
+    local, plain = seen[-1][inside], seen[COMPONENTS + len(RIDGES) - 1][inside]
+    assert local.size
+    # Far from the border the ring knows the ground: what is left is the pixel's own deviation.
+    parts = channels(pixels)[:4]
+    rows, cols = np.indices((60, 60))
+    y, x = 30, 15
+    ring = np.maximum(abs(rows - y), abs(cols - x))
+    ring = (ring <= OUTER // 2) & (ring > INNER // 2)
+    assert abs(parts[:, ring].mean(axis=1)).max() > 0.2  # the scene's mean is not the ground's
+    assert local.mean() < plain.mean() + 0.05
+
+
+@given(st.integers(0, 2**32), st.integers(1, 30))
+def test_the_order_of_bands_does_not_matter(seed: int, bands: int) -> None:
+    pixels = scene(seed, bands, 12)
+    order = np.random.default_rng(seed).permutation(bands)
+    energies = [channels(p)[COMPONENTS:] for p in (pixels, np.ascontiguousarray(pixels[order]))]
+    np.testing.assert_allclose(*energies, atol=0.05)
+
+
+@pytest.mark.parametrize("pixels", [np.ones((3, 8, 8)), np.zeros((1, 8, 8))])
+def test_a_scene_of_one_value_gives_finite_channels(pixels: np.ndarray) -> None:
+    seen = channels(pixels.astype(np.float32))
+    assert seen.shape == (CHANNELS, 8, 8)
+    assert np.isfinite(seen).all()
+    assert not seen[:COMPONENTS].any()
