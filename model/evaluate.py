@@ -47,8 +47,8 @@ GROUPS: dict[str, tuple[str, Callable[[Path], list[imagery.Image]]]] = {
 }
 """Group of scenes: its folder, which is also its modality, and its reader."""
 
-THRESHOLD = 0.5
-"""Recommended threshold of weights that do not name one."""
+PRESETS = {"hyperspectral": "hyperspectral", "sar": "sar", "infrared": "single-band"}
+"""The one setting of a modality; images without metadata do not say that they are radar."""
 QUIET_WINDOWS, SEED = 24, 5
 """Empty windows of each kind, and what they are drawn from."""
 
@@ -77,7 +77,7 @@ class Entry:
         scene = xr.DataArray(image.pixels, dims=("band", "y", "x"), name=image.name)
         detector = uniadrs_scale.Detector.load(self.weights, device="cpu")
         scores: NDArray[np.float32] = uniadrs_scale.score(
-            scene, detector=detector, scheduler="sync"
+            scene, detector=detector, scheduler="sync", preset=PRESETS.get(modality, "auto")
         ).to_numpy()
         return scores
 
@@ -157,7 +157,7 @@ def quiet(judged: Sequence[Entry], training: Path | None) -> list[report.Quiet]:
     for entry in judged:
         if entry.weights is None:
             continue
-        limit = threshold(entry.weights)
+        limit = uniadrs_scale.Detector.load(entry.weights, device="cpu").threshold
         for kind, windows in kinds.items():
             shares = [(entry.score(w, "multispectral") > limit).mean() for w in windows]
             detector, weights = entry.label
@@ -168,12 +168,6 @@ def quiet(judged: Sequence[Entry], training: Path | None) -> list[report.Quiet]:
                 )
             )  # fmt: skip
     return found
-
-
-def threshold(weights: Path) -> float:
-    """The recommended threshold that the weights name."""
-    about = uniadrs_scale.Detector.load(weights, device="cpu").info.metadata
-    return float(about.get("threshold", THRESHOLD))
 
 
 def draw(group: Group, judged: Sequence[Judged], folder: Path) -> None:
@@ -191,10 +185,15 @@ def draw(group: Group, judged: Sequence[Judged], folder: Path) -> None:
 
 
 def write_figures(weights: Path, found: dict[str, float]) -> None:
-    """Store the mean figures in the metadata; the weights stay as they are."""
+    """Store the mean figures in the metadata."""
+    figures = json.dumps({f"AUC(D,F) {group}": mean for group, mean in found.items()})
+    annotate(weights, {"figures": figures})
+
+
+def annotate(weights: Path, facts: dict[str, str]) -> None:
+    """Add to the metadata of a weights file; the weights stay as they are."""
     with safe_open(weights, framework="pt") as file:
-        about = dict(file.metadata())
-    about["figures"] = json.dumps({f"AUC(D,F) {group}": mean for group, mean in found.items()})
+        about = dict(file.metadata()) | facts
     save_file(load_file(weights), weights, about)
     weights.chmod(0o644)  # safetensors leaves it readable by its owner alone
 

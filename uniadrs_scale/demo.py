@@ -32,13 +32,10 @@ if TYPE_CHECKING:
 ANOMALIES = 40
 """Planted in a scene of 2048 x 2048 px; smaller scenes get fewer, by area, but at least 4."""
 FALSE_ALARMS = 1e-3
-"""Share of background pixels that may exceed the threshold."""
+"""Share of background pixels that may exceed the threshold of a scorer that recommends none."""
 NEAR, CLEAR = 3, 8
 """Pixels around a footprint that count as the target, and that do not count as background."""
-RULE = (
-    f"found: the highest score within {NEAR} px exceeds the threshold that only 1 of "
-    f"{1 / FALSE_ALARMS:.0f} background pixels exceeds"
-)
+RULE = f"found: the highest score within {NEAR} px exceeds the threshold"
 TRANSFORM = Affine(10, 0, 600_000, 0, -10, 5_300_000)
 """10 m pixels in UTM zone 32 North (EPSG:32632)."""
 
@@ -50,7 +47,9 @@ class Findings:
     found: tuple[bool, ...]
     """For each target of the scene, in its order."""
     threshold: float
-    """What only 1 of 1000 background pixels exceeds; NaN without targets or background."""
+    """As given, or what only 1 of 1000 background pixels exceeds; NaN without targets."""
+    alarms: float
+    """Share of background pixels over the threshold, 0..1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +67,9 @@ class DemoReport:
     planted: int
     found: int
     threshold: float
-    """See :func:`count_found`."""
+    """The one that the weights recommend, or see :func:`count_found`."""
+    alarms: float
+    """Share of background pixels over the threshold, 0..1."""
     summary: RunSummary
     """What the run did."""
 
@@ -81,7 +82,8 @@ class DemoReport:
         """The closing lines: the counts, the rule they follow, and where to look."""
         return (
             f"{self.found} of {self.planted} planted anomalies found (threshold "
-            f"{self.threshold:.3f})\n{RULE}\n{self.summary.text()}\n"
+            f"{self.threshold:.3f}, exceeded by {self.alarms:.4%} of the background)\n"
+            f"{RULE}\n{self.summary.text()}\n"
             f"scene    {self.scene}\nmap      {self.store}\n"
             f"COG      {self.cog}\npicture  {self.picture}"
         )
@@ -126,11 +128,12 @@ def demo(
     cog = to_cog(store, target / "scores.tif")
     with rasterio.open(cog) as output:
         score = output.read(1)
-    findings = count_found(score, invented)
+    findings = count_found(score, invented, getattr(scorer, "threshold", None))
     picture = render(score, invented, findings.found, target / "demo.png")
     return DemoReport(
         scene=path, store=store, cog=cog, picture=picture, planted=len(findings.found),
-        found=sum(findings.found), threshold=findings.threshold, summary=summary,
+        found=sum(findings.found), threshold=findings.threshold, alarms=findings.alarms,
+        summary=summary,
     )  # fmt: skip
 
 
@@ -183,26 +186,31 @@ def _holds(path: Path, scene: SyntheticScene) -> bool:
         return False
 
 
-def count_found(score: NDArray[np.float32], scene: SyntheticScene) -> Findings:
+def count_found(
+    score: NDArray[np.float32], scene: SyntheticScene, threshold: float | None = None
+) -> Findings:
     """Which planted targets stand out of the background.
 
-    The threshold is the score that only 1 of 1000 background pixels exceeds; background is what is
-    valid and more than 8 px away from every target. A target is found when the highest score within
-    3 px of its footprint exceeds the threshold.
+    Background is what is valid and more than 8 px away from every target. A target is found when
+    the highest score within 3 px of its footprint exceeds the threshold.
 
     Args:
         score: (y, x), NaN = invalid.
         scene: What was scored.
+        threshold: By default the score that only 1 of 1000 background pixels exceeds.
     """
+    nan = float("nan")
     if not scene.truth.any():  # a distance to nothing is undefined
-        return Findings((), float("nan"))
+        return Findings((), nan, nan)
     distance = np.asarray(ndimage.distance_transform_edt(~scene.truth), np.float64)
     background = score[scene.valid & np.isfinite(score) & (distance > CLEAR)]
     if background.size == 0:
-        return Findings((False,) * len(scene.targets), float("nan"))
-    threshold = float(np.quantile(background, 1 - FALSE_ALARMS, method="higher"))
+        return Findings((False,) * len(scene.targets), nan, nan)
+    if threshold is None:
+        threshold = float(np.quantile(background, 1 - FALSE_ALARMS, method="higher"))
     peaks = (_highest_near(score, distance, target) for target in scene.targets)
-    return Findings(tuple(peak > threshold for peak in peaks), threshold)
+    found = tuple(peak > threshold for peak in peaks)
+    return Findings(found, threshold, float((background > threshold).mean()))
 
 
 def _highest_near(
