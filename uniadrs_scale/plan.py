@@ -58,6 +58,12 @@ class SceneInfo:
     """WKT, None where the scene has none."""
     transform: tuple[float, ...] | None
     """Affine coefficients (a, b, c, d, e, f) of pixel corners, None where the scene has none."""
+    gsd_m: float | None = None
+    """Ground sample distance [m], None where it is not known."""
+    grid: str = ""
+    """Which common grid bands were brought to, as a sentence; empty where they share one."""
+    geolocation: str = ""
+    """What says where pixels of a swath lie, e.g. '210 ground control points'; mostly empty."""
 
     def __post_init__(self) -> None:
         """Refuse a scene without pixels."""
@@ -65,6 +71,15 @@ class SceneInfo:
             raise PlanError(f"Scene '{self.name}' has no bands. Select at least one.")
         if self.height < 1 or self.width < 1:
             raise PlanError(f"Scene '{self.name}' has {self.height} x {self.width} pixels: none.")
+
+    @property
+    def georeference(self) -> str:
+        """What ties pixels to the ground, for people."""
+        if self.geolocation:
+            return f"{self.geolocation} (scored in sensor geometry)"
+        if self.transform is None:
+            return "none: the map will have none either"
+        return crs_name(self.crs) or "transform without CRS"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,10 +184,10 @@ class ScorePlan:
         megapixels = scene.height * scene.width / 1e6
         lines = {
             "scene": f"{scene.name}: {scene.height} x {scene.width} px ({megapixels:.1f} Mpx), "
-            f"{len(scene.bands)} bands, {scene.dtype}",
-            "georeference": "none: the map will have none either"
-            if scene.transform is None
-            else crs_name(scene.crs) or "transform without CRS",
+            f"{len(scene.bands)} bands, {scene.dtype}"
+            + (f", {scene.gsd_m:g} m" if scene.gsd_m else ""),
+            "georeference": scene.georeference,
+            **({"grid": scene.grid} if scene.grid else {}),
             "tiles": f"{lattice.tiles} of {lattice.tile} px, stride {lattice.stride} px "
             f"(each pixel is scored {lattice.tiles * lattice.tile**2 / 1e6 / megapixels:.1f} "
             "times on average)",
