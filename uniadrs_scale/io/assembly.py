@@ -19,8 +19,8 @@ from uniadrs_scale.io.grids import (
     resampling,
 )
 from uniadrs_scale.io.headers import GroundPoint, Header
-from uniadrs_scale.io.specs import FOR_MASK, FOR_UNITS, FOR_VARIABLE, Band, Product
 from uniadrs_scale.io.readers import FileScene, QualityFile, RasterFile, Warp
+from uniadrs_scale.io.specs import FOR_MASK, FOR_UNITS, FOR_VARIABLE, Band, Product
 from uniadrs_scale.plan import SceneInfo
 
 if TYPE_CHECKING:
@@ -100,7 +100,10 @@ def assemble(
     files = tuple(_raster_files(selected, known, options.nodata, target))
     own = target or (Grid.of(known[selected[0].uri]) if product.quality else None)
     quality = tuple(_quality_files(product, options, own)) if own else ()
-    return _scene(product, options, selected, known, (files, quality), (target, sentence))
+    return _scene(
+        product, options, selected, known,
+        parts=(files, quality), grid=(target, sentence),
+    )  # fmt: skip
 
 
 def _scene(
@@ -108,6 +111,7 @@ def _scene(
     options: Options,
     selected: Sequence[Band],
     headers: Mapping[str, Header],
+    *,
     parts: tuple[tuple[RasterFile, ...], tuple[QualityFile, ...]],
     grid: tuple[Grid | None, str],
 ) -> tuple[FileScene, Facts]:

@@ -135,11 +135,13 @@ def open_group(path: str, stamp: str, engine: Engine, group: str) -> xr.Dataset:
         SceneError: It cannot be opened.
     """
     del stamp
-    options: dict[str, Any] = {"h5netcdf": {"phony_dims": "sort"}, "zarr": {"consolidated": None}}
+    options: dict[str, Any] = {"phony_dims": "sort"} if engine == "h5netcdf" else {}
+    if group:
+        options["group"] = group
     try:
         return xr.open_dataset(
             path, engine=engine, chunks=None, cache=False, decode_times=False,
-            decode_coords=False, **({"group": group} if group else {}), **options.get(engine, {}),
+            decode_coords=False, **options,
         )  # fmt: skip
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         place = f"group '{group}' of '{path}'" if group else f"'{path}'"

@@ -73,7 +73,8 @@ def choose_grid(choice: object, headers: Mapping[str, Header]) -> tuple[Grid, st
         crs = None if choice.crs is None else choice.crs.to_wkt()
         if crs is None:
             raise SceneError("grid= has no CRS: give a GeoBox with one.")
-        return Grid(*choice.shape, tuple(choice.affine)[:6], crs), _sentence("given", choice)
+        height, width = choice.shape
+        return Grid(height, width, tuple(choice.affine)[:6], crs), _sentence("given", choice)
     grids = {name: Grid.of(header) for name, header in headers.items()}
     sizes = {name: ground_size(grid) or math.inf for name, grid in grids.items()}
     if choice in ("finest", "coarsest"):
@@ -119,7 +120,8 @@ def ground_size(grid: Grid) -> float | None:
     Measured along the ellipsoid: 10 m of a Mercator projection are 7 m on the ground at 45 degrees.
     """
     rows, cols = grid.height / 2 + np.array([0, 0, 1]), grid.width / 2 + np.array([0, 1, 0])
-    x, y = Affine(*grid.transform) @ (cols, rows)
+    a, b, c, d, e, f = grid.transform
+    x, y = a * cols + b * rows + c, d * cols + e * rows + f
     try:
         to_degrees = Transformer.from_crs(CRS(grid.crs), 4326, always_xy=True)
         return side_length(*to_degrees.transform(x, y))

@@ -52,7 +52,7 @@ def lazy_scene(scene: ReadableScene, facts: Facts, chunk: int) -> xr.DataArray:
     array = _lazy(_PixelArray(scene), ("band", "y", "x"), chunk, info.identity)
     array = array.assign_coords({**_coordinates(info), "valid": valid.variable})
     if any(facts.wavelengths):
-        centres = [np.nan if centre is None else centre for centre in facts.wavelengths]
+        centres = [np.nan if centre is None else float(centre) for centre in facts.wavelengths]
         array = array.assign_coords(wavelength=("band", centres, {"units": "nm"}))
     if info.transform is not None:
         array = array.rio.write_transform(Affine(*info.transform))

@@ -89,7 +89,8 @@ class QualityFile:
         (values,), valid = self.file.read(window)
         if self.kind == "classes":
             return valid & ~np.isin(values, self.codes)
-        return valid & (values & sum(1 << bit for bit in self.codes) == 0)
+        flagged = np.asarray(values & sum(1 << bit for bit in self.codes), bool)
+        return np.asarray(valid & ~flagged, bool)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

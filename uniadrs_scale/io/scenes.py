@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 from dataclasses import dataclass
-from glob import glob, has_magic
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
@@ -19,9 +19,8 @@ from uniadrs_scale.io.lazy import lazy_scene
 from uniadrs_scale.io.products import recognise
 from uniadrs_scale.io.products.contents import HDF5_SIGNATURE, MATLAB_HEADER
 from uniadrs_scale.io.products.matlab import is_matlab, read_matlab
-from uniadrs_scale.io.specs import Options, natural_order
 from uniadrs_scale.io.products.stac import of_item
-from uniadrs_scale.io.readers import FileScene
+from uniadrs_scale.io.specs import Options, natural_order
 from uniadrs_scale.masks import valid_pixels
 from uniadrs_scale.plan import SceneInfo
 
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
 
     from uniadrs_scale.io.headers import Header
+    from uniadrs_scale.io.readers import FileScene
     from uniadrs_scale.io.specs import Nodata
     from uniadrs_scale.lattice import Window
 
@@ -149,10 +149,10 @@ def _expand(sources: Sequence[str | Path]) -> list[str]:
     """Paths and URIs, patterns replaced by what they match, in natural order (B2 before B10)."""
     expanded: list[str] = []
     for source in map(str, sources):
-        if "://" in source or not has_magic(source) or Path(source).exists():
+        if "://" in source or not glob.has_magic(source) or Path(source).exists():
             expanded.append(source)
             continue
-        found = natural_order(glob(source, recursive=True))
+        found = natural_order(glob.glob(source, recursive=True))  # noqa: PTH207 - ** and absolute paths
         if not found:
             raise SceneError(
                 f"Pattern '{source}' matches no file. Check the folder and the ending, upper and "

@@ -7,9 +7,9 @@ GDAL opens, or a :class:`~uniadrs_scale.io.cubes.CubeSpec` of arrays that xarray
 from __future__ import annotations
 
 import re
-from fnmatch import fnmatch
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 from xml.etree import ElementTree as ET

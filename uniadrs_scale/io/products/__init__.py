@@ -36,13 +36,15 @@ def recognise(path: str, options: Options) -> Product | CubeSpec | None:
         SceneError: It is a folder that no product is known to look like, or a damaged product.
     """
     for module in RASTERS:
-        product = module.recognise(path)
+        product: Product | None = module.recognise(path)
         if product is not None:
             return product
     contents = read_contents(path)
     if contents is not None:
-        specs = (module.recognise(contents, options) for module in ARRAYS)
-        return next(filter(None, specs))
+        for reader in ARRAYS:
+            spec: CubeSpec | None = reader.recognise(contents, options)
+            if spec is not None:
+                return spec
     if Path(path).is_dir():
         raise SceneError(
             f"'{path}' is a folder, but no product: expected were MTD_MSIL1C.xml or MTD_MSIL2A.xml "

@@ -71,7 +71,7 @@ def _image(metadata: Path, prefix: str) -> Path:
 
 
 def _bands(root: ET.Element, uri: str, background: float) -> list[Band]:
-    bands = []
+    bands: list[Band] = []
     for element in root.iter("bandID"):
         centre = find_text(element, "wavelengthCenterOfBand")
         if centre is not None:  # other lists of band numbers have none

@@ -7,10 +7,13 @@ packs its flags differently, so of it only fill is used.
 from __future__ import annotations
 
 import re
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from uniadrs_scale.errors import SceneError
 from uniadrs_scale.io.specs import Band, Product, Quality, iso_time, metadata_file
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 FLAGS = ("fill", "dilated_cloud", "cirrus", "cloud", "cloud_shadow", "snow", "clear", "water")
 """Of QA_PIXEL in Collection 2, by bit."""

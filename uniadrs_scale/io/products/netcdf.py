@@ -146,8 +146,6 @@ def _variable(contents: Contents, entry: Entry, place: Entry | None) -> Variable
     rows, cols = _spatial(contents, entry, place, [dims[k] for k in kept])
     for k in kept:
         axes[k] = "y" if dims[k] == rows else "x" if dims[k] == cols else "band"
-    if sorted(axes, key=len)[-2:] != axes and axes.count("band") > 1:
-        raise SceneError(f"'{entry.path}' of '{contents.path}' has dims {tuple(dims)}.")
     return Variable(entry.group, entry.name, tuple(axes))
 
 
@@ -179,8 +177,8 @@ def _require_same_size(
 ) -> None:
     sizes = {}
     for entry, variable in zip(chosen, variables, strict=True):
-        size = dict(zip(variable.axes, entry.shape, strict=True))
-        sizes[entry.path] = size.get("y"), size.get("x")
+        shape = dict(zip(variable.axes, entry.shape, strict=True))
+        sizes[entry.path] = shape.get("y"), shape.get("x")
     first = chosen[0].path
     for path, size in sizes.items():
         if size != sizes[first]:

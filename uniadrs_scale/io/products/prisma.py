@@ -92,7 +92,7 @@ def _bands(
 
 
 def _grid(attributes: dict[str, Any], cube: Entry) -> tuple[str | None, tuple[float, ...] | None]:
-    """CRS and transform of level 2D. Its corners are centres of pixels, unless the sizes deny it."""
+    """CRS and transform of level 2D; its corners are pixel centres, unless the sizes deny it."""
     code, west = attributes.get("Epsg_Code"), attributes.get("Product_ULcorner_easting")
     north, east = (attributes.get(f"Product_{key}") for key in
                    ("ULcorner_northing", "LRcorner_easting"))  # fmt: skip

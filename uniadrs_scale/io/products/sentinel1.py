@@ -7,8 +7,7 @@ echo. Their georeference is a grid of ground control points inside each TIFF.
 from __future__ import annotations
 
 import math
-from pathlib import Path
-from xml.etree import ElementTree as ET
+from typing import TYPE_CHECKING
 
 from uniadrs_scale.errors import SceneError
 from uniadrs_scale.io.specs import (
@@ -20,6 +19,10 @@ from uniadrs_scale.io.specs import (
     read_xml,
     require_file,
 )
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from xml.etree import ElementTree as ET
 
 SATELLITES = "Sentinel-1"
 
