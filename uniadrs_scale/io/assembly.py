@@ -87,11 +87,12 @@ def assemble(
     Raises:
         SceneError: A band, class or option does not exist, or the files do not fit together.
     """
-    options.refuse(product.name, f"a {product.kind}", variable=FOR_VARIABLE)
+    kind = f"{'an' if product.kind[0] in 'AEIO' else 'a'} {product.kind}"
+    options.refuse(product.name, kind, variable=FOR_VARIABLE)
     if not product.quality:
-        options.refuse(product.name, f"a {product.kind} without one", mask=FOR_MASK)
+        options.refuse(product.name, f"{kind} without one", mask=FOR_MASK)
     if not product.amplitude:
-        options.refuse(product.name, f"a {product.kind}", units=FOR_UNITS)
+        options.refuse(product.name, kind, units=FOR_UNITS)
     known = dict(headers)
     selected = _selected_bands(product, options)
     for uri in {band.uri: None for band in selected}:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import xarray as xr
+import zarr
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
@@ -136,6 +137,10 @@ def open_group(path: str, stamp: str, engine: Engine, group: str) -> xr.Dataset:
     """
     del stamp
     options: dict[str, Any] = {"phony_dims": "sort"} if engine == "h5netcdf" else {}
+    if engine == "zarr":
+        # Said, not guessed: xarray warns where it has to find out.
+        metadata = zarr.open_group(path, mode="r").metadata
+        options["consolidated"] = metadata.consolidated_metadata is not None
     if group:
         options["group"] = group
     try:

@@ -60,13 +60,12 @@ def recognise(path: str) -> Product | None:
             f"'{metadata}' names no band (FILE_NAME_BAND_1 ...): it should be the MTL file of a "
             "Landsat product. Fetch it again, or pass the rasters as a list."
         )
-    quality = facts.get("FILE_NAME_QUALITY_L1_PIXEL")
-    old_quality = facts.get("FILE_NAME_BAND_QUALITY")
+    quality = _quality(metadata, facts, "FILE_NAME_QUALITY_L1_PIXEL", FLAGS)
     return Product(
         kind=f"Landsat {facts.get('PROCESSING_LEVEL', facts.get('DATA_TYPE', ''))} product",
-        name=facts.get("LANDSAT_PRODUCT_ID") or facts.get("LANDSAT_SCENE_ID") or metadata.stem,
+        name=_product_id(facts) or metadata.stem,
         bands=bands,
-        quality=_quality(metadata, quality, FLAGS) or _quality(metadata, old_quality, FLAGS[:1]),
+        quality=quality or _quality(metadata, facts, "FILE_NAME_BAND_QUALITY", FLAGS[:1]),
         grid="finest",
         datetime=iso_time(f"{facts.get('DATE_ACQUIRED')}T{facts.get('SCENE_CENTER_TIME')}"),
         platform=facts.get("SPACECRAFT_ID"),
@@ -101,7 +100,7 @@ def _parse(metadata: Path) -> dict[str, str]:
 
 def _bands(metadata: Path, facts: dict[str, str], sensor: str) -> list[Band]:
     bands = []
-    for key, file in facts.items():
+    for key in facts:
         match = BAND_KEY.match(key)
         if match is None:
             continue
@@ -112,7 +111,7 @@ def _bands(metadata: Path, facts: dict[str, str], sensor: str) -> list[Band]:
         bands.append(
             Band(
                 name=name,
-                uri=_find(metadata, file, key),
+                uri=_find(metadata, facts, key),
                 wavelength=WAVELENGTHS[sensor].get(bare),
                 aliases=(common,) if common else (),
                 default=common != PAN,
@@ -122,22 +121,28 @@ def _bands(metadata: Path, facts: dict[str, str], sensor: str) -> list[Band]:
     return bands
 
 
-def _quality(metadata: Path, file: str | None, flags: tuple[str, ...]) -> tuple[Quality, ...]:
-    key = "FILE_NAME_QUALITY_L1_PIXEL"
-    return () if file is None else (pixel_flags(_find(metadata, file, key), flags),)
+def _quality(
+    metadata: Path, facts: dict[str, str], key: str, flags: tuple[str, ...]
+) -> tuple[Quality, ...]:
+    if key not in facts:
+        return ()
+    return (pixel_flags(_find(metadata, facts, key), flags),)
 
 
-def _find(metadata: Path, file: str, key: str) -> str:
+def _find(metadata: Path, facts: dict[str, str], key: str) -> str:
     """The file that the MTL names; under another prefix if the product was renamed as a whole."""
-    named = metadata.parent / file
-    if named.exists():
-        return str(named)
-    ending = file[file.rindex("_") :].lower() if "_" in file else file.lower()
-    renamed = metadata.name[: -len("_MTL.txt")] + ending
-    for other in metadata.parent.iterdir():
-        if other.name.lower() == renamed.lower():
+    file, prefix = facts[key], _product_id(facts)
+    renamed = metadata.name[: -len("_MTL.txt")] + file.removeprefix(prefix)
+    wanted = {file.lower(), renamed.lower()}
+    for other in sorted(metadata.parent.iterdir()):
+        if other.name.lower() in wanted:
             return str(other)
     raise SceneError(
         f"'{metadata}' names '{file}' ({key}), but it is not beside it: the product is incomplete. "
         "Fetch that file, or pass the rasters that are there as a list."
     )
+
+
+def _product_id(facts: dict[str, str]) -> str:
+    """Collection 2 and 1 have a product's own name, older files only the scene's."""
+    return facts.get("LANDSAT_PRODUCT_ID") or facts.get("LANDSAT_SCENE_ID") or ""

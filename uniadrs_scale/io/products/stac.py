@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import pystac
-from pystac.errors import STACError
+from pystac.errors import STACError, STACTypeError
 
 from uniadrs_scale.errors import SceneError
 from uniadrs_scale.io.products.landsat import pixel_flags
@@ -41,7 +41,7 @@ def recognise(path: str) -> Product | None:
         return None
     try:
         item = pystac.Item.from_file(path)
-    except (STACError, ValueError, KeyError, TypeError, OSError) as error:
+    except (STACError, STACTypeError, ValueError, KeyError, TypeError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise SceneError(
             f"'{path}' is not a STAC item that can be read ({reason}): a scene needs JSON of type "
