@@ -21,6 +21,7 @@ from xarray.core import indexing
 from uniadrs_scale.errors import SceneError
 from uniadrs_scale.io.assembly import Facts, select
 from uniadrs_scale.io.grids import Grid, ground_size, side_length
+from uniadrs_scale.io.readers import SceneWindow
 from uniadrs_scale.io.specs import FOR_GRID, FOR_MASK, FOR_UNITS
 from uniadrs_scale.masks import valid_pixels
 from uniadrs_scale.plan import SceneInfo
@@ -88,9 +89,9 @@ class CubeScene:
     """Bands to read, in order."""
     nodata: float | None
 
-    def window(self, window: Window) -> CubeWindow:
+    def window(self, window: Window) -> SceneWindow:
         """A reader of ``window``, small enough to travel."""
-        return CubeWindow(self, window)
+        return SceneWindow(self, window)
 
     def read(self, window: Window) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
         """Pixels (band, y, x) in the scene's dtype and valid mask (y, x)."""
@@ -108,18 +109,6 @@ class CubeScene:
                 pixels[places] = piece.transpose("band", "y", "x").values[wanted - low]
             first += count
         return pixels, valid_pixels(pixels, [self.nodata] * len(pixels))
-
-
-@dataclass(frozen=True, slots=True)
-class CubeWindow:
-    """A window of a :class:`CubeScene`, still to be read."""
-
-    scene: CubeScene
-    window: Window
-
-    def read(self) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
-        """Pixels (band, y, x) and valid mask (y, x)."""
-        return self.scene.read(self.window)
 
 
 @lru_cache(maxsize=OPEN_GROUPS)

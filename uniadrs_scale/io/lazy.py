@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import rioxarray  # noqa: F401 - registers the .rio accessor
@@ -18,25 +18,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from uniadrs_scale.io.assembly import Facts
+    from uniadrs_scale.io.readers import WindowedScene
     from uniadrs_scale.plan import SceneInfo
 
 
-class ReadableScene(Protocol):
-    """A scene that reads any window of itself."""
-
-    @property
-    def info(self) -> SceneInfo:
-        """Size, bands, georeference and identity."""
-
-    @property
-    def nodata(self) -> float | None:
-        """The one nodata value of all bands, if any."""
-
-    def read(self, window: Window) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
-        """Pixels (band, y, x) and valid mask (y, x)."""
-
-
-def lazy_scene(scene: ReadableScene, facts: Facts, chunk: int) -> xr.DataArray:
+def lazy_scene(scene: WindowedScene, facts: Facts, chunk: int) -> xr.DataArray:
     """``scene`` as a chunked DataArray with everything known about it.
 
     Args:
@@ -81,7 +67,7 @@ def _coordinates(info: SceneInfo) -> dict[str, Any]:
 class _PixelArray(BackendArray):
     """(band, y, x) pixels of a scene, read where indexed."""
 
-    def __init__(self, scene: ReadableScene) -> None:
+    def __init__(self, scene: WindowedScene) -> None:
         self.scene = scene
         info = scene.info
         self.shape: tuple[int, ...] = (len(info.bands), info.height, info.width)
@@ -104,7 +90,7 @@ class _PixelArray(BackendArray):
 class _ValidArray(_PixelArray):
     """(y, x) valid mask of a scene, read where indexed."""
 
-    def __init__(self, scene: ReadableScene) -> None:
+    def __init__(self, scene: WindowedScene) -> None:
         super().__init__(scene)
         self.shape = self.shape[1:]
         self.dtype = np.dtype(bool)

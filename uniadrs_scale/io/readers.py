@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import rasterio
@@ -34,6 +34,33 @@ OPEN_FILES = 64
 """Datasets that a thread keeps open."""
 GDAL_CACHE_BYTES = 16 * 2**20
 """GDAL's default block cache is 5 % of the machine's memory, in every worker process."""
+
+
+class WindowedScene(Protocol):
+    """A scene that reads any window of itself."""
+
+    @property
+    def info(self) -> SceneInfo:
+        """Size, bands, georeference and identity."""
+
+    @property
+    def nodata(self) -> float | None:
+        """The one nodata value of all bands, if any."""
+
+    def read(self, window: Window) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
+        """Pixels (band, y, x) and valid mask (y, x)."""
+
+
+@dataclass(frozen=True, slots=True)
+class SceneWindow:
+    """A window of such a scene, still to be read."""
+
+    scene: WindowedScene
+    window: Window
+
+    def read(self) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
+        """Pixels (band, y, x) and valid mask (y, x)."""
+        return self.scene.read(self.window)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +132,9 @@ class FileScene:
     decibel: bool = False
     """True where amplitudes are turned into dB."""
 
-    def window(self, window: Window) -> FileWindow:
+    def window(self, window: Window) -> SceneWindow:
         """A reader of ``window``, small enough to travel."""
-        return FileWindow(self, window)
+        return SceneWindow(self, window)
 
     def read(self, window: Window) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
         """Pixels (band, y, x) in the scene's dtype and valid mask (y, x)."""
@@ -120,18 +147,6 @@ class FileScene:
         if len(parts) == 1:
             return parts[0][0], valid
         return np.concatenate([pixels for pixels, _ in parts], dtype=self.info.dtype), valid
-
-
-@dataclass(frozen=True, slots=True)
-class FileWindow:
-    """A window of a :class:`FileScene`, still to be read."""
-
-    scene: FileScene
-    window: Window
-
-    def read(self) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
-        """Pixels (band, y, x) and valid mask (y, x)."""
-        return self.scene.read(self.window)
 
 
 def decibels(amplitude: NDArray[np.generic]) -> NDArray[np.float32]:

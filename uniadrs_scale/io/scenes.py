@@ -17,7 +17,7 @@ from uniadrs_scale.io.assembly import assemble, plain_product
 from uniadrs_scale.io.cubes import CubeScene, CubeSpec, assemble_cube, geolocation
 from uniadrs_scale.io.lazy import lazy_scene
 from uniadrs_scale.io.products import recognise
-from uniadrs_scale.io.products.contents import HDF5_SIGNATURE, MATLAB_HEADER
+from uniadrs_scale.io.products.contents import is_hdf5
 from uniadrs_scale.io.products.matlab import is_matlab, read_matlab
 from uniadrs_scale.io.products.stac import of_item
 from uniadrs_scale.io.specs import Options, natural_order
@@ -134,7 +134,7 @@ def _open(
         return scene, lazy_scene(scene, facts, chunk)
     sources = _expand([source] if isinstance(source, str | Path) else source)
     single = sources[0] if len(sources) == 1 else None
-    if single is not None and is_matlab(single) and not _is_hdf5(single):
+    if single is not None and is_matlab(single) and not is_hdf5(single):
         return None, read_matlab(single, options)
     spec = None if single is None else recognise(single, options)
     if isinstance(spec, CubeSpec):
@@ -160,12 +160,6 @@ def _expand(sources: Sequence[str | Path]) -> list[str]:
             )
         expanded += found
     return expanded
-
-
-def _is_hdf5(path: str) -> bool:
-    with Path(path).open("rb") as file:
-        start = file.read(MATLAB_HEADER + len(HDF5_SIGNATURE))
-    return start.endswith(HDF5_SIGNATURE)
 
 
 def scene_source(scene: xr.DataArray) -> SceneSource:

@@ -91,24 +91,31 @@ def read_contents(path: str) -> Contents | None:
         return Contents(path=path, stamp=_zarr_stamp(path), engine="zarr", entries=_zarr(path))
     if "://" in path or not Path(path).is_file():
         return None
-    with Path(path).open("rb") as file:
-        start = file.read(MATLAB_HEADER + len(HDF5_SIGNATURE))
     uri, stamp = locate(path)
-    if start.startswith(HDF5_SIGNATURE) or start[MATLAB_HEADER:] == HDF5_SIGNATURE:
+    if is_hdf5(path):
         return Contents(path=uri, stamp=stamp, engine="h5netcdf", entries=_hdf5(uri))
-    if start.startswith((b"CDF\x01", b"CDF\x02")):
+    with Path(path).open("rb") as file:
+        start = file.read(4)
+    if start in (b"CDF\x01", b"CDF\x02"):
         dataset = open_group(uri, stamp, "scipy", "")
         entries = tuple(
             Entry(str(name), v.shape, v.dtype.kind in "buif")
             for name, v in dataset.variables.items()
         )
         return Contents(path=uri, stamp=stamp, engine="scipy", entries=entries)
-    if start.startswith(b"CDF\x05"):
+    if start == b"CDF\x05":
         raise SceneError(
             f"'{path}' is NetCDF in the 64-bit data format (CDF-5): the classic formats and "
             "NetCDF-4 can be read. Convert it with `nccopy -k nc4`."
         )
     return None
+
+
+def is_hdf5(path: str) -> bool:
+    """True for HDF5, and what is built on it: NetCDF-4, MATLAB 7.3."""
+    with Path(path).open("rb") as file:
+        start = file.read(MATLAB_HEADER + len(HDF5_SIGNATURE))
+    return start.startswith(HDF5_SIGNATURE) or start[MATLAB_HEADER:] == HDF5_SIGNATURE
 
 
 def is_zarr(path: str) -> bool:
