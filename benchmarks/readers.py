@@ -35,10 +35,10 @@ SIZES = {
     "sentinel1": {"height": 10_000, "width": 6000},
     "envi": {"n": 5000},
     "enmap": {"n": 4500},
-    "emit": {"height": 1000, "width": 800, "bands": 80},
-    "prisma": {"height": 6000, "width": 4000},
-    "matlab73": {"rows": 1500, "cols": 1500, "bands": 12},
-    "stac_item": {"n": 6000},
+    "emit": {"height": 800, "width": 500, "bands": 60},
+    "prisma": {"height": 4000, "width": 3000},
+    "matlab73": {"rows": 1200, "cols": 1000, "bands": 12},
+    "stac_item": {"n": 5000},
 }
 """Arguments of the fixtures in tests/products.py: small products made large."""
 CHUNK = 512

@@ -95,8 +95,7 @@ def assemble(
         options.refuse(product.name, kind, units=FOR_UNITS)
     known = dict(headers)
     selected = _selected_bands(product, options)
-    for uri in {band.uri: None for band in selected}:
-        known.setdefault(uri, Header.of(uri))
+    known |= {uri: Header.of(uri) for uri in {band.uri for band in selected} - set(known)}
     target, sentence = _common_grid(product, selected, options, known)
     files = tuple(_raster_files(selected, known, options.nodata, target))
     own = target or (Grid.of(known[selected[0].uri]) if product.quality else None)
@@ -195,7 +194,7 @@ def select(wanted: Sequence[int | str], names: Sequence[Sequence[str]], source: 
 
 
 def _common_grid(
-    product: Product, selected: Sequence[Band], options: Options, headers: dict[str, Header]
+    product: Product, selected: Sequence[Band], options: Options, headers: Mapping[str, Header]
 ) -> tuple[Grid | None, str]:
     """The grid that bands must be brought to, and what the plan says of it; None where none."""
     uris = list({band.uri: None for band in selected})
@@ -213,7 +212,7 @@ def _common_grid(
         # A band that is not itself wanted may still lend its grid.
         for band in product.bands:
             if choice in (band.name, *band.aliases):
-                candidates[choice] = headers.setdefault(band.uri, Header.of(band.uri))
+                candidates[choice] = headers.get(band.uri) or Header.of(band.uri)
     return choose_grid(choice, candidates)
 
 
