@@ -65,6 +65,8 @@ def test_what_a_file_does_not_cover_is_invalid(tmp_path: Path, mixed: list[Path]
     assert not valid[40:].any()
     assert not valid[10:12, 10:12].any()
     assert valid[:40].sum() == 40 * 60 - 4
+    bare = write_raster(tmp_path / "bare.tif", ramp(2, 20, 30), 20)
+    assert us.open_scene([mixed[0], bare], grid="finest").valid.values.sum() == 40 * 60
     floats = write_raster(tmp_path / "floats.tif", ramp(2, 20, 30, "float32"), 20)
     assert us.open_scene([mixed[0], floats], grid="finest").valid.values.sum() == 40 * 60
 

@@ -258,7 +258,14 @@ def test_strange_products_get_a_sentence(tmp_path: Path) -> None:
     header.with_suffix(".dat").unlink()
     with pytest.raises(us.SceneError, match=r"is an ENVI header, but its data file is not"):
         us.open_scene(header)
-    (safe / "MTD_MSIL2A.xml").write_text("<a>")
+    metadata = safe / "MTD_MSIL2A.xml"
+    two = metadata.read_text().replace(
+        "</Granule>", "<IMAGE_FILE>G/T32TQN_B02</IMAGE_FILE></Granule>"
+    )
+    metadata.write_text(two)
+    with pytest.raises(us.SceneError, match=r"holds 2 tiles \(T32TQM, T32TQN\): one tile is one"):
+        us.open_scene(safe)
+    metadata.write_text("<a>")
     with pytest.raises(us.SceneError, match=r"should be the XML metadata .* not well-formed"):
         us.open_scene(safe)
     with pytest.raises(us.SceneError, match=r"is a Sentinel-1 SLC product: detected amplitudes"):

@@ -121,7 +121,7 @@ def _scene(
     decibel = options.units == "dB"
     dtypes = [headers[band.uri].dtype_of(band.number) for band in selected]
     dtype = np.dtype(np.float32) if decibel else np.result_type(*dtypes)
-    values = {value for file in files for value in file.nodata}
+    values = {repr(value): value for file in files for value in file.nodata}
     georeferenced = target or (Grid.of(first) if first.transform and first.crs else None)
     info = SceneInfo(
         name=product.name,
@@ -136,12 +136,14 @@ def _scene(
         gsd_m=(ground_size(georeferenced) if georeferenced else product.gsd_m)
         or ground_size_of_points(first.gcps, first.gcp_crs),
         grid=sentence,
-        geolocation=f"{len(first.gcps)} ground control points" if first.gcps else "",
+        geolocation=f"{len(first.gcps)} ground control points"
+        if first.gcps and first.gcp_crs
+        else "",
     )
     scene = FileScene(
         info=info,
         files=files,
-        nodata=float("nan") if decibel else values.pop() if len(values) == 1 else None,
+        nodata=float("nan") if decibel else values.popitem()[1] if len(values) == 1 else None,
         quality=quality,
         decibel=decibel,
     )
@@ -149,7 +151,7 @@ def _scene(
         wavelengths=tuple(band.wavelength for band in selected),
         datetime=product.datetime,
         platform=product.platform,
-        gcps=first.gcps,
+        gcps=first.gcps if first.gcp_crs else (),
         gcp_crs=first.gcp_crs,
     )
     return scene, facts

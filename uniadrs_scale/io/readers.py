@@ -160,11 +160,12 @@ class _OpenDatasets(threading.local):
     """Datasets of this thread: GDAL handles are not to be shared, so no lock is needed either."""
 
     def __init__(self) -> None:
-        self.datasets: dict[tuple[str, str, Warp | None], Any] = {}
+        self.datasets: dict[tuple[str, str, str], Any] = {}
 
     def dataset(self, uri: str, stamp: str, warp: Warp | None = None) -> Any:
         """The open dataset or warped view of one; the least recently opened makes room."""
-        key = uri, stamp, warp
+        # As text: a NaN that has travelled is not equal to itself, and no view would be found.
+        key = uri, stamp, repr(warp)
         if key not in self.datasets:
             if len(self.datasets) >= OPEN_FILES:
                 self.datasets.pop(next(iter(self.datasets))).close()

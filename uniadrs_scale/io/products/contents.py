@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 MATLAB_HEADER = 512
 """Bytes before the HDF5 signature of a MATLAB v7.3 file."""
+FOR_GDAL = (".kea", ".bag", ".tif", ".tiff", ".jp2", ".vrt")
+"""Rasters, some of them inside HDF5, that GDAL knows better."""
 ZARR_FILES = ("zarr.json", ".zgroup", ".zmetadata", ".zattrs")
 
 
@@ -92,6 +94,8 @@ def read_contents(path: str) -> Contents | None:
     if "://" in path or not Path(path).is_file():
         return None
     uri, stamp = locate(path)
+    if path.lower().endswith(FOR_GDAL):
+        return None
     if is_hdf5(path):
         return Contents(path=uri, stamp=stamp, engine="h5netcdf", entries=_hdf5(uri))
     with Path(path).open("rb") as file:

@@ -40,6 +40,7 @@ COMMON_NAMES = {
 }  # fmt: skip
 ORDER = tuple(COMMON_NAMES)
 IMAGE = re.compile(r"_(?P<band>B\d[0-9A]|SCL)(?:_(?P<metres>\d+)m)?$")
+TILE = re.compile(r"T\d{2}[A-Z]{3}(?=_)")
 
 
 def recognise(path: str) -> Product | None:
@@ -93,6 +94,7 @@ def scene_classes(uri: str) -> Quality:
 def _finest_images(metadata: Path, root: ET.Element) -> dict[str, str]:
     """Path by band, of the smallest pixels that the product has of it."""
     finest: dict[str, tuple[int, str]] = {}
+    _require_one_tile(metadata, root)
     for element in root.iter("IMAGE_FILE"):
         relative = (element.text or "").strip()
         match = IMAGE.search(relative)
@@ -105,6 +107,17 @@ def _finest_images(metadata: Path, root: ET.Element) -> dict[str, str]:
         band: require_file(_with_suffix(metadata.parent / relative), metadata, "IMAGE_FILE")
         for band, (_, relative) in finest.items()
     }
+
+
+def _require_one_tile(metadata: Path, root: ET.Element) -> None:
+    """Products before 2016 hold several tiles, which are scenes of their own."""
+    files = (element.text or "" for element in root.iter("IMAGE_FILE"))
+    tiles = {match[0] for match in map(TILE.search, files) if match}
+    if len(tiles) > 1:
+        raise SceneError(
+            f"'{metadata.parent}' holds {len(tiles)} tiles ({', '.join(sorted(tiles))}): one tile "
+            "is one scene. Pass the images of one, as a list or a pattern, with grid='finest'."
+        )
 
 
 def _with_suffix(path: Path) -> Path:
