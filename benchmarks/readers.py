@@ -35,9 +35,9 @@ SIZES = {
     "sentinel1": {"height": 10_000, "width": 6000},
     "envi": {"n": 5000},
     "enmap": {"n": 4500},
-    "emit": {"height": 800, "width": 500, "bands": 60},
+    "emit": {"height": 2000, "width": 800, "bands": 60},
     "prisma": {"height": 4000, "width": 3000},
-    "matlab73": {"rows": 1200, "cols": 1000, "bands": 12},
+    "matlab73": {"rows": 2400, "cols": 1500, "bands": 12},
     "stac_item": {"n": 5000},
 }
 """Arguments of the fixtures in tests/products.py: small products made large."""

@@ -15,6 +15,7 @@ from scipy.io import savemat
 from standins import FirstBand
 
 import uniadrs_scale as us
+from uniadrs_scale.io import cubes
 from uniadrs_scale.io.cubes import CubeScene
 from uniadrs_scale.io.products import matlab
 from uniadrs_scale.io.scenes import ArrayScene, scene_source
@@ -120,6 +121,27 @@ def test_latitude_and_longitude_axes_are_wgs_84(tmp_path: Path) -> None:
     assert scene.shape == (1, 12, 15)
     assert scene.rio.crs.to_epsg() == 4326
     assert scene.rio.transform().c == pytest.approx(7.995)
+
+
+@pytest.mark.parametrize("rows", [(0, 50), (7, 50), (16, 32), (3, 4), (15, 17)])
+def test_strips_of_a_window_join_without_a_gap(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: tuple[int, int]
+) -> None:
+    monkeypatch.setattr(cubes, "STRIP_BYTES", 9 * 30 * 4)  # a row: strips are chunks of the file
+    source = scene_source(us.open_scene(products.emit(tmp_path), bands=[9, 2, 5]))
+    start, stop = rows
+    pixels, _ = source.window(Window(start, 5, stop - start, 30)).read()
+    expected = np.stack([ramp(k, 50, 40, "float32") for k in (8, 1, 4)])
+    expected[:, :3] = np.nan
+    np.testing.assert_array_equal(pixels, expected[:, start:stop, 5:35])
+
+
+def test_strips_begin_where_chunks_of_the_file_do() -> None:
+    assert list(cubes._strips(slice(5, 70), 40, 16)) == [(5, 32), (32, 64), (64, 70)]
+    assert list(cubes._strips(slice(5, 70), 3, 16)) == [
+        (5, 16), (16, 32), (32, 48), (48, 64), (64, 70),
+    ]  # fmt: skip
+    assert list(cubes._strips(slice(0, 4), 0, 1)) == [(0, 1), (1, 2), (2, 3), (3, 4)]
 
 
 def test_emit(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -27,6 +28,8 @@ from uniadrs_scale.masks import valid_pixels
 from uniadrs_scale.plan import SceneInfo
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     from uniadrs_scale.io.specs import Options
@@ -35,6 +38,8 @@ if TYPE_CHECKING:
 Engine = Literal["h5netcdf", "scipy", "zarr"]
 OPEN_GROUPS = 32
 """Groups that a process keeps open."""
+STRIP_BYTES = 8 * 2**20
+"""What is read at once, about: decoding needs several times as much."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +100,6 @@ class CubeScene:
 
     def read(self, window: Window) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
         """Pixels (band, y, x) in the scene's dtype and valid mask (y, x)."""
-        rows, cols = window.slices
         shape = (len(self.selected), window.height, window.width)
         pixels = np.empty(shape, self.info.dtype)
         first = 0
@@ -103,12 +107,45 @@ class CubeScene:
             places = [k for k, band in enumerate(self.selected) if first <= band < first + count]
             if places:
                 wanted = np.array([self.selected[k] - first for k in places])
-                low, high = int(wanted.min()), int(wanted.max()) + 1
-                array = open_variable(self.spec, variable)
-                piece = array.isel(band=slice(low, high), y=rows, x=cols)
-                pixels[places] = piece.transpose("band", "y", "x").values[wanted - low]
+                _read_into(pixels, places, open_variable(self.spec, variable), wanted, window)
             first += count
         return pixels, valid_pixels(pixels, [self.nodata] * len(pixels))
+
+
+def _read_into(
+    pixels: NDArray[np.generic],
+    places: list[int],
+    array: xr.DataArray,
+    wanted: NDArray[np.intp],
+    window: Window,
+) -> None:
+    """Fill bands ``places`` of ``pixels`` with bands ``wanted`` of a variable, strip by strip.
+
+    Decoding, transposing and picking bands copy what was read several times: in one piece that was
+    eight times the window.
+    """
+    low, high = int(wanted.min()), int(wanted.max()) + 1
+    rows, cols = window.slices
+    row_bytes = (high - low) * window.width * array.dtype.itemsize
+    for start, stop in _strips(rows, STRIP_BYTES // row_bytes, _stored_rows(array)):
+        piece = array.isel(band=slice(low, high), y=slice(start, stop), x=cols)
+        values = piece.transpose("band", "y", "x").values
+        for place, band in zip(places, wanted - low, strict=True):
+            pixels[place, start - rows.start : stop - rows.start] = values[band]
+
+
+def _stored_rows(array: xr.DataArray) -> int:
+    """Rows of a chunk in the file, which is decompressed whole; 1 where it has no chunks."""
+    sizes = array.encoding.get("chunksizes") or array.encoding.get("chunks")
+    axes = array.encoding.get("axes", ())
+    return int(sizes[axes.index("y")]) if sizes and "y" in axes else 1
+
+
+def _strips(rows: slice, most: int, stored: int) -> Iterator[tuple[int, int]]:
+    """``rows`` in strips of about ``most``, cut where chunks of ``stored`` rows begin."""
+    step = max(most // stored, 1) * stored
+    cuts = [rows.start, *range((rows.start // step + 1) * step, rows.stop, step), rows.stop]
+    return pairwise(cuts)
 
 
 @lru_cache(maxsize=OPEN_GROUPS)
@@ -153,7 +190,9 @@ def open_variable(spec: CubeSpec, variable: Variable) -> xr.DataArray:
     drop = {dim: 0 for dim, axis in zip(bare.dims, variable.axes, strict=True) if not axis}
     names = {dim: axis for dim, axis in zip(bare.dims, variable.axes, strict=True) if axis}
     bare = bare.isel(drop).rename(names)
-    return bare if "band" in bare.dims else bare.expand_dims("band")
+    bare = bare if "band" in bare.dims else bare.expand_dims("band")
+    bare.encoding = array.encoding | {"axes": variable.axes}
+    return bare
 
 
 def assemble_cube(spec: CubeSpec, options: Options) -> tuple[CubeScene, Facts]:
