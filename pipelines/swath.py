@@ -1,8 +1,10 @@
 """A full swath on this machine: open, forecast, score, write a map for QGIS.
 
-    python pipelines/swath.py SCENE.tif OUT_FOLDER
+    python pipelines/swath.py SCENE OUT_FOLDER
 
-Run again after an interruption, it finishes what is missing.
+SCENE is whatever `open_scene` takes: a raster, one file per band, a product folder (Sentinel-2,
+Landsat, Sentinel-1, EnMAP), ENVI, EMIT, PRISMA, NetCDF, HDF5, Zarr, .mat or a STAC item. Run again
+after an interruption, it finishes what is missing.
 """
 
 from __future__ import annotations
@@ -14,15 +16,30 @@ import uniadrs_scale as us
 
 
 def main() -> None:
-    """From a raster to OUT_FOLDER/scores.zarr and OUT_FOLDER/scores.tif."""
+    """From a scene to OUT_FOLDER/scores.zarr and OUT_FOLDER/scores.tif."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("scene", nargs="+", help="a raster, or one file per band")
+    parser.add_argument("scene", nargs="+", help="a product, a raster, or one file per band")
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--bands", nargs="+", help="by name, or by number from 1")
+    parser.add_argument("--grid", help="finest, coarsest or a band, for several resolutions")
+    parser.add_argument("--variable", nargs="+", help="arrays of a NetCDF, HDF5, Zarr or .mat file")
+    parser.add_argument(
+        "--mask", nargs="+", default=["none"], help="cloud, or classes to leave out"
+    )
+    parser.add_argument("--units", choices=["amplitude", "dB"], help="of Sentinel-1")
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
+    mask = arguments.mask[0] if len(arguments.mask) == 1 else arguments.mask
 
     # Nothing is read yet: the scene is lazy, the plan is arithmetic.
-    scene = us.open_scene(arguments.scene)
+    scene = us.open_scene(
+        arguments.scene,
+        bands=arguments.bands,
+        grid=arguments.grid,
+        variable=arguments.variable,
+        mask=mask,
+        units=arguments.units,
+    )
     print(us.plan(scene).summary())
 
     # Worker processes on this machine, one a core or one a GPU; each keeps one network.

@@ -10,8 +10,10 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import products
 import pytest
 import rasterio
+import xarray as xr
 from rasterio.transform import from_origin
 
 from uniadrs_scale import cli
@@ -211,3 +213,35 @@ def test_the_command_is_installed(tmp_path: Path) -> None:
     )
     assert done.returncode == 2
     assert "Missing argument" in done.stderr
+
+
+def test_options_of_products_reach_the_scene(run, tmp_path, tiny_weights) -> None:
+    safe = products.sentinel2(tmp_path)
+    options = ["--grid", "B05", "--bands", "B02,B05", "--mask", "snow,9"]
+    plan = run("plan", safe, *options, "--weights", tiny_weights, "--tile", 32, "--json")
+    scene = json.loads(plan.out)["scene"]
+    assert (scene["height"], scene["bands"], scene["gsd_m"]) == (60, ["B02", "B05"], 20)
+    facts = run("info", safe, *options).out
+    assert "grid         that of B05, 20 metre pixels" in facts
+    assert "wavelengths  492.7 to 704.1 nm" in facts
+    assert "acquired     2024-09-29T10:17:59.024000Z" in facts
+    out = tmp_path / "map.zarr"
+    assert run("score", safe, "-o", out, *options, "--weights", tiny_weights, "--tile", 32,
+               "--scheduler", "sync").code == 0  # fmt: skip
+    assert "fingerprint" in run("verify", out).out
+    radar = products.sentinel1(tmp_path)
+    assert "float32" in run("info", radar, "--units", "dB").out
+    cube = products.matlab73(tmp_path)
+    assert "1: 1" in run("info", cube, "--variable", "map").out
+    wrong = run("plan", cube, "--mask", "cloud", "--weights", tiny_weights)
+    assert wrong.code == 2
+    assert "mask='cloud' applies to products with a quality band" in " ".join(wrong.err.split())
+
+
+def test_info_of_a_zarr_scene_and_of_a_score_store_differ(run, tmp_path) -> None:
+    cube = products.ramp(1, 20, 30, "float32")
+    xr.Dataset({"b1": (("y", "x"), cube)}).to_zarr(tmp_path / "scene.zarr", consolidated=False)
+    assert "20 x 30 px" in run("info", tmp_path / "scene.zarr").out
+    gone = run("info", tmp_path / "none.zarr")
+    assert gone.code == 2
+    assert "does not exist" in gone.err

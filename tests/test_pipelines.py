@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import products
 import pytest
 import rasterio
 from rasterio.transform import from_origin
@@ -46,6 +47,19 @@ def test_swath(scene: Path, tmp_path: Path) -> None:
         assert file.shape == (260, 300)
         assert file.crs.to_epsg() == 32633
     assert start("swath.py", scene, "out", folder=tmp_path) == out
+
+
+def test_swath_takes_a_product_and_its_options(tmp_path: Path) -> None:
+    product = products.landsat(tmp_path)
+    out = start(
+        "swath.py", product, "out", "--bands", "red", "B5", "--mask", "cloud", folder=tmp_path
+    )
+    assert "60 x 60 px (0.0 Mpx), 2 bands, uint16, 30 m" in out
+    with rasterio.open(tmp_path / "out" / "scores.tif") as file:
+        scores = file.read(1)
+    assert np.isnan(scores[:, :4]).all()
+    assert np.isnan(scores[10:20]).all()
+    assert np.isfinite(scores[20:, 4:]).all()
 
 
 def test_cluster(scene: Path, tmp_path: Path, cluster: Client) -> None:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable  # noqa: TC003 - typer reads annotations at run time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 from rich.console import Console
@@ -19,7 +19,7 @@ from uniadrs_scale.detector import DEFAULT_WEIGHTS, Arithmetic, Detector, read_w
 from uniadrs_scale.errors import SceneError, UniadrsScaleError
 from uniadrs_scale.geolocation import Geocoding, Resampling
 from uniadrs_scale.io.scenes import open_scene, scene_source
-from uniadrs_scale.io.store import DONE, open_store
+from uniadrs_scale.io.store import DONE, is_score_store, open_store
 from uniadrs_scale.presets import PRESETS
 from uniadrs_scale.rx import GlobalRX, LocalRX
 from uniadrs_scale.score import CHUNK, output_state, run_to_file
@@ -51,7 +51,8 @@ Scenes = Annotated[
     list[str],
     typer.Argument(
         metavar="SCENE...",
-        help="Raster file or URI that GDAL opens; several (one file per band) make one scene.",
+        help="Product folder, raster, NetCDF, HDF5, Zarr, .mat or STAC item, by path or URI; "
+        "several rasters (one file per band) make one scene.",
     ),
 ]
 Output = Annotated[
@@ -98,6 +99,31 @@ Bands = Annotated[
 NodataText = Annotated[
     str,
     typer.Option("--nodata", help="Value of invalid pixels; 'none' if every value is valid."),
+]
+GridName = Annotated[
+    str | None,
+    typer.Option(
+        "--grid",
+        help="Common grid of bands of several resolutions: finest, coarsest or the name of a band.",
+    ),
+]
+VariableNames = Annotated[
+    str | None,
+    typer.Option(
+        "--variable",
+        help="Arrays of a NetCDF, HDF5, Zarr or .mat file: a name, several (a,b) or 'rrs_*'.",
+    ),
+]
+MaskClasses = Annotated[
+    str,
+    typer.Option(
+        "--mask",
+        help="Pixels to leave out, by a product's quality band: none, cloud, or classes by name or "
+        "value (snow,8).",
+    ),
+]
+RadarUnits = Annotated[
+    str | None, typer.Option("--units", help="Of Sentinel-1 GRD: amplitude (as stored) or dB.")
 ]
 Device = Annotated[
     str, typer.Option(help="Where the network runs: auto (a GPU if any), cpu, cuda, cuda:1.")
@@ -150,6 +176,10 @@ def score(
     chunk: Chunk = CHUNK,
     bands: Bands = None,
     nodata: NodataText = "auto",
+    grid: GridName = None,
+    variable: VariableNames = None,
+    mask: MaskClasses = "none",
+    units: RadarUnits = None,
     device: Device = "auto",
     scheduler: Scheduler = None,
     workers: Workers = None,
@@ -169,7 +199,7 @@ def score(
     The same command resumes an interrupted run.
     """
     geocoding = Geocoding(crs, resolution, resampling)
-    scene = _open(scenes, bands, nodata)
+    scene = _open(scenes, bands, nodata, grid=grid, variable=variable, mask=mask, units=units)
     detector = _detector(method, weights, device, dtype)
     plan = make_plan(
         scene, preset=preset, tile=tile, stride=stride, chunk=chunk, detector=detector,
@@ -198,6 +228,10 @@ def plan(
     chunk: Chunk = CHUNK,
     bands: Bands = None,
     nodata: NodataText = "auto",
+    grid: GridName = None,
+    variable: VariableNames = None,
+    mask: MaskClasses = "none",
+    units: RadarUnits = None,
     device: Device = "auto",
     scheduler: Scheduler = None,
     workers: Workers = None,
@@ -208,7 +242,7 @@ def plan(
 ) -> None:
     """Forecast what 'score' with the same arguments would do: tiles, tasks, memory; run nothing."""
     forecast = make_plan(
-        _open(scenes, bands, nodata),
+        _open(scenes, bands, nodata, grid=grid, variable=variable, mask=mask, units=units),
         preset=preset,
         tile=tile,
         stride=stride,
@@ -244,10 +278,17 @@ def verify(
 @app.command()
 def info(
     target: Annotated[str, typer.Argument(help="A scene, a score store, or weights.")],
+    *,
+    bands: Bands = None,
+    nodata: NodataText = "auto",
+    grid: GridName = None,
+    variable: VariableNames = None,
+    mask: MaskClasses = "none",
+    units: RadarUnits = None,
 ) -> None:
     """Describe a scene, a score store or a weights file."""
     path = Path(target)
-    if path.suffix == ".zarr":
+    if path.suffix == ".zarr" and (is_score_store(path) or not path.exists()):
         store = open_store(path)
         typer.echo(store.attributes["title"])
         typer.echo(json.dumps(store.attributes["plan"], indent=2))
@@ -256,17 +297,10 @@ def info(
         facts = {"name": weights.name, "file": weights.path, "sha256": weights.sha256}
         _print_facts(facts | weights.metadata)
     else:
-        scene = scene_source(open_scene(target)).info
         _print_facts(
-            {
-                "name": scene.name,
-                "size": f"{scene.height} x {scene.width} px",
-                "bands": f"{len(scene.bands)}: {', '.join(scene.bands)}",
-                "dtype": scene.dtype,
-                "crs": scene.crs or "none",
-                "transform": scene.transform or "none",
-            }
-            | ({"geolocation": scene.geolocation} if scene.geolocation else {})
+            _scene_facts(
+                _open([target], bands, nodata, grid=grid, variable=variable, mask=mask, units=units)
+            )
         )
 
 
@@ -323,8 +357,53 @@ def _detector(method: str, weights: str, device: str, dtype: Arithmetic) -> Tile
     return LocalRX() if method == "lrx" else GlobalRX()
 
 
-def _open(scenes: list[str], bands: str | None, nodata: str) -> xr.DataArray:
-    return open_scene(scenes, bands=_band_list(bands), nodata=_nodata_value(nodata))
+def _open(
+    scenes: list[str],
+    bands: str | None,
+    nodata: str,
+    *,
+    grid: str | None,
+    variable: str | None,
+    mask: str,
+    units: str | None,
+) -> xr.DataArray:
+    classes = [int(item) if item.isdecimal() else item for item in _items(mask)]
+    return open_scene(
+        scenes,
+        bands=_band_list(bands),
+        nodata=_nodata_value(nodata),
+        grid=grid,
+        variable=None if variable is None else _items(variable),
+        mask=mask if mask in ("none", "cloud") else classes,
+        units=cast("Any", units),
+    )
+
+
+def _items(text: str) -> list[str]:
+    """'a, b' as a list."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _scene_facts(scene: xr.DataArray) -> dict[str, Any]:
+    """What `info` says of a scene; reads no pixels."""
+    info = scene_source(scene).info
+    wavelengths = scene.coords.get("wavelength")
+    return {
+        "name": info.name,
+        "size": f"{info.height} x {info.width} px",
+        "bands": f"{len(info.bands)}: {', '.join(info.bands)}",
+        "wavelengths": "unknown"
+        if wavelengths is None
+        else f"{float(wavelengths.min()):g} to {float(wavelengths.max()):g} nm",
+        "dtype": info.dtype,
+        "pixel": "unknown" if info.gsd_m is None else f"{info.gsd_m:g} m on the ground",
+        "acquired": scene.attrs.get("datetime", "unknown"),
+        "platform": scene.attrs.get("platform", "unknown"),
+        "grid": info.grid or "that of the files",
+        "places": info.georeference,
+        "crs": info.crs or "none",
+        "transform": info.transform or "none",
+    }
 
 
 def _band_list(text: str | None) -> list[int | str] | None:
@@ -332,7 +411,7 @@ def _band_list(text: str | None) -> list[int | str] | None:
     if text is None:
         return None
     bands: list[int | str] = []
-    for part in filter(None, (part.strip() for part in text.split(","))):
+    for part in _items(text):
         first, dash, last = part.partition("-")
         if dash and first.isdecimal() and last.isdecimal():
             bands.extend(range(int(first), int(last) + 1))

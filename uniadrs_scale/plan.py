@@ -63,6 +63,10 @@ class SceneInfo:
     """WKT, None where the scene has none."""
     transform: tuple[float, ...] | None
     """Affine coefficients (a, b, c, d, e, f) of pixel corners, None where the scene has none."""
+    gsd_m: float | None = None
+    """Ground sample distance [m], None where it is not known."""
+    grid: str = ""
+    """Which common grid bands were brought to, as a sentence; empty where they share one."""
     geolocation: str = ""
     """Of a swath: what places its pixels, and a digest of that; empty where a grid does."""
 
@@ -72,6 +76,16 @@ class SceneInfo:
             raise PlanError(f"Scene '{self.name}' has no bands. Select at least one.")
         if self.height < 1 or self.width < 1:
             raise PlanError(f"Scene '{self.name}' has {self.height} x {self.width} pixels: none.")
+
+    @property
+    def georeference(self) -> str:
+        """What ties pixels to the ground, for people."""
+        if self.geolocation:
+            what = self.geolocation.rpartition(" ")[0]  # without the digest
+            return f"{what}: scored as sensed, drawn on a grid as a COG"
+        if self.transform is None:
+            return "none: the map will have none either"
+        return crs_name(self.crs) or "transform without CRS"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,8 +198,10 @@ class ScorePlan:
         megapixels = scene.height * scene.width / 1e6
         lines = {
             "scene": f"{scene.name}: {scene.height} x {scene.width} px ({megapixels:.1f} Mpx), "
-            f"{len(scene.bands)} bands, {scene.dtype}",
-            "georeference": _georeference(scene),
+            f"{len(scene.bands)} bands, {scene.dtype}"
+            + (f", {scene.gsd_m:g} m" if scene.gsd_m else ""),
+            "georeference": scene.georeference,
+            **({"grid": scene.grid} if scene.grid else {}),
             "tiles": f"{lattice.tiles} of {lattice.tile} px, stride {lattice.stride} px "
             f"(each pixel is scored {lattice.tiles * lattice.tile**2 / 1e6 / megapixels:.1f} "
             "times on average)",
@@ -200,15 +216,6 @@ class ScorePlan:
             "fingerprint": self.fingerprint,
         }
         return "\n".join(f"{key:<13}{text}" for key, text in lines.items())
-
-
-def _georeference(scene: SceneInfo) -> str:
-    if scene.geolocation:
-        what = scene.geolocation.rpartition(" ")[0]
-        return f"{what}: scored as sensed, drawn on a grid as a COG"
-    if scene.transform is None:
-        return "none: the map will have none either"
-    return crs_name(scene.crs) or "transform without CRS"
 
 
 def digest(values: Mapping[str, Any]) -> str:

@@ -11,7 +11,11 @@ from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from uniadrs_scale.errors import SceneError
+from uniadrs_scale.io.specs import iso_time, nanometres
 from uniadrs_scale.plan import crs_name
+
+GroundPoint = tuple[float, float, float, float, float]
+"""(row, column, x, y, z) of a ground control point."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +33,13 @@ class Header:
     masked: bool
     crs: str | None
     transform: tuple[float, ...] | None
+    wavelengths: tuple[float | None, ...]
+    """Centres, nm."""
+    datetime: str | None
+    """Of acquisition, ISO 8601."""
+    gcps: tuple[GroundPoint, ...]
+    """Ground control points, where there is no transform."""
+    gcp_crs: str | None
 
     @classmethod
     def of(cls, source: str) -> Header:
@@ -58,6 +69,7 @@ class Header:
         )
         flags = dataset.mask_flag_enums[numbers[0] - 1]
         bare = dataset.transform.is_identity and dataset.crs is None
+        points, points_crs = dataset.gcps if bare else ([], None)
         return cls(
             uri=uri,
             stamp=stamp,
@@ -70,32 +82,84 @@ class Header:
             masked=MaskFlags.per_dataset in flags,
             crs=None if dataset.crs is None else dataset.crs.to_wkt(),
             transform=None if bare else tuple(dataset.transform)[:6],
+            wavelengths=tuple(_wavelength(dataset, n) for n in numbers),
+            datetime=_acquired(dataset),
+            gcps=tuple((p.row, p.col, p.x, p.y, p.z or 0.0) for p in points),
+            gcp_crs=None if points_crs is None else points_crs.to_wkt(),
         )
 
-    def require_same_grid(self, other: Header) -> None:
-        """Raise where two files of one scene do not lie pixel on pixel."""
-        mine, theirs = f"'{Path(self.uri).name}'", f"'{Path(other.uri).name}'"
-        crs, other_crs = crs_name(self.crs) or "none", crs_name(other.crs) or "none"
+    def dtype_of(self, number: int) -> str:
+        """Of a band by its number in the file."""
+        return self.dtypes[self._place(number)]
+
+    def nodata_of(self, number: int) -> float | None:
+        """Of a band by its number in the file."""
+        return self.nodata[self._place(number)]
+
+    def _place(self, number: int) -> int:
+        if number in self.numbers:
+            return self.numbers.index(number)
+        raise SceneError(
+            f"'{self.uri}' has no band {number}, but its product's metadata say so: the two do not "
+            "belong together. Fetch the product again."
+        )
+
+    def require_same_count(self, other: Header) -> None:
+        """Raise where two files of one scene have differently many bands."""
         if len(self.names) != len(other.names):
+            mine, theirs = f"'{Path(self.uri).name}'", f"'{Path(other.uri).name}'"
             raise SceneError(
                 f"{theirs} has {len(other.names)} bands but {mine} has {len(self.names)}: the "
                 "files of one scene must have equally many. Score them apart, or split them."
             )
+
+    def same_place(self, other: Header) -> bool:
+        """True where two files lie pixel on pixel."""
+        return self._placement == other._placement
+
+    @property
+    def _placement(self) -> object:
+        """What decides where pixels are: of control points not their heights."""
+        points = tuple(point[:4] for point in self.gcps)
+        return self.crs, self.height, self.width, self.transform, points, self.gcp_crs
+
+    def require_same_place(self, other: Header) -> None:
+        """Raise where two files of one scene do not lie pixel on pixel."""
+        if self.same_place(other):
+            return
+        mine, theirs = f"'{Path(self.uri).name}'", f"'{Path(other.uri).name}'"
+        advice = (
+            "files of one scene must share one grid. Name it: grid='finest', 'coarsest' or a band."
+        )
         if self.crs != other.crs:
+            crs, other_crs = crs_name(self.crs) or "none", crs_name(other.crs) or "none"
             raise SceneError(
-                f"{theirs} and {mine} have different CRS ({other_crs}, {crs}): "
-                "the files of one scene must share one grid. Reproject with `rio warp` first."
+                f"{theirs} and {mine} have different CRS ({other_crs}, {crs}): the {advice}"
             )
-        if (self.height, self.width, self.transform) != (
-            other.height,
-            other.width,
-            other.transform,
-        ):
+        if self.gcps != other.gcps:
             raise SceneError(
-                f"{theirs} has {other.height} x {other.width} px at {_origin(other.transform)} but "
-                f"{mine} has {self.height} x {self.width} px at {_origin(self.transform)}: the "
-                "files of one scene must share one grid. Resample with `rio warp --like` first."
+                f"{theirs} and {mine} have different ground control points: the files of one scene "
+                "must share one geometry. Score them apart."
             )
+        raise SceneError(
+            f"{theirs} has {other.height} x {other.width} px at {_origin(other.transform)} but "
+            f"{mine} has {self.height} x {self.width} px at {_origin(self.transform)}: the {advice}"
+        )
+
+
+def _wavelength(dataset: rasterio.DatasetReader, number: int) -> float | None:
+    """Centre in nm, as GDAL knows it from ENVI headers and other formats' metadata."""
+    tags = dataset.tags(number, ns="IMAGERY")
+    try:
+        return nanometres(float(tags["CENTRAL_WAVELENGTH_UM"]), "um")
+    except (KeyError, ValueError):
+        return None
+
+
+def _acquired(dataset: rasterio.DatasetReader) -> str | None:
+    """Acquisition time; GDAL writes the epoch where it cannot parse a product's metadata."""
+    time = iso_time(dataset.tags(ns="IMAGERY").get("ACQUISITIONDATETIME"))
+    return None if time is None or time.startswith("1970-01-01T00:00:00") else time
 
 
 def _require_real_bands(uri: str, dtypes: tuple[str, ...], subdatasets: list[str]) -> None:

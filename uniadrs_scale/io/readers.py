@@ -7,42 +7,75 @@ file: a fraction of the memory and traffic of moving raw chunks between tasks.
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from dataclasses import dataclass
-from itertools import groupby
-from operator import itemgetter
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import rasterio
+from rasterio.enums import ColorInterp, Resampling
 from rasterio.errors import RasterioError
+from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window as RasterWindow
 
-from uniadrs_scale.errors import SceneError
-from uniadrs_scale.io.headers import Header, open_dataset
+from uniadrs_scale.io.headers import open_dataset
 from uniadrs_scale.masks import valid_pixels
-from uniadrs_scale.plan import SceneInfo
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
+    from uniadrs_scale.io.grids import Grid
     from uniadrs_scale.lattice import Window
+    from uniadrs_scale.plan import SceneInfo
 
-Nodata = float | Literal["auto"] | None
-
-MANY = 16
-"""Names that fit in an error message."""
 OPEN_FILES = 64
 """Datasets that a thread keeps open."""
 GDAL_CACHE_BYTES = 16 * 2**20
 """GDAL's default block cache is 5 % of the machine's memory, in every worker process."""
 
 
+class WindowedScene(Protocol):
+    """A scene that reads any window of itself."""
+
+    @property
+    def info(self) -> SceneInfo:
+        """Size, bands, georeference and identity."""
+
+    @property
+    def nodata(self) -> float | None:
+        """The one nodata value of all bands, if any."""
+
+    def read(self, window: Window) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
+        """Pixels (band, y, x) and valid mask (y, x)."""
+
+
 @dataclass(frozen=True, slots=True)
+class SceneWindow:
+    """A window of such a scene, still to be read."""
+
+    scene: WindowedScene
+    window: Window
+
+    def read(self) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
+        """Pixels (band, y, x) and valid mask (y, x)."""
+        return self.scene.read(self.window)
+
+
+@dataclass(frozen=True, slots=True)
+class Warp:
+    """How a raster is brought to another grid while it is read."""
+
+    grid: Grid
+    resampling: str
+    """A name of ``rasterio.enums.Resampling``."""
+    nodata: float | None
+    """Left out of every mean; None: an alpha band or mask decides. Floats without one have NaN:
+    GDAL's alpha of a float raster is opaque everywhere."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RasterFile:
     """One file and the bands to read from it."""
 
@@ -55,20 +88,39 @@ class RasterFile:
     """One a band."""
     masked: bool
     """True where an alpha band or a mask says what is valid."""
+    warp: Warp | None = None
 
     def read(self, window: Window) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
         """Pixels (band, y, x) and valid mask (y, x) of ``window``, in one read."""
         area = RasterWindow(window.col, window.row, window.width, window.height)
         with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_BYTES):
-            dataset = _OPEN.dataset(self.uri, self.stamp)
+            dataset = _OPEN.dataset(self.uri, self.stamp, self.warp)
             pixels = dataset.read(list(self.bands), window=area)
             valid = valid_pixels(pixels, self.nodata)
-            if self.masked:
+            if self.masked or self.warp is not None:
                 valid &= dataset.read_masks(1, window=area) > 0
         return pixels, valid
 
 
 @dataclass(frozen=True, slots=True)
+class QualityFile:
+    """A raster of classes or flags, and which of them make a pixel invalid."""
+
+    file: RasterFile
+    kind: Literal["classes", "bits"]
+    codes: tuple[int, ...]
+    """Class values, or bit numbers from 0."""
+
+    def valid(self, window: Window) -> NDArray[np.bool_]:
+        """(y, x) True where no unwanted class or flag is set."""
+        (values,), valid = self.file.read(window)
+        if self.kind == "classes":
+            return valid & ~np.isin(values, self.codes)
+        flagged = np.asarray(values & sum(1 << bit for bit in self.codes), bool)
+        return np.asarray(valid & ~flagged, bool)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FileScene:
     """Raster files on one grid, seen as one scene."""
 
@@ -76,120 +128,70 @@ class FileScene:
     files: tuple[RasterFile, ...]
     nodata: float | None
     """The one nodata value of all bands; None where there is none or they differ."""
+    quality: tuple[QualityFile, ...] = ()
+    decibel: bool = False
+    """True where amplitudes are turned into dB."""
 
-    def window(self, window: Window) -> FileWindow:
+    def window(self, window: Window) -> SceneWindow:
         """A reader of ``window``, small enough to travel."""
-        return FileWindow(self, window)
+        return SceneWindow(self, window)
 
     def read(self, window: Window) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
         """Pixels (band, y, x) in the scene's dtype and valid mask (y, x)."""
         parts = [file.read(window) for file in self.files]
+        masks = [valid for _, valid in parts]
+        masks += [quality.valid(window) for quality in self.quality]
+        valid = masks[0] if len(masks) == 1 else np.logical_and.reduce(masks)
+        if self.decibel:
+            return np.concatenate([decibels(pixels) for pixels, _ in parts]), valid
         if len(parts) == 1:
-            return parts[0]
-        pixels = np.concatenate([pixels for pixels, _ in parts], dtype=self.info.dtype)
-        return pixels, np.logical_and.reduce([valid for _, valid in parts])
+            return parts[0][0], valid
+        return np.concatenate([pixels for pixels, _ in parts], dtype=self.info.dtype), valid
 
 
-@dataclass(frozen=True, slots=True)
-class FileWindow:
-    """A window of a :class:`FileScene`, still to be read."""
-
-    scene: FileScene
-    window: Window
-
-    def read(self) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
-        """Pixels (band, y, x) and valid mask (y, x)."""
-        return self.scene.read(self.window)
+def decibels(amplitude: NDArray[np.generic]) -> NDArray[np.float32]:
+    """20 log10 of radar amplitudes, float32; NaN where there is no echo."""
+    numbers = amplitude.astype(np.float32)
+    numbers[numbers <= 0] = np.nan
+    return np.asarray(20 * np.log10(numbers), np.float32)
 
 
 class _OpenDatasets(threading.local):
     """Datasets of this thread: GDAL handles are not to be shared, so no lock is needed either."""
 
     def __init__(self) -> None:
-        self.datasets: dict[tuple[str, str], rasterio.DatasetReader] = {}
+        self.datasets: dict[tuple[str, str, str], Any] = {}
 
-    def dataset(self, uri: str, stamp: str) -> rasterio.DatasetReader:
-        """The open dataset; the least recently opened one makes room."""
-        key = uri, stamp
+    def dataset(self, uri: str, stamp: str, warp: Warp | None = None) -> Any:
+        """The open dataset or warped view of one; the least recently opened makes room."""
+        # As text: a NaN that has travelled is not equal to itself, and no view would be found.
+        key = uri, stamp, repr(warp)
         if key not in self.datasets:
             if len(self.datasets) >= OPEN_FILES:
                 self.datasets.pop(next(iter(self.datasets))).close()
-            self.datasets[key] = open_dataset(uri)
+            source = open_dataset(uri)
+            self.datasets[key] = source if warp is None else _warped(source, warp)
         return self.datasets[key]
 
 
 _OPEN = _OpenDatasets()
 
 
-def describe_files(
-    sources: Sequence[str | Path],
-    *,
-    bands: Sequence[int | str] | None = None,
-    nodata: Nodata = "auto",
-) -> FileScene:
-    """What is needed to read ``sources`` as one scene; reads headers only.
-
-    Raises:
-        SceneError: A file is missing or no raster, has no bands, or the files share no grid.
-    """
-    if not sources:
-        raise SceneError("No scene file was given. Name at least one raster file.")
-    headers = [Header.of(str(source)) for source in sources]
-    for other in headers[1:]:
-        headers[0].require_same_grid(other)
-    selected = _select(headers, bands)
-    files = tuple(_raster_files(headers, selected, nodata))
-    values = {value for file in files for value in file.nodata}
-    names = tuple(headers[h].names[b] for h, b in selected)
-    first = headers[0]
-    dtype = np.result_type(*(headers[h].dtypes[b] for h, b in selected))
-    identity = repr([(file.uri, file.stamp, file.bands, file.nodata) for file in files])
-    info = SceneInfo(
-        name=Path(first.uri).name if len(headers) == 1 else f"{Path(first.uri).name} ...",
-        identity=hashlib.sha256(identity.encode()).hexdigest()[:16],
-        height=first.height,
-        width=first.width,
-        bands=names,
-        dtype=str(dtype),
-        itemsize=dtype.itemsize,
-        crs=first.crs,
-        transform=first.transform,
+def _warped(source: rasterio.DatasetReader, warp: Warp) -> WarpedVRT:
+    """A view of ``source`` on another grid. GDAL warps it in fixed blocks, whatever is read."""
+    grid = warp.grid
+    return WarpedVRT(
+        source,
+        crs=grid.crs,
+        transform=rasterio.Affine(*grid.transform),
+        height=grid.height,
+        width=grid.width,
+        resampling=Resampling[warp.resampling],
+        src_nodata=warp.nodata,
+        nodata=warp.nodata,
+        # What lies outside the file must not be taken for zeros.
+        add_alpha=warp.nodata is None and ColorInterp.alpha not in source.colorinterp,
     )
-    return FileScene(info, files, values.pop() if len(values) == 1 else None)
-
-
-def _raster_files(
-    headers: list[Header], selected: list[tuple[int, int]], nodata: Nodata
-) -> Iterator[RasterFile]:
-    """Consecutive bands of one file become one read."""
-    for h, group in groupby(selected, key=itemgetter(0)):
-        header, places = headers[h], [b for _, b in group]
-        values = [header.nodata[b] if nodata == "auto" else nodata for b in places]
-        numbers = tuple(header.numbers[b] for b in places)
-        yield RasterFile(header.uri, header.stamp, numbers, tuple(values), header.masked)
-
-
-def _select(headers: list[Header], bands: Sequence[int | str] | None) -> list[tuple[int, int]]:
-    """(file, band) positions of the wanted bands, by 1-based number or by name."""
-    every = [(h, b) for h, header in enumerate(headers) for b in range(len(header.names))]
-    if bands is None:
-        return every
-    names = [headers[h].names[b] for h, b in every]
-    selected = []
-    for band in bands:
-        if isinstance(band, str) and band in names:
-            selected.append(every[names.index(band)])
-        elif str(band).isdecimal() and 1 <= int(band) <= len(every):
-            selected.append(every[int(band) - 1])
-        else:
-            known = ", ".join(names) if len(names) <= MANY else f"1 to {len(names)}"
-            raise SceneError(
-                f"Band '{band}' is not one of '{headers[0].uri}', which has {known}. "
-                "Name these, or count from 1."
-            )
-    if not selected:
-        raise SceneError(f"No bands of '{headers[0].uri}' are selected. Select at least one.")
-    return selected
 
 
 def raster_tag(path: str | Path, name: str) -> str | None:

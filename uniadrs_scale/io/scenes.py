@@ -2,34 +2,45 @@
 
 from __future__ import annotations
 
+import glob
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
-import numpy as np
-import rioxarray  # noqa: F401 - registers the .rio accessor
+import pystac
 import xarray as xr
-from affine import Affine
-from xarray.backends import BackendArray
-from xarray.core import indexing
 
 from uniadrs_scale.errors import SceneError
-from uniadrs_scale.io.readers import FileScene, Nodata, describe_files
+from uniadrs_scale.io.assembly import assemble, plain_product
+from uniadrs_scale.io.cubes import CubeScene, CubeSpec, assemble_cube, geolocation
+from uniadrs_scale.io.lazy import lazy_scene
+from uniadrs_scale.io.products import recognise
+from uniadrs_scale.io.products.contents import is_hdf5
+from uniadrs_scale.io.products.matlab import is_matlab, read_matlab
+from uniadrs_scale.io.products.stac import of_item
+from uniadrs_scale.io.specs import Options, natural_order
 from uniadrs_scale.io.swaths import (
     GEOLOCATION,
     content_digest,
-    file_control_points,
     geolocation_kind,
     geolocation_text,
 )
-from uniadrs_scale.lattice import Window
 from uniadrs_scale.masks import valid_pixels
 from uniadrs_scale.plan import SceneInfo
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    import numpy as np
     from numpy.typing import NDArray
+    from odc.geo.geobox import GeoBox
+
+    from uniadrs_scale.io.headers import Header
+    from uniadrs_scale.io.readers import FileScene
+    from uniadrs_scale.io.specs import Nodata
+    from uniadrs_scale.lattice import Window
+
+Source = str | Path | pystac.Item
 
 
 class WindowReader(Protocol):
@@ -50,54 +61,110 @@ class SceneSource(Protocol):
         """The reader of one window."""
 
 
-_FILE_SCENES: dict[tuple[str, str], FileScene] = {}
+_OPENED: dict[tuple[str, str], FileScene | CubeScene] = {}
 """Scenes opened here, by the names of their two dask arrays. Any operation on an array renames it,
 so a name that is found belongs to untouched pixels. (An attribute would survive arithmetic.)"""
 
 
 def open_scene(
-    source: str | Path | Sequence[str | Path],
+    source: Source | Sequence[str | Path],
     *,
     bands: Sequence[int | str] | None = None,
     nodata: Nodata = "auto",
     chunk: int = 1024,
+    grid: str | GeoBox | None = None,
+    variable: str | Sequence[str] | None = None,
+    mask: str | Sequence[str | int] = "none",
+    units: Literal["amplitude", "dB"] | None = None,
 ) -> xr.DataArray:
-    """A raster file, or several on one grid, as one lazy scene.
+    """A satellite product, a raster file, or several, as one lazy scene.
+
+    Opens what GDAL opens; folders of Sentinel-2 (SAFE, L1C and L2A), Landsat (with its MTL file),
+    Sentinel-1 GRD (SAFE) and EnMAP (L1C and L2A), or the metadata file in them; ENVI by header or
+    data file, without its bad bands; EMIT and PRISMA files; NetCDF, HDF5, Zarr and ``.mat``; STAC
+    items. All are read window by window when they are scored, except ``.mat`` files before version
+    7.3, which cannot be: they are read when opened, up to 2 GiB.
 
     Args:
-        source: Path or URI that GDAL opens, or a list of such (usually one file per band).
-        bands: Names or numbers from 1, in the wanted order. All but alpha by default.
+        source: Path, URI, glob pattern or :class:`pystac.Item`; or a list of raster files (usually
+            one file per band), in the order of the bands.
+        bands: Names or numbers from 1, in the wanted order; of STAC items also asset keys and
+            common names. By default all but alpha, bad bands and Landsat's panchromatic one.
         nodata: The value of invalid pixels; by default as the files say. None: every finite value
             is valid.
         chunk: Side of the lazy array's chunks in pixels. Scores never depend on it.
+        grid: For rasters of several resolutions: 'finest', 'coarsest', the name of a band that has
+            the wanted grid, or an odc-geo GeoBox. Others are interpolated (bilinear) or averaged
+            when they are read. Products are brought to the finest by default.
+        variable: For NetCDF, HDF5, Zarr and ``.mat``: name, list of names (bands in that order) or
+            pattern ('rrs_*'). Needed where more than one can be meant.
+        mask: For products with a quality band: 'cloud', or names or values of its classes, makes
+            these pixels invalid. Fill always is.
+        units: For Sentinel-1 GRD: 'amplitude', as stored, or 'dB' (20 log10 of it, uncalibrated).
 
     Returns:
-        (band, y, x) in the files' dtype, chunked, with CRS, transform and nodata for ``.rio``, and
-        with a lazy boolean coordinate ``valid`` (y, x), True = valid: where every band is finite,
-        is not nodata and is not masked out. Assign another ``valid`` to use a mask of your own.
-        A swath with ground control points has these for ``.rio``, and pixel centres in their count
-        as ``y`` and ``x``.
+        (band, y, x) in the files' dtype, chunked, with CRS, transform and nodata for ``.rio``;
+        coordinates ``band`` and, where known, ``wavelength`` [nm]; attributes ``gsd_m``,
+        ``datetime`` (ISO 8601) and ``platform`` where known. A lazy boolean coordinate ``valid``
+        (y, x) is True where every band is finite, is not nodata and is not masked out; assign
+        another ``valid`` to use a mask of your own. A swath without a grid has lazy coordinates
+        ``latitude`` and ``longitude`` (y, x) [degrees], or ground control points
+        (``.rio.get_gcps()``) and pixel centres in their count as ``y`` and ``x``.
 
     Raises:
-        SceneError: A file is missing or no raster, or the files do not fit together.
+        SceneError: A file is missing or of no known kind, the files do not fit together, or an
+            option means nothing for them.
     """
-    sources = [source] if isinstance(source, str | Path) else list(source)
-    scene = describe_files(sources, bands=bands, nodata=nodata)
-    info = scene.info
-    valid = _lazy(_ValidArray(scene), ("y", "x"), chunk, info.identity)
-    array = _lazy(_PixelArray(scene), ("band", "y", "x"), chunk, info.identity)
-    array = array.assign_coords({**_coordinates(info), "valid": valid.variable})
-    if info.transform is not None:
-        array = array.rio.write_transform(Affine(*info.transform))
-    if info.crs is not None:
-        array = array.rio.write_crs(info.crs)
-    if info.transform is None:
-        array = _with_control_points(array, scene)
-    if scene.nodata is not None:
-        array = array.rio.write_nodata(scene.nodata)
-    array = array.rename(info.name)
-    _FILE_SCENES[array.data.name, array.coords["valid"].data.name] = scene
+    options = Options(
+        bands=None if bands is None else tuple(bands),
+        nodata=nodata,
+        grid=grid,
+        variable=variable if isinstance(variable, str | None) else tuple(variable),
+        mask=cast("Any", mask) if isinstance(mask, str) else tuple(mask),
+        units=units,
+    )
+    scene, array = _open(source, options, chunk)
+    if scene is not None:
+        _OPENED[array.data.name, array.coords["valid"].data.name] = scene
     return array
+
+
+def _open(
+    source: Source | Sequence[str | Path], options: Options, chunk: int
+) -> tuple[FileScene | CubeScene | None, xr.DataArray]:
+    """The scene, where it can be read again, and its array."""
+    headers: dict[str, Header] = {}
+    if isinstance(source, pystac.Item):
+        scene, facts = assemble(of_item(source), options, headers)
+        return scene, lazy_scene(scene, facts, chunk)
+    sources = _expand([source] if isinstance(source, str | Path) else source)
+    single = sources[0] if len(sources) == 1 else None
+    if single is not None and is_matlab(single) and not is_hdf5(single):
+        return None, read_matlab(single, options)
+    spec = None if single is None else recognise(single, options)
+    if isinstance(spec, CubeSpec):
+        cube, facts = assemble_cube(spec, options)
+        array = lazy_scene(cube, facts, chunk)
+        return cube, array.assign_coords(geolocation(spec, chunk))
+    scene, facts = assemble(spec or plain_product(sources, headers), options, headers)
+    return scene, lazy_scene(scene, facts, chunk)
+
+
+def _expand(sources: Sequence[str | Path]) -> list[str]:
+    """Paths and URIs, patterns replaced by what they match, in natural order (B2 before B10)."""
+    expanded: list[str] = []
+    for source in map(str, sources):
+        if "://" in source or not glob.has_magic(source) or Path(source).exists():
+            expanded.append(source)
+            continue
+        found = natural_order(glob.glob(source, recursive=True))  # noqa: PTH207 - ** and absolute paths
+        if not found:
+            raise SceneError(
+                f"Pattern '{source}' matches no file. Check the folder and the ending, upper and "
+                "lower case included."
+            )
+        expanded += found
+    return expanded
 
 
 def scene_source(scene: xr.DataArray) -> SceneSource:
@@ -109,11 +176,12 @@ def scene_source(scene: xr.DataArray) -> SceneSource:
     array = _require_dims(scene)
     valid = array.coords.get("valid")
     names = getattr(array.data, "name", ""), getattr(getattr(valid, "data", None), "name", "")
-    known = _FILE_SCENES.get(cast("tuple[str, str]", names))
-    if known is None:
-        # A task needs no geolocation, and would read it with its pixels.
-        return ArrayScene(_describe(array), array.drop_vars(GEOLOCATION, errors="ignore"))
-    return replace(known, info=replace(known.info, geolocation=geolocation_text(array)))
+    known = _OPENED.get(cast("tuple[str, str]", names))
+    if known is not None:
+        return replace(known, info=replace(known.info, geolocation=geolocation_text(array)))
+    info = _describe(array)
+    # Tasks need no other coordinate, and those of a swath are as large as a band.
+    return ArrayScene(info, array.drop_vars([name for name in array.coords if name != "valid"]))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -179,16 +247,6 @@ def _require_dims(scene: xr.DataArray) -> xr.DataArray:
     return array.transpose("band", "y", "x")
 
 
-def _with_control_points(array: xr.DataArray, scene: FileScene) -> xr.DataArray:
-    """``array`` with the ground control points of its files, if there are any."""
-    control = file_control_points([file.uri for file in scene.files])
-    if control is None:
-        return array
-    places = {axis: np.arange(array.sizes[axis]) + 0.5 for axis in ("y", "x")}
-    placed: xr.DataArray = array.assign_coords(places).rio.write_gcps(*control)
-    return placed
-
-
 def _describe(array: xr.DataArray) -> SceneInfo:
     geolocation = geolocation_text(array)
     crs = None if geolocation else array.rio.crs
@@ -207,74 +265,17 @@ def _describe(array: xr.DataArray) -> SceneInfo:
         itemsize=array.dtype.itemsize,
         crs=None if crs is None else crs.to_wkt(),
         transform=tuple(array.rio.transform())[:6] if known and min(array.shape[1:]) > 1 else None,
+        gsd_m=_number(array.attrs.get("gsd_m")),
         geolocation=geolocation,
     )
+
+
+def _number(value: object) -> float | None:
+    """A ground sample distance that arithmetic or a user left among the attributes."""
+    return float(value) if isinstance(value, int | float) and value > 0 else None
 
 
 def _identity(array: xr.DataArray) -> str:
     """Digest of what decides the pixels: dask's names for lazy arrays, the bytes of others."""
     parts = [array.variable, *([array.coords["valid"].variable] if "valid" in array.coords else [])]
     return content_digest(*(xr.DataArray(part) for part in parts), text=repr(array.rio.nodata))
-
-
-def _coordinates(info: SceneInfo) -> dict[str, Any]:
-    """Band names, and pixel centres along y and x where the grid is not rotated."""
-    coords: dict[str, Any] = {"band": list(info.bands)}
-    if info.transform is not None:
-        a, b, c, d, e, f = info.transform
-        if b == 0 and d == 0:
-            coords["x"] = c + a * (np.arange(info.width) + 0.5)
-            coords["y"] = f + e * (np.arange(info.height) + 0.5)
-    return coords
-
-
-class _PixelArray(BackendArray):
-    """(band, y, x) pixels of a FileScene, read where indexed."""
-
-    def __init__(self, scene: FileScene) -> None:
-        self.scene = scene
-        info = scene.info
-        self.shape: tuple[int, ...] = (len(info.bands), info.height, info.width)
-        self.dtype = np.dtype(info.dtype)
-
-    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
-        return indexing.explicit_indexing_adapter(
-            key, self.shape, indexing.IndexingSupport.BASIC, self._read
-        )
-
-    def _read(self, key: tuple[int | slice, ...]) -> NDArray[np.generic]:
-        (rows, row), (cols, col) = map(_span, key[-2:], self.shape[-2:])
-        window = Window(rows.start, cols.start, len(rows), len(cols))
-        return self._part(window)[(*key[:-2], row, col)]
-
-    def _part(self, window: Window) -> NDArray[np.generic]:
-        return self.scene.read(window)[0]
-
-
-class _ValidArray(_PixelArray):
-    """(y, x) valid mask of a FileScene, read where indexed."""
-
-    def __init__(self, scene: FileScene) -> None:
-        super().__init__(scene)
-        self.shape = self.shape[1:]
-        self.dtype = np.dtype(bool)
-
-    def _part(self, window: Window) -> NDArray[np.bool_]:
-        return self.scene.read(window)[1]
-
-
-def _span(key: int | slice, size: int) -> tuple[range, int | slice]:
-    """(contiguous pixels to read, what to take of them) for one basic index of an axis."""
-    if isinstance(key, slice):
-        wanted = range(size)[key]
-        if not wanted:
-            return range(0), slice(0)
-        low, high = min(wanted[0], wanted[-1]), max(wanted[0], wanted[-1])
-        return range(low, high + 1), slice(None, None, wanted.step)
-    return range(int(key) % size, int(key) % size + 1), 0
-
-
-def _lazy(array: _PixelArray, dims: tuple[str, ...], chunk: int, identity: str) -> xr.DataArray:
-    lazy = xr.DataArray(indexing.LazilyIndexedArray(array), dims=dims)
-    sizes = {"y": chunk, "x": chunk}
-    return lazy.chunk(sizes, name_prefix=f"{type(array).__name__}-", token=f"{identity}-{chunk}")

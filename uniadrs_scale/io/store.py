@@ -177,15 +177,20 @@ def open_store(path: str | Path) -> ScoreStore:
     target = Path(path).absolute()
     if not target.exists():
         raise StoreError(f"Score store '{path}' does not exist. Check the path.")
-    try:
-        names = set(zarr.open_group(target, mode="r").array_keys())
-    except (OSError, ValueError, KeyError):
-        names = set()
-    if not {"score", "done", "scored_pixels"} <= names:
+    if not is_score_store(target):
         raise StoreError(
             f"'{path}' is not a score store. Choose another output path, or remove it yourself."
         )
     return ScoreStore(target)
+
+
+def is_score_store(path: str | Path) -> bool:
+    """True where ``path`` is a Zarr group with the arrays of a score store."""
+    try:
+        names = set(zarr.open_group(Path(path), mode="r").array_keys())
+    except (OSError, ValueError, KeyError):
+        return False
+    return {"score", "done", "scored_pixels"} <= names
 
 
 def require_folder(target: Path) -> None:

@@ -19,16 +19,9 @@ import numpy as np
 from affine import Affine
 from pyproj import CRS, Transformer
 
-from uniadrs_scale.errors import SceneError
-from uniadrs_scale.io.headers import open_dataset
-
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    import rasterio
     import xarray as xr
     from numpy.typing import NDArray
-    from rasterio.control import GroundControlPoint
 
 GEOLOCATION = ("latitude", "longitude")
 
@@ -78,34 +71,6 @@ def pixel_centres(array: xr.DataArray) -> tuple[NDArray[np.float64], NDArray[np.
         for axis in ("y", "x")
     )  # fmt: skip
     return rows, cols
-
-
-def file_control_points(
-    uris: Sequence[str],
-) -> tuple[list[GroundControlPoint], rasterio.CRS] | None:
-    """Ground control points, and their CRS, of raster files on one grid; None where there are none.
-
-    Raises:
-        SceneError: The files have different ones.
-    """
-    found = []
-    for uri in uris:
-        with open_dataset(uri) as dataset:
-            found.append(dataset.gcps)
-    first = found[0]
-    if any(_places(other) != _places(first) for other in found[1:]):
-        raise SceneError(
-            f"'{uris[0]}' and the other files of the scene have different ground control points: "
-            "the files of one scene must share one geometry. Score them apart."
-        )
-    points, crs = first
-    return (points, crs) if points and crs is not None else None
-
-
-def _places(control: tuple[list[GroundControlPoint], rasterio.CRS | None]) -> object:
-    """What must agree: everything but names, heights and remarks."""
-    points, crs = control
-    return [(point.row, point.col, point.x, point.y) for point in points], crs
 
 
 def content_digest(*parts: xr.DataArray, text: str = "") -> str:

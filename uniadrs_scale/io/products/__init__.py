@@ -1,0 +1,54 @@
+"""Products by their metadata: one module a product, one function ``recognise`` in each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from uniadrs_scale.errors import SceneError
+from uniadrs_scale.io.products import (
+    emit,
+    enmap,
+    envi,
+    landsat,
+    matlab,
+    netcdf,
+    prisma,
+    sentinel1,
+    sentinel2,
+    stac,
+)
+from uniadrs_scale.io.products.contents import read_contents
+
+if TYPE_CHECKING:
+    from uniadrs_scale.io.cubes import CubeSpec
+    from uniadrs_scale.io.specs import Options, Product
+
+RASTERS = (sentinel2, sentinel1, landsat, enmap, stac, envi)
+ARRAYS = (matlab, emit, prisma, netcdf)
+"""The first that knows the file takes it; NetCDF takes what is left."""
+
+
+def recognise(path: str, options: Options) -> Product | CubeSpec | None:
+    """What the metadata at ``path`` say; None for a plain raster, which needs none.
+
+    Raises:
+        SceneError: It is a folder that no product is known to look like, or a damaged product.
+    """
+    for module in RASTERS:
+        product: Product | None = module.recognise(path)
+        if product is not None:
+            return product
+    contents = read_contents(path)
+    if contents is not None:
+        for reader in ARRAYS:
+            spec: CubeSpec | None = reader.recognise(contents, options)
+            if spec is not None:
+                return spec
+    if Path(path).is_dir():
+        raise SceneError(
+            f"'{path}' is a folder, but no product: expected were MTD_MSIL1C.xml or MTD_MSIL2A.xml "
+            "(Sentinel-2), manifest.safe (Sentinel-1), *_MTL.txt (Landsat), *-METADATA.XML (EnMAP) "
+            f"or a Zarr store. Pass its rasters: '{path}/*.tif'."
+        )
+    return None

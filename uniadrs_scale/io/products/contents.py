@@ -1,0 +1,176 @@
+"""What a NetCDF, HDF5 or Zarr file contains: arrays, sizes, attributes. Reads no pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+import h5py
+import numpy as np
+import zarr
+
+from uniadrs_scale.errors import SceneError
+from uniadrs_scale.io.cubes import open_group
+from uniadrs_scale.io.headers import locate
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from uniadrs_scale.io.cubes import Engine
+
+HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+MATLAB_HEADER = 512
+"""Bytes before the HDF5 signature of a MATLAB v7.3 file."""
+FOR_GDAL = (".kea", ".bag", ".tif", ".tiff", ".jp2", ".vrt")
+"""Rasters, some of them inside HDF5, that GDAL knows better."""
+ZARR_FILES = ("zarr.json", ".zgroup", ".zmetadata", ".zattrs")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One array."""
+
+    path: str
+    """Group and name, separated by slashes."""
+    shape: tuple[int, ...]
+    numeric: bool
+
+    @property
+    def name(self) -> str:
+        """Without the group."""
+        return PurePosixPath(self.path).name
+
+    @property
+    def group(self) -> str:
+        """Empty for the root."""
+        parent = str(PurePosixPath(self.path).parent)
+        return "" if parent == "." else parent
+
+    @property
+    def extent(self) -> tuple[int, ...]:
+        """Shape without axes of length 1."""
+        return tuple(n for n in self.shape if n != 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contents:
+    """All arrays of one file or store."""
+
+    path: str
+    stamp: str
+    engine: Engine
+    entries: tuple[Entry, ...]
+
+    def group(self, name: str = "") -> xr.Dataset:
+        """One group, opened lazily."""
+        return open_group(self.path, self.stamp, self.engine, name)
+
+    def entry(self, path: str) -> Entry | None:
+        """The array at that path; None without one."""
+        return next((entry for entry in self.entries if entry.path == path), None)
+
+    def numbers(self, path: str) -> list[float]:
+        """A small array as numbers; empty without one."""
+        entry = self.entry(path)
+        if entry is None:
+            return []
+        return [float(v) for v in np.ravel(self.group(entry.group)[entry.name].values)]
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """Of the file, as text, numbers or small arrays."""
+        return {name: _plain(value) for name, value in self.group().attrs.items()}
+
+
+def read_contents(path: str) -> Contents | None:
+    """What the file or store at ``path`` contains; None where it is neither NetCDF nor its like.
+
+    Raises:
+        SceneError: It is damaged, or of a kind of NetCDF that cannot be read.
+    """
+    if is_zarr(path):
+        return Contents(path=path, stamp=_zarr_stamp(path), engine="zarr", entries=_zarr(path))
+    if "://" in path or not Path(path).is_file():
+        return None
+    uri, stamp = locate(path)
+    if path.lower().endswith(FOR_GDAL):
+        return None
+    if is_hdf5(path):
+        return Contents(path=uri, stamp=stamp, engine="h5netcdf", entries=_hdf5(uri))
+    with Path(path).open("rb") as file:
+        start = file.read(4)
+    if start in (b"CDF\x01", b"CDF\x02"):
+        dataset = open_group(uri, stamp, "scipy", "")
+        entries = tuple(
+            Entry(str(name), v.shape, v.dtype.kind in "buif")
+            for name, v in dataset.variables.items()
+        )
+        return Contents(path=uri, stamp=stamp, engine="scipy", entries=entries)
+    if start == b"CDF\x05":
+        raise SceneError(
+            f"'{path}' is NetCDF in the 64-bit data format (CDF-5): the classic formats and "
+            "NetCDF-4 can be read. Convert it with `nccopy -k nc4`."
+        )
+    return None
+
+
+def is_hdf5(path: str) -> bool:
+    """True for HDF5, and what is built on it: NetCDF-4, MATLAB 7.3."""
+    with Path(path).open("rb") as file:
+        start = file.read(MATLAB_HEADER + len(HDF5_SIGNATURE))
+    return start.startswith(HDF5_SIGNATURE) or start[MATLAB_HEADER:] == HDF5_SIGNATURE
+
+
+def is_zarr(path: str) -> bool:
+    """True for a Zarr store: a folder with its files, or a URL that ends so."""
+    if "://" in path:
+        return path.rstrip("/").endswith(".zarr")
+    return any(Path(path, name).is_file() for name in ZARR_FILES)
+
+
+def _hdf5(path: str) -> tuple[Entry, ...]:
+    entries: list[Entry] = []
+
+    def note(name: str, item: object) -> None:
+        if isinstance(item, h5py.Dataset) and not name.startswith("#"):
+            entries.append(Entry(name, item.shape or (), item.dtype.kind in "buif"))
+
+    try:
+        with h5py.File(path) as file:
+            file.visititems(note)
+    except OSError as error:
+        raise SceneError(
+            f"'{path}' begins like HDF5 or NetCDF-4, but cannot be read ({error}): it is cut off "
+            "or damaged. Fetch it again."
+        ) from None
+    return tuple(entries)
+
+
+def _zarr(path: str) -> tuple[Entry, ...]:
+    try:
+        group = zarr.open_group(path, mode="r")
+        members = group.members(max_depth=None)
+    except (OSError, ValueError, KeyError) as error:
+        raise SceneError(
+            f"'{path}' should be a Zarr group, but cannot be opened as one ({error}). "
+            "Pass the folder that holds zarr.json or .zgroup."
+        ) from None
+    arrays = sorted((name, item) for name, item in members if isinstance(item, zarr.Array))
+    return tuple(Entry(name, item.shape, item.dtype.kind in "buif") for name, item in arrays)
+
+
+def _zarr_stamp(path: str) -> str:
+    """Changes with the metadata of a local store; its chunks are too many to look at."""
+    if "://" in path:
+        return ""
+    found = [Path(path, name) for name in ZARR_FILES if Path(path, name).is_file()]
+    newest = max(Path(path).stat().st_mtime_ns, *(file.stat().st_mtime_ns for file in found))
+    return str(newest)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
+    array = np.asarray(value)
+    return value if isinstance(value, str) or array.size != 1 else array.item()
