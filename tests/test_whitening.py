@@ -35,8 +35,10 @@ def channels(pixels: np.ndarray) -> np.ndarray:
     return Whitening.of(statistics).apply(scaled[None])[0].numpy()
 
 
-# Beyond EXACT components all eigenvalues count as their mean, which here are just above a ridge.
-@pytest.mark.parametrize(("bands", "within"), [(1, 5e-3), (5, 5e-3), (40, 5e-3), (100, 0.1)])
+# What components leave over is a difference of float32 sums: 1e-7 of the total, and a ridge of 1e-5
+# makes some percent of that. Beyond EXACT components all eigenvalues count as their mean, which
+# here are just above a ridge.
+@pytest.mark.parametrize(("bands", "within"), [(1, 0.03), (5, 0.03), (40, 0.03), (100, 0.1)])
 def test_energies_are_ridged_mahalanobis_distances_relative_to_their_mean(
     bands: int, within: float
 ) -> None:
@@ -79,9 +81,9 @@ def test_the_order_of_bands_does_not_matter(seed: int, bands: int) -> None:
     np.testing.assert_allclose(*energies, atol=0.05)
 
 
-@pytest.mark.parametrize("pixels", [np.ones((3, 8, 8)), np.zeros((1, 8, 8))])
+@pytest.mark.parametrize("pixels", [np.ones((3, 16, 16)), np.zeros((1, 16, 16))])
 def test_a_scene_of_one_value_gives_finite_channels(pixels: np.ndarray) -> None:
     seen = channels(pixels.astype(np.float32))
-    assert seen.shape == (CHANNELS, 8, 8)
+    assert seen.shape == (CHANNELS, 16, 16)
     assert np.isfinite(seen).all()
     assert not seen[:COMPONENTS].any()

@@ -78,7 +78,7 @@ class Whitening:
         root = np.sqrt(deviation / max(float(deviation.mean()), np.finfo(np.float64).tiny))
         values, vectors = np.linalg.eigh(correlation * np.outer(root, root))
         values, vectors = np.maximum(values[::-1], 0), vectors[:, ::-1]
-        largest = max(float(values[0]), np.finfo(np.float32).tiny)
+        largest = float(values[0]) or 1.0  # a scene of one value
         kept = min(EXACT, len(values))
         tail = values[kept:]
         rest = float(tail.mean()) if len(tail) else 0.0
@@ -87,7 +87,7 @@ class Whitening:
         ridges = np.array(RIDGES)[:, None] * largest
         weights = 1 / (np.append(values[:kept], rest) + ridges)
         freedom = (values[:kept] * weights[:, :kept]).sum(1) + tail.sum() * weights[:, kept]
-        freedom = np.maximum(freedom, np.finfo(np.float32).tiny)  # a scene of one value
+        freedom = np.where(freedom > 0, freedom, 1)
         return cls(
             basis=(leading.T * root).astype(np.float32),
             root=root.astype(np.float32),
