@@ -21,7 +21,7 @@ from uniadrs_scale import published
 from uniadrs_scale.arithmetic import one_thread
 from uniadrs_scale.errors import PlanError, WeightsError
 from uniadrs_scale.network import NetworkConfig, UniADRS
-from uniadrs_scale.whitening import CHANNELS, Whitening
+from uniadrs_scale.whitening import CHANNELS, Whitening, bytes_a_pixel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -131,7 +131,10 @@ class Detector:
         """Peak activations of one call in the worker's own memory, beyond its input, in bytes."""
         if self.device.type != "cpu":
             return 0
-        pixel = ACTIVATION_BYTES * self.info.config.width + BAND_BYTES * bands
+        seen = bands if self.info.input == "bands" else CHANNELS
+        pixel = ACTIVATION_BYTES * self.info.config.width + BAND_BYTES * seen
+        if self.info.input == "whitened":  # before the network runs, so the larger of both
+            pixel = max(pixel, bytes_a_pixel(bands)) + 4 * CHANNELS
         return int(pixel * tile**2 * self.batch)
 
     def fitted(self, statistics: BandStatistics) -> TileScorer:

@@ -119,3 +119,8 @@ class Whitening:
         out[:, ends[1] :] = weights[:, :-1] @ squares + weights[:, -1:] * rest[:, None]
         out[:, COMPONENTS:] = (out[:, COMPONENTS:] + FLOOR).log_()
         return out.clamp_(-LIMIT, LIMIT).view(len(scaled), CHANNELS, *scaled.shape[2:])
+
+
+def bytes_a_pixel(bands: int) -> int:
+    """Peak memory of :meth:`Whitening.apply`, beyond its input: components twice, squared bands."""
+    return 4 * (2 * min(bands, EXACT) + bands + 3 * COMPONENTS + CHANNELS)

@@ -49,6 +49,9 @@ if TYPE_CHECKING:
     from uniadrs_scale.tasks import Index
 
 
+MANY_BANDS = 16
+
+
 @sizeof.register(ScoredPart)  # type: ignore[untyped-decorator]  # dask.sizeof has no types
 def _size_of_part(part: ScoredPart) -> int:
     """Bytes: Dask's memory management sees nothing inside a dataclass."""
@@ -58,9 +61,11 @@ def _size_of_part(part: ScoredPart) -> int:
 def scene_statistics(source: SceneSource, run: Executor) -> BandStatistics:
     """Band statistics of a sample of the scene, or of all of it where the sample has no pixel."""
     height, width = source.info.height, source.info.width
+    # The covariance of hundreds of bands costs their square: 4.2 million pixels are enough for it.
+    block = 512 if len(source.info.bands) <= MANY_BANDS else 256
     for across in (8, max(height, width)):
         name = f"statistics-{source.info.identity}-{across}"
-        windows = sample_windows(height, width, across=across)
+        windows = sample_windows(height, width, block=block, across=across)
         parts = run.compute(
             [
                 _task((name, order), partial(window_statistics, _reader(source, window)))
