@@ -122,8 +122,11 @@ class Run:
         self.optimiser.zero_grad()
         loss = self._loss(pixels.to(self.device), labels.to(self.device))
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.clip)
-        self.optimiser.step()
+        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.clip)
+        # Behind a channel that is constant over a window, instance normalisation multiplies
+        # gradients by 316 a layer. Clipping an infinite one gives NaN, and with it all weights.
+        if torch.isfinite(norm):
+            self.optimiser.step()
         self.step += 1
         # The average forgets its start quickly: untrained weights would stay in it for long.
         keep = min(self.recipe.average, self.step / (self.step + 10))
