@@ -72,6 +72,14 @@ def distances(scene: SyntheticScene) -> NDArray[np.float64]:
     return np.min(gaps, axis=0)
 
 
+def test_a_recommended_threshold_is_used_as_it_is() -> None:
+    invented = demo_scene(3, 300, 4)
+    score = oracle(invented)
+    found = count_found(score, invented, threshold=2.0)
+    assert found.found == (False,) * 4
+    assert (found.threshold, found.alarms) == (2.0, 0.0)
+
+
 def test_threshold_is_what_one_of_a_thousand_background_pixels_exceeds() -> None:
     scene = plain_scene((50, 50), (150, 150))
     score = np.random.default_rng(0).random((200, 200), np.float32)
@@ -249,7 +257,8 @@ def test_demo_writes_what_it_reports(report: module.DemoReport, folder: Path) ->
     assert 0 <= report.found <= 4
     text = report.text()
     assert text.startswith(f"{report.found} of 4 planted anomalies found")
-    assert "only 1 of 1000 background pixels exceeds" in text
+    assert f"exceeded by {report.alarms:.4%} of the background" in text
+    assert report.alarms <= 1e-3  # a stand-in recommends no threshold
     for path in (report.scene, report.store, report.cog, report.picture):
         assert path.exists()
         assert str(path) in text
