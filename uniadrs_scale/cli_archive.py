@@ -20,7 +20,7 @@ from uniadrs_scale.archive.status import read_status, write_page
 from uniadrs_scale.errors import ArchiveError, BusyError, ClusterError, UniadrsScaleError
 
 if TYPE_CHECKING:
-    from uniadrs_scale.archive.runner import SweepReport
+    from uniadrs_scale.archive.report import SweepReport
 
 FAILED, BAD_INPUT, BUSY = 1, 2, 75
 """Exit codes; 75 is EX_TEMPFAIL of sysexits.h: try again later."""

@@ -25,7 +25,8 @@ from uniadrs_scale.plan import digest
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from uniadrs_scale.archive.config import Filters, Search, Static
+    from uniadrs_scale.archive.config import Search, Static
+    from uniadrs_scale.archive.filters import Filters
     from uniadrs_scale.archive.items import Box
 
 T = TypeVar("T")
