@@ -84,7 +84,9 @@ class Output(Section):
     collection: str = Field(default="anomaly-maps", min_length=1)
     """Id of the STAC collection."""
     title: str = "Anomaly maps"
+    """Of the collection, for people."""
     description: str = "How strongly each pixel deviates from its surroundings, 0 to 1."
+    """Of the collection, for people."""
     licence: str = "other"
     """SPDX identifier of the maps' licence, or ``other``."""
 
@@ -137,6 +139,7 @@ class ArchiveConfig(Section):
     status_page: Path | None = None
     """HTML file that a sweep keeps up to date."""
     notify: Notify = Notify()
+    """Who is told how a sweep ended."""
 
     @model_validator(mode="after")
     def _options_exist(self) -> ArchiveConfig:

@@ -6,7 +6,9 @@ import json
 import os
 import platform
 import shutil
+import threading
 import time
+import warnings
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from uniadrs_scale.report import RunSummary
     from uniadrs_scale.tasks import ChunkReport
 
+_FILTERS = threading.Lock()
 LIBRARIES = ("torch", "numpy", "dask", "zarr", "xarray", "rasterio")
 
 
@@ -109,7 +112,7 @@ def make_product(order: Order, scene: xr.DataArray, plan: ScorePlan) -> RunSumma
             overview.write_png(part / "quicklook.png")
     if "cog" in config.output.formats:
         with clock("cog"):
-            to_cog(store, part / "scores.tif")
+            _to_cog(store, part / "scores.tif", complete=summary.complete)
     if "zarr" not in config.output.formats:
         shutil.rmtree(store)
     facts = _run_facts(order, plan, summary, clock.seconds)
@@ -120,6 +123,17 @@ def make_product(order: Order, scene: xr.DataArray, plan: ScorePlan) -> RunSumma
     )  # fmt: skip
     write_item(part / STAGED_ITEM, item)
     return summary
+
+
+def _to_cog(store: Path, path: Path, *, complete: bool) -> None:
+    if complete:
+        to_cog(store, path)
+        return
+    # That the map is incomplete is accepted. Filters of warnings belong to all threads: one at a
+    # time, or another thread would put back what it found.
+    with _FILTERS, warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        to_cog(store, path)
 
 
 class _Clock:
