@@ -79,7 +79,11 @@ def test_a_folder_of_files(tmp_path: Path) -> None:
     output = {"folder": files / "maps"}
     config = ArchiveConfig.model_validate({"source": source, "output": output})
     b, a = list_items(config, NOW).items
-    assert (a.id, a.when, a.hrefs) == ("a_20240102", datetime(2024, 1, 2, tzinfo=UTC), (str(first),))
+    assert (a.id, a.when, a.hrefs) == (
+        "a_20240102",
+        datetime(2024, 1, 2, tzinfo=UTC),
+        (str(first),),
+    )
     assert (b.id, b.when) == ("deep/er/b", datetime(2023, 11, 14, 22, 13, 20, tzinfo=UTC))
     first.write_bytes(first.read_bytes() + b"more")
     assert [i.identity == j.identity for i, j in zip((b, a), list_items(config, NOW).items)] == [

@@ -82,7 +82,9 @@ def test_a_sweep_leaves_products_and_nothing_else(archive: Path) -> None:
         wanted = us.score(scene, tile=32, chunk=32, detector=TileMean(), scheduler="sync")
         _, folder = product(archive, name)
         np.testing.assert_array_equal(read(folder / "scores.tif"), wanted)
-        np.testing.assert_array_equal(xr.open_zarr(folder / "scores.zarr", consolidated=False)["score"], wanted)
+        np.testing.assert_array_equal(
+            xr.open_zarr(folder / "scores.zarr", consolidated=False)["score"], wanted
+        )
     before = {path: path.stat().st_mtime_ns for path in archive.rglob("*") if path.is_file()}
     again = us.sweep(config, detector=TileMean())
     assert again.facts()["decided"]["keep"] == 3
@@ -113,7 +115,9 @@ def test_run_json_tells_how_it_was_made(archive: Path) -> None:
 def test_the_collection_is_valid_and_opens(archive: Path) -> None:
     us.sweep(write_archive(archive), detector=TileMean())
     collection = pystac.Collection.from_file(str(archive / "maps" / "collection.json"))
-    JsonSchemaSTACValidator().validate_core(collection.to_dict(), pystac.STACObjectType.COLLECTION, "1.1.0")
+    JsonSchemaSTACValidator().validate_core(
+        collection.to_dict(), pystac.STACObjectType.COLLECTION, "1.1.0"
+    )
     items = list(collection.get_items())
     assert [item.id for item in items] == ["s_20240101", "s_20240102", "s_20240103"]
     for item in items:
@@ -363,7 +367,9 @@ def test_leftovers_of_dead_runs_go(archive: Path) -> None:
     gone = archive / "maps" / "vanished" / ".00000000000000cc.part"
     gone.mkdir(parents=True)
     us.sweep(config, detector=FirstBand())
-    assert sorted(os.listdir(scene)) == sorted([product(archive, "s_20240101")[1].name, "s_20240101.json"])
+    assert sorted(os.listdir(scene)) == sorted(
+        [product(archive, "s_20240101")[1].name, "s_20240101.json"]
+    )
     assert not gone.parent.exists()
 
 

@@ -209,7 +209,10 @@ def write_collection(path: Path, output: Output, products: Mapping[str, Mapping[
             for name in sorted(products)
         ),
     ]
-    write_whole(path, json.dumps(document, indent=1))
+    text = json.dumps(document, indent=1)
+    # Mirrors and caches see by its time whether a collection has changed.
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        write_whole(path, text)
 
 
 def _union(boxes: Sequence[Sequence[float]]) -> list[float]:
