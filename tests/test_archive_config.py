@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
@@ -14,6 +13,9 @@ from uniadrs_scale.archive import config as module
 from uniadrs_scale.archive.config import ArchiveConfig, duration, example, load_config
 from uniadrs_scale.archive.filters import Section
 from uniadrs_scale.errors import ArchiveError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 LEAST: dict[str, Any] = {"source": {"type": "folder", "path": "in"}, "output": {"folder": "out"}}
 

@@ -11,8 +11,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pystac
@@ -22,6 +21,9 @@ from archives import write_archive, write_scene
 
 import uniadrs_scale as us
 from uniadrs_scale.archive.sink import Sink
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 SCENES = 36
 OPTIONS = {"tile": 64, "chunk": 64}

@@ -62,13 +62,18 @@ class SweepReport:
             "complete": self.complete,
         }
 
+    def counts(self) -> str:
+        """Decisions by action, for people."""
+        found = count(self.decisions).items()
+        return ", ".join(f"{number} {action}" for action, number in found if number) or "nothing"
+
     def text(self) -> str:
         """The closing summary, a line a fact."""
-        facts, decided = self.facts(), count(self.decisions)
+        facts = self.facts()
         speed = f"{self.pixels / 1e6:.2f} Mpx in {self.seconds:.1f} s"
         lines = [
             f"listed   {facts['listed']} items, {self.left_out} left out by filters",
-            f"decided  {', '.join(f'{number} {action}' for action, number in decided.items())}",
+            f"decided  {self.counts()}",
             f"done     {len(self.done)} of {facts['todo']}, {speed}",
         ]
         lines += [f"removed  {name}: older than keep_days" for name in self.removed]

@@ -15,7 +15,7 @@ from uniadrs_scale import __version__
 from uniadrs_scale.archive.config import ArchiveConfig, load_config
 from uniadrs_scale.archive.crew import Crew, Outcome
 from uniadrs_scale.archive.notify import notify
-from uniadrs_scale.archive.reconcile import Action, Known, Policy, Recipe, count, reconcile
+from uniadrs_scale.archive.reconcile import Action, Known, Policy, Recipe, reconcile
 from uniadrs_scale.archive.report import SweepReport
 from uniadrs_scale.archive.sink import Sink, Survey, owner
 from uniadrs_scale.archive.source import list_items
@@ -148,7 +148,7 @@ class _Sweep:
         found = self.sink.survey(self.ledger)
         self.report = report = _decide(self.config, self.detector, found, self.ledger)
         LOG.info(
-            "sweep begins: %s", _counts(report), extra={"event": "begin", "facts": report.facts()}
+            "sweep begins: %s", report.counts(), extra={"event": "begin", "facts": report.facts()}
         )
         self.number = self.ledger.start_run(owner(), report.facts())
         try:
@@ -244,7 +244,3 @@ class _Sweep:
             write_collection(path, self.config.output, products)
         if self.config.status_page is not None:
             write_page(self.config.status_page, read_status(self.sink))
-
-
-def _counts(report: SweepReport) -> str:
-    return ", ".join(f"{number} {action}" for action, number in count(report.decisions).items())

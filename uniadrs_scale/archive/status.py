@@ -92,11 +92,11 @@ def read_status(sink: Sink) -> Status:
     with sink.ledger() as ledger:
         runs, troubles = ledger.runs(), ledger.troubles()
         done, records = ledger.product_count(), ledger.products()
-    busy = sink.is_busy()
     last = runs[0] if runs else {}
-    # A sweep that died cannot say so; that nobody holds the lock does.
-    if last.get("state") == "running" and not busy:
-        last["state"] = "killed"
+    state = "idle" if runs else "new"
+    if last.get("state") == "running":
+        # A sweep that died cannot say so; that nobody holds the lock does.
+        state = last["state"] = "running" if sink.is_busy() else "killed"
     over = last.get("done", 0) + len(last.get("failed", {}))
     pending = max(last.get("todo", 0) - over, 0)
     worked = next((run for run in runs if run.get("done") and run.get("seconds")), None)
@@ -104,9 +104,7 @@ def read_status(sink: Sink) -> Status:
     parked = sum(trouble["parked"] for trouble in troubles)
     return Status(
         folder=str(sink.folder),
-        state=("running" if busy else "killed" if last.get("state") == "killed" else "idle")
-        if runs
-        else "new",
+        state=state,
         done=done,
         pending=pending,
         failed=len(troubles) - parked,
@@ -115,7 +113,7 @@ def read_status(sink: Sink) -> Status:
         megapixels_per_second=None
         if worked is None
         else worked["pixels"] / 1e6 / worked["seconds"],
-        eta_seconds=pending / pace if busy and pace and worked is last else None,
+        eta_seconds=pending / pace if state == "running" and pace and worked is last else None,
         troubles=troubles,
         runs=runs,
         latest=_latest(sink, {name: record for name, (_, record) in records.items()}),
@@ -227,8 +225,7 @@ def _runs(status: Status) -> str:
 def _table(heads: list[str], rows: list[list[str]]) -> str:
     top = "".join(f"<th>{escape(head)}</th>" for head in heads)
     body = "".join(
-        "<tr>" + "".join(f'<td class="wide">{escape(cell)}</td>' for cell in row) + "</tr>"
-        for row in rows
+        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
     )
     return f'<div class="table"><table><tr>{top}</tr>{body}</table></div>'
 
