@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -9,6 +10,7 @@ import signal
 import threading
 import time
 import warnings
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +26,7 @@ from pystac.validation.stac_validator import JsonSchemaSTACValidator
 from standins import Failing, FirstBand, TileMean
 
 import uniadrs_scale as us
+from uniadrs_scale.archive.crew import Crew, Outcome
 from uniadrs_scale.archive.ledger import Ledger
 from uniadrs_scale.archive.sink import Sink
 
@@ -375,6 +378,86 @@ def test_leftovers_of_dead_runs_go(archive: Path) -> None:
         [product(archive, "s_20240101")[1].name, "s_20240101.json"]
     )
     assert not gone.parent.exists()
+
+
+def test_unfinished_files_of_a_killed_try_go(archive: Path) -> None:
+    config = write_archive(archive)
+    todo = us.sweep(config, detector=FirstBand(), dry_run=True).decisions
+    for decision in todo:
+        part = archive / "maps" / decision.name / f".{decision.fingerprint.key}.part"
+        (part / ".scores.tif.x1y2").mkdir(parents=True)
+        (part / ".scores.tif.x1y2" / "base.tif").touch()
+        (part / ".scores.zarr.ab.tmp").mkdir()
+        (part / "quicklook.png").touch()
+    assert len(us.sweep(config, detector=FirstBand()).done) == 3
+    for decision in todo:
+        _, folder = product(archive, decision.name)
+        assert names(folder) == ["quicklook.png", "run.json", "scores.tif"]
+        assert folder.name == decision.fingerprint.key
+
+
+class _Workers:
+    """Stands for clusters whose workers die in the hands of some scenes."""
+
+    def __init__(self, crew: Crew, killers: set[str], together: int) -> None:
+        self.crew, self.killers, self.together = crew, killers, together
+        self.ran: list[list[str]] = []
+
+    def shift(self, queue, width, slots, tell) -> list[Outcome]:
+        """Instead of the crew's: at most ``together`` scenes, all lost with their killer."""
+        del slots
+        batch = [queue.popleft() for _ in range(min(self.together, width, len(queue)))]
+        self.ran.append([decision.name for decision in batch])
+        lost = bool(self.killers & set(self.ran[-1]))
+        outcomes = [Outcome(decision=d, cluster_lost=lost, error="gone") for d in batch]
+        for outcome in outcomes if not lost else []:
+            tell[0](outcome)
+        return outcomes
+
+
+@pytest.mark.parametrize(
+    ("killers", "guilty", "raises"),
+    [({"s_20240102"}, {"s_20240102"}, False), ({"s_20240101", "s_20240102", "s_20240103"},
+      {"s_20240101", "s_20240102"}, True)],
+)  # fmt: skip
+def test_who_kills_the_workers(
+    archive: Path, monkeypatch: pytest.MonkeyPatch, killers, guilty, raises
+) -> None:
+    monkeypatch.setattr(Crew, "_is_guest", False)  # whatever client other tests have
+    config = us.load_config(write_archive(archive, scheduler="sync"))
+    todo = us.sweep(config, detector=FirstBand(), dry_run=True).decisions
+    config = config.model_copy(update={"scheduler": None})
+    sink = Sink(archive / "maps")
+    with sink.ledger() as ledger:
+        crew = Crew(config, FirstBand(), sink, ledger, threading.Event())
+        workers = _Workers(crew, killers, together=2)
+        crew._shift = workers.shift  # type: ignore[method-assign]
+        crew._cluster = lambda: nullcontext((9, 1))  # type: ignore[method-assign]
+        told: list[Outcome] = []
+        with pytest.raises(us.ClusterError) if raises else nullcontext():
+            crew.work(todo, told.append, lambda: None)
+    assert {o.decision.name for o in told if o.cluster_lost} == guilty
+    assert all("all workers died" in o.error for o in told if o.cluster_lost)
+    if not raises:
+        assert {o.decision.name for o in told} == {d.name for d in todo}, "nobody is left out"
+
+
+class NoRoom(FirstBand):
+    """As if the disk were full."""
+
+    def score_tiles(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
+        del tiles
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_full_disk_is_nobodys_failure(archive: Path) -> None:
+    config = write_archive(archive)
+    with pytest.raises(us.StoreError, match=r"takes no more .*No space left"):
+        us.sweep(config, detector=NoRoom())
+    with Sink(archive / "maps").ledger() as ledger:
+        assert all(t.failures == t.interruptions == 0 for t in ledger.tries().values())
+        assert len(ledger.tries()) == 1, "the others were not begun"
+        assert ledger.runs()[0]["state"] == "broken"
 
 
 class Slow(FirstBand):

@@ -13,13 +13,14 @@ import threading
 from collections import deque
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from uniadrs_scale.archive.product import Order, make_product, plan_order
 from uniadrs_scale.detector import gpus_in_use
-from uniadrs_scale.errors import ClusterError
+from uniadrs_scale.errors import ClusterError, StoreError
 from uniadrs_scale.graph import Resources, executor
+from uniadrs_scale.graph.execute import active_client
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -37,8 +38,10 @@ LOG = logging.getLogger("uniadrs_scale.sweep")
 AHEAD = 2
 """Chunks that wait for each thread of the cluster before no more scenes are let in."""
 MOST_SCENES = 32
-BEAT = 0.2
-"""Seconds between looks at whether to stop."""
+BEAT = 0.02
+"""Seconds between looks at whether another scene can be let in, or to stop."""
+NO_ROOM = ("No space left on device", "Disk quota exceeded", "Read-only file system")
+"""Faults of the folder, not of the scene that met them."""
 
 
 class StoppedError(Exception):
@@ -57,6 +60,13 @@ class Outcome:
     """True where it was neither finished nor has it failed."""
     cluster_lost: bool = False
     """True where all workers died: it may be the scene's fault, or its neighbour's."""
+    no_room: bool = False
+    """True where the folder takes no more."""
+
+    @property
+    def fatal(self) -> bool:
+        """True where no other scene should be begun."""
+        return self.cluster_lost or self.no_room
 
 
 class Crew:
@@ -85,29 +95,45 @@ class Crew:
         """Make the product of each decision, or learn why not; returns early if stopped.
 
         Raises:
-            ClusterError: A cluster that was not started here has lost its workers.
+            ClusterError: A cluster that was not started here has lost its workers, or several
+                scenes, each alone, have lost those of one that was.
+            StoreError: The folder takes no more.
         """
         queue = deque(todo)
-        suspects: list[Decision] = []
-
-        def note(outcome: Outcome) -> None:
-            if outcome.cluster_lost:
-                suspects.append(outcome.decision)
-            else:
-                on_outcome(outcome)
-
         while queue and not self.stop.is_set():
             with self._cluster() as (width, slots):
-                self._shift(queue, width, slots, (note, on_beat))
-        # All workers died, while several scenes were in their hands. Each alone now: whoever kills
-        # them again is the one; its neighbours must not be parked with it.
+                outcomes = self._shift(queue, width, slots, (on_outcome, on_beat))
+            lost = [outcome for outcome in outcomes if outcome.cluster_lost]
+            if lost and self._is_guest:
+                raise ClusterError(lost[0].error)
+            self._alone([outcome.decision for outcome in lost], (on_outcome, on_beat))
+
+    def _alone(
+        self,
+        suspects: list[Decision],
+        tell: tuple[Callable[[Outcome], None], Callable[[], None]],
+    ) -> None:
+        """All workers died while these scenes were in their hands: each by itself now.
+
+        Whoever loses them again is the one; its neighbours must not be parked with it.
+        """
+        guilty: list[Outcome] = []
         for suspect in suspects:
             if self.stop.is_set():
-                on_outcome(Outcome(decision=suspect, stopped=True))
-                continue
+                return
             LOG.warning("%s runs alone: the workers died while it was scored", suspect.name)
             with self._cluster() as (_, slots):
-                self._shift(deque([suspect]), 1, slots, (_as_failure(on_outcome), on_beat))
+                outcomes = self._shift(deque([suspect]), 1, slots, tell)
+            guilty += [outcome for outcome in outcomes if outcome.cluster_lost]
+        for outcome in guilty:
+            tell[0](replace(outcome, error=f"all workers died: {outcome.error}"))
+        if len(guilty) > 1 and len(guilty) == len(suspects):
+            raise ClusterError(guilty[0].error)  # the cluster's fault, rather than theirs
+
+    @property
+    def _is_guest(self) -> bool:
+        """True where the cluster is not this sweep's own."""
+        return self.config.scheduler is not None or active_client() is not None
 
     @contextmanager
     def _cluster(self) -> Iterator[tuple[int, int]]:
@@ -129,9 +155,13 @@ class Crew:
         width: int,
         slots: int,
         tell: tuple[Callable[[Outcome], None], Callable[[], None]],
-    ) -> None:
-        """Work until the queue is empty, the cluster dies, or somebody says stop."""
+    ) -> list[Outcome]:
+        """Work until the queue is empty, the cluster dies, or somebody says stop.
+
+        Of scenes whose workers have died, nobody is told yet.
+        """
         on_outcome, on_beat = tell
+        outcomes: list[Outcome] = []
         running: set[Future[Outcome]] = set()
         healthy = True
         with ThreadPoolExecutor(width, "scene") as pool:
@@ -144,12 +174,21 @@ class Crew:
                     and (not running or self._waiting.total() < AHEAD * slots)
                 ):
                     running.add(pool.submit(self._one, queue.popleft()))
-                done, running = wait(running, BEAT / 10, FIRST_COMPLETED)
+                done, running = wait(running, BEAT, FIRST_COMPLETED)
                 for future in done:
                     outcome = future.result()
-                    healthy = healthy and not outcome.cluster_lost
-                    on_outcome(outcome)
+                    outcomes.append(outcome)
+                    healthy = healthy and not outcome.fatal
+                    if not outcome.cluster_lost:
+                        on_outcome(outcome)
                 on_beat()
+        full = next((outcome.error for outcome in outcomes if outcome.no_room), None)
+        if full is not None:
+            raise StoreError(
+                f"'{self.sink.folder}' takes no more ({full}). Make room, then run the same "
+                "command: it resumes. No try was counted."
+            )
+        return outcomes
 
     def _one(self, decision: Decision) -> Outcome:
         """Make one product. Whatever goes wrong is an outcome: no scene stops the next."""
@@ -164,7 +203,11 @@ class Crew:
             self.ledger.release(name)
             return Outcome(decision=decision, error=str(error), cluster_lost=True)
         except Exception as error:  # noqa: BLE001 - whatever a file, a library or a disk comes up with
-            return Outcome(decision=decision, error=_reason(error))
+            reason = _reason(error)
+            if any(text in reason for text in NO_ROOM):
+                self.ledger.release(name)
+                return Outcome(decision=decision, error=reason, stopped=True, no_room=True)
+            return Outcome(decision=decision, error=reason)
         finally:
             self._waiting.drop(decision)
         return Outcome(decision=decision, summary=summary)
@@ -249,15 +292,6 @@ class _Claims:
             with self._changed:
                 self._held.discard(fingerprint)
                 self._changed.notify_all()
-
-
-def _as_failure(on_outcome: Callable[[Outcome], None]) -> Callable[[Outcome], None]:
-    def tell(outcome: Outcome) -> None:
-        if outcome.cluster_lost:
-            outcome = Outcome(decision=outcome.decision, error=f"all workers died: {outcome.error}")
-        on_outcome(outcome)
-
-    return tell
 
 
 def _reason(error: Exception) -> str:

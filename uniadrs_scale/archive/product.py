@@ -98,6 +98,7 @@ def make_product(order: Order, scene: xr.DataArray, plan: ScorePlan) -> RunSumma
     """
     config, part, clock = order.config, order.part, _Clock()
     part.mkdir(parents=True, exist_ok=True)
+    _keep_only(part, "scores.zarr")
     store = part / "scores.zarr"
     with clock("score"):
         summary = run_to_file(
@@ -123,6 +124,17 @@ def make_product(order: Order, scene: xr.DataArray, plan: ScorePlan) -> RunSumma
     )  # fmt: skip
     write_item(part / STAGED_ITEM, item)
     return summary
+
+
+def _keep_only(folder: Path, name: str) -> None:
+    """Remove all else from ``folder``: unfinished files of a try that was killed."""
+    for path in folder.iterdir():
+        if path.name == name:
+            continue
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def _to_cog(store: Path, path: Path, *, complete: bool) -> None:

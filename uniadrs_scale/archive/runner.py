@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import sqlite3
 import threading
 import time
 from contextlib import contextmanager, nullcontext
@@ -22,6 +23,7 @@ from uniadrs_scale.archive.source import list_items
 from uniadrs_scale.archive.stac import write_collection
 from uniadrs_scale.archive.status import read_status, write_page
 from uniadrs_scale.detector import Detector
+from uniadrs_scale.errors import BusyError, StoreError, UniadrsScaleError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,7 +35,8 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger("uniadrs_scale.sweep")
 REFRESH = 10.0
-"""Seconds between updates of the collection and the status page while scenes are scored."""
+"""Seconds between updates of the collection and the status page while scenes are scored; more for
+a large archive, where an update must not take more than a twentieth of the time."""
 
 
 def sweep(
@@ -68,8 +71,19 @@ def sweep(
         # Nothing is written: not even a ledger where there is none yet.
         with sink.ledger() if sink.state.is_dir() else nullcontext() as known:
             return _decide(config, scorer, sink.survey(None), known)
-    with sink.ledger() as ledger, sink.locked(ledger), interruptible() as stop:
-        return _Sweep(config, scorer, sink, ledger, stop).run()
+    try:
+        with sink.ledger() as ledger, sink.locked(ledger), interruptible() as stop:
+            return _Sweep(config, scorer, sink, ledger, stop).run()
+    except BusyError:
+        raise
+    except (UniadrsScaleError, OSError, sqlite3.Error) as error:
+        facts = {"complete": False, "error": str(error), "archive": str(sink.folder)}
+        notify(config.notify, facts)
+        if isinstance(error, UniadrsScaleError):
+            raise
+        raise StoreError(
+            f"The sweep into '{sink.folder}' ended early: {error}. Run the same command again."
+        ) from error
 
 
 def _decide(
@@ -139,7 +153,8 @@ class _Sweep:
     ) -> None:
         self.config, self.detector, self.sink, self.ledger = config, detector, sink, ledger
         self.stop = stop
-        self.started = self.refreshed = time.monotonic()
+        self.started = time.monotonic()
+        self.next_refresh = self.started + REFRESH
         self.report = SweepReport()
         self.number = 0
 
@@ -162,7 +177,7 @@ class _Sweep:
             self.ledger.update_run(self.number, report.facts(), state)
             self._refresh()
         LOG.info("sweep %s", state, extra={"event": "end", "facts": report.facts()})
-        if report.failed or report.done or report.removed:
+        if not report.signal and (report.failed or report.done or report.removed):
             notify(self.config.notify, report.facts() | {"archive": str(self.config.output.folder)})
         return report
 
@@ -229,12 +244,14 @@ class _Sweep:
             )  # fmt: skip
 
     def _beat(self) -> None:
-        if time.monotonic() - self.refreshed < REFRESH:
+        begun = time.monotonic()
+        if begun < self.next_refresh:
             return
-        self.report.seconds = time.monotonic() - self.started
+        self.report.seconds = begun - self.started
         self.ledger.update_run(self.number, self.report.facts())
         self._refresh()
-        self.refreshed = time.monotonic()
+        ended = time.monotonic()
+        self.next_refresh = ended + max(REFRESH, 20 * (ended - begun))
 
     def _refresh(self) -> None:
         """Bring the collection and the status page up to date."""

@@ -141,7 +141,10 @@ class Sink:
         index = ledger.products() if ledger is not None else {}
         found, changed = Survey(), {}
         for name in self._scene_names():
-            entries = {entry.name for entry in os.scandir(self.folder / name)}
+            try:
+                entries = set(os.listdir(self.folder / name))  # noqa: PTH208 - speed
+            except OSError:  # somebody else's folder that we may not read, or just removed
+                continue
             item = f"{name}.json"
             record: dict[str, Any] | None = None
             if item in entries:

@@ -138,6 +138,7 @@ def _latest(sink: Sink, records: dict[str, dict[str, Any]]) -> list[dict[str, An
 
 def write_page(path: Path, status: Status) -> None:
     """The status is at ``path``, as a page that needs no server; pictures by relative links."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     running = status.state == "running"
     base = os.path.relpath(status.folder, path.absolute().parent)
     refresh = f'\n<meta http-equiv="refresh" content="{SECONDS_TO_REFRESH}">' if running else ""
