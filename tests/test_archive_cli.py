@@ -5,24 +5,26 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import signal
+import subprocess
 import sys
 import threading
 import time
 from http.server import SimpleHTTPRequestHandler
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from archives import serve, write_archive, write_scene
 from standins import FirstBand
 
-from uniadrs_scale import cli
+from uniadrs_scale import cli, cli_archive
 from uniadrs_scale.archive import runner
 from uniadrs_scale.archive.sink import Sink
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 
 class Run:
@@ -191,3 +193,14 @@ def test_others_are_told(run, archive: Path) -> None:
         write_scene(folder / "incoming" / "another.tif", 2)
         assert run("sweep", archive).code == 0
         assert _Hook.got[1]["complete"]
+
+
+def test_recipes_are_what_they_seem() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "scheduling.md").read_text()
+    for number, recipe in enumerate(re.findall(r"```python\n(.*?)```", text, re.DOTALL)):
+        compile(recipe, f"recipe {number}", "exec")
+    cron = re.search(r"30 2 \* \* \* (.*)", text)
+    assert cron is not None
+    subprocess.run(["/bin/sh", "-n", "-c", cron[1]], check=True)
+    for code in (0, cli_archive.FAILED, cli_archive.BAD_INPUT, cli_archive.BUSY):
+        assert f"\n| {code} |" in text
