@@ -12,6 +12,7 @@ import numpy as np
 import products
 import pytest
 import rasterio
+import yaml
 from rasterio.transform import from_origin
 
 if TYPE_CHECKING:
@@ -71,3 +72,21 @@ def test_cluster(scene: Path, tmp_path: Path, cluster: Client) -> None:
 def test_scripts_stay_short() -> None:
     for path in PIPELINES.glob("*.py"):
         assert len(path.read_text().splitlines()) <= 80
+
+
+def test_archive(scene: Path, tiny_weights: Path, tmp_path: Path) -> None:
+    config = {
+        "source": {"type": "folder", "path": ".", "glob": "*.tif"},
+        "output": {"folder": "maps"},
+        "detector": {"weights": str(tiny_weights), "device": "cpu"},
+        "plan": {"tile": 64},
+        "scheduler": "sync",
+    }
+    (tmp_path / "archive.yaml").write_text(yaml.safe_dump(config))
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    out = start("archive.py", "../archive.yaml", folder=elsewhere)
+    assert "to do: scene (new)" in out
+    assert "done     1 of 1" in out
+    assert "scene: highest score 0." in out
+    assert not list(elsewhere.iterdir())

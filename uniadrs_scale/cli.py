@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from uniadrs_scale import __version__
+from uniadrs_scale import __version__, cli_archive
 from uniadrs_scale.demo import demo as run_demo
 from uniadrs_scale.detector import DEFAULT_WEIGHTS, Arithmetic, Detector, read_weights
 from uniadrs_scale.errors import SceneError, UniadrsScaleError
@@ -319,6 +319,9 @@ def demo(
         report = run_demo(folder, size=size, seed=seed, workers=workers, on_report=advance)
     typer.echo(report.text())
     raise typer.Exit(COMPLETE if report.complete else INCOMPLETE)
+
+
+cli_archive.register(app)
 
 
 def main() -> None:

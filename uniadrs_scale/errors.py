@@ -27,3 +27,11 @@ class ClusterError(UniadrsScaleError, OSError):
 
 class StoreError(UniadrsScaleError, OSError):
     """The output cannot be written, or belongs to another run."""
+
+
+class ArchiveError(UniadrsScaleError, ValueError):
+    """The description of an archive, or its source, cannot be used."""
+
+
+class BusyError(UniadrsScaleError, OSError):
+    """Another sweep writes to this sink."""

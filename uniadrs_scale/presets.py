@@ -39,9 +39,9 @@ PRESETS = {
     preset.name: preset
     for preset in (
         Preset(name="hyperspectral", tile=128, why="a spectrum a pixel, scenes of few pixels"),
-        Preset(name="multispectral", tile=224, why="some bands"),
+        Preset(name="multispectral", tile=256, coarsen=2, why="some bands, targets of many pixels"),
         Preset(name="single-band", tile=224, why="infrared, panchromatic or low light"),
-        Preset(name="sar", tile=448, coarsen=2, why="speckle, and targets of many pixels"),
+        Preset(name="sar", tile=384, coarsen=3, why="speckle, and targets of many pixels"),
     )
 }
 

@@ -6,8 +6,10 @@ import os
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import psutil
 from dask import config as dask_config
 from dask.base import compute as dask_compute
 from dask.callbacks import Callback
@@ -71,6 +73,12 @@ class Executor:
         """(workers, most threads a worker) of the cluster at this moment."""
         workers = self._workers()
         return max(len(workers), 1), max((w["nthreads"] for w in workers.values()), default=1)
+
+    def peak_memory(self) -> int:
+        """Highest resident set that any worker process has had, in bytes."""
+        if self.client is None:
+            return process_peak()
+        return max(self.client.run(process_peak).values(), default=0)
 
     def _workers(self) -> dict[str, Any]:
         info = self.client.scheduler_info(n_workers=-1) if self.client else {}
@@ -155,6 +163,17 @@ def executor(scheduler: str | None, resources: Resources) -> Iterator[Executor]:
         raise PlanError(
             f"scheduler='{scheduler}' is unknown. Use sync, threads or an address (tcp://...)."
         )
+
+
+def process_peak() -> int:
+    """Highest resident set that this process has had, in bytes."""
+    try:
+        # Not getrusage: there, a child begins with the peak of the process that started it.
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+        return int(status.partition("VmHWM:")[2].split()[0]) << 10
+    except (OSError, IndexError):
+        # Elsewhere than on Linux: what it has now.
+        return int(psutil.Process().memory_info().rss)
 
 
 def active_client() -> Client | None:

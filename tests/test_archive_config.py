@@ -1,0 +1,126 @@
+"""The description of an archive: what is refused is refused with a sentence."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+from uniadrs_scale.archive import config as module
+from uniadrs_scale.archive.config import ArchiveConfig, duration, example, load_config
+from uniadrs_scale.archive.filters import Section
+from uniadrs_scale.errors import ArchiveError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LEAST: dict[str, Any] = {"source": {"type": "folder", "path": "in"}, "output": {"folder": "out"}}
+
+
+def load(tmp_path: Path, **changes: Any) -> ArchiveConfig:
+    path = tmp_path / "archive.yaml"
+    path.write_text(yaml.safe_dump(LEAST | changes))
+    return load_config(path)
+
+
+def test_the_example_is_a_description(tmp_path: Path) -> None:
+    path = tmp_path / "archive.yaml"
+    path.write_text(example())
+    config = load_config(path)
+    assert config.output.folder == tmp_path / "maps"
+    # Its other fields are those that one would have without it.
+    assert config.model_dump(exclude={"source", "output"}) == load(tmp_path).model_dump(
+        exclude={"source", "output"}
+    )
+
+
+def test_the_example_shows_every_field_and_every_field_is_described() -> None:
+    sections = [s for s in vars(module).values() if isinstance(s, type) and issubclass(s, Section)]
+    assert len(sections) == 9
+    for section in sections:
+        for name, field in section.model_fields.items():
+            assert field.description or name == "type", f"{section.__name__}.{name}"
+            assert re.search(rf"\b{name}:", example()), f"{section.__name__}.{name}"
+
+
+def test_commented_fields_of_the_example_are_right(tmp_path: Path) -> None:
+    """Each section as the example's comments show it."""
+    text = example()
+    for kind in ("stac", "api"):
+        block = re.search(rf"# source:\n#   type: {kind}\n(?:#  .*\n)+", text)
+        assert block is not None
+        source = yaml.safe_load(re.sub(r"^# ", "", block[0], flags=re.MULTILINE))["source"]
+        assert load(tmp_path, source=source).source.type == kind
+    filters = text.partition("filters:\n")[2].partition("\n\n")[0]
+    shown = yaml.safe_load(re.sub(r"^  # ", "  ", filters, flags=re.MULTILINE))
+    stac = {"type": "stac", "href": "c.json"}
+    assert load(tmp_path, source=stac, filters=shown).filters.cloud_cover == 20
+
+
+def test_paths_count_from_the_file(tmp_path: Path) -> None:
+    (tmp_path / "my.safetensors").touch()
+    config = load(tmp_path, status_page="a/b.html", detector={"weights": "my.safetensors"})
+    assert config.source.path == tmp_path / "in"
+    assert config.status_page == tmp_path / "a" / "b.html"
+    assert config.detector["weights"] == str(tmp_path / "my.safetensors")
+    assert load(tmp_path, detector={"weights": "uniadrs-s"}).detector["weights"] == "uniadrs-s"
+    stac = load(tmp_path, source={"type": "stac", "href": "stac/catalog.json"})
+    assert stac.source.href == str(tmp_path / "stac" / "catalog.json")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sauce": 1}, r"sauce: Extra inputs are not permitted"),
+        ({"source": {"type": "ftp"}}, r"source: .*'folder', 'stac', 'api'"),
+        ({"source": {"type": "folder"}}, r"source.folder.path: Field required"),
+        ({"output": {"folder": "s3://b/x"}}, r"'s3://b/x' is no local folder.*rclone"),
+        ({"output": {"folder": "o", "formats": []}}, r"output.formats: .*at least 1"),
+        ({"plan": {"tiles": 3}}, r"plan.tiles is unknown; plan takes \[.*'tile'"),
+        ({"plan": {"scheduler": "sync"}}, r"plan.scheduler is unknown"),
+        ({"scene": {"source": "x"}}, r"scene.source is unknown"),
+        ({"detector": {"gpu": 1}}, r"detector.gpu is unknown"),
+        ({"tries": 0}, r"tries: .*greater than or equal to 1 \(got 0\)"),
+        ({"filters": {"datetime": "May"}}, r"'May' is no date. Use 2024-01-31"),
+        ({"filters": {"bbox": [1, 2, 3, 4]}}, r"neither footprints nor properties"),
+        ({"notify": {"on_failure": {"webhook": "file:///etc/passwd"}}}, r"webhook: .*pattern"),
+        ({"notify": {"on_failure": {"command": "rm -rf"}}}, r"command: .*tuple"),
+    ],
+)
+def test_mistakes_are_told(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ArchiveError, match=message):
+        load(tmp_path, **changes)
+
+
+def test_files_that_are_none(tmp_path: Path) -> None:
+    path = tmp_path / "archive.yaml"
+    with pytest.raises(ArchiveError, match="sweep --init"):
+        load_config(path)
+    for text in ("a: [", "3", "!!python/object/apply:os.system ['true']", "\x00"):
+        path.write_text(text)
+        with pytest.raises(ArchiveError, match=r"archive\.yaml"):
+            load_config(path)
+
+
+def test_what_means_rework(tmp_path: Path) -> None:
+    def digest(**changes: Any) -> str:
+        return load(tmp_path, **changes).digest
+
+    assert digest() == digest(workers=3, tries=9, scheduler="sync", keep_days=3)
+    changes: list[dict[str, Any]] = [
+        {}, {"plan": {"tile": 64}}, {"scene": {"bands": [1]}}, {"scene": {"nodata": 0}},
+        {"output": {"folder": "out", "formats": ["zarr"]}},
+        {"output": {"folder": "out", "quicklook": False}},
+    ]  # fmt: skip
+    assert len({digest(**change) for change in changes}) == len(changes)
+
+
+def test_durations() -> None:
+    assert duration("6h") == timedelta(hours=6)
+    assert duration(" 90s") == timedelta(seconds=90)
+    for text in ("6", "h", "0h", "-1h", "1.5h", ""):
+        with pytest.raises(ArchiveError, match="Use a number"):
+            duration(text)

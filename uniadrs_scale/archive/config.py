@@ -1,0 +1,257 @@
+"""An archive's description: one YAML file, checked before anything runs."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable  # noqa: TC003 - pydantic reads annotations at run time
+from datetime import timedelta
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic_core import PydanticUndefined
+
+from uniadrs_scale.archive.filters import Filters, Section
+from uniadrs_scale.detector import Detector
+from uniadrs_scale.errors import ArchiveError
+from uniadrs_scale.io.scenes import open_scene
+from uniadrs_scale.plan import digest
+from uniadrs_scale.score import plan as make_plan
+
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def duration(text: str) -> timedelta:
+    """``90s``, ``30m``, ``6h`` or ``2d``.
+
+    Raises:
+        ArchiveError: It is none of these, or nothing.
+    """
+    match = re.fullmatch(r"(\d+)([smhd])", text.strip())
+    if match is None or int(match[1]) == 0:
+        raise ArchiveError(f"Duration '{text}' is unknown. Use a number and s, m, h or d: 6h.")
+    return timedelta(seconds=int(match[1]) * UNITS[match[2]])
+
+
+class Folder(Section):
+    """Raster files below a folder."""
+
+    type: Literal["folder"]
+    path: Path
+    """The folder. Relative paths count from the file that holds them."""
+    glob: str = "**/*.tif"
+    """Which files; ``**`` is any depth. A product folder (``*.SAFE``) may match as well."""
+    group: Literal["file", "folder"] = "file"
+    """file: each match is a scene. folder: all matches in one folder are the bands of a scene."""
+
+
+class Static(Section):
+    """A STAC catalog or collection of JSON files."""
+
+    type: Literal["stac"]
+    href: str
+    """File or URL of the catalog, collection or item collection."""
+    assets: tuple[str, ...] = ()
+    """Names or common names of the assets to open, in the order of bands. Default: all data."""
+
+
+class Search(Section):
+    """Items that a STAC API finds."""
+
+    type: Literal["api"]
+    href: str
+    """URL of the API's landing page."""
+    collections: tuple[str, ...]
+    """What to search."""
+    query: dict[str, Any] = Field(default_factory=dict)
+    """More search parameters, as pystac-client's ``Client.search`` takes them."""
+    assets: tuple[str, ...] = ()
+    """As for ``stac``."""
+
+
+class Output(Section):
+    """Where maps go, and in which form."""
+
+    folder: Annotated[Path, BeforeValidator(lambda value: _local(value))]  # noqa: PLW0108
+    """A local (or mounted) folder: one folder a scene, and ``collection.json``."""
+    formats: tuple[Literal["cog", "zarr"], ...] = Field(default=("cog",), min_length=1)
+    """cog (opens in QGIS), zarr (lazy, for Python), or both."""
+    quicklook: bool = True
+    """Also a PNG of at most 1024 px."""
+    collection: str = Field(default="anomaly-maps", min_length=1)
+    """Id of the STAC collection."""
+    title: str = "Anomaly maps"
+    """Of the collection, for people."""
+    description: str = "How strongly each pixel deviates from its surroundings, 0 to 1."
+    """Of the collection, for people."""
+    licence: str = "other"
+    """SPDX identifier of the maps' licence, or ``other``."""
+
+
+class Channel(Section):
+    """Who is told, with the report of the sweep as JSON."""
+
+    webhook: str | None = Field(default=None, pattern=r"^https?://")
+    """URL to POST to."""
+    command: tuple[str, ...] = ()
+    """Program and arguments, run without a shell; reads the report from standard input."""
+
+
+class Notify(Section):
+    """Who is told when. A sweep that had nothing to do tells nobody."""
+
+    on_complete: Channel = Channel()
+    """Everything that was to do is done."""
+    on_failure: Channel = Channel()
+    """A scene failed, or the sweep itself did."""
+
+
+class ArchiveConfig(Section):
+    """Everything a sweep needs to know."""
+
+    source: Annotated[Folder | Static | Search, Field(discriminator="type")]
+    """Where scenes come from."""
+    filters: Filters = Filters()
+    """Which of them to take."""
+    output: Output
+    """Where maps go."""
+    scene: dict[str, Any] = Field(default_factory=dict)
+    """Options of ``open_scene``: bands, nodata and so on."""
+    detector: dict[str, Any] = Field(default_factory=dict)
+    """Options of ``Detector.load``: weights, device, dtype."""
+    plan: dict[str, Any] = Field(default_factory=dict)
+    """Options of ``plan``: tile, stride, chunk and so on."""
+    scheduler: str | None = None
+    """None: worker processes on this machine; sync, threads, or the address of a Dask cluster."""
+    workers: int | None = Field(default=None, ge=1)
+    """Worker processes on this machine. Default: one a core, or one a GPU."""
+    tries: int = Field(default=3, ge=1)
+    """A scene is tried once a sweep; after so many failures it is parked."""
+    interruptions: int = Field(default=10, ge=1)
+    """So many tries cut short (process killed) also park a scene: it may be what kills it."""
+    publish_incomplete: bool = False
+    """At its last try, publish a map with failed tiles (NaN there) instead of parking the scene."""
+    keep_days: float | None = Field(default=None, gt=0)
+    """Products of older acquisitions are removed, and older acquisitions not scored."""
+    status_page: Path | None = None
+    """HTML file that a sweep keeps up to date."""
+    notify: Notify = Notify()
+    """Who is told how a sweep ended."""
+
+    @model_validator(mode="after")
+    def _options_exist(self) -> ArchiveConfig:
+        _known("scene", self.scene, open_scene, {"source", "chunk"})
+        _known("detector", self.detector, Detector.load, set())
+        _known("plan", self.plan, make_plan, {"scene", "detector", "scheduler", "workers"})
+        blind = self.filters.bbox or self.filters.cloud_cover is not None or self.filters.properties
+        if isinstance(self.source, Folder) and blind:
+            raise ValueError(
+                "a folder of files has neither footprints nor properties: filter by time, by "
+                "'glob', or use a STAC source"
+            )
+        return self
+
+    @property
+    def digest(self) -> str:
+        """Changes when the products would."""
+        return digest(
+            {
+                "scene": _plain(self.scene),
+                "plan": _plain(self.plan),
+                "formats": sorted(set(self.output.formats)),
+                "quicklook": self.output.quicklook,
+            }
+        )
+
+
+def load_config(path: str | Path) -> ArchiveConfig:
+    """The description in a YAML file; relative paths in it count from its folder.
+
+    Raises:
+        ArchiveError: The file is missing, no YAML, or says something that cannot be.
+    """
+    file = Path(path)
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ArchiveError(
+            f"'{path}' cannot be read as YAML: {str(error).replace(chr(10), ' ')}. "
+            "Write an example with 'uniadrs-scale sweep --init'."
+        ) from None
+    if not isinstance(values, dict):
+        raise ArchiveError(f"'{path}' holds no fields. See 'uniadrs-scale sweep --init'.")
+    # A section whose fields are all commented out is read as None.
+    given = {name: value for name, value in values.items() if value is not None}
+    try:
+        return _anchored(ArchiveConfig.model_validate(given), file.absolute().parent)
+    except ValidationError as error:
+        raise ArchiveError(f"'{path}': {_sentences(error)}") from None
+
+
+def example() -> str:
+    """A commented description, with every field."""
+    return resources.files("uniadrs_scale.archive").joinpath("example.yaml").read_text("utf-8")
+
+
+def _anchored(config: ArchiveConfig, base: Path) -> ArchiveConfig:
+    """``config`` with absolute paths."""
+
+    def absolute(path: Path) -> Path:
+        return base / path.expanduser()
+
+    source = config.source
+    if isinstance(source, Folder):
+        source = source.model_copy(update={"path": absolute(source.path)})
+    elif isinstance(source, Static) and "://" not in source.href:
+        source = source.model_copy(update={"href": str(absolute(Path(source.href)))})
+    page = config.status_page
+    changes = {
+        "source": source,
+        "output": config.output.model_copy(update={"folder": absolute(config.output.folder)}),
+        "status_page": None if page is None else absolute(page),
+        "detector": _anchored_weights(config.detector, base),
+    }
+    return config.model_copy(update=changes)
+
+
+def _anchored_weights(options: dict[str, Any], base: Path) -> dict[str, Any]:
+    """Weights by name stay, a file of one's own counts from ``base``."""
+    weights = options.get("weights")
+    if isinstance(weights, str) and (base / Path(weights).expanduser()).is_file():
+        return options | {"weights": str(base / Path(weights).expanduser())}
+    return options
+
+
+def _sentences(error: ValidationError) -> str:
+    lines = []
+    for fault in error.errors():
+        place = ".".join(str(part) for part in fault["loc"]) or "fields"
+        message = fault["msg"].removeprefix("Value error, ")
+        value = "" if fault["input"] is PydanticUndefined else f" (got {fault['input']!r:.80})"
+        simple = not isinstance(fault["input"], dict | list | Section)
+        lines.append(f"{place}: {message}{value if simple else ''}")
+    return "; ".join(lines) + ". See 'uniadrs-scale sweep --init'."
+
+
+def _known(section: str, options: dict[str, Any], verb: Callable[..., Any], ours: set[str]) -> None:
+    """Refuse options that ``verb`` has not, or that the sweep gives it."""
+    names = set(inspect.signature(verb).parameters) - ours
+    for name in options:
+        if name not in names:
+            raise ValueError(f"{section}.{name} is unknown; {section} takes {sorted(names)}")
+
+
+def _local(value: Any) -> Any:
+    if "://" in str(value):
+        raise ValueError(
+            f"'{value}' is no local folder: sweeps write to folders only, as maps are renamed "
+            "into place. Mount the bucket, or copy the folder there with a tool such as rclone"
+        )
+    return value
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: repr(value) for name, value in values.items()}

@@ -1,0 +1,206 @@
+"""One scene's product, from opening its files to its item."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import threading
+import time
+import warnings
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import rasterio
+
+from uniadrs_scale.archive.quicklook import Overview
+from uniadrs_scale.archive.sink import STAGED_ITEM
+from uniadrs_scale.archive.stac import make_item, write_item
+from uniadrs_scale.errors import SceneError
+from uniadrs_scale.io.cog import to_cog
+from uniadrs_scale.io.scenes import open_scene
+from uniadrs_scale.io.store import open_store
+from uniadrs_scale.score import plan as make_plan
+from uniadrs_scale.score import run_to_file
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+    import xarray as xr
+
+    from uniadrs_scale.archive.config import ArchiveConfig
+    from uniadrs_scale.archive.items import SourceItem
+    from uniadrs_scale.archive.reconcile import Decision
+    from uniadrs_scale.plan import ScorePlan, TileScorer
+    from uniadrs_scale.report import RunSummary
+    from uniadrs_scale.tasks import ChunkReport
+
+_FILTERS = threading.Lock()
+LIBRARIES = ("torch", "numpy", "dask", "zarr", "xarray", "rasterio")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """A product to make: which, how, where, and who wants to know."""
+
+    decision: Decision
+    config: ArchiveConfig
+    detector: TileScorer
+    part: Path
+    """The folder to make it in; may hold what an earlier sweep began."""
+    peak_memory: Callable[[], int]
+    """Highest resident set of any worker process so far, bytes."""
+    on_report: Callable[[ChunkReport], None]
+    accept_incomplete: bool
+    """True where a map with failed tiles is better than none."""
+
+
+class IncompleteError(SceneError):
+    """Some tiles have no score."""
+
+
+def open_item(item: SourceItem, options: Mapping[str, Any]) -> xr.DataArray:
+    """The scene of an item. The only place where a sweep opens pixels.
+
+    Raises:
+        SceneError: It cannot be opened.
+    """
+    if item.fault:
+        raise SceneError(item.fault)
+    hrefs = item.hrefs[0] if len(item.hrefs) == 1 else list(item.hrefs)
+    return open_scene(hrefs, **options)
+
+
+def plan_order(order: Order) -> tuple[xr.DataArray, ScorePlan]:
+    """Open the scene and plan it; a store of another plan in its place goes."""
+    config = order.config
+    scene = open_item(order.decision.item, config.scene)
+    plan = make_plan(
+        scene, detector=order.detector, scheduler=config.scheduler, workers=config.workers,
+        **config.plan,
+    )  # fmt: skip
+    store = order.part / "scores.zarr"
+    # The same product under another path, say a new mount point, is another plan.
+    if store.exists() and open_store(store).attributes.get("fingerprint") != plan.fingerprint:
+        shutil.rmtree(store)
+    return scene, plan
+
+
+def make_product(order: Order, scene: xr.DataArray, plan: ScorePlan) -> RunSummary:
+    """Score ``scene`` into ``order.part`` and put everything beside the map, the item last.
+
+    Raises:
+        IncompleteError: Tiles have failed, and that is not accepted; the next try does just those.
+    """
+    config, part, clock = order.config, order.part, _Clock()
+    part.mkdir(parents=True, exist_ok=True)
+    _keep_only(part, "scores.zarr")
+    store = part / "scores.zarr"
+    with clock("score"):
+        summary = run_to_file(
+            scene, store, plan, order.detector, scheduler=config.scheduler,
+            on_report=order.on_report,
+        )  # fmt: skip
+    if not (summary.complete or order.accept_incomplete):
+        raise IncompleteError(_what_is_missing(summary))
+    with clock("overview"):
+        overview = Overview.of(open_store(store).open())
+        if config.output.quicklook:
+            overview.write_png(part / "quicklook.png")
+    if "cog" in config.output.formats:
+        with clock("cog"):
+            _to_cog(store, part / "scores.tif", complete=summary.complete)
+    if "zarr" not in config.output.formats:
+        shutil.rmtree(store)
+    facts = _run_facts(order, plan, summary, clock.seconds)
+    (part / "run.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
+    item = make_item(
+        order.decision, plan, part, statistics=overview.statistics,
+        collection=config.output.collection,
+    )  # fmt: skip
+    write_item(part / STAGED_ITEM, item)
+    return summary
+
+
+def _keep_only(folder: Path, name: str) -> None:
+    """Remove all else from ``folder``: unfinished files of a try that was killed."""
+    for path in folder.iterdir():
+        if path.name == name:
+            continue
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def _to_cog(store: Path, path: Path, *, complete: bool) -> None:
+    if complete:
+        to_cog(store, path)
+        return
+    # That the map is incomplete is accepted. Filters of warnings belong to all threads: one at a
+    # time, or another thread would put back what it found.
+    with _FILTERS, warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        to_cog(store, path)
+
+
+class _Clock:
+    """Seconds of each step."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, step: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self.seconds[step] = round(time.perf_counter() - started, 3)
+
+
+def _what_is_missing(summary: RunSummary) -> str:
+    reasons = [failure.reason for failure in summary.failures] or list(summary.lost)
+    tiles, chunks = len(summary.failures), len(summary.lost)
+    return f"{tiles} tiles failed, {chunks} chunks were lost: {reasons[0]}"
+
+
+def _run_facts(
+    order: Order, plan: ScorePlan, summary: RunSummary, seconds: Mapping[str, float]
+) -> dict[str, Any]:
+    """What ``run.json`` holds."""
+    item = order.decision.item
+    return {
+        "item": {"id": item.id, "href": item.href, "hrefs": list(item.hrefs)},
+        "why": order.decision.reason,
+        "fingerprint": order.decision.fingerprint.to_dict(),
+        "options": {name: getattr(order.config, name) for name in ("scene", "detector", "plan")},
+        "plan": plan.to_dict(),
+        "tiles": {
+            "scored": summary.tiles_scored,
+            "skipped": summary.tiles_skipped,
+            "failed": [{"window": asdict(f.window), "reason": f.reason} for f in summary.failures],
+        },
+        "chunks": {
+            "committed": summary.chunks,
+            "complete_before": summary.kept,
+            "lost": list(summary.lost),
+        },
+        "complete": summary.complete,
+        "seconds": dict(seconds),
+        # Of the worker processes since they started: scenes of a sweep share them.
+        "memory": {"forecast": plan.memory.total, "peak": order.peak_memory()},
+        "versions": {
+            "uniadrs_scale": plan.version,
+            "python": platform.python_version(),
+            "gdal": rasterio.__gdal_version__,
+            **{name: version(name) for name in LIBRARIES},
+        },
+        "machine": {
+            "host": platform.node(),
+            "system": platform.platform(),
+            "cores": os.cpu_count(),
+        },
+    }

@@ -1,0 +1,74 @@
+"""A small picture of a map of any size, and its statistics, in one pass."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.image import imsave
+
+from uniadrs_scale.picture import COLOURS, NODATA, block_maximum, colour_range
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import xarray as xr
+    from numpy.typing import NDArray
+
+SIDE = 1024
+"""Of the picture at most, in pixels."""
+BLOCK = 1024
+"""About the side of what is read at once, in pixels: a strip of a wide map would not fit."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Overview:
+    """A map seen from afar."""
+
+    small: NDArray[np.float32]
+    """(y, x), the highest score of each square of pixels; NaN where a square has none."""
+    statistics: dict[str, float]
+    """``minimum``, ``maximum``, ``mean``, ``valid_percent``; empty where there is no score."""
+
+    @classmethod
+    def of(cls, score: xr.DataArray, side: int = SIDE) -> Overview:
+        """Read ``score`` once, block by block.
+
+        The highest, not the mean: averaging fades what is small, which is what a map is for.
+
+        Args:
+            score: (y, x), lazy; NaN = invalid.
+            side: Longest side of the result [px].
+        """
+        height, width = score.shape
+        factor = -(-max(height, width) // side)
+        step = factor * max(1, BLOCK // factor)
+        small = np.empty((-(-height // factor), -(-width // factor)), np.float32)
+        count, sums, low, high = 0, [0.0], math.inf, -math.inf
+        for row in range(0, height, step):
+            for col in range(0, width, step):
+                block = score.isel(y=slice(row, row + step), x=slice(col, col + step))
+                # Synchronous: a picture must not compete with the scenes on the cluster.
+                pixels = block.compute(scheduler="synchronous").values
+                pooled = block_maximum(pixels, factor)
+                top, left = row // factor, col // factor
+                small[top : top + pooled.shape[0], left : left + pooled.shape[1]] = pooled
+                finite = pixels[np.isfinite(pixels)]
+                if finite.size:
+                    count += finite.size
+                    sums.append(float(finite.sum(dtype=np.float64)))
+                    low, high = min(low, float(finite.min())), max(high, float(finite.max()))
+        if not count:
+            return cls(small, {})
+        percent = 100 * count / (height * width)
+        figures = {"minimum": low, "maximum": high, "mean": math.fsum(sums) / count}
+        return cls(small, figures | {"valid_percent": percent})
+
+    def write_png(self, path: Path) -> None:
+        """The picture is at ``path``: dark where nothing is, grey where there is no data."""
+        colours = mpl.colormaps[COLOURS].with_extremes(bad=NODATA)
+        scaled = colour_range(self.small)(np.ma.masked_invalid(self.small))
+        imsave(path, colours(scaled, bytes=True))

@@ -1,0 +1,263 @@
+"""One sweep: list, decide, score, publish, tidy up, tell."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sqlite3
+import threading
+import time
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from uniadrs_scale import __version__
+from uniadrs_scale.archive.config import ArchiveConfig, load_config
+from uniadrs_scale.archive.crew import Crew, Outcome
+from uniadrs_scale.archive.notify import notify
+from uniadrs_scale.archive.reconcile import Action, Known, Policy, Recipe, reconcile
+from uniadrs_scale.archive.report import SweepReport
+from uniadrs_scale.archive.sink import Sink, Survey, owner
+from uniadrs_scale.archive.source import list_items
+from uniadrs_scale.archive.stac import write_collection
+from uniadrs_scale.archive.status import read_status, write_page
+from uniadrs_scale.detector import Detector
+from uniadrs_scale.errors import BusyError, StoreError, UniadrsScaleError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from uniadrs_scale.archive.ledger import Ledger
+    from uniadrs_scale.archive.reconcile import Decision
+    from uniadrs_scale.plan import TileScorer
+
+LOG = logging.getLogger("uniadrs_scale.sweep")
+REFRESH = 10.0
+"""Seconds between updates of the collection and the status page while scenes are scored; more for
+a large archive, where an update must not take more than a twentieth of the time."""
+
+
+def sweep(
+    archive: ArchiveConfig | str | Path,
+    *,
+    detector: TileScorer | None = None,
+    dry_run: bool = False,
+    keep_days: float | None = None,
+) -> SweepReport:
+    """Every item of an archive has its map, made of its present input with the present recipe.
+
+    Args:
+        archive: The description, or its YAML file.
+        detector: Scores the tiles; by default what the description says.
+        dry_run: Decide only; nothing is written.
+        keep_days: Instead of the description's.
+
+    Returns:
+        What was decided, with reasons, and what was done.
+
+    Raises:
+        ArchiveError: The description or the source cannot be used.
+        BusyError: Another sweep writes to the same folder.
+        UniadrsScaleError: The weights, the cluster or the folder cannot be used.
+    """
+    config = archive if isinstance(archive, ArchiveConfig) else load_config(archive)
+    if keep_days is not None:
+        config = config.model_copy(update={"keep_days": keep_days})
+    scorer = detector if detector is not None else Detector.load(**config.detector)
+    sink = Sink(config.output.folder)
+    if dry_run:
+        # Nothing is written: not even a ledger where there is none yet.
+        with sink.ledger() if sink.state.is_dir() else nullcontext() as known:
+            return _decide(config, scorer, sink.survey(None), known)
+    try:
+        with sink.ledger() as ledger, sink.locked(ledger), interruptible() as stop:
+            return _Sweep(config, scorer, sink, ledger, stop).run()
+    except BusyError:
+        raise
+    except (UniadrsScaleError, OSError, sqlite3.Error) as error:
+        facts = {"complete": False, "error": str(error), "archive": str(sink.folder)}
+        notify(config.notify, facts)
+        if isinstance(error, UniadrsScaleError):
+            raise
+        raise StoreError(
+            f"The sweep into '{sink.folder}' ended early: {error}. Run the same command again."
+        ) from error
+
+
+def _decide(
+    config: ArchiveConfig, detector: TileScorer, found: Survey, ledger: Ledger | None
+) -> SweepReport:
+    """List the source and decide about each item; writes nothing."""
+    now = datetime.now(UTC)
+    listing = list_items(config, now)
+    recipe = Recipe(config=config.digest, detector=detector.identity, version=__version__)
+    policy = Policy(
+        tries=config.tries, interruptions=config.interruptions, oldest=_oldest(config, now)
+    )
+    known = Known(
+        products={name: record["uniadrs:parts"] for name, record in found.products.items()},
+        tries={} if ledger is None else ledger.tries(),
+    )
+    decisions = reconcile(listing.items, known, recipe, policy)
+    return SweepReport(decisions=decisions, left_out=listing.left_out)
+
+
+def _oldest(config: ArchiveConfig, now: datetime) -> datetime | None:
+    return None if config.keep_days is None else now - timedelta(days=config.keep_days)
+
+
+@dataclass(slots=True)
+class Stop:
+    """Set by a signal."""
+
+    event: threading.Event = field(default_factory=threading.Event)
+    signal: int = 0
+
+
+@contextmanager
+def interruptible() -> Iterator[Stop]:
+    """SIGTERM and SIGINT end a sweep cleanly; the second one ends the process at once."""
+    stop = Stop()
+    before: dict[int, Any] = {}
+
+    def ask(number: int, _: object) -> None:
+        stop.signal = number
+        stop.event.set()
+        restore()
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGINT):
+            before[number] = signal.signal(number, ask)
+    try:
+        yield stop
+    finally:
+        restore()
+
+
+class _Sweep:
+    """A sweep that holds the sink."""
+
+    def __init__(
+        self,
+        config: ArchiveConfig,
+        detector: TileScorer,
+        sink: Sink,
+        ledger: Ledger,
+        stop: Stop,
+    ) -> None:
+        self.config, self.detector, self.sink, self.ledger = config, detector, sink, ledger
+        self.stop = stop
+        self.started = time.monotonic()
+        self.next_refresh = self.started + REFRESH
+        self.report = SweepReport()
+        self.number = 0
+
+    def run(self) -> SweepReport:
+        """Do it all."""
+        found = self.sink.survey(self.ledger)
+        self.report = report = _decide(self.config, self.detector, found, self.ledger)
+        LOG.info(
+            "sweep begins: %s", report.counts(), extra={"event": "begin", "facts": report.facts()}
+        )
+        self.number = self.ledger.start_run(owner(), report.facts())
+        try:
+            self._carry_out(found)
+            state = "stopped" if report.signal else "ended"
+        except BaseException:
+            state = "broken"
+            raise
+        finally:
+            report.seconds = time.monotonic() - self.started
+            self.ledger.update_run(self.number, report.facts(), state)
+            self._refresh()
+        LOG.info("sweep %s", state, extra={"event": "end", "facts": report.facts()})
+        if not report.signal and (report.failed or report.done or report.removed):
+            notify(self.config.notify, report.facts() | {"archive": str(self.config.output.folder)})
+        return report
+
+    def _carry_out(self, found: Survey) -> None:
+        decisions, report = self.report.decisions, self.report
+        todo = [decision for decision in decisions if decision.action is Action.SCORE]
+        for decision in decisions:
+            if decision.action is Action.REFUSE:
+                report.failed[decision.item.id] = decision.reason
+        parked = [d.name for d in decisions if d.action is Action.PARKED]
+        self.ledger.settle((d.name for d in decisions), parked)
+        wanted = {decision.name: decision.fingerprint.key for decision in todo}
+        published = self.sink.tidy(found, wanted)
+        for name in published:
+            self.ledger.succeed(name)
+            report.done.append(name)
+        self._expire(found)
+        todo = [decision for decision in todo if decision.name not in set(published)]
+        if todo:
+            crew = Crew(self.config, self.detector, self.sink, self.ledger, self.stop.event)
+            crew.work(todo, self._note, self._beat)
+            # Late writes of a worker that outlived its scene must not leave anything behind.
+            self.sink.tidy(self.sink.survey(self.ledger), self._resumable(todo))
+        report.signal = self.stop.signal
+
+    def _resumable(self, todo: list[Decision]) -> dict[str, str]:
+        over = {*self.report.done, *self.report.parked}
+        return {d.name: d.fingerprint.key for d in todo if d.name not in over}
+
+    def _expire(self, found: Survey) -> None:
+        oldest = _oldest(self.config, datetime.now(UTC))
+        if oldest is None:
+            return
+        for name, record in found.products.items():
+            if datetime.fromisoformat(record["datetime"]) < oldest:
+                self.sink.remove(name)
+                self.report.removed.append(name)
+                LOG.info("%s removed: older than keep_days", name, extra={"event": "removed"})
+
+    def _note(self, outcome: Outcome) -> None:
+        """Write down what became of a scene."""
+        name, report = outcome.decision.name, self.report
+        if outcome.summary is not None:
+            self.ledger.succeed(name)
+            report.done.append(name)
+            report.pixels += outcome.summary.pixels
+            if not outcome.summary.complete:
+                report.incomplete.append(name)
+            LOG.info(
+                "%s done: %s", name, outcome.decision.reason, extra={"event": "done", "scene": name}
+            )
+        elif not outcome.stopped:
+            tries = self.ledger.tries()[name]
+            parked = tries.failures + 1 >= self.config.tries
+            self.ledger.fail(name, outcome.error, parked=parked)
+            report.failed[name] = outcome.error
+            if parked:
+                report.parked.append(name)
+                self.sink.discard(name)
+            event = "parked" if parked else "failed"
+            LOG.error(
+                "%s %s: %s", name, event, outcome.error,
+                extra={"event": event, "scene": name, "reason": outcome.error},
+            )  # fmt: skip
+
+    def _beat(self) -> None:
+        begun = time.monotonic()
+        if begun < self.next_refresh:
+            return
+        self.report.seconds = begun - self.started
+        self.ledger.update_run(self.number, self.report.facts())
+        self._refresh()
+        ended = time.monotonic()
+        self.next_refresh = ended + max(REFRESH, 20 * (ended - begun))
+
+    def _refresh(self) -> None:
+        """Bring the collection and the status page up to date."""
+        path = self.config.output.folder / "collection.json"
+        products = self.sink.survey(self.ledger).products
+        if products or path.exists():
+            write_collection(path, self.config.output, products)
+        if self.config.status_page is not None:
+            write_page(self.config.status_page, read_status(self.sink))

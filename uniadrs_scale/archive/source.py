@@ -1,0 +1,104 @@
+"""What a source holds at this moment: a folder, a static STAC catalog, or a STAC API."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from uniadrs_scale.archive import stac_source
+from uniadrs_scale.archive.config import Folder, Static
+from uniadrs_scale.archive.items import SourceItem, name_time
+from uniadrs_scale.errors import ArchiveError
+from uniadrs_scale.plan import digest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from uniadrs_scale.archive.config import ArchiveConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The items of a source that its filters let through."""
+
+    items: tuple[SourceItem, ...]
+    """Oldest first; ties by id."""
+    left_out: int
+
+
+def list_items(config: ArchiveConfig, now: datetime) -> Listing:
+    """Every item of the source, none opened.
+
+    Raises:
+        ArchiveError: The source is not there or not what the description says. Nothing is decided
+            then: an archive that cannot be listed is not an empty one.
+    """
+    source = config.source
+    if isinstance(source, Folder):
+        everything: Iterable[SourceItem] = _folder_items(source, config.output.folder)
+    elif isinstance(source, Static):
+        everything = stac_source.static_items(source)
+    else:
+        everything = stac_source.found_items(source, config.filters)
+    taken, left_out = [], 0
+    for item in everything:
+        # What cannot be read cannot be left out either: it is reported.
+        if not item.fault and config.filters.refusal(item, now):
+            left_out += 1
+        else:
+            taken.append(item)
+    return Listing(tuple(sorted(taken, key=lambda item: (item.when, item.id))), left_out)
+
+
+def _folder_items(source: Folder, sink: Path) -> Iterator[SourceItem]:
+    if not source.path.is_dir():
+        raise ArchiveError(f"Source folder '{source.path}' does not exist. Check 'source.path'.")
+    try:
+        matches = sorted(source.path.glob(source.glob))
+    except (ValueError, NotImplementedError) as error:
+        raise ArchiveError(f"source.glob '{source.glob}': {error}. Use such as **/*.tif.") from None
+    # Maps of maps would be made for ever, if the sink lies below the source.
+    scenes = [path for path in matches if sink not in path.parents and not _hidden(path, source)]
+    if source.group == "folder":
+        for folder, files in groupby(scenes, key=lambda path: path.parent):
+            yield _file_item(folder, tuple(files), source.path)
+    else:
+        for path in scenes:
+            yield _file_item(path.with_suffix(""), (path,), source.path)
+
+
+def _hidden(path: Path, source: Folder) -> bool:
+    return any(part.startswith(".") for part in path.relative_to(source.path).parts)
+
+
+def _file_item(place: Path, files: tuple[Path, ...], root: Path) -> SourceItem:
+    """The scene in ``files``, named by ``place``, dated by its name or its youngest file."""
+    identifier = place.relative_to(root).as_posix()
+    if identifier == ".":
+        identifier = root.name
+    stamps = {os.path.relpath(file, root): _stamps(file) for file in files}
+    times = [time for stamp in stamps.values() for _, time, _ in stamp]
+    changed = datetime.fromtimestamp(max(times, default=0) // 10**9, UTC)
+    return SourceItem(
+        id=identifier,
+        when=name_time(place.name) or changed,
+        hrefs=tuple(map(str, files)),
+        identity=digest({name: list(stamp) for name, stamp in stamps.items()}),
+        href=str(files[0]),
+    )
+
+
+def _stamps(path: Path) -> list[tuple[int, int, str]]:
+    """(size, modification time [ns], name) of a file, or of all files of a product folder."""
+    if not path.is_dir():
+        status = path.stat()
+        return [(status.st_size, status.st_mtime_ns, "")]
+    files = (Path(folder, name) for folder, _, names in os.walk(path) for name in names)
+    return sorted(
+        (file.stat().st_size, file.stat().st_mtime_ns, str(file.relative_to(path)))
+        for file in files
+    )

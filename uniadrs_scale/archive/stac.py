@@ -1,0 +1,235 @@
+"""STAC: the item that is a product, and the collection of all of them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import pystac
+import rasterio
+from pystac.extensions.file import FileExtension
+from pystac.extensions.projection import ProjectionExtension
+from pystac.extensions.raster import (
+    DataType,
+    NoDataStrings,
+    RasterBand,
+    RasterExtension,
+    Statistics,
+)
+from rasterio.crs import CRS
+from rasterio.warp import transform as warp
+
+from uniadrs_scale.archive.sink import write_whole
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from uniadrs_scale.archive.config import Output
+    from uniadrs_scale.archive.reconcile import Decision
+    from uniadrs_scale.plan import ScorePlan
+
+PROCESSING = "https://stac-extensions.github.io/processing/v1.2.0/schema.json"
+SHA2_256 = "1220"
+"""Multihash prefix: algorithm and length."""
+EDGE = 4
+"""Points a side of a footprint: straight lines of a projection are curves in degrees. Four leave
+10 m for a scene of 110 km."""
+ASSETS = {
+    "scores.tif": ("score", pystac.MediaType.COG, "Anomaly map, COG", ["data"]),
+    "scores.zarr": ("score_zarr", "application/vnd.zarr; version=3", "Anomaly map, Zarr", ["data"]),
+    "quicklook.png": ("quicklook", pystac.MediaType.PNG, "Quicklook", ["overview", "thumbnail"]),
+    "run.json": ("run", pystac.MediaType.JSON, "How it was made", ["metadata"]),
+}
+
+
+def make_item(
+    decision: Decision,
+    plan: ScorePlan,
+    folder: Path,
+    *,
+    statistics: Mapping[str, float],
+    collection: str,
+) -> dict[str, Any]:
+    """The STAC item of the product in ``folder``, for the place that the sink gives it.
+
+    Args:
+        decision: Which scene, and the fingerprint of its product.
+        plan: How it was scored.
+        folder: Holds the product's files; read for sizes and checksums.
+        statistics: ``minimum``, ``maximum``, ``mean``, ``valid_percent`` of the scores; empty if
+            there is no score.
+        collection: Id of the collection.
+    """
+    source, key, now = decision.item, decision.fingerprint.key, datetime.now(UTC)
+    geometry, box = source.geometry, source.box
+    if geometry is None or box is None:
+        geometry, box = footprint(plan)
+    item = pystac.Item(
+        id=decision.name,
+        geometry=None if geometry is None else dict(geometry),
+        bbox=None if box is None else list(box),
+        datetime=source.when,
+        properties={
+            "created": _text(now),
+            "processing:software": {"uniadrs_scale": plan.version},
+            "processing:datetime": _text(now),
+            "processing:lineage": f"Scored by {plan.detector}",
+            "uniadrs:key": key,
+            "uniadrs:parts": decision.fingerprint.to_dict(),
+            "uniadrs:source_id": source.id,
+            "uniadrs:highest_score": statistics.get("maximum"),
+        },
+        stac_extensions=[PROCESSING],
+    )
+    _add_projection(item, plan)
+    for name, (title, media, text, roles) in ASSETS.items():
+        if (folder / name).exists():
+            asset = pystac.Asset(f"./{key}/{name}", title=text, media_type=media, roles=roles)
+            item.add_asset(title, asset)
+            _describe(asset, folder / name, statistics)
+    for rel in ("root", "parent", "collection"):
+        item.add_link(pystac.Link(rel, "../collection.json", pystac.MediaType.JSON))
+    item.add_link(pystac.Link("derived_from", source.href))
+    item.collection_id = collection
+    # Links by hand above: pystac would resolve them against a catalog that it has not read.
+    document = item.to_dict(include_self_link=False, transform_hrefs=False)
+    return {**document, "collection": collection}
+
+
+def _describe(asset: pystac.Asset, path: Path, statistics: Mapping[str, float]) -> None:
+    """Checksum and size of a file; data type, nodata and statistics of a map."""
+    if path.is_file():
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        FileExtension.ext(asset, add_if_missing=True).apply(
+            checksum=SHA2_256 + digest, size=path.stat().st_size
+        )
+    if "data" in (asset.roles or []):
+        band = RasterBand.create(
+            nodata=NoDataStrings.NAN,
+            data_type=DataType.FLOAT32,
+            statistics=Statistics.create(**statistics) if statistics else None,
+        )
+        RasterExtension.ext(asset, add_if_missing=True).bands = [band]
+
+
+def _add_projection(item: pystac.Item, plan: ScorePlan) -> None:
+    scene = plan.scene
+    if scene.transform is None:
+        return
+    projection = ProjectionExtension.ext(item, add_if_missing=True)
+    projection.shape = [scene.height, scene.width]
+    projection.transform = list(scene.transform)
+    if scene.crs is not None:
+        crs = CRS.from_wkt(scene.crs)
+        epsg = crs.to_epsg()
+        projection.code = None if epsg is None else f"EPSG:{epsg}"
+        if epsg is None:
+            projection.wkt2 = crs.to_wkt(version="WKT2_2019")
+
+
+def footprint(
+    plan: ScorePlan,
+) -> tuple[dict[str, Any] | None, tuple[float, float, float, float] | None]:
+    """GeoJSON outline and box of a scene in degrees; None where it has no georeference.
+
+    Over the antimeridian the outline is a MultiPolygon, cut there, and the box has west > east, as
+    RFC 7946 says.
+    """
+    scene = plan.scene
+    if scene.crs is None or scene.transform is None:
+        return None, None
+    steps = [i / EDGE for i in range(EDGE)]
+    around = [*((0, t) for t in steps), *((t, 1) for t in steps)]
+    around += [*((1, 1 - t) for t in steps), *((1 - t, 0) for t in steps)]
+    to_crs = rasterio.Affine(*scene.transform)
+    points = [to_crs @ (x * scene.width, y * scene.height) for x, y in around]
+    xs, ys = warp(CRS.from_wkt(scene.crs), CRS.from_epsg(4326), *zip(*points, strict=True))
+    if not all(map(math.isfinite, [*xs, *ys])):
+        return None, None
+    if max(xs) - min(xs) > 180:  # noqa: PLR2004 - no scene is wider, so it crosses
+        west = min(x for x in xs if x > 0)
+        east = max(x for x in xs if x <= 0)
+        south, north = min(ys), max(ys)
+        rings = [_box_ring(west, south, 180, north), _box_ring(-180, south, east, north)]
+        outline = {"type": "MultiPolygon", "coordinates": [[ring] for ring in rings]}
+        return outline, (west, south, east, north)
+    ring = [[round(x, 7), round(y, 7)] for x, y in zip(xs, ys, strict=True)]
+    if _area(ring) < 0:
+        ring.reverse()
+    outline = {"type": "Polygon", "coordinates": [[*ring, ring[0]]]}
+    lon, lat = zip(*ring, strict=True)
+    return outline, (min(lon), min(lat), max(lon), max(lat))
+
+
+def _box_ring(west: float, south: float, east: float, north: float) -> list[list[float]]:
+    return [[west, south], [east, south], [east, north], [west, north], [west, south]]
+
+
+def _area(ring: Sequence[Sequence[float]]) -> float:
+    """Twice the signed area: positive if counter-clockwise, as RFC 7946 wants outlines."""
+    pairs = zip(ring, [*ring[1:], ring[0]], strict=True)
+    return sum(x0 * y1 - x1 * y0 for (x0, y0), (x1, y1) in pairs)
+
+
+def write_collection(path: Path, output: Output, products: Mapping[str, Mapping[str, Any]]) -> None:
+    """The collection of ``products`` is at ``path``.
+
+    Args:
+        path: ``collection.json`` in the sink.
+        output: Id and texts.
+        products: Record of each item, by name.
+    """
+    times = [datetime.fromisoformat(record["datetime"]) for record in products.values()]
+    boxes = [record["bbox"] for record in products.values() if record["bbox"]]
+    interval: list[datetime | None] = [min(times), max(times)] if times else [None, None]
+    extent = pystac.Extent(
+        pystac.SpatialExtent([_union(boxes)]),
+        pystac.TemporalExtent([interval]),
+    )
+    collection = pystac.Collection(
+        id=output.collection,
+        title=output.title,
+        description=output.description,
+        extent=extent,
+        license=output.licence,
+        keywords=["anomaly detection"],
+    )
+    document = collection.to_dict(include_self_link=False)
+    # As plain dictionaries: ten thousand link objects take ten times as long.
+    document["links"] = [
+        {"rel": "root", "href": "./collection.json", "type": "application/json"},
+        *(
+            {"rel": "item", "href": f"./{name}/{name}.json", "type": "application/geo+json"}
+            for name in sorted(products)
+        ),
+    ]
+    text = json.dumps(document, indent=1)
+    # Mirrors and caches see by its time whether a collection has changed.
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        write_whole(path, text)
+
+
+def _union(boxes: Sequence[Sequence[float]]) -> list[float]:
+    """The box around all; the whole world if there is none or one crosses the antimeridian."""
+    if not boxes or any(box[0] > box[2] for box in boxes):
+        return [-180.0, -90.0, 180.0, 90.0]
+    west, south, east, north = zip(*boxes, strict=True)
+    return [min(west), min(south), max(east), max(north)]
+
+
+def write_item(path: Path, item: Mapping[str, Any]) -> None:
+    """``item`` is at ``path``, and on disk."""
+    with path.open("w", encoding="utf-8") as file:
+        json.dump(item, file, indent=1, allow_nan=False)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _text(time: datetime) -> str:
+    return time.isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -1,0 +1,296 @@
+"""STAC items as plain JSON: ten thousand of them are to be listed in seconds.
+
+pystac's objects cost nine times what reading their JSON does (3.7 against 0.4 s for 10,000 local
+items), so they are made for products only; pystac-client is asked for plain dictionaries.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+from urllib.parse import urljoin, urlsplit
+
+import requests
+from pystac_client import Client
+from pystac_client.exceptions import APIError
+
+from uniadrs_scale.archive.items import SourceItem
+from uniadrs_scale.errors import ArchiveError
+from uniadrs_scale.plan import digest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from uniadrs_scale.archive.config import Search, Static
+    from uniadrs_scale.archive.filters import Filters
+    from uniadrs_scale.archive.items import Box
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+TIMEOUT = 30
+"""Seconds a server may be silent."""
+CONNECTIONS = 16
+UNKNOWN_TIME = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def static_items(source: Static) -> Iterator[SourceItem]:
+    """Every item below a catalog, collection or item collection, in the order of its links.
+
+    An item that cannot be read is an item with a fault; a catalog that cannot be read is an error:
+    its items would seem gone.
+
+    Raises:
+        ArchiveError: A catalog cannot be read.
+    """
+    reader = _Reader()
+    waiting, seen = [source.href], set[str]()
+    while waiting:
+        href = waiting.pop(0)
+        if href in seen:
+            continue
+        seen.add(href)
+        try:
+            document = reader.read(href)
+        except (OSError, ValueError) as error:
+            raise ArchiveError(f"STAC '{href}' cannot be read: {error}. Check 'source'.") from None
+        kind = document.get("type")
+        if kind not in ("Catalog", "Collection", "FeatureCollection", "Feature"):
+            raise ArchiveError(
+                f"'{href}' is no STAC catalog, collection or item (its type is {kind!r}). "
+                "Check 'source'."
+            )
+        if kind in ("Feature", "FeatureCollection"):
+            items = [document] if kind == "Feature" else document.get("features", [])
+            yield from _parsed(((href, item) for item in items), reader, source.assets)
+            continue
+        links = [link for link in document.get("links", []) if isinstance(link, dict)]
+        targets = [(link.get("rel"), resolve(str(link.get("href")), href)) for link in links]
+        waiting += [target for rel, target in targets if rel == "child"]
+        named = [target for rel, target in targets if rel == "item" and target not in seen]
+        seen.update(named)
+        yield from _parsed(reader.each(named), reader, source.assets)
+
+
+def found_items(source: Search, filters: Filters) -> Iterator[SourceItem]:
+    """Every item that a STAC API finds; times and area are left to the API where it can.
+
+    Raises:
+        ArchiveError: The API does not answer, or not as STAC says.
+    """
+    reader = _Reader()
+    query = dict(source.query)
+    first, last = filters.interval()
+    if first is not None or last is not None:
+        query.setdefault("datetime", [first, last])
+    if filters.bbox is not None:
+        query.setdefault("bbox", filters.bbox)
+    try:
+        client = Client.open(source.href, timeout=TIMEOUT)
+        search = client.search(collections=list(source.collections), **query)
+        found = list(search.items_as_dicts())
+    except (APIError, OSError, ValueError, KeyError, TypeError, NotImplementedError) as error:
+        raise ArchiveError(
+            f"STAC API '{source.href}' cannot be searched: {type(error).__name__}: "
+            f"{' '.join(str(error).split()):.300}. Check 'source'."
+        ) from None
+    pairs = ((_self_link(item) or source.href, item) for item in found)
+    yield from _parsed(pairs, reader, source.assets)
+
+
+class _Reader:
+    """Reads JSON, files one after the other and URLs several at a time."""
+
+    def __init__(self) -> None:
+        self.session = requests.Session()
+        adapter = requests.adapters.HTTPAdapter(pool_maxsize=CONNECTIONS, max_retries=2)
+        for scheme in ("http://", "https://"):
+            self.session.mount(scheme, adapter)
+
+    def read(self, href: str) -> dict[str, Any]:
+        """The JSON object at ``href``."""
+        if is_remote(href):
+            answer = self.session.get(href, timeout=TIMEOUT)
+            answer.raise_for_status()
+            document = answer.json()
+        else:
+            document = json.loads(Path(href).read_bytes())
+        if not isinstance(document, dict):
+            raise ValueError("it is no JSON object")  # noqa: TRY004 - as json.loads would
+        return cast("dict[str, Any]", document)
+
+    def each(self, hrefs: list[str]) -> Iterator[tuple[str, dict[str, Any] | Exception]]:
+        """(href, document or what went wrong), in order."""
+        return zip(hrefs, in_parallel(self._try_read, hrefs, is_remote), strict=True)
+
+    def _try_read(self, href: str) -> dict[str, Any] | Exception:
+        try:
+            return self.read(href)
+        except (OSError, ValueError) as error:
+            return error
+
+    def stamp(self, href: str) -> str:
+        """What changes when the file or URL does; from its header, never from its bytes.
+
+        Raises:
+            OSError: It is not there, or the server does not answer.
+        """
+        if not is_remote(href):
+            status = Path(href).stat()
+            return f"{status.st_size}:{status.st_mtime_ns}"
+        answer = self.session.head(href, timeout=TIMEOUT, allow_redirects=True)
+        answer.raise_for_status()
+        names = ("ETag", "Last-Modified", "Content-Length")
+        return json.dumps([answer.headers.get(name) for name in names])
+
+
+def in_parallel(call: Callable[[T], R], values: list[T], slow: Callable[[T], bool]) -> Iterable[R]:
+    """``call`` of each value, in order; side by side where it waits for a network."""
+    if not any(map(slow, values)):
+        return map(call, values)
+    with ThreadPoolExecutor(CONNECTIONS) as pool:
+        return list(pool.map(call, values))
+
+
+def _parsed(
+    pairs: Iterable[tuple[str, dict[str, Any] | Exception]],
+    reader: _Reader,
+    assets: tuple[str, ...],
+) -> Iterator[SourceItem]:
+    """Items of documents; of what is none, an item with a fault."""
+
+    def parse(pair: tuple[str, dict[str, Any] | Exception]) -> SourceItem:
+        href, document = pair
+        try:
+            if isinstance(document, Exception):
+                raise document
+            return _item(href, document, reader, assets)
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            return _faulty(href, document, error)
+
+    everything = list(pairs)
+    yield from in_parallel(parse, everything, lambda pair: _asks_server(pair[1], pair[0]))
+
+
+def _asks_server(document: dict[str, Any] | Exception, href: str) -> bool:
+    """True where an asset's stamp must be asked from a server."""
+    assets = document.get("assets") if isinstance(document, dict) else None
+    return isinstance(assets, dict) and any(
+        isinstance(asset, dict)
+        and "file:checksum" not in asset
+        and is_remote(resolve(str(asset.get("href")), href))
+        for asset in assets.values()
+    )
+
+
+def _item(
+    href: str, document: dict[str, Any], reader: _Reader, wanted: tuple[str, ...]
+) -> SourceItem:
+    properties = document["properties"]
+    chosen = [(asset, resolve(asset["href"], href)) for asset in choose_assets(document, wanted)]
+    updated = properties.get("updated", "")
+    stamps = [_asset_stamp(asset, place, reader, updated) for asset, place in chosen]
+    return SourceItem(
+        id=str(document["id"]),
+        when=_time(properties),
+        hrefs=tuple(place for _, place in chosen),
+        identity=digest({"assets": stamps}),
+        href=_self_link(document) or href,
+        geometry=document.get("geometry"),
+        box=_box(document.get("bbox")),
+        properties=properties,
+    )
+
+
+def _faulty(href: str, document: dict[str, Any] | Exception, error: Exception) -> SourceItem:
+    """What can still be said of an item that cannot be used."""
+    known = document if isinstance(document, dict) else {}
+    what = f"has no {error}" if isinstance(error, KeyError) else f"cannot be used: {error}"
+    fault = f"STAC item '{href}' {what}"
+    return SourceItem(
+        id=str(known.get("id") or PurePosixPath(urlsplit(href).path).stem),
+        when=UNKNOWN_TIME,
+        hrefs=(),
+        identity=digest({"fault": fault}),
+        href=href,
+        fault=fault,
+    )
+
+
+def choose_assets(document: dict[str, Any], wanted: tuple[str, ...]) -> list[dict[str, Any]]:
+    """The assets to open, in the order of ``wanted``, or all data in the item's order.
+
+    Raises:
+        ValueError: One is missing.
+    """
+    assets: dict[str, dict[str, Any]] = document["assets"]
+    if not wanted:
+        data = [asset for asset in assets.values() if "data" in (asset.get("roles") or [])]
+        tiffs = [a for a in assets.values() if str(a.get("type", "")).startswith("image/tiff")]
+        if not (data or tiffs):
+            raise ValueError(f"it has no data among its assets {sorted(assets)}: name them")
+        return data or tiffs
+    named = {name: asset for asset in assets.values() for name in _common_names(asset)} | assets
+    missing = [name for name in wanted if name not in named]
+    if missing:
+        raise ValueError(f"it has no asset {missing}, only {sorted(named)}")
+    return [named[name] for name in wanted]
+
+
+def _common_names(asset: dict[str, Any]) -> list[str]:
+    bands = [*(asset.get("eo:bands") or []), *(asset.get("bands") or [])]
+    names = [band.get("common_name") or band.get("eo:common_name") for band in bands]
+    return [name for name in names if name] if len(bands) == 1 else []
+
+
+def _asset_stamp(asset: dict[str, Any], place: str, reader: _Reader, updated: str) -> str:
+    """Identity of one asset: its checksum, or what a stat or the server says, or the item.
+
+    Without the query of its URL, which holds a signature that changes.
+    """
+    plain = place.partition("?")[0]
+    if "file:checksum" in asset:
+        return f"{plain} {asset['file:checksum']}"
+    if is_remote(place) or "://" not in place:
+        return f"{plain} {reader.stamp(place)}"
+    return f"{plain} {asset.get('file:size', '')} {updated}"
+
+
+def _time(properties: dict[str, Any]) -> datetime:
+    text = properties.get("datetime") or properties["start_datetime"]
+    time = datetime.fromisoformat(text)
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+def _box(numbers: list[float] | None) -> Box | None:
+    if not numbers:
+        return None
+    half = len(numbers) // 2
+    return (numbers[0], numbers[1], numbers[half], numbers[half + 1])
+
+
+def _self_link(item: dict[str, Any]) -> str:
+    for link in item.get("links") or []:
+        if isinstance(link, dict) and link.get("rel") == "self" and "://" in str(link.get("href")):
+            return str(link["href"])
+    return ""
+
+
+def is_remote(href: str) -> bool:
+    """True for what a web server has."""
+    return href.startswith(("http://", "https://"))
+
+
+def resolve(href: str, base: str) -> str:
+    """``href`` as ``base``, the document that names it, means it; a path or a URL."""
+    if href.startswith("file://"):
+        return href.removeprefix("file://")
+    if "://" in href or os.path.isabs(href):  # noqa: PTH117 - pathlib is 20 times slower here
+        return href
+    if "://" in base:
+        return urljoin(base, href)
+    return os.path.normpath(os.path.join(os.path.dirname(base), href))  # noqa: PTH118, PTH120
