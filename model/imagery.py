@@ -2,7 +2,8 @@
 
 The folders are those of the data README: ``hyperspectral/*.mat``, ``multispectral/``, ``sar/``,
 ``infrared/``. Every scene is scaled as the library scales it: per band, by the whole scene.
-:func:`folder` reads any folder of images and masks, :func:`published` the layout of the authors.
+:func:`folder` reads any folder of images and masks, :func:`published` the layout of the authors,
+:func:`rasters` any folder of backgrounds.
 """
 
 from __future__ import annotations
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
 
 SHIPS = "ships_mask.tif"
 RASTERS = {".bmp", ".dat", ".img", ".jpeg", ".jpg", ".png", ".tif", ".tiff"}
+PLAIN = {".jp2", ".jpeg", ".jpg", ".mat", ".png", ".tif", ".tiff"}
+"""What :func:`rasters` looks for."""
+SMALLEST = 16
+"""Shorter sides [px] make no window."""
 PUBLISHED = {
     "HSI": "hyperspectral",
     "visible_light": "visible",
@@ -154,6 +159,35 @@ def sar(folder: Path) -> list[Image]:
         targets = _bands(colours)[:3].max(axis=0) if colours.exists() else None
         images.append(_image(path.stem, _bands(path)[:1], targets))
     return images
+
+
+def rasters(root: Path) -> list[Image]:
+    """Every raster file (or .mat) below ``root``, at any depth, sorted by path; no targets known.
+
+    What a file marks as nodata, and NaN, is not counted, and is filled with its band's mean. Files
+    of less than 16 px a side are left out. Files are held in memory whole, as float32.
+
+    Raises:
+        SceneError: If a file cannot be read.
+    """
+    paths = sorted(p for p in root.rglob("*") if p.suffix.lower() in PLAIN and p.is_file())
+    images = (_plain(path) for path in paths)
+    return [image for image in images if min(image.counted.shape) >= SMALLEST]
+
+
+def _plain(path: Path) -> Image:
+    pixels = _pixels(path)
+    valid = np.isfinite(pixels).all(axis=0)
+    if path.suffix.lower() != ".mat":
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            with rasterio.open(path) as dataset:
+                valid &= dataset.dataset_mask() > 0
+    if not valid.all():
+        filled = pixels.astype(np.float32)
+        filled[:, ~valid] = filled[:, valid].mean(axis=1, keepdims=True) if valid.any() else 0
+        pixels = filled
+    return Image(name=path.stem, pixels=pixels, targets=np.zeros_like(valid), counted=valid)
 
 
 def folder(images: Path, masks: Path) -> list[Image]:

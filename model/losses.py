@@ -43,7 +43,7 @@ def published_pixel_loss(scores: Tensor, labels: Tensor, multipliers: Tensor) ->
 
     Args:
         scores: (n,) in 0..1.
-        labels: (n,) 1 anomaly, 0 background; no others.
+        labels: (n,) 1 anomaly; anything else is background.
         multipliers: (6,), reversed gradient.
 
     Returns:
@@ -105,7 +105,8 @@ def published_loss(scores: Tensor, features: Tensor, labels: Tensor, multipliers
     Returns:
         () the loss.
     """
-    counted = (labels == BACKGROUND) | (labels == ANOMALY)
+    # Large normal objects are background to the pixel loss, and as normal as it to the other.
+    counted = labels != IGNORED
     pixel = published_pixel_loss(scores[counted], labels[counted], multipliers)
     parts = [published_feature_loss(f, m) for f, m in zip(features, labels, strict=True)]
     return pixel + 0.1 * torch.stack(parts).mean()

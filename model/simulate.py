@@ -11,12 +11,13 @@ anomaly, which is what most of a scene is; large objects and roads as negatives;
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import imagery
 import numpy as np
 import torch
 from scipy import ndimage
+from sensors import degrade
 from spectra import ENERGY, SPECTRAL, Space, contrasted, expand, pick, signature, smooth_curves
 from targets import Patch, Window, coverage, log_uniform, mix, place
 
@@ -48,6 +49,8 @@ class Source:
     """(y, x), True on real targets and on pixels without data."""
     weight: float
     """How often it is drawn, relative to the others."""
+    mean: NDArray[np.float64]
+    """(band,) mean of each band in the file's units."""
     deviation: NDArray[np.float64]
     """(band,) standard deviation of each band in the file's units."""
     correlation: NDArray[np.float64]
@@ -67,8 +70,13 @@ class Scene:
 def read_sources(folder: Path) -> list[Source]:
     """Every training scene below ``folder``, real targets ignored.
 
+    A folder with the layout of the data README is read by kind of imagery, each with its share of
+    the windows. Any other folder is read as plain rasters, at any depth, all equally often: see
+    :func:`imagery.rasters`.
+
     Raises:
-        ValueError: If the folder belongs to the validation imagery, or holds none.
+        ValueError: If the folder belongs to the validation imagery or holds it, or holds none at
+            all.
     """
     if "validate" in folder.resolve().parts:
         raise ValueError(f"{folder} is validation imagery. Train on the folder beside it.")
@@ -80,24 +88,33 @@ def read_sources(folder: Path) -> list[Source]:
         (imagery.sar(folder / "sar"), 1.5),
         (imagery.infrared(folder / "infrared"), 2.0),
     ]
-    sources = []
-    for images, share in groups:
-        for image in images:
-            dark = (image.pixels == 0).all(axis=0)
-            pixels, ignored = image.scaled(), image.targets | dark
-            flat = pixels.reshape(len(pixels), -1)[:, :: max(1, ignored.size // 40_000)]
-            sources.append(
-                Source(
-                    pixels=pixels,
-                    ignored=ignored,
-                    weight=share / len(images),
-                    deviation=image.pixels.std(axis=(1, 2), dtype=np.float64),
-                    correlation=(flat @ flat.T).astype(np.float64) / flat.shape[1],
-                )
-            )
+    sources = [
+        _source(image, image.targets, share / len(images))
+        for images, share in groups
+        for image in images
+    ]
+    if not sources:
+        if next(folder.rglob("validate"), None):
+            raise ValueError(f"{folder} holds validation imagery. Train on the folder beside it.")
+        images = imagery.rasters(folder)
+        sources = [_source(image, ~image.counted, 1 / len(images)) for image in images]
     if not sources:
         raise ValueError(f"{folder} holds no imagery. See the data README for its layout.")
     return sources
+
+
+def _source(image: imagery.Image, ignored: NDArray[np.bool_], weight: float) -> Source:
+    dark = (image.pixels == 0).all(axis=0)
+    pixels, ignored = image.scaled(), ignored | dark
+    flat = pixels.reshape(len(pixels), -1)[:, :: max(1, ignored.size // 40_000)]
+    return Source(
+        pixels=pixels,
+        ignored=ignored,
+        weight=weight,
+        mean=image.pixels.mean(axis=(1, 2), dtype=np.float64),
+        deviation=image.pixels.std(axis=(1, 2), dtype=np.float64),
+        correlation=(flat @ flat.T).astype(np.float64) / flat.shape[1],
+    )
 
 
 def batch(
@@ -107,6 +124,7 @@ def batch(
     *,
     windows: float = 8,
     empty: float = 0.2,
+    sensors: Literal["basic", "all"] = "basic",
 ) -> tuple[Floats, NDArray[np.uint8]]:
     """The windows of one training step.
 
@@ -116,6 +134,7 @@ def batch(
         sources: Real scenes; none leaves generated landscapes only.
         windows: How many windows of 96 px it shall equal in area.
         empty: Share of windows without any anomaly, which is what most of a scene is.
+        sensors: ``basic`` are noise, stripes and speckle; ``all`` adds :mod:`sensors`.
 
     Returns:
         float32 (window, CHANNELS, y, x) whitened, and labels uint8 (window, y, x).
@@ -124,7 +143,9 @@ def batch(
     side = int(rng.choice([64, 80, 96, 112, 128]))
     count = max(round(windows * 96**2 / side**2), 1)
     bands = draw_bands(rng)
-    drawn = [draw_window(rng, bands, side, sources, empty) for _ in range(count)]
+    # A stream of its own: without these effects every window is what it was before they existed.
+    effects = np.random.default_rng((seed, step, 1)) if sensors == "all" else None
+    drawn = [draw_window(rng, bands, side, sources, empty, effects) for _ in range(count)]
     return np.stack([w.pixels for w in drawn]), np.stack([w.labels for w in drawn])
 
 
@@ -136,8 +157,13 @@ def draw_bands(rng: np.random.Generator) -> int:
     return int(rng.integers(low, high + 1))
 
 
-def draw_window(
-    rng: np.random.Generator, bands: int, side: int, sources: Sequence[Source], empty: float
+def draw_window(  # noqa: PLR0917 - what a window depends on
+    rng: np.random.Generator,
+    bands: int,
+    side: int,
+    sources: Sequence[Source],
+    empty: float,
+    effects: np.random.Generator | None = None,
 ) -> Window:
     """One window of ``side`` px: background, objects, targets, sensor, scaling, fill."""
     inner = side if rng.random() < 0.7 else int(side * rng.uniform(0.5, 0.95))  # noqa: PLR2004
@@ -147,6 +173,8 @@ def draw_window(
     if rng.random() >= empty:
         plant_anomalies(rng, window, sources, space)
     sensed, labels = disturb(rng, window.pixels), window.labels
+    if effects is not None:
+        sensed = degrade(effects, sensed)
     # A noisy sensor has noise all over the scene: its statistics are not those of the clean source.
     known = scene if sensed is window.pixels else Scene(scene.deviation, None)
     pixels = whiten(rng, sensed, known)

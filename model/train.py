@@ -16,12 +16,14 @@ import time
 import tomllib
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
+import published_simulation
 import simulate
 import torch
 from losses import ANOMALY, IGNORED, detection_loss, published_loss
+from recipe import Recipe
 from runlog import Log
 from safetensors.torch import save_file
 from threadpoolctl import threadpool_limits
@@ -29,8 +31,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from uniadrs_scale.metrics import figures
-from uniadrs_scale.network import NetworkConfig, Profile, UniADRS
-from uniadrs_scale.whitening import CHANNELS
+from uniadrs_scale.network import UniADRS
 
 FORMAT = "uniadrs-scale 1"
 HELD_OUT = 987_654_321
@@ -38,38 +39,6 @@ HELD_OUT = 987_654_321
 LOGGED = 50
 """Steps between lines of the log."""
 LICENCE = "Apache-2.0; training imagery has licences of its own, see model/README.md"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
-    """One training run; equal recipes and data give equal weights."""
-
-    name: str
-    width: float = 0.25
-    profile: Profile = "corrected"
-    """Of the network."""
-    decoders: Literal["trained", "frozen"] = "trained"
-    """``frozen`` leaves them random, as the published code does by accident."""
-    loss: Literal["detection", "published"] = "detection"
-    windows: float = 8
-    """Windows a step, in windows of 96 px."""
-    empty: float = 0.2
-    """Share of windows without an anomaly."""
-    steps: int
-    seed: int
-    rate: float
-    warmup: int = 200
-    decay: float = 1e-4
-    average: float = 0.998
-    clip: float = 2.0
-    half: bool = False
-    check: int = 250
-    """Steps between validations on held-out windows."""
-
-    def rate_at(self, step: int) -> float:
-        """Learning rate: linear warm-up, level, then linear to 0 over the last half."""
-        rise, fall = (step + 1) / self.warmup, 2 * (1 - step / self.steps)
-        return self.rate * min(1.0, rise, fall)
 
 
 class Windows(Dataset[tuple[Tensor, Tensor]]):
@@ -84,14 +53,24 @@ class Windows(Dataset[tuple[Tensor, Tensor]]):
 
     def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
         recipe = self.recipe
-        pixels, labels = simulate.batch(
-            recipe.seed, step, self.sources, windows=recipe.windows, empty=recipe.empty
-        )
+        if recipe.simulation == "published":
+            pixels, labels = published_simulation.batch(recipe.seed, step, self.sources)
+        else:
+            pixels, labels = simulate.batch(
+                recipe.seed,
+                step,
+                self.sources,
+                windows=recipe.windows,
+                empty=recipe.empty,
+                sensors=recipe.sensors,
+            )
         return torch.from_numpy(pixels), torch.from_numpy(labels)
 
-    def held_out(self, batches: int = 12) -> list[tuple[Tensor, Tensor]]:
-        """Windows that no recipe trains on, the same for all of them."""
-        drawn = (simulate.batch(HELD_OUT, step, self.sources) for step in range(batches))
+    def held_out(self) -> list[tuple[Tensor, Tensor]]:
+        """Windows that no recipe trains on, the same for all recipes of one simulation."""
+        published = self.recipe.simulation == "published"
+        batch = published_simulation.batch if published else simulate.batch
+        drawn = (batch(HELD_OUT, step, self.sources) for step in range(self.recipe.held_out))
         return [(torch.from_numpy(pixels), torch.from_numpy(labels)) for pixels, labels in drawn]
 
 
@@ -102,14 +81,12 @@ class Run:
         self.recipe, self.out, self.step = recipe, out, 0
         self.device = torch.device(device)
         torch.manual_seed(recipe.seed)
-        config = NetworkConfig(recipe.width, CHANNELS, recipe.profile)
-        self.network = UniADRS(config).to(self.device)
+        self.network = UniADRS(recipe.network).to(self.device)
         if recipe.decoders == "frozen":
             self.network.normality_extractor.normality_decoders.requires_grad_(requires_grad=False)
         self.multipliers = torch.ones(6, device=self.device, requires_grad=True)
         parameters = [p for p in self.network.parameters() if p.requires_grad]
-        groups = [{"params": parameters}, {"params": [self.multipliers], "weight_decay": 0.0}]
-        self.optimiser = torch.optim.AdamW(groups, weight_decay=recipe.decay)
+        self.optimiser = recipe.optimiser_of(parameters, self.multipliers)
         self.mean = {k: v.clone() for k, v in self.network.state_dict().items()}
         self.best: dict[str, Any] = {"figure": -1.0, "step": 0, "mean": self.mean}
         out.mkdir(parents=True, exist_ok=True)
@@ -117,16 +94,19 @@ class Run:
 
     def descend(self, pixels: Tensor, labels: Tensor) -> float:
         """One step; returns the loss."""
-        for group in self.optimiser.param_groups:
+        published = self.recipe.optimiser == "published"
+        # The published multipliers have a rate of their own.
+        for group in self.optimiser.param_groups[: 1 if published else None]:
             group["lr"] = self.recipe.rate_at(self.step)
         self.optimiser.zero_grad()
         loss = self._loss(pixels.to(self.device), labels.to(self.device))
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.clip)
-        # Behind a channel that is constant over a window, instance normalisation multiplies
-        # gradients by 316 a layer. Clipping an infinite one gives NaN, and with it all weights.
-        if torch.isfinite(norm):
-            self.optimiser.step()
+        if not published or loss.item() > 0:
+            loss.backward()
+            norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.clip)
+            # Behind a channel that is constant over a window, instance normalisation multiplies
+            # gradients by 316 a layer. Clipping an infinite one gives NaN, and with it all weights.
+            if torch.isfinite(norm):
+                self.optimiser.step()
         self.step += 1
         # The average forgets its start quickly: untrained weights would stay in it for long.
         keep = min(self.recipe.average, self.step / (self.step + 10))
@@ -192,7 +172,8 @@ class Run:
         if not self.file.exists():
             return
         state = torch.load(self.file, map_location=self.device, weights_only=True)
-        if state["recipe"] != asdict(self.recipe):
+        # Not compared as they are: what a recipe says today, an older checkpoint left to defaults.
+        if Recipe(**state["recipe"]) != self.recipe:
             raise ValueError(f"{self.file} is of another recipe. Use another --out, or delete it.")
         self.network.load_state_dict(state["network"])
         self.optimiser.load_state_dict(state["optimiser"])
@@ -225,8 +206,8 @@ def metadata(recipe: Recipe, file: str, *, with_imagery: bool) -> dict[str, str]
     return {
         "name": recipe.name,
         "width": str(recipe.width),
-        "bands": str(CHANNELS),
-        "input": "whitened",
+        "bands": str(recipe.network.bands),
+        "input": "whitened" if recipe.simulation == "ours" else "bands",
         "profile": recipe.profile,
         "command": f"python model/train.py model/configs/{file}{data} --seed {recipe.seed} "
         f"--out runs/{recipe.name}",

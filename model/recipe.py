@@ -1,0 +1,106 @@
+"""What a training run is: a value, read from ``configs/*.toml``, and what follows from it alone."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import torch
+
+from uniadrs_scale.network import NetworkConfig, Profile
+from uniadrs_scale.published import BANDS
+from uniadrs_scale.whitening import CHANNELS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from torch import Tensor
+
+EPOCH, CYCLE, LOWEST = 101, 10, 1e-4
+"""Published schedule: steps of an epoch, epochs of the first cycle, lowest learning rate."""
+MULTIPLIERS = {"lr": 1e-3, "weight_decay": 5e-4}
+"""Published optimiser of the loss's multipliers."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """One training run; equal recipes and data give equal weights."""
+
+    name: str
+    width: float = 0.25
+    profile: Profile = "corrected"
+    """Of the network."""
+    decoders: Literal["trained", "frozen"] = "trained"
+    """``frozen`` leaves them random, as the published code does by accident."""
+    simulation: Literal["ours", "published"] = "ours"
+    """``ours`` feeds whitened bands; ``published`` the scaled bands, one window of 224 px a step,
+    none without an anomaly."""
+    loss: Literal["detection", "published"] = "detection"
+    optimiser: Literal["adamw", "published"] = "adamw"
+    """``published``: Adam, a rate that falls along a cosine from ``rate`` and restarts after 10,
+    20, 40 ... epochs of 101 steps, and no step where the loss is 0."""
+    windows: float = 8
+    """Windows a step, in windows of 96 px."""
+    empty: float = 0.2
+    """Share of windows without an anomaly."""
+    sensors: Literal["basic", "all"] = "basic"
+    """``all`` adds dead bands, haze and low light to noise, stripes and speckle."""
+    steps: int
+    seed: int
+    rate: float
+    warmup: int = 200
+    """Steps of the linear rise of ``adamw``'s rate."""
+    decay: float = 1e-4
+    average: float = 0.998
+    """Of the moving average of the weights; 0 keeps the weights themselves."""
+    clip: float = 2.0
+    half: bool = False
+    check: int = 250
+    """Steps between validations on held-out windows."""
+    held_out: int = 12
+    """Batches of held-out windows."""
+
+    def __post_init__(self) -> None:
+        if self.simulation == "published" and (
+            self.windows != 1 or self.empty != 0 or self.sensors != "basic"
+        ):
+            raise ValueError(
+                f"windows={self.windows}, empty={self.empty}, sensors={self.sensors!r} do not fit "
+                "the published simulation, which has one window a step, always with anomalies. "
+                'Use windows = 1, empty = 0 and sensors = "basic".'
+            )
+
+    @property
+    def network(self) -> NetworkConfig:
+        """The network that is trained."""
+        bands = CHANNELS if self.simulation == "ours" else BANDS
+        return NetworkConfig(self.width, bands, self.profile)
+
+    def rate_at(self, step: int) -> float:
+        """Learning rate of the network's weights.
+
+        ``adamw``: linear warm-up, level, then linear to 0 over the last half.
+        """
+        if self.optimiser == "published":
+            return self._restarting(step // EPOCH)
+        rise, fall = (step + 1) / self.warmup, 2 * (1 - step / self.steps)
+        return self.rate * min(1.0, rise, fall)
+
+    def _restarting(self, epoch: int) -> float:
+        """As torch's CosineAnnealingWarmRestarts, as a function: there is nothing to resume."""
+        cycle = CYCLE
+        while epoch >= cycle:
+            epoch, cycle = epoch - cycle, 2 * cycle
+        return LOWEST + (self.rate - LOWEST) * (1 + math.cos(math.pi * epoch / cycle)) / 2
+
+    def optimiser_of(
+        self, parameters: Iterable[Tensor], multipliers: Tensor
+    ) -> torch.optim.Optimizer:
+        """The optimiser: the network's group first, then that of the loss's multipliers."""
+        first = {"params": list(parameters)}
+        if self.optimiser == "published":
+            groups = [first, {"params": [multipliers], **MULTIPLIERS}]
+            return torch.optim.Adam(groups, weight_decay=self.decay)
+        groups = [first, {"params": [multipliers], "weight_decay": 0.0}]
+        return torch.optim.AdamW(groups, weight_decay=self.decay)
