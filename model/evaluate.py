@@ -28,9 +28,10 @@ import empty
 import imagery
 import numpy as np
 import report
+import weightsfile
 import xarray as xr
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 import uniadrs_scale
 
@@ -194,8 +195,7 @@ def annotate(weights: Path, facts: dict[str, str]) -> None:
     """Add to the metadata of a weights file; the weights stay as they are."""
     with safe_open(weights, framework="pt") as file:
         about = dict(file.metadata()) | facts
-    save_file(load_file(weights), weights, about)
-    weights.chmod(0o644)  # safetensors leaves it readable by its owner alone
+    weightsfile.write(weights, load_file(weights), about)
 
 
 def read_groups(args: argparse.Namespace) -> Iterable[Group]:

@@ -22,10 +22,10 @@ import numpy as np
 import published_simulation
 import simulate
 import torch
+import weightsfile
 from losses import ANOMALY, IGNORED, detection_loss, published_loss
 from recipe import Recipe
 from runlog import Log
-from safetensors.torch import save_file
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -188,8 +188,7 @@ def write_weights(path: Path, state: dict[str, Tensor], about: dict[str, str]) -
     Stored as float16, half the size: no figure of a scene moved in its third decimal.
     """
     halves = {name: value.half().contiguous() for name, value in state.items()}
-    save_file(halves, path, {"format": FORMAT, **about})
-    path.chmod(0o644)  # safetensors leaves it readable by its owner alone
+    weightsfile.write(path, halves, {"format": FORMAT, **about})
 
 
 def metadata(recipe: Recipe, file: str, *, with_imagery: bool) -> dict[str, str]:
