@@ -128,7 +128,7 @@ BAD_INPUT = {
     "missing weights": (["scene.tif"], ["--weights", "no.safetensors"], "does not exist"),
     "unknown weights": (["scene.tif"], ["--weights", "uniadrs-xxl"], "do not ship"),
     "stride over tile": (["scene.tif"], ["--stride", "300"], "stride=300 px is larger than tile"),
-    "overlap": (["scene.tif"], ["--stride", "50"], "overlap=174 px does not fit tile=224 px"),
+    "overlap": (["scene.tif"], ["--stride", "50"], "overlap=206 px does not fit tile=256 px"),
     "small chunk": (["scene.tif"], ["--chunk", "128"], "chunk=128 px is smaller than tile"),
     "device": (["scene.tif"], ["--device", "tpu0"], "device='tpu0' is unknown"),
     "no such GPU": (["scene.tif"], ["--device", "cuda:99"], "device='cuda:99' does not exist"),

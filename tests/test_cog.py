@@ -331,12 +331,13 @@ def test_a_full_disk_is_noticed_wherever_it_strikes(tmp_path: Path, share: float
     assert sorted(p.name for p in tmp_path.iterdir()) == ["s.tif", "s.zarr"]
 
 
-def test_overviews_are_found_with_cloud_settings(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("GDAL_DISABLE_READDIR_ON_OPEN", "EMPTY_DIR")
+def test_overviews_are_found_with_cloud_settings(tmp_path: Path) -> None:
     store = write_store(tmp_path / "s.zarr", random_score(600, 30))
-    with rasterio.open(cog.to_cog(store, tmp_path / "s.tif")) as output:
+    # Not a variable of the environment: rasterio would keep it for good, and ENVI fail ever after.
+    with (
+        rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"),
+        rasterio.open(cog.to_cog(store, tmp_path / "s.tif")) as output,
+    ):
         assert output.overviews(1) == [2]
 
 

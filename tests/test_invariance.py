@@ -14,6 +14,7 @@ from oracles import whole_map
 from standins import Batched, Counting, FirstBand, TileMean
 
 import uniadrs_scale as us
+from uniadrs_scale.coarse import coarsened
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,8 +50,9 @@ def test_any_geometry_gives_the_untiled_map(geometry: tuple[int, int, int, int, 
     scene = noise(height, width, holes=0.1)
     valid = (scene.values != 0).all(axis=0)
     got = us.score(
-        scene, detector=TileMean(), tile=tile, stride=stride, chunk=chunk, scheduler="sync"
-    )
+        scene, detector=TileMean(), preset="single-band", tile=tile, stride=stride, chunk=chunk,
+        scheduler="sync",
+    )  # fmt: skip
     expected = whole_map(scene.values, valid, TileMean(), tile, stride)
     np.testing.assert_array_equal(got.values, expected)
 
@@ -138,6 +140,18 @@ def test_tiles_without_a_valid_pixel_are_never_sent(tmp_path: Path) -> None:
 
 def test_a_scene_smaller_than_a_tile_is_reflected() -> None:
     scene = noise(30, 41)
-    got = us.score(scene, detector=FirstBand(), scheduler="sync")
+    got = us.score(scene, detector=FirstBand(), scheduler="sync", preset="single-band")
     expected = whole_map(scene.values, np.ones((30, 41), bool), FirstBand(), 224, 168)
+    np.testing.assert_array_equal(got.values, expected)
+
+
+@settings(max_examples=15)
+@given(st.integers(1, 3), st.integers(100, 180), st.integers(100, 180), st.integers(72, 200))
+def test_a_coarser_scene_is_one_map_too(factor: int, height: int, width: int, chunk: int) -> None:
+    scene, tile = noise(height, width), 24 * factor
+    scorer = coarsened(TileMean(), factor, tile)
+    options = {"tile": tile, "preset": "single-band", "scheduler": "sync"}
+    got = us.score(scene, detector=scorer, chunk=max(chunk, tile), **options)
+    valid = np.ones((height, width), bool)
+    expected = whole_map(scene.values, valid, scorer, tile, tile - tile // 4)
     np.testing.assert_array_equal(got.values, expected)

@@ -21,6 +21,19 @@ if TYPE_CHECKING:
 PIPELINES = Path(__file__).parents[1] / "pipelines"
 
 
+@pytest.fixture(autouse=True)
+def _from_the_wheel(installed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scripts and their workers import the installed library, not the checkout."""
+    paths = [str(installed), os.environ.get("PYTHONPATH", "")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
+
+
+def test_the_wheel_is_what_scripts_import(installed: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "import uniadrs_scale; print(uniadrs_scale.__file__)"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(str(installed))
+
+
 @pytest.fixture
 def scene(tmp_path: Path) -> Path:
     path = tmp_path / "scene.tif"

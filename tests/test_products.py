@@ -198,7 +198,9 @@ def test_every_product_is_scored(tmp_path: Path) -> None:
         scene = us.open_scene(
             make(tmp_path / make.__name__ if make is not products.stac_item else tmp_path)
         )
-        scores = us.score(scene, detector=FirstBand(), scheduler="sync", tile=32, chunk=64)
+        scores = us.score(
+            scene, detector=FirstBand(), scheduler="sync", tile=32, chunk=64, preset="single-band"
+        )
         np.testing.assert_array_equal(np.isfinite(scores.values), scene.valid.values)
 
 

@@ -23,7 +23,7 @@ from uniadrs_scale.lattice import Lattice
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-OPTIONS = {"tile": 64, "stride": 48, "chunk": 100}
+OPTIONS = {"preset": "single-band", "tile": 64, "stride": 48, "chunk": 100}
 
 DRIVER = """
 import os, sys

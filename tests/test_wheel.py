@@ -8,17 +8,7 @@ import sys
 import zipfile
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[1]
-
-
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
-    return next(folder.glob("*.whl"))
 
 
 def test_the_wheel_holds_the_library_and_the_weights(wheel: Path) -> None:
@@ -30,17 +20,16 @@ def test_the_wheel_holds_the_library_and_the_weights(wheel: Path) -> None:
 
 
 def test_the_installed_library_finds_its_weights_from_another_folder(
-    wheel: Path, tmp_path: Path
+    installed: Path, tmp_path: Path
 ) -> None:
-    zipfile.ZipFile(wheel).extractall(tmp_path / "site")
     (tmp_path / "model.py").write_text("raise ImportError('a module of the user, not ours')")
     done = subprocess.run(
         [sys.executable, "-m", "uniadrs_scale.cli", "info", "uniadrs-s"],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(tmp_path / "site")},
+        env={**os.environ, "PYTHONPATH": str(installed)},
         check=True,
         capture_output=True,
         text=True,
     )
-    assert str(tmp_path / "site") in done.stdout
+    assert str(installed) in done.stdout
     assert "sha256" in done.stdout

@@ -22,7 +22,7 @@ from uniadrs_scale.archive.stac import make_item, write_item
 from uniadrs_scale.errors import SceneError
 from uniadrs_scale.io.cog import to_cog
 from uniadrs_scale.io.scenes import open_scene
-from uniadrs_scale.io.store import open_store
+from uniadrs_scale.io.store import is_score_store, open_store
 from uniadrs_scale.score import plan as make_plan
 from uniadrs_scale.score import run_to_file
 
@@ -84,8 +84,12 @@ def plan_order(order: Order) -> tuple[xr.DataArray, ScorePlan]:
         **config.plan,
     )  # fmt: skip
     store = order.part / "scores.zarr"
-    # The same product under another path, say a new mount point, is another plan.
-    if store.exists() and open_store(store).attributes.get("fingerprint") != plan.fingerprint:
+    # Half of a store is left where a sweep was killed while it removed one. And the same product
+    # under another path, say a new mount point, is another plan.
+    if store.exists() and not (
+        is_score_store(store)
+        and open_store(store).attributes.get("fingerprint") == plan.fingerprint
+    ):
         shutil.rmtree(store)
     return scene, plan
 
