@@ -102,9 +102,9 @@ def test_a_forgotten_chunk_comes_back(tmp_path: Path) -> None:
         scene(), tmp_path / "a.zarr", detector=TileMean(), scheduler="sync", **OPTIONS
     ).values
     store = open_store(tmp_path / "a.zarr")
+    window = Lattice(height=430, width=510, tile=64, stride=48, chunk=90).chunk_window((1, 1))
     with pytest.raises(us.StoreError, match=r"not on a shard"):
-        store.write_chunk((1, 1), Lattice(height=430, width=510, **OPTIONS | {"chunk": 90})
-                          .chunk_window((1, 1)), np.zeros((90, 90), np.float32), DONE)  # fmt: skip
+        store.write_chunk((1, 1), window, np.zeros((90, 90), np.float32), DONE)
     store._array("score")[100:200, 100:200] = np.nan
     store._array("done")[1, 1] = MISSING
     again = us.score(
