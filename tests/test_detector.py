@@ -17,6 +17,7 @@ from uniadrs_scale.detector import Detector, gpus_in_use, read_weights
 from uniadrs_scale.graph import Resources
 from uniadrs_scale.graph.execute import _worker_options
 from uniadrs_scale.network import NetworkConfig, UniADRS
+from uniadrs_scale.stats import BandStatistics
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,8 +43,9 @@ def test_it_is_the_network_and_nothing_else(tiny_weights: Path) -> None:
 
 
 def test_bits_do_not_depend_on_the_thread_or_on_torchs_threads() -> None:
-    detector = us.Detector.load(device="cpu")
-    tile = np.random.default_rng(0).normal(size=(1, 4, 224, 224)).astype(np.float32)
+    tile = np.random.default_rng(0).normal(size=(1, 40, 224, 224)).astype(np.float32)
+    statistics = BandStatistics.of(tile[0], np.ones((224, 224), bool))
+    detector = us.Detector.load(device="cpu").fitted(statistics)
     before = torch.get_num_threads()
     results = []
     for threads in (1, 2, 3):
@@ -54,6 +56,19 @@ def test_bits_do_not_depend_on_the_thread_or_on_torchs_threads() -> None:
         results.extend(pool.map(detector.score_tiles, [tile] * 4))
     for got in results[1:]:
         np.testing.assert_array_equal(got, results[0])
+
+
+def test_weights_that_need_a_scene_say_so() -> None:
+    detector = us.Detector.load(device="cpu")
+    with pytest.raises(us.PlanError, match=r"score a scene by its statistics"):
+        detector.score_tiles(TILES)
+    fitted = detector.fitted(BandStatistics.of(TILES[0], np.ones((64, 64), bool)))
+    assert fitted.identity == detector.identity
+    message = pickle.dumps(fitted)
+    assert len(message) < 20_000
+    np.testing.assert_array_equal(
+        pickle.loads(message).score_tiles(TILES), fitted.score_tiles(TILES)
+    )
 
 
 def test_one_detector_a_process_also_after_pickling(tiny_weights: Path) -> None:
