@@ -31,6 +31,8 @@ class Recipe:
     width: float = 0.25
     profile: Profile = "corrected"
     """Of the network."""
+    shortcut: float = 0.0
+    """Of the network: see :class:`uniadrs_scale.network.NetworkConfig`."""
     decoders: Literal["trained", "frozen"] = "trained"
     """``frozen`` leaves them random, as the published code does by accident."""
     simulation: Literal["ours", "published"] = "ours"
@@ -75,7 +77,7 @@ class Recipe:
     def network(self) -> NetworkConfig:
         """The network that is trained."""
         bands = CHANNELS if self.simulation == "ours" else BANDS
-        return NetworkConfig(self.width, bands, self.profile)
+        return NetworkConfig(self.width, bands, self.profile, self.shortcut)
 
     def rate_at(self, step: int) -> float:
         """Learning rate of the network's weights.
