@@ -72,8 +72,10 @@ def safe_name(identifier: str) -> str:
 def name_time(name: str) -> datetime | None:
     """The date, and time if any, in a file name such as ``S2_20240131T101559.tif``, as UTC."""
     for date, clock in DATE.findall(name):
+        # By hand: strptime takes a tenth of the time of listing a folder.
+        parts = date[:4], date[4:6], date[6:], clock[:2] or 0, clock[2:4] or 0, clock[4:] or 0
         try:
-            return datetime.strptime(date + (clock or "000000"), "%Y%m%d%H%M%S").replace(tzinfo=UTC)
+            return datetime(*map(int, parts), tzinfo=UTC)  # type: ignore[arg-type]
         except ValueError:
             continue
     return None

@@ -182,6 +182,8 @@ def _asks_server(document: dict[str, Any] | Exception, href: str) -> bool:
     return isinstance(assets, dict) and any(
         isinstance(asset, dict)
         and "file:checksum" not in asset
+        # Resolving takes long, and from a file to a file there is nothing to resolve.
+        and ("://" in href or "://" in str(asset.get("href")))
         and is_remote(resolve(str(asset.get("href")), href))
         for asset in assets.values()
     )
