@@ -153,8 +153,8 @@ class ScorePlan:
 
     @property
     def tasks(self) -> int:
-        """Dask tasks: score, strips and commit of each chunk; the last one needs no strips."""
-        return 3 * self.chunks - 1
+        """Dask tasks: one that all share; score, strips (not of the last) and commit of a chunk."""
+        return 3 * self.chunks
 
     @property
     def memory(self) -> MemoryForecast:

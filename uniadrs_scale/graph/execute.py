@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 import psutil
 from dask import config as dask_config
-from dask.base import compute as dask_compute
 from dask.callbacks import Callback
+from dask.highlevelgraph import HighLevelGraph
+from dask.local import get_sync
+from dask.threaded import get as get_threaded
 from distributed import Client, Future, Scheduler, as_completed, default_client
 from distributed.deploy.spec import SpecCluster
 from distributed.deploy.subprocess import SubprocessWorker
@@ -22,7 +24,11 @@ from uniadrs_scale.errors import ClusterError, PlanError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from dask.delayed import Delayed
+    from dask._task_spec import GraphNode
+
+Key = tuple[str | int, ...]
+"""Name of a task: a string that all tasks of its kind in a run share, and where its chunk is."""
+Graph = dict["Key", "GraphNode"]
 
 PATIENCE_SECONDS = 60
 """How long a run waits for a first or another worker."""
@@ -85,27 +91,29 @@ class Executor:
         return cast("dict[str, Any]", info.get("workers", {}))
 
     def compute(
-        self, tasks: list[Delayed], on_result: Callable[[object], None] = lambda _: None
+        self, graph: Graph, wanted: list[Key], on_result: Callable[[object], None] = lambda _: None
     ) -> list[object]:
-        """Results in the order of ``tasks``; ``on_result`` sees each as it comes.
+        """Results of the tasks ``wanted``, in that order; ``on_result`` sees each as it comes.
 
         On a cluster a lost task leaves its exception in place of its result; in this process an
         exception is raised, as nobody else could go on.
         """
         if self.client is None:
-            keys = {task.key for task in tasks}
+            keys, get = set(wanted), get_sync if self.scheduler == "sync" else get_threaded
 
-            def report(key: str, value: object, *_: object) -> None:
+            def report(key: Key, value: object, *_: object) -> None:
                 if key in keys:
                     on_result(value)
 
             with Callback(posttask=report):
-                return list(dask_compute(*tasks, scheduler=self.scheduler))
+                return list(get(graph, wanted))
+        # In one layer: a plain dict would be hashed first, which takes longer than all the rest.
+        layer = HighLevelGraph({str(wanted[0]): graph}, {str(wanted[0]): set()})
         # The pixels of a scene in memory travel with their tasks: no reason to warn the user.
         with dask_config.set({"distributed.admin.large-graph-warning-threshold": "1 TB"}):
-            futures = self.client.compute(tasks)
+            futures = self.client.get(layer, wanted, sync=False)
         order = {future.key: position for position, future in enumerate(futures)}
-        results: list[object] = [None] * len(tasks)
+        results: list[object] = [None] * len(wanted)
         # Futures, never a bare compute: one lost task must not cost the others.
         for future in self._completed(futures):
             result = future.result() if future.status == "finished" else future.exception()
