@@ -26,13 +26,12 @@ from dask._task_spec import DataNode, Task, TaskRef
 from dask.base import optimize
 from dask.sizeof import sizeof
 
-from uniadrs_scale.graph.shared import Shared
+from uniadrs_scale.graph.shared import Shared, process_peak, worker_address
 from uniadrs_scale.io.scenes import ArrayScene, ArrayWindow
 from uniadrs_scale.io.store import DONE
 from uniadrs_scale.plan import sample_windows
 from uniadrs_scale.stats import BandStatistics
 from uniadrs_scale.tasks import (
-    ChunkReport,
     ScoredPart,
     Strips,
     commit_chunk,
@@ -50,7 +49,7 @@ if TYPE_CHECKING:
     from uniadrs_scale.lattice import Lattice, Window
     from uniadrs_scale.plan import ScorePlan, TileScorer
     from uniadrs_scale.stats import Normalisation
-    from uniadrs_scale.tasks import Index
+    from uniadrs_scale.tasks import ChunkReport, Index
 
 
 MANY_BANDS = 16
@@ -102,8 +101,9 @@ def score_scene(
     graph, commits = run_graph(source, plan, store, scaled=scaled, todo=todo)
 
     def on_result(result: object) -> None:
-        if isinstance(result, ChunkReport):
-            on_report(result)
+        if isinstance(result, Receipt):
+            run.peaks[result.worker] = max(run.peaks.get(result.worker, 0), result.peak)
+            on_report(result.report)
         elif isinstance(result, Exception):
             lost.append(result)
 
@@ -158,6 +158,17 @@ class _Run:
     scaled: tuple[TileScorer, Normalisation]
 
 
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What travels to the driver of a committed chunk."""
+
+    report: ChunkReport
+    worker: str
+    peak: int
+    """Highest resident set of the worker so far, in bytes. With the chunk, since a worker that dies
+    later cannot be asked, and one that hangs does not answer."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Unseen:
     """A reader that Dask does not look into.
@@ -190,11 +201,10 @@ def _score(
     return score_chunk(reader, owner, tiles, run.lattice, run.scaled)
 
 
-def _commit(
-    shared: Shared[_Run], index: Index, part: ScoredPart, *neighbours: Strips
-) -> ChunkReport:
+def _commit(shared: Shared[_Run], index: Index, part: ScoredPart, *neighbours: Strips) -> Receipt:
     run = shared.value
-    return commit_chunk(index, run.lattice, run.store, part, *neighbours)
+    report = commit_chunk(index, run.lattice, run.store, part, *neighbours)
+    return Receipt(report, worker_address(), process_peak())
 
 
 def needed_tiles(lattice: Lattice, owner: Index, todo: Collection[Index]) -> tuple[Window, ...]:
