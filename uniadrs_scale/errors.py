@@ -22,7 +22,7 @@ class WeightsError(UniadrsScaleError, ValueError):
 
 
 class ClusterError(UniadrsScaleError, OSError):
-    """The Dask cluster cannot do the work: no worker is left."""
+    """The Dask cluster cannot do the work: no worker is left, or one has other versions."""
 
 
 class StoreError(UniadrsScaleError, OSError):
