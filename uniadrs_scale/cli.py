@@ -16,8 +16,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from uniadrs_scale import __version__, cli_archive
 from uniadrs_scale.demo import demo as run_demo
 from uniadrs_scale.detector import DEFAULT_WEIGHTS, Arithmetic, Detector, read_weights
-from uniadrs_scale.errors import SceneError, UniadrsScaleError
+from uniadrs_scale.errors import BusyError, SceneError, UniadrsScaleError
 from uniadrs_scale.geolocation import Geocoding, Resampling
+from uniadrs_scale.io.places import has_store, place_of
+from uniadrs_scale.io.remote import in_bucket
 from uniadrs_scale.io.scenes import open_scene, scene_source
 from uniadrs_scale.io.store import DONE, is_score_store, open_store
 from uniadrs_scale.presets import PRESETS
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     from uniadrs_scale.plan import ScorePlan, TileScorer
     from uniadrs_scale.tasks import ChunkReport
 
-COMPLETE, INCOMPLETE, BAD_INPUT = 0, 1, 2
+COMPLETE, INCOMPLETE, BAD_INPUT, BUSY = 0, 1, 2, 75
 
 app = typer.Typer(
     name="uniadrs-scale",
@@ -56,11 +58,12 @@ Scenes = Annotated[
     ),
 ]
 Output = Annotated[
-    Path,
+    str,
     typer.Option(
         "-o",
         "--output",
-        help="Map to write: OUT.zarr (lazy, resumable) or OUT.tif (COG, opens in QGIS).",
+        help="Map to write: OUT.zarr (lazy, resumable) or OUT.tif (COG, opens in QGIS); a path, or "
+        "s3://BUCKET/OUT.zarr.",
     ),
 ]
 Tile = Annotated[
@@ -218,7 +221,7 @@ def score(
 def plan(
     scenes: Scenes,
     output: Annotated[
-        Path | None,
+        str | None,
         typer.Option("-o", "--output", help="Say what a run would find there: nothing is written."),
     ] = None,
     *,
@@ -260,7 +263,7 @@ def plan(
 
 @app.command()
 def verify(
-    store: Annotated[Path, typer.Argument(help="OUT.zarr of a score run.")],
+    store: Annotated[str, typer.Argument(help="OUT.zarr of a score run, by path or URL.")],
 ) -> None:
     """Check a store: ledger, fingerprint, and that every chunk can be read and is complete."""
     opened = open_store(store)
@@ -288,11 +291,18 @@ def info(
 ) -> None:
     """Describe a scene, a score store or a weights file."""
     path = Path(target)
-    if path.suffix == ".zarr" and (is_score_store(path) or not path.exists()):
-        store = open_store(path)
+    writable = in_bucket(target) or "://" not in target
+    if (
+        path.suffix == ".zarr"
+        and writable
+        and (is_score_store(target) or not has_store(place_of(target)))
+    ):
+        store = open_store(target)
         typer.echo(store.attributes["title"])
         typer.echo(json.dumps(store.attributes["plan"], indent=2))
-    elif path.suffix in (".safetensors", ".pth", ".pt") or not (path.suffix or path.exists()):
+    elif path.suffix in (".safetensors", ".pth", ".pt") or not (
+        "://" in target or path.suffix or path.exists()
+    ):
         weights = read_weights(target)
         facts = {"name": weights.name, "file": weights.path, "sha256": weights.sha256}
         _print_facts(facts | weights.metadata)
@@ -332,7 +342,7 @@ def main() -> None:
         Console(stderr=True, soft_wrap=True, highlight=False).print(
             f"[red]error:[/red] {error}", markup=True
         )
-        sys.exit(BAD_INPUT)
+        sys.exit(BUSY if isinstance(error, BusyError) else BAD_INPUT)
     except KeyboardInterrupt:
         typer.echo("interrupted: the same command resumes the run", err=True)
         sys.exit(INCOMPLETE)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from uniadrs_scale.redaction import redact
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 class RunSummary:
     """What a run did; what an earlier run had already done is not counted."""
 
-    output: Path
+    output: Path | str
     """Zarr store or COG."""
     pixels: int
     """Pixels of the chunks that were committed."""
@@ -33,7 +35,7 @@ class RunSummary:
     @classmethod
     def of(
         cls,
-        output: Path,
+        output: Path | str,
         reports: list[ChunkReport],
         kept: int,
         lost: list[Exception],
@@ -48,7 +50,7 @@ class RunSummary:
             tiles_scored=sum(report.scored for report in reports),
             tiles_skipped=sum(report.skipped for report in reports),
             failures=tuple(failure for report in reports for failure in report.failures),
-            lost=tuple(f"{type(error).__name__}: {error}" for error in lost),
+            lost=tuple(redact(f"{type(error).__name__}: {error}") for error in lost),
             seconds=seconds,
         )
 

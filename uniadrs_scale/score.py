@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 import time
 import warnings
@@ -17,6 +16,8 @@ from uniadrs_scale.errors import PlanError, StoreError
 from uniadrs_scale.geolocation import Geocoding
 from uniadrs_scale.graph import Resources, executor, scene_statistics, score_scene
 from uniadrs_scale.io.cog import to_cog
+from uniadrs_scale.io.lease import owned
+from uniadrs_scale.io.places import beside, has_file, has_store, place_of, remove_store, suffix_of
 from uniadrs_scale.io.readers import raster_tag
 from uniadrs_scale.io.scenes import map_coordinates, scene_source
 from uniadrs_scale.io.store import (
@@ -29,6 +30,7 @@ from uniadrs_scale.io.store import (
 from uniadrs_scale.lattice import Lattice
 from uniadrs_scale.plan import ScorePlan
 from uniadrs_scale.presets import choose_preset
+from uniadrs_scale.redaction import uri_name
 from uniadrs_scale.report import IncompleteWarning, RunSummary
 
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from uniadrs_scale.graph.execute import Executor
+    from uniadrs_scale.io.places import Place
     from uniadrs_scale.io.scenes import SceneSource
     from uniadrs_scale.io.store import ScoreStore
     from uniadrs_scale.plan import TileScorer
@@ -115,8 +118,9 @@ def score(
 
     Args:
         scene: (band, y, x) or (y, x), from :func:`open_scene` or built with xarray.
-        store: Zarr store to write; one that was begun with the same plan is completed. None: the
-            map is returned in memory, for scenes that fit.
+        store: Zarr store to write, a path or URL in a bucket (``s3://``, ``gs://``); one that was
+            begun with the same plan is completed. None: the map is returned in memory, for scenes
+            that fit.
         preset: Kind of imagery, which decides tile, stride and coarsening: ``auto`` or a name in
             :data:`uniadrs_scale.presets.PRESETS`.
         tile: Side of the square that the network sees [px]; by default the preset's.
@@ -175,6 +179,21 @@ def run(
 
     ``on_report`` is called after every committed chunk.
     """
+    place = place_of(store)
+    with owned(place):
+        return _run(scene, place, plan, detector, scheduler=scheduler, on_report=on_report)
+
+
+def _run(
+    scene: xr.DataArray,
+    store: Place,
+    plan: ScorePlan,
+    detector: TileScorer,
+    *,
+    scheduler: str | None,
+    on_report: Callable[[ChunkReport], None],
+) -> RunSummary:
+    """:func:`run`, of a store that nobody else writes to."""
     started = time.perf_counter()
     source = scene_source(scene)
     target = prepare(store, plan, map_coordinates(scene))
@@ -230,8 +249,8 @@ def run_to_file(
     if drawn != Geocoding() and (target == hidden or not plan.scene.geolocation):
         raise PlanError(
             f"CRS, resolution and resampling ({drawn.text}) are for the COG of a swath, and "
-            f"'{plan.scene.name}' into '{target.name}' is none. Leave them away; a map on a grid "
-            "can be warped afterwards (rio warp)."
+            f"'{plan.scene.name}' into '{uri_name(target)}' is none. Leave them away; a map on a "
+            "grid can be warped afterwards (rio warp)."
         )
     if target == hidden:
         return run(scene, target, plan, detector, scheduler=scheduler, on_report=on_report)
@@ -249,7 +268,7 @@ def run_to_file(
             resampling=drawn.resampling,
         )
     if summary.complete:
-        shutil.rmtree(hidden)
+        remove_store(hidden)
     return replace(summary, output=target)
 
 
@@ -262,33 +281,34 @@ def output_state(output: str | Path, plan: ScorePlan) -> str:
     target, store = _targets(output)
     if target != store and _is_finished(target, store, plan):
         return f"{output} is complete: nothing to do"
-    if not store.exists():
+    if not has_store(store):
         require_folder(target)
         return f"{output} is new"
     done = require_same_plan(open_store(store), plan).done == DONE
     return f"{output}: {int(done.sum())} of {done.size} chunks are complete, the rest is resumed"
 
 
-def _targets(output: str | Path) -> tuple[Path, Path]:
+def _targets(output: str | Path) -> tuple[Place, Place]:
     """(what the user asked for, the store that a run writes): the same for Zarr."""
-    target = Path(output).absolute()
-    if target.suffix == ".zarr":
+    target = place_of(output)
+    if suffix_of(target) == ".zarr":
         return target, target
-    if target.suffix in (".tif", ".tiff"):
-        return target, target.with_name(f".{target.name}.zarr")
+    if suffix_of(target) in (".tif", ".tiff"):
+        return target, beside(target, f".{uri_name(target)}.zarr")
     raise StoreError(f"Output '{output}' has no known format. Let it end in .zarr or .tif.")
 
 
 def _is_finished(
-    target: Path, hidden: Path, plan: ScorePlan, drawn: Geocoding | None = None
+    target: Place, hidden: Place, plan: ScorePlan, drawn: Geocoding | None = None
 ) -> bool:
     """True where the COG at ``target`` is this plan's whole map already, drawn as wanted."""
-    if target.exists() and raster_tag(target, "fingerprint") != plan.fingerprint:
+    there = has_file(target)
+    if there and raster_tag(target, "fingerprint") != plan.fingerprint:
         raise StoreError(
             f"'{target}' exists and is not the map of this scene and plan. "
             "Remove it, or choose another output path."
         )
-    finished = target.exists() and not hidden.exists()
+    finished = there and not has_store(hidden)
     if finished and drawn and (was := raster_tag(target, "geocoding")) not in (None, drawn.text):
         raise StoreError(
             f"'{target}' is the map of this scene and plan, but drawn otherwise ({was}, now "
