@@ -11,11 +11,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
+from moto.server import ThreadedMotoServer
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-SECRET = "pLaNtEd-SeCrEt-0123456789"
+PLANTED = "pLaNtEd-0123456789"
+"""What must not be found anywhere."""
 
 
 @dataclass
@@ -105,8 +108,6 @@ def _part(path: Path, asked: str) -> tuple[int, bytes, dict[str, str]]:
 @contextmanager
 def s3_server() -> Iterator[str]:
     """URL of an S3 server with nothing in it."""
-    from moto.server import ThreadedMotoServer
-
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
