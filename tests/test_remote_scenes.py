@@ -70,7 +70,7 @@ def s3(folder: Path, pixels: np.ndarray) -> Iterator[str]:
             "AWS_SECRET_ACCESS_KEY": "planted-secret", "AWS_REGION": "us-east-1",
         }.items():  # fmt: skip
             patch.setenv(name, value)
-        requests.put(f"{url}/scenes", timeout=5).raise_for_status()
+        requests.put(f"{url}/scenes", timeout=60).raise_for_status()
         for path in (folder / "scene.tif", folder / "a b" / "scene é.tif"):
             buckets.write_object(f"s3://scenes/{path.relative_to(folder)}", path)
         yield "s3://scenes"
