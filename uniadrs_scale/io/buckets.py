@@ -192,14 +192,18 @@ def zarr_place(place: str | Path, *, read_only: bool = False) -> Any:
     return BucketStore(_bucket(parts.scheme, where, settings, key), read_only=read_only)
 
 
-def glimpse(uri: str) -> Glimpse:
+def glimpse(uri: str, *, whole: bool = False) -> Glimpse:
     """How a remote file begins, and what changes with it.
+
+    Args:
+        uri: The file.
+        whole: True where it need not be read in ranges.
 
     Raises:
         SceneError: It cannot be read.
     """
     if not in_bucket(uri):
-        return remote.glimpse_http(uri)
+        return remote.glimpse_http(uri, whole=whole)
     store, key = bucket_of(uri)
     obstore = obstore_library()
     try:
@@ -298,8 +302,17 @@ def matching(pattern: str) -> list[str]:
     """
     whole = str(pattern).split("/")
     fixed = next(k for k, part in enumerate(whole) if glob.has_magic(part))
-    base = "/".join(whole[:fixed])
-    return [f"{base}/{key}" for key in list_keys(base) if _matches(key.split("/"), whole[fixed:])]
+    base, rest = "/".join(whole[:fixed]), "/".join(whole[fixed:])
+    return [f"{base}/{key}" for key in list_keys(base) if key_matches(key, rest)]
+
+
+def key_matches(key: str, pattern: str) -> bool:
+    """True where ``key`` matches ``pattern``.
+
+    >>> key_matches("2026/a.tif", "**/*.tif"), key_matches("2026/a.tif", "*.tif")
+    (True, False)
+    """
+    return _matches(key.split("/"), pattern.split("/"))
 
 
 def _matches(parts: list[str], pattern: list[str]) -> bool:

@@ -182,11 +182,12 @@ def fetch(uri: str, headers: Mapping[str, str] | None = None) -> requests.Respon
     raise OSError(f"the server answers {answer.status_code} {answer.reason}")
 
 
-def glimpse_http(uri: str) -> Glimpse:
+def glimpse_http(uri: str, *, whole: bool = False) -> Glimpse:
     """The first bytes of a file on a web server, in one request.
 
     Raises:
-        SceneError: The server has it not, fails, or sends whole files only.
+        SceneError: The server has it not, fails, or sends files only whole, unless ``whole`` says
+            that this will do.
     """
     try:
         with fetch(uri, {"Range": f"bytes=0-{PEEK - 1}", "Accept-Encoding": "identity"}) as answer:
@@ -196,7 +197,8 @@ def glimpse_http(uri: str) -> Glimpse:
         raise unreachable(uri, error) from None
     _, _, total = known.get("Content-Range", "").rpartition("/")
     size = int(total or known.get("Content-Length") or len(start))
-    if answer.status_code != requests.codes.partial_content and size > PEEK:
+    ranges = answer.status_code == requests.codes.partial_content
+    if not (ranges or whole) and size > PEEK:
         raise SceneError(
             f"'{uri}' can only be had whole: its server does not know range requests, so that each "
             "window would cost the whole file. Download it, then open the copy."
