@@ -17,7 +17,15 @@ from uniadrs_scale.geolocation import Geocoding
 from uniadrs_scale.graph import Resources, executor, scene_statistics, score_scene
 from uniadrs_scale.io.cog import to_cog
 from uniadrs_scale.io.lease import owned
-from uniadrs_scale.io.places import beside, has_file, has_store, place_of, remove_store, suffix_of
+from uniadrs_scale.io.places import (
+    beside,
+    has_file,
+    has_store,
+    place_of,
+    remove_leftovers,
+    remove_store,
+    suffix_of,
+)
 from uniadrs_scale.io.readers import raster_tag
 from uniadrs_scale.io.scenes import map_coordinates, scene_source
 from uniadrs_scale.io.store import (
@@ -255,6 +263,7 @@ def run_to_file(
     if target == hidden:
         return run(scene, target, plan, detector, scheduler=scheduler, on_report=on_report)
     if _is_finished(target, hidden, plan, drawn):
+        remove_leftovers(hidden)
         return RunSummary.of(target, [], plan.chunks, [], 0.0)
     summary = run(scene, hidden, plan, detector, scheduler=scheduler, on_report=on_report)
     with warnings.catch_warnings():

@@ -350,6 +350,7 @@ def remove_prefix(uri: str, *, first: str | None = None) -> None:
     keys = [f"{prefix}/{key}" for key in list_keys(uri)]
     with translated("remove", uri):
         if first is not None and f"{prefix}/{first}" in keys:
+            keys.remove(f"{prefix}/{first}")
             obstore_library().delete(store, f"{prefix}/{first}")
         if keys:
             obstore_library().delete(store, keys)

@@ -30,7 +30,7 @@ from uniadrs_scale.io.buckets import bucket_of, obstore_library, translated
 from uniadrs_scale.io.remote import in_bucket
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 HEARTBEAT = 20.0
@@ -64,10 +64,11 @@ def owned(place: str | Path) -> Iterator[None]:
 
 @dataclass(slots=True)
 class _Lease:
-    """A lock that is held; ``e_tag`` of its object as last written."""
+    """A lock that is held."""
 
     uri: str
-    e_tag: str
+    mark: dict[str, str]
+    """What tells its object, as last written, from any other."""
     lost: bool = False
 
     @classmethod
@@ -76,21 +77,20 @@ class _Lease:
         store, key = bucket_of(uri)
         with translated("lock", uri):
             try:
-                return cls(uri, obstore.put(store, key, _claim(), mode="create")["e_tag"])
+                return cls(uri, _mark(obstore.put(store, key, _claim(), mode="create")))
             except obstore.exceptions.AlreadyExistsError:
                 pass
             try:
                 answer = obstore.get(store, key)
-                owner, e_tag = _owner(bytes(answer.bytes())), answer.meta["e_tag"]
+                owner, mark = _owner(bytes(answer.bytes())), _mark(answer.meta)
             except FileNotFoundError:  # just released
-                return cls(uri, obstore.put(store, key, _claim(), mode="create")["e_tag"])
+                return cls(uri, _mark(obstore.put(store, key, _claim(), mode="create")))
             if not (_is_dead(owner) or _age(store, key) > LEASE):
                 raise _busy(uri, owner)
             try:
-                claim = obstore.put(store, key, _claim(), mode={"e_tag": e_tag})
+                return cls(uri, _mark(obstore.put(store, key, _claim(), mode=mark)))
             except obstore.exceptions.PreconditionError:  # somebody else was quicker
                 raise _busy(uri, {}) from None
-            return cls(uri, claim["e_tag"])
 
     def beat(self, stop: threading.Event) -> None:
         """Give signs of life until ``stop``, or until somebody else has taken the lock."""
@@ -98,7 +98,7 @@ class _Lease:
         store, key = bucket_of(self.uri)
         while not stop.wait(HEARTBEAT):
             try:
-                self.e_tag = obstore.put(store, key, _claim(), mode={"e_tag": self.e_tag})["e_tag"]
+                self.mark = _mark(obstore.put(store, key, _claim(), mode=self.mark))
             except obstore.exceptions.PreconditionError:
                 self.lost = True
                 return
@@ -116,8 +116,13 @@ class _Lease:
         store, key = bucket_of(self.uri)
         # It expires by itself if the server is away.
         with suppress(StoreError), translated("unlock", self.uri), suppress(FileNotFoundError):
-            if obstore.head(store, key)["e_tag"] == self.e_tag:
+            if _mark(obstore.head(store, key)) == self.mark:
                 obstore.delete(store, key)
+
+
+def _mark(meta: Mapping[str, Any]) -> dict[str, str]:
+    """Of an object: its ETag (S3), its version (Google), or both."""
+    return {name: meta[name] for name in ("e_tag", "version") if meta.get(name)}
 
 
 def _claim() -> bytes:

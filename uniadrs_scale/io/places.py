@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import shutil
 import uuid
 from pathlib import Path
@@ -69,8 +70,17 @@ def remove_store(place: Place) -> None:
     is a store.
     """
     if isinstance(place, Path):
-        going = place.with_name(f".{place.name}.{uuid.uuid4().hex[:8]}.tmp")
-        place.replace(going)
-        shutil.rmtree(going)
+        place.replace(place.with_name(f".{place.name}.{uuid.uuid4().hex[:8]}.gone"))
+        remove_leftovers(place)
     else:
         buckets.remove_prefix(place, first=ROOT)
+
+
+def remove_leftovers(place: Place) -> None:
+    """What a killed :func:`remove_store` left is removed; nobody may be making a store there."""
+    if not isinstance(place, Path):
+        if not has_store(place):
+            buckets.remove_prefix(place)
+        return
+    for going in place.parent.glob(f".{glob.escape(place.name)}.*.gone"):
+        shutil.rmtree(going, ignore_errors=True)
