@@ -15,9 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 import rasterio
 
+from uniadrs_scale.io.buckets import write_object
+from uniadrs_scale.io.places import beside
+from uniadrs_scale.redaction import redact, uri_name
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from uniadrs_scale.io.places import Place
     from uniadrs_scale.plan import ScorePlan
     from uniadrs_scale.tasks import ChunkReport, TileFailure
 
@@ -74,7 +79,7 @@ class Clock:
 class RunSummary:
     """What a run did; what an earlier run had already done is not counted."""
 
-    output: Path
+    output: Path | str
     """Zarr store or COG."""
     pixels: int
     """Pixels of the chunks that were committed."""
@@ -96,7 +101,7 @@ class RunSummary:
     @classmethod
     def of(
         cls,
-        output: Path,
+        output: Path | str,
         reports: list[ChunkReport],
         kept: int,
         lost: list[Exception],
@@ -111,7 +116,7 @@ class RunSummary:
             tiles_scored=sum(report.scored for report in reports),
             tiles_skipped=sum(report.skipped for report in reports),
             failures=tuple(failure for report in reports for failure in report.failures),
-            lost=tuple(f"{type(error).__name__}: {error}" for error in lost),
+            lost=tuple(redact(f"{type(error).__name__}: {error}") for error in lost),
             seconds=seconds,
         )
 
@@ -150,7 +155,7 @@ def run_facts(plan: ScorePlan, summary: RunSummary, weights: str | None) -> dict
     cluster = summary.cluster or ClusterFacts(scheduler="none")
     return {
         "fingerprint": plan.fingerprint,
-        "output": Path(summary.output).name,
+        "output": uri_name(summary.output),
         "complete": summary.complete,
         "plan": plan.to_dict(),
         "weights": {"detector": plan.detector, "sha256": weights},
@@ -180,19 +185,23 @@ def run_facts(plan: ScorePlan, summary: RunSummary, weights: str | None) -> dict
     }
 
 
-def report_path(output: Path) -> Path:
+def report_place(output: Place) -> Place:
     """Where the report of a map lies: beside it, under the map's whole name.
 
     Not inside a store: its files are the same bytes however the run went, and a report is not.
     """
-    return output.with_name(f"{output.name}.run.json")
+    return beside(output, f"{uri_name(output)}.run.json")
 
 
-def write_report(path: Path, facts: Mapping[str, Any]) -> None:
+def write_report(path: Place, facts: Mapping[str, Any]) -> None:
     """Write ``facts`` as JSON; what was there before is replaced whole, or left whole."""
+    text = redact(json.dumps(facts, indent=1))
+    if not isinstance(path, Path):
+        write_object(path, text.encode())
+        return
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
-        temporary.write_text(json.dumps(facts, indent=1), encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 import time
 import warnings
@@ -25,6 +24,16 @@ from uniadrs_scale.graph import (
     score_scene,
 )
 from uniadrs_scale.io.cog import to_cog
+from uniadrs_scale.io.lease import owned
+from uniadrs_scale.io.places import (
+    beside,
+    has_file,
+    has_store,
+    place_of,
+    remove_leftovers,
+    remove_store,
+    suffix_of,
+)
 from uniadrs_scale.io.readers import raster_tag
 from uniadrs_scale.io.scenes import map_coordinates, scene_source
 from uniadrs_scale.io.store import (
@@ -37,11 +46,12 @@ from uniadrs_scale.io.store import (
 from uniadrs_scale.lattice import Lattice
 from uniadrs_scale.plan import ScorePlan
 from uniadrs_scale.presets import choose_preset
+from uniadrs_scale.redaction import uri_name
 from uniadrs_scale.report import (
     Clock,
     IncompleteWarning,
     RunSummary,
-    report_path,
+    report_place,
     run_facts,
     write_report,
 )
@@ -52,6 +62,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from uniadrs_scale.graph.execute import Executor
+    from uniadrs_scale.io.places import Place
     from uniadrs_scale.io.scenes import SceneSource
     from uniadrs_scale.io.store import ScoreStore
     from uniadrs_scale.plan import TileScorer
@@ -131,8 +142,9 @@ def score(
 
     Args:
         scene: (band, y, x) or (y, x), from :func:`open_scene` or built with xarray.
-        store: Zarr store to write; one that was begun with the same plan is completed. None: the
-            map is returned in memory, for scenes that fit.
+        store: Zarr store to write, a path or URL in a bucket (``s3://``, ``gs://``); one that was
+            begun with the same plan is completed. None: the map is returned in memory, for scenes
+            that fit.
         preset: Kind of imagery, which decides tile, stride and coarsening: ``auto`` or a name in
             :data:`uniadrs_scale.presets.PRESETS`.
         tile: Side of the square that the network sees [px]; by default the preset's.
@@ -195,7 +207,7 @@ def run(
     *,
     scheduler: str | None = None,
     on_report: Callable[[ChunkReport], None] = lambda _: None,
-    report: Path | None = None,
+    report: Place | None = None,
     performance_report: Path | None = None,
 ) -> RunSummary:
     """Carry out ``plan``, as :func:`score` does; what was done is returned instead of the map.
@@ -211,6 +223,27 @@ def run(
             run that finds nothing to do leaves the report of the one that did it.
         performance_report: As for :func:`score`.
     """
+    place = place_of(store)
+    with owned(place):
+        return _run(
+            scene, place, plan, detector, scheduler=scheduler, on_report=on_report,
+            report=report_place(place) if report is None else report,
+            performance_report=performance_report,
+        )  # fmt: skip
+
+
+def _run(
+    scene: xr.DataArray,
+    store: Place,
+    plan: ScorePlan,
+    detector: TileScorer,
+    *,
+    scheduler: str | None,
+    on_report: Callable[[ChunkReport], None],
+    report: Place,
+    performance_report: Path | None,
+) -> RunSummary:
+    """:func:`run`, of a store that nobody else writes to."""
     clock, started = Clock(), time.perf_counter()
     source, resources = scene_source(scene), _resources(plan, detector)
     # Before there is a store: what a refusal advises, a smaller chunk, is another plan.
@@ -230,11 +263,10 @@ def run(
         facts = None if tasks is None else tasks.facts()
         return replace(summary, stages=dict(clock.seconds), cluster=facts)
 
-    path = report_path(target.path) if report is None else report
     if before == target.done.size:
         summary = summarise([])
-        if not path.exists():
-            write_report(path, run_facts(plan, summary, weights_digest(detector)))
+        if not has_file(report):
+            write_report(report, run_facts(plan, summary, weights_digest(detector)))
         return summary
     try:
         with executor(scheduler, resources) as tasks:
@@ -243,9 +275,9 @@ def run(
             summary = summarise(lost, tasks)
     except Exception as error:
         facts = run_facts(plan, summarise([error]), weights_digest(detector))
-        write_report(path, facts | {"error": f"{type(error).__name__}: {error}"})
+        write_report(report, facts | {"error": f"{type(error).__name__}: {error}"})
         raise
-    write_report(path, run_facts(plan, summary, weights_digest(detector)))
+    write_report(report, run_facts(plan, summary, weights_digest(detector)))
     return summary
 
 
@@ -294,7 +326,7 @@ def run_to_file(
     scheduler: str | None = None,
     on_report: Callable[[ChunkReport], None] = lambda _: None,
     geocoding: Geocoding | None = None,
-    report: Path | None = None,
+    report: Place | None = None,
     performance_report: Path | None = None,
 ) -> RunSummary:
     """:func:`run` into ``OUT.zarr``, or by way of a hidden store beside it into ``OUT.tif`` (COG).
@@ -311,10 +343,10 @@ def run_to_file(
     if drawn != Geocoding() and (target == hidden or not plan.scene.geolocation):
         raise PlanError(
             f"CRS, resolution and resampling ({drawn.text}) are for the COG of a swath, and "
-            f"'{plan.scene.name}' into '{target.name}' is none. Leave them away; a map on a grid "
-            "can be warped afterwards (rio warp)."
+            f"'{plan.scene.name}' into '{uri_name(target)}' is none. Leave them away; a map on a "
+            "grid can be warped afterwards (rio warp)."
         )
-    path = report_path(target) if report is None else report
+    path = report_place(target) if report is None else report
     carry_out = partial(
         run, scene, hidden, plan, detector,
         scheduler=scheduler, on_report=on_report, report=path,
@@ -323,6 +355,7 @@ def run_to_file(
     if target == hidden:
         return carry_out()
     if _is_finished(target, hidden, plan, drawn):
+        remove_leftovers(hidden)
         return RunSummary.of(target, [], plan.chunks, [], 0.0)
     summary, clock = carry_out(), Clock()
     with clock("cog"), warnings.catch_warnings():
@@ -336,7 +369,7 @@ def run_to_file(
             resampling=drawn.resampling,
         )
     if summary.complete:
-        shutil.rmtree(hidden)
+        remove_store(hidden)
     cog = clock.seconds["cog"]
     summary = replace(
         summary,
@@ -357,33 +390,34 @@ def output_state(output: str | Path, plan: ScorePlan) -> str:
     target, store = _targets(output)
     if target != store and _is_finished(target, store, plan):
         return f"{output} is complete: nothing to do"
-    if not store.exists():
+    if not has_store(store):
         require_folder(target)
         return f"{output} is new"
     done = require_same_plan(open_store(store), plan).done == DONE
     return f"{output}: {int(done.sum())} of {done.size} chunks are complete, the rest is resumed"
 
 
-def _targets(output: str | Path) -> tuple[Path, Path]:
+def _targets(output: str | Path) -> tuple[Place, Place]:
     """(what the user asked for, the store that a run writes): the same for Zarr."""
-    target = Path(output).absolute()
-    if target.suffix == ".zarr":
+    target = place_of(output)
+    if suffix_of(target) == ".zarr":
         return target, target
-    if target.suffix in (".tif", ".tiff"):
-        return target, target.with_name(f".{target.name}.zarr")
+    if suffix_of(target) in (".tif", ".tiff"):
+        return target, beside(target, f".{uri_name(target)}.zarr")
     raise StoreError(f"Output '{output}' has no known format. Let it end in .zarr or .tif.")
 
 
 def _is_finished(
-    target: Path, hidden: Path, plan: ScorePlan, drawn: Geocoding | None = None
+    target: Place, hidden: Place, plan: ScorePlan, drawn: Geocoding | None = None
 ) -> bool:
     """True where the COG at ``target`` is this plan's whole map already, drawn as wanted."""
-    if target.exists() and raster_tag(target, "fingerprint") != plan.fingerprint:
+    there = has_file(target)
+    if there and raster_tag(target, "fingerprint") != plan.fingerprint:
         raise StoreError(
             f"'{target}' exists and is not the map of this scene and plan. "
             "Remove it, or choose another output path."
         )
-    finished = target.exists() and not hidden.exists()
+    finished = there and not has_store(hidden)
     if finished and drawn and (was := raster_tag(target, "geocoding")) not in (None, drawn.text):
         raise StoreError(
             f"'{target}' is the map of this scene and plan, but drawn otherwise ({was}, now "

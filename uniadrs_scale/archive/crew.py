@@ -21,6 +21,7 @@ from uniadrs_scale.detector import gpus_in_use
 from uniadrs_scale.errors import ClusterError, StoreError
 from uniadrs_scale.graph import Resources, executor
 from uniadrs_scale.graph.cluster import active_client
+from uniadrs_scale.redaction import redact
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -293,5 +294,5 @@ class _Claims:
 
 
 def _reason(error: Exception) -> str:
-    text = " ".join(str(error).split())
+    text = redact(" ".join(str(error).split()))
     return f"{type(error).__name__}: {text}"[:500]

@@ -16,6 +16,7 @@ from uniadrs_scale.errors import SceneError
 from uniadrs_scale.io.cog import to_cog
 from uniadrs_scale.io.scenes import open_scene
 from uniadrs_scale.io.store import is_score_store, open_store
+from uniadrs_scale.redaction import public_uri
 from uniadrs_scale.report import Clock, run_facts, write_report
 from uniadrs_scale.score import plan as make_plan
 from uniadrs_scale.score import run_to_file
@@ -154,7 +155,11 @@ def _run_facts(
     """What ``run.json`` holds: that of any run, and what a sweep knows beside it."""
     item, facts = order.decision.item, run_facts(plan, summary, weights_digest(order.detector))
     return {
-        "item": {"id": item.id, "href": item.href, "hrefs": list(item.hrefs)},
+        "item": {
+            "id": item.id,
+            "href": public_uri(item.href),
+            "hrefs": [public_uri(href) for href in item.hrefs],
+        },
         "why": order.decision.reason,
         **facts,
         "fingerprint": order.decision.fingerprint.to_dict(),
