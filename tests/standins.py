@@ -110,3 +110,19 @@ class KillsDriver(TileMean):
         if self.after and len(list(self.folder.iterdir())) == self.after:
             os.kill(self.pid, 9)
         return super().score_tiles(tiles)
+
+
+class Deadly(TileMean):
+    """Kills its process at every tile whose first pixel exceeds a limit."""
+
+    def __init__(self, limit: float) -> None:
+        self.limit = limit
+
+    @property
+    def identity(self) -> str:
+        return "TileMean"
+
+    def score_tiles(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
+        if (tiles[:, 0, 0, 0] > self.limit).any():
+            os.kill(os.getpid(), 9)
+        return super().score_tiles(tiles)

@@ -21,6 +21,7 @@ import numpy as np
 from dask.base import optimize
 from dask.delayed import delayed
 from dask.sizeof import sizeof
+from distributed.scheduler import KilledWorker
 
 from uniadrs_scale.io.scenes import ArrayWindow
 from uniadrs_scale.io.store import DONE
@@ -31,6 +32,7 @@ from uniadrs_scale.tasks import (
     ScoredPart,
     commit_chunk,
     score_chunk,
+    score_chunk_apart,
     take_strips,
     window_statistics,
 )
@@ -91,39 +93,74 @@ def score_scene(
     scaled: tuple[TileScorer, Normalisation],
     on_report: Callable[[ChunkReport], None],
 ) -> list[Exception]:
-    """Score and commit every chunk that ``store`` does not have yet; what was lost, and why."""
+    """Score and commit every chunk that ``store`` does not have yet; what was lost, and why.
+
+    A chunk that is lost with one worker after the other has a tile that kills them, or bad luck. It
+    is tried once more with its tiles in a process of their own, where such a tile is just a tile
+    that failed.
+    """
     todo = {(int(i), int(j)) for i, j in np.argwhere(store.done != DONE)}
+    tasks = _score_tasks(source, plan, store, todo, scaled)
+    lost = _carry_out(tasks, run, on_report)
+    deadly = {index for index, error in lost.items() if isinstance(error, KilledWorker)}
+    if deadly:
+        tasks = _score_tasks(source, plan, store, deadly, scaled, apart=True)
+        lost = {k: e for k, e in lost.items() if k not in deadly} | _carry_out(
+            tasks, run, on_report
+        )
+    return list(lost.values())
+
+
+def _score_tasks(
+    source: SceneSource,
+    plan: ScorePlan,
+    store: ScoreStore,
+    todo: Collection[Index],
+    scaled: tuple[TileScorer, Normalisation],
+    *,
+    apart: bool = False,
+) -> dict[Index, Delayed]:
+    """The commits of the chunks ``todo``, and behind them all that they need."""
     lattice = plan.lattice
-    lost: list[Exception] = []
+    score, run_name = (score_chunk_apart, "apart") if apart else (score_chunk, "")
+    names = tuple(filter(None, (plan.fingerprint, run_name)))
     scores: dict[Index, Delayed] = {}
     for owner in lattice.indices():
         tiles = needed_tiles(lattice, owner, todo)
         if tiles or owner in todo:
             reader = _reader(source, lattice.read_window(owner))
-            call = partial(score_chunk, reader, owner, tiles, lattice, scaled)
-            scores[owner] = _task(("score", plan.fingerprint, *owner), call)
+            call = partial(score, reader, owner, tiles, lattice, scaled)
+            scores[owner] = _task(("score", *names, *owner), call)
     strips = {
-        owner: _task(("strips", plan.fingerprint, *owner), take_strips, score)
-        for owner, score in scores.items()
+        owner: _task(("strips", *names, *owner), take_strips, part)
+        for owner, part in scores.items()
     }
-    commits = [
-        _task(
-            ("commit", plan.fingerprint, *index),
+    return {
+        index: _task(
+            ("commit", *names, *index),
             partial(commit_chunk, index, lattice, store),
             scores[index],
             *(strips[owner] for owner in _neighbours(index) if owner in strips),
         )
         for index in sorted(todo)
-    ]
+    }
+
+
+def _carry_out(
+    commits: dict[Index, Delayed], run: Executor, on_report: Callable[[ChunkReport], None]
+) -> dict[Index, Exception]:
+    """Have ``commits`` done and reported; the exceptions of those that are lost."""
 
     def on_result(result: object) -> None:
         if isinstance(result, ChunkReport):
             on_report(result)
-        elif isinstance(result, Exception):
-            lost.append(result)
 
-    run.compute(commits, on_result)
-    return lost
+    results = run.compute(list(commits.values()), on_result)
+    return {
+        index: result
+        for index, result in zip(commits, results, strict=False)
+        if isinstance(result, Exception)
+    }
 
 
 def needed_tiles(lattice: Lattice, owner: Index, todo: Collection[Index]) -> tuple[Window, ...]:
