@@ -16,6 +16,7 @@ from uniadrs_scale.detector import Detector, gpus_in_use
 from uniadrs_scale.errors import PlanError, StoreError
 from uniadrs_scale.geolocation import Geocoding
 from uniadrs_scale.graph import Resources, executor, scene_statistics, score_scene
+from uniadrs_scale.io.claims import claimed
 from uniadrs_scale.io.cog import to_cog
 from uniadrs_scale.io.readers import raster_tag
 from uniadrs_scale.io.scenes import map_coordinates, scene_source
@@ -24,6 +25,7 @@ from uniadrs_scale.io.store import (
     open_store,
     prepare,
     require_folder,
+    require_name,
     require_same_plan,
 )
 from uniadrs_scale.lattice import Lattice
@@ -175,6 +177,19 @@ def run(
 
     ``on_report`` is called after every committed chunk.
     """
+    with claimed(Path(store).absolute()):
+        return _run(scene, store, plan, detector, scheduler=scheduler, on_report=on_report)
+
+
+def _run(
+    scene: xr.DataArray,
+    store: str | Path,
+    plan: ScorePlan,
+    detector: TileScorer,
+    *,
+    scheduler: str | None,
+    on_report: Callable[[ChunkReport], None],
+) -> RunSummary:
     started = time.perf_counter()
     source = scene_source(scene)
     target = prepare(store, plan, map_coordinates(scene))
@@ -235,21 +250,23 @@ def run_to_file(
         )
     if target == hidden:
         return run(scene, target, plan, detector, scheduler=scheduler, on_report=on_report)
-    if _is_finished(target, hidden, plan, drawn):
-        return RunSummary.of(target, [], plan.chunks, [], 0.0)
-    summary = run(scene, hidden, plan, detector, scheduler=scheduler, on_report=on_report)
-    with warnings.catch_warnings():
-        # That the store is incomplete is in the summary, with the reasons.
-        warnings.simplefilter("ignore", UserWarning)
-        to_cog(
-            hidden,
-            target,
-            crs=drawn.crs,
-            resolution=drawn.resolution,
-            resampling=drawn.resampling,
-        )
-    if summary.complete:
-        shutil.rmtree(hidden)
+    with claimed(target):
+        if _is_finished(target, hidden, plan, drawn):
+            return RunSummary.of(target, [], plan.chunks, [], 0.0)
+        summary = _run(scene, hidden, plan, detector, scheduler=scheduler, on_report=on_report)
+        with warnings.catch_warnings():
+            # That the store is incomplete is in the summary, with the reasons.
+            warnings.simplefilter("ignore", UserWarning)
+            to_cog(
+                hidden,
+                target,
+                crs=drawn.crs,
+                resolution=drawn.resolution,
+                resampling=drawn.resampling,
+            )
+        if summary.complete:
+            # Renamed first: killed half-way, what is left is no store that the next run resumes.
+            shutil.rmtree(hidden.replace(hidden.with_name(f".{hidden.name}.old.tmp")))
     return replace(summary, output=target)
 
 
@@ -272,6 +289,7 @@ def output_state(output: str | Path, plan: ScorePlan) -> str:
 def _targets(output: str | Path) -> tuple[Path, Path]:
     """(what the user asked for, the store that a run writes): the same for Zarr."""
     target = Path(output).absolute()
+    require_name(target)
     if target.suffix == ".zarr":
         return target, target
     if target.suffix in (".tif", ".tiff"):

@@ -152,6 +152,7 @@ def prepare(
         StoreError: ``path`` holds something else or another plan's store, or cannot be written.
     """
     target = Path(path).absolute()
+    require_name(target)
     if target.exists():
         return require_same_plan(open_store(target), plan)
     require_folder(target)
@@ -191,6 +192,19 @@ def is_score_store(path: str | Path) -> bool:
     except (OSError, ValueError, KeyError):
         return False
     return {"score", "done", "scored_pixels"} <= names
+
+
+def require_name(target: Path) -> None:
+    """Raise where nothing can be called ``target``: a name too long, a file where a folder is."""
+    try:
+        target.lstat()
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        name = target.name if len(target.name) < 80 else f"{target.name[:60]}..."  # noqa: PLR2004
+        raise StoreError(
+            f"Nothing can be written as '{name}' ({error.strerror}). Choose another output path."
+        ) from None
 
 
 def require_folder(target: Path) -> None:
