@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Callable  # noqa: TC003 - typer reads annotations at run time
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
 
 from uniadrs_scale import __version__, cli_archive
 from uniadrs_scale.demo import demo as run_demo
@@ -326,12 +328,15 @@ cli_archive.register(app)
 
 def main() -> None:
     """Run the command line; bad input gets one sentence and exit code 2, never a traceback."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A file name need not be printable in the terminal's encoding; stderr is so already.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app()
     except UniadrsScaleError as error:
-        Console(stderr=True, soft_wrap=True, highlight=False).print(
-            f"[red]error:[/red] {error}", markup=True
-        )
+        # As text, not as markup: names with brackets are names.
+        text = Text.assemble(("error:", "red"), f" {error}")
+        Console(stderr=True, soft_wrap=True, highlight=False).print(text)
         sys.exit(BAD_INPUT)
     except KeyboardInterrupt:
         typer.echo("interrupted: the same command resumes the run", err=True)
