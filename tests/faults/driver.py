@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 from standins import TileMean
 
 import uniadrs_scale as us
-from uniadrs_scale import score as score_module
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,6 +24,8 @@ if TYPE_CHECKING:
 
     from uniadrs_scale.report import RunSummary
 
+# By its full name: the package offers the function ``score`` in place of its module.
+score_module = sys.modules["uniadrs_scale.score"]
 SIZES = {"preset": "single-band", "tile": 64, "stride": 48, "chunk": 128}
 
 
@@ -68,7 +69,7 @@ def main(folder: Path, output: Path, kill_at: int, scheduler: str = "sync") -> N
     steps.begin("planning")
     scorer = Noting(str(folder / "seen"))
     scene = us.open_scene(folder / "scene.tif")
-    plan = us.plan(scene, detector=scorer, scheduler=scheduler, **SIZES)  # type: ignore[arg-type]
+    plan = us.plan(scene, detector=scorer, scheduler=scheduler, **SIZES)
     real_scoring, real_cog = score_module.score_scene, score_module.to_cog
 
     def scoring(*values: object, **named: object) -> object:
@@ -81,7 +82,7 @@ def main(folder: Path, output: Path, kill_at: int, scheduler: str = "sync") -> N
         steps.begin("ending")
         return made
 
-    score_module.score_scene, score_module.to_cog = scoring, cog  # type: ignore[assignment]
+    score_module.score_scene, score_module.to_cog = scoring, cog
     summary: RunSummary = score_module.run_to_file(scene, output, plan, scorer, scheduler=scheduler)
     facts = {"phases": steps.phases, "steps": steps.count, "complete": summary.complete,
              "kept": summary.kept, "tiles": plan.lattice.tiles}  # fmt: skip

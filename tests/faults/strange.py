@@ -248,8 +248,10 @@ def _empty(dice: random.Random, data: bytes) -> bytes:
     return b""
 
 
-STRANGE_VALUES = ["nan", "-1", "0", "1e400", "99999999999999999999", "65536", "2147483647",
-                  "null", "[]", "{}", '""', '"x"', "true", "..", "é\u202e", "\0", "inf", "1e300"]  # fmt: skip
+STRANGE_VALUES = [
+    "nan", "-1", "0", "1e400", "99999999999999999999", "65536", "2147483647", "null", "[]", "{}",
+    '""', '"x"', "true", "..", "é\u202e", "\0", "inf", "1e300",
+]  # fmt: skip
 
 
 def _value(dice: random.Random, data: bytes) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -14,6 +15,10 @@ from uniadrs_scale.io.store import require_folder, require_name
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+
+PARTIAL = re.compile(r"\.[0-9a-f]{32}")
+"""Before the ending of zarr's temporary objects."""
 
 
 @contextmanager
@@ -62,3 +67,7 @@ def _tidy(target: Path) -> None:
         for path in target.parent.iterdir():
             if path.name.startswith(prefix) and path.name.endswith(".tmp") and path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
+        # What zarr was writing: it renames whole objects, and removes no half one where it dies.
+        for path in target.with_name(name).rglob("*.partial"):
+            if PARTIAL.fullmatch(path.suffixes[-2] if len(path.suffixes) > 1 else ""):
+                path.unlink(missing_ok=True)

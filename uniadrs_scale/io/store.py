@@ -83,9 +83,15 @@ class ScoreStore:
                 f"Chunk {index} starts at pixel ({window.row}, {window.col}), not on a shard of "
                 f"{shard}: writes would overlap. Score into a new store."
             )
-        array[window.slices] = score
-        self._array("scored_pixels")[index] = int(np.isfinite(score).sum())
-        self._array("done")[index] = state
+        try:
+            array[window.slices] = score
+            self._array("scored_pixels")[index] = int(np.isfinite(score).sum())
+            self._array("done")[index] = state
+        except OSError as error:
+            raise StoreError(
+                f"Chunk {index} of '{self.path}' cannot be written ({error.strerror or error}): "
+                "check its disk's space and permissions, then run the same command, which resumes."
+            ) from None
 
     @property
     def statistics(self) -> BandStatistics | None:
