@@ -28,7 +28,7 @@ import rasterio
 from strange import Samples, damaged, strange
 
 import uniadrs_scale as us
-from uniadrs_scale import cli
+from uniadrs_scale import cli_options
 from uniadrs_scale.cli import main
 from uniadrs_scale.io.store import open_store
 
@@ -131,7 +131,7 @@ def _map_fault(case: Case, target: Path, code: int) -> str:
 def _scene(case: Case) -> object:
     """The scene as the command line opens it."""
     found: list[object] = []
-    real, sys.argv = cli.make_plan, sys.argv
+    real, sys.argv = cli_options.make_plan, sys.argv
 
     class Enough(BaseException):
         pass
@@ -140,13 +140,13 @@ def _scene(case: Case) -> object:
         found.append(scene)
         raise Enough
 
-    cli.make_plan = keep
+    cli_options.make_plan = keep
     try:
         run_quietly(case)
     except Enough:
         pass
     finally:
-        cli.make_plan = real
+        cli_options.make_plan = real
     return found[0]
 
 

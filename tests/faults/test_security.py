@@ -12,8 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from archives import write_archive, write_catalog
 from archives import stac_item as catalog_item
+from archives import write_archive, write_catalog
 from hypothesis import given
 from hypothesis import strategies as st
 from products import stac_item
@@ -21,6 +21,7 @@ from products import stac_item
 import uniadrs_scale as us
 from uniadrs_scale.archive.config import load_config
 from uniadrs_scale.archive.items import safe_name
+from uniadrs_scale.rx import GlobalRX
 
 ROOT = Path(__file__).parents[2]
 OURS = ("uniadrs_scale", "model", "pipelines", "benchmarks")
@@ -91,8 +92,11 @@ def test_no_code_from_data_and_no_shell() -> None:
     assert not found
 
 
-@pytest.mark.parametrize("line", ["eval(x)", "subprocess.run(x, shell=True)", "yaml.load(x)",
-                                  "torch.load(x)", "os.system(x)", "np.load(x, allow_pickle=True)"])  # fmt: skip
+LINES = ["eval(x)", "subprocess.run(x, shell=True)", "yaml.load(x)", "torch.load(x)",
+         "os.system(x)", "np.load(x, allow_pickle=True)"]  # fmt: skip
+
+
+@pytest.mark.parametrize("line", LINES)
 def test_the_search_is_not_blind(line: str) -> None:
     (call,) = (n for n in ast.walk(ast.parse(line)) if isinstance(n, ast.Call))
     assert fault(ast.unparse(call.func), call)
@@ -114,8 +118,10 @@ def test_yaml_makes_no_objects(tmp_path: Path) -> None:
     assert not trace.exists()
 
 
-HOSTILE = ["../../x", "/etc/passwd", "..", ".", "", "a/../../b", "x\0y", "~/x", "C:\\x", "..\\..\\x",
-           "é" * 400, "\udcff", "x\n../y", "con", ".hidden", "x.json", "collection.json"]  # fmt: skip
+HOSTILE = [
+    "../../x", "/etc/passwd", "..", ".", "", "a/../../b", "x\0y", "~/x", "C:\\x", "..\\..\\x",
+    "é" * 400, "\udcff", "x\n../y", "con", ".hidden", "x.json", "collection.json",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -146,7 +152,7 @@ def test_a_sweep_of_hostile_ids_writes_inside_its_folder(
     ids = ["../../escaped", "/escaped", "..", "a/b"]
     catalog = write_catalog(home, [catalog_item(name) for name in ids], pixels=False)
     archive = write_archive(
-        home, source={"stac": str(catalog)}, detector={"weights": str(tiny_weights)}
+        home, source={"type": "stac", "href": str(catalog)}, detector={"weights": str(tiny_weights)}
     )
     before = {p for p in tmp_path.rglob("*") if home not in p.parents}
     report = us.sweep(archive)
@@ -156,7 +162,8 @@ def test_a_sweep_of_hostile_ids_writes_inside_its_folder(
 
 
 def test_names_in_a_scenes_metadata_name_no_file(tmp_path: Path) -> None:
-    item = stac_item(tmp_path / "item") if (tmp_path / "item").mkdir() is None else Path()
+    (tmp_path / "item").mkdir()
+    item = stac_item(tmp_path / "item")
     document = json.loads(item.read_text())
     document["id"] = "../../escaped"
     document["properties"]["platform"] = "/escaped"
@@ -167,7 +174,7 @@ def test_names_in_a_scenes_metadata_name_no_file(tmp_path: Path) -> None:
     scene = us.open_scene(item)
     before = {p for p in tmp_path.rglob("*") if out not in p.parents}
     sizes = {"preset": "single-band", "tile": 32, "chunk": 64}
-    us.score(scene, out / "map.zarr", scheduler="sync", detector=us.GlobalRX(), **sizes)
+    us.score(scene, out / "map.zarr", scheduler="sync", detector=GlobalRX(), **sizes)
     assert {p for p in tmp_path.rglob("*") if out not in p.parents} == before
     assert [p.name for p in out.iterdir()] == ["map.zarr"]
 
