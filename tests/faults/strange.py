@@ -465,16 +465,17 @@ def _name(dice: random.Random, samples: Samples, folder: Path) -> Case:
     name = dice.choice(NAMES)
     kind = dice.choice(["tiff-deflate-tiled", "tiff-plain", "netcdf4", "zarr3", "envi", "hdf5"])
     entry = samples.copy(kind, folder)
-    target = entry.with_name(name + entry.suffix)
+    target = entry.parent / (name + entry.suffix)  # a slash in it makes a folder
     try:
+        target.parent.mkdir(exist_ok=True)
         entry.rename(target)
         if kind == "envi":
             for other in list(folder.glob(entry.stem + ".*")):
-                other.rename(other.with_name(name + other.suffix))
+                other.rename(folder / (name + other.suffix))
     except OSError:
         pass  # too long to exist: the name is still asked for
-    if dice.random() < 0.2:
-        os.truncate(target, 30) if target.is_file() else None
+    if dice.random() < 0.2 and os.path.isfile(target):  # noqa: PTH113 - no error of a long name
+        os.truncate(target, 30)
     deep = dice.random() < 0.1
     path = str(target) if not deep else str(folder / ("d" * 200 + "/") * 30 / target.name)
     suffix = dice.choice([".zarr", ".tif"])
