@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from typing import Annotated
 
@@ -30,6 +31,9 @@ for commands in (cli_score, cli_store, cli_archive):
 
 def main() -> None:
     """Run the command line; bad input gets one sentence and exit code 2, never a traceback."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A file name need not be printable in the terminal's encoding; stderr is so already.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app()
     except UniadrsScaleError as error:

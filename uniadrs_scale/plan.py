@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from uniadrs_scale.stats import BandStatistics
 
 MIB = 2**20
+MOST_BANDS = 2048
+"""Covariances of 64 sample windows wait to be merged: 2 GiB at this number."""
 PROCESS_BYTES = 490 * MIB
 """A worker without pixels: libraries, GDAL's cache, Dask (measured by benchmarks/memory.py)."""
 
@@ -127,6 +129,16 @@ class ScorePlan:
     """Threads a worker."""
     version: str
     """Of this library."""
+
+    def __post_init__(self) -> None:
+        """Refuse a scene whose statistics alone would not fit."""
+        bands = len(self.scene.bands)
+        if bands > MOST_BANDS:
+            raise PlanError(
+                f"Scene '{self.scene.name}' has {bands} bands: their covariance alone would take "
+                f"{8 * bands**2 / MIB:.0f} MiB a sample window, and {MOST_BANDS} bands are the "
+                "most. Select bands."
+            )
 
     def decisive(self) -> dict[str, Any]:
         """What decides the output's bytes and layout, as plain values; who computes does not."""

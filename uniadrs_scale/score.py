@@ -6,7 +6,6 @@ import tempfile
 import time
 import warnings
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,8 +22,8 @@ from uniadrs_scale.graph import (
     scene_statistics,
     score_scene,
 )
+from uniadrs_scale.io.claims import claimed
 from uniadrs_scale.io.cog import to_cog
-from uniadrs_scale.io.lease import owned
 from uniadrs_scale.io.places import (
     beside,
     has_file,
@@ -41,6 +40,7 @@ from uniadrs_scale.io.store import (
     open_store,
     prepare,
     require_folder,
+    require_name,
     require_same_plan,
 )
 from uniadrs_scale.lattice import Lattice
@@ -224,7 +224,7 @@ def run(
         performance_report: As for :func:`score`.
     """
     place = place_of(store)
-    with owned(place):
+    with claimed(place):
         return _run(
             scene, place, plan, detector, scheduler=scheduler, on_report=on_report,
             report=report_place(place) if report is None else report,
@@ -346,38 +346,39 @@ def run_to_file(
             f"'{plan.scene.name}' into '{uri_name(target)}' is none. Leave them away; a map on a "
             "grid can be warped afterwards (rio warp)."
         )
-    path = report_place(target) if report is None else report
-    carry_out = partial(
-        run, scene, hidden, plan, detector,
-        scheduler=scheduler, on_report=on_report, report=path,
-        performance_report=performance_report,
-    )  # fmt: skip
     if target == hidden:
-        return carry_out()
-    if _is_finished(target, hidden, plan, drawn):
-        remove_leftovers(hidden)
-        return RunSummary.of(target, [], plan.chunks, [], 0.0)
-    summary, clock = carry_out(), Clock()
-    with clock("cog"), warnings.catch_warnings():
-        # That the store is incomplete is in the summary, with the reasons.
-        warnings.simplefilter("ignore", UserWarning)
-        to_cog(
-            hidden,
-            target,
-            crs=drawn.crs,
-            resolution=drawn.resolution,
-            resampling=drawn.resampling,
+        return run(
+            scene, target, plan, detector, scheduler=scheduler, on_report=on_report,
+            report=report, performance_report=performance_report,
+        )  # fmt: skip
+    path = report_place(target) if report is None else report
+    with claimed(target):
+        if _is_finished(target, hidden, plan, drawn):
+            remove_leftovers(hidden)
+            return RunSummary.of(target, [], plan.chunks, [], 0.0)
+        summary, clock = _run(
+            scene, hidden, plan, detector, scheduler=scheduler, on_report=on_report,
+            report=path, performance_report=performance_report,
+        ), Clock()  # fmt: skip
+        with clock("cog"), warnings.catch_warnings():
+            # That the store is incomplete is in the summary, with the reasons.
+            warnings.simplefilter("ignore", UserWarning)
+            to_cog(
+                hidden,
+                target,
+                crs=drawn.crs,
+                resolution=drawn.resolution,
+                resampling=drawn.resampling,
+            )
+        if summary.complete:
+            remove_store(hidden)
+        summary = replace(
+            summary,
+            output=target,
+            stages={**summary.stages, **clock.seconds},
+            seconds=summary.seconds + clock.seconds["cog"],
         )
-    if summary.complete:
-        remove_store(hidden)
-    cog = clock.seconds["cog"]
-    summary = replace(
-        summary,
-        output=target,
-        stages={**summary.stages, **clock.seconds},
-        seconds=summary.seconds + cog,
-    )
-    write_report(path, run_facts(plan, summary, weights_digest(detector)))
+        write_report(path, run_facts(plan, summary, weights_digest(detector)))
     return summary
 
 
@@ -400,6 +401,7 @@ def output_state(output: str | Path, plan: ScorePlan) -> str:
 def _targets(output: str | Path) -> tuple[Place, Place]:
     """(what the user asked for, the store that a run writes): the same for Zarr."""
     target = place_of(output)
+    require_name(target)
     if suffix_of(target) == ".zarr":
         return target, target
     if suffix_of(target) in (".tif", ".tiff"):

@@ -75,7 +75,8 @@ def name_time(name: str) -> datetime | None:
         # By hand: strptime takes a tenth of the time of listing a folder.
         parts = date[:4], date[4:6], date[6:], clock[:2] or 0, clock[2:4] or 0, clock[4:] or 0
         try:
-            return datetime(*map(int, parts), tzinfo=UTC)  # type: ignore[arg-type]
+            year, month, day, hour, minute, second = map(int, parts)
+            return datetime(year, month, day, hour, minute, second, tzinfo=UTC)
         except ValueError:
             continue
     return None

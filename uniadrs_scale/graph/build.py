@@ -19,12 +19,13 @@ times as long to make (docs/scale.md).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from dask._task_spec import DataNode, Task, TaskRef
 from dask.base import optimize
 from dask.sizeof import sizeof
+from distributed.scheduler import KilledWorker
 
 from uniadrs_scale.graph.shared import Shared, process_peak, worker_address
 from uniadrs_scale.io.scenes import ArrayScene, ArrayWindow
@@ -36,6 +37,7 @@ from uniadrs_scale.tasks import (
     Strips,
     commit_chunk,
     score_chunk,
+    score_chunk_apart,
     take_strips,
     window_statistics,
 )
@@ -95,20 +97,30 @@ def score_scene(
     scaled: tuple[TileScorer, Normalisation],
     on_report: Callable[[ChunkReport], None],
 ) -> list[Exception]:
-    """Score and commit every chunk that ``store`` does not have yet; what was lost, and why."""
-    todo = {(int(i), int(j)) for i, j in np.argwhere(store.done != DONE)}
-    lost: list[Exception] = []
-    graph, commits = run_graph(source, plan, store, scaled=scaled, todo=todo)
+    """Score and commit every chunk that ``store`` does not have yet; what was lost, and why.
 
-    def on_result(result: object) -> None:
+    A chunk that is lost with one worker after the other has a tile that kills them, or bad luck. It
+    is tried once more with its tiles in a process of their own, where such a tile is just a tile
+    that failed.
+    """
+    chunks = {(int(i), int(j)) for i, j in np.argwhere(store.done != DONE)}
+
+    def attempt(todo: Collection[Index], *, apart: bool) -> dict[Index, Exception]:
+        graph, commits = run_graph(source, plan, store, scaled=scaled, todo=todo, apart=apart)
+        results = run.compute(graph, commits, note)
+        ended = zip(sorted(todo), results, strict=True)
+        return {index: result for index, result in ended if isinstance(result, Exception)}
+
+    def note(result: object) -> None:
         if isinstance(result, Receipt):
             run.peaks[result.worker] = max(run.peaks.get(result.worker, 0), result.peak)
             on_report(result.report)
-        elif isinstance(result, Exception):
-            lost.append(result)
 
-    run.compute(graph, commits, on_result)
-    return lost
+    lost = attempt(chunks, apart=False)
+    deadly = {index for index, error in lost.items() if isinstance(error, KilledWorker)}
+    if deadly:
+        lost = {k: e for k, e in lost.items() if k not in deadly} | attempt(deadly, apart=True)
+    return list(lost.values())
 
 
 def run_graph(
@@ -118,13 +130,19 @@ def run_graph(
     *,
     scaled: tuple[TileScorer, Normalisation],
     todo: Collection[Index],
+    apart: bool = False,
 ) -> tuple[Graph, list[Key]]:
-    """The tasks that commit the chunks of ``todo``, and the names of those that do."""
+    """The tasks that commit the chunks of ``todo``, and the names of those that do.
+
+    ``apart`` has tiles read and scored in processes of their own.
+    """
     lattice, name = plan.lattice, plan.fingerprint  # once: it is a digest of the whole plan
+    if apart:
+        name = f"{name}-apart"
     # An array's pixels travel with the tasks that need them; a scene of files is a few paths.
     files = None if isinstance(source, ArrayScene) else source
     key: Key = (f"run-{name}",)
-    shared = Shared(_Run(source=files, lattice=lattice, store=store, scaled=scaled))
+    shared = Shared(_Run(source=files, lattice=lattice, store=store, scaled=scaled, apart=apart))
     graph: Graph = {key: DataNode(key, shared)}
     scores: dict[Index, Key] = {}
     for owner in lattice.indices():
@@ -156,6 +174,8 @@ class _Run:
     lattice: Lattice
     store: ScoreStore
     scaled: tuple[TileScorer, Normalisation]
+    apart: bool
+    """Whether tiles are read and scored in processes of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,10 +215,10 @@ def _score(
     """The tiles of ``owner`` that reach into ``targets``, scored."""
     run = shared.value
     window = run.lattice.read_window(owner)
-    reader = unseen.reader if unseen else run.source and run.source.window(window)
-    assert reader is not None  # noqa: S101 - one of the two is given
+    reader = _reader(run.source, window) if run.source else cast("_Unseen", unseen).reader
     tiles = needed_tiles(run.lattice, owner, targets)
-    return score_chunk(reader, owner, tiles, run.lattice, run.scaled)
+    score = score_chunk_apart if run.apart else score_chunk
+    return score(reader, owner, tiles, run.lattice, run.scaled)
 
 
 def _commit(shared: Shared[_Run], index: Index, part: ScoredPart, *neighbours: Strips) -> Receipt:

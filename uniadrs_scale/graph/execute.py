@@ -7,7 +7,7 @@ import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from dask import config as dask_config
 from dask.callbacks import Callback
@@ -107,7 +107,7 @@ class Executor:
             if key and key[0] in self._names
         ]
         return ClusterFacts(
-            scheduler=self.client.scheduler.address,
+            scheduler=str(self.client.scheduler_info()["address"]),
             peaks=dict(self.peaks),
             deaths=len(gone),
             retries=len(rerun),
@@ -144,7 +144,7 @@ class Executor:
             with Callback(posttask=report):
                 return list(get(graph, wanted))
         # In one layer: a plain dict would be hashed first, which takes longer than all the rest.
-        layer = HighLevelGraph({str(wanted[0]): graph}, {str(wanted[0]): set()})
+        layer = HighLevelGraph({str(wanted[0]): cast("Any", graph)}, {str(wanted[0]): set()})
         # The pixels of a scene in memory travel with their tasks: no reason to warn the user.
         with dask_config.set({"distributed.admin.large-graph-warning-threshold": "1 TB"}):
             futures = self.client.get(layer, wanted, sync=False)
@@ -220,7 +220,7 @@ def _require_reportable(client: Client | None, path: Path) -> None:
             "A performance report is made by a cluster: scheduler 'sync' and 'threads' have none. "
             "Leave --scheduler or --performance-report away."
         )
-    told = client.get_versions(packages=["bokeh"])["scheduler"]["packages"]
+    told = cast("Any", client.get_versions(packages=["bokeh"]))["scheduler"]["packages"]
     if told.get("bokeh") is None or find_spec("bokeh") is None:
         raise PlanError(
             "A performance report needs bokeh, where the scheduler runs and here. "

@@ -143,7 +143,9 @@ def _make(opened: ScoreSource, target: Path, geocoding: Geocoding) -> None:
         raise StoreError(f"'{target}' is a folder, and a COG is a file. Choose another name.")
     try:
         with (
-            tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder,
+            tempfile.TemporaryDirectory(
+                prefix=f".{target.name}.", suffix=".tmp", dir=target.parent
+            ) as folder,
             rasterio.Env(**GDAL_OPTIONS),
             quietly(),
         ):

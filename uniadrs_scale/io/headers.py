@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from bisect import bisect_left
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,12 +71,12 @@ class Header:
             for number, colour in zip(dataset.indexes, dataset.colorinterp, strict=True)
             if colour != ColorInterp.alpha
         )
-        dtypes = tuple(dataset.dtypes[n - 1] for n in numbers)
+        # Each once: rasterio asks GDAL for all bands whenever one of these is looked at.
+        kinds, described, missing = dataset.dtypes, dataset.descriptions, dataset.nodatavals
+        dtypes = tuple(kinds[n - 1] for n in numbers)
         _require_real_bands(uri, dtypes, dataset.subdatasets)
         stem = Path(uri_name(uri)).stem
-        names = tuple(
-            dataset.descriptions[n - 1] or (stem if dataset.count == 1 else str(n)) for n in numbers
-        )
+        names = tuple(described[n - 1] or (stem if dataset.count == 1 else str(n)) for n in numbers)
         flags = dataset.mask_flag_enums[numbers[0] - 1]
         bare = dataset.transform.is_identity and dataset.crs is None
         points, points_crs = dataset.gcps if bare else ([], None)
@@ -87,7 +88,7 @@ class Header:
             numbers=numbers,
             names=names,
             dtypes=dtypes,
-            nodata=tuple(dataset.nodatavals[n - 1] for n in numbers),
+            nodata=tuple(missing[n - 1] for n in numbers),
             masked=MaskFlags.per_dataset in flags,
             crs=None if dataset.crs is None else dataset.crs.to_wkt(),
             transform=None if bare else tuple(dataset.transform)[:6],
@@ -106,8 +107,9 @@ class Header:
         return self.nodata[self._place(number)]
 
     def _place(self, number: int) -> int:
-        if number in self.numbers:
-            return self.numbers.index(number)
+        place = bisect_left(self.numbers, number)
+        if self.numbers[place : place + 1] == (number,):
+            return place
         raise SceneError(
             f"'{self.uri}' has no band {number}, but its product's metadata say so: the two do not "
             "belong together. Fetch the product again."

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 import pystac
 import xarray as xr
 
-from uniadrs_scale.errors import SceneError
+from uniadrs_scale.errors import SceneError, UniadrsScaleError
 from uniadrs_scale.io.assembly import assemble, plain_product
 from uniadrs_scale.io.buckets import matching
 from uniadrs_scale.io.cubes import CubeScene, CubeSpec, assemble_cube, geolocation
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from uniadrs_scale.lattice import Window
 
 Source = str | Path | pystac.Item
+LONGEST = 300
+"""Characters of somebody else's message in ours."""
 
 
 class WindowReader(Protocol):
@@ -125,10 +127,27 @@ def open_scene(
         mask=cast("Any", mask) if isinstance(mask, str) else tuple(mask),
         units=units,
     )
-    scene, array = _open(source, options, chunk)
+    try:
+        scene, array = _open(source, options, chunk)
+    except UniadrsScaleError:
+        raise
+    except Exception as error:
+        # Parsers of damaged files raise whatever they stumble over, each another thing.
+        what = " ".join(f"{type(error).__name__}: {error}".split())[:LONGEST]
+        raise SceneError(
+            f"{_called(source)} cannot be opened as a scene ({what}): it is damaged, or of a kind "
+            "that is not known. Fetch it again, or try it with gdalinfo, ncdump or h5ls."
+        ) from error
     if scene is not None:
         _OPENED[array.data.name, array.coords["valid"].data.name] = scene
     return array
+
+
+def _called(source: Source | Sequence[str | Path]) -> str:
+    """What to call ``source`` in a message."""
+    if isinstance(source, pystac.Item):
+        return f"STAC item '{source.id}'"
+    return f"'{source}'" if isinstance(source, str | Path) else f"'{source[0]}'"
 
 
 def _open(

@@ -94,9 +94,15 @@ class ScoreStore:
                 f"Chunk {index} starts at pixel ({window.row}, {window.col}), not on a shard of "
                 f"{shard}: writes would overlap. Score into a new store."
             )
-        array[window.slices] = score
-        self._array("scored_pixels")[index] = int(np.isfinite(score).sum())
-        self._array("done")[index] = state
+        try:
+            array[window.slices] = score
+            self._array("scored_pixels")[index] = int(np.isfinite(score).sum())
+            self._array("done")[index] = state
+        except OSError as error:
+            raise StoreError(
+                f"Chunk {index} of '{self.path}' cannot be written ({error.strerror or error}): "
+                "check its disk's space and permissions, then run the same command, which resumes."
+            ) from None
 
     @property
     def statistics(self) -> BandStatistics | None:
@@ -166,6 +172,7 @@ def prepare(
         StoreError: ``path`` holds something else or another plan's store, or cannot be written.
     """
     target = place_of(path)
+    require_name(target)
     if has_store(target):
         return require_same_plan(open_store(target), plan)
     if isinstance(target, str):
@@ -225,6 +232,21 @@ def is_score_store(path: str | Path) -> bool:
     except (OSError, ValueError, KeyError):
         return False
     return all(isinstance(group.get(name), zarr.Array) for name in NEEDED)
+
+
+def require_name(target: Place) -> None:
+    """Raise where nothing can be called ``target``: a name too long, a file where a folder is."""
+    if not isinstance(target, Path):
+        return
+    try:
+        target.lstat()
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        name = target.name if len(target.name) < 80 else f"{target.name[:60]}..."  # noqa: PLR2004
+        raise StoreError(
+            f"Nothing can be written as '{name}' ({error.strerror}). Choose another output path."
+        ) from None
 
 
 def require_folder(target: Place) -> None:
