@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -109,4 +110,30 @@ class KillsDriver(TileMean):
         (self.folder / os.urandom(8).hex()).touch()
         if self.after and len(list(self.folder.iterdir())) == self.after:
             os.kill(self.pid, 9)
+        return super().score_tiles(tiles)
+
+
+class Waiting(TileMean):
+    """Scores nothing before a file exists."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def score_tiles(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
+        deadline = time.monotonic() + 120
+        while not self.file.exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return super().score_tiles(tiles)
+
+
+class DiesOnce(TileMean):
+    """Kills its process, the first time only."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def score_tiles(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
+        if not self.file.exists():
+            self.file.touch()
+            os.kill(os.getpid(), 9)
         return super().score_tiles(tiles)

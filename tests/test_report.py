@@ -47,7 +47,7 @@ def test_a_report_lies_beside_a_store_and_not_in_it(tmp_path: Path) -> None:
     assert facts["memory"]["peak"] == facts["memory"]["workers"]["this process"] > 2**26
     assert {"torch", "numpy", "zarr", "python", "uniadrs_scale"} <= set(facts["versions"])
     assert facts["weights"] == {"detector": "TileMean", "sha256": None}
-    assert not [path for path in (tmp_path / "map.zarr").rglob("*run.json")]
+    assert not list((tmp_path / "map.zarr").rglob("*run.json"))
 
 
 def test_a_run_with_nothing_to_do_leaves_the_report(tmp_path: Path) -> None:
