@@ -2,8 +2,8 @@
 
     python benchmarks/scale.py --side 100000 --bands 12 --chunk 2048 --workers 32
 
-The graph is the real one, pickled as a run sends it, and carried out by a real scheduler and as many
-workers as asked for, all in this process, with tasks that do nothing. Seconds are those of the
+The graph is the real one, pickled as a run sends it, and carried out by a real scheduler and
+many workers, all in this process, with tasks that do nothing. Seconds are those of the
 processor, so that a busy machine does not count; printed as a table, and as JSON with ``--json``.
 """
 
@@ -47,12 +47,12 @@ def write_scene(path: Path, side: int, bands: int) -> None:
         pass
 
 
-def graph_of(folder: Path, side: int, bands: int, chunk: int) -> tuple[ScorePlan, Graph, list[Key]]:
+def graph_of(folder: Path, bands: int, chunk: int) -> tuple[ScorePlan, Graph, list[Key]]:
     """The plan and the graph of a new run."""
     scene = us.open_scene(folder / "scene.tif")
     scorer = Deviation()
     plan = us.plan(scene, detector=scorer, chunk=chunk, scheduler="sync")
-    scaling = Normalisation(np.zeros(bands, np.float32), np.ones(bands, np.float32))
+    scaling = Normalisation(offset=np.zeros(bands, np.float32), scale=np.ones(bands, np.float32))
     graph, wanted = run_graph(
         scene_source(scene), plan, ScoreStore(folder / "map.zarr"),
         scaled=(scorer, scaling), todo=set(plan.lattice.indices()),
@@ -117,9 +117,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_scene(folder / "scene.tif", options.side, options.bands)
-        graph_of(folder, options.side, options.bands, options.side)  # imports, caches
+        graph_of(folder, options.bands, options.side)  # imports, caches
         started = time.process_time()
-        plan, graph, wanted = graph_of(folder, options.side, options.bands, options.chunk)
+        plan, graph, wanted = graph_of(folder, options.bands, options.chunk)
         built = time.process_time() - started
         started = time.process_time()
         sent = len(pickle.dumps(HighLevelGraph({"run": graph}, {"run": set()})))
