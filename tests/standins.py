@@ -146,3 +146,29 @@ class Slow(TileMean):
             time.sleep(2)  # long enough for a nanny to see it
             del greed
         return super().score_tiles(tiles)
+
+
+class Waiting(TileMean):
+    """Scores nothing before a file exists."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def score_tiles(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
+        deadline = time.monotonic() + 120
+        while not self.file.exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return super().score_tiles(tiles)
+
+
+class DiesOnce(TileMean):
+    """Kills its process, the first time only."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def score_tiles(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
+        if not self.file.exists():
+            self.file.touch()
+            os.kill(os.getpid(), 9)
+        return super().score_tiles(tiles)

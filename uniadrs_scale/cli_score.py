@@ -53,6 +53,10 @@ def score_command(
     running: Running,
     reading: Reading,
     drawing: Drawing,
+    performance_report: Annotated[
+        Path | None,
+        typer.Option(help="Write Dask's performance report, a page (needs bokeh)."),
+    ] = None,
 ) -> None:
     """Score a scene: how strongly each pixel deviates from its surroundings, 0 to 1.
 
@@ -60,16 +64,18 @@ def score_command(
 
     A swath without a grid is scored as sensed, and geocoded where the map is a COG.
 
-    The same command resumes an interrupted run.
+    The same command resumes an interrupted run. What was done lies beside the map: OUTPUT.run.json.
     """
     geocoding = drawing.geocoding
     scene, detector = reading.open(scenes), running.detector()
-    plan = running.plan(scene, detector)
-    with _progress(plan) as advance:
-        summary = run_to_file(
-            scene, output, plan, detector,
-            scheduler=running.scheduler, on_report=advance, geocoding=geocoding,
-        )  # fmt: skip
+    with running.connected() as here:
+        plan = here.plan(scene, detector)
+        with _progress(plan) as advance:
+            summary = run_to_file(
+                scene, output, plan, detector,
+                scheduler=here.scheduler, on_report=advance, geocoding=geocoding,
+                performance_report=performance_report,
+            )  # fmt: skip
     typer.echo(f"{summary.text()}\noutput   {summary.output}")
     raise typer.Exit(COMPLETE if summary.complete else INCOMPLETE)
 
@@ -86,7 +92,8 @@ def plan_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")] = False,
 ) -> None:
     """Forecast what 'score' with the same arguments would do: tiles, tasks, memory; run nothing."""
-    plan = running.plan(reading.open(scenes), running.detector())
+    with running.connected() as here:
+        plan = here.plan(reading.open(scenes), running.detector())
     state = "" if output is None else output_state(output, plan)
     if as_json:
         typer.echo(json.dumps(plan.to_dict() | {"output": state or None}, indent=2))

@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, cast
 
 from dask import config as dask_config
+from dask._task_spec import cull
 from dask.callbacks import Callback
 from dask.highlevelgraph import HighLevelGraph
 from dask.local import get_sync
@@ -143,32 +144,42 @@ class Executor:
 
             with Callback(posttask=report):
                 return list(get(graph, wanted))
+        self._names |= {str(key[0]) for key in graph}
+        results: dict[str | Key, object] = {}
+        left = wanted
+        while left:
+            futures, again = self._submit(graph, left), []
+            # Futures, never a bare compute: one lost task must not cost the others.
+            for future in self._completed(futures):
+                ended = future.status == "finished"
+                result = future.result() if ended else future.exception()
+                if not ended and self._was_unfit(result):
+                    again.append(future.key)
+                else:
+                    results[future.key] = result
+                    on_result(result)
+            # Released before they are asked for again, or they would still be failed. Not by
+            # Future.retry: it stumbles over failed tasks between that nobody holds a future of.
+            del futures, future
+            left = again
+        return [results[key] for key in wanted]
+
+    def _submit(self, graph: Graph, wanted: list[Key]) -> list[Future[Any]]:
+        """Futures of ``wanted``; sends what they need of ``graph``."""
+        assert self.client is not None  # noqa: S101 - compute() has seen to it
         # In one layer: a plain dict would be hashed first, which takes longer than all the rest.
-        layer = HighLevelGraph({str(wanted[0]): cast("Any", graph)}, {str(wanted[0]): set()})
+        name = str(wanted[0])
+        layer = HighLevelGraph({name: cast("Any", cull(graph, wanted))}, {name: set()})
         # The pixels of a scene in memory travel with their tasks: no reason to warn the user.
         with dask_config.set({"distributed.admin.large-graph-warning-threshold": "1 TB"}):
-            futures = self.client.get(layer, wanted, sync=False)
-        self._names |= {str(key[0]) for key in graph}
-        order = {future.key: position for position, future in enumerate(futures)}
-        results: list[object] = [None] * len(wanted)
-        # Futures, never a bare compute: one lost task must not cost the others.
-        for future in self._completed(futures):
-            result = future.result() if future.status == "finished" else future.exception()
-            results[order[future.key]] = result
-            on_result(result)
-        return results
+            return cast("list[Future[Any]]", self.client.get(layer, wanted, sync=False))
 
     def _completed(self, futures: list[Future[Any]]) -> Iterator[Future[Any]]:
         """Futures as they complete; raises where nobody is left who could complete them."""
         waiting, last_seen = as_completed(futures), time.monotonic()
         while not waiting.is_empty():
             batch = waiting.next_batch(block=False)
-            for future in batch:
-                if future.status == "error" and self._was_unfit(future.exception()):
-                    future.retry()
-                    waiting.add(future)
-                else:
-                    yield future
+            yield from batch
             if batch or self._workers():
                 last_seen = time.monotonic()
             elif time.monotonic() - last_seen > PATIENCE_SECONDS:
