@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from uniadrs_scale import __version__, cli_archive, cli_score, cli_store
-from uniadrs_scale.cli_options import BAD_INPUT, INCOMPLETE
-from uniadrs_scale.errors import UniadrsScaleError
+from uniadrs_scale.cli_options import BAD_INPUT, BUSY, INCOMPLETE
+from uniadrs_scale.errors import BusyError, UniadrsScaleError
 
 app = typer.Typer(
     name="uniadrs-scale",
@@ -22,7 +22,7 @@ app = typer.Typer(
     "Start with 'uniadrs-scale demo', then score a scene of your own:\n\n"
     "    uniadrs-scale plan scene.tif\n\n"
     "    uniadrs-scale score scene.tif -o map.tif\n\n"
-    "Exit codes: 0 complete, 1 something is missing, 2 bad input.",
+    "Exit codes: 0 complete, 1 something is missing, 2 bad input, 75 another run writes there.",
 )
 for commands in (cli_score, cli_store, cli_archive):
     commands.register(app)
@@ -36,7 +36,7 @@ def main() -> None:
         Console(stderr=True, soft_wrap=True, highlight=False).print(
             f"[red]error:[/red] {escape(str(error))}"
         )
-        sys.exit(BAD_INPUT)
+        sys.exit(BUSY if isinstance(error, BusyError) else BAD_INPUT)
     except KeyboardInterrupt:
         typer.echo("interrupted: the same command resumes the run", err=True)
         sys.exit(INCOMPLETE)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from uniadrs_scale.plan import ScorePlan, TileScorer
 
-COMPLETE, INCOMPLETE, BAD_INPUT = 0, 1, 2
+COMPLETE, INCOMPLETE, BAD_INPUT, BUSY = 0, 1, 2, 75
 """Exit codes."""
 
 Scenes = Annotated[

@@ -41,11 +41,12 @@ def register(app: typer.Typer) -> None:
 def score_command(
     scenes: Scenes,
     output: Annotated[
-        Path,
+        str,
         typer.Option(
             "-o",
             "--output",
-            help="Map to write: OUT.zarr (lazy, resumable) or OUT.tif (COG, opens in QGIS).",
+            help="Map to write: OUT.zarr (lazy, resumable) or OUT.tif (COG, opens in QGIS); a path "
+            "or a URL in a bucket (s3://, gs://).",
         ),
     ],
     *,
@@ -76,7 +77,7 @@ def score_command(
 def plan_command(
     scenes: Scenes,
     output: Annotated[
-        Path | None,
+        str | None,
         typer.Option("-o", "--output", help="Say what a run would find there: nothing is written."),
     ] = None,
     *,

@@ -14,6 +14,7 @@ import numpy as np
 from uniadrs_scale.blend import accumulate, finalise, normaliser, taper
 from uniadrs_scale.io.store import DONE, FAILED
 from uniadrs_scale.masks import fill_invalid
+from uniadrs_scale.redaction import redact
 from uniadrs_scale.stats import BandStatistics
 
 if TYPE_CHECKING:
@@ -250,4 +251,4 @@ def _strips(
 
 
 def _reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0][:300]
+    return redact(f"{type(error).__name__}: {error}".splitlines()[0])[:300]

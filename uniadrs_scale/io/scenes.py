@@ -13,12 +13,14 @@ import xarray as xr
 from uniadrs_scale.errors import SceneError
 from uniadrs_scale.io.areas import placed_by_area
 from uniadrs_scale.io.assembly import assemble, plain_product
+from uniadrs_scale.io.buckets import matching
 from uniadrs_scale.io.cubes import CubeScene, CubeSpec, assemble_cube, geolocation
 from uniadrs_scale.io.lazy import lazy_scene
 from uniadrs_scale.io.products import recognise
 from uniadrs_scale.io.products.contents import is_hdf5
 from uniadrs_scale.io.products.matlab import is_matlab, read_matlab
 from uniadrs_scale.io.products.stac import of_item
+from uniadrs_scale.io.remote import in_bucket
 from uniadrs_scale.io.specs import Options, natural_order
 from uniadrs_scale.io.swaths import (
     GEOLOCATION,
@@ -155,6 +157,9 @@ def _expand(sources: Sequence[str | Path]) -> list[str]:
     """Paths and URIs, patterns replaced by what they match, in natural order (B2 before B10)."""
     expanded: list[str] = []
     for source in map(str, sources):
+        if in_bucket(source) and glob.has_magic(source):
+            expanded += _in_bucket(source)
+            continue
         if "://" in source or not glob.has_magic(source) or Path(source).exists():
             expanded.append(source)
             continue
@@ -166,6 +171,17 @@ def _expand(sources: Sequence[str | Path]) -> list[str]:
             )
         expanded += found
     return expanded
+
+
+def _in_bucket(pattern: str) -> list[str]:
+    """What a pattern of keys matches, in natural order."""
+    found = natural_order(matching(pattern))
+    if not found:
+        raise SceneError(
+            f"Pattern '{pattern}' matches no object. Check bucket, prefix and ending, upper and "
+            "lower case included."
+        )
+    return found
 
 
 def scene_source(scene: xr.DataArray) -> SceneSource:
