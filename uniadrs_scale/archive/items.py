@@ -73,9 +73,9 @@ def name_time(name: str) -> datetime | None:
     """The date, and time if any, in a file name such as ``S2_20240131T101559.tif``, as UTC."""
     for date, clock in DATE.findall(name):
         # By hand: strptime takes a tenth of the time of listing a folder.
-        parts = date[:4], date[4:6], date[6:], clock[:2] or 0, clock[2:4] or 0, clock[4:] or 0
+        year, month, day = int(date[:4]), int(date[4:6]), int(date[6:])
+        hour, minute, second = (int(clock[k : k + 2] or 0) for k in (0, 2, 4))
         try:
-            year, month, day, hour, minute, second = map(int, parts)
             return datetime(year, month, day, hour, minute, second, tzinfo=UTC)
         except ValueError:
             continue

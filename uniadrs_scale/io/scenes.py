@@ -11,6 +11,7 @@ import pystac
 import xarray as xr
 
 from uniadrs_scale.errors import SceneError, UniadrsScaleError
+from uniadrs_scale.io.areas import placed_by_area
 from uniadrs_scale.io.assembly import assemble, plain_product
 from uniadrs_scale.io.buckets import matching
 from uniadrs_scale.io.cubes import CubeScene, CubeSpec, assemble_cube, geolocation
@@ -268,6 +269,7 @@ def _require_dims(scene: xr.DataArray) -> xr.DataArray:
             f"A scene must be an xarray.DataArray, not {type(scene).__name__}. "
             "Use open_scene(path), or Dataset.to_dataarray('band')."
         )
+    scene = placed_by_area(scene) if {"y", "x"} <= set(scene.dims) else scene
     array = scene.expand_dims("band") if set(scene.dims) == {"y", "x"} else scene
     if set(array.dims) != {"band", "y", "x"}:
         raise SceneError(
