@@ -180,15 +180,9 @@ class FastNetwork:
     def _fold(self, bands: int) -> _Convolution:
         return _Convolution(fold_stem(self._stem_weight, bands), self.dtype, padding=1)
 
-    def _seen(self, x: Tensor) -> Tensor:
-        """Repeated bands where float32 is to give published numbers: see the module's stem."""
-        if self.config.profile == "published" and self.dtype == torch.float32:
-            x = x[:, torch.arange(self.config.bands) % x.shape[1]]
-        return x.to(self.dtype).contiguous(memory_format=torch.channels_last)
-
     def _logits(self, x: Tensor) -> Tensor:
         require_side(x)
-        x = self._seen(x)
+        x = x.to(self.dtype).contiguous(memory_format=torch.channels_last)
         x = _norm_relu(self._folded(x.shape[1])(x))
         levels = [_norm_relu(self._stem(x))]  # (b, c0, h, w)
         for number, encoder in enumerate(self._encoders):
