@@ -208,6 +208,7 @@ def metadata(recipe: Recipe, file: str, *, with_imagery: bool) -> dict[str, str]
         "bands": str(recipe.network.bands),
         "input": "whitened" if recipe.simulation == "ours" else "bands",
         "profile": recipe.profile,
+        "shortcut": str(recipe.shortcut),
         "command": f"python model/train.py model/configs/{file}{data} --seed {recipe.seed} "
         f"--out runs/{recipe.name}",
         "seed": str(recipe.seed),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import shutil
@@ -16,7 +17,9 @@ import rasterio
 import xarray as xr
 from rasterio.transform import from_origin
 
-from uniadrs_scale import cli
+from uniadrs_scale import cli, cli_score
+from uniadrs_scale.cli_options import spread
+from uniadrs_scale.io.store import MISSING, open_store
 
 PIXELS = np.random.default_rng(0).integers(1, 3000, (3, 300, 260)).astype(np.uint16)
 PIXELS[:, :70, :70] = 0
@@ -190,6 +193,61 @@ def test_a_failing_tile_exits_with_one_and_says_where(run, scene, tiny_weights, 
     assert np.isfinite(score[:200]).all()  # the first row of chunks
     assert np.isnan(score[-60:]).all()
     assert run("verify", tmp_path / ".map.tif.zarr").code == 1
+
+
+def test_a_store_becomes_a_cog(run, scene, tiny_weights, tmp_path) -> None:
+    options = ["--weights", tiny_weights, "--scheduler", "sync", "--tile", 64, "--chunk", 128]
+    store, cog = tmp_path / "map.zarr", tmp_path / "map.tif"
+    run("score", scene, "-o", store, *options)
+    made = run("cog", store, cog)
+    assert (made.code, made.out) == (0, f"output   {cog}\n")
+    direct = tmp_path / "direct.tif"
+    run("score", scene, "-o", direct, *options)
+    with rasterio.open(cog) as got, rasterio.open(direct) as expected:
+        assert (got.crs, got.transform, got.tags()) == (
+            expected.crs, expected.transform, expected.tags(),
+        )  # fmt: skip
+        np.testing.assert_array_equal(got.read(), expected.read())
+    assert run("cog", store, cog).code == 0, "a map of the same store is replaced"
+    assert "nothing to geocode" in run("cog", store, tmp_path / "n.tif", "--crs", "EPSG:4326").err
+
+
+def test_a_cog_replaces_no_other_raster(run, scene, tiny_weights, tmp_path) -> None:
+    options = ["--weights", tiny_weights, "--scheduler", "sync", "--tile", 64, "--chunk", 128]
+    store = tmp_path / "map.zarr"
+    run("score", scene, "-o", store, *options)
+    before = scene.read_bytes()
+    refused = run("cog", store, scene)
+    assert refused.code == 2
+    assert "is not a map of" in refused.err
+    assert scene.read_bytes() == before
+    other = tmp_path / "other.tif"
+    run("score", scene, "-o", other, *options, "--stride", 40)
+    assert run("cog", store, other).code == 2
+    assert "does not exist" in run("cog", tmp_path / "none.zarr", tmp_path / "n.tif").err
+
+
+def test_a_cog_of_an_unfinished_store_says_so(run, scene, tiny_weights, tmp_path) -> None:
+    options = ["--weights", tiny_weights, "--scheduler", "sync", "--tile", 64, "--chunk", 128]
+    store, cog = tmp_path / "map.zarr", tmp_path / "map.tif"
+    run("score", scene, "-o", store, *options)
+    open_store(store).group["done"][1, 1] = MISSING
+    made = run("cog", store, cog)
+    assert made.code == 1
+    assert made.err.count("warning: 1 of 9 chunks") == 1
+    assert cog.exists()
+
+
+def test_an_error_shows_names_as_they_are(run) -> None:
+    assert "'[/red][b]none.tif' matches no file" in run("info", "[/red][b]none.tif").err
+
+
+def test_score_and_plan_share_their_options() -> None:
+    taken = [
+        set(inspect.signature(spread(command)).parameters)
+        for command in (cli_score.score_command, cli_score.plan_command)
+    ]
+    assert taken[0] ^ taken[1] == {"crs", "resolution", "resampling", "as_json"}
 
 
 def test_help_teaches(run) -> None:

@@ -19,9 +19,11 @@ from uniadrs_scale.io import cubes
 from uniadrs_scale.io.cubes import CubeScene
 from uniadrs_scale.io.products import matlab
 from uniadrs_scale.io.scenes import ArrayScene, scene_source
+from uniadrs_scale.io.swaths import geolocation_text
 from uniadrs_scale.lattice import Window
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 
@@ -77,6 +79,29 @@ def test_a_cube_travels_small_and_keeps_its_identity(tmp_path: Path) -> None:
     pixels, valid = pickle.loads(message).read()
     np.testing.assert_array_equal(pixels[0], ramp(1, 30, 20)[3:8, 4:10])
     assert not valid[1, 1]
+
+
+@pytest.mark.parametrize("make", [products.emit, products.sentinel1])
+def test_the_fingerprint_of_a_swath_does_not_depend_on_the_chunks_of_its_array(
+    tmp_path: Path, make: Callable[[Path], Path]
+) -> None:
+    path = make(tmp_path)
+    options = {"detector": FirstBand(), "scheduler": "sync", "tile": 24, "chunk": 32}
+    plans = [us.plan(us.open_scene(path, chunk=chunk), **options) for chunk in (16, 20, 1024)]
+    assert plans[0].scene.geolocation
+    assert len({plan.fingerprint for plan in plans}) == 1
+
+
+def test_the_fingerprint_of_a_swath_depends_on_its_places(tmp_path: Path) -> None:
+    """Other arrays of the same file, moved arrays, and arrays that are swapped."""
+    path = products.emit(tmp_path)
+    scene, other = us.open_scene(path), us.open_scene(path, chunk=16)
+    moved = scene.assign_coords(latitude=scene.latitude + 1e-6)
+    swapped = other.assign_coords(
+        latitude=other.longitude.variable, longitude=other.latitude.variable
+    )
+    texts = {geolocation_text(array) for array in (scene, other, moved, swapped)}
+    assert len(texts) == 3
 
 
 def test_a_touched_swath_is_scored_like_an_untouched_one(tmp_path: Path) -> None:

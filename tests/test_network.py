@@ -12,6 +12,7 @@ from torch import Tensor
 from uniadrs_scale.attention import local_attention, scrambled_attention
 from uniadrs_scale.errors import PlanError, WeightsError
 from uniadrs_scale.network import NetworkConfig, UniADRS, fold_stem
+from uniadrs_scale.whitening import CHANNELS
 
 
 def slow_attention(features: Tensor, weights: Tensor) -> Tensor:
@@ -178,6 +179,17 @@ def test_size_of_the_network(width: float, million: float) -> None:
     assert count / 1e6 == pytest.approx(million, abs=0.0005)
 
 
+def test_the_shortcut_adds_the_mean_local_energy_to_the_logit() -> None:
+    torch.manual_seed(0)
+    plain = UniADRS(NetworkConfig(0.05, CHANNELS))
+    linked = UniADRS(NetworkConfig(0.05, CHANNELS, shortcut=0.6))
+    linked.load_state_dict(plain.state_dict())
+    x = seeded(2, CHANNELS, 32, 32)
+    energy = x[:, [-4, -3, -2, -1]].mean(1, keepdim=True)
+    torch.testing.assert_close(linked.logits(x), plain.logits(x) + 0.6 * energy)
+    assert torch.equal(linked(x), linked.logits(x).sigmoid())
+
+
 def test_short_tiles_are_refused(network: UniADRS) -> None:
     with pytest.raises(PlanError, match=r"15 x 40 px is too small.*needs 16 px"):
         network(torch.zeros(1, 3, 15, 40))
@@ -194,6 +206,7 @@ def test_the_published_profile_leaves_slicing_to_its_own_inference() -> None:
     [
         ({"width": 0.0}, r"width=0.0 is outside"),
         ({"bands": 0}, r"bands=0: .* at least 1 band"),
+        ({"bands": 3, "shortcut": 0.5}, r"shortcut=0.5 needs the 24 channels .* not 3 bands"),
         ({"profile": "other"}, r"profile='other' is unknown"),
     ],
 )

@@ -233,6 +233,7 @@ def read_weights(weights: str | Path) -> WeightsInfo:
             width=float(metadata["width"]),
             bands=int(metadata["bands"]),
             profile=cast("Any", metadata["profile"]),
+            shortcut=float(metadata.get("shortcut", "0")),
         )
         seen = _input(metadata.get("input", "bands"), config.bands)
     except (SafetensorError, OSError) as error:

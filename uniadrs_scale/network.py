@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from uniadrs_scale.attention import MARGIN, REACH, STEP, local_attention, scrambled_attention
 from uniadrs_scale.errors import PlanError, WeightsError
+from uniadrs_scale.whitening import CHANNELS, LOCAL
 
 Profile = Literal["corrected", "published"]
 
@@ -37,6 +38,9 @@ class NetworkConfig:
     """Input channels of the first convolution."""
     profile: Profile = "corrected"
     """``corrected`` or ``published``."""
+    shortcut: float = 0.0
+    """Factor on the mean local energy (the last channels of :mod:`uniadrs_scale.whitening`) that
+    is added to the logit: the network then learns where local RX is wrong, not what it knows."""
 
     def __post_init__(self) -> None:
         if not 0 < self.width <= 4:  # noqa: PLR2004
@@ -48,6 +52,11 @@ class NetworkConfig:
         if self.profile not in ("corrected", "published"):
             raise WeightsError(
                 f"profile={self.profile!r} is unknown. Use 'corrected' or 'published'."
+            )
+        if self.shortcut and self.bands != CHANNELS:
+            raise WeightsError(
+                f"shortcut={self.shortcut} needs the {CHANNELS} channels of whitened bands, not "
+                f"{self.bands} bands. Use shortcut=0."
             )
 
     def channels(self, published: int) -> int:
@@ -280,6 +289,8 @@ class UniADRS(nn.Module):
         require_side(x)
         stem = self._stem(x)  # (b, c0, h, w)
         logit, features = self.features_DN_combine(stem, self.normality_extractor(stem))
+        if self.config.shortcut:
+            logit = logit + self.config.shortcut * x[:, LOCAL].mean(1, keepdim=True)
         return logit, features
 
     def _stem(self, x: Tensor) -> Tensor:

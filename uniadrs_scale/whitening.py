@@ -44,6 +44,8 @@ INNER, OUTER = 9, 21
 """Sides of the ring whose mean is taken off for the local energies [px]."""
 CHANNELS = COMPONENTS + 2 * len(RIDGES)
 """Input channels of a network that sees whitened bands; those a scene does not have are 0."""
+LOCAL = slice(CHANNELS - len(RIDGES), CHANNELS)
+"""The local energies among them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

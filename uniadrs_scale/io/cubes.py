@@ -24,6 +24,7 @@ from uniadrs_scale.io.assembly import Facts, select
 from uniadrs_scale.io.grids import Grid, ground_size, side_length
 from uniadrs_scale.io.readers import SceneWindow
 from uniadrs_scale.io.specs import FOR_GRID, FOR_MASK, FOR_UNITS
+from uniadrs_scale.io.swaths import remember_content
 from uniadrs_scale.masks import valid_pixels
 from uniadrs_scale.plan import SceneInfo
 
@@ -243,13 +244,11 @@ def geolocation(spec: CubeSpec, chunk: int) -> dict[str, xr.DataArray]:
             lazy = xr.DataArray(
                 indexing.LazilyIndexedArray(_Plane(spec, variable)), dims=("y", "x")
             )
-            token = hashlib.sha256(repr((spec.path, spec.stamp, variable)).encode()).hexdigest()[
-                :16
-            ]
+            content = repr((spec.path, spec.stamp, variable))
+            token = hashlib.sha256(f"{content} {chunk}".encode()).hexdigest()[:16]
             units = {"units": "degrees_north" if name == "latitude" else "degrees_east"}
-            chunked = lazy.chunk(
-                {"y": chunk, "x": chunk}, name_prefix=f"{name}-", token=f"{token}-{chunk}"
-            )
+            chunked = lazy.chunk({"y": chunk, "x": chunk}, name_prefix=f"{name}-", token=token)
+            remember_content(chunked, content)
             coords[name] = chunked.assign_attrs(standard_name=name, **units)
     return coords
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 GEOLOCATION = ("latitude", "longitude")
+_CONTENT: dict[str, str] = {}
+"""What lazy arrays hold, by dask's names for them, which tell of their chunks as well."""
 
 
 def geolocation_kind(array: xr.DataArray) -> Literal["arrays", "points"] | None:
@@ -73,12 +75,25 @@ def pixel_centres(array: xr.DataArray) -> tuple[NDArray[np.float64], NDArray[np.
     return rows, cols
 
 
+def remember_content(array: xr.DataArray, content: str) -> None:
+    """Let :func:`content_digest` know what a lazy array holds, whatever its chunks.
+
+    Any operation gives an array another name, so only untouched ones are recognised.
+    """
+    _CONTENT[str(array.data.name)] = content
+
+
 def content_digest(*parts: xr.DataArray, text: str = "") -> str:
-    """16 hex digits: of dask's names for lazy arrays, of the bytes of others, and of ``text``."""
+    """16 hex digits that change when an array or ``text`` does.
+
+    Of the bytes of arrays in memory; of lazy ones, of what :func:`remember_content` was told, else
+    of dask's names.
+    """
     digest = hashlib.sha256(text.encode())
     for part in parts:
         if part.chunks is None:
             digest.update(np.ascontiguousarray(part.values).tobytes())
         else:
-            digest.update(str(part.data.name).encode())
+            name = str(part.data.name)
+            digest.update(_CONTENT.get(name, name).encode())
     return digest.hexdigest()[:16]
