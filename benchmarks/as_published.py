@@ -76,7 +76,7 @@ class PublishedForward:
 
     def _attention(self, name: str, f: Tensor) -> Tensor:
         """Unfolded features and weights multiplied in the published order of their memory."""
-        batch, channels, height, width = f.shape
+        batch, channels = f.shape[:2]
         hidden = self._conv(f"{name}conv1", f, padding=6, dilation=2)
         weights = self._conv(f"{name}conv2", hidden).softmax(1)
         copies = F.unfold(f, 7, dilation=2, padding=6).view(batch, channels, -1, 49)

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from uniadrs_scale import kernels
 from uniadrs_scale.attention import MARGIN, REACH, STEP
 from uniadrs_scale.network import fold_stem, require_side, split_groups
+from uniadrs_scale.whitening import LOCAL
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -49,8 +50,8 @@ class _Convolution:
         padding: int = 0,
         dilation: int = 1,
     ) -> None:
-        self.weight = weight.to(dtype).contiguous(memory_format=torch.channels_last)
-        self.bias = None if bias is None else bias.to(dtype)
+        self.weight = weight.detach().to(dtype).contiguous(memory_format=torch.channels_last)
+        self.bias = None if bias is None else bias.detach().to(dtype)
         self.padding, self.dilation = padding, dilation
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -81,7 +82,7 @@ class _Combined:
         half = layer.weight.shape[1] // 2
         self.fine = _Convolution(layer.weight[:, :half], dtype)
         self.coarse = _Convolution(layer.weight[:, half:], dtype)
-        self.bias = cast("Tensor", layer.bias).float().numpy()
+        self.bias = cast("Tensor", layer.bias).detach().float().numpy()
         self.interpolated = interpolated
 
     def __call__(self, fine: Tensor, coarse: Tensor) -> Tensor:
@@ -168,6 +169,7 @@ class FastNetwork:
             self._head = _Combined(head.conv1, dtype, interpolated=corrected)
             self._score = _of(head.conv2, dtype, bias=True)
 
+    @torch.no_grad()
     def __call__(self, x: Tensor) -> Tensor:
         """Scores (b, 1, h, w) in 0..1, float32, of tiles (b, c, h, w), c >= 1, h and w >= 16.
 
@@ -175,13 +177,14 @@ class FastNetwork:
             PlanError: As the module.
         """
         logits = [self._logits(group) for group in split_groups(x, self.config)]
-        return torch.stack(logits).float().sigmoid().mean(0)
+        return torch.stack(logits).sigmoid().mean(0)
 
     def _fold(self, bands: int) -> _Convolution:
         return _Convolution(fold_stem(self._stem_weight, bands), self.dtype, padding=1)
 
     def _logits(self, x: Tensor) -> Tensor:
         require_side(x)
+        seen = x
         x = x.to(self.dtype).contiguous(memory_format=torch.channels_last)
         x = _norm_relu(self._folded(x.shape[1])(x))
         levels = [_norm_relu(self._stem(x))]  # (b, c0, h, w)
@@ -196,7 +199,10 @@ class FastNetwork:
         for decoder in self._decoders:
             decoded = decoder(encoded, decoded)
             encoded = levels.pop()
-        return self._score(self._head(_norm_relu(encoded), decoded))
+        logit = self._score(self._head(_norm_relu(encoded), decoded)).float()
+        if self.config.shortcut:
+            logit += self.config.shortcut * seen[:, LOCAL].mean(1, keepdim=True)
+        return logit
 
 
 class _Axis(NamedTuple):
@@ -221,7 +227,8 @@ def _enlargement(small: int, large: int, *, interpolated: bool) -> _Axis:
 def _array(x: Tensor) -> NDArray[Any]:
     """The (b, y, x, c) memory of a tensor in channels last; bfloat16 as its bits."""
     bits = x.view(torch.uint16) if x.dtype == torch.bfloat16 else x
-    return cast("NDArray[Any]", bits.permute(0, 2, 3, 1).numpy())
+    array: NDArray[Any] = bits.permute(0, 2, 3, 1).numpy()
+    return array
 
 
 def _like(x: Tensor, channels: int, size: torch.Size) -> Tensor:

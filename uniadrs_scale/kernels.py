@@ -52,7 +52,7 @@ def _widen(value: Any) -> Callable[..., Any]:
 
 
 @overload(narrow)
-def _narrow(value: Any, like: Any) -> Callable[..., Any]:
+def _narrow(value: Any, like: Any) -> Callable[..., Any]:  # noqa: ARG001
     def rounded(value: Any, like: Any) -> Any:  # noqa: ARG001
         bits = np.float32(value).view(np.uint32)
         # To the nearest, ties to even; NaN keeps its payload's upper half, which is not 0.
