@@ -10,13 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from uniadrs_scale.cli_options import COMPLETE, INCOMPLETE, Drawing, Reading, spread
-from uniadrs_scale.detector import read_weights
 from uniadrs_scale.errors import StoreError
-from uniadrs_scale.io.cog import to_cog
-from uniadrs_scale.io.cog_source import open_source
-from uniadrs_scale.io.readers import raster_tag
-from uniadrs_scale.io.scenes import scene_source
-from uniadrs_scale.io.store import DONE, is_score_store, open_store
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -43,6 +37,8 @@ def cog_command(
 
     A swath is geocoded. Exit code 1: chunks of the store are missing, and nodata in the COG.
     """
+    from uniadrs_scale.io.cog import to_cog
+
     geocoding = drawing.geocoding
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
@@ -63,6 +59,8 @@ def cog_command(
 
 def verify_command(store: Store) -> None:
     """Check a store: ledger, fingerprint, and that every chunk can be read and is complete."""
+    from uniadrs_scale.io.store import DONE, open_store
+
     opened = open_store(store)
     faults = list(opened.verify())
     for fault in faults:
@@ -81,6 +79,9 @@ def info_command(
     reading: Reading,
 ) -> None:
     """Describe a scene, a score store or a weights file."""
+    from uniadrs_scale.detector import read_weights
+    from uniadrs_scale.io.store import is_score_store, open_store
+
     path = Path(target)
     if path.suffix == ".zarr" and (is_score_store(path) or not path.exists()):
         store = open_store(path)
@@ -96,6 +97,9 @@ def info_command(
 
 def _require_replaceable(output: Path, store: str) -> None:
     """Raise where ``output`` is some other raster: it may be the scene itself."""
+    from uniadrs_scale.io.cog_source import open_source
+    from uniadrs_scale.io.readers import raster_tag
+
     fingerprint = open_source(store).tags.get("fingerprint")
     if output.is_file() and (
         fingerprint is None or raster_tag(output, "fingerprint") != fingerprint
@@ -108,6 +112,8 @@ def _require_replaceable(output: Path, store: str) -> None:
 
 def _scene_facts(scene: xr.DataArray) -> dict[str, Any]:
     """What `info` says of a scene; reads no pixels."""
+    from uniadrs_scale.io.scenes import scene_source
+
     info = scene_source(scene).info
     wavelengths = scene.coords.get("wavelength")
     return {

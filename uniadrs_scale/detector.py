@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 
 from uniadrs_scale import published
 from uniadrs_scale.arithmetic import one_thread
+from uniadrs_scale.choices import DEFAULT_WEIGHTS, Arithmetic
 from uniadrs_scale.errors import PlanError, WeightsError
 from uniadrs_scale.fast import FastNetwork
 from uniadrs_scale.network import NetworkConfig, UniADRS
@@ -35,10 +36,8 @@ if TYPE_CHECKING:
 
     Network = Callable[[Tensor], Tensor]
 
-Arithmetic = Literal["float32", "bfloat16"]
 Input = Literal["bands", "whitened"]
 
-DEFAULT_WEIGHTS = "uniadrs-s"
 GPU_BATCH = 16
 """Tiles a call on a GPU; on a CPU one tile already fills the caches."""
 ACTIVATION_BYTES, BAND_BYTES = 3200, 4

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from uniadrs_scale import __version__
+from uniadrs_scale.choices import CHUNK
 from uniadrs_scale.coarse import coarsened
 from uniadrs_scale.detector import Detector, gpus_in_use
 from uniadrs_scale.errors import PlanError, StoreError
@@ -42,8 +43,6 @@ if TYPE_CHECKING:
     from uniadrs_scale.plan import TileScorer
     from uniadrs_scale.stats import BandStatistics
     from uniadrs_scale.tasks import ChunkReport
-
-CHUNK = 1024
 
 
 def plan(
