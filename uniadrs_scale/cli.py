@@ -7,8 +7,6 @@ import sys
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
 from uniadrs_scale import __version__, cli_archive, cli_score, cli_store
 from uniadrs_scale.cli_options import BAD_INPUT, BUSY, INCOMPLETE
@@ -37,6 +35,9 @@ def main() -> None:
     try:
         app()
     except UniadrsScaleError as error:
+        from rich.console import Console
+        from rich.markup import escape
+
         Console(stderr=True, soft_wrap=True, highlight=False).print(
             f"[red]error:[/red] {escape(str(error))}"
         )

@@ -12,15 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from uniadrs_scale.archive.config import duration, example, load_config
-from uniadrs_scale.archive.reconcile import Action
-from uniadrs_scale.archive.runner import interruptible, sweep
-from uniadrs_scale.archive.sink import Sink
-from uniadrs_scale.archive.status import read_status, write_page
 from uniadrs_scale.errors import ArchiveError, BusyError, ClusterError, UniadrsScaleError
 
 if TYPE_CHECKING:
     from uniadrs_scale.archive.report import SweepReport
+    from uniadrs_scale.archive.sink import Sink
 
 FAILED, BAD_INPUT, BUSY = 1, 2, 75
 """Exit codes; 75 is EX_TEMPFAIL of sysexits.h: try again later."""
@@ -66,6 +62,8 @@ def sweep_command(
     Exit codes: 0 complete, 1 a scene failed, 2 bad input, 75 another sweep is at work,
     130 and 143 ended by SIGINT and SIGTERM: the same command resumes.
     """
+    from uniadrs_scale.archive.runner import sweep
+
     if init:
         _write_example(archive)
         return
@@ -95,6 +93,8 @@ def status_command(
     ] = None,
 ) -> None:
     """How an archive stands: done, pending, failed, parked, speed, time left, last errors."""
+    from uniadrs_scale.archive.status import read_status, write_page
+
     status = read_status(_sink(archive))
     if html is not None:
         write_page(html, status)
@@ -112,6 +112,8 @@ def retry_command(
     ] = None,
 ) -> None:
     """Let the next sweep try parked scenes again."""
+    from uniadrs_scale.archive.status import read_status
+
     sink = _sink(archive)
     read_status(sink)  # says so where there is no archive
     with sink.ledger() as ledger:
@@ -128,10 +130,15 @@ def retry_command(
 
 
 def _sink(archive: Path) -> Sink:
+    from uniadrs_scale.archive.config import load_config
+    from uniadrs_scale.archive.sink import Sink
+
     return Sink(load_config(archive).output.folder)
 
 
 def _write_example(archive: Path | None) -> None:
+    from uniadrs_scale.archive.config import example
+
     target = Path("archive.yaml") if archive is None else archive
     try:
         with target.open("x", encoding="utf-8") as file:
@@ -145,6 +152,8 @@ def _write_example(archive: Path | None) -> None:
 
 def _show(report: SweepReport, log: str, *, dry_run: bool) -> None:
     """The decisions of a dry run, the summary of a real one."""
+    from uniadrs_scale.archive.reconcile import Action
+
     if log == "json":
         facts = report.facts()
         if dry_run:
@@ -165,6 +174,9 @@ def _show(report: SweepReport, log: str, *, dry_run: bool) -> None:
 
 def _again_and_again(archive: Path, every: str, keep_days: float | None) -> int:
     """Sweep, wait, sweep; what goes wrong is logged, and tried again the next time."""
+    from uniadrs_scale.archive.config import duration, load_config
+    from uniadrs_scale.archive.runner import interruptible, sweep
+
     pause = duration(every).total_seconds()
     load_config(archive)  # a description that is wrong now is told now
     with interruptible() as stop:

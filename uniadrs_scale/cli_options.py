@@ -4,6 +4,9 @@ A command names a group as one parameter; :func:`spread` shows typer its fields 
 
     @spread
     def plan(scenes: Scenes, reading: Reading, running: Running) -> None: ...
+
+In all modules of the command line a function imports what it carries out itself: torch and Dask
+take seconds, and --help needs neither.
 """
 
 from __future__ import annotations
@@ -17,21 +20,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_type_hints
 
 import typer
 
-from uniadrs_scale.detector import DEFAULT_WEIGHTS, Arithmetic, Detector
+from uniadrs_scale.choices import CHUNK, DEFAULT_WEIGHTS, Arithmetic, Resampling
 from uniadrs_scale.errors import SceneError
-from uniadrs_scale.geolocation import Geocoding, Resampling
-from uniadrs_scale.graph import TlsFiles, connected
-from uniadrs_scale.io.scenes import open_scene
 from uniadrs_scale.presets import PRESETS
-from uniadrs_scale.rx import GlobalRX, LocalRX
-from uniadrs_scale.score import CHUNK
-from uniadrs_scale.score import plan as make_plan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     import xarray as xr
 
+    from uniadrs_scale.geolocation import Geocoding
     from uniadrs_scale.plan import ScorePlan, TileScorer
 
 COMPLETE, INCOMPLETE, BAD_INPUT, BUSY = 0, 1, 2, 75
@@ -90,6 +88,8 @@ class Reading:
 
     def open(self, scenes: list[str]) -> xr.DataArray:
         """The lazy scene."""
+        from uniadrs_scale.io.scenes import open_scene
+
         classes = [int(item) if item.isdecimal() else item for item in _items(self.mask)]
         return open_scene(
             scenes,
@@ -166,6 +166,9 @@ class Running:
 
     def detector(self) -> TileScorer:
         """What scores tiles."""
+        from uniadrs_scale.detector import Detector
+        from uniadrs_scale.rx import GlobalRX, LocalRX
+
         if self.method == "uniadrs":
             return Detector.load(self.weights, device=self.device, dtype=self.dtype)
         return LocalRX() if self.method == "lrx" else GlobalRX()
@@ -173,13 +176,17 @@ class Running:
     @contextmanager
     def connected(self) -> Iterator[Running]:
         """The same while connected to the scheduler, if that is an address: once, for all steps."""
+        from uniadrs_scale.graph import TlsFiles, connected
+
         tls = TlsFiles(self.tls_ca_file, self.tls_cert, self.tls_key)
         with connected(self.scheduler, tls) as scheduler:
             yield replace(self, scheduler=scheduler, tls_ca_file=None, tls_cert=None, tls_key=None)
 
     def plan(self, scene: xr.DataArray, detector: TileScorer) -> ScorePlan:
         """What a run over ``scene`` would do."""
-        return make_plan(
+        from uniadrs_scale.score import plan
+
+        return plan(
             scene, preset=self.preset, tile=self.tile, stride=self.stride, chunk=self.chunk,
             detector=detector, scheduler=self.scheduler, workers=self.workers,
         )  # fmt: skip
@@ -213,6 +220,8 @@ class Drawing:
     @property
     def geocoding(self) -> Geocoding:
         """The same as the library takes it."""
+        from uniadrs_scale.geolocation import Geocoding
+
         return Geocoding(self.crs, self.resolution, self.resampling)
 
 

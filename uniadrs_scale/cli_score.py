@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from uniadrs_scale.cli_options import (
     COMPLETE,
@@ -21,8 +19,6 @@ from uniadrs_scale.cli_options import (
     Workers,
     spread,
 )
-from uniadrs_scale.demo import demo
-from uniadrs_scale.score import output_state, run_to_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -66,6 +62,8 @@ def score_command(
 
     The same command resumes an interrupted run. What was done lies beside the map: OUTPUT.run.json.
     """
+    from uniadrs_scale.score import run_to_file
+
     geocoding = drawing.geocoding
     scene, detector = reading.open(scenes), running.detector()
     with running.connected() as here:
@@ -92,6 +90,8 @@ def plan_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")] = False,
 ) -> None:
     """Forecast what 'score' with the same arguments would do: tiles, tasks, memory; run nothing."""
+    from uniadrs_scale.score import output_state
+
     with running.connected() as here:
         plan = here.plan(reading.open(scenes), running.detector())
     state = "" if output is None else output_state(output, plan)
@@ -111,6 +111,8 @@ def demo_command(
     workers: Workers = None,
 ) -> None:
     """Invent a scene with planted anomalies, score it, and show what was found."""
+    from uniadrs_scale.demo import demo
+
     with _progress(None) as advance:
         report = demo(folder, size=size, seed=seed, workers=workers, on_report=advance)
     typer.echo(report.text())
@@ -120,6 +122,15 @@ def demo_command(
 @contextmanager
 def _progress(plan: ScorePlan | None) -> Iterator[Callable[[ChunkReport], None]]:
     """A bar of chunks with the time that is left, on standard error."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
     columns = (
         TextColumn("scoring"),
         BarColumn(),

@@ -10,15 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from uniadrs_scale.cli_options import COMPLETE, INCOMPLETE, Drawing, Reading, spread
-from uniadrs_scale.detector import read_weights
 from uniadrs_scale.errors import StoreError
-from uniadrs_scale.io.cog import to_cog
-from uniadrs_scale.io.cog_source import open_source
-from uniadrs_scale.io.places import has_file, has_store, place_of
-from uniadrs_scale.io.readers import raster_tag
-from uniadrs_scale.io.remote import in_bucket
-from uniadrs_scale.io.scenes import scene_source
-from uniadrs_scale.io.store import DONE, is_score_store, open_store
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -45,6 +37,8 @@ def cog_command(
 
     A swath is geocoded. Exit code 1: chunks of the store are missing, and nodata in the COG.
     """
+    from uniadrs_scale.io.cog import to_cog
+
     geocoding = drawing.geocoding
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
@@ -65,6 +59,8 @@ def cog_command(
 
 def verify_command(store: Store) -> None:
     """Check a store: ledger, fingerprint, and that every chunk can be read and is complete."""
+    from uniadrs_scale.io.store import DONE, open_store
+
     opened = open_store(store)
     faults = list(opened.verify())
     for fault in faults:
@@ -83,6 +79,10 @@ def info_command(
     reading: Reading,
 ) -> None:
     """Describe a scene, a score store or a weights file."""
+    from uniadrs_scale.detector import read_weights
+    from uniadrs_scale.io.remote import in_bucket
+    from uniadrs_scale.io.store import open_store
+
     path, local = Path(target), "://" not in target
     if path.suffix == ".zarr" and (local or in_bucket(target)) and _is_ours(target):
         store = open_store(target)
@@ -100,11 +100,18 @@ def info_command(
 
 def _is_ours(target: str) -> bool:
     """True for a score store, and where there is nothing at all."""
+    from uniadrs_scale.io.places import has_store, place_of
+    from uniadrs_scale.io.store import is_score_store
+
     return is_score_store(target) or not has_store(place_of(target))
 
 
 def _require_replaceable(output: str, store: str) -> None:
     """Raise where ``output`` is some other raster: it may be the scene itself."""
+    from uniadrs_scale.io.cog_source import open_source
+    from uniadrs_scale.io.places import has_file, place_of
+    from uniadrs_scale.io.readers import raster_tag
+
     fingerprint = open_source(store).tags.get("fingerprint")
     if has_file(place_of(output)) and (
         fingerprint is None or raster_tag(output, "fingerprint") != fingerprint
@@ -117,6 +124,8 @@ def _require_replaceable(output: str, store: str) -> None:
 
 def _scene_facts(scene: xr.DataArray) -> dict[str, Any]:
     """What `info` says of a scene; reads no pixels."""
+    from uniadrs_scale.io.scenes import scene_source
+
     info = scene_source(scene).info
     wavelengths = scene.coords.get("wavelength")
     return {

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 from affine import Affine
@@ -17,14 +17,13 @@ from pyproj import CRS, Transformer
 from pyproj.exceptions import CRSError
 from scipy.interpolate import RBFInterpolator, make_interp_spline
 
+from uniadrs_scale.choices import Resampling
 from uniadrs_scale.errors import PlanError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float64]
-
-Resampling = Literal["max", "nearest"]
 
 UTM_RADIUS = 3.5
 """Degrees around its centre in which a swath is drawn in UTM: 390 km, a scale error below 1 %."""

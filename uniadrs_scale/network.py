@@ -102,6 +102,35 @@ def fold_stem(weight: Tensor, bands: int) -> Tensor:
     return folded.index_add(1, repeat, weight)
 
 
+def split_groups(x: Tensor, config: NetworkConfig) -> tuple[Tensor, ...]:
+    """Contiguous groups of at most ``config.bands`` bands of tiles (b, c, h, w).
+
+    Raises:
+        PlanError: If the published profile meets too many bands.
+    """
+    bands, groups = x.shape[1], -(-x.shape[1] // config.bands)
+    if groups > 1 and config.profile == "published":
+        raise PlanError(
+            f"A tile of {bands} bands does not fit the published network of "
+            f"{config.bands}. Use uniadrs_scale.published.score, which slices the bands."
+        )
+    # Groups of equal size: a last group of a few bands would weigh as much as the others.
+    return x.tensor_split(groups, 1)
+
+
+def require_side(x: Tensor) -> None:
+    """Refuse tiles (b, c, h, w) too small for the network.
+
+    Raises:
+        PlanError: If a side is too short.
+    """
+    if min(x.shape[2:]) < MINIMUM_SIDE:
+        raise PlanError(
+            f"A tile of {x.shape[2]} x {x.shape[3]} px is too small: the network norms over "
+            f"1/8 of a side and needs {MINIMUM_SIDE} px. Reflect the tile up to that size."
+        )
+
+
 def _norm_relu(x: Tensor) -> Tensor:
     return F.relu(F.instance_norm(x, eps=1e-5))
 
@@ -254,21 +283,10 @@ class UniADRS(nn.Module):
 
     def _groups(self, x: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Logits and features of each contiguous group of at most ``bands`` bands."""
-        bands, groups = x.shape[1], -(-x.shape[1] // self.config.bands)
-        if groups > 1 and self.config.profile == "published":
-            raise PlanError(
-                f"A tile of {bands} bands does not fit the published network of "
-                f"{self.config.bands}. Use uniadrs_scale.published.score, which slices the bands."
-            )
-        # Groups of equal size: a last group of a few bands would weigh as much as the others.
-        return [self._one_group(group) for group in x.tensor_split(groups, 1)]
+        return [self._one_group(group) for group in split_groups(x, self.config)]
 
     def _one_group(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        if min(x.shape[2:]) < MINIMUM_SIDE:
-            raise PlanError(
-                f"A tile of {x.shape[2]} x {x.shape[3]} px is too small: the network norms over "
-                f"1/8 of a side and needs {MINIMUM_SIDE} px. Reflect the tile up to that size."
-            )
+        require_side(x)
         stem = self._stem(x)  # (b, c0, h, w)
         logit, features = self.features_DN_combine(stem, self.normality_extractor(stem))
         if self.config.shortcut:

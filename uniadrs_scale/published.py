@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
-    from torch import Tensor, nn
+    from torch import Tensor
 
     Network = Callable[[Tensor], Tensor]
 
@@ -61,7 +61,7 @@ PRESETS: dict[str, Tiling] = {
 """What the published code uses for each modality."""
 
 
-def network(state: Mapping[str, Tensor]) -> nn.Module:
+def network(state: Mapping[str, Tensor]) -> UniADRS:
     """The published network with the weights of a published checkpoint, ready for inference.
 
     The published code keeps its five decoders in a plain list, so they are missing from its

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from uniadrs_scale import __version__
+from uniadrs_scale.choices import CHUNK
 from uniadrs_scale.coarse import coarsened
 from uniadrs_scale.detector import Detector, gpus_in_use, weights_digest
 from uniadrs_scale.errors import PlanError, StoreError
@@ -68,8 +69,6 @@ if TYPE_CHECKING:
     from uniadrs_scale.plan import TileScorer
     from uniadrs_scale.stats import BandStatistics
     from uniadrs_scale.tasks import ChunkReport
-
-CHUNK = 1024
 
 
 def plan(

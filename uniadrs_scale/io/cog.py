@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from uniadrs_scale.geolocation import Resampling
+    from uniadrs_scale.choices import Resampling
     from uniadrs_scale.io.cog_source import ScoreSource
     from uniadrs_scale.io.geocode import GeocodedScores
     from uniadrs_scale.io.places import Place

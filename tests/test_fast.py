@@ -1,0 +1,185 @@
+"""The inference network: the module's function, for any size, width, profile and arithmetic."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own convention
+from torch import Tensor
+
+from uniadrs_scale import kernels
+from uniadrs_scale.attention import local_attention, scrambled_attention
+from uniadrs_scale.errors import PlanError
+from uniadrs_scale.fast import FastNetwork, _enlargement
+from uniadrs_scale.network import NetworkConfig, UniADRS
+
+
+def seeded(*shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape)))
+
+
+def module(config: NetworkConfig) -> UniADRS:
+    torch.manual_seed(1)
+    return UniADRS(config).eval()
+
+
+def nhwc(x: Tensor) -> np.ndarray:
+    return np.ascontiguousarray(x.permute(0, 2, 3, 1).numpy())
+
+
+def nchw(x: np.ndarray) -> Tensor:
+    return torch.from_numpy(x).permute(0, 3, 1, 2)
+
+
+@pytest.mark.parametrize("profile", ["corrected", "published"])
+@pytest.mark.parametrize(
+    ("width", "bands", "shape"),
+    [
+        (0.25, 24, (1, 24, 96, 96)),
+        (0.25, 24, (2, 3, 64, 80)),  # a batch, folded bands
+        (0.03, 12, (1, 5, 47, 61)),  # odd channels, sides that 8 does not divide
+        (0.03, 12, (1, 12, 16, 16)),  # the smallest tile: 2 px at the deepest level
+        (0.5, 10, (1, 4, 40, 40)),  # the attention's convolutions composed into one
+    ],
+)
+def test_it_is_the_module_to_rounding(
+    profile: str, width: float, bands: int, shape: tuple[int, ...]
+) -> None:
+    network = module(NetworkConfig(width, bands, profile))
+    expected = network(seeded(*shape)).detach()
+    got = FastNetwork(network)(seeded(*shape))
+    assert got.dtype == torch.float32
+    assert expected.std() > 1e-3
+    torch.testing.assert_close(got, expected, rtol=0, atol=1e-5)
+
+
+def test_groups_of_bands_and_the_shortcut() -> None:
+    many = module(NetworkConfig(0.05, 6))
+    x = seeded(1, 15, 32, 32)
+    torch.testing.assert_close(FastNetwork(many)(x), many(x).detach(), rtol=0, atol=1e-5)
+    short = module(NetworkConfig(0.05, 24, shortcut=0.5))
+    x = seeded(1, 24, 32, 32)
+    torch.testing.assert_close(FastNetwork(short)(x), short(x).detach(), rtol=0, atol=1e-5)
+
+
+def test_the_module_is_left_as_it_was() -> None:
+    network, x = module(NetworkConfig(0.05, 6)), seeded(1, 6, 32, 32)
+    before = network(x)
+    fast = FastNetwork(network)
+    first = fast(x)
+    assert torch.equal(network(x), before)
+    assert not first.requires_grad
+    assert torch.equal(x, seeded(1, 6, 32, 32))  # kernels work in place, never on the input
+
+
+def test_bits_depend_neither_on_the_batch_nor_on_threads() -> None:
+    fast, tiles = FastNetwork(module(NetworkConfig(0.1, 8))), seeded(4, 8, 48, 64)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    alone = [fast(tile[None]) for tile in tiles]
+    torch.set_num_threads(threads)
+
+    def one(tile: Tensor) -> Tensor:
+        torch.set_num_threads(1)
+        return fast(tile[None])
+
+    with ThreadPoolExecutor(3) as pool:
+        together = list(pool.map(one, list(tiles) * 3))
+    assert all(torch.equal(a, b) for a, b in zip(alone * 3, together, strict=True))
+
+
+def test_bfloat16_is_as_close_as_autocast() -> None:
+    """Halfway precision costs what it costs the module: at most half as much again."""
+    network, x = module(NetworkConfig(0.25, 24)), seeded(1, 24, 96, 96)
+    exact = network(x).detach()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        cast_error = (network(x).detach().float() - exact).abs().mean()
+    got = FastNetwork(network, torch.bfloat16)(x)
+    assert got.dtype == torch.float32
+    assert (got - exact).abs().mean() < 1.5 * cast_error
+    assert (got - exact).abs().max() < 0.03
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"), [((1, 3, 15, 40), "15 x 40 px is too small"), ((1, 9, 32, 32), "9 bands")]
+)
+def test_it_refuses_what_the_module_refuses(shape: tuple[int, ...], message: str) -> None:
+    fast = FastNetwork(module(NetworkConfig(0.05, 8, "published")))
+    with pytest.raises(PlanError, match=message):
+        fast(torch.zeros(shape))
+
+
+def test_a_tile_with_nan_scores_nan() -> None:
+    fast, x = FastNetwork(module(NetworkConfig(0.05, 4))), seeded(1, 4, 32, 32)
+    x[0, 2, 5, 7] = torch.nan
+    assert fast(x).isnan().all()
+
+
+@pytest.mark.parametrize("offset", [0.0, 1000.0])
+def test_norm(offset: float) -> None:
+    x = seeded(2, 5, 30, 17) * 3 + offset
+    expected = F.relu(F.instance_norm(x.double()))
+    got = nhwc(x)
+    kernels.norm_relu(got)
+    # A thousand deviations off zero, float32 input has lost three digits already.
+    tolerance = 2e-6 if offset == 0 else 2e-4
+    torch.testing.assert_close(nchw(got).double(), expected, rtol=0, atol=tolerance)
+
+
+def test_halving_drops_the_odd_row() -> None:
+    x = seeded(2, 3, 7, 10)
+    out = np.empty((2, 3, 5, 3), np.float32)
+    kernels.halve(nhwc(x), out)
+    assert torch.equal(nchw(out), F.max_pool2d(x, 2))
+
+
+@pytest.mark.parametrize(("small", "large"), [(4, 8), (7, 15), (1, 2), (5, 5)])
+@pytest.mark.parametrize("interpolated", [True, False])
+def test_enlarging(small: int, large: int, *, interpolated: bool) -> None:
+    coarse, x, bias = seeded(2, 3, small, 6), seeded(2, 3, large, 13), seeded(3)
+    how = {"mode": "bilinear", "align_corners": False} if interpolated else {"mode": "nearest"}
+    enlarged = F.interpolate(coarse.double(), size=(large, 13), **how)
+    expected = F.relu(x + enlarged + bias[:, None, None])
+    axes = [_enlargement(a, b, interpolated=interpolated) for a, b in ((small, large), (6, 13))]
+    got = nhwc(x)
+    kernels.add_enlarged(got, nhwc(coarse), *axes, bias.numpy())
+    torch.testing.assert_close(nchw(got).double(), expected, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("shape", [(1, 4, 9, 13), (2, 3, 30, 20), (1, 1, 2, 3)])
+@pytest.mark.parametrize("kernel", [kernels.attend, kernels.attend_scrambled])
+def test_attention(shape: tuple[int, int, int, int], kernel: object) -> None:
+    batch, channels, height, width = shape
+    own, near = seeded(*shape), seeded(*shape).flip(-1)
+    logits = 5 * seeded(batch, 64, height, width)  # whole blocks of channels: 49 count
+    weights = logits[:, :49].double().softmax(1)
+    plain = local_attention if kernel is kernels.attend else scrambled_attention
+    expected = own + plain(near.double(), weights)
+    out = np.empty((batch, height, width, channels), np.float32)
+    kernel(nhwc(torch.cat([own, near], 1)), nhwc(logits), out)  # type: ignore[operator]
+    torch.testing.assert_close(nchw(out).double(), expected, rtol=0, atol=3e-6)
+
+
+def test_the_exponential_of_all_that_softmax_asks() -> None:
+    values = -np.logspace(-6, np.log10(87), 2000).astype(np.float32)
+    got = np.array([kernels.exponential(v) for v in values], np.float64)
+    np.testing.assert_allclose(got, np.exp(values.astype(np.float64)), rtol=3e-7)
+    assert kernels.exponential(np.float32(0)) == 1
+    assert 0 <= kernels.exponential(np.float32(-1000)) < 1e-37
+    assert np.isnan(kernels.exponential(np.float32(np.nan)))
+
+
+def test_bfloat16_rounds_as_torch_does() -> None:
+    # 1 + 2^-8 and 1 + 3 * 2^-8 lie half way between two bfloat16: the even one is right.
+    ties = torch.tensor([0.0, 1 + 2**-8, 1 + 3 * 2**-8, 1.0, torch.nan])
+    values = torch.cat([seeded(5000).abs(), ties])
+    got = np.zeros((1, len(values), 1, 1), np.uint16)
+    axes = [_enlargement(n, n, interpolated=True) for n in (len(values), 1)]
+    exact = values.numpy()[None, :, None, None]
+    kernels.add_enlarged(got, exact, *axes, np.zeros(1, np.float32))
+    rounded = torch.from_numpy(got).view(torch.bfloat16).flatten()
+    torch.testing.assert_close(rounded[:-2], values.bfloat16()[:-2], rtol=0, atol=0)
+    assert rounded[-1].isnan()

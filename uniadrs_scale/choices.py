@@ -1,0 +1,12 @@
+"""What a user can choose, and the defaults: apart, so that --help loads no library for it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Arithmetic = Literal["float32", "bfloat16"]
+Resampling = Literal["max", "nearest"]
+
+DEFAULT_WEIGHTS = "uniadrs-s"
+CHUNK = 1024
+"""Side of a compute chunk and Zarr shard [px]."""
