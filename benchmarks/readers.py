@@ -2,6 +2,8 @@
 
     python benchmarks/readers.py                # every reader, about 200 MB of pixels each
     python benchmarks/readers.py --strip        # 2,000 x 200,000 px, a stand-in network
+    python benchmarks/readers.py --strip --share 2     # the same, valid everywhere
+    python benchmarks/readers.py --swath        # the map of 20,000 x 4,000 px without a grid
 
 A reader that loads a scene whole would show a ratio of 1 or more: memory beyond the interpreter's,
 over the bytes of the scene. Each product is read in a process of its own.
@@ -16,6 +18,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import rasterio
@@ -27,6 +30,11 @@ import uniadrs_scale as us
 from uniadrs_scale.io.scenes import scene_source
 from uniadrs_scale.lattice import Window
 from uniadrs_scale.score import run
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from uniadrs_scale.lattice import Lattice
 
 TESTS = Path(__file__).parents[1] / "tests"
 SIZES = {
@@ -72,6 +80,39 @@ def make(kind: str, folder: str) -> None:
     print(getattr(products, kind)(Path(folder), **SIZES[kind]))
 
 
+def make_swath(folder: str, height: int, width: int, control: str) -> None:
+    """Write the scores of a swath with known geometry, as if a run had made them."""
+    sys.path.insert(0, str(TESTS))
+    from swaths import Swath, store_of  # noqa: PLC0415 - as above
+
+    scene = Swath(height=height, width=width, latitude=20).scene(control=control == "points")
+    store_of(scene, scene.values[0], Path(folder) / "map.zarr", chunk=1024)
+
+
+def geocode(folder: str) -> None:
+    """Draw the map; print memory before and after, size of the map, and seconds."""
+    path = Path(folder)
+    before, clock = peak_mib(), time.perf_counter()
+    us.to_cog(path / "map.zarr", path / "map.tif")
+    with rasterio.open(path / "map.tif") as file:
+        print(before, peak_mib(), *file.shape, time.perf_counter() - clock)
+
+
+def swath(height: int, width: int) -> None:
+    """Peak memory and time of drawing a swath, by arrays and by control points."""
+    scores = height * width * 4 / MIB
+    for kind in ("arrays", "points"):
+        with tempfile.TemporaryDirectory() as folder:
+            child("--make-swath", folder, str(height), str(width), kind)
+            before, peak, rows, cols, seconds = map(float, child("--geocode", folder))
+        print(
+            f"{kind:<8}{height} x {width} px ({scores:.0f} MiB of scores, 4 times that of places)"
+            f" on {rows:.0f} x {cols:.0f} cells in {seconds:.0f} s: {before:.0f} MiB before, "
+            f"peak {peak:.0f}",
+            flush=True,
+        )
+
+
 def child(*arguments: str) -> list[str]:
     """What this script prints when started again."""
     command = [sys.executable, "-W", "ignore", __file__, *arguments]
@@ -95,9 +136,15 @@ def every_reader(kinds: list[str]) -> None:
             )
 
 
-def write_strip(path: Path, *, height: int, width: int) -> None:
-    """A sparse two-band strip: in each row a third of the columns is valid, swaying from side to
-    side as an orbit's swath does on a map."""  # noqa: D205,D209
+def swaying(rows: NDArray[np.intp], height: int, width: int, share: float) -> NDArray[np.bool_]:
+    """(row, col) valid: ``share`` of the columns, swaying from side to side as an orbit's swath
+    does on a map."""  # noqa: D205,D209
+    centre = width * (0.5 + 0.33 * np.sin(rows * 12 / height))
+    return np.abs(np.arange(width)[None] - centre[:, None]) < width * share / 2
+
+
+def write_strip(path: Path, *, height: int, width: int, share: float = 1 / 3) -> None:
+    """A sparse two-band strip: what is invalid is not in the file."""
     profile = {
         "driver": "GTiff", "height": height, "width": width, "count": 2, "dtype": "uint16",
         "tiled": True, "blockxsize": min(BLOCK, -(-width // 64) * 16),
@@ -110,8 +157,7 @@ def write_strip(path: Path, *, height: int, width: int) -> None:
     with rasterio.open(path, "w", **profile) as file:
         for row in range(0, height, side):
             rows = np.arange(row, min(row + side, height))
-            centre = width * (0.5 + 0.33 * np.sin(rows * 12 / height))
-            valid = np.abs(cols[None] - centre[:, None]) < width / 6
+            valid = swaying(rows, height, width, share)
             pixels = np.stack([rows[:, None] % 60_000 + 1 + 0 * cols, cols + 1 + 0 * rows[:, None]])
             for col in range(0, width, side):
                 part = valid[:, col : col + side]
@@ -120,23 +166,36 @@ def write_strip(path: Path, *, height: int, width: int) -> None:
                     file.write(block, window=RasterWindow(col, row, *block.shape[:0:-1]))
 
 
-def strip(height: int, width: int) -> None:
+def tiles_with_pixels(lattice: Lattice, share: float) -> int:
+    """How many tiles of a strip have a valid pixel, counted without reading it."""
+    count = 0
+    for index in lattice.indices():
+        for tile in map(lattice.inside, lattice.owned_tiles(index)):
+            rows = np.arange(tile.row, tile.row + tile.height)
+            cols = slice(tile.col, tile.col + tile.width)
+            count += bool(swaying(rows, lattice.height, lattice.width, share)[:, cols].any())
+    return count
+
+
+def strip(height: int, width: int, share: float) -> None:
     """Score a long strip with a stand-in network and say what it cost."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "strip.tif"
-        write_strip(path, height=height, width=width)
+        write_strip(path, height=height, width=width, share=share)
         scene = us.open_scene(path)
         started = time.perf_counter()
         detector = Deviation()
         # Threads: worker processes could not import the stand-in from memory.py.
         plan = us.plan(scene, detector=detector, scheduler="threads")
         planned = time.perf_counter() - started
+        clock, cpu = time.perf_counter(), time.process_time()
         summary = run(scene, Path(folder) / "map.zarr", plan, detector, scheduler="threads")
+        clock, cpu = time.perf_counter() - clock, time.process_time() - cpu
     print(summary.text())
     print(
-        f"file {path.name}: {width} x {height} px, {plan.lattice.tiles} tiles, planned in "
-        f"{planned:.2f} s, scored in {time.perf_counter() - started - planned:.0f} s, "
-        f"peak {peak_mib():.0f} MiB"
+        f"{width} x {height} px, planned in {planned:.2f} s, scored in {clock:.0f} s, {cpu:.0f} s "
+        f"of CPU\n{tiles_with_pixels(plan.lattice, share)} of {plan.lattice.tiles} tiles have a "
+        f"valid pixel\npeak {peak_mib():.0f} MiB, forecast {plan.memory.total / MIB:.0f} MiB"
     )
 
 
@@ -145,17 +204,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("kinds", nargs="*", choices=[[], *SIZES], default=[])
     parser.add_argument("--strip", action="store_true")
-    parser.add_argument("--height", type=int, default=200_000)
-    parser.add_argument("--width", type=int, default=2000)
+    parser.add_argument("--swath", action="store_true")
+    parser.add_argument("--height", type=int, help="default 200,000; of a swath 20,000")
+    parser.add_argument("--width", type=int, help="default 2,000; of a swath 4,000")
+    parser.add_argument("--share", type=float, default=1 / 3, help="of a strip's width: valid")
     parser.add_argument("--make", nargs=2, metavar=("KIND", "FOLDER"), help=argparse.SUPPRESS)
     parser.add_argument("--read", help=argparse.SUPPRESS)
+    parser.add_argument("--make-swath", nargs=4, help=argparse.SUPPRESS)
+    parser.add_argument("--geocode", metavar="FOLDER", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.make:
         make(*options.make)
     elif options.read:
         read_all(options.read, {})
+    elif options.make_swath:
+        folder, height, width, kind = options.make_swath
+        make_swath(folder, int(height), int(width), kind)
+    elif options.geocode:
+        geocode(options.geocode)
     elif options.strip:
-        strip(options.height, options.width)
+        strip(options.height or 200_000, options.width or 2000, options.share)
+    elif options.swath:
+        swath(options.height or 20_000, options.width or 4000)
     else:
         every_reader(options.kinds or list(SIZES))
 

@@ -24,7 +24,7 @@ from train import Machine, Recipe, metadata, train, write_weights
 CONFIG = Path(__file__).parent / "configs" / "ablation.toml"
 VARIANTS: dict[str, dict[str, object]] = {
     "the recipe": {},
-    "with local RX added": {"shortcut": 0.6},
+    "with local RX added": {"shortcut": 0.3},
     "published network": {"profile": "published", "decoders": "frozen"},
     "published attention, trained decoders": {"profile": "published"},
     "true attention, frozen decoders": {"decoders": "frozen"},

@@ -1,31 +1,72 @@
-"""The same on a Dask cluster that already runs: pass its address.
+"""One scene on any Dask cluster. WHERE is 'local', 'slurm', 'kubernetes', or an address.
 
-    dask scheduler &                                   # anywhere
-    dask worker tcp://HOST:8786 --nthreads 1 &         # on every machine, one a core
-    python pipelines/cluster.py tcp://HOST:8786 SCENE.tif OUT.zarr
+    python pipelines/cluster.py local                SCENE.tif OUT.zarr
+    python pipelines/cluster.py tcp://HOST:8786      SCENE.tif OUT.zarr
+    python pipelines/cluster.py slurm --workers 40   SCENE.tif OUT.zarr
+    python pipelines/cluster.py kubernetes           SCENE.tif OUT.zarr
 
-Workers need this library, and see scene and output under the same paths (a shared folder).
+Workers need this library and nothing else, and see scene and output under the same paths.
+docs/cluster.md has the files that go with it.
 """
 
 from __future__ import annotations
 
 import argparse
+from contextlib import ExitStack
 
-from distributed import Client
+from distributed import Client, LocalCluster
 
 import uniadrs_scale as us
+
+
+def slurm(workers: int) -> object:
+    """Workers as jobs of one core and 4 GB each; more or fewer as there is work."""
+    from dask_jobqueue import SLURMCluster  # noqa: PLC0415 - pip install dask-jobqueue
+
+    cluster = SLURMCluster(
+        queue="normal",
+        cores=1,
+        processes=1,
+        memory="4GB",
+        walltime="02:00:00",
+        # A worker leaves before its job is killed, and hands over what it holds.
+        worker_extra_args=["--lifetime", "110m", "--lifetime-stagger", "5m"],
+    )
+    cluster.adapt(minimum=0, maximum=workers)
+    return cluster
+
+
+def kubernetes(workers: int) -> object:
+    """Workers as pods of the cluster that docs/cluster.md describes."""
+    from dask_kubernetes.operator import KubeCluster  # noqa: PLC0415 - pip install dask-kubernetes
+
+    cluster = KubeCluster.from_name("uniadrs")
+    cluster.scale(workers)
+    return cluster
 
 
 def main() -> None:
     """Score on the cluster; only reports travel back here."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("address")
+    parser.add_argument("where")
     parser.add_argument("scene", nargs="+")
     parser.add_argument("store")
+    parser.add_argument("--workers", type=int, default=2)
     arguments = parser.parse_args()
 
-    with Client(arguments.address) as client:
+    with ExitStack() as stack:
+        if arguments.where == "local":
+            where = stack.enter_context(
+                LocalCluster(
+                    n_workers=arguments.workers, threads_per_worker=1, dashboard_address=":0"
+                )
+            )
+        else:
+            start = {"slurm": slurm, "kubernetes": kubernetes}.get(arguments.where)
+            where = start(arguments.workers) if start else arguments.where
         # score() uses the active client. Without one it would start workers on this machine.
+        client = stack.enter_context(Client(where))
+        client.wait_for_workers(1)
         print(f"{len(client.scheduler_info(n_workers=-1)['workers'])} workers")
         scores = us.score(us.open_scene(arguments.scene), arguments.store)
     print(f"{arguments.store}: {scores.sizes['y']} x {scores.sizes['x']} px")

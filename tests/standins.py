@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -109,4 +110,65 @@ class KillsDriver(TileMean):
         (self.folder / os.urandom(8).hex()).touch()
         if self.after and len(list(self.folder.iterdir())) == self.after:
             os.kill(self.pid, 9)
+        return super().score_tiles(tiles)
+
+
+class Deadly(TileMean):
+    """Kills its process at every tile whose first pixel exceeds a limit."""
+
+    def __init__(self, limit: float) -> None:
+        self.limit = limit
+
+    @property
+    def identity(self) -> str:
+        return "TileMean"
+
+    def score_tiles(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
+        if (tiles[:, 0, 0, 0] > self.limit).any():
+            os.kill(os.getpid(), 9)
+        return super().score_tiles(tiles)
+
+
+class Slow(TileMean):
+    """A tile takes its time, and a few take a lot of memory, if told to."""
+
+    def __init__(self, pause: float, greed_mib: int = 0) -> None:
+        self.pause, self.greed_mib = pause, greed_mib
+
+    @property
+    def identity(self) -> str:
+        return "TileMean"
+
+    def score_tiles(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
+        time.sleep(self.pause)
+        if self.greed_mib and tiles[0, 0, 0, 0] > 1.6:
+            greed = b"x" * (self.greed_mib << 20)
+            time.sleep(2)  # long enough for a nanny to see it
+            del greed
+        return super().score_tiles(tiles)
+
+
+class Waiting(TileMean):
+    """Scores nothing before a file exists."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def score_tiles(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
+        deadline = time.monotonic() + 120
+        while not self.file.exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return super().score_tiles(tiles)
+
+
+class DiesOnce(TileMean):
+    """Kills its process, the first time only."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def score_tiles(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
+        if not self.file.exists():
+            self.file.touch()
+            os.kill(os.getpid(), 9)
         return super().score_tiles(tiles)

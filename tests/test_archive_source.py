@@ -10,14 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 from archives import serve, stac_item, write_catalog, write_scene
 from hypothesis import given
 from hypothesis import strategies as st
+from servers import s3_server
 
 from uniadrs_scale.archive.config import ArchiveConfig
 from uniadrs_scale.archive.items import boxes_meet, name_time, safe_name
 from uniadrs_scale.archive.source import Listing, list_items
 from uniadrs_scale.errors import ArchiveError
+from uniadrs_scale.io import buckets
 
 NOW = datetime(2024, 6, 1, tzinfo=UTC)
 
@@ -278,3 +281,32 @@ def test_an_api_is_searched_page_by_page(tmp_path: Path) -> None:
     assert "404" in broken.fault
     with pytest.raises(ArchiveError, match="cannot be searched"):
         listing(tmp_path, source)
+
+
+def test_a_bucket_is_listed_as_a_folder_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with s3_server() as url:
+        for name, value in {
+            "AWS_ENDPOINT_URL": url, "AWS_ACCESS_KEY_ID": "planted", "AWS_REGION": "us-east-1",
+            "AWS_SECRET_ACCESS_KEY": "planted",
+        }.items():  # fmt: skip
+            monkeypatch.setenv(name, value)
+        requests.put(f"{url}/incoming", timeout=60).raise_for_status()
+        scene = write_scene(tmp_path / "a.tif", 1)
+        for key in ("2024/S2_20240131T101559_x.tif", "2024/b.tif", "other/c.png"):
+            buckets.write_object(f"s3://incoming/new/{key}", scene)
+        source = {"type": "folder", "path": "s3://incoming/new"}
+        first, second = listing(tmp_path, source).items
+        assert first.id == "2024/S2_20240131T101559_x"
+        assert first.hrefs == ("s3://incoming/new/2024/S2_20240131T101559_x.tif",)
+        assert first.when == datetime(2024, 1, 31, 10, 15, 59, tzinfo=UTC)
+        buckets.write_object("s3://incoming/new/2024/b.tif", write_scene(tmp_path / "b.tif", 2))
+        assert listing(tmp_path, source).items[1].identity != second.identity
+        (both,) = listing(tmp_path, source | {"group": "folder"}).items
+        assert (both.id, len(both.hrefs)) == ("2024", 2)
+        with pytest.raises(ArchiveError, match="s3://incoming/nothing' holds nothing"):
+            listing(tmp_path, {"type": "folder", "path": "s3://incoming/nothing"})
+        item = stac_item("one", assets={"data": {"href": "./2024/b.tif", "roles": ["data"]}})
+        buckets.write_object("s3://incoming/new/item.json", json.dumps(item).encode())
+        (found,) = listing(tmp_path, {"type": "stac", "href": "s3://incoming/new/item.json"}).items
+        assert found.hrefs == ("s3://incoming/new/2024/b.tif",)
+        assert not found.fault

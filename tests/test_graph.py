@@ -1,4 +1,4 @@
-"""The graph's shape is part of the contract: three tasks a chunk, nothing else."""
+"""The graph's shape is part of the contract: three tasks a chunk, one for all, nothing else."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ import pickle
 
 import numpy as np
 import pytest
+import rasterio
 import xarray as xr
+from rasterio.transform import from_origin
 from standins import TileMean
 
 import uniadrs_scale as us
 from uniadrs_scale.graph import Resources, executor, score_scene
+from uniadrs_scale.graph.build import run_graph
 from uniadrs_scale.graph.execute import Executor
 from uniadrs_scale.io.scenes import scene_source
-from uniadrs_scale.io.store import DONE, prepare
+from uniadrs_scale.io.store import DONE, ScoreStore, prepare
 from uniadrs_scale.stats import Normalisation
 
 
@@ -22,11 +25,12 @@ class Recorder(Executor):
 
     def __init__(self) -> None:
         super().__init__(None, "sync")
-        self.tasks: list = []
+        self.graph: dict = {}
+        self.wanted: list = []
 
-    def compute(self, tasks, on_result=None):
+    def compute(self, graph, wanted, on_result=None):
         del on_result
-        self.tasks = tasks
+        self.graph, self.wanted = graph, wanted
         return []
 
 
@@ -39,19 +43,19 @@ def recorded(tmp_path, scene, **options):
         scene_source(scene), plan, store, recorder,
         scaled=(TileMean(), scaling), on_report=lambda _: None,
     )  # fmt: skip
-    keys = {key for task in recorder.tasks for key in dict(task.dask)}
-    return plan, store, recorder.tasks, keys
+    return plan, store, recorder.graph, recorder.wanted
 
 
 def test_three_tasks_a_chunk_with_names_that_repeat(tmp_path) -> None:
     scene = xr.DataArray(np.zeros((500, 700), np.float32), dims=("y", "x"))
     options = {"tile": 64, "stride": 48, "chunk": 128}
-    plan, _, tasks, keys = recorded(tmp_path, scene, **options)
-    assert len(tasks) == 4 * 6
-    assert len(keys) == plan.tasks == 3 * 4 * 6 - 1
-    assert f"score-{plan.fingerprint}-0-0" in keys
+    plan, _, graph, wanted = recorded(tmp_path, scene, **options)
+    assert len(wanted) == 4 * 6
+    assert len(graph) == plan.tasks == 3 * 4 * 6
+    assert (f"score-{plan.fingerprint}", 0, 0) in graph
+    assert all(need in graph for task in graph.values() for need in task.dependencies)
     (tmp_path / "again").mkdir()
-    assert recorded(tmp_path / "again", scene, **options)[3] == keys
+    assert recorded(tmp_path / "again", scene, **options)[2].keys() == graph.keys()
 
 
 def test_a_resumed_graph_holds_only_what_is_missing(tmp_path) -> None:
@@ -60,23 +64,58 @@ def test_a_resumed_graph_holds_only_what_is_missing(tmp_path) -> None:
     plan, store, _, _ = recorded(tmp_path, scene, **options)
     store._array("done")[:] = DONE
     store._array("done")[2, 3] = 0
-    _, _, tasks, keys = recorded(tmp_path, scene, **options)
-    assert len(tasks) == 1
-    assert {key.replace(plan.fingerprint, "") for key in keys} == {
-        "commit--2-3", "score--2-3", "score--2-2", "score--1-3", "score--1-2",
-        "strips--2-2", "strips--1-3", "strips--1-2",
+    _, _, graph, wanted = recorded(tmp_path, scene, **options)
+    assert len(wanted) == 1
+    names = {(str(name).replace(f"-{plan.fingerprint}", ""), *index) for name, *index in graph}
+    assert names == {
+        ("run",), ("commit", 2, 3), ("score", 2, 3), ("score", 2, 2), ("score", 1, 3),
+        ("score", 1, 2), ("strips", 2, 2), ("strips", 1, 3), ("strips", 1, 2),
     }  # fmt: skip
 
 
 def test_a_users_graph_is_cut_to_its_window(tmp_path) -> None:
     scene = xr.DataArray(np.zeros((512, 512), np.float32), dims=("y", "x")).chunk(64) + 1
-    _, _, tasks, _ = recorded(tmp_path, scene, tile=64, stride=48, chunk=128)
-    graph = dict(tasks[0].dask)
-    assert len(graph) == 2
-    (score,) = [task for key, task in graph.items() if str(key).startswith("score")]
-    partial = pickle.loads(pickle.dumps(score.func))
+    plan, _, graph, _ = recorded(tmp_path, scene, tile=64, stride=48, chunk=128)
+    task = graph[f"score-{plan.fingerprint}", 0, 0]
+    assert len(task.dependencies) == 1
+    window = pickle.loads(pickle.dumps(task.args[-1])).reader
     # 176 pixels a side: three blocks of 64, added to and joined.
-    assert len(dict(partial.args[0].array.data.dask)) <= 2 * 9
+    assert len(dict(window.array.data.dask)) <= 2 * 9
+
+
+class NeverUnpickled(TileMean):
+    """Stands for a network that only a worker can build."""
+
+    def __setstate__(self, state) -> None:
+        raise AssertionError("opened where nobody scores")
+
+
+def test_a_graph_is_small_and_keeps_the_network_closed(tmp_path) -> None:
+    """A scheduler unpickles graphs: it must not build networks, and 2 MB is soon sent."""
+    path = tmp_path / "scene.tif"
+    with rasterio.open(
+        path, "w", driver="GTiff", count=12, height=100_000, width=100_000, dtype="uint16",
+        tiled=True, sparse_ok=True, bigtiff="yes", crs="EPSG:32632",
+        transform=from_origin(5e5, 5e6, 10, 10), blockxsize=512, blockysize=512,
+    ):  # fmt: skip
+        pass
+    scene = us.open_scene(path)
+    plan = us.plan(scene, detector=TileMean(), scheduler="sync", chunk=2048)
+    scorer = NeverUnpickled()
+    scorer.folder = "x" * 100_000
+    scaling = Normalisation(offset=np.zeros(12, np.float32), scale=np.ones(12, np.float32))
+    graph, wanted = run_graph(
+        scene_source(scene), plan, ScoreStore(tmp_path / "map.zarr"),
+        scaled=(scorer, scaling), todo=set(plan.lattice.indices()),
+    )  # fmt: skip
+    assert len(wanted) == 49 * 49
+    assert len(graph) == plan.tasks <= 15_000
+    sent = pickle.dumps(graph)
+    assert len(sent) < 2e6
+    back = pickle.loads(sent)
+    assert back.keys() == graph.keys()
+    with pytest.raises(AssertionError, match="opened where nobody scores"):
+        _ = back[f"run-{plan.fingerprint}",]().value
 
 
 def test_unknown_schedulers_are_refused() -> None:

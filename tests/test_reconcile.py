@@ -162,6 +162,9 @@ def test_retention_and_doubles() -> None:
     nothing = Known(products={}, tries={})
     assert decide(make_item("a", days=5), nothing, NOW - timedelta(days=4))[0] == "expired"
     assert decide(make_item("a", days=3), nothing, NOW - timedelta(days=4))[0] == "score"
+    assert decide(make_item("a", days=4), nothing, NOW - timedelta(days=4))[0] == "score"
+    done = Known(products={"a": RECIPE.fingerprint("i").to_dict()}, tries={})
+    assert decide(make_item("a", days=5), done, NOW - timedelta(days=4))[0] == "expired"
     policy = Policy(tries=3, interruptions=10, oldest=None)
     first, second = reconcile([make_item("a"), make_item("a", "j")], nothing, RECIPE, policy)
     assert (first.action, second.action) == ("score", "refuse")

@@ -37,6 +37,34 @@ def test_global_rx_is_the_mahalanobis_distance() -> None:
     np.testing.assert_allclose(got, distance / (distance + 60), rtol=1e-3)
 
 
+def test_global_rx_sees_the_leading_components_in_the_scene_s_units() -> None:
+    pixels = cube(12)
+    pixels[3] *= 40  # of scaled bands, others would lead
+    tiles, statistics = scaled(pixels)
+    got = GlobalRX(components=4).fitted(statistics).score_tiles(tiles)[0].ravel()
+    flat = pixels.reshape(12, -1)
+    flat = flat - flat.mean(axis=1, keepdims=True)
+    values, vectors = np.linalg.eigh(np.cov(flat, bias=True))
+    parts = vectors[:, -4:].T @ flat
+    distance = (parts**2 / values[-4:, None]).sum(axis=0)
+    np.testing.assert_allclose(got, distance / (distance + 4), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("detector", [GlobalRX(), LocalRX()])
+def test_bands_without_news_change_nothing_and_give_finite_scores(detector: GlobalRX) -> None:
+    """A dead band, and one that repeats another: their directions have no variance to divide by."""
+    pixels = cube(3, 40)
+    tiles, statistics = scaled(pixels)
+    more, more_statistics = scaled(
+        np.concatenate([pixels, 2 * pixels[:1], np.full((1, 40, 40), 7.0)])
+    )
+    plain = detector.fitted(statistics).score_tiles(tiles)
+    got = detector.fitted(more_statistics).score_tiles(more)
+    assert np.isfinite(got).all()
+    if not isinstance(detector, LocalRX):  # whose ridge counts components
+        np.testing.assert_allclose(got, plain, rtol=1e-2, atol=1e-4)
+
+
 def test_local_rx_is_the_distance_from_the_ring() -> None:
     pixels = cube(5)
     tiles, statistics = scaled(pixels)

@@ -12,7 +12,9 @@ from uniadrs_scale.stats import BandStatistics
 from uniadrs_scale.whitening import (
     CHANNELS,
     COMPONENTS,
+    EXACT,
     FLOOR,
+    GAIN,
     INNER,
     LIMIT,
     OUTER,
@@ -54,6 +56,50 @@ def test_energies_are_ridged_mahalanobis_distances_relative_to_their_mean(
         distance = np.einsum("bp,bc,cp->p", flat, inverse, flat)
         expected = np.clip(np.log(distance / distance.mean() + FLOOR), -LIMIT, LIMIT)
         np.testing.assert_allclose(channel.ravel(), expected, atol=within)
+
+
+def test_components_are_principal_ones_of_deviation_1_towards_brighter() -> None:
+    """Against the definition, with variances so far apart that no two components mix."""
+    bands = COMPONENTS + 4
+    rng = np.random.default_rng(1)
+    turn = np.linalg.qr(rng.normal(size=(bands, bands)))[0]
+    pixels = turn @ (rng.normal(size=(bands, 40 * 40)) * (0.7 ** np.arange(bands))[:, None])
+    seen = channels((50 * pixels).reshape(bands, 40, 40).astype(np.float32))[:COMPONENTS]
+    flat = 50 * (pixels - pixels.mean(axis=1, keepdims=True))
+    flat /= np.sqrt(flat.std(axis=1, keepdims=True))
+    values, vectors = np.linalg.eigh(flat @ flat.T / flat.shape[1])
+    leading = vectors[:, ::-1][:, :COMPONENTS]
+    leading *= np.where(leading.sum(axis=0) < 0, -1, 1)
+    largest = values[-1]
+    expected = leading.T @ flat / np.sqrt(values[::-1, None][:COMPONENTS] + 1e-4 * largest)
+    np.testing.assert_allclose(seen.reshape(COMPONENTS, -1), expected, atol=0.02)
+
+
+@pytest.mark.parametrize("bands", [1, 5])
+def test_local_energies_are_distances_from_the_ring(bands: int) -> None:
+    pixels = scene(7, bands, 40)
+    seen = channels(pixels)[COMPONENTS + len(RIDGES) :]
+    flat = pixels.reshape(bands, -1).astype(np.float64)
+    flat = (flat - flat.mean(axis=1, keepdims=True)) / np.sqrt(flat.std(axis=1, keepdims=True))
+    covariance = flat @ flat.T / flat.shape[1]
+    largest = np.linalg.eigvalsh(covariance).max()
+    rows, cols = np.indices((40, 40))
+    for ridge, channel in zip(RIDGES, seen, strict=True):
+        inverse = np.linalg.inv(covariance + ridge * largest * np.eye(bands))
+        typical = np.einsum("bp,bc,cp->p", flat, inverse, flat).mean()
+        for y, x in ((20, 20), (0, 0), (3, 39), (13, 8)):  # the ring is cut at the tile's edges
+            reach = np.maximum(abs(rows - y), abs(cols - x))
+            ring = ((reach <= OUTER // 2) & (reach > INNER // 2)).ravel()
+            off = flat[:, y * 40 + x] - flat[:, ring].mean(axis=1)
+            distance = off @ inverse @ off
+            expected = np.clip(np.log(distance / typical + FLOOR), -LIMIT, LIMIT)
+            assert channel[y, x] == pytest.approx(expected, abs=0.03)
+
+
+def test_the_shipped_weights_rely_on_these_constants() -> None:
+    """They were trained with them. Other values need new weights, and nothing else would say so."""
+    assert (COMPONENTS, CHANNELS, EXACT, GAIN, FLOOR, LIMIT) == (16, 24, 64, 2, 0.05, 8.0)
+    assert (RIDGES, INNER, OUTER) == ((1e-2, 1e-3, 1e-4, 1e-5), 9, 21)
 
 
 def test_local_energies_ignore_what_the_whole_ring_shares() -> None:

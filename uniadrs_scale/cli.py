@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from typing import Annotated
 
 import typer
 
 from uniadrs_scale import __version__, cli_archive, cli_score, cli_store
-from uniadrs_scale.cli_options import BAD_INPUT, INCOMPLETE
-from uniadrs_scale.errors import UniadrsScaleError
+from uniadrs_scale.cli_options import BAD_INPUT, BUSY, INCOMPLETE
+from uniadrs_scale.errors import BusyError, UniadrsScaleError
 
 app = typer.Typer(
     name="uniadrs-scale",
@@ -20,7 +21,7 @@ app = typer.Typer(
     "Start with 'uniadrs-scale demo', then score a scene of your own:\n\n"
     "    uniadrs-scale plan scene.tif\n\n"
     "    uniadrs-scale score scene.tif -o map.tif\n\n"
-    "Exit codes: 0 complete, 1 something is missing, 2 bad input.",
+    "Exit codes: 0 complete, 1 something is missing, 2 bad input, 75 another run writes there.",
 )
 for commands in (cli_score, cli_store, cli_archive):
     commands.register(app)
@@ -28,6 +29,9 @@ for commands in (cli_score, cli_store, cli_archive):
 
 def main() -> None:
     """Run the command line; bad input gets one sentence and exit code 2, never a traceback."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A file name need not be printable in the terminal's encoding; stderr is so already.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app()
     except UniadrsScaleError as error:
@@ -37,7 +41,7 @@ def main() -> None:
         Console(stderr=True, soft_wrap=True, highlight=False).print(
             f"[red]error:[/red] {escape(str(error))}"
         )
-        sys.exit(BAD_INPUT)
+        sys.exit(BUSY if isinstance(error, BusyError) else BAD_INPUT)
     except KeyboardInterrupt:
         typer.echo("interrupted: the same command resumes the run", err=True)
         sys.exit(INCOMPLETE)

@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import functools
 import inspect
-from dataclasses import dataclass, fields, is_dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, is_dataclass, replace
+from pathlib import Path  # noqa: TC003 - typer reads annotations at run time
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_type_hints
 
 import typer
@@ -23,14 +25,14 @@ from uniadrs_scale.errors import SceneError
 from uniadrs_scale.presets import PRESETS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     import xarray as xr
 
     from uniadrs_scale.geolocation import Geocoding
     from uniadrs_scale.plan import ScorePlan, TileScorer
 
-COMPLETE, INCOMPLETE, BAD_INPUT = 0, 1, 2
+COMPLETE, INCOMPLETE, BAD_INPUT, BUSY = 0, 1, 2, 75
 """Exit codes."""
 
 Scenes = Annotated[
@@ -147,8 +149,18 @@ class Running:
         str | None,
         typer.Option(
             help="sync or threads (this process), or the address of a Dask cluster "
-            "(tcp://host:8786). Default: worker processes on this machine."
+            "(tcp://host:8786, tls://host:8786). Default: worker processes on this machine."
         ),
+    ] = None
+    tls_ca_file: Annotated[
+        Path | None,
+        typer.Option(help="For tls://: PEM file of the authority that signed the certificates."),
+    ] = None
+    tls_cert: Annotated[
+        Path | None, typer.Option(help="For tls://: PEM file of the client's certificate.")
+    ] = None
+    tls_key: Annotated[
+        Path | None, typer.Option(help="For tls://: PEM file of the certificate's private key.")
     ] = None
     workers: Workers = None
 
@@ -160,6 +172,15 @@ class Running:
         if self.method == "uniadrs":
             return Detector.load(self.weights, device=self.device, dtype=self.dtype)
         return LocalRX() if self.method == "lrx" else GlobalRX()
+
+    @contextmanager
+    def connected(self) -> Iterator[Running]:
+        """The same while connected to the scheduler, if that is an address: once, for all steps."""
+        from uniadrs_scale.graph import TlsFiles, connected
+
+        tls = TlsFiles(self.tls_ca_file, self.tls_cert, self.tls_key)
+        with connected(self.scheduler, tls) as scheduler:
+            yield replace(self, scheduler=scheduler, tls_ca_file=None, tls_cert=None, tls_key=None)
 
     def plan(self, scene: xr.DataArray, detector: TileScorer) -> ScorePlan:
         """What a run over ``scene`` would do."""

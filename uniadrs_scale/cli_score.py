@@ -37,17 +37,22 @@ def register(app: typer.Typer) -> None:
 def score_command(
     scenes: Scenes,
     output: Annotated[
-        Path,
+        str,
         typer.Option(
             "-o",
             "--output",
-            help="Map to write: OUT.zarr (lazy, resumable) or OUT.tif (COG, opens in QGIS).",
+            help="Map to write: OUT.zarr (lazy, resumable) or OUT.tif (COG, opens in QGIS); a path "
+            "or a URL in a bucket (s3://, gs://).",
         ),
     ],
     *,
     running: Running,
     reading: Reading,
     drawing: Drawing,
+    performance_report: Annotated[
+        Path | None,
+        typer.Option(help="Write Dask's performance report, a page (needs bokeh)."),
+    ] = None,
 ) -> None:
     """Score a scene: how strongly each pixel deviates from its surroundings, 0 to 1.
 
@@ -55,18 +60,20 @@ def score_command(
 
     A swath without a grid is scored as sensed, and geocoded where the map is a COG.
 
-    The same command resumes an interrupted run.
+    The same command resumes an interrupted run. What was done lies beside the map: OUTPUT.run.json.
     """
     from uniadrs_scale.score import run_to_file
 
     geocoding = drawing.geocoding
     scene, detector = reading.open(scenes), running.detector()
-    plan = running.plan(scene, detector)
-    with _progress(plan) as advance:
-        summary = run_to_file(
-            scene, output, plan, detector,
-            scheduler=running.scheduler, on_report=advance, geocoding=geocoding,
-        )  # fmt: skip
+    with running.connected() as here:
+        plan = here.plan(scene, detector)
+        with _progress(plan) as advance:
+            summary = run_to_file(
+                scene, output, plan, detector,
+                scheduler=here.scheduler, on_report=advance, geocoding=geocoding,
+                performance_report=performance_report,
+            )  # fmt: skip
     typer.echo(f"{summary.text()}\noutput   {summary.output}")
     raise typer.Exit(COMPLETE if summary.complete else INCOMPLETE)
 
@@ -74,7 +81,7 @@ def score_command(
 def plan_command(
     scenes: Scenes,
     output: Annotated[
-        Path | None,
+        str | None,
         typer.Option("-o", "--output", help="Say what a run would find there: nothing is written."),
     ] = None,
     *,
@@ -85,7 +92,8 @@ def plan_command(
     """Forecast what 'score' with the same arguments would do: tiles, tasks, memory; run nothing."""
     from uniadrs_scale.score import output_state
 
-    plan = running.plan(reading.open(scenes), running.detector())
+    with running.connected() as here:
+        plan = here.plan(reading.open(scenes), running.detector())
     state = "" if output is None else output_state(output, plan)
     if as_json:
         typer.echo(json.dumps(plan.to_dict() | {"output": state or None}, indent=2))

@@ -15,7 +15,7 @@ from uniadrs_scale.errors import StoreError
 if TYPE_CHECKING:
     import xarray as xr
 
-Store = Annotated[str, typer.Argument(help="OUT.zarr of a score run.")]
+Store = Annotated[str, typer.Argument(help="OUT.zarr of a score run, by path or URL.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -28,7 +28,7 @@ def register(app: typer.Typer) -> None:
 def cog_command(
     store: Store,
     output: Annotated[
-        Path, typer.Argument(help="OUT.tif to write; an older map of this store is replaced.")
+        str, typer.Argument(help="OUT.tif to write; an older map of this store is replaced.")
     ],
     *,
     drawing: Drawing,
@@ -80,14 +80,17 @@ def info_command(
 ) -> None:
     """Describe a scene, a score store or a weights file."""
     from uniadrs_scale.detector import read_weights
-    from uniadrs_scale.io.store import is_score_store, open_store
+    from uniadrs_scale.io.remote import in_bucket
+    from uniadrs_scale.io.store import open_store
 
-    path = Path(target)
-    if path.suffix == ".zarr" and (is_score_store(path) or not path.exists()):
-        store = open_store(path)
+    path, local = Path(target), "://" not in target
+    if path.suffix == ".zarr" and (local or in_bucket(target)) and _is_ours(target):
+        store = open_store(target)
         typer.echo(store.attributes["title"])
         typer.echo(json.dumps(store.attributes["plan"], indent=2))
-    elif path.suffix in (".safetensors", ".pth", ".pt") or not (path.suffix or path.exists()):
+    elif path.suffix in (".safetensors", ".pth", ".pt") or (
+        local and not (path.suffix or path.exists())
+    ):
         weights = read_weights(target)
         facts = {"name": weights.name, "file": weights.path, "sha256": weights.sha256}
         _print_facts(facts | weights.metadata)
@@ -95,13 +98,22 @@ def info_command(
         _print_facts(_scene_facts(reading.open([target])))
 
 
-def _require_replaceable(output: Path, store: str) -> None:
+def _is_ours(target: str) -> bool:
+    """True for a score store, and where there is nothing at all."""
+    from uniadrs_scale.io.places import has_store, place_of
+    from uniadrs_scale.io.store import is_score_store
+
+    return is_score_store(target) or not has_store(place_of(target))
+
+
+def _require_replaceable(output: str, store: str) -> None:
     """Raise where ``output`` is some other raster: it may be the scene itself."""
     from uniadrs_scale.io.cog_source import open_source
+    from uniadrs_scale.io.places import has_file, place_of
     from uniadrs_scale.io.readers import raster_tag
 
     fingerprint = open_source(store).tags.get("fingerprint")
-    if output.is_file() and (
+    if has_file(place_of(output)) and (
         fingerprint is None or raster_tag(output, "fingerprint") != fingerprint
     ):
         raise StoreError(

@@ -131,7 +131,7 @@ def demo(
     findings = count_found(score, invented, getattr(scorer, "threshold", None))
     picture = render(score, invented, findings.found, target / "demo.png")
     return DemoReport(
-        scene=path, store=store, cog=cog, picture=picture, planted=len(findings.found),
+        scene=path, store=store, cog=Path(cog), picture=picture, planted=len(findings.found),
         found=sum(findings.found), threshold=findings.threshold, alarms=findings.alarms,
         summary=summary,
     )  # fmt: skip

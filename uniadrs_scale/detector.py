@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import pickle
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -278,6 +277,11 @@ def gpus_in_use(detector: object) -> tuple[str, ...]:
     return tuple(names) if detector.device.index is None else (names[detector.device.index],)
 
 
+def weights_digest(detector: object) -> str | None:
+    """sha256 of the weights that ``detector`` scores with; None where it has none."""
+    return detector.info.sha256 if isinstance(detector, Detector) else None
+
+
 _LOADING = threading.Lock()
 
 
@@ -302,21 +306,23 @@ def _build(info: WeightsInfo) -> UniADRS:
     if info.config.profile == "published" and not info.path.endswith(".safetensors"):
         try:
             state = torch.load(info.path, map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        except Exception as error:  # noqa: BLE001 - a damaged archive raises whatever it likes
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise WeightsError(
-                f"'{info.path}' is not a readable checkpoint: {str(error).splitlines()[0]} "
+                f"'{info.path}' is not a readable checkpoint: {reason} "
                 "Give a .pth file that holds tensors only."
             ) from None
         return published.network(state)
-    network = UniADRS(info.config)
-    with safe_open(info.path, framework="pt") as file:
-        state = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 - no mapping
     try:
+        with safe_open(info.path, framework="pt") as file:
+            state = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 - no mapping
+        network = UniADRS(info.config)
         network.load_state_dict(state)
-    except RuntimeError as error:
+    except (RuntimeError, ValueError, OverflowError, MemoryError, SafetensorError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[:2][-1].strip()
         raise WeightsError(
             f"'{info.path}' does not fit the network it names ({info.config}): "
-            f"{str(error).splitlines()[1].strip()} Make it again with model/train.py."
+            f"{reason} Make it again with model/train.py."
         ) from None
     return network
 

@@ -4,9 +4,17 @@ Every message says what was met, where, which rule it breaks and what to do. Eac
 ``ValueError`` or an ``OSError``, so that ``except ValueError`` in a user's script keeps working.
 """
 
+from uniadrs_scale.redaction import redact
+
 
 class UniadrsScaleError(Exception):
-    """Base of everything this library raises on purpose."""
+    """Base of everything this library raises on purpose.
+
+    Messages quote what libraries say, and these quote URLs: passwords and signatures are left out.
+    """
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(redact(arg) if isinstance(arg, str) else arg for arg in args))
 
 
 class SceneError(UniadrsScaleError, ValueError):
@@ -22,7 +30,7 @@ class WeightsError(UniadrsScaleError, ValueError):
 
 
 class ClusterError(UniadrsScaleError, OSError):
-    """The Dask cluster cannot do the work: no worker is left."""
+    """The Dask cluster cannot do the work: no worker is left, or one has other versions."""
 
 
 class StoreError(UniadrsScaleError, OSError):

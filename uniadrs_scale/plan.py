@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from uniadrs_scale.errors import PlanError
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from uniadrs_scale.stats import BandStatistics
 
 MIB = 2**20
+MOST_BANDS = 2048
+"""Covariances of 64 sample windows wait to be merged: 2 GiB at this number."""
 PROCESS_BYTES = 490 * MIB
 """A worker without pixels: libraries, GDAL's cache, Dask (measured by benchmarks/memory.py)."""
 
@@ -128,6 +130,16 @@ class ScorePlan:
     version: str
     """Of this library."""
 
+    def __post_init__(self) -> None:
+        """Refuse a scene whose statistics alone would not fit."""
+        bands = len(self.scene.bands)
+        if bands > MOST_BANDS:
+            raise PlanError(
+                f"Scene '{self.scene.name}' has {bands} bands: their covariance alone would take "
+                f"{8 * bands**2 / MIB:.0f} MiB a sample window, and {MOST_BANDS} bands are the "
+                "most. Select bands."
+            )
+
     def decisive(self) -> dict[str, Any]:
         """What decides the output's bytes and layout, as plain values; who computes does not."""
         scene = asdict(self.scene)
@@ -153,8 +165,8 @@ class ScorePlan:
 
     @property
     def tasks(self) -> int:
-        """Dask tasks: score, strips and commit of each chunk; the last one needs no strips."""
-        return 3 * self.chunks - 1
+        """Dask tasks: one that all share; score, strips (not of the last) and commit of a chunk."""
+        return 3 * self.chunks
 
     @property
     def memory(self) -> MemoryForecast:
@@ -179,6 +191,41 @@ class ScorePlan:
             sums=self.threads * sums + strips // self.workers,
             network=self.threads * (3 * tile + self.activation_bytes),
         )
+
+    def require_memory(self, limit: int, where: str) -> None:
+        """Refuse to begin where a worker would need more memory than it may take.
+
+        Args:
+            limit: Bytes that a worker may take; 0 where there is no limit.
+            where: What sets the limit, for people.
+
+        Raises:
+            PlanError: The forecast exceeds ``limit``; the message has the chunk that fits.
+        """
+        memory = self.memory
+        if not limit or memory.total <= limit:
+            return
+        fits = self._fitting_chunk(limit)
+        advice = (
+            f"Use chunk <= {fits} px, or fewer workers."
+            if fits
+            else "No chunk is small enough: use fewer workers, or workers with more memory."
+        )
+        raise PlanError(
+            f"Plan needs {memory.total / MIB:.0f} MiB a worker (process "
+            f"{memory.process / MIB:.0f}, read {memory.read / MIB:.0f}, "
+            f"sums {memory.sums / MIB:.0f}, network {memory.network / MIB:.0f}), but it may take "
+            f"{limit / MIB:.0f} MiB ({where}). {advice}"
+        )
+
+    def _fitting_chunk(self, limit: int) -> int | None:
+        """The largest chunk whose forecast is at most ``limit`` bytes, in steps of 64 px."""
+        lattice = self.lattice
+        smallest = -(-lattice.tile // 64) * 64
+        for chunk in range(lattice.chunk // 64 * 64, smallest - 1, -64):
+            if replace(self, lattice=replace(lattice, chunk=chunk)).memory.total <= limit:
+                return chunk
+        return None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON: all inputs, the forecast and the fingerprint."""

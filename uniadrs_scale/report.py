@@ -1,21 +1,85 @@
-"""What a run did, for people."""
+"""What a run did: the closing summary for people, ``run.json`` for whoever comes later."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+import json
+import os
+import platform
+import time
+import uuid
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import rasterio
+
+from uniadrs_scale.io.buckets import write_object
+from uniadrs_scale.io.places import beside
+from uniadrs_scale.redaction import redact, uri_name
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator, Mapping
 
+    from uniadrs_scale.io.places import Place
+    from uniadrs_scale.plan import ScorePlan
     from uniadrs_scale.tasks import ChunkReport, TileFailure
+
+LIBRARIES = ("torch", "numpy", "dask", "distributed", "zarr", "xarray", "rasterio")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterFacts:
+    """Who computed, and what became of them."""
+
+    scheduler: str
+    """``sync``, ``threads`` or an address."""
+    peaks: Mapping[str, int] = field(default_factory=dict)
+    """Highest resident set since its start of each worker that committed a chunk, in bytes."""
+    deaths: int = 0
+    """Workers that were lost without having been told to leave."""
+    retries: int = 0
+    """Tasks that had to run again because of that."""
+    dismissed: tuple[str, ...] = ()
+    """Workers that joined later and were sent away, and why."""
+
+    def to_dict(self, forecast: int) -> dict[str, Any]:
+        """Plain values for JSON; ``forecast`` is the plan's, in bytes a worker."""
+        highest = max(self.peaks.values(), default=0)
+        return {
+            "cluster": {
+                "scheduler": self.scheduler,
+                "worker_deaths": self.deaths,
+                "retries": self.retries,
+                "dismissed": list(self.dismissed),
+            },
+            "memory": {"forecast": forecast, "peak": highest, "workers": dict(self.peaks)},
+        }
+
+
+class Clock:
+    """Seconds of each stage; the same stage twice adds up."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        """Time what is done inside."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            took = time.perf_counter() - started
+            self.seconds[stage] = round(self.seconds.get(stage, 0) + took, 3)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSummary:
     """What a run did; what an earlier run had already done is not counted."""
 
-    output: Path
+    output: Path | str
     """Zarr store or COG."""
     pixels: int
     """Pixels of the chunks that were committed."""
@@ -29,11 +93,15 @@ class RunSummary:
     lost: tuple[str, ...]
     """Chunks that could not be committed, and why."""
     seconds: float
+    stages: Mapping[str, float] = field(default_factory=dict)
+    """Seconds of each stage."""
+    cluster: ClusterFacts | None = None
+    """None where there was nothing to compute."""
 
     @classmethod
     def of(
         cls,
-        output: Path,
+        output: Path | str,
         reports: list[ChunkReport],
         kept: int,
         lost: list[Exception],
@@ -48,7 +116,7 @@ class RunSummary:
             tiles_scored=sum(report.scored for report in reports),
             tiles_skipped=sum(report.skipped for report in reports),
             failures=tuple(failure for report in reports for failure in report.failures),
-            lost=tuple(f"{type(error).__name__}: {error}" for error in lost),
+            lost=tuple(redact(f"{type(error).__name__}: {error}") for error in lost),
             seconds=seconds,
         )
 
@@ -74,6 +142,69 @@ class RunSummary:
         if len(self.failures) > 10:  # noqa: PLR2004 - a screen's worth
             lines.append(f"failed   ... and {len(self.failures) - 10} more tiles")
         return "\n".join([*lines, *(f"lost     {reason}" for reason in self.lost)])
+
+
+def run_facts(plan: ScorePlan, summary: RunSummary, weights: str | None) -> dict[str, Any]:
+    """What ``run.json`` holds of every run, as plain values.
+
+    Args:
+        plan: What was planned.
+        summary: What was done.
+        weights: sha256 of the weights, None for a detector that has none.
+    """
+    cluster = summary.cluster or ClusterFacts(scheduler="none")
+    return {
+        "fingerprint": plan.fingerprint,
+        "output": uri_name(summary.output),
+        "complete": summary.complete,
+        "plan": plan.to_dict(),
+        "weights": {"detector": plan.detector, "sha256": weights},
+        "tiles": {
+            "scored": summary.tiles_scored,
+            "skipped": summary.tiles_skipped,
+            "failed": [{"window": asdict(f.window), "reason": f.reason} for f in summary.failures],
+        },
+        "chunks": {
+            "committed": summary.chunks,
+            "complete_before": summary.kept,
+            "lost": list(summary.lost),
+        },
+        "seconds": {**summary.stages, "total": round(summary.seconds, 3)},
+        **cluster.to_dict(plan.memory.total),
+        "versions": {
+            "uniadrs_scale": plan.version,
+            "python": platform.python_version(),
+            "gdal": rasterio.__gdal_version__,
+            **{name: version(name) for name in LIBRARIES},
+        },
+        "machine": {
+            "host": platform.node(),
+            "system": platform.platform(),
+            "cores": os.cpu_count(),
+        },
+    }
+
+
+def report_place(output: Place) -> Place:
+    """Where the report of a map lies: beside it, under the map's whole name.
+
+    Not inside a store: its files are the same bytes however the run went, and a report is not.
+    """
+    return beside(output, f"{uri_name(output)}.run.json")
+
+
+def write_report(path: Place, facts: Mapping[str, Any]) -> None:
+    """Write ``facts`` as JSON; what was there before is replaced whole, or left whole."""
+    text = redact(json.dumps(facts, indent=1))
+    if not isinstance(path, Path):
+        write_object(path, text.encode())
+        return
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 class IncompleteWarning(UserWarning):

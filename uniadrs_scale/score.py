@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 import time
 import warnings
@@ -13,11 +12,28 @@ from typing import TYPE_CHECKING
 from uniadrs_scale import __version__
 from uniadrs_scale.choices import CHUNK
 from uniadrs_scale.coarse import coarsened
-from uniadrs_scale.detector import Detector, gpus_in_use
+from uniadrs_scale.detector import Detector, gpus_in_use, weights_digest
 from uniadrs_scale.errors import PlanError, StoreError
 from uniadrs_scale.geolocation import Geocoding
-from uniadrs_scale.graph import Resources, executor, scene_statistics, score_scene
+from uniadrs_scale.graph import (
+    Resources,
+    executor,
+    memory_limit,
+    require_fit,
+    scene_statistics,
+    score_scene,
+)
+from uniadrs_scale.io.claims import claimed
 from uniadrs_scale.io.cog import to_cog
+from uniadrs_scale.io.places import (
+    beside,
+    has_file,
+    has_store,
+    place_of,
+    remove_leftovers,
+    remove_store,
+    suffix_of,
+)
 from uniadrs_scale.io.readers import raster_tag
 from uniadrs_scale.io.scenes import map_coordinates, scene_source
 from uniadrs_scale.io.store import (
@@ -25,12 +41,21 @@ from uniadrs_scale.io.store import (
     open_store,
     prepare,
     require_folder,
+    require_name,
     require_same_plan,
 )
 from uniadrs_scale.lattice import Lattice
 from uniadrs_scale.plan import ScorePlan
 from uniadrs_scale.presets import choose_preset
-from uniadrs_scale.report import IncompleteWarning, RunSummary
+from uniadrs_scale.redaction import uri_name
+from uniadrs_scale.report import (
+    Clock,
+    IncompleteWarning,
+    RunSummary,
+    report_place,
+    run_facts,
+    write_report,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,6 +63,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from uniadrs_scale.graph.execute import Executor
+    from uniadrs_scale.io.places import Place
     from uniadrs_scale.io.scenes import SceneSource
     from uniadrs_scale.io.store import ScoreStore
     from uniadrs_scale.plan import TileScorer
@@ -109,13 +135,15 @@ def score(
     detector: TileScorer | None = None,
     scheduler: str | None = None,
     workers: int | None = None,
+    performance_report: str | Path | None = None,
 ) -> xr.DataArray:
     """The anomaly map of ``scene``.
 
     Args:
         scene: (band, y, x) or (y, x), from :func:`open_scene` or built with xarray.
-        store: Zarr store to write; one that was begun with the same plan is completed. None: the
-            map is returned in memory, for scenes that fit.
+        store: Zarr store to write, a path or URL in a bucket (``s3://``, ``gs://``); one that was
+            begun with the same plan is completed. None: the map is returned in memory, for scenes
+            that fit.
         preset: Kind of imagery, which decides tile, stride and coarsening: ``auto`` or a name in
             :data:`uniadrs_scale.presets.PRESETS`.
         tile: Side of the square that the network sees [px]; by default the preset's.
@@ -126,6 +154,9 @@ def score(
             ``threads`` for this process; an address (``tcp://...``) for a cluster, which must see
             the same files.
         workers: Processes of a cluster on this machine; by default one a core, or one a GPU.
+        performance_report: Where to write Dask's performance report (HTML; needs bokeh).
+
+    What was done lies beside a store as ``STORE.run.json``.
 
     Returns:
         (y, x) float32 in 0..1 with the scene's georeference; NaN exactly where the scene is
@@ -140,21 +171,27 @@ def score(
         scene, preset=preset, tile=tile, stride=stride, chunk=chunk, detector=scorer,
         scheduler=scheduler, workers=workers,
     )  # fmt: skip
+    report = None if performance_report is None else Path(performance_report)
     if store is not None:
-        return _score_into(scene, store, run_plan, scorer, scheduler)
+        return _score_into(scene, store, run_plan, scorer, scheduler, report)
     # The same path as for a scene of any size: workers write, the driver reads back.
     with tempfile.TemporaryDirectory(prefix="uniadrs-scale-") as folder:
-        return _score_into(scene, Path(folder) / "map.zarr", run_plan, scorer, scheduler).load()
+        target = Path(folder) / "map.zarr"
+        return _score_into(scene, target, run_plan, scorer, scheduler, report).load()
 
 
-def _score_into(
+def _score_into(  # noqa: PLR0917 - what score() was given, in its order
     scene: xr.DataArray,
     store: str | Path,
     run_plan: ScorePlan,
     detector: TileScorer,
     scheduler: str | None,
+    performance_report: Path | None,
 ) -> xr.DataArray:
-    summary = run(scene, store, run_plan, detector, scheduler=scheduler)
+    summary = run(
+        scene, store, run_plan, detector,
+        scheduler=scheduler, performance_report=performance_report,
+    )  # fmt: skip
     if not summary.complete:
         message = f"The map is not complete.\n{summary.text()}"
         warnings.warn(message, IncompleteWarning, stacklevel=3)
@@ -169,30 +206,103 @@ def run(
     *,
     scheduler: str | None = None,
     on_report: Callable[[ChunkReport], None] = lambda _: None,
+    report: Place | None = None,
+    performance_report: Path | None = None,
 ) -> RunSummary:
     """Carry out ``plan``, as :func:`score` does; what was done is returned instead of the map.
 
-    ``on_report`` is called after every committed chunk.
+    Args:
+        scene: As for :func:`score`.
+        store: Zarr store to write or complete.
+        plan: Of :func:`plan`, for the same scene and detector.
+        detector: Scores the tiles.
+        scheduler: As for :func:`score`.
+        on_report: Called after every committed chunk.
+        report: Where to write what was done, as JSON; by default ``STORE.run.json`` beside it. A
+            run that finds nothing to do leaves the report of the one that did it.
+        performance_report: As for :func:`score`.
     """
-    started = time.perf_counter()
-    source = scene_source(scene)
-    target = prepare(store, plan, map_coordinates(scene))
+    place = place_of(store)
+    with claimed(place):
+        return _run(
+            scene, place, plan, detector, scheduler=scheduler, on_report=on_report,
+            report=report_place(place) if report is None else report,
+            performance_report=performance_report,
+        )  # fmt: skip
+
+
+def _run(
+    scene: xr.DataArray,
+    store: Place,
+    plan: ScorePlan,
+    detector: TileScorer,
+    *,
+    scheduler: str | None,
+    on_report: Callable[[ChunkReport], None],
+    report: Place,
+    performance_report: Path | None,
+) -> RunSummary:
+    """:func:`run`, of a store that nobody else writes to."""
+    clock, started = Clock(), time.perf_counter()
+    source, resources = scene_source(scene), _resources(plan, detector)
+    # Before there is a store: what a refusal advises, a smaller chunk, is another plan.
+    plan.require_memory(*memory_limit(scheduler, resources))
+    with clock("prepare"):
+        target = prepare(store, plan, map_coordinates(scene))
     before = int((target.done == DONE).sum())
     reports: list[ChunkReport] = []
 
-    def note(report: ChunkReport) -> None:
-        reports.append(report)
-        on_report(report)
+    def note(chunk: ChunkReport) -> None:
+        reports.append(chunk)
+        on_report(chunk)
 
-    lost: list[Exception] = []
-    if before < target.done.size:
-        resources = Resources(plan.workers, plan.threads, gpus_in_use(detector))
+    def summarise(lost: list[Exception], tasks: Executor | None = None) -> RunSummary:
+        took = time.perf_counter() - started
+        summary = RunSummary.of(target.path, reports, before, lost, took)
+        facts = None if tasks is None else tasks.facts()
+        return replace(summary, stages=dict(clock.seconds), cluster=facts)
+
+    if before == target.done.size:
+        summary = summarise([])
+        if not has_file(report):
+            write_report(report, run_facts(plan, summary, weights_digest(detector)))
+        return summary
+    try:
         with executor(scheduler, resources) as tasks:
-            statistics = _statistics(source, target, tasks)
-            seen = coarsened(detector, plan.coarsen, plan.lattice.tile)
-            scaled = (seen.fitted(statistics), statistics.normalisation())
-            lost = score_scene(source, plan, target, tasks, scaled=scaled, on_report=note)
-    return RunSummary.of(target.path, reports, before, lost, time.perf_counter() - started)
+            with tasks.reported(performance_report):
+                lost = _compute(source, target, plan, detector, tasks, note, clock)
+            summary = summarise(lost, tasks)
+    except Exception as error:
+        facts = run_facts(plan, summarise([error]), weights_digest(detector))
+        write_report(report, facts | {"error": f"{type(error).__name__}: {error}"})
+        raise
+    write_report(report, run_facts(plan, summary, weights_digest(detector)))
+    return summary
+
+
+def _resources(plan: ScorePlan, detector: TileScorer) -> Resources:
+    return Resources(plan.workers, plan.threads, gpus_in_use(detector))
+
+
+def _compute(  # noqa: PLR0917 - one step of run(), with what it has gathered
+    source: SceneSource,
+    store: ScoreStore,
+    plan: ScorePlan,
+    detector: TileScorer,
+    tasks: Executor,
+    on_report: Callable[[ChunkReport], None],
+    clock: Clock,
+) -> list[Exception]:
+    """Check the workers, learn the scene's statistics, score; what was lost, and why."""
+    if tasks.client is not None:
+        with clock("workers"):
+            require_fit(tasks.client, detector)
+    with clock("statistics"):
+        statistics = _statistics(source, store, tasks)
+        seen = coarsened(detector, plan.coarsen, plan.lattice.tile)
+        scaled = (seen.fitted(statistics), statistics.normalisation())
+    with clock("score"):
+        return score_scene(source, plan, store, tasks, scaled=scaled, on_report=on_report)
 
 
 def _statistics(source: SceneSource, store: ScoreStore, tasks: Executor) -> BandStatistics:
@@ -215,10 +325,13 @@ def run_to_file(
     scheduler: str | None = None,
     on_report: Callable[[ChunkReport], None] = lambda _: None,
     geocoding: Geocoding | None = None,
+    report: Place | None = None,
+    performance_report: Path | None = None,
 ) -> RunSummary:
     """:func:`run` into ``OUT.zarr``, or by way of a hidden store beside it into ``OUT.tif`` (COG).
 
     The hidden store is what an interrupted run resumes from; it goes when the map is complete.
+    ``report`` is where to write what was done, by default ``OUTPUT.run.json``.
 
     Raises:
         PlanError: ``geocoding`` is asked for but the scene is no swath, or the output no COG.
@@ -229,27 +342,43 @@ def run_to_file(
     if drawn != Geocoding() and (target == hidden or not plan.scene.geolocation):
         raise PlanError(
             f"CRS, resolution and resampling ({drawn.text}) are for the COG of a swath, and "
-            f"'{plan.scene.name}' into '{target.name}' is none. Leave them away; a map on a grid "
-            "can be warped afterwards (rio warp)."
+            f"'{plan.scene.name}' into '{uri_name(target)}' is none. Leave them away; a map on a "
+            "grid can be warped afterwards (rio warp)."
         )
     if target == hidden:
-        return run(scene, target, plan, detector, scheduler=scheduler, on_report=on_report)
-    if _is_finished(target, hidden, plan, drawn):
-        return RunSummary.of(target, [], plan.chunks, [], 0.0)
-    summary = run(scene, hidden, plan, detector, scheduler=scheduler, on_report=on_report)
-    with warnings.catch_warnings():
-        # That the store is incomplete is in the summary, with the reasons.
-        warnings.simplefilter("ignore", UserWarning)
-        to_cog(
-            hidden,
-            target,
-            crs=drawn.crs,
-            resolution=drawn.resolution,
-            resampling=drawn.resampling,
+        return run(
+            scene, target, plan, detector, scheduler=scheduler, on_report=on_report,
+            report=report, performance_report=performance_report,
+        )  # fmt: skip
+    path = report_place(target) if report is None else report
+    with claimed(target):
+        if _is_finished(target, hidden, plan, drawn):
+            remove_leftovers(hidden)
+            return RunSummary.of(target, [], plan.chunks, [], 0.0)
+        summary, clock = _run(
+            scene, hidden, plan, detector, scheduler=scheduler, on_report=on_report,
+            report=path, performance_report=performance_report,
+        ), Clock()  # fmt: skip
+        with clock("cog"), warnings.catch_warnings():
+            # That the store is incomplete is in the summary, with the reasons.
+            warnings.simplefilter("ignore", UserWarning)
+            to_cog(
+                hidden,
+                target,
+                crs=drawn.crs,
+                resolution=drawn.resolution,
+                resampling=drawn.resampling,
+            )
+        if summary.complete:
+            remove_store(hidden)
+        summary = replace(
+            summary,
+            output=target,
+            stages={**summary.stages, **clock.seconds},
+            seconds=summary.seconds + clock.seconds["cog"],
         )
-    if summary.complete:
-        shutil.rmtree(hidden)
-    return replace(summary, output=target)
+        write_report(path, run_facts(plan, summary, weights_digest(detector)))
+    return summary
 
 
 def output_state(output: str | Path, plan: ScorePlan) -> str:
@@ -261,33 +390,35 @@ def output_state(output: str | Path, plan: ScorePlan) -> str:
     target, store = _targets(output)
     if target != store and _is_finished(target, store, plan):
         return f"{output} is complete: nothing to do"
-    if not store.exists():
+    if not has_store(store):
         require_folder(target)
         return f"{output} is new"
     done = require_same_plan(open_store(store), plan).done == DONE
     return f"{output}: {int(done.sum())} of {done.size} chunks are complete, the rest is resumed"
 
 
-def _targets(output: str | Path) -> tuple[Path, Path]:
+def _targets(output: str | Path) -> tuple[Place, Place]:
     """(what the user asked for, the store that a run writes): the same for Zarr."""
-    target = Path(output).absolute()
-    if target.suffix == ".zarr":
+    target = place_of(output)
+    require_name(target)
+    if suffix_of(target) == ".zarr":
         return target, target
-    if target.suffix in (".tif", ".tiff"):
-        return target, target.with_name(f".{target.name}.zarr")
+    if suffix_of(target) in (".tif", ".tiff"):
+        return target, beside(target, f".{uri_name(target)}.zarr")
     raise StoreError(f"Output '{output}' has no known format. Let it end in .zarr or .tif.")
 
 
 def _is_finished(
-    target: Path, hidden: Path, plan: ScorePlan, drawn: Geocoding | None = None
+    target: Place, hidden: Place, plan: ScorePlan, drawn: Geocoding | None = None
 ) -> bool:
     """True where the COG at ``target`` is this plan's whole map already, drawn as wanted."""
-    if target.exists() and raster_tag(target, "fingerprint") != plan.fingerprint:
+    there = has_file(target)
+    if there and raster_tag(target, "fingerprint") != plan.fingerprint:
         raise StoreError(
             f"'{target}' exists and is not the map of this scene and plan. "
             "Remove it, or choose another output path."
         )
-    finished = target.exists() and not hidden.exists()
+    finished = there and not has_store(hidden)
     if finished and drawn and (was := raster_tag(target, "geocoding")) not in (None, drawn.text):
         raise StoreError(
             f"'{target}' is the map of this scene and plan, but drawn otherwise ({was}, now "

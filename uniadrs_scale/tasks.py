@@ -13,7 +13,9 @@ import numpy as np
 
 from uniadrs_scale.blend import accumulate, finalise, normaliser, taper
 from uniadrs_scale.io.store import DONE, FAILED
+from uniadrs_scale.isolation import Isolation
 from uniadrs_scale.masks import fill_invalid
+from uniadrs_scale.redaction import redact
 from uniadrs_scale.stats import BandStatistics
 
 if TYPE_CHECKING:
@@ -135,6 +137,56 @@ def score_chunk(
     )
 
 
+def score_chunk_apart(
+    reader: WindowReader,
+    index: Index,
+    tiles: Sequence[Window],
+    lattice: Lattice,
+    scaled: tuple[TileScorer, Normalisation],
+) -> ScoredPart:
+    """:func:`score_chunk` with reading and scoring in a child process.
+
+    A tile that kills a process then costs its own score only. Two to five seconds dearer a chunk,
+    so only chunks whose workers died are scored like this.
+    """
+    detector, scaling = scaled
+    with Isolation() as isolation:
+        apart = _ReaderApart(isolation, reader), (_ScorerApart(isolation, detector), scaling)
+        return score_chunk(apart[0], index, tiles, lattice, apart[1])
+
+
+@dataclass(frozen=True, slots=True)
+class _ReaderApart:
+    isolation: Isolation
+    reader: WindowReader
+
+    def read(self) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
+        return self.isolation.call(self.reader.read)
+
+
+@dataclass(frozen=True, slots=True)
+class _ScorerApart:
+    isolation: Isolation
+    detector: TileScorer
+
+    @property
+    def identity(self) -> str:
+        return self.detector.identity
+
+    @property
+    def batch(self) -> int:
+        return self.detector.batch
+
+    def activation_bytes(self, tile: int, bands: int) -> int:
+        return self.detector.activation_bytes(tile, bands)
+
+    def fitted(self, statistics: BandStatistics) -> TileScorer:
+        return _ScorerApart(self.isolation, self.detector.fitted(statistics))
+
+    def score_tiles(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
+        return self.isolation.call(self.detector.score_tiles, tiles)
+
+
 def take_strips(part: ScoredPart) -> Strips:
     """What the neighbours need of ``part``, so that its body need not wait for them."""
     return part.strips
@@ -250,4 +302,4 @@ def _strips(
 
 
 def _reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0][:300]
+    return redact(f"{type(error).__name__}: {error}".splitlines()[0])[:300]

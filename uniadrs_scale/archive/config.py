@@ -17,6 +17,7 @@ from pydantic_core import PydanticUndefined
 from uniadrs_scale.archive.filters import Filters, Section
 from uniadrs_scale.detector import Detector
 from uniadrs_scale.errors import ArchiveError
+from uniadrs_scale.io.remote import in_bucket
 from uniadrs_scale.io.scenes import open_scene
 from uniadrs_scale.plan import digest
 from uniadrs_scale.score import plan as make_plan
@@ -40,8 +41,9 @@ class Folder(Section):
     """Raster files below a folder."""
 
     type: Literal["folder"]
-    path: Path
-    """The folder. Relative paths count from the file that holds them."""
+    path: Annotated[Path | str, BeforeValidator(lambda value: _folder_or_bucket(value))]  # noqa: PLW0108
+    """The folder. Relative paths count from the file that holds them. Or a prefix in a bucket:
+    ``s3://BUCKET/PREFIX``."""
     glob: str = "**/*.tif"
     """Which files; ``**`` is any depth. A product folder (``*.SAFE``) may match as well."""
     group: Literal["file", "folder"] = "file"
@@ -203,7 +205,7 @@ def _anchored(config: ArchiveConfig, base: Path) -> ArchiveConfig:
         return base / path.expanduser()
 
     source = config.source
-    if isinstance(source, Folder):
+    if isinstance(source, Folder) and isinstance(source.path, Path):
         source = source.model_copy(update={"path": absolute(source.path)})
     elif isinstance(source, Static) and "://" not in source.href:
         source = source.model_copy(update={"href": str(absolute(Path(source.href)))})
@@ -251,6 +253,18 @@ def _local(value: Any) -> Any:
             "into place. Mount the bucket, or copy the folder there with a tool such as rclone"
         )
     return value
+
+
+def _folder_or_bucket(value: Any) -> Any:
+    text = str(value)
+    if in_bucket(text):
+        return text.rstrip("/")
+    if "://" in text:
+        raise ValueError(
+            f"'{text}' cannot be listed: a folder is a path or a prefix in a bucket (s3://, "
+            "gs://). Use a STAC catalog for what a web server has"
+        )
+    return Path(text)
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:

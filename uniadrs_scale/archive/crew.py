@@ -20,7 +20,8 @@ from uniadrs_scale.archive.product import Order, make_product, plan_order
 from uniadrs_scale.detector import gpus_in_use
 from uniadrs_scale.errors import ClusterError, StoreError
 from uniadrs_scale.graph import Resources, executor
-from uniadrs_scale.graph.execute import active_client
+from uniadrs_scale.graph.cluster import active_client
+from uniadrs_scale.redaction import redact
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -221,13 +222,11 @@ class Crew:
             if self.stop.is_set():
                 raise StoppedError
 
-        assert self._executor is not None  # noqa: S101 - for the type checker
         order = Order(
             decision=decision,
             config=self.config,
             detector=self.detector,
             part=self.sink.part(name, key),
-            peak_memory=self._executor.peak_memory,
             on_report=report,
             accept_incomplete=self.config.publish_incomplete and self.is_last_try(name),
         )
@@ -295,5 +294,5 @@ class _Claims:
 
 
 def _reason(error: Exception) -> str:
-    text = " ".join(str(error).split())
+    text = redact(" ".join(str(error).split()))
     return f"{type(error).__name__}: {text}"[:500]

@@ -72,8 +72,11 @@ def safe_name(identifier: str) -> str:
 def name_time(name: str) -> datetime | None:
     """The date, and time if any, in a file name such as ``S2_20240131T101559.tif``, as UTC."""
     for date, clock in DATE.findall(name):
+        # By hand: strptime takes a tenth of the time of listing a folder.
+        year, month, day = int(date[:4]), int(date[4:6]), int(date[6:])
+        hour, minute, second = (int(clock[k : k + 2] or 0) for k in (0, 2, 4))
         try:
-            return datetime.strptime(date + (clock or "000000"), "%Y%m%d%H%M%S").replace(tzinfo=UTC)
+            return datetime(year, month, day, hour, minute, second, tzinfo=UTC)
         except ValueError:
             continue
     return None

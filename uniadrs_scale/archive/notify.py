@@ -6,8 +6,11 @@ import json
 import logging
 import subprocess
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import requests
+
+from uniadrs_scale.redaction import HIDDEN, redact
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,7 +29,9 @@ def notify(channels: Notify, facts: Mapping[str, Any]) -> None:
         try:
             tell(channel, json.dumps(facts))
         except (OSError, subprocess.SubprocessError) as error:
-            LOG.warning("nobody was told: %s", error, extra={"event": "untold"})
+            # The path of a webhook is a password in itself.
+            reason = str(error).replace(urlsplit(channel.webhook or "").path or "\n", f"/{HIDDEN}")
+            LOG.warning("nobody was told: %s", redact(reason), extra={"event": "untold"})
 
 
 def _post(channel: Channel, text: str) -> None:

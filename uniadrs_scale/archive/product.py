@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-import json
-import os
-import platform
 import shutil
 import threading
-import time
 import warnings
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-
-import rasterio
 
 from uniadrs_scale.archive.quicklook import Overview
 from uniadrs_scale.archive.sink import STAGED_ITEM
 from uniadrs_scale.archive.stac import make_item, write_item
+from uniadrs_scale.detector import weights_digest
 from uniadrs_scale.errors import SceneError
 from uniadrs_scale.io.cog import to_cog
 from uniadrs_scale.io.scenes import open_scene
 from uniadrs_scale.io.store import is_score_store, open_store
+from uniadrs_scale.redaction import public_uri
+from uniadrs_scale.report import Clock, run_facts, write_report
 from uniadrs_scale.score import plan as make_plan
 from uniadrs_scale.score import run_to_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     import xarray as xr
@@ -40,7 +35,6 @@ if TYPE_CHECKING:
     from uniadrs_scale.tasks import ChunkReport
 
 _FILTERS = threading.Lock()
-LIBRARIES = ("torch", "numpy", "dask", "zarr", "xarray", "rasterio")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,8 +46,6 @@ class Order:
     detector: TileScorer
     part: Path
     """The folder to make it in; may hold what an earlier sweep began."""
-    peak_memory: Callable[[], int]
-    """Highest resident set of any worker process so far, bytes."""
     on_report: Callable[[ChunkReport], None]
     accept_incomplete: bool
     """True where a map with failed tiles is better than none."""
@@ -100,14 +92,14 @@ def make_product(order: Order, scene: xr.DataArray, plan: ScorePlan) -> RunSumma
     Raises:
         IncompleteError: Tiles have failed, and that is not accepted; the next try does just those.
     """
-    config, part, clock = order.config, order.part, _Clock()
+    config, part, clock = order.config, order.part, Clock()
     part.mkdir(parents=True, exist_ok=True)
     _keep_only(part, "scores.zarr")
     store = part / "scores.zarr"
     with clock("score"):
         summary = run_to_file(
             scene, store, plan, order.detector, scheduler=config.scheduler,
-            on_report=order.on_report,
+            on_report=order.on_report, report=part / "run.json",
         )  # fmt: skip
     if not (summary.complete or order.accept_incomplete):
         raise IncompleteError(_what_is_missing(summary))
@@ -120,8 +112,7 @@ def make_product(order: Order, scene: xr.DataArray, plan: ScorePlan) -> RunSumma
             _to_cog(store, part / "scores.tif", complete=summary.complete)
     if "zarr" not in config.output.formats:
         shutil.rmtree(store)
-    facts = _run_facts(order, plan, summary, clock.seconds)
-    (part / "run.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
+    write_report(part / "run.json", _run_facts(order, plan, summary, clock.seconds))
     item = make_item(
         order.decision, plan, part, statistics=overview.statistics,
         collection=config.output.collection,
@@ -152,19 +143,6 @@ def _to_cog(store: Path, path: Path, *, complete: bool) -> None:
         to_cog(store, path)
 
 
-class _Clock:
-    """Seconds of each step."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def __call__(self, step: str) -> Iterator[None]:
-        started = time.perf_counter()
-        yield
-        self.seconds[step] = round(time.perf_counter() - started, 3)
-
-
 def _what_is_missing(summary: RunSummary) -> str:
     reasons = [failure.reason for failure in summary.failures] or list(summary.lost)
     tiles, chunks = len(summary.failures), len(summary.lost)
@@ -174,37 +152,17 @@ def _what_is_missing(summary: RunSummary) -> str:
 def _run_facts(
     order: Order, plan: ScorePlan, summary: RunSummary, seconds: Mapping[str, float]
 ) -> dict[str, Any]:
-    """What ``run.json`` holds."""
-    item = order.decision.item
+    """What ``run.json`` holds: that of any run, and what a sweep knows beside it."""
+    item, facts = order.decision.item, run_facts(plan, summary, weights_digest(order.detector))
     return {
-        "item": {"id": item.id, "href": item.href, "hrefs": list(item.hrefs)},
+        "item": {
+            "id": item.id,
+            "href": public_uri(item.href),
+            "hrefs": [public_uri(href) for href in item.hrefs],
+        },
         "why": order.decision.reason,
+        **facts,
         "fingerprint": order.decision.fingerprint.to_dict(),
         "options": {name: getattr(order.config, name) for name in ("scene", "detector", "plan")},
-        "plan": plan.to_dict(),
-        "tiles": {
-            "scored": summary.tiles_scored,
-            "skipped": summary.tiles_skipped,
-            "failed": [{"window": asdict(f.window), "reason": f.reason} for f in summary.failures],
-        },
-        "chunks": {
-            "committed": summary.chunks,
-            "complete_before": summary.kept,
-            "lost": list(summary.lost),
-        },
-        "complete": summary.complete,
-        "seconds": dict(seconds),
-        # Of the worker processes since they started: scenes of a sweep share them.
-        "memory": {"forecast": plan.memory.total, "peak": order.peak_memory()},
-        "versions": {
-            "uniadrs_scale": plan.version,
-            "python": platform.python_version(),
-            "gdal": rasterio.__gdal_version__,
-            **{name: version(name) for name in LIBRARIES},
-        },
-        "machine": {
-            "host": platform.node(),
-            "system": platform.platform(),
-            "cores": os.cpu_count(),
-        },
+        "seconds": {**facts["seconds"], **seconds},
     }

@@ -6,13 +6,14 @@ import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import groupby
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from uniadrs_scale.archive import stac_source
 from uniadrs_scale.archive.config import Folder, Static
 from uniadrs_scale.archive.items import SourceItem, name_time
 from uniadrs_scale.errors import ArchiveError
+from uniadrs_scale.io.buckets import key_matches, list_objects
 from uniadrs_scale.plan import digest
 
 if TYPE_CHECKING:
@@ -39,7 +40,11 @@ def list_items(config: ArchiveConfig, now: datetime) -> Listing:
     """
     source = config.source
     if isinstance(source, Folder):
-        everything: Iterable[SourceItem] = _folder_items(source, config.output.folder)
+        everything: Iterable[SourceItem] = (
+            _folder_items(source, source.path, config.output.folder)
+            if isinstance(source.path, Path)
+            else _bucket_items(source, source.path)
+        )
     elif isinstance(source, Static):
         everything = stac_source.static_items(source)
     else:
@@ -54,25 +59,57 @@ def list_items(config: ArchiveConfig, now: datetime) -> Listing:
     return Listing(tuple(sorted(taken, key=lambda item: (item.when, item.id))), left_out)
 
 
-def _folder_items(source: Folder, sink: Path) -> Iterator[SourceItem]:
-    if not source.path.is_dir():
-        raise ArchiveError(f"Source folder '{source.path}' does not exist. Check 'source.path'.")
+def _bucket_items(source: Folder, prefix: str) -> Iterator[SourceItem]:
+    """Scenes below a prefix in a bucket; dates and identities are those of the listing."""
     try:
-        matches = sorted(source.path.glob(source.glob))
+        objects = dict(list_objects(prefix))
+    except OSError as error:
+        raise ArchiveError(f"Source '{prefix}' cannot be listed: {error}") from None
+    if not objects:
+        raise ArchiveError(f"Source '{prefix}' holds nothing. Check 'source.path'.")
+    keys = sorted(key for key in objects if key_matches(key, source.glob))
+    places = {key: PurePosixPath(key) for key in keys}
+    if source.group == "folder":
+        groups = [(p, list(g)) for p, g in groupby(keys, key=lambda key: places[key].parent)]
+    else:
+        groups = [(places[key].with_suffix(""), [key]) for key in keys]
+    for place, names in groups:
+        identifier = prefix.rpartition("/")[2] if str(place) == "." else str(place)
+        stamps = {name: [objects[name]["size"], objects[name]["e_tag"]] for name in names}
+        yield SourceItem(
+            id=identifier,
+            when=name_time(identifier) or max(objects[name]["last_modified"] for name in names),
+            hrefs=tuple(f"{prefix}/{name}" for name in names),
+            identity=digest(stamps),
+            href=f"{prefix}/{names[0]}",
+        )
+
+
+def _folder_items(source: Folder, folder: Path, sink: Path) -> Iterator[SourceItem]:
+    if not folder.is_dir():
+        raise ArchiveError(f"Source folder '{folder}' does not exist. Check 'source.path'.")
+    try:
+        matches = sorted(folder.glob(source.glob))
     except (ValueError, NotImplementedError) as error:
         raise ArchiveError(f"source.glob '{source.glob}': {error}. Use such as **/*.tif.") from None
-    # Maps of maps would be made for ever, if the sink lies below the source.
-    scenes = [path for path in matches if sink not in path.parents and not _hidden(path, source)]
+    # As text: taking paths apart costs half of a listing.
+    maps = os.path.join(sink, "")  # noqa: PTH118 - pathlib drops the separator at the end
+    scenes = [
+        path
+        for path in matches
+        # Maps of maps would be made for ever, if the sink lies below the source.
+        if not str(path).startswith(maps) and not _hidden(path, folder)
+    ]
     if source.group == "folder":
-        for folder, files in groupby(scenes, key=lambda path: path.parent):
-            yield _file_item(folder, tuple(files), source.path)
+        for place, files in groupby(scenes, key=lambda path: path.parent):
+            yield _file_item(place, tuple(files), folder)
     else:
         for path in scenes:
-            yield _file_item(path.with_suffix(""), (path,), source.path)
+            yield _file_item(path.with_suffix(""), (path,), folder)
 
 
-def _hidden(path: Path, source: Folder) -> bool:
-    return any(part.startswith(".") for part in path.relative_to(source.path).parts)
+def _hidden(path: Path, folder: Path) -> bool:
+    return "/." in f"/{path.relative_to(folder).as_posix()}"
 
 
 def _file_item(place: Path, files: tuple[Path, ...], root: Path) -> SourceItem:
@@ -80,7 +117,7 @@ def _file_item(place: Path, files: tuple[Path, ...], root: Path) -> SourceItem:
     identifier = place.relative_to(root).as_posix()
     if identifier == ".":
         identifier = root.name
-    stamps = {os.path.relpath(file, root): _stamps(file) for file in files}
+    stamps = {file.relative_to(root).as_posix(): _stamps(file) for file in files}
     times = [time for stamp in stamps.values() for _, time, _ in stamp]
     changed = datetime.fromtimestamp(max(times, default=0) // 10**9, UTC)
     return SourceItem(

@@ -24,6 +24,7 @@ from rasterio.crs import CRS
 from rasterio.warp import transform as warp
 
 from uniadrs_scale.archive.sink import write_whole
+from uniadrs_scale.redaction import public_uri
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -94,7 +95,7 @@ def make_item(
             _describe(asset, folder / name, statistics)
     for rel in ("root", "parent", "collection"):
         item.add_link(pystac.Link(rel, "../collection.json", pystac.MediaType.JSON))
-    item.add_link(pystac.Link("derived_from", source.href))
+    item.add_link(pystac.Link("derived_from", public_uri(source.href)))
     item.collection_id = collection
     # Links by hand above: pystac would resolve them against a catalog that it has not read.
     document = item.to_dict(include_self_link=False, transform_hrefs=False)

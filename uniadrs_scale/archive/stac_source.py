@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import json
 import os
+import posixpath
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import urljoin, urlsplit
 
-import requests
 from pystac_client import Client
 from pystac_client.exceptions import APIError
 
 from uniadrs_scale.archive.items import SourceItem
 from uniadrs_scale.errors import ArchiveError
+from uniadrs_scale.io.buckets import glimpse, read_object
+from uniadrs_scale.io.remote import in_bucket, is_remote
 from uniadrs_scale.plan import digest
+from uniadrs_scale.redaction import public_uri, redact
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -105,20 +108,12 @@ def found_items(source: Search, filters: Filters) -> Iterator[SourceItem]:
 class _Reader:
     """Reads JSON, files one after the other and URLs several at a time."""
 
-    def __init__(self) -> None:
-        self.session = requests.Session()
-        adapter = requests.adapters.HTTPAdapter(pool_maxsize=CONNECTIONS, max_retries=2)
-        for scheme in ("http://", "https://"):
-            self.session.mount(scheme, adapter)
-
     def read(self, href: str) -> dict[str, Any]:
         """The JSON object at ``href``."""
-        if is_remote(href):
-            answer = self.session.get(href, timeout=TIMEOUT)
-            answer.raise_for_status()
-            document = answer.json()
-        else:
-            document = json.loads(Path(href).read_bytes())
+        content = read_object(href) if is_remote(href) else Path(href).read_bytes()
+        if content is None:
+            raise FileNotFoundError(f"there is no '{href}'")
+        document = json.loads(content)
         if not isinstance(document, dict):
             raise ValueError("it is no JSON object")  # noqa: TRY004 - as json.loads would
         return cast("dict[str, Any]", document)
@@ -134,7 +129,7 @@ class _Reader:
             return error
 
     def stamp(self, href: str) -> str:
-        """What changes when the file or URL does; from its header, never from its bytes.
+        """What changes when the file or URL does; from its first bytes at most.
 
         Raises:
             OSError: It is not there, or the server does not answer.
@@ -142,10 +137,8 @@ class _Reader:
         if not is_remote(href):
             status = Path(href).stat()
             return f"{status.st_size}:{status.st_mtime_ns}"
-        answer = self.session.head(href, timeout=TIMEOUT, allow_redirects=True)
-        answer.raise_for_status()
-        names = ("ETag", "Last-Modified", "Content-Length")
-        return json.dumps([answer.headers.get(name) for name in names])
+        # Not by HEAD, for which signed URLs are not signed.
+        return glimpse(href, whole=True).stamp
 
 
 def in_parallel(call: Callable[[T], R], values: list[T], slow: Callable[[T], bool]) -> Iterable[R]:
@@ -182,6 +175,8 @@ def _asks_server(document: dict[str, Any] | Exception, href: str) -> bool:
     return isinstance(assets, dict) and any(
         isinstance(asset, dict)
         and "file:checksum" not in asset
+        # Resolving takes long, and from a file to a file there is nothing to resolve.
+        and ("://" in href or "://" in str(asset.get("href")))
         and is_remote(resolve(str(asset.get("href")), href))
         for asset in assets.values()
     )
@@ -210,7 +205,7 @@ def _faulty(href: str, document: dict[str, Any] | Exception, error: Exception) -
     """What can still be said of an item that cannot be used."""
     known = document if isinstance(document, dict) else {}
     what = f"has no {error}" if isinstance(error, KeyError) else f"cannot be used: {error}"
-    fault = f"STAC item '{href}' {what}"
+    fault = redact(f"STAC item '{href}' {what}")
     return SourceItem(
         id=str(known.get("id") or PurePosixPath(urlsplit(href).path).stem),
         when=UNKNOWN_TIME,
@@ -252,7 +247,7 @@ def _asset_stamp(asset: dict[str, Any], place: str, reader: _Reader, updated: st
 
     Without the query of its URL, which holds a signature that changes.
     """
-    plain = place.partition("?")[0]
+    plain = public_uri(place)
     if "file:checksum" in asset:
         return f"{plain} {asset['file:checksum']}"
     if is_remote(place) or "://" not in place:
@@ -280,17 +275,15 @@ def _self_link(item: dict[str, Any]) -> str:
     return ""
 
 
-def is_remote(href: str) -> bool:
-    """True for what a web server has."""
-    return href.startswith(("http://", "https://"))
-
-
 def resolve(href: str, base: str) -> str:
     """``href`` as ``base``, the document that names it, means it; a path or a URL."""
     if href.startswith("file://"):
         return href.removeprefix("file://")
     if "://" in href or os.path.isabs(href):  # noqa: PTH117 - pathlib is 20 times slower here
         return href
+    if in_bucket(base):  # whose scheme urljoin does not know
+        scheme, _, path = base.partition("://")
+        return f"{scheme}:/{posixpath.normpath(posixpath.join('/', posixpath.dirname(path), href))}"
     if "://" in base:
         return urljoin(base, href)
     return os.path.normpath(os.path.join(os.path.dirname(base), href))  # noqa: PTH118, PTH120

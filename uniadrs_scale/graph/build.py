@@ -1,7 +1,8 @@
 """The tasks of a run.
 
-Strategy. Three tasks a chunk:
+Strategy. Three tasks a chunk, and one that they share:
 
+    run             scene, lattice, store and fitted scorer: what every task needs (see `shared`)
     score (i, j)    reads its window from the source itself, scores its tiles, sums them up
     strips (i, j)   keeps of that sum what reaches right, below and diagonal
     commit (i, j)   adds the strips of (i, j-1), (i-1, j), (i-1, j-1), divides, writes to the store
@@ -10,27 +11,33 @@ Only reports travel to the driver. The strips are a task of their own so that a 
 once it is committed: without it, two rows of whole bodies waited for their lower neighbours (190 of
 700 MiB at 8 x 8 chunks). Dask orders the tasks by raster position, so about one row of strips is
 alive. Task names are deterministic: the plan's fingerprint and the chunk's index.
+
+A task names its chunk and nothing else; a low-level graph, since 7,200 delayed objects took five
+times as long to make (docs/scale.md).
 """
 
 from __future__ import annotations
 
-from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
+from dask._task_spec import DataNode, Task, TaskRef
 from dask.base import optimize
-from dask.delayed import delayed
 from dask.sizeof import sizeof
+from distributed.scheduler import KilledWorker
 
-from uniadrs_scale.io.scenes import ArrayWindow
+from uniadrs_scale.graph.shared import Shared, process_peak, worker_address
+from uniadrs_scale.io.scenes import ArrayScene, ArrayWindow
 from uniadrs_scale.io.store import DONE
 from uniadrs_scale.plan import sample_windows
 from uniadrs_scale.stats import BandStatistics
 from uniadrs_scale.tasks import (
-    ChunkReport,
     ScoredPart,
+    Strips,
     commit_chunk,
     score_chunk,
+    score_chunk_apart,
     take_strips,
     window_statistics,
 )
@@ -38,15 +45,13 @@ from uniadrs_scale.tasks import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-    from dask.delayed import Delayed
-
-    from uniadrs_scale.graph.execute import Executor
+    from uniadrs_scale.graph.execute import Executor, Graph, Key
     from uniadrs_scale.io.scenes import SceneSource, WindowReader
     from uniadrs_scale.io.store import ScoreStore
     from uniadrs_scale.lattice import Lattice, Window
     from uniadrs_scale.plan import ScorePlan, TileScorer
     from uniadrs_scale.stats import Normalisation
-    from uniadrs_scale.tasks import Index
+    from uniadrs_scale.tasks import ChunkReport, Index
 
 
 MANY_BANDS = 16
@@ -67,10 +72,11 @@ def scene_statistics(source: SceneSource, run: Executor) -> BandStatistics:
         name = f"statistics-{source.info.identity}-{across}"
         windows = sample_windows(height, width, block=block, across=across)
         parts = run.compute(
-            [
-                _task((name, order), partial(window_statistics, _reader(source, window)))
+            {
+                (name, order): Task((name, order), _Statistics(_reader(source, window)))
                 for order, window in enumerate(windows)
-            ]
+            },
+            [(name, order) for order in range(len(windows))],
         )
         # Merged in the order of the windows: the order of completion must not decide a bit. A
         # window that cannot be read is left out here and reported when its tiles are scored.
@@ -91,39 +97,134 @@ def score_scene(
     scaled: tuple[TileScorer, Normalisation],
     on_report: Callable[[ChunkReport], None],
 ) -> list[Exception]:
-    """Score and commit every chunk that ``store`` does not have yet; what was lost, and why."""
-    todo = {(int(i), int(j)) for i, j in np.argwhere(store.done != DONE)}
-    lattice = plan.lattice
-    lost: list[Exception] = []
-    scores: dict[Index, Delayed] = {}
+    """Score and commit every chunk that ``store`` does not have yet; what was lost, and why.
+
+    A chunk that is lost with one worker after the other has a tile that kills them, or bad luck. It
+    is tried once more with its tiles in a process of their own, where such a tile is just a tile
+    that failed.
+    """
+    chunks = {(int(i), int(j)) for i, j in np.argwhere(store.done != DONE)}
+
+    def attempt(todo: Collection[Index], *, apart: bool) -> dict[Index, Exception]:
+        graph, commits = run_graph(source, plan, store, scaled=scaled, todo=todo, apart=apart)
+        results = run.compute(graph, commits, note)
+        ended = zip(sorted(todo), results, strict=True)
+        return {index: result for index, result in ended if isinstance(result, Exception)}
+
+    def note(result: object) -> None:
+        if isinstance(result, Receipt):
+            run.peaks[result.worker] = max(run.peaks.get(result.worker, 0), result.peak)
+            on_report(result.report)
+
+    lost = attempt(chunks, apart=False)
+    deadly = {index for index, error in lost.items() if isinstance(error, KilledWorker)}
+    if deadly:
+        lost = {k: e for k, e in lost.items() if k not in deadly} | attempt(deadly, apart=True)
+    return list(lost.values())
+
+
+def run_graph(
+    source: SceneSource,
+    plan: ScorePlan,
+    store: ScoreStore,
+    *,
+    scaled: tuple[TileScorer, Normalisation],
+    todo: Collection[Index],
+    apart: bool = False,
+) -> tuple[Graph, list[Key]]:
+    """The tasks that commit the chunks of ``todo``, and the names of those that do.
+
+    ``apart`` has tiles read and scored in processes of their own.
+    """
+    lattice, name = plan.lattice, plan.fingerprint  # once: it is a digest of the whole plan
+    if apart:
+        name = f"{name}-apart"
+    # An array's pixels travel with the tasks that need them; a scene of files is a few paths.
+    files = None if isinstance(source, ArrayScene) else source
+    key: Key = (f"run-{name}",)
+    shared = Shared(_Run(source=files, lattice=lattice, store=store, scaled=scaled, apart=apart))
+    graph: Graph = {key: DataNode(key, shared)}
+    scores: dict[Index, Key] = {}
     for owner in lattice.indices():
-        tiles = needed_tiles(lattice, owner, todo)
-        if tiles or owner in todo:
-            reader = _reader(source, lattice.read_window(owner))
-            call = partial(score_chunk, reader, owner, tiles, lattice, scaled)
-            scores[owner] = _task(("score", plan.fingerprint, *owner), call)
-    strips = {
-        owner: _task(("strips", plan.fingerprint, *owner), take_strips, score)
-        for owner, score in scores.items()
-    }
-    commits = [
-        _task(
-            ("commit", plan.fingerprint, *index),
-            partial(commit_chunk, index, lattice, store),
-            scores[index],
-            *(strips[owner] for owner in _neighbours(index) if owner in strips),
-        )
-        for index in sorted(todo)
-    ]
+        targets = tuple(target for target in _receivers(owner) if target in todo)
+        if owner in todo or needed_tiles(lattice, owner, targets):
+            score = scores[owner] = (f"score-{name}", *owner)
+            reader = None if files else _Unseen(_reader(source, lattice.read_window(owner)))
+            graph[score] = Task(score, _score, TaskRef(key), owner, targets, reader)
+    commits: list[Key] = []
+    for index in sorted(todo):
+        commit: Key = (f"commit-{name}", *index)
+        parts = [TaskRef(scores[index])]
+        for owner in _neighbours(index):
+            if owner in scores:
+                strips = (f"strips-{name}", *owner)
+                graph[strips] = Task(strips, take_strips, TaskRef(scores[owner]))
+                parts.append(TaskRef(strips))
+        graph[commit] = Task(commit, _commit, TaskRef(key), index, *parts)
+        commits.append(commit)
+    return graph, commits
 
-    def on_result(result: object) -> None:
-        if isinstance(result, ChunkReport):
-            on_report(result)
-        elif isinstance(result, Exception):
-            lost.append(result)
 
-    run.compute(commits, on_result)
-    return lost
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Run:
+    """What all tasks of a run share."""
+
+    source: SceneSource | None
+    """None for an array, whose windows come with the tasks."""
+    lattice: Lattice
+    store: ScoreStore
+    scaled: tuple[TileScorer, Normalisation]
+    apart: bool
+    """Whether tiles are read and scored in processes of their own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What travels to the driver of a committed chunk."""
+
+    report: ChunkReport
+    worker: str
+    peak: int
+    """Highest resident set of the worker so far, in bytes. With the chunk, since a worker that dies
+    later cannot be asked, and one that hangs does not answer."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Unseen:
+    """A reader that Dask does not look into.
+
+    It would find the lazy array of an ArrayWindow and compute it as tasks of its own.
+    """
+
+    reader: WindowReader
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Statistics:
+    """The moments of one window, still to be read."""
+
+    reader: WindowReader
+
+    def __call__(self) -> BandStatistics | None:
+        return window_statistics(self.reader)
+
+
+def _score(
+    shared: Shared[_Run], owner: Index, targets: tuple[Index, ...], unseen: _Unseen | None
+) -> ScoredPart:
+    """The tiles of ``owner`` that reach into ``targets``, scored."""
+    run = shared.value
+    window = run.lattice.read_window(owner)
+    reader = _reader(run.source, window) if run.source else cast("_Unseen", unseen).reader
+    tiles = needed_tiles(run.lattice, owner, targets)
+    score = score_chunk_apart if run.apart else score_chunk
+    return score(reader, owner, tiles, run.lattice, run.scaled)
+
+
+def _commit(shared: Shared[_Run], index: Index, part: ScoredPart, *neighbours: Strips) -> Receipt:
+    run = shared.value
+    report = commit_chunk(index, run.lattice, run.store, part, *neighbours)
+    return Receipt(report, worker_address(), process_peak())
 
 
 def needed_tiles(lattice: Lattice, owner: Index, todo: Collection[Index]) -> tuple[Window, ...]:
@@ -147,13 +248,6 @@ def _receivers(owner: Index) -> tuple[Index, ...]:
 def _neighbours(receiver: Index) -> tuple[Index, ...]:
     i, j = receiver
     return (i, j - 1), (i - 1, j), (i - 1, j - 1)
-
-
-def _task(key: tuple[str | int, ...], call: Callable[..., Any], *needed: Delayed) -> Delayed:
-    # What is inside `call`, a partial, Dask does not see. As arguments of the task it would walk
-    # through them, find the lazy array of an ArrayWindow and compute it as tasks of its own.
-    delayed_call = delayed(call, traverse=False)
-    return cast("Delayed", delayed_call(*needed, dask_key_name="-".join(map(str, key))))
 
 
 def _reader(source: SceneSource, window: Window) -> WindowReader:

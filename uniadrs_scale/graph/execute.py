@@ -6,26 +6,42 @@ import os
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, cast
 
-import psutil
 from dask import config as dask_config
-from dask.base import compute as dask_compute
+from dask._task_spec import cull
 from dask.callbacks import Callback
-from distributed import Client, Future, Scheduler, as_completed, default_client
-from distributed.deploy.spec import SpecCluster
-from distributed.deploy.subprocess import SubprocessWorker
+from dask.highlevelgraph import HighLevelGraph
+from dask.local import get_sync
+from dask.threaded import get as get_threaded
+from distributed import Client, Future, as_completed, performance_report
 
 from uniadrs_scale.errors import ClusterError, PlanError
+from uniadrs_scale.graph.cluster import (
+    PATIENCE_SECONDS,
+    active_client,
+    await_workers,
+    connect,
+    local_cluster,
+    mismatches,
+    share_of_machine,
+    smallest_limit,
+    workers_of,
+)
+from uniadrs_scale.graph.shared import UnfitWorkerError, process_peak
+from uniadrs_scale.report import ClusterFacts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
-    from dask.delayed import Delayed
+    from dask._task_spec import GraphNode
 
-PATIENCE_SECONDS = 60
-"""How long a run waits for a first or another worker."""
+Key = tuple[str | int, ...]
+"""Name of a task: a string that all tasks of its kind in a run share, and where its chunk is."""
+Graph = dict["Key", "GraphNode"]
+TOPIC = "uniadrs-scale"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,50 +84,95 @@ class Executor:
     def __init__(self, client: Client | None, scheduler: str) -> None:
         self.client = client
         self.scheduler = scheduler
+        self.peaks: dict[str, int] = {}
+        """Highest resident set of each worker that said so, in bytes."""
+        self._dismissed: dict[str, str] = {}
+        self._names: set[str] = set()
+        if client is not None:
+            client.log_event(TOPIC, {"action": "begin", "who": id(self)})
 
     def size(self) -> tuple[int, int]:
         """(workers, most threads a worker) of the cluster at this moment."""
         workers = self._workers()
         return max(len(workers), 1), max((w["nthreads"] for w in workers.values()), default=1)
 
-    def peak_memory(self) -> int:
-        """Highest resident set that any worker process has had, in bytes."""
+    def facts(self) -> ClusterFacts:
+        """Who has computed, and what became of them since this executor was made."""
         if self.client is None:
-            return process_peak()
-        return max(self.client.run(process_peak).values(), default=0)
+            return ClusterFacts(scheduler=self.scheduler, peaks={"this process": process_peak()})
+        gone = [event for event in self._events() if not event.get("expected")]
+        rerun = [
+            key
+            for event in gone
+            for key in {*event["processing-tasks"], *event["lost-computed-tasks"]}
+            if key and key[0] in self._names
+        ]
+        return ClusterFacts(
+            scheduler=str(self.client.scheduler_info()["address"]),
+            peaks=dict(self.peaks),
+            deaths=len(gone),
+            retries=len(rerun),
+            dismissed=tuple(f"{who} {why}" for who, why in self._dismissed.items()),
+        )
+
+    def _events(self) -> list[dict[str, Any]]:
+        """Workers that have gone since this executor was made, as the scheduler noted it."""
+        assert self.client is not None  # noqa: S101 - for the type checker
+        marks = self.client.get_events(TOPIC)
+        # By the scheduler's clock, which need not be ours.
+        begun = max((t for t, mark in marks if mark.get("who") == id(self)), default=0.0)
+        noted = self.client.get_events("all")
+        return [e for t, e in noted if t >= begun and e.get("action") == "remove-worker"]
 
     def _workers(self) -> dict[str, Any]:
-        info = self.client.scheduler_info(n_workers=-1) if self.client else {}
-        return cast("dict[str, Any]", info.get("workers", {}))
+        return workers_of(self.client) if self.client else {}
 
     def compute(
-        self, tasks: list[Delayed], on_result: Callable[[object], None] = lambda _: None
+        self, graph: Graph, wanted: list[Key], on_result: Callable[[object], None] = lambda _: None
     ) -> list[object]:
-        """Results in the order of ``tasks``; ``on_result`` sees each as it comes.
+        """Results of the tasks ``wanted``, in that order; ``on_result`` sees each as it comes.
 
         On a cluster a lost task leaves its exception in place of its result; in this process an
         exception is raised, as nobody else could go on.
         """
         if self.client is None:
-            keys = {task.key for task in tasks}
+            keys, get = set(wanted), get_sync if self.scheduler == "sync" else get_threaded
 
-            def report(key: str, value: object, *_: object) -> None:
+            def report(key: Key, value: object, *_: object) -> None:
                 if key in keys:
                     on_result(value)
 
             with Callback(posttask=report):
-                return list(dask_compute(*tasks, scheduler=self.scheduler))
+                return list(get(graph, wanted))
+        self._names |= {str(key[0]) for key in graph}
+        results: dict[str | Key, object] = {}
+        left = wanted
+        while left:
+            futures, again = self._submit(graph, left), []
+            # Futures, never a bare compute: one lost task must not cost the others.
+            for future in self._completed(futures):
+                ended = future.status == "finished"
+                result = future.result() if ended else future.exception()
+                if not ended and self._was_unfit(result):
+                    again.append(future.key)
+                else:
+                    results[future.key] = result
+                    on_result(result)
+            # Released before they are asked for again, or they would still be failed. Not by
+            # Future.retry: it stumbles over failed tasks between that nobody holds a future of.
+            del futures, future
+            left = again
+        return [results[key] for key in wanted]
+
+    def _submit(self, graph: Graph, wanted: list[Key]) -> list[Future[Any]]:
+        """Futures of ``wanted``; sends what they need of ``graph``."""
+        assert self.client is not None  # noqa: S101 - compute() has seen to it
+        # In one layer: a plain dict would be hashed first, which takes longer than all the rest.
+        name = str(wanted[0])
+        layer = HighLevelGraph({name: cast("Any", cull(graph, wanted))}, {name: set()})
         # The pixels of a scene in memory travel with their tasks: no reason to warn the user.
         with dask_config.set({"distributed.admin.large-graph-warning-threshold": "1 TB"}):
-            futures = self.client.compute(tasks)
-        order = {future.key: position for position, future in enumerate(futures)}
-        results: list[object] = [None] * len(tasks)
-        # Futures, never a bare compute: one lost task must not cost the others.
-        for future in self._completed(futures):
-            result = future.result() if future.status == "finished" else future.exception()
-            results[order[future.key]] = result
-            on_result(result)
-        return results
+            return cast("list[Future[Any]]", self.client.get(layer, wanted, sync=False))
 
     def _completed(self, futures: list[Future[Any]]) -> Iterator[Future[Any]]:
         """Futures as they complete; raises where nobody is left who could complete them."""
@@ -128,6 +189,59 @@ class Executor:
                 )
             if not batch:
                 time.sleep(0.05)
+
+    def _was_unfit(self, error: object) -> bool:
+        """True where a worker that joined later did not fit; it is gone when this returns.
+
+        All were fit when the run began. Such a worker fails at once, so it would take, and lose,
+        most of the tasks there are. One without this library cannot even say so.
+        """
+        if not isinstance(error, UnfitWorkerError | ImportError):
+            return False
+        assert self.client is not None  # noqa: S101 - for the type checker
+        unfit = {who.removeprefix("Worker "): why for who, why in mismatches(self.client).items()}
+        if isinstance(error, UnfitWorkerError):
+            unfit[error.worker] = error.reason
+        self._dismissed |= unfit
+        present = [address for address in unfit if address in self._workers()]
+        if present:
+            self.client.retire_workers(present, close_workers=True, remove=True)
+        return bool(present) or isinstance(error, UnfitWorkerError)
+
+    @contextmanager
+    def reported(self, path: Path | None) -> Iterator[None]:
+        """Dask's performance report of what is done inside, as a page at ``path``, if wanted.
+
+        Raises:
+            PlanError: There is no scheduler to ask, or it has no bokeh.
+        """
+        if path is None:
+            yield
+            return
+        _require_reportable(self.client, path)
+        assert self.client is not None  # noqa: S101 - _require_reportable has seen to it
+        with self.client.as_current(), performance_report(filename=str(path)):
+            yield
+
+
+def _require_reportable(client: Client | None, path: Path) -> None:
+    """Refuse a performance report that could not be written, before anything is computed."""
+    if client is None:
+        raise PlanError(
+            "A performance report is made by a cluster: scheduler 'sync' and 'threads' have none. "
+            "Leave --scheduler or --performance-report away."
+        )
+    told = cast("Any", client.get_versions(packages=["bokeh"]))["scheduler"]["packages"]
+    if told.get("bokeh") is None or find_spec("bokeh") is None:
+        raise PlanError(
+            "A performance report needs bokeh, where the scheduler runs and here. "
+            "Install it: pip install 'uniadrs-scale[report]'."
+        )
+    if not path.absolute().parent.is_dir():
+        raise PlanError(
+            f"Folder '{path.absolute().parent}' of the performance report does not exist. "
+            "Create it, or choose another."
+        )
 
 
 @contextmanager
@@ -147,17 +261,11 @@ def executor(scheduler: str | None, resources: Resources) -> Iterator[Executor]:
     elif scheduler is None and (client := active_client()) is not None:
         yield Executor(client, "")
     elif scheduler is None:
-        with _local_cluster(resources) as cluster, Client(cluster) as client:
-            _await_workers(client, resources.workers)
+        with local_cluster(resources) as cluster, Client(cluster) as client:
+            await_workers(client, resources.workers)
             yield Executor(client, "")
     elif "://" in scheduler:
-        try:
-            client = Client(scheduler, set_as_default=False, timeout=10)
-        except (OSError, ValueError) as error:
-            raise PlanError(
-                f"scheduler='{scheduler}' does not answer: {error}. Check that it runs."
-            ) from None
-        with client:
+        with connect(scheduler) as client:
             yield Executor(client, "")
     else:
         raise PlanError(
@@ -165,65 +273,15 @@ def executor(scheduler: str | None, resources: Resources) -> Iterator[Executor]:
         )
 
 
-def process_peak() -> int:
-    """Highest resident set that this process has had, in bytes."""
-    try:
-        # Not getrusage: there, a child begins with the peak of the process that started it.
-        status = Path("/proc/self/status").read_text(encoding="ascii")
-        return int(status.partition("VmHWM:")[2].split()[0]) << 10
-    except (OSError, IndexError):
-        # Elsewhere than on Linux: what it has now.
-        return int(psutil.Process().memory_info().rss)
+def memory_limit(scheduler: str | None, resources: Resources) -> tuple[int, str]:
+    """(bytes that a worker of ``scheduler`` may take, where that comes from); 0 for no limit.
 
+    Nothing is started: the workers of a cluster that would be are to share this machine.
 
-def active_client() -> Client | None:
-    """The client that this process has made the default, if any."""
-    try:
-        return cast("Client", default_client())
-    except ValueError:
-        return None
-
-
-def _await_workers(client: Client, workers: int) -> None:
-    try:
-        client.wait_for_workers(workers, timeout=PATIENCE_SECONDS)
-    except TimeoutError:
-        raise ClusterError(
-            f"{workers} worker processes did not start within {PATIENCE_SECONDS} s on this "
-            "machine. Read their log above, or use fewer workers."
-        ) from None
-
-
-def _local_cluster(resources: Resources) -> SpecCluster:
-    """Workers in processes of their own, on the loopback interface.
-
-    Not LocalCluster: it spawns workers by importing the user's script again, which then must have
-    a ``__main__`` guard; and it cannot give each worker its own GPU.
+    Raises:
+        PlanError: The scheduler is unknown or does not answer.
     """
-    workers = {
-        index: {
-            "cls": SubprocessWorker,
-            "options": {"worker_kwargs": _worker_options(index, resources)},
-        }
-        for index in range(resources.workers)
-    }
-    scheduler = {
-        "cls": Scheduler,
-        # Port 0, also for the status page: whoever else runs Dask here keeps 8787.
-        "options": {"host": "127.0.0.1", "port": 0, "dashboard_address": "127.0.0.1:0"},
-    }
-    return SpecCluster(workers=workers, scheduler=scheduler, name="uniadrs-scale", silence_logs=40)
-
-
-def _worker_options(index: int, resources: Resources) -> dict[str, Any]:
-    options: dict[str, Any] = {
-        "host": "127.0.0.1",
-        "name": index,
-        "nthreads": resources.threads,
-        "silence_logs": 40,
-        "death_timeout": 60,
-        "dashboard": False,
-    }
-    if resources.gpus:
-        options["env"] = {"CUDA_VISIBLE_DEVICES": resources.gpus[index % len(resources.gpus)]}
-    return options
+    if scheduler is None and active_client() is None:
+        return share_of_machine(resources.workers)
+    with executor(scheduler, resources) as tasks:
+        return share_of_machine(1) if tasks.client is None else smallest_limit(tasks.client)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from itertools import groupby
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -22,6 +21,7 @@ from uniadrs_scale.io.headers import GroundPoint, Header
 from uniadrs_scale.io.readers import FileScene, QualityFile, RasterFile, Warp
 from uniadrs_scale.io.specs import FOR_MASK, FOR_UNITS, FOR_VARIABLE, Band, Product
 from uniadrs_scale.plan import SceneInfo
+from uniadrs_scale.redaction import uri_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -70,7 +70,7 @@ def plain_product(sources: Sequence[str], headers: dict[str, Header]) -> Product
         )
     if first is None:
         raise SceneError("No scene file was given. Name at least one raster file.")
-    name = Path(first.uri).name if len(sources) == 1 else f"{Path(first.uri).name} ..."
+    name = uri_name(first.uri) if len(sources) == 1 else f"{uri_name(first.uri)} ..."
     return Product(kind="raster file", name=name, bands=tuple(bands), datetime=first.datetime)
 
 
@@ -253,7 +253,7 @@ def _raster_files(
 def _warp(header: Header, nodata: float | None, target: Grid | None) -> Warp | None:
     if target is None or target == (Grid.of(header)):
         return None
-    method = resampling(Grid.of(header), target, Path(header.uri).name)
+    method = resampling(Grid.of(header), target, uri_name(header.uri))
     real = header.dtypes[0].startswith("float")
     if real and not header.masked and nodata is None:
         nodata = float("nan")

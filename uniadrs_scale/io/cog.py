@@ -30,9 +30,12 @@ from rasterio.windows import Window
 
 from uniadrs_scale.errors import StoreError, UniadrsScaleError
 from uniadrs_scale.geolocation import Geocoding
+from uniadrs_scale.io.buckets import write_object
 from uniadrs_scale.io.cog_source import open_source, quietly
 from uniadrs_scale.io.geocode import on_a_grid
+from uniadrs_scale.io.places import place_of
 from uniadrs_scale.io.store import require_folder
+from uniadrs_scale.redaction import uri_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,7 +45,9 @@ if TYPE_CHECKING:
     from uniadrs_scale.choices import Resampling
     from uniadrs_scale.io.cog_source import ScoreSource
     from uniadrs_scale.io.geocode import GeocodedScores
+    from uniadrs_scale.io.places import Place
 
+MEDIA_TYPE = "image/tiff; application=geotiff; profile=cloud-optimized"
 BLOCK = 512
 """Side of the file's internal tiles; a raster that fits into one gets no overviews."""
 WINDOW = 2 * BLOCK
@@ -88,19 +93,20 @@ def to_cog(
     crs: str | None = None,
     resolution: float | None = None,
     resampling: Resampling = "max",
-) -> Path:
+) -> Place:
     """A Cloud Optimized GeoTIFF of a score store is at ``path``; an older file there is replaced.
 
     Same shape, CRS, transform and bits as the store, nodata NaN, overviews by NaN-aware maximum.
-    Needs about 150 MB of memory whatever the size, and room for the file twice over on disk.
+    Needs about 150 MB of memory whatever the size, and room for the file twice over on disk; for a
+    bucket in the folder for temporary files, from where it is sent as one object.
 
     The scores of a swath (a scene with 2-D latitude and longitude, or ground control points) are
     geocoded, on square north-up cells; NaN outside the swath. That takes 8 bytes a pixel more on
     disk.
 
     Args:
-        store: Zarr group with an array ``score`` (y, x) float32.
-        path: The file to write; its folder exists.
+        store: Zarr group with an array ``score`` (y, x) float32, a path or URL.
+        path: The file to write; its folder exists. Or a URL in a bucket.
         crs: Of a swath's map, as pyproj takes it. By default UTM for a swath of up to about 800 km,
             WGS 84 degrees for a larger one, polar stereographic near a pole.
         resolution: Side of a swath's cells [CRS units]; by default the median spacing of pixels.
@@ -117,15 +123,29 @@ def to_cog(
         StoreError: There is no score store, or the file cannot be written. ``path`` is then as it
             was before.
     """
-    target = Path(path)
+    target = place_of(path)
     geocoding = Geocoding(crs, resolution, resampling)
     opened = open_source(store)
-    require_folder(target.absolute())
+    if isinstance(target, Path):
+        _make(opened, target, geocoding)
+        return Path(path)
+    with tempfile.TemporaryDirectory(prefix="uniadrs-scale-") as folder:
+        made = Path(folder, uri_name(target))
+        _make(opened, made, geocoding)
+        write_object(target, made, attributes={"Content-Type": MEDIA_TYPE})
+    return target
+
+
+def _make(opened: ScoreSource, target: Path, geocoding: Geocoding) -> None:
+    """The file of an open store is at ``target``, whole or not at all."""
+    require_folder(target)
     if target.is_dir():
         raise StoreError(f"'{target}' is a folder, and a COG is a file. Choose another name.")
     try:
         with (
-            tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder,
+            tempfile.TemporaryDirectory(
+                prefix=f".{target.name}.", suffix=".tmp", dir=target.parent
+            ) as folder,
             rasterio.Env(**GDAL_OPTIONS),
             quietly(),
         ):
@@ -145,7 +165,6 @@ def to_cog(
             f"Cannot make '{target}' from '{opened.name}' ({reason}): a COG is written whole or "
             "not at all. Check permissions and free space of its folder, then try again."
         ) from error
-    return target
 
 
 def max_pool(score: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -16,6 +16,7 @@ from affine import Affine
 from rasterio.errors import NotGeoreferencedWarning
 
 from uniadrs_scale.errors import StoreError
+from uniadrs_scale.io.buckets import zarr_place
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,9 +60,11 @@ def open_source(store: str | Path) -> ScoreSource:
     """
     name = str(store)
     try:
-        group = zarr.open_group(name, mode="r")
+        group = zarr.open_group(zarr_place(name, read_only=True), mode="r")
+    except StoreError:
+        raise
     except (OSError, ValueError, KeyError):
-        if "://" not in name and not Path(name).exists():
+        if "://" in name or not Path(name).exists():
             raise StoreError(f"Score store '{name}' does not exist. Check the path.") from None
         raise _not_a_store(name, "no Zarr group") from None
     score = group.get("score")
@@ -95,7 +98,9 @@ def _georeference(name: str) -> dict[str, Any]:
     """CRS and transform, as far as the store has any."""
     with (
         quietly(),
-        xr.open_zarr(name, consolidated=False, chunks=None, decode_coords="all") as dataset,
+        xr.open_zarr(
+            zarr_place(name, read_only=True), consolidated=False, chunks=None, decode_coords="all"
+        ) as dataset,
     ):
         score = dataset["score"]
         found: dict[str, Any] = {} if score.rio.crs is None else {"crs": score.rio.crs}

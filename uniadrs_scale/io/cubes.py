@@ -21,8 +21,11 @@ from xarray.core import indexing
 
 from uniadrs_scale.errors import SceneError
 from uniadrs_scale.io.assembly import Facts, select
+from uniadrs_scale.io.buckets import zarr_place
 from uniadrs_scale.io.grids import Grid, ground_size, side_length
+from uniadrs_scale.io.range_file import RangeFile
 from uniadrs_scale.io.readers import SceneWindow
+from uniadrs_scale.io.remote import is_remote
 from uniadrs_scale.io.specs import FOR_GRID, FOR_MASK, FOR_UNITS
 from uniadrs_scale.io.swaths import remember_content
 from uniadrs_scale.masks import valid_pixels
@@ -162,17 +165,19 @@ def open_group(path: str, stamp: str, engine: Engine, group: str) -> xr.Dataset:
     Raises:
         SceneError: It cannot be opened.
     """
-    del stamp
+    source: Any = path
+    if is_remote(path):
+        source = zarr_place(path, read_only=True) if engine == "zarr" else RangeFile(path, stamp)
     options: dict[str, Any] = {"phony_dims": "sort"} if engine == "h5netcdf" else {}
     if engine == "zarr":
         # Said, not guessed: xarray warns where it has to find out.
-        metadata = zarr.open_group(path, mode="r").metadata
+        metadata = zarr.open_group(zarr_place(path, read_only=True), mode="r").metadata
         options["consolidated"] = metadata.consolidated_metadata is not None
     if group:
         options["group"] = group
     try:
         return xr.open_dataset(
-            path, engine=engine, chunks=None, cache=False, decode_times=False,
+            source, engine=engine, chunks=None, cache=False, decode_times=False,
             decode_coords=False, **options,
         )  # fmt: skip
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from bisect import bisect_left
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,8 +12,11 @@ from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from uniadrs_scale.errors import SceneError
+from uniadrs_scale.io.buckets import glimpse
+from uniadrs_scale.io.remote import canonical, gdal_env, gdal_name, is_remote
 from uniadrs_scale.io.specs import iso_time, nanometres
 from uniadrs_scale.plan import crs_name
+from uniadrs_scale.redaction import Uri, uri_name
 
 GroundPoint = tuple[float, float, float, float, float]
 """(row, column, x, y, z) of a ground control point."""
@@ -49,6 +53,12 @@ class Header:
             with open_dataset(uri) as dataset:
                 return cls._of_dataset(dataset, uri, stamp)
         except RasterioError as error:
+            if is_remote(uri):
+                raise SceneError(
+                    f"'{source}' is not a raster that can be opened ({error}). Give a GeoTIFF, COG "
+                    "or JPEG 2000 that `gdalinfo` can read there; product folders and formats of "
+                    "several files are opened from disk only."
+                ) from None
             raise SceneError(
                 f"'{source}' is not a raster that can be opened: {error}. "
                 "Give a file that `rio info` or `gdalinfo` can read."
@@ -61,12 +71,12 @@ class Header:
             for number, colour in zip(dataset.indexes, dataset.colorinterp, strict=True)
             if colour != ColorInterp.alpha
         )
-        dtypes = tuple(dataset.dtypes[n - 1] for n in numbers)
+        # Each once: rasterio asks GDAL for all bands whenever one of these is looked at.
+        kinds, described, missing = dataset.dtypes, dataset.descriptions, dataset.nodatavals
+        dtypes = tuple(kinds[n - 1] for n in numbers)
         _require_real_bands(uri, dtypes, dataset.subdatasets)
-        stem = Path(uri).stem
-        names = tuple(
-            dataset.descriptions[n - 1] or (stem if dataset.count == 1 else str(n)) for n in numbers
-        )
+        stem = Path(uri_name(uri)).stem
+        names = tuple(described[n - 1] or (stem if dataset.count == 1 else str(n)) for n in numbers)
         flags = dataset.mask_flag_enums[numbers[0] - 1]
         bare = dataset.transform.is_identity and dataset.crs is None
         points, points_crs = dataset.gcps if bare else ([], None)
@@ -78,7 +88,7 @@ class Header:
             numbers=numbers,
             names=names,
             dtypes=dtypes,
-            nodata=tuple(dataset.nodatavals[n - 1] for n in numbers),
+            nodata=tuple(missing[n - 1] for n in numbers),
             masked=MaskFlags.per_dataset in flags,
             crs=None if dataset.crs is None else dataset.crs.to_wkt(),
             transform=None if bare else tuple(dataset.transform)[:6],
@@ -97,8 +107,9 @@ class Header:
         return self.nodata[self._place(number)]
 
     def _place(self, number: int) -> int:
-        if number in self.numbers:
-            return self.numbers.index(number)
+        place = bisect_left(self.numbers, number)
+        if self.numbers[place : place + 1] == (number,):
+            return place
         raise SceneError(
             f"'{self.uri}' has no band {number}, but its product's metadata say so: the two do not "
             "belong together. Fetch the product again."
@@ -107,7 +118,7 @@ class Header:
     def require_same_count(self, other: Header) -> None:
         """Raise where two files of one scene have differently many bands."""
         if len(self.names) != len(other.names):
-            mine, theirs = f"'{Path(self.uri).name}'", f"'{Path(other.uri).name}'"
+            mine, theirs = f"'{uri_name(self.uri)}'", f"'{uri_name(other.uri)}'"
             raise SceneError(
                 f"{theirs} has {len(other.names)} bands but {mine} has {len(self.names)}: the "
                 "files of one scene must have equally many. Score them apart, or split them."
@@ -127,7 +138,7 @@ class Header:
         """Raise where two files of one scene do not lie pixel on pixel."""
         if self.same_place(other):
             return
-        mine, theirs = f"'{Path(self.uri).name}'", f"'{Path(other.uri).name}'"
+        mine, theirs = f"'{uri_name(self.uri)}'", f"'{uri_name(other.uri)}'"
         advice = (
             "files of one scene must share one grid. Name it: grid='finest', 'coarsest' or a band."
         )
@@ -182,13 +193,17 @@ def open_dataset(uri: str) -> rasterio.DatasetReader:
     with warnings.catch_warnings():
         # A scene without georeference is scored like any other; the plan says so.
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        return rasterio.open(uri)
+        with gdal_env(uri):
+            return rasterio.open(gdal_name(uri))
 
 
 def locate(source: str) -> tuple[str, str]:
     """(URI that any worker can open, stamp that changes with the file)."""
+    uri = canonical(source)
+    if is_remote(uri):
+        return uri, glimpse(uri).stamp
     if "://" in source or source.startswith("/vsi") or ":" in Path(source).name:
-        return source, ""
+        return Uri(source), ""
     path = Path(source).absolute()
     if not path.exists():
         raise SceneError(f"Scene file '{source}' does not exist. Check the path.")

@@ -49,10 +49,19 @@ def lazy_scene(scene: WindowedScene, facts: Facts, chunk: int) -> xr.DataArray:
         # In the points' count, so that they stay right when the scene is sliced.
         places = {axis: np.arange(array.sizes[axis]) + 0.5 for axis in ("y", "x")}
         array = array.assign_coords(places).rio.write_gcps(points, facts.gcp_crs)
-    if scene.nodata is not None:
+    if scene.nodata is not None and _can_hold(info.dtype, scene.nodata):
         array = array.rio.write_nodata(scene.nodata)
     known = {"gsd_m": info.gsd_m, "datetime": facts.datetime, "platform": facts.platform}
     return array.assign_attrs({k: v for k, v in known.items() if v is not None}).rename(info.name)
+
+
+def _can_hold(dtype: str, value: float) -> bool:
+    """False for a nodata value that no pixel can have, such as -9999 of uint8."""
+    kind = np.dtype(dtype)
+    if kind.kind == "f":
+        return not np.isfinite(value) or abs(value) <= np.finfo(kind).max
+    limits = (0, 1) if kind.kind == "b" else (np.iinfo(kind).min, np.iinfo(kind).max)
+    return bool(np.isfinite(value)) and limits[0] <= value <= limits[1]
 
 
 def _coordinates(info: SceneInfo) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window as RasterWindow
 
 from uniadrs_scale.io.headers import open_dataset
+from uniadrs_scale.io.remote import canonical, gdal_env, is_remote, unreachable
 from uniadrs_scale.masks import valid_pixels
 
 if TYPE_CHECKING:
@@ -92,13 +93,23 @@ class RasterFile:
 
     def read(self, window: Window) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
         """Pixels (band, y, x) and valid mask (y, x) of ``window``, in one read."""
+        try:
+            with gdal_env(self.uri, GDAL_CACHEMAX=GDAL_CACHE_BYTES):
+                return self._read(window)
+        except RasterioError as error:
+            # The next try opens it anew: GDAL may remember what went wrong.
+            _OPEN.forget(self.uri, self.stamp, self.warp)
+            if not is_remote(self.uri):
+                raise
+            raise unreachable(self.uri, error.__cause__ or error) from None
+
+    def _read(self, window: Window) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
         area = RasterWindow(window.col, window.row, window.width, window.height)
-        with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_BYTES):
-            dataset = _OPEN.dataset(self.uri, self.stamp, self.warp)
-            pixels = dataset.read(list(self.bands), window=area)
-            valid = valid_pixels(pixels, self.nodata)
-            if self.masked or self.warp is not None:
-                valid &= dataset.read_masks(1, window=area) > 0
+        dataset = _OPEN.dataset(self.uri, self.stamp, self.warp)
+        pixels = dataset.read(list(self.bands), window=area)
+        valid = valid_pixels(pixels, self.nodata)
+        if self.masked or self.warp is not None:
+            valid &= dataset.read_masks(1, window=area) > 0
         return pixels, valid
 
 
@@ -173,6 +184,12 @@ class _OpenDatasets(threading.local):
             self.datasets[key] = source if warp is None else _warped(source, warp)
         return self.datasets[key]
 
+    def forget(self, uri: str, stamp: str, warp: Warp | None = None) -> None:
+        """Close a dataset, so that it is opened anew."""
+        known = self.datasets.pop((uri, stamp, repr(warp)), None)
+        if known is not None:
+            known.close()
+
 
 _OPEN = _OpenDatasets()
 
@@ -197,7 +214,7 @@ def _warped(source: rasterio.DatasetReader, warp: Warp) -> WarpedVRT:
 def raster_tag(path: str | Path, name: str) -> str | None:
     """One tag of a raster file; None where there is no such tag, or no such raster."""
     try:
-        with open_dataset(str(path)) as dataset:
+        with open_dataset(canonical(str(path))) as dataset:
             tags: dict[str, str] = dataset.tags()
             return tags.get(name)
     except RasterioError:

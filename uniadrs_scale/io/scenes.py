@@ -10,14 +10,17 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 import pystac
 import xarray as xr
 
-from uniadrs_scale.errors import SceneError
+from uniadrs_scale.errors import SceneError, UniadrsScaleError
+from uniadrs_scale.io.areas import placed_by_area
 from uniadrs_scale.io.assembly import assemble, plain_product
+from uniadrs_scale.io.buckets import matching
 from uniadrs_scale.io.cubes import CubeScene, CubeSpec, assemble_cube, geolocation
 from uniadrs_scale.io.lazy import lazy_scene
 from uniadrs_scale.io.products import recognise
 from uniadrs_scale.io.products.contents import is_hdf5
 from uniadrs_scale.io.products.matlab import is_matlab, read_matlab
 from uniadrs_scale.io.products.stac import of_item
+from uniadrs_scale.io.remote import in_bucket
 from uniadrs_scale.io.specs import Options, natural_order
 from uniadrs_scale.io.swaths import (
     GEOLOCATION,
@@ -41,6 +44,8 @@ if TYPE_CHECKING:
     from uniadrs_scale.lattice import Window
 
 Source = str | Path | pystac.Item
+LONGEST = 300
+"""Characters of somebody else's message in ours."""
 
 
 class WindowReader(Protocol):
@@ -123,10 +128,27 @@ def open_scene(
         mask=cast("Any", mask) if isinstance(mask, str) else tuple(mask),
         units=units,
     )
-    scene, array = _open(source, options, chunk)
+    try:
+        scene, array = _open(source, options, chunk)
+    except UniadrsScaleError:
+        raise
+    except Exception as error:
+        # Parsers of damaged files raise whatever they stumble over, each another thing.
+        what = " ".join(f"{type(error).__name__}: {error}".split())[:LONGEST]
+        raise SceneError(
+            f"{_called(source)} cannot be opened as a scene ({what}): it is damaged, or of a kind "
+            "that is not known. Fetch it again, or try it with gdalinfo, ncdump or h5ls."
+        ) from error
     if scene is not None:
         _OPENED[array.data.name, array.coords["valid"].data.name] = scene
     return array
+
+
+def _called(source: Source | Sequence[str | Path]) -> str:
+    """What to call ``source`` in a message."""
+    if isinstance(source, pystac.Item):
+        return f"STAC item '{source.id}'"
+    return f"'{source}'" if isinstance(source, str | Path) else f"'{source[0]}'"
 
 
 def _open(
@@ -154,6 +176,9 @@ def _expand(sources: Sequence[str | Path]) -> list[str]:
     """Paths and URIs, patterns replaced by what they match, in natural order (B2 before B10)."""
     expanded: list[str] = []
     for source in map(str, sources):
+        if in_bucket(source) and glob.has_magic(source):
+            expanded += _in_bucket(source)
+            continue
         if "://" in source or not glob.has_magic(source) or Path(source).exists():
             expanded.append(source)
             continue
@@ -165,6 +190,17 @@ def _expand(sources: Sequence[str | Path]) -> list[str]:
             )
         expanded += found
     return expanded
+
+
+def _in_bucket(pattern: str) -> list[str]:
+    """What a pattern of keys matches, in natural order."""
+    found = natural_order(matching(pattern))
+    if not found:
+        raise SceneError(
+            f"Pattern '{pattern}' matches no object. Check bucket, prefix and ending, upper and "
+            "lower case included."
+        )
+    return found
 
 
 def scene_source(scene: xr.DataArray) -> SceneSource:
@@ -233,6 +269,7 @@ def _require_dims(scene: xr.DataArray) -> xr.DataArray:
             f"A scene must be an xarray.DataArray, not {type(scene).__name__}. "
             "Use open_scene(path), or Dataset.to_dataarray('band')."
         )
+    scene = placed_by_area(scene) if {"y", "x"} <= set(scene.dims) else scene
     array = scene.expand_dims("band") if set(scene.dims) == {"y", "x"} else scene
     if set(array.dims) != {"band", "y", "x"}:
         raise SceneError(

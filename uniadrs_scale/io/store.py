@@ -9,12 +9,17 @@
 
 A chunk commits as one object, and its ledger entry is written after it: whatever dies, whenever,
 `done` never promises what is not there.
+
+In a bucket the same objects make the same store. There is no rename, so a new store becomes one by
+its root object, which is written after all others; one run at a time holds it
+(:mod:`uniadrs_scale.io.lease`).
 """
 
 from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +32,9 @@ from rasterio.crs import CRS
 from zarr.codecs import BloscCodec, Crc32cCodec
 
 from uniadrs_scale.errors import SceneError, StoreError
+from uniadrs_scale.io import buckets
+from uniadrs_scale.io.buckets import zarr_place
+from uniadrs_scale.io.places import ROOT, has_store, place_of
 from uniadrs_scale.plan import digest
 from uniadrs_scale.stats import BandStatistics
 
@@ -35,10 +43,13 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from uniadrs_scale.io.places import Place
     from uniadrs_scale.lattice import Lattice, Window
     from uniadrs_scale.plan import SceneInfo, ScorePlan
 
 MISSING, DONE, FAILED = 0, 1, 2
+NEEDED = ("score", "done", "scored_pixels")
+"""Arrays without which a group is no score store."""
 BAND_MEAN, BAND_SCATTER = "band_mean", "band_scatter"
 INNER_CHUNK = 512
 """Side of what a reader decodes at least, in pixels."""
@@ -52,14 +63,14 @@ GEOZARR_CONVENTIONS = [
 
 @dataclass(frozen=True, slots=True)
 class ScoreStore:
-    """A store on disk; a path, so it travels to workers."""
+    """A store on disk or in a bucket; a path or URL, so it travels to workers."""
 
-    path: Path
+    path: Place
 
     @property
     def group(self) -> zarr.Group:
         """The open group, for reading and writing."""
-        return zarr.open_group(self.path, mode="r+")
+        return zarr.open_group(zarr_place(self.path), mode="r+", zarr_format=3)
 
     @property
     def done(self) -> NDArray[np.uint8]:
@@ -83,9 +94,15 @@ class ScoreStore:
                 f"Chunk {index} starts at pixel ({window.row}, {window.col}), not on a shard of "
                 f"{shard}: writes would overlap. Score into a new store."
             )
-        array[window.slices] = score
-        self._array("scored_pixels")[index] = int(np.isfinite(score).sum())
-        self._array("done")[index] = state
+        try:
+            array[window.slices] = score
+            self._array("scored_pixels")[index] = int(np.isfinite(score).sum())
+            self._array("done")[index] = state
+        except OSError as error:
+            raise StoreError(
+                f"Chunk {index} of '{self.path}' cannot be written ({error.strerror or error}): "
+                "check its disk's space and permissions, then run the same command, which resumes."
+            ) from None
 
     @property
     def statistics(self) -> BandStatistics | None:
@@ -109,7 +126,8 @@ class ScoreStore:
 
     def open(self) -> xr.DataArray:
         """The lazy, chunked score (y, x)."""
-        dataset = xr.open_zarr(self.path, consolidated=False, decode_coords="all", chunks={})
+        place = zarr_place(self.path)
+        dataset = xr.open_zarr(place, consolidated=False, decode_coords="all", chunks={})
         score: xr.DataArray = dataset["score"]
         return score.assign_attrs(fingerprint=dataset.attrs["fingerprint"])
 
@@ -138,7 +156,8 @@ class ScoreStore:
                 yield f"{where} holds {found} scored pixels, the ledger says {counts[i, j]}."
 
     def _array(self, name: str) -> zarr.Array[Any]:
-        return cast("zarr.Array[Any]", self.group[name])
+        # Not by way of the group: in a bucket that is one request more.
+        return zarr.open_array(zarr_place(self.path), path=name, mode="r+", zarr_format=3)
 
 
 def prepare(
@@ -146,14 +165,19 @@ def prepare(
 ) -> ScoreStore:
     """A store for ``plan``: the one at ``path`` if it was begun with the same plan, else a new one.
 
-    The new one is built under a temporary name and renamed, so a store is never seen half made.
+    The new one is built under a temporary name and renamed, so a store is never seen half made. For
+    a bucket it is built in a temporary folder and sent there, its root last.
 
     Raises:
         StoreError: ``path`` holds something else or another plan's store, or cannot be written.
     """
-    target = Path(path).absolute()
-    if target.exists():
+    target = place_of(path)
+    require_name(target)
+    if has_store(target):
         return require_same_plan(open_store(target), plan)
+    if isinstance(target, str):
+        _send(target, plan, coordinates)
+        return ScoreStore(target)
     require_folder(target)
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
@@ -168,14 +192,29 @@ def prepare(
     return ScoreStore(target)
 
 
+def _send(target: str, plan: ScorePlan, coordinates: Mapping[str, xr.DataArray]) -> None:
+    """Make a new store at a URL. What an earlier try left there is overwritten."""
+    with tempfile.TemporaryDirectory(prefix="uniadrs-scale-") as folder:
+        made = Path(folder, "new")
+        _create(made, plan, coordinates)
+        ours = {path.relative_to(made).as_posix() for path in made.rglob("*")}
+        foreign = next((key for key in buckets.list_keys(target) if key not in ours), None)
+        if foreign is not None:
+            raise StoreError(
+                f"'{target}' is not a score store, but holds '{foreign}'. Choose another output "
+                "path, or remove it yourself."
+            )
+        buckets.upload(made, target, last=ROOT)
+
+
 def open_store(path: str | Path) -> ScoreStore:
-    """The score store at ``path``.
+    """The score store at ``path``, a path or URL.
 
     Raises:
         StoreError: There is none.
     """
-    target = Path(path).absolute()
-    if not target.exists():
+    target = place_of(path)
+    if not has_store(target):
         raise StoreError(f"Score store '{path}' does not exist. Check the path.")
     if not is_score_store(target):
         raise StoreError(
@@ -187,15 +226,32 @@ def open_store(path: str | Path) -> ScoreStore:
 def is_score_store(path: str | Path) -> bool:
     """True where ``path`` is a Zarr group with the arrays of a score store."""
     try:
-        names = set(zarr.open_group(Path(path), mode="r").array_keys())
+        group = zarr.open_group(zarr_place(place_of(path)), mode="r", zarr_format=3)
+    except StoreError:  # a server that does not answer has not said no
+        raise
     except (OSError, ValueError, KeyError):
         return False
-    return {"score", "done", "scored_pixels"} <= names
+    return all(isinstance(group.get(name), zarr.Array) for name in NEEDED)
 
 
-def require_folder(target: Path) -> None:
-    """Raise where the folder that is to hold ``target`` does not exist."""
-    if not target.parent.is_dir():
+def require_name(target: Place) -> None:
+    """Raise where nothing can be called ``target``: a name too long, a file where a folder is."""
+    if not isinstance(target, Path):
+        return
+    try:
+        target.lstat()
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        name = target.name if len(target.name) < 80 else f"{target.name[:60]}..."  # noqa: PLR2004
+        raise StoreError(
+            f"Nothing can be written as '{name}' ({error.strerror}). Choose another output path."
+        ) from None
+
+
+def require_folder(target: Place) -> None:
+    """Raise where the folder that is to hold ``target`` does not exist; buckets have none."""
+    if isinstance(target, Path) and not target.parent.is_dir():
         raise StoreError(
             f"Output folder '{target.parent}' does not exist. Create it, or choose another."
         )

@@ -19,6 +19,7 @@ from uniadrs_scale.io.products import (
     stac,
 )
 from uniadrs_scale.io.products.contents import read_contents
+from uniadrs_scale.io.remote import is_remote
 
 if TYPE_CHECKING:
     from uniadrs_scale.io.cubes import CubeSpec
@@ -35,7 +36,7 @@ def recognise(path: str, options: Options) -> Product | CubeSpec | None:
     Raises:
         SceneError: It is a folder that no product is known to look like, or a damaged product.
     """
-    for module in RASTERS:
+    for module in (stac,) if is_remote(path) else RASTERS:
         product: Product | None = module.recognise(path)
         if product is not None:
             return product
@@ -45,7 +46,7 @@ def recognise(path: str, options: Options) -> Product | CubeSpec | None:
             spec: CubeSpec | None = reader.recognise(contents, options)
             if spec is not None:
                 return spec
-    if Path(path).is_dir():
+    if not is_remote(path) and Path(path).is_dir():
         raise SceneError(
             f"'{path}' is a folder, but no product: expected were MTD_MSIL1C.xml or MTD_MSIL2A.xml "
             "(Sentinel-2), manifest.safe (Sentinel-1), *_MTL.txt (Landsat), *-METADATA.XML (EnMAP) "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -10,9 +11,13 @@ import h5py
 import numpy as np
 import zarr
 
-from uniadrs_scale.errors import SceneError
+from uniadrs_scale.errors import SceneError, StoreError
+from uniadrs_scale.io.buckets import glimpse, zarr_place
 from uniadrs_scale.io.cubes import open_group
 from uniadrs_scale.io.headers import locate
+from uniadrs_scale.io.range_file import RangeFile
+from uniadrs_scale.io.remote import canonical, is_remote
+from uniadrs_scale.redaction import uri_name
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -90,16 +95,20 @@ def read_contents(path: str) -> Contents | None:
         SceneError: It is damaged, or of a kind of NetCDF that cannot be read.
     """
     if is_zarr(path):
-        return Contents(path=path, stamp=_zarr_stamp(path), engine="zarr", entries=_zarr(path))
-    if "://" in path or not Path(path).is_file():
+        place = canonical(path)
+        return Contents(path=place, stamp=_zarr_stamp(path), engine="zarr", entries=_zarr(path))
+    if is_remote(path):
+        return _remote_contents(canonical(path))
+    if "://" in path or not Path(path).is_file() or path.lower().endswith(FOR_GDAL):
         return None
     uri, stamp = locate(path)
-    if path.lower().endswith(FOR_GDAL):
-        return None
     if is_hdf5(path):
         return Contents(path=uri, stamp=stamp, engine="h5netcdf", entries=_hdf5(uri))
     with Path(path).open("rb") as file:
-        start = file.read(4)
+        return _classic_netcdf(uri, stamp, file.read(4))
+
+
+def _classic_netcdf(uri: str, stamp: str, start: bytes) -> Contents | None:
     if start in (b"CDF\x01", b"CDF\x02"):
         dataset = open_group(uri, stamp, "scipy", "")
         entries = tuple(
@@ -109,8 +118,24 @@ def read_contents(path: str) -> Contents | None:
         return Contents(path=uri, stamp=stamp, engine="scipy", entries=entries)
     if start == b"CDF\x05":
         raise SceneError(
-            f"'{path}' is NetCDF in the 64-bit data format (CDF-5): the classic formats and "
+            f"'{uri}' is NetCDF in the 64-bit data format (CDF-5): the classic formats and "
             "NetCDF-4 can be read. Convert it with `nccopy -k nc4`."
+        )
+    return None
+
+
+def _remote_contents(uri: str) -> Contents | None:
+    """As :func:`read_contents`, for a file on a server."""
+    if uri_name(uri).lower().endswith(FOR_GDAL):
+        return None
+    seen = glimpse(uri)
+    if _begins_as_hdf5(seen.start):
+        entries = _hdf5(uri, RangeFile(uri, seen.stamp))
+        return Contents(path=uri, stamp=seen.stamp, engine="h5netcdf", entries=entries)
+    if seen.start.startswith(b"CDF"):
+        raise SceneError(
+            f"'{uri}' is NetCDF in a classic format, which is read by URL only whole. Download it, "
+            "or convert it with `nccopy -k nc4`."
         )
     return None
 
@@ -118,18 +143,22 @@ def read_contents(path: str) -> Contents | None:
 def is_hdf5(path: str) -> bool:
     """True for HDF5, and what is built on it: NetCDF-4, MATLAB 7.3."""
     with Path(path).open("rb") as file:
-        start = file.read(MATLAB_HEADER + len(HDF5_SIGNATURE))
+        return _begins_as_hdf5(file.read(MATLAB_HEADER + len(HDF5_SIGNATURE)))
+
+
+def _begins_as_hdf5(content: bytes) -> bool:
+    start = content[: MATLAB_HEADER + len(HDF5_SIGNATURE)]
     return start.startswith(HDF5_SIGNATURE) or start[MATLAB_HEADER:] == HDF5_SIGNATURE
 
 
 def is_zarr(path: str) -> bool:
     """True for a Zarr store: a folder with its files, or a URL that ends so."""
     if "://" in path:
-        return path.rstrip("/").endswith(".zarr")
+        return uri_name(path).endswith(".zarr")
     return any(Path(path, name).is_file() for name in ZARR_FILES)
 
 
-def _hdf5(path: str) -> tuple[Entry, ...]:
+def _hdf5(path: str, content: RangeFile | None = None) -> tuple[Entry, ...]:
     entries: list[Entry] = []
 
     def note(name: str, item: object) -> None:
@@ -137,7 +166,7 @@ def _hdf5(path: str) -> tuple[Entry, ...]:
             entries.append(Entry(name, item.shape or (), item.dtype.kind in "buif"))
 
     try:
-        with h5py.File(path) as file:
+        with h5py.File(content or path) as file:
             file.visititems(note)
     except OSError as error:
         raise SceneError(
@@ -149,8 +178,12 @@ def _hdf5(path: str) -> tuple[Entry, ...]:
 
 def _zarr(path: str) -> tuple[Entry, ...]:
     try:
-        group = zarr.open_group(path, mode="r")
+        group = zarr.open_group(zarr_place(path, read_only=True), mode="r")
         members = group.members(max_depth=None)
+    except StoreError as error:
+        raise SceneError(
+            f"{error} A Zarr store on a web server must have consolidated metadata."
+        ) from None
     except (OSError, ValueError, KeyError) as error:
         raise SceneError(
             f"'{path}' should be a Zarr group, but cannot be opened as one ({error}). "
@@ -161,12 +194,22 @@ def _zarr(path: str) -> tuple[Entry, ...]:
 
 
 def _zarr_stamp(path: str) -> str:
-    """Changes with the metadata of a local store; its chunks are too many to look at."""
+    """Changes with the metadata of a store; its chunks are too many to look at."""
+    if is_remote(path):
+        return _remote_root(canonical(path).rstrip("/")) or ""
     if "://" in path:
         return ""
     found = [Path(path, name) for name in ZARR_FILES if Path(path, name).is_file()]
     newest = max(Path(path).stat().st_mtime_ns, *(file.stat().st_mtime_ns for file in found))
     return str(newest)
+
+
+def _remote_root(uri: str) -> str | None:
+    """Stamp of the first metadata file that the server has; None where it has none."""
+    for name in ZARR_FILES:
+        with suppress(SceneError):
+            return glimpse(f"{uri}/{name}").stamp
+    return None
 
 
 def _plain(value: Any) -> Any:

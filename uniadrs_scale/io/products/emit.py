@@ -6,11 +6,11 @@ instrument saw, and geocoded afterwards.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from uniadrs_scale.io.cubes import CubeSpec, Variable
 from uniadrs_scale.io.specs import FOR_VARIABLE, iso_time
+from uniadrs_scale.redaction import uri_name
 
 if TYPE_CHECKING:
     from uniadrs_scale.io.products.contents import Contents
@@ -35,7 +35,7 @@ def recognise(contents: Contents, options: Options) -> CubeSpec | None:
     latitude, longitude = (Variable("location", name, ("y", "x")) for name in ("lat", "lon"))
     return CubeSpec(
         kind="an EMIT file",
-        name=Path(contents.path).name,
+        name=uri_name(contents.path),
         path=contents.path,
         stamp=contents.stamp,
         engine=contents.engine,

@@ -33,9 +33,10 @@ def recognise(path: str) -> Product | None:
     unit = fields.get("wavelength_units")
     good = _numbers(fields.get("bbl"), count) or [1.0] * count
     names = _items(fields.get("band_names")) or [str(k + 1) for k in range(count)]
+    named = len(set(names)) == count
     bands = tuple(
         Band(
-            name=names[k] if len(set(names)) == count else str(k + 1),
+            name=names[k] if named else str(k + 1),
             uri=str(data),
             number=k + 1,
             wavelength=nanometres(wavelengths[k], unit) if wavelengths else None,

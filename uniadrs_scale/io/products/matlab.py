@@ -18,8 +18,10 @@ from scipy.io.matlab import MatReadError
 from uniadrs_scale.errors import SceneError
 from uniadrs_scale.io.assembly import select
 from uniadrs_scale.io.cubes import CubeSpec, Variable
+from uniadrs_scale.io.remote import is_remote
 from uniadrs_scale.io.specs import FOR_GRID, FOR_MASK, FOR_UNITS, nanometres
 from uniadrs_scale.masks import valid_pixels
+from uniadrs_scale.redaction import uri_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,7 +38,7 @@ WAVELENGTHS = ("wavelengths", "wavelength", "wl", "lambda")
 
 def is_matlab(path: str) -> bool:
     """True for the name of a MATLAB file."""
-    return path.lower().endswith(".mat") and Path(path).is_file()
+    return not is_remote(path) and path.lower().endswith(".mat") and Path(path).is_file()
 
 
 def recognise(contents: Contents, options: Options) -> CubeSpec | None:
@@ -56,7 +58,7 @@ def recognise(contents: Contents, options: Options) -> CubeSpec | None:
     table = next((t for w in WAVELENGTHS if len(t := contents.numbers(w)) == count > 1), None)
     return CubeSpec(
         kind="a MATLAB file",
-        name=Path(contents.path).name,
+        name=uri_name(contents.path),
         path=contents.path,
         stamp=contents.stamp,
         engine=contents.engine,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from fnmatch import fnmatchcase
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from pyproj.exceptions import CRSError
 from uniadrs_scale.errors import SceneError
 from uniadrs_scale.io.cubes import CubeSpec, Variable
 from uniadrs_scale.io.specs import iso_time, nanometres, natural_order
+from uniadrs_scale.redaction import uri_name
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -52,7 +52,7 @@ def recognise(contents: Contents, options: Options) -> CubeSpec:
     located = [_place_variable(contents, path) for path in place] if place else [None, None]
     return CubeSpec(
         kind="a Zarr store" if contents.engine == "zarr" else "a NetCDF or HDF5 file",
-        name=Path(contents.path).name,
+        name=uri_name(contents.path),
         path=contents.path,
         stamp=contents.stamp,
         engine=contents.engine,

@@ -7,7 +7,6 @@ geometry, with the place of each pixel.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from pyproj import CRS
 from uniadrs_scale.errors import SceneError
 from uniadrs_scale.io.cubes import CubeSpec, Variable
 from uniadrs_scale.io.specs import FOR_VARIABLE, iso_time
+from uniadrs_scale.redaction import uri_name
 
 if TYPE_CHECKING:
     from uniadrs_scale.io.products.contents import Contents, Entry
@@ -47,7 +47,7 @@ def recognise(contents: Contents, options: Options) -> CubeSpec | None:
     wavelengths = [centre for table in tables for centre, _ in table]
     return CubeSpec(
         kind="a PRISMA file",
-        name=Path(contents.path).name,
+        name=uri_name(contents.path),
         path=contents.path,
         stamp=contents.stamp,
         engine=contents.engine,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -10,15 +11,19 @@ import pystac
 from pystac.errors import STACError, STACTypeError
 
 from uniadrs_scale.errors import SceneError
+from uniadrs_scale.io.buckets import glimpse, read_object
 from uniadrs_scale.io.products.landsat import pixel_flags
 from uniadrs_scale.io.products.sentinel2 import scene_classes
+from uniadrs_scale.io.remote import canonical, is_remote
 from uniadrs_scale.io.specs import Band, Product, iso_time, nanometres
+from uniadrs_scale.redaction import uri_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from uniadrs_scale.io.specs import Quality
 
+JSON = (".json", ".geojson")
 RASTER_SUFFIXES = {".tif", ".tiff", ".jp2", ".vrt", ".nc", ".img", ".png", ".zarr", ".h5"}
 RASTER_TYPES = ("image/tiff", "image/jp2", "image/vnd.stac.geotiff", "application/x-geotiff")
 NOT_DATA = {"visual", "overview", "thumbnail", "metadata", "cloud", "snow-ice", "water-mask"}
@@ -33,14 +38,14 @@ def recognise(path: str) -> Product | None:
     Raises:
         SceneError: It is JSON but no item, or cannot be fetched.
     """
-    remote = path.startswith(("http://", "https://"))
-    suffix = PurePosixPath(urlsplit(path).path).suffix.lower() if remote else Path(path).suffix
-    if suffix not in (".json", ".geojson") and not (remote and suffix not in RASTER_SUFFIXES):
-        return None
-    if not remote and not Path(path).is_file():
+    suffix = PurePosixPath(uri_name(path)).suffix.lower()
+    if is_remote(path):
+        if suffix in RASTER_SUFFIXES or not (suffix in JSON or _begins_as_json(path)):
+            return None
+    elif suffix not in JSON or not Path(path).is_file():
         return None
     try:
-        item = pystac.Item.from_file(path)
+        item = _fetched(canonical(path)) if is_remote(path) else pystac.Item.from_file(path)
     except (STACError, STACTypeError, ValueError, KeyError, TypeError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise SceneError(
@@ -48,6 +53,18 @@ def recognise(path: str) -> Product | None:
             "Feature with assets. Pass an item, or a raster."
         ) from None
     return of_item(item)
+
+
+def _begins_as_json(uri: str) -> bool:
+    return glimpse(canonical(uri)).start.lstrip(b"\xef\xbb\xbf \r\n\t").startswith(b"{")
+
+
+def _fetched(uri: str) -> pystac.Item:
+    """An item by URL. Not by pystac: it asks once, and knows no buckets."""
+    content = read_object(uri)
+    if content is None:
+        raise OSError("there is no such object")
+    return pystac.Item.from_dict(json.loads(content), href=str(uri))
 
 
 def of_item(item: pystac.Item) -> Product:
@@ -140,4 +157,4 @@ def _quality(item: pystac.Item) -> Iterator[Quality]:
 
 
 def _location(href: str) -> str:
-    return href.removeprefix("file://")
+    return canonical(href.removeprefix("file://"))

@@ -1,0 +1,238 @@
+"""A full disk, a folder that turns read-only, a source that goes: a sentence, then the same bytes.
+
+Also two runs of one output at once, and a driver that dies at a few of its steps (twenty with
+``kill_driver.py``).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from kill_driver import Undisturbed, strike, write_scene
+from standins import TileMean
+
+import uniadrs_scale as us
+from uniadrs_scale.io import readers
+from uniadrs_scale.io.claims import claimed
+from uniadrs_scale.io.store import DONE, open_store
+from uniadrs_scale.score import run, run_to_file
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from uniadrs_scale.report import RunSummary
+
+SIZES = {"preset": "single-band", "tile": 64, "stride": 48, "chunk": 128}
+
+
+class Interrupted(TileMean):
+    """Does something to the world once a number of tiles is scored."""
+
+    def __init__(self, after: int, act: Callable[[], object]) -> None:
+        self.left, self.act = after, act
+
+    @property
+    def identity(self) -> str:
+        return "TileMean"
+
+    def score_tiles(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
+        self.left -= 1
+        if self.left == 0:
+            self.act()
+        return super().score_tiles(tiles)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    path = tmp_path / "scene.tif"
+    write_scene(path)
+    return path
+
+
+def score_into(source: Path, output: Path, scorer: TileMean | None = None) -> RunSummary:
+    """One run in this process, as the command line does it."""
+    scene = us.open_scene(source)
+    plan = us.plan(scene, detector=scorer or TileMean(), scheduler="sync", **SIZES)
+    return run_to_file(scene, output, plan, scorer or TileMean(), scheduler="sync")
+
+
+def mount(*arguments: object) -> None:
+    done = subprocess.run(
+        ["/usr/bin/mount", *map(str, arguments)], capture_output=True, check=False
+    )
+    if done.returncode:
+        pytest.skip(f"cannot mount here: {done.stderr.decode().strip()}")
+
+
+@contextmanager
+def small_disk(folder: Path, size: str) -> Iterator[Path]:
+    """A file system of its own."""
+    if not Path("/usr/bin/mount").exists():
+        pytest.skip("no mount here")
+    folder.mkdir()
+    mount("-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["/usr/bin/umount", "-l", str(folder)], check=True)
+
+
+def files(store: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(store)): p.read_bytes() for p in store.rglob("*") if p.is_file()}
+
+
+def test_a_full_disk_is_said_and_the_store_resumes(tmp_path: Path, source: Path) -> None:
+    score_into(source, tmp_path / "whole.zarr")
+    room = sum(map(len, files(tmp_path / "whole.zarr").values()))
+    with small_disk(tmp_path / "disk", f"{room // 2048}k") as disk:
+        with pytest.raises(us.StoreError, match=r"cannot be written \(.*space"):
+            score_into(source, disk / "map.zarr")
+        done = open_store(disk / "map.zarr").done == DONE
+        assert 0 < done.sum() < done.size
+        mount("-o", "remount,size=40m", disk)
+        assert score_into(source, disk / "map.zarr").kept == done.sum()
+        assert files(disk / "map.zarr") == files(tmp_path / "whole.zarr")
+
+
+def test_no_room_for_the_cog_leaves_the_scores(tmp_path: Path, source: Path) -> None:
+    score_into(source, tmp_path / "whole.tif")
+    room = sum(p.stat().st_size for p in source.parent.glob("whole.tif"))
+    with small_disk(tmp_path / "disk", f"{2 * room // 1024}k") as disk:
+        with pytest.raises(us.StoreError, match="written whole or not at all"):
+            score_into(source, disk / "map.tif")
+        assert [p.name for p in disk.iterdir()] == [".map.tif.zarr"]
+        mount("-o", "remount,size=40m", disk)
+        again = score_into(source, disk / "map.tif", Interrupted(1, pytest.fail))
+        assert again.chunks == 0, "all had been scored"
+        assert (disk / "map.tif").read_bytes() == (tmp_path / "whole.tif").read_bytes()
+        assert [p.name for p in disk.iterdir()] == ["map.tif"]
+
+
+def test_an_output_that_turns_read_only(tmp_path: Path, source: Path) -> None:
+    score_into(source, tmp_path / "whole.zarr")
+    store = tmp_path / "map.zarr"
+
+    def lock() -> None:
+        # Over itself: what is open stays so, what is opened from now on is read-only.
+        mount("--bind", store, store)
+        mount("-o", "remount,bind,ro", store)
+
+    try:
+        with pytest.raises(us.StoreError, match="Read-only file system"):
+            score_into(source, store, Interrupted(25, lock))
+        done = open_store(store).done == DONE
+        assert 0 < done.sum() < done.size
+        with pytest.raises(us.StoreError, match="Read-only file system"):
+            score_into(source, store)
+    finally:
+        subprocess.run(["/usr/bin/umount", "-l", str(store)], check=False, capture_output=True)
+    assert score_into(source, store).kept == done.sum()
+    assert files(store) == files(tmp_path / "whole.zarr")
+
+
+@pytest.mark.parametrize("act", ["truncated", "gone"])
+def test_a_source_that_goes_midway(
+    tmp_path: Path, source: Path, act: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Or GDAL would answer from memory: the scene is small, and its statistics have read it all.
+    monkeypatch.setattr(readers, "GDAL_CACHE_BYTES", 100_001)
+    score_into(source, tmp_path / "whole.zarr")
+    kept, store, stat = tmp_path / "kept.tif", tmp_path / "map.zarr", source.stat()
+    shutil.copy2(source, kept)
+
+    def harm() -> None:
+        os.truncate(source, stat.st_size // 2) if act == "truncated" else source.unlink()
+
+    summary = score_into(source, store, Interrupted(10, harm))
+    if act == "truncated":
+        assert summary.failures
+        assert all("read: " in failure.reason for failure in summary.failures)
+        assert 0 < (open_store(store).done == DONE).sum() < open_store(store).done.size
+    else:
+        # Who has it open reads on; who opens it later finds nothing.
+        with pytest.raises(us.SceneError, match="does not exist"):
+            score_into(source, store)
+    shutil.copy2(kept, source)  # the same size and time: the same scene again
+    assert score_into(source, store).complete
+    assert files(store) == files(tmp_path / "whole.zarr")
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from uniadrs_scale.io import readers
+from uniadrs_scale.io.claims import claimed
+with claimed(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_the_second_of_two_runs_is_refused_until_the_first_is_dead(
+    tmp_path: Path, source: Path
+) -> None:
+    target = tmp_path / "out" / "map.tif"
+    target.parent.mkdir()
+    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(target)], stdout=subprocess.PIPE)
+    assert holder.stdout is not None
+    try:
+        assert holder.stdout.readline() == b"held\n"
+        with pytest.raises(us.BusyError, match=r"Another run writes to .*map\.tif"):
+            score_into(source, target)
+        assert not target.exists()
+    finally:
+        holder.kill()
+        holder.wait()
+        holder.stdout.close()
+    assert score_into(source, target).complete
+    assert [p.name for p in target.parent.iterdir()] == ["map.tif"]
+
+
+def test_a_run_refuses_another_of_the_same_store_in_its_own_process(
+    tmp_path: Path, source: Path
+) -> None:
+    store = tmp_path / "map.zarr"
+    scene = us.open_scene(source)
+    plan = us.plan(scene, detector=TileMean(), scheduler="sync", **SIZES)
+
+    def second() -> None:
+        with pytest.raises(us.BusyError):
+            run(scene, store, plan, TileMean(), scheduler="sync")
+        seen.append(time.monotonic())
+
+    seen: list[float] = []
+    assert run(scene, store, plan, Interrupted(5, second), scheduler="sync").complete
+    assert len(seen) == 1
+
+
+def test_what_a_killed_run_left_goes_and_nothing_else(tmp_path: Path) -> None:
+    target = tmp_path / "map.tif"
+    ours = [".map.tif.x1y2.tmp", "..map.tif.zarr.0123.tmp"]
+    others = [".map.tif.zarr", ".other.tif.x.tmp", "map.tif.tmp", ".map.tif.original", "map.zarr"]
+    for name in (*ours, *others):
+        (tmp_path / name).mkdir()
+    half = tmp_path / ".map.tif.zarr" / f"0.{'0123456789abcdef' * 2}.partial"
+    half.touch()
+    (tmp_path / ".map.tif.zarr" / "mine.partial").touch()
+    with claimed(target):
+        pass
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(others)
+    assert [p.name for p in (tmp_path / ".map.tif.zarr").iterdir()] == ["mine.partial"]
+
+
+@pytest.mark.slow
+def test_a_driver_killed_at_a_few_steps_ends_at_the_same_bytes(tmp_path: Path) -> None:
+    whole = Undisturbed.of(tmp_path / "run")
+    for number, (_, step) in enumerate(whole.moments(4, seed=2)):
+        strike(whole, number, step)

@@ -1,0 +1,64 @@
+"""A tile that kills its process costs its own score, and nothing else."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import xarray as xr
+from standins import Deadly, TileMean
+
+import uniadrs_scale as us
+from uniadrs_scale.io.store import DONE, FAILED, open_store
+from uniadrs_scale.isolation import Isolation, ProcessDiedError
+from uniadrs_scale.score import run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+OPTIONS = {"preset": "single-band", "tile": 64, "stride": 48, "chunk": 100}
+
+
+def scene() -> xr.DataArray:
+    pixels = np.random.default_rng(5).integers(0, 999, (1, 250, 310)).astype(np.float32)
+    pixels[0, 96, 144] = 1e6  # the first pixel of one tile, and of no other
+    return xr.DataArray(pixels, dims=("band", "y", "x"))
+
+
+def test_a_deadly_tile_is_nan_and_named(tmp_path: Path) -> None:
+    whole = us.score(
+        scene(), tmp_path / "whole.zarr", detector=TileMean(), scheduler="sync", **OPTIONS
+    ).values
+    run_plan = us.plan(scene(), detector=Deadly(7.9), workers=1, **OPTIONS)
+    summary = run(scene(), tmp_path / "a.zarr", run_plan, Deadly(7.9))
+    assert not summary.lost
+    (failure,) = set(summary.failures)
+    assert (failure.window.row, failure.window.col) == (96, 144)
+    assert failure.reason == "ProcessDiedError: its process died: SIGKILL"
+    expected = whole.copy()
+    expected[96 : 96 + 64, 144 : 144 + 64] = np.nan
+    store = open_store(tmp_path / "a.zarr")
+    np.testing.assert_array_equal(store.open().values, expected)
+    assert (store.done == FAILED).sum() == 4
+    assert (store.done == DONE).sum() == store.done.size - 4
+    mended = us.score(
+        scene(), tmp_path / "a.zarr", detector=TileMean(), scheduler="sync", **OPTIONS
+    )
+    np.testing.assert_array_equal(mended.values, whole)
+
+
+def test_a_child_answers_raises_and_comes_back() -> None:
+    with Isolation() as isolation:
+        first = isolation.call(os.getpid)
+        assert first != os.getpid()
+        with pytest.raises(ZeroDivisionError):
+            isolation.call(divmod, 1, 0)
+        isolation.call(print, "what libraries print does not come between")
+        assert isolation.call(os.getpid) == first
+        with pytest.raises(ProcessDiedError, match="exit code 3"):
+            isolation.call(os._exit, 3)
+        assert isolation.call(os.getpid) not in (first, os.getpid())
+    with pytest.raises(ProcessLookupError):
+        os.kill(first, 0)

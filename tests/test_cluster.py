@@ -1,0 +1,239 @@
+"""Any Dask cluster: who is fit to work, who comes late, who dies, and how one is reached."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import rasterio
+import xarray as xr
+from distributed import Client, LocalCluster, Security
+from rasterio.transform import from_origin
+from standins import DiesOnce, TileMean, Waiting
+
+import uniadrs_scale as us
+from uniadrs_scale import cli
+from uniadrs_scale.graph import Resources, TlsFiles, connected, executor
+from uniadrs_scale.graph.shared import difference
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+OPTIONS = {"preset": "single-band", "tile": 64, "stride": 48, "chunk": 100}
+SIZE = 310
+
+
+def scene() -> xr.DataArray:
+    pixels = np.random.default_rng(5).integers(0, 999, (2, SIZE, SIZE)).astype(np.int16)
+    return xr.DataArray(pixels, dims=("band", "y", "x"))
+
+
+@pytest.fixture(scope="module")
+def whole() -> np.ndarray:
+    return us.score(scene(), detector=TileMean(), scheduler="sync", **OPTIONS).values
+
+
+def report(store: Path) -> dict:
+    return json.loads(store.with_name(f"{store.name}.run.json").read_text(encoding="utf-8"))
+
+
+@contextmanager
+def odd_worker(address: str, folder: Path) -> Iterator[None]:
+    """A worker whose numpy says that it is another version."""
+    metadata = folder / "odd" / "numpy-0.0.1.dist-info"
+    metadata.mkdir(parents=True)
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: numpy\nVersion: 0.0.1\n")
+    path = os.pathsep.join([str(folder / "odd"), os.environ["PYTHONPATH"]])
+    command = [sys.executable, "-m", "dask", "worker", address, "--no-nanny", "--nthreads", "1",
+               "--name", "odd", "--no-dashboard", "--death-timeout", "60"]  # fmt: skip
+    worker = subprocess.Popen(
+        command, env=os.environ | {"PYTHONPATH": path}, cwd=folder, stderr=subprocess.DEVNULL
+    )
+    try:
+        yield
+    finally:
+        worker.kill()
+        worker.wait()
+
+
+def test_a_worker_with_other_versions_is_named_before_anything_runs(tmp_path: Path) -> None:
+    with executor(None, Resources(1, 1)) as own:
+        client = own.client
+        assert client is not None
+        with odd_worker(client.scheduler.address, tmp_path):
+            client.wait_for_workers(2, timeout=120)
+            match = rf"Worker tcp://\S+ has numpy 0.0.1, not {version('numpy')}\. Every worker"
+            with pytest.raises(us.ClusterError, match=match):
+                us.score(scene(), tmp_path / "map.zarr", detector=TileMean(), **OPTIONS)
+
+
+def test_a_late_worker_that_does_not_fit_is_sent_away_and_costs_nothing(
+    tmp_path: Path, whole: np.ndarray
+) -> None:
+    go = tmp_path / "go"
+
+    def start_when_both_are_there(client: Client) -> None:
+        client.wait_for_workers(2, timeout=120)
+        time.sleep(1)  # it has tasks by now
+        go.touch()
+
+    with executor(None, Resources(1, 1)) as own:
+        client = own.client
+        assert client is not None
+
+        def join() -> None:
+            with odd_worker(client.scheduler.address, tmp_path):
+                start_when_both_are_there(client)
+                done.wait(120)
+
+        done, joining = threading.Event(), threading.Thread(target=join)
+        joining.start()
+        try:
+            store = tmp_path / "map.zarr"
+            got = us.score(scene(), store, detector=Waiting(go), **OPTIONS).values
+        finally:
+            done.set()
+            joining.join()
+    np.testing.assert_array_equal(got, whole)
+    (line,) = report(store)["cluster"]["dismissed"]
+    assert "has numpy 0.0.1" in line
+
+
+def test_an_adaptive_cluster_that_begins_empty(tmp_path: Path, whole: np.ndarray) -> None:
+    with (
+        LocalCluster(n_workers=0, threads_per_worker=1, dashboard_address=":0") as cluster,
+        Client(cluster),
+    ):
+        cluster.adapt(minimum=0, maximum=1, interval="200ms")
+        got = us.score(scene(), tmp_path / "map.zarr", detector=TileMean(), **OPTIONS).values
+    np.testing.assert_array_equal(got, whole)
+
+
+def test_a_worker_that_dies_is_counted_and_its_successor_works(
+    tmp_path: Path, whole: np.ndarray
+) -> None:
+    store = tmp_path / "map.zarr"
+    got = us.score(
+        scene(), store, detector=DiesOnce(tmp_path / "died"), workers=1, **OPTIONS
+    ).values
+    np.testing.assert_array_equal(got, whole)
+    facts = report(store)["cluster"]
+    assert facts["worker_deaths"] == 1
+    assert facts["retries"] >= 1
+
+
+def test_weights_that_a_worker_does_not_have_are_named(
+    tmp_path: Path, tiny_weights: Path, cluster: Client
+) -> None:
+    moved = tmp_path / "tiny.safetensors"
+    moved.write_bytes(tiny_weights.read_bytes())
+    detector = us.Detector.load(moved, device="cpu")
+    moved.unlink()
+    with (
+        cluster.as_current(),
+        pytest.raises(us.ClusterError, match=r"Worker tcp.*tiny.safetensors' does not exist"),
+    ):
+        us.score(scene(), tmp_path / "map.zarr", detector=detector, tile=64)
+
+
+def test_versions_are_compared_where_they_matter() -> None:
+    ours = {"python": "3.11.7.final.0", "torch": "2.9.0+cpu", "numpy": "2.4.6", "zarr": None}
+    same = {"python": "3.11.2", "torch": "2.9.0+cu126", "numpy": "2.4.6", "zarr": "3.1.0"}
+    assert not difference(ours, same)
+    other = {"python": "3.12.1", "torch": None, "numpy": "2.4.5"}
+    assert difference(ours, other) == (
+        "has python 3.12.1, not 3.11.7.final.0, has no torch (2.9.0+cpu), has numpy 2.4.5, "
+        "not 2.4.6"
+    )
+
+
+def test_memory_of_a_cluster_that_runs_is_asked_for(tmp_path: Path) -> None:
+    with (
+        LocalCluster(
+            n_workers=1, threads_per_worker=1, processes=False, memory_limit="500 MiB",
+            dashboard_address=":0",
+        ) as cluster,
+        Client(cluster),
+        pytest.raises(us.PlanError, match=r"may take 400 MiB \(80% of the 0.5 GiB of inproc"),
+    ):  # fmt: skip
+        us.score(scene(), tmp_path / "map.zarr", detector=TileMean(), **OPTIONS)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A certificate that is its own authority, and its key."""
+    folder = tmp_path_factory.mktemp("tls")
+    certificate, key = folder / "cert.pem", folder / "key.pem"
+    subprocess.run(
+        [shutil.which("openssl") or "openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes",
+         "-days", "2", "-subj", "/CN=127.0.0.1", "-out", certificate, "-keyout", key],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    return certificate, key
+
+
+@pytest.fixture
+def encrypted(certificate: tuple[Path, Path]) -> Iterator[str]:
+    """Address of a cluster that speaks TLS only."""
+    files = {f"tls_{who}_{what}": str(file) for who in ("client", "scheduler", "worker")
+             for what, file in zip(("cert", "key"), certificate, strict=True)}  # fmt: skip
+    security = Security(require_encryption=True, tls_ca_file=str(certificate[0]), **files)
+    with LocalCluster(
+        n_workers=1, threads_per_worker=1, processes=False, security=security, protocol="tls://",
+        host="127.0.0.1", dashboard_address=":0",
+    ) as cluster:  # fmt: skip
+        yield cluster.scheduler_address
+
+
+def test_the_command_line_scores_over_tls(
+    tmp_path: Path, encrypted: str, certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with rasterio.open(
+        tmp_path / "scene.tif", "w", driver="GTiff", count=2, height=SIZE, width=SIZE,
+        dtype="int16", crs="EPSG:32633", transform=from_origin(4e5, 6e6, 20, 20),
+    ) as file:  # fmt: skip
+        file.write(scene().values)
+    command = ["uniadrs-scale", "score", tmp_path / "scene.tif", "-o", tmp_path / "map.zarr",
+               "--detector", "rx", "--tile", 64, "--chunk", 100, "--scheduler", encrypted,
+               "--tls-ca-file", certificate[0], "--tls-cert", certificate[0],
+               "--tls-key", certificate[1]]  # fmt: skip
+    monkeypatch.setattr(sys, "argv", [str(part) for part in command])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 0
+    assert report(tmp_path / "map.zarr")["cluster"]["scheduler"] == encrypted
+
+
+def test_tls_files_are_checked(certificate: tuple[Path, Path], tmp_path: Path) -> None:
+    files = TlsFiles(*certificate[:1], *certificate)
+    for scheduler, tls, match in (
+        ("tcp://127.0.0.1:1", files, r"'tcp://127.0.0.1:1' is no tls:// address"),
+        (None, files, r"TLS files are for the address of a cluster"),
+        ("tls://127.0.0.1:1", TlsFiles(tmp_path / "none.pem"), r"none.pem' does not exist"),
+    ):
+        with pytest.raises(us.PlanError, match=match), connected(scheduler, tls):
+            pass
+
+
+def test_a_performance_report_is_a_page(tmp_path: Path, cluster: Client) -> None:
+    pytest.importorskip("bokeh")
+    page = tmp_path / "page.html"
+    with cluster.as_current():
+        us.score(
+            scene(), tmp_path / "map.zarr", detector=TileMean(), performance_report=page, **OPTIONS
+        )
+    text = page.read_text(encoding="utf-8")
+    assert "Dask Performance Report" in text
+    assert text.lstrip().startswith("<!DOCTYPE html>")

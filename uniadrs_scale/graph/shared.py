@@ -1,0 +1,142 @@
+"""What travels to workers: one value for all tasks of a run, and how it is opened there."""
+
+from __future__ import annotations
+
+import platform
+import threading
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+import psutil
+from dask.sizeof import sizeof
+from distributed import get_worker
+from distributed.protocol import pickle
+
+from uniadrs_scale.errors import ClusterError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Value = TypeVar("Value")
+
+PACKAGES = ("uniadrs-scale", "torch", "numpy", "numba", "zarr", "xarray", "dask", "distributed")
+"""What must be the same everywhere: what decides a score, and what tasks are pickled with."""
+
+
+class UnfitWorkerError(ClusterError):
+    """This worker cannot do what others can; its tasks belong elsewhere."""
+
+    def __init__(self, worker: str, reason: str) -> None:
+        super().__init__(worker, reason)
+        self.worker, self.reason = worker, reason
+
+    def __str__(self) -> str:
+        return f"Worker {self.worker} {self.reason}"
+
+
+class Shared(Generic[Value]):
+    """A value that travels as bytes and is opened where it is used, once a process.
+
+    A scheduler holds the bytes only: it never builds a network, and needs no GPU to hold a detector
+    that does. Pickled into every task, scene, store and scorer made a graph ten times as large.
+
+    Opening is also where a worker proves that it fits. One that joins late, is restarted or scaled
+    up has not been there when the run began, but cannot get around this.
+    """
+
+    def __init__(
+        self,
+        value: Value | None,
+        payload: bytes | None = None,
+        expected: Mapping[str, str] | None = None,
+    ) -> None:
+        self._value, self._payload, self._expected = value, payload, expected
+        self._lock = threading.Lock()
+
+    @property
+    def value(self) -> Value:
+        """The value itself; opening it, a worker builds its network or finds the one it has.
+
+        Raises:
+            UnfitWorkerError: This process has other versions, or not the weights.
+        """
+        with self._lock:
+            if self._value is None:
+                reason = difference(self._expected or {}, versions())
+                if reason:
+                    raise UnfitWorkerError(worker_address(), reason)
+                try:
+                    self._value = pickle.loads(self.payload)
+                except Exception as error:
+                    reason = f"cannot open what a run needs: {type(error).__name__}: {error}"
+                    raise UnfitWorkerError(worker_address(), reason) from error
+            value: Value = self._value
+            return value
+
+    @property
+    def payload(self) -> bytes:
+        """The value, pickled."""
+        if self._payload is None:
+            self._payload = pickle.dumps(self._value)
+        return self._payload
+
+    def __reduce__(self) -> tuple[type[Shared[Value]], tuple[None, bytes, Mapping[str, str]]]:
+        return Shared, (None, self.payload, self._expected or versions())
+
+
+@sizeof.register(Shared)  # type: ignore[untyped-decorator]  # dask.sizeof has no types
+def _size_of_shared(shared: Shared[object]) -> int:
+    """Bytes, without pickling what never travels."""
+    return len(shared._payload or b"")  # noqa: SLF001 - of its own module
+
+
+def versions() -> dict[str, str]:
+    """What this process computes with; packages that are not installed are left out."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue  # run from a checkout, with nothing installed
+    return found
+
+
+def difference(expected: Mapping[str, str | None], found: Mapping[str, str | None]) -> str:
+    """Where ``found`` differs from ``expected``, as the end of a sentence; empty where nowhere.
+
+    Of Python the minor version counts; of a package not the part behind ``+``, which tells a build
+    for CPUs from one for GPUs.
+    """
+    faults = []
+    for name, wanted in expected.items():
+        got = found.get(name)
+        if wanted is None or _release(name, wanted) == _release(name, got):
+            continue
+        faults.append(f"has {name} {got}, not {wanted}" if got else f"has no {name} ({wanted})")
+    return ", ".join(faults)
+
+
+def _release(name: str, text: str | None) -> str | None:
+    if text is None:
+        return None
+    return ".".join(text.split(".")[:2]) if name == "python" else text.partition("+")[0]
+
+
+def worker_address() -> str:
+    """The address of the Dask worker that this is; elsewhere, that it is this process."""
+    try:
+        return str(get_worker().address)
+    except ValueError:
+        return "this process"
+
+
+def process_peak() -> int:
+    """Highest resident set that this process has had, in bytes."""
+    try:
+        # Not getrusage: there, a child begins with the peak of the process that started it.
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+        return int(status.partition("VmHWM:")[2].split()[0]) << 10
+    except (OSError, IndexError):
+        # Elsewhere than on Linux: what it has now.
+        return int(psutil.Process().memory_info().rss)

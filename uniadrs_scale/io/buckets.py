@@ -1,0 +1,356 @@
+"""Object stores (S3, Google Cloud) and web servers through obstore: Zarr stores and whole objects.
+
+An object store has no rename and no folders. It has atomic objects, which are whole or not there,
+and conditional writes; what is final is decided by one object that is written last.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import timedelta
+from fnmatch import fnmatchcase
+from functools import cache
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import unquote, urlsplit
+
+from zarr.storage import ObjectStore
+
+from uniadrs_scale.errors import SceneError, StoreError, UniadrsScaleError
+from uniadrs_scale.io import remote
+from uniadrs_scale.io.remote import PEEK, Glimpse, in_bucket, is_remote
+from uniadrs_scale.redaction import redact
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from zarr.abc.store import ByteRequest
+    from zarr.core.buffer import Buffer, BufferPrototype
+
+CONNECTIONS = 16
+MAX_PAUSE = 15
+"""Seconds between two repetitions, at most."""
+
+
+def obstore_library() -> Any:
+    """The module ``obstore``.
+
+    Raises:
+        StoreError: It is not installed.
+    """
+    try:
+        import obstore.exceptions  # noqa: PLC0415 - an optional extra
+        import obstore.store  # noqa: PLC0415
+    except ImportError:
+        raise StoreError(
+            "Buckets, and Zarr, NetCDF and HDF5 by URL, need the library 'obstore', which is not "
+            "installed. Run: pip install 'uniadrs-scale[remote]'"
+        ) from None
+    return obstore
+
+
+def bucket_of(uri: str) -> tuple[Any, str]:
+    """(obstore's store of a bucket or web server, key in it) of ``uri``."""
+    parts = urlsplit(str(uri))
+    settings = (remote.s3_endpoint(), *remote.patience())
+    if parts.scheme in remote.BUCKETS:
+        # Not parsed further: '?' and '#' may be part of a key.
+        place, _, key = str(uri).partition("://")[2].partition("/")
+        return _bucket(parts.scheme, place, settings), key.rstrip("/")
+    return _bucket(parts.scheme, parts.netloc, settings), unquote(parts.path).strip("/")
+
+
+@cache
+def _bucket(scheme: str, place: str, settings: tuple[str, int, float], prefix: str = "") -> Any:
+    """One store a process and place; ``settings`` are those of the environment."""
+    stores = obstore_library().store
+    endpoint, tries, pause = settings
+    retry = {
+        "max_retries": tries,
+        "backoff": {
+            "init_backoff": timedelta(seconds=pause),
+            "max_backoff": timedelta(seconds=MAX_PAUSE),
+            "base": 2,
+        },
+        "retry_timeout": timedelta(minutes=3),
+    }
+    client: dict[str, Any] = {
+        "connect_timeout": timedelta(seconds=remote.CONNECT_SECONDS),
+        "read_timeout": timedelta(seconds=remote.SILENT_SECONDS),
+    }
+    if scheme == "s3":
+        config: dict[str, Any] = {"endpoint": endpoint} if endpoint else {}
+        if _is_set("AWS_NO_SIGN_REQUEST"):
+            config["skip_signature"] = True
+        client["allow_http"] = endpoint.startswith("http://")
+        return stores.S3Store(
+            place, prefix=prefix or None, client_options=client, retry_config=retry, **config
+        )
+    if scheme == "gs":
+        return stores.GCSStore(
+            place, prefix=prefix or None, client_options=client, retry_config=retry
+        )
+    client["allow_http"] = True
+    url = f"{scheme}://{place}/{prefix}"
+    return stores.HTTPStore.from_url(url, client_options=client, retry_config=retry)
+
+
+def _is_set(name: str) -> bool:
+    return os.environ.get(name, "").upper() in ("YES", "TRUE", "ON", "1")
+
+
+@contextmanager
+def translated(verb: str, place: str) -> Iterator[None]:
+    """Turns what obstore raises into a StoreError that says what could not be done, and where."""
+    try:
+        yield
+    except UniadrsScaleError:
+        raise
+    except Exception as error:
+        if not (type(error).__module__.startswith("obstore") or isinstance(error, OSError)):
+            raise
+        text = redact(str(error)).replace("\n", " ")
+        raise StoreError(
+            f"Cannot {verb} '{place}' ({_gist(text)}). Check the bucket's name, access rights and "
+            "credentials, and that the server is up; then run the same command: it resumes."
+        ) from None
+
+
+def _gist(text: str) -> str:
+    """What a server said, without its XML."""
+    code = text.partition("<Code>")[2].partition("</Code>")[0]
+    message = text.partition("<Message>")[2].partition("</Message>")[0]
+    if code or message:
+        return f"{code}: {message}".strip(": ").rstrip(".")
+    return text[:200].rstrip(". ")
+
+
+class BucketStore(ObjectStore[Any]):
+    """Zarr's view of a bucket, whose errors are sentences."""
+
+    @contextmanager
+    def _said(self, verb: str, key: str) -> Iterator[None]:
+        with translated(verb, f"{key}' in '{_name_of(self.store)}"):
+            yield
+
+    async def get(
+        self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
+    ) -> Buffer | None:
+        """One object; None where there is none."""
+        with self._said("read", key):
+            return await super().get(key, prototype, byte_range)
+
+    async def get_partial_values(
+        self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
+    ) -> list[Buffer | None]:
+        """Ranges of objects."""
+        wanted = list(key_ranges)
+        with self._said("read", wanted[0][0] if wanted else ""):
+            return await super().get_partial_values(prototype, wanted)
+
+    async def exists(self, key: str) -> bool:
+        """True where there is such an object."""
+        with self._said("look for", key):
+            return await super().exists(key)
+
+    async def set(self, key: str, value: Buffer) -> None:
+        """Write one object, whole or not at all."""
+        with self._said("write", key):
+            await super().set(key, value)
+
+    async def delete(self, key: str) -> None:
+        """Remove one object."""
+        with self._said("remove", key):
+            await super().delete(key)
+
+    async def _list_dir(self, prefix: str) -> AsyncGenerator[str, None]:
+        with self._said("list", prefix):
+            async for name in super().list_dir(prefix):
+                yield name
+
+    def list_dir(self, prefix: str) -> AsyncGenerator[str, None]:
+        """Names right below a prefix."""
+        return self._list_dir(prefix)
+
+
+def _name_of(store: Any) -> str:
+    """A store for people."""
+    return redact(str(getattr(store, "url", None) or store))
+
+
+def zarr_place(place: str | Path, *, read_only: bool = False) -> Any:
+    """What zarr and xarray open for a path or URL."""
+    if not is_remote(place):
+        return place
+    parts = urlsplit(str(place))
+    _, key = bucket_of(str(place))
+    where = str(place).partition("://")[2].partition("/")[0]
+    settings = (remote.s3_endpoint(), *remote.patience())
+    return BucketStore(_bucket(parts.scheme, where, settings, key), read_only=read_only)
+
+
+def glimpse(uri: str, *, whole: bool = False) -> Glimpse:
+    """How a remote file begins, and what changes with it.
+
+    Args:
+        uri: The file.
+        whole: True where it need not be read in ranges.
+
+    Raises:
+        SceneError: It cannot be read.
+    """
+    if not in_bucket(uri):
+        return remote.glimpse_http(uri, whole=whole)
+    store, key = bucket_of(uri)
+    obstore = obstore_library()
+    try:
+        answer = obstore.get(store, key, options={"range": (0, PEEK)})
+        start, meta = bytes(answer.bytes()), answer.meta
+    except FileNotFoundError:
+        raise SceneError(f"'{uri}' does not exist. Check bucket and key.") from None
+    except Exception as error:  # noqa: BLE001 - obstore has a base class only where it is installed
+        raise remote.unreachable(uri, _gist(str(error).replace("\n", " "))) from None
+    changed = meta["e_tag"] or meta["last_modified"].isoformat()
+    return Glimpse(stamp=f"{meta['size']}-{changed}", size=meta["size"], start=start)
+
+
+def read_range(uri: str, start: int, stop: int) -> bytes:
+    """Bytes ``start`` to ``stop`` of a remote file.
+
+    Raises:
+        OSError: They cannot be read.
+    """
+    if in_bucket(uri):
+        store, key = bucket_of(uri)
+        with translated("read", uri):
+            return bytes(obstore_library().get_range(store, key, start=start, end=stop))
+    with remote.fetch(uri, {"Range": f"bytes={start}-{stop - 1}"}) as answer:
+        return bytes(answer.content)
+
+
+def read_object(uri: str) -> bytes | None:
+    """A whole remote file; None where there is none.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    if not in_bucket(uri):
+        with remote.fetch(uri) as answer:
+            return bytes(answer.content)
+    store, key = bucket_of(uri)
+    with translated("read", uri):
+        try:
+            return bytes(obstore_library().get(store, key).bytes())
+        except FileNotFoundError:
+            return None
+
+
+def write_object(
+    uri: str, content: bytes | Path, *, attributes: Mapping[str, str] | None = None
+) -> None:
+    """``content`` is at ``uri``, whole or not at all: readers see the old object until then.
+
+    Raises:
+        StoreError: It cannot be written.
+    """
+    store, key = bucket_of(uri)
+    with translated("write", uri):
+        obstore_library().put(store, key, content, attributes=dict(attributes or {}) or None)
+
+
+def exists(uri: str) -> bool:
+    """True where there is such an object.
+
+    Raises:
+        StoreError: The server does not say.
+    """
+    store, key = bucket_of(uri)
+    with translated("look for", uri):
+        try:
+            obstore_library().head(store, key)
+        except FileNotFoundError:
+            return False
+    return True
+
+
+def list_keys(uri: str) -> list[str]:
+    """Keys below the prefix ``uri``, relative to it.
+
+    Raises:
+        StoreError: The bucket is not there or cannot be listed.
+    """
+    return [key for key, _ in list_objects(uri)]
+
+
+def list_objects(uri: str) -> list[tuple[str, Mapping[str, Any]]]:
+    """(key relative to ``uri``, size and e_tag and last_modified) of what lies below the prefix."""
+    store, prefix = bucket_of(uri)
+    cut = len(prefix) + 1 if prefix else 0
+    with translated("list", uri):
+        pages: Sequence[Any] = list(obstore_library().list(store, prefix or None))
+    return [(cast("str", meta["path"])[cut:], meta) for page in pages for meta in page]
+
+
+def matching(pattern: str) -> list[str]:
+    """URLs in a bucket that match a pattern; ``*`` ends at a slash, ``**/`` is any depth.
+
+    Raises:
+        StoreError: The bucket cannot be listed.
+    """
+    whole = str(pattern).split("/")
+    fixed = next(k for k, part in enumerate(whole) if glob.has_magic(part))
+    base, rest = "/".join(whole[:fixed]), "/".join(whole[fixed:])
+    return [f"{base}/{key}" for key in list_keys(base) if key_matches(key, rest)]
+
+
+def key_matches(key: str, pattern: str) -> bool:
+    """True where ``key`` matches ``pattern``.
+
+    >>> key_matches("2026/a.tif", "**/*.tif"), key_matches("2026/a.tif", "*.tif")
+    (True, False)
+    """
+    return _matches(key.split("/"), pattern.split("/"))
+
+
+def _matches(parts: list[str], pattern: list[str]) -> bool:
+    if not (parts and pattern):
+        return not (parts or pattern)
+    if pattern[0] == "**":
+        return _matches(parts, pattern[1:]) or _matches(parts[1:], pattern)
+    return fnmatchcase(parts[0], pattern[0]) and _matches(parts[1:], pattern[1:])
+
+
+def upload(folder: Path, uri: str, *, last: str) -> None:
+    """Everything in ``folder`` is below ``uri``; the object ``last`` is written after all others.
+
+    Raises:
+        StoreError: Something cannot be written; ``last`` is then not there.
+    """
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    others = [path for path in files if path.relative_to(folder).as_posix() != last]
+
+    def put(path: Path) -> None:
+        write_object(f"{uri.rstrip('/')}/{path.relative_to(folder).as_posix()}", path)
+
+    with ThreadPoolExecutor(CONNECTIONS) as pool:
+        list(pool.map(put, others))
+    put(folder / last)
+
+
+def remove_prefix(uri: str, *, first: str | None = None) -> None:
+    """Nothing is below ``uri`` any more; the object ``first`` goes before all others.
+
+    Raises:
+        StoreError: Something cannot be removed.
+    """
+    store, prefix = bucket_of(uri)
+    keys = [f"{prefix}/{key}" for key in list_keys(uri)]
+    with translated("remove", uri):
+        if first is not None and f"{prefix}/{first}" in keys:
+            keys.remove(f"{prefix}/{first}")
+            obstore_library().delete(store, f"{prefix}/{first}")
+        if keys:
+            obstore_library().delete(store, keys)

@@ -1,0 +1,86 @@
+"""Where things are written: a path, or a URL in a bucket."""
+
+from __future__ import annotations
+
+import glob
+import shutil
+import uuid
+from pathlib import Path
+
+from uniadrs_scale.errors import StoreError
+from uniadrs_scale.io import buckets
+from uniadrs_scale.io.remote import in_bucket, is_remote
+from uniadrs_scale.redaction import uri_name
+
+Place = Path | str
+"""An absolute path, or the URL of a prefix or object in a bucket."""
+ROOT = "zarr.json"
+"""The object that makes a prefix a Zarr store."""
+
+
+def place_of(text: str | Path) -> Place:
+    """Where ``text`` says.
+
+    Raises:
+        StoreError: It is a URL that nothing can be written to.
+    """
+    given = str(text)
+    if in_bucket(given):
+        if not given.partition("://")[2].strip("/").partition("/")[2]:
+            raise StoreError(f"'{given}' names a bucket and nothing in it. Add a name: {given}/map")
+        return given.rstrip("/")
+    if is_remote(given):
+        raise StoreError(
+            f"'{given}' can be read, but not written to. Write to a folder or a bucket (s3://, "
+            "gs://)."
+        )
+    if "://" in given:
+        raise StoreError(f"'{given}' has an unknown scheme. Write to a path, s3:// or gs://.")
+    return Path(text).absolute()
+
+
+def beside(place: Place, name: str) -> Place:
+    """Another name in the same folder or prefix."""
+    if isinstance(place, Path):
+        return place.with_name(name)
+    return f"{place.rpartition('/')[0]}/{name}"
+
+
+def suffix_of(place: Place) -> str:
+    """The ending of its name, with the dot."""
+    return Path(uri_name(place)).suffix
+
+
+def has_store(place: Place) -> bool:
+    """True where something lies at ``place``: a folder, or a store whose root is written."""
+    if isinstance(place, Path):
+        return place.exists()
+    return buckets.exists(f"{place}/{ROOT}")
+
+
+def has_file(place: Place) -> bool:
+    """True where a file or object lies at ``place``."""
+    return place.exists() if isinstance(place, Path) else buckets.exists(place)
+
+
+def remove_store(place: Place) -> None:
+    """No store is at ``place`` any more, and at no moment half of one.
+
+    A folder is renamed before it is emptied. In a bucket the root goes first: without it, nothing
+    is a store.
+    """
+    if isinstance(place, Path):
+        place.replace(place.with_name(f".{place.name}.{uuid.uuid4().hex[:8]}.gone"))
+        remove_leftovers(place)
+    else:
+        buckets.remove_prefix(place, first=ROOT)
+
+
+def remove_leftovers(place: Place) -> None:
+    """What a killed :func:`remove_store` left is removed; nobody may be making a store there."""
+    if not isinstance(place, Path):
+        if not has_store(place):
+            buckets.remove_prefix(place)
+        return
+    for going in place.parent.glob(f".{glob.escape(place.name)}.*.gone"):
+        shutil.rmtree(going, ignore_errors=True)

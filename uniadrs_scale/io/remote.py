@@ -1,0 +1,224 @@
+"""URLs: what they name, how GDAL opens them, how often a server is asked again.
+
+All settings of remote access are here. Rasters go through GDAL's own readers (ranges, and only the
+blocks that a window needs); everything else goes through :mod:`uniadrs_scale.io.buckets`.
+
+A variable of the environment that GDAL or the cloud's own tools know always wins. Credentials come
+from the environment of each process: none travels with a task.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import rasterio
+import requests
+from rasterio.session import DummySession
+from urllib3.util import Retry
+
+from uniadrs_scale.errors import SceneError
+from uniadrs_scale.redaction import Uri, redact, redact_logs
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+BUCKETS = ("s3", "gs")
+"""Schemes of object stores, which can be written to."""
+VSI = {"/vsicurl/": "", "/vsis3/": "s3://", "/vsigs/": "gs://"}
+"""GDAL's prefixes, and the schemes they stand for."""
+TRIES = 6
+FIRST_PAUSE = 0.5
+"""Seconds before the first repetition; then twice as long each time, half a minute in all."""
+CONNECT_SECONDS, SILENT_SECONDS = 10, 30
+"""How long a server may take to accept a connection, and may send nothing."""
+WORTH_REPEATING = (408, 429, 500, 502, 503, 504)
+PEEK = 1024
+"""Bytes that tell what a file is."""
+
+GDAL_REMOTE = {
+    # One request instead of a listing, and side files are not looked for.
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+    # The whole header of most COGs in the first request.
+    "GDAL_INGESTED_BYTES_AT_OPEN": "32768",
+    "GDAL_HTTP_CONNECTTIMEOUT": str(CONNECT_SECONDS),
+    "GDAL_HTTP_LOW_SPEED_TIME": str(SILENT_SECONDS),
+    "GDAL_HTTP_LOW_SPEED_LIMIT": "1",
+    # GDAL would remember for ever that a file was not to be had, and the bytes of an older one.
+    "CPL_VSIL_CURL_NON_CACHED": "/vsicurl/:/vsis3/:/vsigs/",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Glimpse:
+    """What a server says of a file, and how it begins."""
+
+    stamp: str
+    """Changes with the file: size, and ETag or time of modification."""
+    size: int
+    start: bytes
+    """At most PEEK bytes."""
+
+
+def is_remote(place: object) -> bool:
+    """True for the URL of something on a server."""
+    return re.match(r"(https?|s3|gs)://", str(place)) is not None
+
+
+def in_bucket(place: object) -> bool:
+    """True for a place in an object store, which can be written to."""
+    return str(place).startswith(tuple(f"{scheme}://" for scheme in BUCKETS))
+
+
+def canonical(source: str) -> str:
+    """``source``, a URL where it is one in GDAL's words."""
+    for prefix, scheme in VSI.items():
+        if source.startswith(prefix):
+            url = scheme + source.removeprefix(prefix)
+            return Uri(url) if is_remote(url) else source
+    return Uri(source) if is_remote(source) else source
+
+
+def gdal_name(uri: str) -> str:
+    """``uri`` in GDAL's words; paths as they are.
+
+    Not left to rasterio, which signs s3:// with boto3 where that is installed and without where it
+    is not.
+    """
+    if not is_remote(uri):
+        return uri
+    scheme, _, rest = uri.partition("://")
+    return f"/vsi{scheme}/{rest}" if scheme in BUCKETS else f"/vsicurl/{uri}"
+
+
+def gdal_env(uri: str, **options: object) -> rasterio.Env:
+    """The environment in which GDAL opens and reads ``uri``.
+
+    GDAL finds credentials itself. rasterio would sign with boto3, where that is installed, and hand
+    its keys to GDAL as settings.
+    """
+    return rasterio.Env(session=DummySession(), **options, **gdal_settings(uri))
+
+
+def gdal_settings(uri: str) -> dict[str, str]:
+    """Configuration of GDAL for reading ``uri``; none for local files."""
+    if not (is_remote(uri) or uri.startswith("/vsi")):
+        return {}
+    tries, pause = patience()
+    settings = GDAL_REMOTE | {
+        "GDAL_HTTP_MAX_RETRY": str(tries),
+        "GDAL_HTTP_RETRY_DELAY": str(pause),
+    }
+    endpoint = urlsplit(s3_endpoint())
+    if endpoint.netloc:
+        settings |= {
+            "AWS_S3_ENDPOINT": endpoint.netloc + endpoint.path.rstrip("/"),
+            "AWS_HTTPS": "YES" if endpoint.scheme == "https" else "NO",
+            "AWS_VIRTUAL_HOSTING": "FALSE",
+        }
+    return {name: value for name, value in settings.items() if name not in os.environ}
+
+
+def patience() -> tuple[int, float]:
+    """(repetitions of a failed request, seconds before the first), as GDAL's variables say."""
+    try:
+        return (
+            int(os.environ.get("GDAL_HTTP_MAX_RETRY", TRIES)),
+            float(os.environ.get("GDAL_HTTP_RETRY_DELAY", FIRST_PAUSE)),
+        )
+    except ValueError:
+        return TRIES, FIRST_PAUSE
+
+
+def s3_endpoint() -> str:
+    """URL of an S3 server that is not Amazon's; empty for Amazon's."""
+    named = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
+    url = next((os.environ[name] for name in named if os.environ.get(name)), "")
+    host = os.environ.get("AWS_S3_ENDPOINT", "")
+    if url or not host:
+        return url
+    secure = os.environ.get("AWS_HTTPS", "YES").upper() not in ("NO", "FALSE", "OFF", "0")
+    return f"{'https' if secure else 'http'}://{host}"
+
+
+def session() -> requests.Session:
+    """A session that repeats what failed for a moment."""
+    return _session(*patience())
+
+
+@cache
+def _session(tries: int, pause: float) -> requests.Session:
+    retry = Retry(
+        total=tries,
+        backoff_factor=pause,
+        status_forcelist=WORTH_REPEATING,
+        allowed_methods=("GET", "HEAD"),
+        raise_on_status=False,
+    )
+    made = requests.Session()
+    for scheme in ("http://", "https://"):
+        made.mount(scheme, requests.adapters.HTTPAdapter(pool_maxsize=16, max_retries=retry))
+    return made
+
+
+def fetch(uri: str, headers: Mapping[str, str] | None = None) -> requests.Response:
+    """The answer to a GET, its body not yet read.
+
+    Raises:
+        OSError: There is none, or it is an error; the message has no secrets.
+    """
+    timeout = (CONNECT_SECONDS, SILENT_SECONDS)
+    try:
+        answer = session().get(uri, headers=headers, timeout=timeout, stream=True)
+    except requests.RequestException as error:
+        raise OSError(_short(error)) from None
+    if answer.ok:
+        return answer
+    answer.close()
+    raise OSError(f"the server answers {answer.status_code} {answer.reason}")
+
+
+def glimpse_http(uri: str, *, whole: bool = False) -> Glimpse:
+    """The first bytes of a file on a web server, in one request.
+
+    Raises:
+        SceneError: The server has it not, fails, or sends files only whole, unless ``whole`` says
+            that this will do.
+    """
+    try:
+        with fetch(uri, {"Range": f"bytes=0-{PEEK - 1}", "Accept-Encoding": "identity"}) as answer:
+            start = answer.raw.read(PEEK)
+            known = answer.headers
+    except (OSError, requests.RequestException) as error:
+        raise unreachable(uri, error) from None
+    _, _, total = known.get("Content-Range", "").rpartition("/")
+    size = int(total or known.get("Content-Length") or len(start))
+    ranges = answer.status_code == requests.codes.partial_content
+    if not (ranges or whole) and size > PEEK:
+        raise SceneError(
+            f"'{uri}' can only be had whole: its server does not know range requests, so that each "
+            "window would cost the whole file. Download it, then open the copy."
+        )
+    changed = known.get("ETag") or known.get("Last-Modified", "")
+    return Glimpse(stamp=f"{size}-{changed}", size=size, start=start)
+
+
+def unreachable(uri: str, error: object) -> SceneError:
+    """What to say of a remote file that cannot be read."""
+    return SceneError(
+        f"'{uri}' cannot be read ({_short(error)}). Check the URL, access rights and credentials "
+        "(a signed URL may have expired), and that the server is up; then try again."
+    )
+
+
+def _short(error: object) -> str:
+    """The gist of a library's message: its first line, without secrets."""
+    text = str(error).strip() or type(error).__name__
+    return redact(text.splitlines()[0])[:300].rstrip(". ")
+
+
+redact_logs()
