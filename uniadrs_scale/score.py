@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from uniadrs_scale import __version__
 from uniadrs_scale.coarse import coarsened
 from uniadrs_scale.detector import Detector, gpus_in_use
-from uniadrs_scale.errors import PlanError, StoreError
+from uniadrs_scale.errors import PlanError, SceneError, StoreError
 from uniadrs_scale.geolocation import Geocoding
 from uniadrs_scale.graph import Resources, executor, scene_statistics, score_scene
 from uniadrs_scale.io.claims import claimed
@@ -192,6 +192,7 @@ def _run(
 ) -> RunSummary:
     started = time.perf_counter()
     source = scene_source(scene)
+    new = not Path(store).exists()
     target = prepare(store, plan, map_coordinates(scene))
     before = int((target.done == DONE).sum())
     reports: list[ChunkReport] = []
@@ -205,10 +206,25 @@ def _run(
         resources = Resources(plan.workers, plan.threads, gpus_in_use(detector))
         with executor(scheduler, resources) as tasks:
             statistics = _statistics(source, target, tasks)
+            _require_scalable(statistics, source, target.path if new else None)
             seen = coarsened(detector, plan.coarsen, plan.lattice.tile)
             scaled = (seen.fitted(statistics), statistics.normalisation())
             lost = score_scene(source, plan, target, tasks, scaled=scaled, on_report=note)
     return RunSummary.of(target.path, reports, before, lost, time.perf_counter() - started)
+
+
+def _require_scalable(statistics: BandStatistics, source: SceneSource, begun: Path | None) -> None:
+    """Raise where values are beyond arithmetic; the empty store ``begun`` for them then goes."""
+    beyond = statistics.beyond_float32()
+    if not beyond.size:
+        return
+    if begun is not None:
+        shutil.rmtree(begun)
+    raise SceneError(
+        f"Band '{source.info.bands[beyond[0]]}' of '{source.info.name}' has values that single "
+        "precision cannot hold, or whose squares double precision cannot. Are they a nodata value? "
+        "Name it (nodata=), or rescale the band."
+    )
 
 
 def _statistics(source: SceneSource, store: ScoreStore, tasks: Executor) -> BandStatistics:
