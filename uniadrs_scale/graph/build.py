@@ -195,8 +195,11 @@ def _score(
     """The tiles of ``owner`` that reach into ``targets``, scored."""
     run = shared.value
     window = run.lattice.read_window(owner)
-    reader = unseen.reader if unseen else run.source and run.source.window(window)
-    assert reader is not None  # noqa: S101 - one of the two is given
+    if unseen is not None:
+        reader = unseen.reader
+    else:
+        assert run.source is not None  # noqa: S101 - one of the two is given
+        reader = run.source.window(window)
     tiles = needed_tiles(run.lattice, owner, targets)
     return score_chunk(reader, owner, tiles, run.lattice, run.scaled)
 
