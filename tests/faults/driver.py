@@ -2,8 +2,8 @@
 
 ``python driver.py FOLDER OUTPUT KILL_AT [SCHEDULER]`` scores ``FOLDER/scene.tif`` into OUTPUT. A
 step is an audit event of the interpreter (a file opened, renamed or removed, a folder listed, ...):
-any while the run is planned, and after that what happens in FOLDER, or imports and compilation would
-be most of them. The same in every run, which moments on a clock are not.
+any while the run is planned, and after that what happens in FOLDER, or imports and compilation
+would be most of them. The same in every run, which moments on a clock are not.
 """
 
 from __future__ import annotations
