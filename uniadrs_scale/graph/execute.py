@@ -154,9 +154,9 @@ class Executor:
                 ended = future.status == "finished"
                 result = future.result() if ended else future.exception()
                 if not ended and self._was_unfit(result):
-                    again.append(future.key)
+                    again.append(cast("Key", future.key))
                 else:
-                    results[future.key] = result
+                    results[cast("Key", future.key)] = result
                     on_result(result)
             # Released before they are asked for again, or they would still be failed. Not by
             # Future.retry: it stumbles over failed tasks between that nobody holds a future of.
@@ -169,7 +169,7 @@ class Executor:
         assert self.client is not None  # noqa: S101 - compute() has seen to it
         # In one layer: a plain dict would be hashed first, which takes longer than all the rest.
         name = str(wanted[0])
-        layer = HighLevelGraph({name: cast("Any", cull(graph, wanted))}, {name: set()})
+        layer = HighLevelGraph({name: cull(cast("Any", graph), wanted)}, {name: set()})
         # The pixels of a scene in memory travel with their tasks: no reason to warn the user.
         with dask_config.set({"distributed.admin.large-graph-warning-threshold": "1 TB"}):
             return cast("list[Future[Any]]", self.client.get(layer, wanted, sync=False))
