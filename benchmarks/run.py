@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 ROWS = ("tile", "layers", "blend", "imports", "pipeline", "files", "overlap", "cog")
 
@@ -33,23 +33,17 @@ def measure(row: str, options: argparse.Namespace) -> dict[str, Any]:
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        match row:
-            case "tile":
-                return networks.tile()
-            case "layers":
-                return networks.layers()
-            case "blend":
-                return networks.blend()
-            case "imports":
-                return runs.imports()
-            case "pipeline":
-                return runs.pipeline(folder, options.side)
-            case "files":
-                return runs.file_to_file(folder)
-            case "overlap":
-                return runs.overlap(options.data)
-            case _:
-                return runs.cog(folder, options.cog_side)
+        calls: dict[str, Callable[[], dict[str, Any]]] = {
+            "tile": networks.tile,
+            "layers": networks.layers,
+            "blend": networks.blend,
+            "imports": runs.imports,
+            "pipeline": lambda: runs.pipeline(folder, options.side),
+            "files": lambda: runs.file_to_file(folder),
+            "overlap": lambda: runs.overlap(options.data),
+            "cog": lambda: runs.cog(folder, options.cog_side),
+        }
+        return calls[row]()
 
 
 def machine() -> str:

@@ -104,7 +104,9 @@ class Whitening:
     ) -> Tensor:
         """(n, CHANNELS, y, x) of bands scaled to mean 0 and deviation 1, (n, band, y, x) float32.
 
-        ``ring`` is :func:`ring_mean` or another way to the same means. Of zeros, as filled in for pixels without data, all components are 0.
+        ``ring`` is :func:`ring_mean` or another way to the same means.
+
+        Of zeros, as filled in for pixels without data, all components are 0.
         """
         basis, root, gains, weights = (
             torch.from_numpy(values).to(scaled.device)
