@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-ROWS = ("tile", "layers", "blend", "imports", "pipeline", "files", "overlap", "cog")
+ROWS = ("tile", "layers", "blend", "imports", "pipeline", "files", "overlap", "precision", "cog")
 
 
 def measure(row: str, options: argparse.Namespace) -> dict[str, Any]:
@@ -41,6 +41,7 @@ def measure(row: str, options: argparse.Namespace) -> dict[str, Any]:
             "pipeline": lambda: runs.pipeline(folder, options.side),
             "files": lambda: runs.file_to_file(folder),
             "overlap": lambda: runs.overlap(options.data),
+            "precision": lambda: runs.precision(options.data),
             "cog": lambda: runs.cog(folder, options.cog_side),
         }
         return calls[row]()

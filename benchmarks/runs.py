@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import rasterio
 import torch
+import xarray as xr
 from as_published import PublishedForward
 from memory import Deviation, write_scene
 from networks import published_module
@@ -21,6 +22,7 @@ from rasterio.shutil import copy as gdal_copy
 
 import uniadrs_scale as us
 from uniadrs_scale.graph import Resources, executor
+from uniadrs_scale.metrics import figures
 from uniadrs_scale.published import PRESETS, score
 from uniadrs_scale.stats import BandStatistics
 
@@ -180,30 +182,63 @@ def imports(repeats: int = 7) -> dict[str, Any]:
 
 def overlap(data: Path | None) -> dict[str, Any]:
     """Mean AUC and seam step of `uniadrs-s` by overlap, on validation scenes."""
-    if data is None:
-        return {"skipped": "needs --data FOLDER, the validation imagery"}
-    sys.path.insert(0, str(Path(__file__).parents[1] / "model"))
-    import imagery  # noqa: PLC0415
-    import xarray as xr  # noqa: PLC0415
-
-    from uniadrs_scale.metrics import figures  # noqa: PLC0415
-
-    scenes = [(i, "hyperspectral", 64) for i in imagery.hyperspectral(data / "hyperspectral")]
-    scenes += [(i, "sar", 384) for i in imagery.sar(data / "sar")]
     row: dict[str, Any] = {}
-    for share in (0, 8, 4, 2):
+    scenes = _validation(data, hyperspectral_tile=64)
+    for share in (0, 8, 4, 2) if scenes else ():
         areas, steps = [], []
-        for image, preset, tile in scenes:
+        for array, targets, preset, tile in scenes:
             stride = tile - (tile // share if share else 0)
-            array = xr.DataArray(image.pixels, dims=("band", "y", "x"), name=image.name)
-            scores = us.score(
-                array, preset=preset, tile=tile, stride=stride, scheduler="sync"
-            ).to_numpy()
-            areas.append(figures(scores, image.targets).auc_df)
-            steps.append(seam_step(scores, tile, stride))
+            scores = us.score(array, preset=preset, tile=tile, stride=stride, scheduler="sync")
+            areas.append(figures(scores.to_numpy(), targets).auc_df)
+            steps.append(seam_step(scores.to_numpy(), tile, stride))
         name = f"overlap 1/{share}" if share else "overlap 0"
         row[f"{name}: AUC, seam step"] = f"{np.mean(areas):.4f}, {np.mean(steps):.2f}"
-    return row
+    return row or {"skipped": "needs --data FOLDER, the validation imagery"}
+
+
+def precision(data: Path | None) -> dict[str, Any]:
+    """AUC of `uniadrs-s` in bfloat16 against float32, on validation scenes."""
+    apart, areas = 0.0, []
+    for array, targets, preset, tile in _validation(data, hyperspectral_tile=128):
+        maps = [
+            us.score(
+                array, preset=preset, tile=tile, scheduler="sync",
+                detector=us.Detector.load(device="cpu", dtype=dtype),
+            ).to_numpy()
+            for dtype in ("float32", "bfloat16")
+        ]  # fmt: skip
+        areas.append([figures(scores, targets).auc_df for scores in maps])
+        apart = max(apart, float(np.abs(maps[1] - maps[0]).max()))
+    if not areas:
+        return {"skipped": "needs --data FOLDER, the validation imagery"}
+    change = np.diff(areas, axis=1)[:, 0]
+    return {
+        "scenes": len(areas),
+        "mean AUC fp32": round(float(np.mean([pair[0] for pair in areas])), 4),
+        "mean AUC bf16": round(float(np.mean([pair[1] for pair in areas])), 4),
+        "largest change of a scene's AUC": round(float(np.abs(change).max()), 5),
+        "max abs of scores": round(apart, 4),
+    }
+
+
+def _validation(
+    data: Path | None, hyperspectral_tile: int
+) -> list[tuple[xr.DataArray, NDArray[np.bool_], str, int]]:
+    """Scene, targets, preset and tile of labelled scenes; none without a folder."""
+    if data is None:
+        return []
+    sys.path.insert(0, str(Path(__file__).parents[1] / "model"))
+    import imagery  # noqa: PLC0415 - a script of model/, beside this folder
+
+    found = [
+        (image, "hyperspectral", hyperspectral_tile)
+        for image in imagery.hyperspectral(data / "hyperspectral")
+    ]
+    found += [(image, "sar", 384) for image in imagery.sar(data / "sar")]
+    return [
+        (xr.DataArray(i.pixels, dims=("band", "y", "x"), name=i.name), i.targets, preset, tile)
+        for i, preset, tile in found
+    ]
 
 
 def seam_step(scores: NDArray[np.float32], tile: int, stride: int) -> float:
