@@ -13,8 +13,9 @@ from torch import Tensor
 from uniadrs_scale import kernels
 from uniadrs_scale.attention import local_attention, scrambled_attention
 from uniadrs_scale.errors import PlanError
-from uniadrs_scale.fast import FastNetwork, _enlargement
+from uniadrs_scale.fast import FastNetwork, _enlargement, fast_ring_mean
 from uniadrs_scale.network import NetworkConfig, UniADRS
+from uniadrs_scale.rings import ring_mean
 
 
 def seeded(*shape: int) -> Tensor:
@@ -170,6 +171,16 @@ def test_the_exponential_of_all_that_softmax_asks() -> None:
     assert kernels.exponential(np.float32(0)) == 1
     assert 0 <= kernels.exponential(np.float32(-1000)) < 1e-37
     assert np.isnan(kernels.exponential(np.float32(np.nan)))
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 40, 33), (1, 1, 5, 60), (1, 2, 21, 21), (1, 1, 12, 1)])
+def test_ring_means(shape: tuple[int, ...]) -> None:
+    values = seeded(*shape) + 100
+    expected = ring_mean(values, 3, 9)
+    torch.testing.assert_close(fast_ring_mean(values, 3, 9), expected, rtol=0, atol=1e-4)
+    strided = values[..., ::2] if shape[-1] > 1 else values
+    expected = ring_mean(strided, 3, 9)
+    torch.testing.assert_close(fast_ring_mean(strided, 3, 9), expected, rtol=0, atol=1e-4)
 
 
 def test_bfloat16_rounds_as_torch_does() -> None:

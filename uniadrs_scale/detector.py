@@ -20,8 +20,9 @@ from uniadrs_scale import published
 from uniadrs_scale.arithmetic import one_thread
 from uniadrs_scale.choices import DEFAULT_WEIGHTS, Arithmetic
 from uniadrs_scale.errors import PlanError, WeightsError
-from uniadrs_scale.fast import FastNetwork
+from uniadrs_scale.fast import FastNetwork, fast_ring_mean
 from uniadrs_scale.network import NetworkConfig, UniADRS
+from uniadrs_scale.rings import ring_mean
 from uniadrs_scale.whitening import CHANNELS, Whitening, bytes_a_pixel
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ class Detector:
         self.device = _device(device)
         self.dtype: Arithmetic = dtype
         self._requested = device
+        self._ring = fast_ring_mean if self.device.type == "cpu" else ring_mean
         self._network = _for_inference(_build(info), self.device, dtype)
         # Activations of several tiles at a time would not fit: one GPU call after the other.
         self._gpu = threading.Lock()
@@ -167,7 +169,7 @@ class Detector:
         with torch.inference_mode(), self._arithmetic():
             seen = inputs.to(self.device)
             if whitening is not None:
-                seen = whitening.apply(seen)
+                seen = whitening.apply(seen, self._ring)
             scores = self._network(seen)
             return cast("NDArray[np.float32]", scores[:, 0].float().cpu().numpy())
 

@@ -205,6 +205,14 @@ class FastNetwork:
         return logit
 
 
+def fast_ring_mean(values: Tensor, inner: int, outer: int) -> Tensor:
+    """As :func:`rings.ring_mean`, on a CPU: in one pass, where matrix products take four."""
+    out = torch.empty_like(values, memory_format=torch.contiguous_format)
+    planes = values.contiguous().flatten(0, 1).numpy()
+    kernels.ring_means(planes, inner, outer, out.flatten(0, 1).numpy())
+    return out
+
+
 class _Axis(NamedTuple):
     first: NDArray[np.int64]
     weight: NDArray[np.float32]

@@ -262,3 +262,41 @@ def attend_scrambled(x: NDArray[Any], logits: NDArray[Any], out: NDArray[Any]) -
                             total[c] += weight * widen(x[b, row, col, c + channels])
                 for c in range(channels):
                     out[b, y, p, c] = narrow(total[c], out[b, y, p, c])
+
+
+@kernel
+def box_sums(plane: NDArray[np.float32], y: int, reach: int, columns: NDArray[np.float64]) -> None:
+    """Bring the sums over rows ``y - reach .. y + reach`` of each column from row y - 1 to y."""
+    if 0 <= y + reach < plane.shape[0]:
+        for x in range(plane.shape[1]):
+            columns[x] += plane[y + reach, x]
+    if y - reach - 1 >= 0:
+        for x in range(plane.shape[1]):
+            columns[x] -= plane[y - reach - 1, x]
+
+
+@kernel
+def ring_means(
+    values: NDArray[np.float32], inner: int, outer: int, out: NDArray[np.float32]
+) -> None:
+    """As :func:`uniadrs_scale.rings.ring_mean`, of (k, y, x); running sums in float64.
+
+    float64 keeps what differences of running sums lose in float32: 1e-13 of the largest sum.
+    """
+    count, height, width = values.shape
+    columns, line = np.empty((2, width)), np.zeros((2, width + 1))
+    reach = (outer // 2, inner // 2)
+    for k in range(count):
+        columns[:] = 0
+        # Rows before the first fill the sums.
+        for y in range(-reach[0], height):
+            for i in range(2):
+                box_sums(values[k], y, reach[i], columns[i])
+                for x in range(width):
+                    line[i, x + 1] = line[i, x] + columns[i, x]
+            rows = [min(y + r, height - 1) - max(y - r, 0) + 1 for r in reach]
+            for x in range(width if y >= 0 else 0):
+                o0, o1 = max(x - reach[0], 0), min(x + reach[0] + 1, width)
+                i0, i1 = max(x - reach[1], 0), min(x + reach[1] + 1, width)
+                total = line[0, o1] - line[0, o0] - line[1, i1] + line[1, i0]
+                out[k, y, x] = total / (rows[0] * (o1 - o0) - rows[1] * (i1 - i0))

@@ -27,6 +27,8 @@ import torch
 from uniadrs_scale.rings import ring_mean
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
     from torch import Tensor
 
@@ -97,8 +99,12 @@ class Whitening:
             weights=(weights / freedom[:, None]).astype(np.float32),
         )
 
-    def apply(self, scaled: Tensor) -> Tensor:
+    def apply(
+        self, scaled: Tensor, ring: Callable[[Tensor, int, int], Tensor] = ring_mean
+    ) -> Tensor:
         """(n, CHANNELS, y, x) of bands scaled to mean 0 and deviation 1, (n, band, y, x) float32.
+
+        ``ring`` is :func:`ring_mean` or another way to the same means.
 
         Of zeros, as filled in for pixels without data, all components are 0.
         """
@@ -117,7 +123,7 @@ class Whitening:
         ends = COMPONENTS, COMPONENTS + len(RIDGES), CHANNELS
         out[:, ends[0] : ends[1]] = weights[:, :-1] @ squares + weights[:, -1:] * rest[:, None]
         grid = parts[:, :count].unflatten(2, scaled.shape[2:])  # type: ignore[no-untyped-call]
-        squares[:, :count] = (grid - ring_mean(grid, INNER, OUTER)).flatten(2).square()
+        squares[:, :count] = (grid - ring(grid, INNER, OUTER)).flatten(2).square()
         out[:, ends[1] :] = weights[:, :-1] @ squares + weights[:, -1:] * rest[:, None]
         out[:, COMPONENTS:] = (out[:, COMPONENTS:] + FLOOR).log_()
         return out.clamp_(-LIMIT, LIMIT).view(len(scaled), CHANNELS, *scaled.shape[2:])

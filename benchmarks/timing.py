@@ -1,0 +1,44 @@
+"""How a ratio is measured: alternatives in turn, in one process, and the median of each."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own convention
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+
+def interleaved(calls: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """Median seconds of each call: A B C A B C ..., after one round that is not counted."""
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for turn in range(repeats + 1):
+        for name, call in calls.items():
+            started = time.perf_counter()
+            call()
+            if turn:
+                seconds[name].append(time.perf_counter() - started)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def peak_flops(dtype: torch.dtype, side: int = 2048) -> float:
+    """FLOP/s of a large matrix product on this thread: the better of torch's two libraries.
+
+    As ``a @ b`` and as a convolution of 1 x 1, since torch gives float32 products to MKL and
+    convolutions to oneDNN, which on AMD is the faster of the two.
+    """
+    a, b = (torch.randn(side, side).to(dtype) for _ in range(2))
+    x = torch.randn(1, side, 32, side // 32).to(dtype).contiguous(memory_format=torch.channels_last)
+    w = b[:, :, None, None].contiguous(memory_format=torch.channels_last)
+    took = interleaved({"matmul": lambda: a @ b, "conv": lambda: F.conv2d(x, w)}, 5)
+    return 2 * side**3 / min(took.values())
+
+
+def bandwidth(numbers: int = 2**25) -> float:
+    """Bytes a second that this thread copies, reads and writes together."""
+    source, target = torch.ones(numbers), torch.zeros(numbers)
+    return 8 * numbers / interleaved({"copy": lambda: target.copy_(source)}, 5)["copy"]

@@ -1,0 +1,66 @@
+"""The benchmarks measure what they say: the published forward is the published one."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import run as harness
+import runs
+import torch
+from as_published import PublishedForward
+from timing import interleaved
+
+from uniadrs_scale.network import NetworkConfig, UniADRS
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_the_published_forward_is_the_published_profile() -> None:
+    """Which the golden values pin, in test_parity.py; here at a tenth of the width."""
+    torch.manual_seed(0)
+    module = UniADRS(NetworkConfig(0.1, 270, "published")).eval()
+    x = torch.rand(2, 3, 48, 64)
+    with torch.inference_mode():
+        torch.testing.assert_close(
+            PublishedForward(module.state_dict())(x), module(x), rtol=0, atol=1e-6
+        )
+
+
+def test_calls_take_turns_and_the_first_round_does_not_count() -> None:
+    order: list[str] = []
+    took = interleaved({name: lambda n=name: order.append(n) for name in "ab"}, 3)
+    assert "".join(order) == "abababab"
+    assert set(took) == {"a", "b"}
+
+
+def test_a_seam_stands_out() -> None:
+    scores = np.random.default_rng(0).random((50, 96)).astype(np.float32) / 10
+    assert runs.seam_step(scores, 32, 32) == pytest.approx(1, abs=0.3)
+    scores[:, 32:64] += 1
+    assert runs.seam_step(scores, 32, 32) > 10
+    assert runs.seam_step(scores[:, :20], 32, 32) == 1
+
+
+def test_a_table_goes_on_where_it_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    started = []
+
+    def measured(command: list[str]) -> argparse.Namespace:
+        started.append(command[2])
+        (tmp_path / f"{command[2]}.json").write_text(json.dumps({"ratio": 2.5}))
+        return argparse.Namespace(returncode=0)
+
+    monkeypatch.setattr(harness.subprocess, "run", measured)
+    monkeypatch.setattr(sys, "argv", ["run.py", "--out", str(tmp_path)])
+    (tmp_path / "tile.json").write_text(json.dumps({"l fp32": 3.3}))
+    harness.main()
+    assert started == [row for row in harness.ROWS if row != "tile"]
+    assert "| tile | l fp32 | 3.3 |" in capsys.readouterr().out
+    assert "| cog | ratio | 2.5 |" in (tmp_path / "table.md").read_text()
