@@ -77,7 +77,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("runs/benchmarks"))
     parser.add_argument("--again", action="store_true", help="also rows that have a result")
     parser.add_argument("--data", type=Path, help="validation imagery, for the row 'overlap'")
-    parser.add_argument("--side", type=int, default=2048, help="of the scene of 'pipeline' [px]")
+    parser.add_argument("--side", type=int, default=4096, help="of the scene of 'pipeline' [px]")
     parser.add_argument("--cog-side", type=int, default=20_000, help="of the store of 'cog' [px]")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()
