@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 import uniadrs_scale as us
 from uniadrs_scale.detector import Detector, gpus_in_use, read_weights
 from uniadrs_scale.graph import Resources
-from uniadrs_scale.graph.execute import _worker_options
+from uniadrs_scale.graph.cluster import _worker_options
 from uniadrs_scale.network import NetworkConfig, UniADRS
 from uniadrs_scale.stats import BandStatistics
 

@@ -15,6 +15,7 @@ import uniadrs_scale as us
 from uniadrs_scale.graph import Resources, executor, score_scene
 from uniadrs_scale.graph.build import run_graph
 from uniadrs_scale.graph.execute import Executor
+from uniadrs_scale.graph.shared import UnfitWorkerError
 from uniadrs_scale.io.scenes import scene_source
 from uniadrs_scale.io.store import DONE, ScoreStore, prepare
 from uniadrs_scale.stats import Normalisation
@@ -114,7 +115,7 @@ def test_a_graph_is_small_and_keeps_the_network_closed(tmp_path) -> None:
     assert len(sent) < 2e6
     back = pickle.loads(sent)
     assert back.keys() == graph.keys()
-    with pytest.raises(AssertionError, match="opened where nobody scores"):
+    with pytest.raises(UnfitWorkerError, match="opened where nobody scores"):
         _ = back[f"run-{plan.fingerprint}",]().value
 
 

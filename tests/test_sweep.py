@@ -113,7 +113,8 @@ def test_run_json_tells_how_it_was_made(archive: Path) -> None:
     assert facts["memory"]["forecast"] == plan.memory.total
     assert 0.2 < facts["memory"]["peak"] / plan.memory.total < 9  # the peak of this test process
     assert facts["versions"]["uniadrs_scale"] == us.__version__
-    assert facts["seconds"].keys() == {"score", "overview", "cog"}
+    stages = {"prepare", "statistics", "score", "overview", "cog", "total"}
+    assert facts["seconds"].keys() == stages
     picture = imread(folder / "quicklook.png")
     assert picture.shape == (64, 64, 4)
     assert (picture[3, 3] * 255).round().tolist() == [0x8F, 0x8F, 0x8F, 255], "no data is grey"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import sys
 from typing import Annotated
 
@@ -29,6 +30,9 @@ for commands in (cli_score, cli_store, cli_archive):
 
 def main() -> None:
     """Run the command line; bad input gets one sentence and exit code 2, never a traceback."""
+    # Of a damaged store zarr raises one error and leaves the others to asyncio, which would print
+    # them, tracebacks and all, after our sentence.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A file name need not be printable in the terminal's encoding; stderr is so already.
         sys.stdout.reconfigure(errors="backslashreplace")

@@ -13,7 +13,7 @@ from uniadrs_scale import __version__
 from uniadrs_scale.choices import CHUNK
 from uniadrs_scale.coarse import coarsened
 from uniadrs_scale.detector import Detector, gpus_in_use, weights_digest
-from uniadrs_scale.errors import PlanError, StoreError
+from uniadrs_scale.errors import PlanError, SceneError, StoreError
 from uniadrs_scale.geolocation import Geocoding
 from uniadrs_scale.graph import (
     Resources,
@@ -247,6 +247,7 @@ def _run(
     source, resources = scene_source(scene), _resources(plan, detector)
     # Before there is a store: what a refusal advises, a smaller chunk, is another plan.
     plan.require_memory(*memory_limit(scheduler, resources))
+    new = not has_store(store)
     with clock("prepare"):
         target = prepare(store, plan, map_coordinates(scene))
     before = int((target.done == DONE).sum())
@@ -272,6 +273,10 @@ def _run(
             with tasks.reported(performance_report):
                 lost = _compute(source, target, plan, detector, tasks, note, clock)
             summary = summarise(lost, tasks)
+    except SceneError:
+        if new and not reports:  # a scene that cannot be scored begins no store
+            remove_store(store)
+        raise
     except Exception as error:
         facts = run_facts(plan, summarise([error]), weights_digest(detector))
         write_report(report, facts | {"error": f"{type(error).__name__}: {error}"})
@@ -299,10 +304,23 @@ def _compute(  # noqa: PLR0917 - one step of run(), with what it has gathered
             require_fit(tasks.client, detector)
     with clock("statistics"):
         statistics = _statistics(source, store, tasks)
+        _require_scalable(statistics, source)
         seen = coarsened(detector, plan.coarsen, plan.lattice.tile)
         scaled = (seen.fitted(statistics), statistics.normalisation())
     with clock("score"):
         return score_scene(source, plan, store, tasks, scaled=scaled, on_report=on_report)
+
+
+def _require_scalable(statistics: BandStatistics, source: SceneSource) -> None:
+    """Raise where values are beyond arithmetic."""
+    beyond = statistics.beyond_float32()
+    if not beyond.size:
+        return
+    raise SceneError(
+        f"Band '{source.info.bands[beyond[0]]}' of '{source.info.name}' has values that single "
+        "precision cannot hold, or whose squares double precision cannot. Are they a nodata value? "
+        "Name it (nodata=), or rescale the band."
+    )
 
 
 def _statistics(source: SceneSource, store: ScoreStore, tasks: Executor) -> BandStatistics:

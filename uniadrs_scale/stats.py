@@ -87,6 +87,13 @@ class BandStatistics:
         scale = self.normalisation().scale.astype(np.float64)
         return self.scatter / max(self.count, 1) * np.outer(scale, scale)
 
+    def beyond_float32(self) -> NDArray[np.intp]:
+        """Positions of bands whose scaling float32 cannot hold: absurdly large or small values."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            scaling = self.normalisation()
+            spread = np.isfinite(self.scatter).all(axis=1)
+        return np.flatnonzero(~(np.isfinite(scaling.offset) & np.isfinite(scaling.scale) & spread))
+
     def normalisation(self) -> Normalisation:
         """What brings every band to mean 0 and standard deviation 1 (dead bands to 0)."""
         std = self.deviation

@@ -1,9 +1,9 @@
 """One run in a process of its own that can be told to die at its n-th step.
 
 ``python driver.py FOLDER OUTPUT KILL_AT [SCHEDULER]`` scores ``FOLDER/scene.tif`` into OUTPUT. A
-step is an audit event of the interpreter (a file opened, renamed or removed, a folder listed,
-memory mapped, ...): thousands a run, dense wherever something is read or written, and the same in
-every run, which moments on a clock are not.
+step is an audit event of the interpreter (a file opened, renamed or removed, a folder listed, ...):
+any while the run is planned, and after that what happens in FOLDER, or imports and compilation
+would be most of them. The same in every run, which moments on a clock are not.
 """
 
 from __future__ import annotations
@@ -48,13 +48,15 @@ class Noting(TileMean):
 class Steps:
     """Counts steps, notes where phases begin, and dies when told to."""
 
-    def __init__(self, kill_at: int) -> None:
-        self.kill_at, self.count = kill_at, 0
+    def __init__(self, kill_at: int, folder: str) -> None:
+        self.kill_at, self.folder, self.count = kill_at, folder, 0
         self.phases: dict[str, int] = {}
         sys.addaudithook(self.step)
 
-    def step(self, event: str, _: object) -> None:
+    def step(self, event: str, about: tuple[object, ...]) -> None:
         if event.startswith("object."):
+            return
+        if "scoring" in self.phases and not any(self.folder in str(what) for what in about[:2]):
             return
         self.count += 1
         if self.count == self.kill_at:
@@ -65,7 +67,7 @@ class Steps:
 
 
 def main(folder: Path, output: Path, kill_at: int, scheduler: str = "sync") -> None:
-    steps = Steps(kill_at)
+    steps = Steps(kill_at, str(folder))
     steps.begin("planning")
     scorer = Noting(str(folder / "seen"))
     scene = us.open_scene(folder / "scene.tif")

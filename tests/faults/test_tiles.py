@@ -8,15 +8,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import xarray as xr
+from distributed.scheduler import KilledWorker
 from standins import Deadly, TileMean
 
 import uniadrs_scale as us
-from uniadrs_scale.io.store import DONE, FAILED, open_store
+from uniadrs_scale.graph import scene_statistics, score_scene
+from uniadrs_scale.graph.execute import Executor
+from uniadrs_scale.io.scenes import scene_source
+from uniadrs_scale.io.store import DONE, FAILED, open_store, prepare
 from uniadrs_scale.isolation import Isolation, ProcessDiedError
 from uniadrs_scale.score import run
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from uniadrs_scale.tasks import ChunkReport
 
 OPTIONS = {"preset": "single-band", "tile": 64, "stride": 48, "chunk": 100}
 
@@ -27,6 +33,7 @@ def scene() -> xr.DataArray:
     return xr.DataArray(pixels, dims=("band", "y", "x"))
 
 
+@pytest.mark.slow
 def test_a_deadly_tile_is_nan_and_named(tmp_path: Path) -> None:
     whole = us.score(
         scene(), tmp_path / "whole.zarr", detector=TileMean(), scheduler="sync", **OPTIONS
@@ -47,6 +54,38 @@ def test_a_deadly_tile_is_nan_and_named(tmp_path: Path) -> None:
         scene(), tmp_path / "a.zarr", detector=TileMean(), scheduler="sync", **OPTIONS
     )
     np.testing.assert_array_equal(mended.values, whole)
+
+
+class Unlucky(Executor):
+    """Its workers die of the first tasks it is given; the next ones it carries out."""
+
+    def __init__(self) -> None:
+        super().__init__(None, "sync")
+        self.calls = 0
+
+    def compute(self, tasks, on_result=lambda _: None):
+        self.calls += 1
+        if self.calls > 1:
+            return super().compute(tasks, on_result)
+        return [KilledWorker(task.key, None, 3) for task in tasks]
+
+
+def test_chunks_whose_workers_died_are_scored_apart(tmp_path: Path) -> None:
+    array = scene()[:, 90:190, 130:230].copy()
+    array[0, 36, 36] = 1e6
+    whole = us.score(array, detector=TileMean(), scheduler="sync", **OPTIONS).values
+    plan = us.plan(array, detector=Deadly(7.9), scheduler="sync", **OPTIONS)
+    source, store = scene_source(array), prepare(tmp_path / "a.zarr", plan, {})
+    scaled = (Deadly(7.9), scene_statistics(source, Executor(None, "sync")).normalisation())
+    reports: list[ChunkReport] = []
+    lost = score_scene(source, plan, store, Unlucky(), scaled=scaled, on_report=reports.append)
+    assert not lost
+    (failure,) = reports[0].failures
+    assert (failure.window.row, failure.window.col) == (36, 36)
+    assert failure.reason == "ProcessDiedError: its process died: SIGKILL"
+    expected = whole.copy()
+    expected[36:100, 36:100] = np.nan
+    np.testing.assert_array_equal(store.open().values, expected)
 
 
 def test_a_child_answers_raises_and_comes_back() -> None:

@@ -96,11 +96,10 @@ def make_product(order: Order, scene: xr.DataArray, plan: ScorePlan) -> RunSumma
     part.mkdir(parents=True, exist_ok=True)
     _keep_only(part, "scores.zarr")
     store = part / "scores.zarr"
-    with clock("score"):
-        summary = run_to_file(
-            scene, store, plan, order.detector, scheduler=config.scheduler,
-            on_report=order.on_report, report=part / "run.json",
-        )  # fmt: skip
+    summary = run_to_file(
+        scene, store, plan, order.detector, scheduler=config.scheduler,
+        on_report=order.on_report, report=part / "run.json",
+    )  # fmt: skip
     if not (summary.complete or order.accept_incomplete):
         raise IncompleteError(_what_is_missing(summary))
     with clock("overview"):
@@ -164,5 +163,9 @@ def _run_facts(
         **facts,
         "fingerprint": order.decision.fingerprint.to_dict(),
         "options": {name: getattr(order.config, name) for name in ("scene", "detector", "plan")},
-        "seconds": {**facts["seconds"], **seconds},
+        "seconds": {
+            **facts["seconds"],
+            **seconds,
+            "total": round(facts["seconds"]["total"] + sum(seconds.values()), 3),
+        },
     }

@@ -108,7 +108,7 @@ class Executor:
             if key and key[0] in self._names
         ]
         return ClusterFacts(
-            scheduler=str(self.client.scheduler_info()["address"]),
+            scheduler=str(self.client.scheduler_info(n_workers=0)["address"]),
             peaks=dict(self.peaks),
             deaths=len(gone),
             retries=len(rerun),
@@ -145,18 +145,20 @@ class Executor:
             with Callback(posttask=report):
                 return list(get(graph, wanted))
         self._names |= {str(key[0]) for key in graph}
-        results: dict[str | Key, object] = {}
+        results: dict[Key, object] = {}
         left = wanted
         while left:
-            futures, again = self._submit(graph, left), []
+            futures = self._submit(graph, left)
+            again: list[Key] = []
             # Futures, never a bare compute: one lost task must not cost the others.
             for future in self._completed(futures):
                 ended = future.status == "finished"
                 result = future.result() if ended else future.exception()
+                key = cast("Key", future.key)
                 if not ended and self._was_unfit(result):
-                    again.append(cast("Key", future.key))
+                    again.append(key)
                 else:
-                    results[cast("Key", future.key)] = result
+                    results[key] = result
                     on_result(result)
             # Released before they are asked for again, or they would still be failed. Not by
             # Future.retry: it stumbles over failed tasks between that nobody holds a future of.
@@ -169,7 +171,7 @@ class Executor:
         assert self.client is not None  # noqa: S101 - compute() has seen to it
         # In one layer: a plain dict would be hashed first, which takes longer than all the rest.
         name = str(wanted[0])
-        layer = HighLevelGraph({name: cull(cast("Any", graph), wanted)}, {name: set()})
+        layer = HighLevelGraph({name: cull(cast("dict[Any, Any]", graph), wanted)}, {name: set()})
         # The pixels of a scene in memory travel with their tasks: no reason to warn the user.
         with dask_config.set({"distributed.admin.large-graph-warning-threshold": "1 TB"}):
             return cast("list[Future[Any]]", self.client.get(layer, wanted, sync=False))
@@ -231,8 +233,8 @@ def _require_reportable(client: Client | None, path: Path) -> None:
             "A performance report is made by a cluster: scheduler 'sync' and 'threads' have none. "
             "Leave --scheduler or --performance-report away."
         )
-    told = cast("Any", client.get_versions(packages=["bokeh"]))["scheduler"]["packages"]
-    if told.get("bokeh") is None or find_spec("bokeh") is None:
+    told = cast("dict[str, Any]", client.get_versions(packages=["bokeh"]))
+    if told["scheduler"]["packages"].get("bokeh") is None or find_spec("bokeh") is None:
         raise PlanError(
             "A performance report needs bokeh, where the scheduler runs and here. "
             "Install it: pip install 'uniadrs-scale[report]'."

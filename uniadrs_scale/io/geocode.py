@@ -28,6 +28,7 @@ from uniadrs_scale.geolocation import (
     Projection,
     parse_crs,
 )
+from uniadrs_scale.io.buckets import zarr_place
 from uniadrs_scale.io.swaths import (
     GEOLOCATION,
     control_points,
@@ -176,7 +177,8 @@ def on_a_grid(
 
 def _positions(source: ScoreSource) -> Positions | None:
     """Where the pixels of a store are; None where it is no swath."""
-    with xr.open_zarr(source.name, consolidated=False, chunks=None, decode_coords="all") as dataset:
+    place = zarr_place(source.name, read_only=True)
+    with xr.open_zarr(place, consolidated=False, chunks=None, decode_coords="all") as dataset:
         score = dataset["score"]
         kind = geolocation_kind(score)
         if kind == "points":
@@ -185,7 +187,7 @@ def _positions(source: ScoreSource) -> Positions | None:
             return lambda y, x: surface.at(rows[y], cols[x])
     if kind is None:
         return None
-    group = zarr.open_group(source.name, mode="r")
+    group = zarr.open_group(place, mode="r")
     latitude, longitude = (cast("zarr.Array[Any]", group[name]) for name in GEOLOCATION)
 
     def stored(y: slice, x: slice) -> tuple[Floats, Floats]:
