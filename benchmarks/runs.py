@@ -139,7 +139,8 @@ def cog(folder: Path, side: int = 20_000) -> dict[str, Any]:
     """A store's COG, against GDAL copying that COG (all levels decoded and compressed again)."""
     write_scene(folder / "scene.tif", side, 1)
     scene = us.open_scene(folder / "scene.tif")
-    us.score(scene, folder / "map.zarr", detector=Deviation(), workers=2, preset="single-band")
+    options = {"preset": "single-band", "scheduler": "threads"}
+    us.score(scene, folder / "map.zarr", detector=Deviation(), **options)
     started = SECONDS()
     us.to_cog(folder / "map.zarr", folder / "map.tif")
     ours = SECONDS() - started
