@@ -29,6 +29,7 @@ ROWS = ("tile", "layers", "blend", "imports", "pipeline", "files", "overlap", "p
 def measure(row: str, options: argparse.Namespace) -> dict[str, Any]:
     """The figures of one row."""
     import networks  # noqa: PLC0415 - the table alone needs no torch
+
     import runs  # noqa: PLC0415
 
     with tempfile.TemporaryDirectory() as name:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import run as harness
-import runs
 import torch
 from as_published import PublishedForward
 from timing import interleaved
 
+import runs
 from uniadrs_scale.network import NetworkConfig, UniADRS
 
 if TYPE_CHECKING:
