@@ -29,8 +29,7 @@ ROWS = ("tile", "layers", "blend", "imports", "pipeline", "files", "overlap", "p
 def measure(row: str, options: argparse.Namespace) -> dict[str, Any]:
     """The figures of one row."""
     import networks  # noqa: PLC0415 - the table alone needs no torch
-
-    import runs  # noqa: PLC0415
+    import whole  # noqa: PLC0415
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -38,12 +37,12 @@ def measure(row: str, options: argparse.Namespace) -> dict[str, Any]:
             "tile": networks.tile,
             "layers": networks.layers,
             "blend": networks.blend,
-            "imports": runs.imports,
-            "pipeline": lambda: runs.pipeline(folder, options.side),
-            "files": lambda: runs.file_to_file(folder),
-            "overlap": lambda: runs.overlap(options.data),
-            "precision": lambda: runs.precision(options.data),
-            "cog": lambda: runs.cog(folder, options.cog_side),
+            "imports": whole.imports,
+            "pipeline": lambda: whole.pipeline(folder, options.side),
+            "files": lambda: whole.file_to_file(folder),
+            "overlap": lambda: whole.overlap(options.data),
+            "precision": lambda: whole.precision(options.data),
+            "cog": lambda: whole.cog(folder, options.cog_side),
         }
         return calls[row]()
 
