@@ -29,8 +29,7 @@ ROWS = ("tile", "layers", "blend", "imports", "pipeline", "files", "overlap", "p
 def measure(row: str, options: argparse.Namespace) -> dict[str, Any]:
     """The figures of one row."""
     import networks  # noqa: PLC0415 - the table alone needs no torch
-
-    import runs  # noqa: PLC0415
+    import whole  # noqa: PLC0415
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -38,12 +37,12 @@ def measure(row: str, options: argparse.Namespace) -> dict[str, Any]:
             "tile": networks.tile,
             "layers": networks.layers,
             "blend": networks.blend,
-            "imports": runs.imports,
-            "pipeline": lambda: runs.pipeline(folder, options.side),
-            "files": lambda: runs.file_to_file(folder),
-            "overlap": lambda: runs.overlap(options.data),
-            "precision": lambda: runs.precision(options.data),
-            "cog": lambda: runs.cog(folder, options.cog_side),
+            "imports": whole.imports,
+            "pipeline": lambda: whole.pipeline(folder, options.side),
+            "files": lambda: whole.file_to_file(folder),
+            "overlap": lambda: whole.overlap(options.data),
+            "precision": lambda: whole.precision(options.data),
+            "cog": lambda: whole.cog(folder, options.cog_side),
         }
         return calls[row]()
 
@@ -78,7 +77,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("runs/benchmarks"))
     parser.add_argument("--again", action="store_true", help="also rows that have a result")
     parser.add_argument("--data", type=Path, help="validation imagery, for the row 'overlap'")
-    parser.add_argument("--side", type=int, default=2048, help="of the scene of 'pipeline' [px]")
+    parser.add_argument("--side", type=int, default=4096, help="of the scene of 'pipeline' [px]")
     parser.add_argument("--cog-side", type=int, default=20_000, help="of the store of 'cog' [px]")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()

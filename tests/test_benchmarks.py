@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import run as harness
 import torch
+import whole
 from as_published import PublishedForward
 from timing import interleaved
 
-import runs
 from uniadrs_scale.network import NetworkConfig, UniADRS
 
 if TYPE_CHECKING:
@@ -41,10 +41,10 @@ def test_calls_take_turns_and_the_first_round_does_not_count() -> None:
 
 def test_a_seam_stands_out() -> None:
     scores = np.random.default_rng(0).random((50, 96)).astype(np.float32) / 10
-    assert runs.seam_step(scores, 32, 32) == pytest.approx(1, abs=0.3)
+    assert whole.seam_step(scores, 32, 32) == pytest.approx(1, abs=0.3)
     scores[:, 32:64] += 1
-    assert runs.seam_step(scores, 32, 32) > 10
-    assert runs.seam_step(scores[:, :20], 32, 32) == 1
+    assert whole.seam_step(scores, 32, 32) > 10
+    assert whole.seam_step(scores[:, :20], 32, 32) == 1
 
 
 def test_a_table_goes_on_where_it_stopped(

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from uniadrs_scale import kernels
 from uniadrs_scale.attention import local_attention, scrambled_attention
+from uniadrs_scale.detector import _build, read_weights
 from uniadrs_scale.errors import PlanError
 from uniadrs_scale.fast import FastNetwork, _enlargement, fast_ring_mean
 from uniadrs_scale.network import NetworkConfig, UniADRS
@@ -55,6 +56,16 @@ def test_it_is_the_module_to_rounding(
     assert got.dtype == torch.float32
     assert expected.std() > 1e-3
     torch.testing.assert_close(got, expected, rtol=0, atol=1e-5)
+
+
+def test_the_shipped_weights_score_as_the_module_does() -> None:
+    """What the recipe trained and judged is what users get: float32 to 1e-5, bfloat16 to 2e-2."""
+    network = _build(read_weights("uniadrs-s")).eval()
+    x = 2 * seeded(1, network.config.bands, 128, 128)
+    expected = network(x).detach()
+    torch.testing.assert_close(FastNetwork(network)(x), expected, rtol=0, atol=1e-5)
+    low = FastNetwork(network, torch.bfloat16)(x)
+    torch.testing.assert_close(low, expected, rtol=0, atol=2e-2)
 
 
 def test_groups_of_bands_and_the_shortcut() -> None:
