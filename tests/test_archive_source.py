@@ -216,6 +216,9 @@ class _Api(SimpleHTTPRequestHandler):
         pass
 
     def do_GET(self) -> None:
+        if "B02" in self.path:
+            self.send_error(404)
+            return
         root = f"http://{self.headers['Host']}"
         self._answer(
             {

@@ -79,7 +79,11 @@ def test_score_to_cog_lies_where_the_scene_lies(run, scene, tiny_weights, tmp_pa
         assert np.isnan(got.nodata)
         score = got.read(1)
     np.testing.assert_array_equal(np.isnan(score), PIXELS[0] == 0)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["map.tif", "scene.tif"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "map.tif",
+        "map.tif.run.json",
+        "scene.tif",
+    ]
     before = cog.read_bytes()
     assert run("plan", scene, "-o", cog, *options).out.count("is complete: nothing to do") == 1
     assert "1 were complete before" in run("score", scene, "-o", cog, *options).out
@@ -247,7 +251,9 @@ def test_score_and_plan_share_their_options() -> None:
         set(inspect.signature(spread(command)).parameters)
         for command in (cli_score.score_command, cli_score.plan_command)
     ]
-    assert taken[0] ^ taken[1] == {"crs", "resolution", "resampling", "as_json"}
+    assert taken[0] ^ taken[1] == {
+        "crs", "resolution", "resampling", "as_json", "performance_report",
+    }  # fmt: skip
 
 
 def test_help_teaches(run) -> None:

@@ -8,6 +8,7 @@ would be most of them. The same in every run, which moments on a clock are not.
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import sys
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from uniadrs_scale.report import RunSummary
 
 # By its full name: the package offers the function ``score`` in place of its module.
-score_module = sys.modules["uniadrs_scale.score"]
+score_module = importlib.import_module("uniadrs_scale.score")
 SIZES = {"preset": "single-band", "tile": 64, "stride": 48, "chunk": 128}
 
 

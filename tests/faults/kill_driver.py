@@ -97,7 +97,8 @@ def strike(whole: Undisturbed, number: int, step: int) -> dict[str, Any]:
     assert code == 0
     assert facts["complete"]
     assert target.read_bytes() == whole.data, "another map than that of an undisturbed run"
-    assert [p.name for p in out.iterdir()] == ["map.tif"], sorted(p.name for p in out.iterdir())
+    names = sorted(p.name for p in out.iterdir())
+    assert names == ["map.tif", "map.tif.run.json"], names
     tiles = seen.stat().st_size if seen.exists() else 0
     assert facts["kept"] >= kept, "a complete chunk was scored again"
     if finished:

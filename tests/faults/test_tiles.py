@@ -63,11 +63,11 @@ class Unlucky(Executor):
         super().__init__(None, "sync")
         self.calls = 0
 
-    def compute(self, tasks, on_result=lambda _: None):
+    def compute(self, graph, wanted, on_result=lambda _: None):
         self.calls += 1
         if self.calls > 1:
-            return super().compute(tasks, on_result)
-        return [KilledWorker(task.key, None, 3) for task in tasks]
+            return super().compute(graph, wanted, on_result)
+        return [KilledWorker(key, None, 3) for key in wanted]
 
 
 def test_chunks_whose_workers_died_are_scored_apart(tmp_path: Path) -> None:

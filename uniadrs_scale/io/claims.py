@@ -47,6 +47,11 @@ def claimed(target: Place) -> Iterator[None]:
     try:
         lock.acquire()
     except Timeout:
+        if not path.exists():  # a folder like /proc, where filelock waits for what cannot be
+            raise StoreError(
+                f"Cannot create '{target}': no file can be made in '{target.parent}'. "
+                "Choose a writable folder."
+            ) from None
         raise BusyError(
             f"Another run writes to '{target}': one at a time. Wait for it, or choose another "
             "output path."
