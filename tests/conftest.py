@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from distributed import Client
 from hypothesis import HealthCheck, settings
 from safetensors.torch import save_file
 
-from uniadrs_scale.graph import Resources, executor
+from uniadrs_scale.graph import Resources
+from uniadrs_scale.graph.cluster import await_workers, local_cluster
 from uniadrs_scale.network import NetworkConfig, UniADRS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from distributed import Client
 
 TESTS = Path(__file__).parent
 SHARED = TESTS.parents[1] / "shared"
@@ -50,9 +50,13 @@ def shared() -> Path:
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Client]:
     """Two worker processes with one thread each."""
-    with executor(None, Resources(2, 1)) as started:
-        assert started.client is not None
-        yield started.client
+    # Not the default client: it lives to the end, and other tests shall start their own.
+    with (
+        local_cluster(Resources(2, 1)) as started,
+        Client(started, set_as_default=False) as client,
+    ):
+        await_workers(client, 2)
+        yield client
 
 
 @pytest.fixture(scope="session")

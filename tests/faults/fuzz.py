@@ -57,10 +57,10 @@ class Judge:
         if line:
             return json.loads(line)
         hung = self.process.poll() is None and line is None
+        self.process.kill()
+        code = self.process.wait()
+        fault = f"no answer within {PATIENCE} s" if hung else f"{code} {self.tail()}"
         self.close()
-        fault = (
-            f"no answer within {PATIENCE} s" if hung else f"{self.process.returncode} {self.tail()}"
-        )
         return {"number": number, "outcome": "hang" if hung else "crash", "fault": fault,
                 "seconds": PATIENCE, "what": "?"}  # fmt: skip
 
@@ -87,7 +87,8 @@ class Judge:
 
     def close(self) -> None:
         self.process.kill()
-        self.process.wait()
+        self.process.communicate()
+        self.log.close()
 
 
 def verdicts(numbers: Iterable[int], scratch: Path) -> Iterator[dict[str, Any]]:
