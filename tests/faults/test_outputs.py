@@ -222,6 +222,7 @@ def test_what_a_killed_run_left_goes_and_nothing_else(tmp_path: Path) -> None:
     others = [".map.tif.zarr", ".other.tif.x.tmp", "map.tif.tmp", ".map.tif.original", "map.zarr"]
     for name in (*ours, *others):
         (tmp_path / name).mkdir()
+    (tmp_path / ".map.tif.run.json.0123.tmp").touch()
     half = tmp_path / ".map.tif.zarr" / f"0.{'0123456789abcdef' * 2}.partial"
     half.touch()
     (tmp_path / ".map.tif.zarr" / "mine.partial").touch()

@@ -78,8 +78,12 @@ def _tidy(target: Path) -> None:
     for name in (target.name, f".{target.name}.zarr"):
         prefix = f".{name}."
         for path in target.parent.iterdir():
-            if path.name.startswith(prefix) and path.name.endswith(".tmp") and path.is_dir():
+            if not (path.name.startswith(prefix) and path.name.endswith(".tmp")):
+                continue
+            if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
         # What zarr was writing: it renames whole objects, and removes no half one where it dies.
         for path in target.with_name(name).rglob("*.partial"):
             if PARTIAL.fullmatch(path.suffixes[-2] if len(path.suffixes) > 1 else ""):
