@@ -477,7 +477,7 @@ def _name(dice: random.Random, samples: Samples, folder: Path) -> Case:
     if dice.random() < 0.2 and os.path.isfile(target):  # noqa: PTH113 - no error of a long name
         os.truncate(target, 30)
     deep = dice.random() < 0.1
-    path = str(target) if not deep else str(folder / ("d" * 200 + "/") * 30 / target.name)
+    path = str(target) if not deep else str(folder / (("d" * 200 + "/") * 30) / target.name)
     suffix = dice.choice([".zarr", ".tif"])
     output = name + suffix if dice.random() < 0.6 else f"map{suffix}"
     return Case(f"{kind} called {name[:30]!r}", (path,), output)
