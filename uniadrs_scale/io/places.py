@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import shutil
 import uuid
 from pathlib import Path
@@ -66,21 +65,18 @@ def has_file(place: Place) -> bool:
 def remove_store(place: Place) -> None:
     """No store is at ``place`` any more, and at no moment half of one.
 
-    A folder is renamed before it is emptied. In a bucket the root goes first: without it, nothing
-    is a store.
+    A folder is renamed before it is emptied; killed in between, what is left has a temporary name
+    and goes with the next run (:mod:`uniadrs_scale.io.claims`). In a bucket the root goes first:
+    without it, nothing is a store.
     """
     if isinstance(place, Path):
-        place.replace(place.with_name(f".{place.name}.{uuid.uuid4().hex[:8]}.gone"))
-        remove_leftovers(place)
+        going = place.with_name(f".{place.name}.{uuid.uuid4().hex[:8]}.tmp")
+        shutil.rmtree(place.replace(going), ignore_errors=True)
     else:
         buckets.remove_prefix(place, first=ROOT)
 
 
 def remove_leftovers(place: Place) -> None:
-    """What a killed :func:`remove_store` left is removed; nobody may be making a store there."""
-    if not isinstance(place, Path):
-        if not has_store(place):
-            buckets.remove_prefix(place)
-        return
-    for going in place.parent.glob(f".{glob.escape(place.name)}.*.gone"):
-        shutil.rmtree(going, ignore_errors=True)
+    """What a killed :func:`remove_store` left in a bucket; nobody may be making a store there."""
+    if not isinstance(place, Path) and not has_store(place):
+        buckets.remove_prefix(place)
