@@ -6,7 +6,6 @@ import json
 import os
 import platform
 import time
-import uuid
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import rasterio
 
 from uniadrs_scale.io.buckets import write_object
-from uniadrs_scale.io.places import beside
+from uniadrs_scale.io.places import beside, write_whole
 from uniadrs_scale.redaction import redact, uri_name
 
 if TYPE_CHECKING:
@@ -199,12 +198,7 @@ def write_report(path: Place, facts: Mapping[str, Any]) -> None:
     if not isinstance(path, Path):
         write_object(path, text.encode())
         return
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_whole(path, text)
 
 
 class IncompleteWarning(UserWarning):

@@ -252,20 +252,6 @@ class Sink:
             folder.rmdir()
 
 
-def write_whole(path: Path, text: str) -> None:
-    """``path`` holds ``text``; at no moment a part of it.
-
-    The temporary name is always the same, so that a kill leaves at most one, and the next write
-    takes it. Callers hold the sink's lock.
-    """
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
-
 def owner() -> str:
     """This process, for people."""
     return f"process {os.getpid()} on {socket.gethostname()}"

@@ -23,7 +23,7 @@ from pystac.extensions.raster import (
 from rasterio.crs import CRS
 from rasterio.warp import transform as warp
 
-from uniadrs_scale.archive.sink import write_whole
+from uniadrs_scale.io.places import write_whole
 from uniadrs_scale.redaction import public_uri
 
 if TYPE_CHECKING:

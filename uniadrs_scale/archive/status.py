@@ -12,8 +12,8 @@ from string import Template
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from uniadrs_scale.archive.sink import write_whole
 from uniadrs_scale.errors import StoreError
+from uniadrs_scale.io.places import write_whole
 
 if TYPE_CHECKING:
     from pathlib import Path

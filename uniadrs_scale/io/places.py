@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import uuid
 from pathlib import Path
@@ -80,3 +81,17 @@ def remove_leftovers(place: Place) -> None:
     """What a killed :func:`remove_store` left in a bucket; nobody may be making a store there."""
     if not isinstance(place, Path) and not has_store(place):
         buckets.remove_prefix(place)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """``path`` holds ``text``; at no moment a part of it.
+
+    The temporary name is always the same, so that a kill leaves at most one, and the next write
+    takes it. Callers hold a lock.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
