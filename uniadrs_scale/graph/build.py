@@ -27,6 +27,7 @@ from dask.base import optimize
 from dask.sizeof import sizeof
 from distributed.scheduler import KilledWorker
 
+from uniadrs_scale.forecast import sample_side
 from uniadrs_scale.graph.shared import Shared, process_peak, worker_address
 from uniadrs_scale.io.scenes import ArrayScene, ArrayWindow
 from uniadrs_scale.io.store import DONE
@@ -54,9 +55,6 @@ if TYPE_CHECKING:
     from uniadrs_scale.tasks import ChunkReport, Index
 
 
-MANY_BANDS = 16
-
-
 @sizeof.register(ScoredPart)  # type: ignore[untyped-decorator]  # dask.sizeof has no types
 def _size_of_part(part: ScoredPart) -> int:
     """Bytes: Dask's memory management sees nothing inside a dataclass."""
@@ -66,8 +64,7 @@ def _size_of_part(part: ScoredPart) -> int:
 def scene_statistics(source: SceneSource, run: Executor) -> BandStatistics:
     """Band statistics of a sample of the scene, or of all of it where the sample has no pixel."""
     height, width = source.info.height, source.info.width
-    # The covariance of hundreds of bands costs their square: 4.2 million pixels are enough for it.
-    block = 512 if len(source.info.bands) <= MANY_BANDS else 256
+    block = sample_side(len(source.info.bands))
     for across in (8, max(height, width)):
         name = f"statistics-{source.info.identity}-{across}"
         windows = sample_windows(height, width, block=block, across=across)
