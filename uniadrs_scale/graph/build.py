@@ -27,6 +27,7 @@ from dask.base import optimize
 from dask.sizeof import sizeof
 from distributed.scheduler import KilledWorker
 
+from uniadrs_scale.errors import ClusterError
 from uniadrs_scale.forecast import sample_side
 from uniadrs_scale.graph.shared import Shared, process_peak, worker_address
 from uniadrs_scale.io.scenes import ArrayScene, ArrayWindow
@@ -106,7 +107,11 @@ def score_scene(
         graph, commits = run_graph(source, plan, store, scaled=scaled, todo=todo, apart=apart)
         results = run.compute(graph, commits, note)
         ended = zip(sorted(todo), results, strict=True)
-        return {index: result for index, result in ended if isinstance(result, Exception)}
+        return {
+            index: result if isinstance(result, Exception) else ClusterError(f"It is {result!r}.")
+            for index, result in ended
+            if not isinstance(result, Receipt)  # whatever else there may be: no receipt, no chunk
+        }
 
     def note(result: object) -> None:
         if isinstance(result, Receipt):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
     from uniadrs_scale.graph.execute import Resources
 
 PATIENCE_SECONDS = 60
-"""How long a run waits for a first or another worker."""
+"""How long a run waits for a first or another worker, or for its scheduler to come back."""
+CONNECT_SECONDS = 10
 NAMED = 3
 """Workers that a message names."""
 
@@ -64,7 +66,7 @@ class TlsFiles:
 
 
 @contextmanager
-def connected(address: str | None, tls: TlsFiles) -> Iterator[str | None]:
+def connected(address: str | None, tls: TlsFiles | None = None) -> Iterator[str | None]:
     """Connect once to the cluster at ``address``; what to pass on as ``scheduler`` meanwhile.
 
     That is None while the connection is the active client, and ``address`` itself where it is none
@@ -94,13 +96,18 @@ def connect(address: str, tls: TlsFiles | None = None) -> Client:
     if tls and not address.startswith("tls://"):
         raise PlanError(f"TLS files are given, but scheduler='{address}' is no tls:// address.")
     security = tls.security() if tls else None
+    # What it logs as errors, with tracebacks, reaches us as exceptions, and users as sentences.
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
     try:
-        return Client(address, security=security, set_as_default=False, timeout=10)
+        client = Client(address, security=security, set_as_default=False, timeout=CONNECT_SECONDS)
     except (OSError, ValueError, TypeError) as error:
         hint = " with certificates of the same authority" if address.startswith("tls") else ""
         raise PlanError(
             f"scheduler='{address}' does not answer: {error}. Check that it runs{hint}."
         ) from None
+    # A wrong address is to be named soon, but a scheduler that was there may come back.
+    client._timeout = PATIENCE_SECONDS  # noqa: SLF001 - Dask has one setting for both
+    return client
 
 
 def active_client() -> Client | None:
