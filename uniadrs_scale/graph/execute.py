@@ -43,8 +43,8 @@ Key = tuple[str | int, ...]
 """Name of a task: a string that all tasks of its kind in a run share, and where its chunk is."""
 Graph = dict["Key", "GraphNode"]
 TOPIC = "uniadrs-scale"
-ASKING_SECONDS = 1
-"""How often a scheduler is asked whether it has workers while nothing is completed."""
+ASK_SECONDS = 1.0
+"""How often a waiting run asks whether there are workers; each time costs the scheduler work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +208,7 @@ class Executor:
             if batch:
                 last_seen = time.monotonic()
                 continue
-            if time.monotonic() - asked > ASKING_SECONDS:
+            if time.monotonic() - asked > ASK_SECONDS:
                 asked = time.monotonic()
                 if self._has_workers():
                     last_seen = asked
