@@ -27,6 +27,7 @@ from dask.base import optimize
 from dask.sizeof import sizeof
 from distributed.scheduler import KilledWorker
 
+from uniadrs_scale.allocator import give_freed_memory_back
 from uniadrs_scale.errors import ClusterError
 from uniadrs_scale.forecast import sample_side
 from uniadrs_scale.graph.shared import Shared, process_peak, worker_address
@@ -208,7 +209,10 @@ class _Statistics:
     reader: WindowReader
 
     def __call__(self) -> BandStatistics | None:
-        return window_statistics(self.reader)
+        try:
+            return window_statistics(self.reader)
+        finally:
+            give_freed_memory_back()
 
 
 def _score(
@@ -220,7 +224,10 @@ def _score(
     reader = _reader(run.source, window) if run.source else cast("_Unseen", unseen).reader
     tiles = needed_tiles(run.lattice, owner, targets)
     score = score_chunk_apart if run.apart else score_chunk
-    return score(reader, owner, tiles, run.lattice, run.scaled)
+    try:
+        return score(reader, owner, tiles, run.lattice, run.scaled)
+    finally:
+        give_freed_memory_back()
 
 
 def _commit(shared: Shared[_Run], index: Index, part: ScoredPart, *neighbours: Strips) -> Receipt:
