@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -19,12 +20,16 @@ import rasterio
 import xarray as xr
 from distributed import Client, Future, LocalCluster, Security
 from rasterio.transform import from_origin
+from safetensors import safe_open
+from safetensors.numpy import save_file
 from standins import DiesOnce, Slow, TileMean, Waiting
 
 import uniadrs_scale as us
 from uniadrs_scale import cli
+from uniadrs_scale.coarse import Coarse
 from uniadrs_scale.graph import Resources, TlsFiles, connected, executor
-from uniadrs_scale.graph.shared import difference
+from uniadrs_scale.graph.cluster import _Proof
+from uniadrs_scale.graph.shared import Shared, difference
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -237,6 +242,36 @@ def test_weights_that_a_worker_does_not_have_are_named(
         pytest.raises(us.ClusterError, match=r"Worker tcp.*tiny.safetensors' does not exist"),
     ):
         us.score(scene(), tmp_path / "map.zarr", detector=detector, tile=64)
+
+
+def test_a_network_that_cannot_score_noise_is_named_before_anything_is_scored(
+    tmp_path: Path, tiny_weights: Path, cluster: Client
+) -> None:
+    with safe_open(tiny_weights, framework="np") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        metadata = file.metadata()
+    damaged = {name: np.full_like(tensor, np.nan) for name, tensor in tensors.items()}
+    save_file(damaged, tmp_path / "tiny.safetensors", metadata)
+    detector = us.Detector.load(tmp_path / "tiny.safetensors", device="cpu")
+    with (
+        cluster.as_current(),
+        pytest.raises(us.ClusterError, match=r"Worker tcp\S+ cannot open.*noise.*not finite"),
+    ):
+        us.score(scene(), tmp_path / "map.zarr", detector=detector, tile=64)
+
+
+def test_a_worker_warms_its_detector_up_once(tiny_weights: Path) -> None:
+    detector = us.Detector.load(tiny_weights, device="cpu")
+    calls = []
+    network = detector._network
+    detector._network = lambda tiles: calls.append(tiles.shape) or network(tiles)
+    try:
+        for _ in range(2):
+            travelled = pickle.loads(pickle.dumps(Shared(_Proof(Coarse(detector, 2), 64, 3))))
+            assert travelled.value.scorer.scorer is detector  # the process's own
+    finally:
+        detector._network = network
+    assert calls == [(1, 3, 32, 32)]
 
 
 def test_versions_are_compared_where_they_matter() -> None:

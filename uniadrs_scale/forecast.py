@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from uniadrs_scale.allocator import MMAP_THRESHOLD
 from uniadrs_scale.stats import SLAB
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ MIB = 2**20
 PROCESS_BYTES = 600 * MIB
 """A worker without pixels: 520 MiB of interpreter, libraries, GDAL's cache and Dask, 20 of network
 and oneDNN, and 60 while kernels are compiled, which each machine does once."""
+KEPT_BYTES = 2 * MMAP_THRESHOLD
+"""Free memory that the C library keeps, see :mod:`uniadrs_scale.allocator`."""
 FEW_BANDS = 16
 
 
@@ -32,7 +35,7 @@ class MemoryForecast:
     sums: int
     """Numerators being made, merged and waiting for their neighbours."""
     network: int
-    """Scaled tiles and activations for each thread."""
+    """Scaled tiles and activations for each thread, and freed ones that are kept for the next."""
     statistics: int
     """A sample window and its moments for each thread: before the first tile, not beside it."""
 
@@ -104,13 +107,15 @@ def forecast(
     sums = 8 * (height * width + chunk + (chunk if cols > 1 else 0))
     # One row of chunks' right and lower strips, shared by the workers.
     strips = 8 * 2 * halo * lattice.width if rows > 1 else 0
-    tile = 4 * pixels.bands * lattice.tile**2 * batch
+    # Scaled, filled and batched; and what the C library holds of those that were freed.
+    tile = 3 * 4 * pixels.bands * lattice.tile**2 * batch + activation_bytes
+    kept = min(tile, KEPT_BYTES)
     sample = sample_side(pixels.bands)
     sampled = pixels.window(min(sample, lattice.height), min(sample, lattice.width))
     return MemoryForecast(
         process=PROCESS_BYTES,
         read=threads * pixels.window(height, width),
         sums=threads * sums + strips // workers,
-        network=threads * (3 * tile + activation_bytes),
+        network=threads * (tile + kept),
         statistics=threads * (sampled + pixels.moments()),
     )

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from uniadrs_scale.errors import PlanError
 from uniadrs_scale.forecast import MIB, MemoryForecast, Pixels, forecast
@@ -43,6 +43,20 @@ class TileScorer(Protocol):
 
     def score_tiles(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
         """(n, band, y, x) scaled tiles to (n, y, x) scores in 0..1."""
+
+
+@runtime_checkable
+class WarmScorer(Protocol):
+    """A scorer that is slow the first time, or has a device that may be broken."""
+
+    def warm_up(self, tile: int, bands: int) -> None:
+        """Score a batch that is nobody's, once a process; raises where that does not work."""
+
+
+def warm_up(scorer: TileScorer, tile: int, bands: int) -> None:
+    """Have ``scorer`` ready for tiles (band, tile, tile), where it knows how."""
+    if isinstance(scorer, WarmScorer):
+        scorer.warm_up(tile, bands)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

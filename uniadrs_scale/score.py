@@ -302,13 +302,13 @@ def _compute(  # noqa: PLR0917 - one step of run(), with what it has gathered
     clock: Clock,
 ) -> list[Exception]:
     """Check the workers, learn the scene's statistics, score; what was lost, and why."""
+    seen = coarsened(detector, plan.coarsen, plan.lattice.tile)
     if tasks.client is not None:
         with clock("workers"):
-            require_fit(tasks.client, detector)
+            require_fit(tasks.client, seen, tile=plan.lattice.tile, bands=len(source.info.bands))
     with clock("statistics"):
         statistics = _statistics(source, store, tasks)
         _require_scalable(statistics, source)
-        seen = coarsened(detector, plan.coarsen, plan.lattice.tile)
         scaled = (seen.fitted(statistics), statistics.normalisation())
     with clock("score"):
         return score_scene(source, plan, store, tasks, scaled=scaled, on_report=on_report)

@@ -33,7 +33,7 @@ from uniadrs_scale.forecast import sample_side
 from uniadrs_scale.graph.shared import Shared, process_peak, worker_address
 from uniadrs_scale.io.scenes import ArrayScene, ArrayWindow
 from uniadrs_scale.io.store import DONE
-from uniadrs_scale.plan import sample_windows
+from uniadrs_scale.plan import sample_windows, warm_up
 from uniadrs_scale.stats import BandStatistics
 from uniadrs_scale.tasks import (
     ScoredPart,
@@ -183,6 +183,12 @@ class _Run:
     scaled: tuple[TileScorer, Normalisation]
     apart: bool
     """Whether tiles are read and scored in processes of their own."""
+
+    def prepare(self) -> None:
+        """Warm the scorer up, unless it shall not touch this process."""
+        scorer, scaling = self.scaled
+        if not self.apart:
+            warm_up(scorer, self.lattice.tile, len(scaling.offset))
 
 
 @dataclass(frozen=True, slots=True)

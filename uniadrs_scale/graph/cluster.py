@@ -16,12 +16,14 @@ from distributed.system import memory_limit as machine_memory
 
 from uniadrs_scale.errors import ClusterError, PlanError
 from uniadrs_scale.graph.shared import PACKAGES, Shared, UnfitWorkerError, difference
+from uniadrs_scale.plan import warm_up
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from uniadrs_scale.graph.execute import Resources
+    from uniadrs_scale.plan import TileScorer
 
 PATIENCE_SECONDS = 60
 """How long a run waits for a first or another worker, or for its scheduler to come back."""
@@ -123,18 +125,36 @@ def workers_of(client: Client) -> dict[str, Any]:
     return cast("dict[str, Any]", client.scheduler_info(n_workers=-1).get("workers", {}))
 
 
-def require_fit(client: Client, scorer: object) -> None:
-    """Every worker has the driver's versions and can open ``scorer``: its weights, that is.
+@dataclass(frozen=True, slots=True)
+class _Proof:
+    """A scorer, and the tiles that a worker must be able to score with it."""
+
+    scorer: TileScorer
+    tile: int
+    bands: int
+
+    def prepare(self) -> None:
+        """Score one batch."""
+        warm_up(self.scorer, self.tile, self.bands)
+
+
+def require_fit(client: Client, scorer: TileScorer, *, tile: int, bands: int) -> None:
+    """Every worker has the driver's versions, opens ``scorer`` and has scored a batch with it.
 
     Workers that join later are checked when they open their first task.
+
+    Args:
+        client: Of the cluster.
+        scorer: What the run will score with.
+        tile: Side of its tiles [px].
+        bands: Their bands.
 
     Raises:
         ClusterError: One does not; the message names it, and what to do.
     """
     faults = mismatches(client)
     if not faults:
-        # Also what warms them up: the network is built now, and kept.
-        payload = pickle.dumps(Shared(scorer))
+        payload = pickle.dumps(Shared(_Proof(scorer, tile, bands)))
         answers = client.run(_open, payload)
         faults = {f"Worker {address}": reason for address, reason in answers.items() if reason}
     if faults:
