@@ -26,7 +26,7 @@ from standins import FirstBand, TileMean
 
 import uniadrs_scale as us
 from uniadrs_scale import cli
-from uniadrs_scale.archive import runner
+from uniadrs_scale.archive import bucket_sink, runner
 from uniadrs_scale.archive.bucket_ledger import BucketLedger
 from uniadrs_scale.archive.bucket_sink import BucketSink
 from uniadrs_scale.io import buckets, fence, lease
@@ -250,6 +250,20 @@ def test_retention_touches_only_what_sweeps_made(archive: Path, bucket: str) -> 
     assert us.sweep(config, detector=FirstBand(), keep_days=30).removed == []
 
 
+def test_an_edited_item_loses_no_map_but_late_writes_go(archive: Path, bucket: str) -> None:
+    config = describe(archive, bucket)
+    us.sweep(config, detector=FirstBand())
+    item, place = product(bucket, "s_20240101")
+    del item["assets"]["run"], item["assets"]["quicklook"]
+    buckets.write_object(f"{bucket}/s_20240101/s_20240101.json", json.dumps(item).encode())
+    # A worker that outlived its scene has gone on writing.
+    buckets.write_object(f"{place}/scores.zarr/score/c/0/0", b"late")
+    buckets.write_object(f"{place}/scores.zarr.lock.0123abcd.now", b"")
+    us.sweep(config, detector=FirstBand())
+    assert tree(bucket) == expected(bucket, ["s_20240101", "s_20240102", "s_20240103"], FILES)
+    assert product(bucket, "s_20240101")[0] == item
+
+
 def test_one_sweep_at_a_time_and_who_was_cut_off_ends(archive: Path, bucket: str) -> None:
     config, sink = describe(archive, bucket), BucketSink(bucket)
     assert not sink.is_busy()
@@ -346,6 +360,26 @@ def test_a_listing_passes_over_stores(bucket: str, monkeypatch: pytest.MonkeyPat
     assert len(listed) == len(set(listed)) < 70
     assert {key for key in listed if ".zarr/" not in key} == set(keys[90:])
     assert sorted(buckets.list_keys(bucket)) == sorted(keys)
+
+
+def test_a_listing_in_parts_misses_nothing(
+    archive: Path, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    us.sweep(describe(archive, bucket, output={"formats": ["cog", "zarr"]}), detector=FirstBand())
+    sink = BucketSink(bucket)
+    for share, page in ((500, 1000), (1, 1000), (1, 7), (2, 3)):
+        monkeypatch.setattr(bucket_sink, "SHARE", share)
+        monkeypatch.setattr(buckets, "PAGE", page)
+        with sink.ledger() as ledger:
+            found = sink.survey(ledger.products())
+        assert [*found.products] == ["s_20240101", "s_20240102", "s_20240103"]
+        assert not (found.changed)
+        assert not (found.gone)
+        assert not (found.versions)
+        assert not (any(found.strays.values()))
+    parts = ("", "s_20240101"), ("s_20240101", "s_20240103"), ("s_20240103", "")
+    listed = [key for part in parts for key, _ in sink._between(*part)]
+    assert len(listed) == len(set(listed))
 
 
 def test_a_sink_below_the_source_is_no_source(tmp_path: Path, bucket: str) -> None:

@@ -13,6 +13,7 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,13 +34,16 @@ from uniadrs_scale.io.lease import is_held, owned
 from uniadrs_scale.io.places import ROOT
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from uniadrs_scale.archive.layout import Index
     from uniadrs_scale.archive.ledger import Ledger
 
 LOCKS = re.compile(rf"{re.escape(STORE)}\.lock(\.[0-9a-f]{{8}}\.now)?")
 """What runs leave beside a store when they are killed. The lock of the sink covers them."""
+SHARE = 500
+"""Items that are listed at a time: about two requests, for COGs."""
+MAPS = ("scores.tif", "quicklook.png", "run.json")
 GEOJSON = "application/geo+json"
 
 
@@ -101,7 +105,7 @@ class BucketSink:
 
     def survey(self, index: Index) -> Survey:
         """One listing; items are read, several at a time, where the index does not know them."""
-        items, parts = self._listing()
+        items, parts = self._listing(sorted(index))
         known = {
             name: index[name][1] for name, stamp in items.items() if _is_in(index, name, stamp)
         }
@@ -115,7 +119,8 @@ class BucketSink:
             for key, there in versions.items():
                 if key == record.get("uniadrs:key"):
                     found.products[name] = record
-                    found.strays[name] = _ours(there - set(record["files"]))
+                    # Not maps: whoever edits an item shall not lose what it named.
+                    found.strays[name] = _ours(there - {*record["files"], *MAPS})
                     continue
                 found.versions.setdefault(name, []).append(key)
                 if STAGED_ITEM in there:
@@ -123,11 +128,21 @@ class BucketSink:
         found.gone = index.keys() - found.products.keys()
         return found
 
-    def _listing(self) -> tuple[dict[str, str], dict[str, dict[str, set[str]]]]:
-        """(ETag of each item by name, names of what is in each version by name and key)."""
+    def _listing(
+        self, names: Sequence[str]
+    ) -> tuple[dict[str, str], dict[str, dict[str, set[str]]]]:
+        """(ETag of each item by name, names of what is in each version by name and key).
+
+        Args:
+            names: Of items that are probably there, sorted: where the listing is cut into parts,
+                as a server gives the next thousand keys only after the last.
+        """
+        edges = ["", *names[SHARE::SHARE], ""]
+        with ThreadPoolExecutor(buckets.CONNECTIONS) as pool:
+            listed = pool.map(self._between, edges[:-1], edges[1:])
         items: dict[str, str] = {}
         parts: dict[str, dict[str, set[str]]] = {}
-        for path, meta in buckets.list_objects(self.place, skip=STORE):
+        for path, meta in chain.from_iterable(listed):
             name, _, rest = path.partition("/")
             key, _, inner = rest.partition("/")
             if name.startswith("."):
@@ -137,6 +152,9 @@ class BucketSink:
             elif inner and KEY.fullmatch(key):
                 parts.setdefault(name, {}).setdefault(key, set()).add(inner.partition("/")[0])
         return items, parts
+
+    def _between(self, after: str, until: str) -> list[tuple[str, Mapping[str, Any]]]:
+        return list(buckets.list_objects(self.place, skip=STORE, after=after, until=until))
 
     def tidy(self, found: Survey, wanted: Mapping[str, str]) -> list[str]:
         """Finish what a killed sweep had all but finished, remove what nobody resumes."""
@@ -152,7 +170,7 @@ class BucketSink:
         for name, strays in found.strays.items():
             record = found.products[name]
             if strays and name not in published:
-                self._clear(name, record["uniadrs:key"], keep=record["files"])
+                self._clear(name, record["uniadrs:key"], keep={*record["files"], *MAPS})
         return published
 
     def discard(self, name: str) -> None:

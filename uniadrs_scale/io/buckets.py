@@ -306,26 +306,34 @@ def list_keys(uri: str) -> list[str]:
     return [key for key, _ in list_objects(uri)]
 
 
-def list_objects(uri: str, *, skip: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
+def list_objects(
+    uri: str, *, skip: str = "", after: str = "", until: str = ""
+) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """(key relative to ``uri``, size and e_tag and last_modified) of what lies below the prefix.
 
     Args:
         uri: The prefix.
         skip: Name of folders, at any depth, that need not be listed whole: a Zarr store may hold
             more objects than everything else.
+        after: Begin after this key.
+        until: End at this key.
 
     Raises:
         StoreError: The bucket is not there or cannot be listed.
     """
     store, prefix = bucket_of(uri)
     cut = len(prefix) + 1 if prefix else 0
-    offset: str | None = None
+    offset = f"{prefix}/{after}".lstrip("/") if after else None
     while True:
         pages = obstore_library().list(store, prefix or None, offset=offset, chunk_size=PAGE)
         offset = None
         with translated("list", uri):
             for page in pages:
-                yield from ((cast("str", meta["path"])[cut:], meta) for meta in page)
+                for meta in page:
+                    key = cast("str", meta["path"])[cut:]
+                    if until and key > until:
+                        return
+                    yield key, meta
                 offset = _end_of_folder(page[0]["path"], page[-1]["path"], skip)
                 if offset is not None:
                     break
