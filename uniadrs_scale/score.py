@@ -89,7 +89,7 @@ def plan(
         preset: Kind of imagery, which decides tile, stride and coarsening: ``auto`` or a name in
             :data:`uniadrs_scale.presets.PRESETS`.
         tile: Side of the square that the network sees [px]; by default the preset's.
-        stride: Step between tiles [px]; by default three quarters of a tile.
+        stride: Step between tiles [px]; by default about seven eighths of a tile.
         chunk: Side of a compute chunk and Zarr shard [px]. Never changes a score.
         detector: Scores the tiles; by default the weights that ship with the library.
         scheduler: See :func:`score`.
@@ -110,7 +110,7 @@ def plan(
             height=info.height,
             width=info.width,
             tile=side,
-            stride=side - side // 4 if stride is None else stride,
+            stride=kind.stride(side) if stride is None else stride,
             chunk=chunk,
         ),
         preset=f"{kind.name} ({kind.why if preset == 'auto' else 'as asked for'})",
@@ -147,7 +147,7 @@ def score(
         preset: Kind of imagery, which decides tile, stride and coarsening: ``auto`` or a name in
             :data:`uniadrs_scale.presets.PRESETS`.
         tile: Side of the square that the network sees [px]; by default the preset's.
-        stride: Step between tiles [px]; by default three quarters of a tile.
+        stride: Step between tiles [px]; by default about seven eighths of a tile.
         chunk: Side of a compute chunk and Zarr shard [px]. Never changes a score.
         detector: Scores the tiles; by default the weights that ship with the library.
         scheduler: None for the active Dask client, or else workers on this machine; ``sync`` or
