@@ -92,11 +92,13 @@ class BucketSink:
         self._finish(name, key)
 
     def _finish(self, name: str, key: str) -> dict[str, Any]:
-        """Make the whole version the product; its record. May be done again after a kill."""
+        """Make the whole version the product; its record. May be done again after a kill.
+
+        The PUT is the moment. What it leaves to be removed, `tidy` would remove as strays.
+        """
         staged = f"{self._version(name, key)}/{STAGED_ITEM}"
         content = buckets.read_object(staged) or b""
         record = record_of(content)
-        self._clear(name, key, keep={*record["files"], STAGED_ITEM})
         buckets.write_object(self._item(name), content, attributes={"Content-Type": GEOJSON})
         self._clear(name, key, keep=record["files"])
         for other in self._keys(name) - {key}:
