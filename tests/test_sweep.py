@@ -21,7 +21,7 @@ import pytest
 import rasterio
 import xarray as xr
 from archives import stac_item, write_archive, write_catalog, write_scene
-from matplotlib.image import imread
+from PIL import Image
 from pystac.validation.stac_validator import JsonSchemaSTACValidator
 from standins import Failing, FirstBand, TileMean
 
@@ -115,9 +115,14 @@ def test_run_json_tells_how_it_was_made(archive: Path) -> None:
     assert facts["versions"]["uniadrs_scale"] == us.__version__
     stages = {"prepare", "statistics", "score", "overview", "cog", "total"}
     assert facts["seconds"].keys() == stages
-    picture = imread(folder / "quicklook.png")
-    assert picture.shape == (64, 64, 4)
-    assert (picture[3, 3] * 255).round().tolist() == [0x8F, 0x8F, 0x8F, 255], "no data is grey"
+    with Image.open(folder / "quicklook.png") as file:
+        picture = np.asarray(file.convert("RGB")).astype(int)
+    assert picture.shape == (64, 64, 3)
+    assert picture[3, 3].tolist() == [0x8F, 0x8F, 0x8F], "no data is grey"
+    score = read(folder / "scores.tif")
+    brightness = picture.sum(axis=2)
+    assert brightness[score == np.nanmax(score)].min() == brightness[np.isfinite(score)].max()
+    assert (brightness[score <= np.nanmedian(score)] < 30).all(), "half of a map is dark"
 
 
 def test_the_collection_is_valid_and_opens(archive: Path) -> None:
