@@ -20,8 +20,9 @@ from uniadrs_scale import published
 from uniadrs_scale.arithmetic import one_thread
 from uniadrs_scale.choices import DEFAULT_WEIGHTS, Arithmetic
 from uniadrs_scale.errors import PlanError, WeightsError
-from uniadrs_scale.fast import FastNetwork, fast_ring_mean
+from uniadrs_scale.fast import FastNetwork
 from uniadrs_scale.network import NetworkConfig, UniADRS
+from uniadrs_scale.numba_passes import fast_ring_mean
 from uniadrs_scale.rings import ring_mean
 from uniadrs_scale.whitening import CHANNELS, Whitening, bytes_a_pixel
 
