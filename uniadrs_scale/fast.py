@@ -17,7 +17,7 @@ layers; norms, interpolation and attention compute in float32.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 import torch
@@ -133,11 +133,11 @@ def _mode(layer: Decoder | Head) -> Mode:
 
 def _logits(first: nn.Conv2d, second: nn.Conv2d, place: _Place) -> list[_Convolution]:
     """The attention's two convolutions, or one: nothing lies between them."""
-    options = {"padding": MARGIN, "dilation": STEP}
+    wide = partial(_Convolution, padding=MARGIN, dilation=STEP)
     blocks = -(-(REACH**2) // LANES) * LANES
     if len(first.weight) < blocks:
         return [
-            _Convolution(first.weight, place, bias=first.bias, **options),
+            wide(first.weight, place, bias=first.bias),
             _Convolution(second.weight, place, bias=second.bias, spare=True),
         ]
     outer = second.weight[:, :, 0, 0].double()
@@ -146,7 +146,7 @@ def _logits(first: nn.Conv2d, second: nn.Conv2d, place: _Place) -> list[_Convolu
     # Whole blocks: with 49 output channels oneDNN takes 1.2 times as long as with 64.
     missing = blocks - REACH**2
     weight, bias = F.pad(weight, (0, 0, 0, 0, 0, 0, 0, missing)), F.pad(bias, (0, missing))
-    return [_Convolution(weight, place, bias=bias, **options)]
+    return [wide(weight, place, bias=bias)]
 
 
 class FastNetwork:

@@ -258,8 +258,7 @@ def norm_relu(x: Tensor) -> Tensor:
     batch, height, width, channels = seen.shape
     pixels, block = height * width, _block(channels, x)
     pieces = min(PIECES, triton.cdiv(pixels, PIECE))
-    piece = triton.cdiv(pixels, pieces)
-    pieces = triton.cdiv(pixels, piece)
+    piece = triton.cdiv(pixels, pieces)  # no piece is empty: they are longer than many
     means, squares = torch.empty((2, batch, pieces, channels), device=x.device)
     grid = (pieces, triton.cdiv(channels, block), batch)
     sizes = (pixels, channels, piece)
@@ -297,4 +296,4 @@ def _dense(x: Tensor) -> Tensor:
 
 
 def _block(channels: int, x: Tensor) -> int:
-    return min(LINE // x.element_size(), max(16, triton.next_power_of_2(channels)))
+    return int(min(LINE // x.element_size(), max(16, triton.next_power_of_2(channels))))
