@@ -7,6 +7,8 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from itertools import count
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +21,7 @@ from as_published import PublishedForward
 from memory import Deviation, write_scene
 from networks import published_module
 from rasterio.shutil import copy as gdal_copy
+from timing import interleaved
 
 import uniadrs_scale as us
 from uniadrs_scale.graph import Resources, executor
@@ -27,54 +30,66 @@ from uniadrs_scale.published import PRESETS, score
 from uniadrs_scale.stats import BandStatistics
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from distributed import Client
     from numpy.typing import NDArray
 
 SECONDS = time.perf_counter
 
 
-def _forwards(tiles: int, side: int, bands: int) -> float:
-    """Wall seconds of so many tiles in this process, after one that is not counted."""
+def _forwards(tiles: int, side: int, bands: int) -> None:
+    """Score so many tiles in this process, and do nothing else."""
     pixels = np.random.default_rng(0).normal(size=(1, bands, side, side)).astype(np.float32)
     everywhere = np.ones((side, side), bool)
     detector = us.Detector.load(device="cpu").fitted(BandStatistics.of(pixels[0], everywhere))
-    detector.score_tiles(pixels)
-    started = SECONDS()
     for _ in range(tiles):
         detector.score_tiles(pixels)
-    return SECONDS() - started
 
 
-def _run(folder: Path, scene: Any, workers: int, **options: Any) -> float:
-    """Wall seconds of a run into a new store, on workers that are warm."""
+@contextmanager
+def _warm(workers: int, folder: Path, scene: Any, **options: Any) -> Iterator[Client]:
+    """A cluster whose workers have weights and compiled kernels."""
     with executor(None, Resources(workers, 1)) as cluster:
         assert cluster.client is not None  # noqa: S101
+        # Chunks enough that each worker gets some.
+        corner = scene.isel(y=slice(0, 1024), x=slice(0, 1024))
         with cluster.client.as_current():
-            # Chunks enough that each worker gets some: weights, compiled kernels.
-            corner = scene.isel(y=slice(0, 1024), x=slice(0, 1024))
             us.score(corner, folder / f"warm{workers}.zarr", chunk=256, **options)
-            started = SECONDS()
-            us.score(scene, folder / f"map{workers}.zarr", chunk=512, **options)
-            return SECONDS() - started
+        yield cluster.client
 
 
-def pipeline(folder: Path, side: int = 4096, bands: int = 4) -> dict[str, Any]:
-    """File to Zarr with one and two workers, against forward passes alone of the same tiles."""
+def pipeline(folder: Path, side: int = 4096, repeats: int = 3) -> dict[str, Any]:
+    """File to Zarr with one and two workers, and forward passes alone of as many tiles."""
+    bands, maps = 4, count()
     write_scene(folder / "scene.tif", side, bands)
     scene = us.open_scene(folder / "scene.tif")
     options = {"preset": "single-band"}
-    tiles = us.plan(scene, chunk=512, scheduler="sync", **options).lattice.tiles
-    walls = {workers: _run(folder, scene, workers, **options) for workers in (1, 2)}
-    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
-        halves = [pool.submit(_forwards, n, 224, bands) for n in (tiles // 2, tiles - tiles // 2)]
-        forward = max(half.result() for half in halves)
+    tiles = us.plan(scene, scheduler="sync", **options).lattice.tiles
+
+    def run(client: Client) -> None:
+        with client.as_current():
+            us.score(scene, folder / f"map{next(maps)}.zarr", chunk=512, **options)
+
+    def forwards(pool: ProcessPoolExecutor) -> None:
+        halves = tiles // 2, tiles - tiles // 2
+        list(pool.map(_forwards, halves, [224] * 2, [bands] * 2))
+
+    with (
+        ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool,
+        _warm(1, folder, scene, **options) as one,
+        _warm(2, folder, scene, **options) as two,
+    ):
+        calls = {"f": lambda: forwards(pool), "2": lambda: run(two), "1": lambda: run(one)}
+        walls = interleaved(calls, repeats)
     return {
         "tiles": tiles,
-        "forward only, 2 processes [s]": round(forward, 1),
-        "run, 2 workers [s]": round(walls[2], 1),
-        "run, 1 worker [s]": round(walls[1], 1),
-        "run / forward only": round(walls[2] / forward, 2),
-        "1 to 2 workers": round(walls[1] / walls[2], 2),
-        "Mpx/s, 2 workers": round(side**2 / 1e6 / walls[2], 2),
+        "forward only, 2 processes [s]": round(walls["f"], 1),
+        "run, 2 workers [s]": round(walls["2"], 1),
+        "run, 1 worker [s]": round(walls["1"], 1),
+        "run / forward only": round(walls["2"] / walls["f"], 2),
+        "1 to 2 workers": round(walls["1"] / walls["2"], 2),
+        "Mpx/s, 2 workers": round(side**2 / 1e6 / walls["2"], 2),
     }
 
 

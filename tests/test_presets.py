@@ -45,13 +45,26 @@ def test_bands_choose_the_preset(scene: SceneInfo, preset: str) -> None:
 
 
 def test_presets_are_those_that_the_model_card_was_measured_with() -> None:
-    found = {name: (preset.tile, preset.stride, preset.coarsen) for name, preset in PRESETS.items()}
-    assert found == {
-        "hyperspectral": (128, 96, 1),
-        "multispectral": (256, 192, 2),
-        "single-band": (224, 168, 1),
-        "sar": (384, 288, 3),
+    found = {
+        name: (preset.tile, preset.stride(preset.tile), preset.coarsen)
+        for name, preset in PRESETS.items()
     }
+    assert found == {
+        "hyperspectral": (128, 112, 1),
+        "multispectral": (256, 224, 2),
+        "single-band": (224, 192, 1),
+        "sar": (384, 336, 3),
+    }
+
+
+@pytest.mark.parametrize("tile", [16, 24, 100, 128, 250, 512, 1000])
+@pytest.mark.parametrize("name", PRESETS)
+def test_tiles_of_any_side_overlap_by_what_the_network_pools(name: str, tile: int) -> None:
+    preset = PRESETS[name]
+    overlap = tile - preset.stride(tile)
+    assert 0 < overlap <= tile / 2
+    assert overlap >= tile // 8
+    assert overlap % (8 * preset.coarsen) == 0 or tile < 8 * preset.coarsen * 2
 
 
 @pytest.mark.parametrize("factor", [2, 3])
@@ -112,8 +125,8 @@ def test_a_run_follows_the_preset_and_maps_of_two_presets_differ() -> None:
     scene = xr.DataArray(pixels, dims=("band", "y", "x"), coords={"band": ["VV"]})
     options = {"detector": FirstBand(), "scheduler": "sync"}
     plan = us.plan(scene, **options)
-    assert (plan.coarsen, plan.lattice.tile, plan.lattice.stride) == (3, 384, 288)
-    other = us.plan(scene, preset="multispectral", tile=384, stride=288, **options)
+    assert (plan.coarsen, plan.lattice.tile, plan.lattice.stride) == (3, 384, 336)
+    other = us.plan(scene, preset="multispectral", tile=384, stride=336, **options)
     assert other.coarsen == 2
     assert plan.fingerprint != other.fingerprint
     coarse = us.score(scene, **options).values

@@ -34,9 +34,9 @@ def jumps(score: np.ndarray, lines: list[int], axis: int, grid: int) -> np.ndarr
     )
 
 
-def borders(size: int, tile: int) -> tuple[list[int], list[int]]:
+def borders(size: int, tile: int, stride: int) -> tuple[list[int], list[int]]:
     """The last pixel before each tile border, and before each chunk border."""
-    starts = origins(size, tile, tile - tile // 4)
+    starts = origins(size, tile, stride)
     tiles = {edge - 1 for start in starts for edge in (start, start + tile) if 0 < edge < size}
     return sorted(tiles), list(range(CHUNK - 1, size - 1, CHUNK))
 
@@ -57,7 +57,7 @@ def test_no_step_across_tile_or_chunk_borders(
     preset = choose_preset(scene_source(scene).info)
     grid = GRID * preset.coarsen
     for axis in (0, 1):
-        at_borders = borders(size[axis], preset.tile)
+        at_borders = borders(size[axis], preset.tile, preset.stride(preset.tile))
         others = sorted(
             set(range(40, size[axis] - 40)) - {n for lines in at_borders for n in lines}
         )

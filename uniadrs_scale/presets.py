@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 SPECTRAL = 14
 """From this many bands on, a scene is a spectrum a pixel."""
 RADAR = re.compile(r"(^|[^a-z])(vv|vh|hh|hv|sigma0|gamma0|amplitude)([^a-z]|$)", re.IGNORECASE)
+POOLED = 8
+"""Side of the squares that the network pools to one sample [px of what it sees]."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,10 +31,15 @@ class Preset:
     why: str
     """For the plan's summary."""
 
-    @property
-    def stride(self) -> int:
-        """Step between tiles [px]: a quarter of a tile overlaps."""
-        return self.tile - self.tile // 4
+    def stride(self, tile: int) -> int:
+        """Step between tiles of side ``tile`` [px]: an eighth of a tile overlaps, or a bit more.
+
+        More costs time and brings nothing: `benchmarks/README.md` has AUC and step at seams by
+        overlap. A multiple of what the network pools, so that its grid is the same in all tiles.
+        """
+        pooled = POOLED * self.coarsen
+        overlap = -(-tile // 8 // pooled) * pooled
+        return max(tile - overlap, tile // 2)
 
 
 PRESETS = {

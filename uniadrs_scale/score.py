@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from uniadrs_scale import __version__
-from uniadrs_scale.choices import CHUNK
 from uniadrs_scale.coarse import coarsened
 from uniadrs_scale.detector import Detector, gpus_in_use, weights_digest
 from uniadrs_scale.errors import PlanError, SceneError, StoreError
@@ -44,7 +43,7 @@ from uniadrs_scale.io.store import (
     require_name,
     require_same_plan,
 )
-from uniadrs_scale.lattice import Lattice
+from uniadrs_scale.lattice import Lattice, default_chunk
 from uniadrs_scale.plan import ScorePlan
 from uniadrs_scale.presets import choose_preset
 from uniadrs_scale.redaction import uri_name
@@ -77,7 +76,7 @@ def plan(
     preset: str = "auto",
     tile: int | None = None,
     stride: int | None = None,
-    chunk: int = CHUNK,
+    chunk: int | None = None,
     detector: TileScorer | None = None,
     scheduler: str | None = None,
     workers: int | None = None,
@@ -89,8 +88,9 @@ def plan(
         preset: Kind of imagery, which decides tile, stride and coarsening: ``auto`` or a name in
             :data:`uniadrs_scale.presets.PRESETS`.
         tile: Side of the square that the network sees [px]; by default the preset's.
-        stride: Step between tiles [px]; by default three quarters of a tile.
-        chunk: Side of a compute chunk and Zarr shard [px]. Never changes a score.
+        stride: Step between tiles [px]; by default about seven eighths of a tile.
+        chunk: Side of a compute chunk and Zarr shard [px]; by default 512 or 1024, by the size of
+            the scene. Never changes a score.
         detector: Scores the tiles; by default the weights that ship with the library.
         scheduler: See :func:`score`.
         workers: Processes of a cluster on this machine; by default one a core, or one a GPU.
@@ -110,8 +110,8 @@ def plan(
             height=info.height,
             width=info.width,
             tile=side,
-            stride=side - side // 4 if stride is None else stride,
-            chunk=chunk,
+            stride=kind.stride(side) if stride is None else stride,
+            chunk=default_chunk(info.height, info.width, side) if chunk is None else chunk,
         ),
         preset=f"{kind.name} ({kind.why if preset == 'auto' else 'as asked for'})",
         coarsen=kind.coarsen,
@@ -131,7 +131,7 @@ def score(
     preset: str = "auto",
     tile: int | None = None,
     stride: int | None = None,
-    chunk: int = CHUNK,
+    chunk: int | None = None,
     detector: TileScorer | None = None,
     scheduler: str | None = None,
     workers: int | None = None,
@@ -147,8 +147,9 @@ def score(
         preset: Kind of imagery, which decides tile, stride and coarsening: ``auto`` or a name in
             :data:`uniadrs_scale.presets.PRESETS`.
         tile: Side of the square that the network sees [px]; by default the preset's.
-        stride: Step between tiles [px]; by default three quarters of a tile.
-        chunk: Side of a compute chunk and Zarr shard [px]. Never changes a score.
+        stride: Step between tiles [px]; by default about seven eighths of a tile.
+        chunk: Side of a compute chunk and Zarr shard [px]; by default 512 or 1024, by the size of
+            the scene. Never changes a score.
         detector: Scores the tiles; by default the weights that ship with the library.
         scheduler: None for the active Dask client, or else workers on this machine; ``sync`` or
             ``threads`` for this process; an address (``tcp://...``) for a cluster, which must see

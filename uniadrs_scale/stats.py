@@ -53,8 +53,10 @@ class BandStatistics:
         """
         bands = pixels.shape[0]
         flat, index = pixels.reshape(bands, -1), np.flatnonzero(valid)
-        slabs = (index[start : start + SLAB] for start in range(0, index.size, SLAB))
-        return cls.combine((_moments(flat[:, slab]) for slab in slabs), bands)
+        slabs = (slice(start, start + SLAB) for start in range(0, index.size, SLAB))
+        whole = index.size == valid.size  # then nothing has to be picked
+        pieces = (flat[:, slab if whole else index[slab]] for slab in slabs)
+        return cls.combine(map(_moments, pieces), bands)
 
     @classmethod
     def combine(cls, parts: Iterable[BandStatistics], bands: int) -> BandStatistics:
@@ -109,15 +111,27 @@ def _moments(values: NDArray[np.generic]) -> BandStatistics:
     BLAS adds in an order that depends on its number of threads, which would decide the last bits of
     every score. So it gets integers of up to 19 bits, whose products it adds without rounding.
     """
-    exact = values.astype(np.float64)
-    mean = exact.mean(axis=1)
+    exact = values.astype(np.float64, order="C")
+    mean = _sums(exact) / exact.shape[1]
     exact -= mean[:, None]
-    squares = np.square(exact).sum(axis=1)
-    step = np.abs(exact).max(axis=1) / 2.0**STEPS
-    whole = np.rint(np.divide(exact, step[:, None], out=exact, where=step[:, None] > 0))
+    squares = _sums(np.square(exact))
+    step = np.maximum(exact.max(axis=1), -exact.min(axis=1)) / 2.0**STEPS
+    exact /= np.where(step > 0, step, 1)[:, None]
+    whole = np.rint(exact, out=exact)
     scatter = (whole @ whole.T) * np.outer(step, step)
     np.fill_diagonal(scatter, squares)
     return BandStatistics(count=exact.shape[1], mean=mean, scatter=scatter)
+
+
+def _sums(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(band,) sums over pixels, in an order that is fixed: it decides the last bits of a score.
+
+    One pixel after the other, or for a single band as numpy adds what lies in a row: the orders
+    that the shipped weights have seen.
+    """
+    if len(values) == 1:
+        return np.array([values[0].sum()])
+    return np.array([np.cumsum(band)[-1] for band in values])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

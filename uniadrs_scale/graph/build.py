@@ -150,7 +150,11 @@ def run_graph(
         if owner in todo or needed_tiles(lattice, owner, targets):
             score = scores[owner] = (f"score-{name}", *owner)
             reader = None if files else _Unseen(_reader(source, lattice.read_window(owner)))
-            graph[score] = Task(score, _score, TaskRef(key), owner, targets, reader)
+            # A producer goes to whoever is idle. Without the mark, all tasks of a scene of few
+            # chunks a worker follow the shared value to the one worker that has it.
+            graph[score] = Task(
+                score, _score, TaskRef(key), owner, targets, reader, _data_producer=True
+            )
     commits: list[Key] = []
     for index in sorted(todo):
         commit: Key = (f"commit-{name}", *index)

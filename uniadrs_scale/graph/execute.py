@@ -42,6 +42,8 @@ Key = tuple[str | int, ...]
 """Name of a task: a string that all tasks of its kind in a run share, and where its chunk is."""
 Graph = dict["Key", "GraphNode"]
 TOPIC = "uniadrs-scale"
+ASK_SECONDS = 1.0
+"""How often a waiting run asks whether there are workers; each time costs the scheduler work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,13 +180,17 @@ class Executor:
 
     def _completed(self, futures: list[Future[Any]]) -> Iterator[Future[Any]]:
         """Futures as they complete; raises where nobody is left who could complete them."""
-        waiting, last_seen = as_completed(futures), time.monotonic()
+        waiting, last_seen, last_asked = as_completed(futures), time.monotonic(), 0.0
         while not waiting.is_empty():
             batch = waiting.next_batch(block=False)
             yield from batch
-            if batch or self._workers():
-                last_seen = time.monotonic()
-            elif time.monotonic() - last_seen > PATIENCE_SECONDS:
+            now = time.monotonic()
+            if batch:
+                last_seen = now
+            elif now - last_asked > ASK_SECONDS:
+                last_asked = now
+                last_seen = now if self._workers() else last_seen
+            if now - last_seen > PATIENCE_SECONDS:
                 raise ClusterError(
                     f"The cluster has had no worker for {PATIENCE_SECONDS} s: they died, or never "
                     "came. Read their log, then run the same command: it resumes."

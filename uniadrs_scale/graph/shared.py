@@ -13,6 +13,7 @@ from dask.sizeof import sizeof
 from distributed import get_worker
 from distributed.protocol import pickle
 
+from uniadrs_scale.allocator import keep_freed_memory
 from uniadrs_scale.errors import ClusterError
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ class Shared(Generic[Value]):
                 reason = difference(self._expected or {}, versions())
                 if reason:
                     raise UnfitWorkerError(worker_address(), reason)
+                keep_freed_memory()
                 try:
                     self._value = pickle.loads(self.payload)
                 except Exception as error:
