@@ -25,21 +25,26 @@ SIZES = {"side": kernels.SIDE, "rows": kernels.ROWS, "pieces": kernels.PIECES, "
 SIZES |= {"reach": kernels.REACH, "step": kernels.STEP, "interpolated": True}
 POINTERS = {"x", "logits", "out", "coarse"}
 SUMS = {"means", "squares", "bias"}
+ONES = {"height", "width", "coarse_height", "coarse_width", "pixels", "channels", "piece"}
 
 
-def compiled(kernel: Any, kind: str, architecture: int, warps: int) -> Any:
-    """For tensors of ``kind`` at the published width."""
+def compiled(
+    kernel: Any, kind: str, architecture: int, warps: int, ones: frozenset[str] = frozenset()
+) -> Any:
+    """For tensors of ``kind`` at the published width; Triton compiles sizes of 1 into a kernel."""
     block = kernels.LINE // (4 if kind == "fp32" else 2)
     types, constants, attributes = {}, {}, {}
     for place, name in enumerate(kernel.arg_names):
         if name == "block" or name in SIZES:
             types[name] = "constexpr"
             constants[place,] = block if name == "block" else SIZES[name]
+        elif name in ones:
+            types[name], constants[place,] = "constexpr", 1
         elif name in POINTERS | SUMS:
             types[name] = f"*{kind if name in POINTERS else 'fp32'}"
         else:
             types[name] = "fp32" if name == "epsilon" else "i32"
-        if name in POINTERS | SUMS | {"channels", "columns"}:
+        if name in (POINTERS | SUMS | {"channels", "columns"}) - ones:
             attributes[place,] = [["tt.divisibility", 16]]
     source = ASTSource(kernel, types, constants, attributes)
     options = {"num_warps": warps, **kernels.OPTIONS}
@@ -62,6 +67,7 @@ if __name__ == "__main__":
     for architecture, kind in itertools.product(map(int, sys.argv[1:]), ("fp32", "bf16")):
         for name in ("_attend", "_moments", "_norm_relu", "_add_enlarged"):
             warps = kernels.WARPS if name == "_attend" else 4
+            compiled(getattr(kernels, name), kind, architecture, warps, frozenset(ONES))
             program = compiled(getattr(kernels, name), kind, architecture, warps)
             registers, stack = resources(program)
             fit = 65536 // (-(-registers // 8) * 8 * 32 * warps) * warps

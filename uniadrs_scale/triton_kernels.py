@@ -181,8 +181,8 @@ def _norm_relu(
 def _source(position, small, large, interpolated: tl.constexpr):
     """The coarse sample before each position, and the weight of the next."""
     if interpolated:
-        ratio = small.to(tl.float32) / large.to(tl.float32)
-        place = tl.maximum((position.to(tl.float32) + 0.5) * ratio - 0.5, 0)
+        # A size of 1 comes as a number, which has no `to`.
+        place = tl.maximum((position.to(tl.float32) + 0.5) * (small / large) - 0.5, 0)
         first = tl.minimum(place.to(tl.int32), small - 1)
         return first, place - first.to(tl.float32)
     return position * small // large, tl.zeros_like(position).to(tl.float32)
