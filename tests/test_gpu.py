@@ -13,6 +13,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from standin_device import LateDevice
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 import uniadrs_scale as us
 from uniadrs_scale import gpu, passes
@@ -165,6 +167,45 @@ def late_detector(info: Any, dtype: Any) -> Detector:
     return detector
 
 
+class Elsewhere(TorchDispatchMode):
+    """Notes operations that bring something to the device, or ask it for a number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        tensors = [a for a in tree_leaves((args, kwargs)) if isinstance(a, torch.Tensor)]
+        asked = "_local_scalar_dense" in str(func)
+        if asked or any(t.device.type == "cpu" for t in tensors):
+            self.seen.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+def test_what_holds_the_lock_brings_nothing_to_the_device(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whatever brings arrays waits for all work before it: only the first call may.
+
+    On torch's device without data, which cannot be asked for a number either.
+    """
+    info, meta = read_weights("uniadrs-s"), torch.device("meta")
+    detector = Detector(info, "cpu", "bfloat16")
+    detector._ring = us.detector.ring_mean
+    network = UniADRS(info.config)
+    detector._network = FastNetwork(network, torch.bfloat16, meta, PLAIN)
+    whitening = detector.fitted(STATISTICS).whitening
+    tiles = torch.empty(2, 5, 64, 64, device=meta)
+    calls = []
+    for _ in range(2):
+        with Elsewhere() as noted:
+            scores = detector._on_gpu(whitening, tiles)
+        calls.append(noted.seen)
+    assert scores.shape == (2, 64, 64)
+    assert calls[0]
+    assert calls[1] == []
+
+
 def test_other_devices_are_refused(tiny_weights: Path) -> None:
     for name in ("meta", "mps", "nonsense"):
         with pytest.raises(us.PlanError, match=f"device='{name}' is unknown. Use auto, cpu, cuda"):
@@ -175,8 +216,11 @@ def test_other_devices_are_refused(tiny_weights: Path) -> None:
 
 BATCH = np.random.default_rng(1).normal(size=(16, 5, 224, 224)).astype(np.float32)
 STATISTICS = BandStatistics.of(BATCH[0], np.ones((224, 224), bool))
-CLOSE = {"float32": 2e-5, "bfloat16": 2e-2}
-"""Largest difference of a score from the CPU's float32: other orders of addition, and rounding."""
+CLOSE = {"float32": 1e-4, "bfloat16": 2e-2}
+"""Largest difference of a score from the CPU's float32: other orders of addition (cuDNN may choose
+Winograd's, which rounds more), and rounding."""
+RANDOM = {"float32": 1e-4, "bfloat16": 5e-2}
+"""The same of random weights, which amplify more than trained ones."""
 
 
 @pytest.fixture(scope="module")
@@ -208,7 +252,7 @@ def test_kernels_score_as_plain_torch_does(width: float, dtype: str) -> None:
     x = torch.randn(4, 24, 224, 224, device=device)
     with torch.inference_mode(), exact_gpu():
         got, plain = (FastNetwork(network, arithmetic, device, p)(x) for p in (fast, PLAIN))
-    torch.testing.assert_close(got, plain, rtol=0, atol=CLOSE[dtype])
+    torch.testing.assert_close(got, plain, rtol=0, atol=RANDOM[dtype])
 
 
 @on_gpu
@@ -223,6 +267,19 @@ def test_bits_depend_neither_on_the_place_in_a_batch_nor_on_threads(on_device: A
         together = pool.map(lambda some: on_device.score_tiles(BATCH[some]), orders)
         for some, got in zip(orders, together, strict=True):
             np.testing.assert_array_equal(got, alone[some])
+
+
+@on_gpu
+def test_what_holds_the_lock_never_waits(on_device: Any) -> None:
+    """After the first call, which compiles and brings weights; torch raises where it waits."""
+    tiles = torch.from_numpy(BATCH).to("cuda")
+    detector = on_device.detector
+    detector._on_gpu(on_device.whitening, tiles)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        detector._on_gpu(on_device.whitening, tiles)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 @on_gpu
