@@ -25,6 +25,7 @@ from uniadrs_scale.gpu import passes_on
 from uniadrs_scale.network import NetworkConfig, UniADRS
 from uniadrs_scale.numba_passes import NUMBA, fast_ring_mean
 from uniadrs_scale.rings import ring_mean
+from uniadrs_scale.stats import BandStatistics
 from uniadrs_scale.whitening import CHANNELS, Whitening, bytes_a_pixel
 
 if TYPE_CHECKING:
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from uniadrs_scale.plan import TileScorer
-    from uniadrs_scale.stats import BandStatistics
 
     Network = Callable[[Tensor], Tensor]
 
@@ -81,6 +81,7 @@ class Detector:
         self._ring = fast_ring_mean if self.device.type == "cpu" else ring_mean
         self._network = _for_inference(_build(info), self.device, dtype)
         self._conveyor = None
+        self._warm: set[tuple[int, int]] = set()
         if self.device.type == "cuda":
             # The weights are on their way there by another queue than those that will use them.
             torch.cuda.synchronize(self.device)
@@ -151,6 +152,27 @@ class Detector:
             return self
         return FittedDetector(self, Whitening.of(statistics))
 
+    def warm_up(self, tile: int, bands: int) -> None:
+        """Score noise, once a process and shape, so that no tile of a scene pays for it.
+
+        Kernels are loaded or compiled, and a device that does not work shows before a run begins.
+
+        Raises:
+            PlanError: The scores are not finite.
+        """
+        if (tile, bands) in self._warm:
+            return
+        noise = np.random.default_rng(0).standard_normal(
+            (self.batch, bands, tile, tile), np.float32
+        )
+        even = BandStatistics(count=1, mean=np.zeros(bands), scatter=np.eye(bands))
+        if not np.isfinite(self.fitted(even).score_tiles(noise)).all():
+            raise PlanError(
+                f"{self} scores noise with values that are not finite: the weights are damaged, or "
+                "the device is. Use other weights, or device='cpu'."
+            )
+        self._warm.add((tile, bands))
+
     def score_tiles(
         self, tiles: NDArray[np.float32], whitening: Whitening | None = None
     ) -> NDArray[np.float32]:
@@ -213,6 +235,10 @@ class FittedDetector:
     def fitted(self, statistics: BandStatistics) -> TileScorer:
         """The detector for another scene."""
         return self.detector.fitted(statistics)
+
+    def warm_up(self, tile: int, bands: int) -> None:
+        """As the detector's."""
+        self.detector.warm_up(tile, bands)
 
     def score_tiles(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
         """As the detector's, for tiles of this scene."""

@@ -16,6 +16,7 @@ from uniadrs_scale.errors import PlanError, SceneError, StoreError
 from uniadrs_scale.geolocation import Geocoding
 from uniadrs_scale.graph import (
     Resources,
+    connected,
     executor,
     memory_limit,
     require_fit,
@@ -168,17 +169,18 @@ def score(
         UniadrsScaleError: The scene, the options, the weights or the store cannot be used.
     """
     scorer = detector if detector is not None else Detector.load()
-    run_plan = plan(
-        scene, preset=preset, tile=tile, stride=stride, chunk=chunk, detector=scorer,
-        scheduler=scheduler, workers=workers,
-    )  # fmt: skip
     report = None if performance_report is None else Path(performance_report)
-    if store is not None:
-        return _score_into(scene, store, run_plan, scorer, scheduler, report)
-    # The same path as for a scene of any size: workers write, the driver reads back.
-    with tempfile.TemporaryDirectory(prefix="uniadrs-scale-") as folder:
-        target = Path(folder) / "map.zarr"
-        return _score_into(scene, target, run_plan, scorer, scheduler, report).load()
+    with connected(scheduler) as where:  # once, for the plan and the run
+        run_plan = plan(
+            scene, preset=preset, tile=tile, stride=stride, chunk=chunk, detector=scorer,
+            scheduler=where, workers=workers,
+        )  # fmt: skip
+        if store is not None:
+            return _score_into(scene, store, run_plan, scorer, where, report)
+        # The same path as for a scene of any size: workers write, the driver reads back.
+        with tempfile.TemporaryDirectory(prefix="uniadrs-scale-") as folder:
+            target = Path(folder) / "map.zarr"
+            return _score_into(scene, target, run_plan, scorer, where, report).load()
 
 
 def _score_into(  # noqa: PLR0917 - what score() was given, in its order
@@ -224,9 +226,9 @@ def run(
         performance_report: As for :func:`score`.
     """
     place = place_of(store)
-    with claimed(place):
+    with claimed(place), connected(scheduler) as where:
         return _run(
-            scene, place, plan, detector, scheduler=scheduler, on_report=on_report,
+            scene, place, plan, detector, scheduler=where, on_report=on_report,
             report=report_place(place) if report is None else report,
             performance_report=performance_report,
         )  # fmt: skip
@@ -300,13 +302,13 @@ def _compute(  # noqa: PLR0917 - one step of run(), with what it has gathered
     clock: Clock,
 ) -> list[Exception]:
     """Check the workers, learn the scene's statistics, score; what was lost, and why."""
+    seen = coarsened(detector, plan.coarsen, plan.lattice.tile)
     if tasks.client is not None:
         with clock("workers"):
-            require_fit(tasks.client, detector)
+            require_fit(tasks.client, seen, tile=plan.lattice.tile, bands=len(source.info.bands))
     with clock("statistics"):
         statistics = _statistics(source, store, tasks)
         _require_scalable(statistics, source)
-        seen = coarsened(detector, plan.coarsen, plan.lattice.tile)
         scaled = (seen.fitted(statistics), statistics.normalisation())
     with clock("score"):
         return score_scene(source, plan, store, tasks, scaled=scaled, on_report=on_report)
@@ -370,12 +372,12 @@ def run_to_file(
             report=report, performance_report=performance_report,
         )  # fmt: skip
     path = report_place(target) if report is None else report
-    with claimed(target):
+    with claimed(target), connected(scheduler) as where:
         if _is_finished(target, hidden, plan, drawn):
             remove_leftovers(hidden)
             return RunSummary.of(target, [], plan.chunks, [], 0.0)
         summary, clock = _run(
-            scene, hidden, plan, detector, scheduler=scheduler, on_report=on_report,
+            scene, hidden, plan, detector, scheduler=where, on_report=on_report,
             report=path, performance_report=performance_report,
         ), Clock()  # fmt: skip
         with clock("cog"), warnings.catch_warnings():
