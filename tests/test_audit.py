@@ -1,4 +1,4 @@
-"""The audit of dependencies: a known vulnerability fails CI, and silence is never taken for health."""
+"""The audit of dependencies: a known vulnerability fails CI; silence is not taken for health."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_the_audit_says_what_it_has_seen(
     fake.chmod(0o755)
     path = os.pathsep.join([str(tmp_path), os.environ["PATH"]])
     done = subprocess.run(
-        [sys.executable, str(AUDIT)], env=os.environ | {"PATH": path}, capture_output=True, text=True,
-        check=False,
+        [sys.executable, str(AUDIT)], env=os.environ | {"PATH": path},
+        capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert (done.returncode, said in done.stdout) == (fails, True), done.stdout + done.stderr
