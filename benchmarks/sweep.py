@@ -2,11 +2,13 @@
 
     python benchmarks/sweep.py throughput --scenes 40 --side 512 --milliseconds 30
     python benchmarks/sweep.py listing --items 10000
+    python benchmarks/sweep.py listing --items 10000 --bucket s3://bucket/prefix
 
 ``throughput`` scores the same number of pixels both ways with a stand-in network that takes
 ``--milliseconds`` a tile, waiting as for a GPU (or, with ``--busy``, computing as on a CPU), and
-prints the ratio. ``listing`` makes an archive of empty files and an STAC catalog, pretends that all
-of it is done, and times a whole sweep of each.
+prints the ratio of tiles a second. Not of pixels: a small scene has more tiles a pixel, as those at
+its edges are pulled back, and that is not the cluster standing idle. ``listing`` makes an archive
+of empty files and an STAC catalog, pretends that all is done, and times a whole sweep of each.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import json
 import os
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,9 +29,12 @@ from rasterio.transform import from_origin
 import uniadrs_scale as us
 from uniadrs_scale.archive.reconcile import Action
 from uniadrs_scale.graph import Resources, executor
+from uniadrs_scale.io.buckets import CONNECTIONS, write_object
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from uniadrs_scale.archive.reconcile import Decision
 
 
 class Costly:
@@ -48,6 +54,11 @@ class Costly:
         """Nothing beyond its input."""
         del tile, bands
         return 0
+
+    def fitted(self, statistics: object) -> Costly:
+        """The same for every scene."""
+        del statistics
+        return self
 
     def score_tiles(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
         """(n, band, y, x) to (n, y, x)."""
@@ -96,34 +107,57 @@ def throughput(arguments: argparse.Namespace, folder: Path) -> None:
     write_scene(folder / "warm" / "in" / "scene.tif", 512, 0)
     detector = Costly(arguments.milliseconds / 1000, busy=arguments.busy)
     speeds = {}
+    failed = False
     # One cluster for both: starting it is not what is compared.
     with executor(None, Resources.of(None, arguments.workers)):
         timed_sweep(folder / "warm", detector)
         for name in ("small", "large"):
             seconds, report = timed_sweep(folder / name, detector)
-            speeds[name] = report.pixels / 1e6 / seconds
+            failed = failed or not report.complete
+            tiles = len(report.done) * tiles_in(next((folder / name / "in").iterdir()), detector)
+            speeds[name] = tiles / seconds
             print(
-                f"{name:<8}{len(report.done)} scenes, {report.pixels / 1e6:.2f} Mpx "
-                f"in {seconds:.1f} s: {speeds[name]:.3f} Mpx/s"
+                f"{name:<8}{len(report.done)} scenes, {report.pixels / 1e6:.2f} Mpx, {tiles} tiles "
+                f"in {seconds:.1f} s: {report.pixels / 1e6 / seconds:.3f} Mpx/s, "
+                f"{speeds[name]:.1f} tiles/s"
             )
+    if failed:
+        raise SystemExit("scenes failed: the figures mean nothing")
     print(f"ratio   {speeds['small'] / speeds['large']:.2f}")
 
 
+def tiles_in(path: Path, detector: Costly) -> int:
+    """Of one scene."""
+    return us.plan(us.open_scene(path), detector=detector, scheduler="sync").lattice.tiles
+
+
 def pretend_done(config: us.ArchiveConfig, detector: Costly) -> None:
-    """Write the items of a finished archive, without maps."""
+    """Put the items of a finished archive into its sink, with maps of a byte."""
     template = {"type": "Feature", "bbox": [10.0, 50.0, 11.0, 51.0]}
-    for decision in us.sweep(config, detector=detector, dry_run=True).decisions:
-        scene = config.output.folder / decision.name
-        (scene / decision.fingerprint.key).mkdir(parents=True)
+    sink = config.output.folder
+
+    def put(decision: Decision) -> None:
+        key = decision.fingerprint.key
         properties = {
-            "uniadrs:key": decision.fingerprint.key,
+            "uniadrs:key": key,
             "uniadrs:parts": decision.fingerprint.to_dict(),
             "uniadrs:highest_score": 0.5,
             "datetime": decision.item.when.isoformat(),
             "created": decision.item.when.isoformat(),
         }
-        item = json.dumps(template | {"properties": properties})
-        (scene / f"{decision.name}.json").write_text(item)
+        files = {f"{key}/{name}": b"." for name in ("quicklook.png", "run.json", "scores.tif")}
+        assets = {name: {"href": f"./{name}"} for name in files}
+        item = json.dumps(template | {"properties": properties, "assets": assets}).encode()
+        for name, content in {**files, f"{decision.name}.json": item}.items():
+            if isinstance(sink, str):
+                write_object(f"{sink}/{decision.name}/{name}", content)
+                continue
+            path = sink / decision.name / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+
+    with ThreadPoolExecutor(CONNECTIONS) as pool:
+        list(pool.map(put, us.sweep(config, detector=detector, dry_run=True).decisions))
 
 
 def listing(arguments: argparse.Namespace, folder: Path) -> None:
@@ -143,10 +177,12 @@ def listing(arguments: argparse.Namespace, folder: Path) -> None:
         "folder": {"type": "folder", "path": files},
         "stac": {"type": "stac", "href": str(catalog / "catalog.json")},
     }
+    if arguments.bucket:
+        sources = {"bucket": sources["folder"]}
     detector = Costly(0, busy=False)
     for name, source in sources.items():
         config = us.ArchiveConfig.model_validate(
-            {"source": source, "output": {"folder": folder / f"maps-{name}"}}
+            {"source": source, "output": {"folder": arguments.bucket or folder / f"maps-{name}"}}
         )
         pretend_done(config, detector)
         for visit in ("first", "second"):  # the first has no index of the items yet
@@ -194,6 +230,7 @@ def main() -> None:
     both.set_defaults(measure=throughput)
     many = verbs.add_parser("listing")
     many.add_argument("--items", type=int, default=10_000)
+    many.add_argument("--bucket", help="URL of an empty prefix; default: folders")
     many.set_defaults(measure=listing)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

@@ -37,9 +37,13 @@ def main() -> int:
     report = us.sweep(config)
     print(report.text())
 
-    # The maps are an ordinary STAC collection: any client reads it.
-    collection = config.output.folder / "collection.json"
-    if collection.exists():
+    # The maps are an ordinary STAC collection: any client reads it. In a bucket, pystac needs to be
+    # told how (its StacIO), so here only a folder is looked through.
+    sink = config.output.folder
+    collection = Path(sink, "collection.json")
+    if not isinstance(sink, Path):
+        print(f"maps: {sink}/collection.json")
+    elif collection.exists():
         items = list(pystac.Collection.from_file(str(collection)).get_items())
         items.sort(key=lambda item: item.properties["uniadrs:highest_score"] or 0, reverse=True)
         for item in items[: arguments.top]:

@@ -21,7 +21,7 @@ from standins import FirstBand
 
 from uniadrs_scale import cli, cli_archive
 from uniadrs_scale.archive import runner
-from uniadrs_scale.archive.sink import Sink
+from uniadrs_scale.archive.folder_sink import FolderSink
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -112,8 +112,8 @@ def test_json_for_machines(run, archive: Path) -> None:
 
 
 def test_busy_is_75(run, archive: Path) -> None:
-    sink = Sink(archive.parent / "maps")
-    with sink.ledger() as ledger, sink.locked(ledger):
+    sink = FolderSink(archive.parent / "maps")
+    with sink.locked() as ledger:
         busy = run("sweep", archive)
         assert (busy.code, busy.out) == (75, "")
         assert "one at a time" in busy.err
@@ -139,7 +139,7 @@ def test_page(run, archive: Path) -> None:
 
 def test_every_ends_on_sigterm(run, archive: Path) -> None:
     def end_the_second() -> None:
-        sink = Sink(archive.parent / "maps")
+        sink = FolderSink(archive.parent / "maps")
         while not sink.state.is_dir() or sink.is_busy():
             time.sleep(0.01)
         with sink.ledger() as ledger:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tracemalloc
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,6 +30,7 @@ import uniadrs_scale as us
 from uniadrs_scale import cli
 from uniadrs_scale.errors import PlanError, SceneError, StoreError
 from uniadrs_scale.geolocation import ControlSurface, Extent, Geocoding, OutputGrid
+from uniadrs_scale.io import geocode
 from uniadrs_scale.io.cog_source import open_source
 from uniadrs_scale.io.geocode import on_a_grid
 from uniadrs_scale.io.readers import FileScene
@@ -387,6 +390,31 @@ def test_extent_and_grid_by_hand() -> None:
     assert extent.crs.to_epsg() == 32601
     grid = OutputGrid.around(np.array([12.0, -31.0, 39.0, -11.0]), 10.0, extent.crs, 100)
     assert (grid.left, grid.top, grid.width, grid.height) == (10, -10, 3, 3)
+
+
+@pytest.mark.parametrize("islands", [False, True])
+def test_where_a_swath_is_takes_no_more_memory_for_a_longer_one(islands: bool) -> None:
+    height, width = 20_000, 4000
+    score = SimpleNamespace(shape=(height, width), chunks=(512, 512))
+    across = np.broadcast_to(np.linspace(0, 20, width), (512, width))
+
+    def positions(rows: slice, cols: slice) -> tuple[np.ndarray, np.ndarray]:
+        # Views, so that only what is kept counts.
+        shape = rows.stop - rows.start, cols.stop - cols.start
+        latitude = np.broadcast_to(40 - np.arange(rows.start, rows.stop)[:, None] / 1000, shape)
+        longitude = across[: shape[0], cols]
+        if islands:  # a column a window, where nothing is looked at first
+            latitude = np.where(np.arange(shape[1]) == 5, latitude, np.nan)
+        return latitude, longitude
+
+    tracemalloc.start()
+    extent = geocode._extent(SimpleNamespace(name="swath", score=score), positions)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 50e6
+    assert extent.north == pytest.approx(40, abs=0.01)
+    assert extent.south == pytest.approx(20, abs=0.01)
+    assert extent.radius == pytest.approx(14.23, abs=0.8 if islands else 0.05)
 
 
 def test_scores_and_store_carry_latitude_and_longitude(tmp_path: Path) -> None:

@@ -216,12 +216,12 @@ def test_of_two_who_take_over_a_dead_lock_one_does(
 
     def meanwhile(*args: object) -> float:
         monkeypatch.setattr(lease, "_age", age)
-        winners.append(lease._Lease.acquire(uri))
+        winners.append(lease._Lease.acquire(uri, bucket))
         return age(*args)
 
     monkeypatch.setattr(lease, "_age", meanwhile)
     with pytest.raises(us.BusyError):
-        lease._Lease.acquire(uri)
+        lease._Lease.acquire(uri, bucket)
     (winner,) = winners
     winner.release()
     assert buckets.list_keys(bucket) == []

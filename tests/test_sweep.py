@@ -21,14 +21,14 @@ import pytest
 import rasterio
 import xarray as xr
 from archives import stac_item, write_archive, write_catalog, write_scene
-from matplotlib.image import imread
+from PIL import Image
 from pystac.validation.stac_validator import JsonSchemaSTACValidator
 from standins import Failing, FirstBand, TileMean
 
 import uniadrs_scale as us
 from uniadrs_scale.archive.crew import Crew, Outcome
+from uniadrs_scale.archive.folder_sink import FolderSink
 from uniadrs_scale.archive.ledger import Ledger
-from uniadrs_scale.archive.sink import Sink
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -115,9 +115,14 @@ def test_run_json_tells_how_it_was_made(archive: Path) -> None:
     assert facts["versions"]["uniadrs_scale"] == us.__version__
     stages = {"prepare", "statistics", "score", "overview", "cog", "total"}
     assert facts["seconds"].keys() == stages
-    picture = imread(folder / "quicklook.png")
-    assert picture.shape == (64, 64, 4)
-    assert (picture[3, 3] * 255).round().tolist() == [0x8F, 0x8F, 0x8F, 255], "no data is grey"
+    with Image.open(folder / "quicklook.png") as file:
+        picture = np.asarray(file.convert("RGB")).astype(int)
+    assert picture.shape == (64, 64, 3)
+    assert picture[3, 3].tolist() == [0x8F, 0x8F, 0x8F], "no data is grey"
+    score = read(folder / "scores.tif")
+    brightness = picture.sum(axis=2)
+    assert brightness[score == np.nanmax(score)].min() == brightness[np.isfinite(score)].max()
+    assert (brightness[score <= np.nanmedian(score)] < 30).all(), "half of a map is dark"
 
 
 def test_the_collection_is_valid_and_opens(archive: Path) -> None:
@@ -210,7 +215,7 @@ def test_failures_are_bounded_parked_and_retried(archive: Path) -> None:
     assert third.complete, "what is parked is no news"
     assert third.facts()["decided"]["parked"] == 1
     assert "bad" not in names(archive / "maps")
-    with Sink(archive / "maps").ledger() as ledger:
+    with FolderSink(archive / "maps").ledger() as ledger:
         assert ledger.unpark() == ["bad"]
     assert us.sweep(config, detector=FirstBand()).failed.keys() == {"bad"}
 
@@ -428,7 +433,7 @@ def test_who_kills_the_workers(
     config = us.load_config(write_archive(archive, scheduler="sync"))
     todo = us.sweep(config, detector=FirstBand(), dry_run=True).decisions
     config = config.model_copy(update={"scheduler": None})
-    sink = Sink(archive / "maps")
+    sink = FolderSink(archive / "maps")
     with sink.ledger() as ledger:
         crew = Crew(config, FirstBand(), sink, ledger, threading.Event())
         workers = _Workers(crew, killers, together=2)
@@ -455,7 +460,7 @@ def test_a_full_disk_is_nobodys_failure(archive: Path) -> None:
     config = write_archive(archive)
     with pytest.raises(us.StoreError, match=r"takes no more .*No space left"):
         us.sweep(config, detector=NoRoom())
-    with Sink(archive / "maps").ledger() as ledger:
+    with FolderSink(archive / "maps").ledger() as ledger:
         assert all(t.failures == t.interruptions == 0 for t in ledger.tries().values())
         assert len(ledger.tries()) == 1, "the others were not begun"
         assert ledger.runs()[0]["state"] == "broken"
@@ -476,7 +481,7 @@ def test_sigterm_ends_cleanly_and_the_next_sweep_resumes(archive: Path) -> None:
     assert report.exit_code == 128 + signal.SIGTERM
     assert len(report.done) < 3
     assert report.failed == {}
-    with Sink(archive / "maps").ledger() as ledger:
+    with FolderSink(archive / "maps").ledger() as ledger:
         assert ledger.runs()[0]["state"] == "stopped"
         assert all(t.interruptions == t.failures == 0 for t in ledger.tries().values())
     again = us.sweep(config, detector=FirstBand())  # the same identity? no: its class differs
@@ -486,8 +491,8 @@ def test_sigterm_ends_cleanly_and_the_next_sweep_resumes(archive: Path) -> None:
 
 def test_one_sweep_at_a_time(archive: Path) -> None:
     config = write_archive(archive)
-    sink = Sink(archive / "maps")
-    with sink.ledger() as ledger, sink.locked(ledger):
+    sink = FolderSink(archive / "maps")
+    with sink.locked():
         assert sink.is_busy()
         with pytest.raises(us.BusyError, match="one at a time"):
             us.sweep(config, detector=FirstBand())
@@ -497,7 +502,7 @@ def test_one_sweep_at_a_time(archive: Path) -> None:
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    with Ledger(tmp_path / "ledger.sqlite") as opened:
+    with Ledger.at(tmp_path / "ledger.sqlite") as opened:
         yield opened
 
 

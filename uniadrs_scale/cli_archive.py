@@ -89,15 +89,19 @@ def status_command(
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")] = False,
     html: Annotated[
-        Path | None, typer.Option(help="Write a page instead; it needs no server.")
+        str | None,
+        typer.Option(
+            metavar="PATH", help="Write a page instead, to a path or URL; it needs no server."
+        ),
     ] = None,
 ) -> None:
     """How an archive stands: done, pending, failed, parked, speed, time left, last errors."""
     from uniadrs_scale.archive.status import read_status, write_page
+    from uniadrs_scale.io.places import place_of
 
     status = read_status(_sink(archive))
     if html is not None:
-        write_page(html, status)
+        write_page(place_of(html), status)
         typer.echo(f"page     {html}")
     elif as_json:
         typer.echo(json.dumps(status.to_dict(), indent=2))
@@ -116,8 +120,12 @@ def retry_command(
 
     sink = _sink(archive)
     read_status(sink)  # says so where there is no archive
-    with sink.ledger() as ledger:
-        unparked = ledger.unpark(scenes or ())
+    try:
+        with sink.amending() as ledger:
+            unparked = ledger.unpark(scenes or ())
+    except BusyError as error:
+        typer.echo(f"busy: {error}", err=True)
+        raise typer.Exit(BUSY) from None
     unknown = sorted(set(scenes or ()) - set(unparked))
     for name in unparked:
         typer.echo(f"unparked {name}")
@@ -131,9 +139,9 @@ def retry_command(
 
 def _sink(archive: Path) -> Sink:
     from uniadrs_scale.archive.config import load_config
-    from uniadrs_scale.archive.sink import Sink
+    from uniadrs_scale.archive.sink import open_sink
 
-    return Sink(load_config(archive).output.folder)
+    return open_sink(load_config(archive).output.folder)
 
 
 def _write_example(archive: Path | None) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable  # noqa: TC003 - pydantic reads annotations
 from datetime import timedelta
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
@@ -21,6 +21,9 @@ from uniadrs_scale.io.remote import in_bucket
 from uniadrs_scale.io.scenes import open_scene
 from uniadrs_scale.plan import digest
 from uniadrs_scale.score import plan as make_plan
+
+if TYPE_CHECKING:
+    from uniadrs_scale.io.places import Place
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -77,8 +80,9 @@ class Search(Section):
 class Output(Section):
     """Where maps go, and in which form."""
 
-    folder: Annotated[Path, BeforeValidator(lambda value: _local(value))]  # noqa: PLW0108
-    """A local (or mounted) folder: one folder a scene, and ``collection.json``."""
+    folder: Annotated[Path | str, BeforeValidator(lambda value: _sink(value))]  # noqa: PLW0108
+    """A local (or mounted) folder, or a prefix in a bucket (``s3://BUCKET/PREFIX``): one folder a
+    scene, and ``collection.json``."""
     formats: tuple[Literal["cog", "zarr"], ...] = Field(default=("cog",), min_length=1)
     """cog (opens in QGIS), zarr (lazy, for Python), or both."""
     quicklook: bool = True
@@ -138,8 +142,12 @@ class ArchiveConfig(Section):
     """At its last try, publish a map with failed tiles (NaN there) instead of parking the scene."""
     keep_days: float | None = Field(default=None, gt=0)
     """Products of older acquisitions are removed, and older acquisitions not scored."""
-    status_page: Path | None = None
-    """HTML file that a sweep keeps up to date."""
+    status_page: Annotated[
+        Path | str | None,
+        BeforeValidator(lambda value: _sink(value)),  # noqa: PLW0108
+    ] = None
+    """HTML file that a sweep keeps up to date; may be in a bucket. Its links are relative, so that
+    it belongs beside the maps."""
     notify: Notify = Notify()
     """Who is told how a sweep ended."""
 
@@ -201,11 +209,11 @@ def example() -> str:
 def _anchored(config: ArchiveConfig, base: Path) -> ArchiveConfig:
     """``config`` with absolute paths."""
 
-    def absolute(path: Path) -> Path:
-        return base / path.expanduser()
+    def absolute(place: Place) -> Place:
+        return base / place.expanduser() if isinstance(place, Path) else place
 
     source = config.source
-    if isinstance(source, Folder) and isinstance(source.path, Path):
+    if isinstance(source, Folder):
         source = source.model_copy(update={"path": absolute(source.path)})
     elif isinstance(source, Static) and "://" not in source.href:
         source = source.model_copy(update={"href": str(absolute(Path(source.href)))})
@@ -246,13 +254,15 @@ def _known(section: str, options: dict[str, Any], verb: Callable[..., Any], ours
             raise ValueError(f"{section}.{name} is unknown; {section} takes {sorted(names)}")
 
 
-def _local(value: Any) -> Any:
+def _sink(value: Any) -> Any:
+    """Where products go: an absolute URL in a bucket, or a path."""
+    if value is None or in_bucket(value):
+        return value and str(value).rstrip("/")
     if "://" in str(value):
         raise ValueError(
-            f"'{value}' is no local folder: sweeps write to folders only, as maps are renamed "
-            "into place. Mount the bucket, or copy the folder there with a tool such as rclone"
+            f"'{value}' cannot be written to: give a path, or a URL in a bucket (s3://, gs://)"
         )
-    return value
+    return Path(value)
 
 
 def _folder_or_bucket(value: Any) -> Any:

@@ -186,7 +186,7 @@ class Crew:
         full = next((outcome.error for outcome in outcomes if outcome.no_room), None)
         if full is not None:
             raise StoreError(
-                f"'{self.sink.folder}' takes no more ({full}). Make room, then run the same "
+                f"'{self.sink.place}' takes no more ({full}). Make room, then run the same "
                 "command: it resumes. No try was counted."
             )
         return outcomes
@@ -222,21 +222,22 @@ class Crew:
             if self.stop.is_set():
                 raise StoppedError
 
-        order = Order(
-            decision=decision,
-            config=self.config,
-            detector=self.detector,
-            part=self.sink.part(name, key),
-            on_report=report,
-            accept_incomplete=self.config.publish_incomplete and self.is_last_try(name),
-        )
-        scene, plan = plan_order(order)
-        with self._claims.hold(plan.fingerprint):
-            if self.stop.is_set():
-                raise StoppedError
-            self._waiting.expect(decision, plan.chunks)
-            summary = make_product(order, scene, plan)
-        self.sink.publish(name, key)
+        with self.sink.workplace(name, key) as workplace:
+            order = Order(
+                decision=decision,
+                config=self.config,
+                detector=self.detector,
+                workplace=workplace,
+                on_report=report,
+                accept_incomplete=self.config.publish_incomplete and self.is_last_try(name),
+            )
+            scene, plan = plan_order(order)
+            with self._claims.hold(plan.fingerprint):
+                if self.stop.is_set():
+                    raise StoppedError
+                self._waiting.expect(decision, plan.chunks)
+                summary = make_product(order, scene, plan)
+            self.sink.publish(name, key, workplace)
         return summary
 
     def is_last_try(self, name: str) -> bool:

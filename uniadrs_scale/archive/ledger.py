@@ -10,15 +10,17 @@ import json
 import sqlite3
 import threading
 import time
-from contextlib import closing
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any, Self
 
 from uniadrs_scale.archive.reconcile import Tries
 from uniadrs_scale.errors import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
+
+    from uniadrs_scale.archive.layout import Index
 
 SCHEMA = """
 BEGIN IMMEDIATE;
@@ -27,9 +29,6 @@ CREATE TABLE IF NOT EXISTS tries (
     interruptions INTEGER NOT NULL DEFAULT 0, error TEXT NOT NULL DEFAULT '',
     running INTEGER NOT NULL DEFAULT 0, parked INTEGER NOT NULL DEFAULT 0, time REAL NOT NULL
 );
-CREATE TABLE IF NOT EXISTS products (
-    name TEXT PRIMARY KEY, stamp TEXT NOT NULL, record TEXT NOT NULL
-);
 CREATE TABLE IF NOT EXISTS runs (
     id INTEGER PRIMARY KEY, started REAL NOT NULL, seen REAL NOT NULL, owner TEXT NOT NULL,
     state TEXT NOT NULL, facts TEXT NOT NULL
@@ -37,35 +36,53 @@ CREATE TABLE IF NOT EXISTS runs (
 PRAGMA user_version = 1;
 COMMIT;
 """
+PRODUCTS = "products (name TEXT PRIMARY KEY, stamp TEXT NOT NULL, record TEXT NOT NULL)"
 VERSION = 1
 PATIENCE = 30
 """Seconds to wait for another process that writes."""
+MOST_RUNS = 1000
+"""Sweeps that are remembered: three years of nights."""
+MAIN = "main"
+"""What SQLite calls the database of a file."""
 
 
 class Ledger:
     """One open ledger; its methods may be called from several threads.
 
+    Args:
+        database: Open, and not bound to a thread.
+        name: For people.
+        index: Schema of the table of products.
+
     Raises:
-        StoreError: The file is damaged, or of a newer version of this library.
+        StoreError: The database is damaged, or of a newer version of this library.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, database: sqlite3.Connection, name: str, index: str = MAIN) -> None:
+        self.name, self._index = name, index
         self._lock = threading.Lock()
+        self._database = database
         try:
-            self._database = sqlite3.connect(
+            version = database.execute("PRAGMA user_version").fetchone()[0]
+            if version == 0:
+                database.executescript(SCHEMA)
+            if not database.execute(f"PRAGMA {index}.table_info(products)").fetchall():
+                database.execute(f"CREATE TABLE {index}.{PRODUCTS}")
+        except sqlite3.Error as error:
+            raise _damaged(name, error) from None
+        if version > VERSION:
+            raise StoreError(f"Ledger '{name}' was written by a newer version. Update this one.")
+
+    @classmethod
+    def at(cls, path: Path) -> Self:
+        """The ledger in a file; made where there is none."""
+        try:
+            database = sqlite3.connect(
                 path, timeout=PATIENCE, isolation_level=None, check_same_thread=False
             )
-            version = self._database.execute("PRAGMA user_version").fetchone()[0]
-            if version == 0:
-                self._database.executescript(SCHEMA)
         except sqlite3.Error as error:
-            raise StoreError(
-                f"Ledger '{path}' cannot be opened: {error}. If it is damaged, remove it: products "
-                "stay known by their items, and only counts of tries are lost."
-            ) from None
-        if version > VERSION:
-            raise StoreError(f"Ledger '{path}' was written by a newer version. Update this one.")
+            raise _damaged(str(path), error) from None
+        return cls(database, str(path))
 
     def __enter__(self) -> Self:
         return self
@@ -112,8 +129,7 @@ class Ledger:
     def settle(self, names: Iterable[str], parked: Iterable[str]) -> None:
         """Forget tries of items that are not in ``names``; just those of ``parked`` are parked."""
         known, given_up = set(names), set(parked)
-        with self._lock, self._database as database:
-            database.execute("BEGIN IMMEDIATE")
+        with self._transaction(MAIN) as database:
             for (name,) in database.execute("SELECT name FROM tries").fetchall():
                 if name not in known:
                     database.execute("DELETE FROM tries WHERE name = ?", (name,))
@@ -125,10 +141,10 @@ class Ledger:
     def unpark(self, names: Iterable[str] = ()) -> list[str]:
         """Forget the tries of these parked scenes, or of all; their names."""
         wanted = set(names)
-        parked = [row[0] for row in self._rows("SELECT name FROM tries WHERE parked ORDER BY name")]
-        chosen = [name for name in parked if not wanted or name in wanted]
-        for name in chosen:
-            self._write("DELETE FROM tries WHERE name = ? AND parked", (name,))
+        with self._transaction(MAIN) as database:
+            rows = database.execute("SELECT name FROM tries WHERE parked ORDER BY name").fetchall()
+            chosen = [name for (name,) in rows if not wanted or name in wanted]
+            database.executemany("DELETE FROM tries WHERE name = ?", [(name,) for name in chosen])
         return chosen
 
     def troubles(self) -> list[dict[str, Any]]:
@@ -140,20 +156,20 @@ class Ledger:
         )
         return [dict(zip(names, row, strict=True)) | {"parked": bool(row[4])} for row in rows]
 
-    def products(self) -> dict[str, tuple[str, dict[str, Any]]]:
-        """(stamp, record) of each product's item as last seen, by name."""
+    def products(self) -> Index:
+        """The items as last seen."""
         rows = self._rows("SELECT name, stamp, record FROM products")
         return {name: (stamp, json.loads(record)) for name, stamp, record in rows}
 
-    def index(
-        self, changed: Mapping[str, tuple[str, Mapping[str, Any]]], gone: Iterable[str] = ()
-    ) -> None:
+    def index(self, changed: Index, gone: Iterable[str] = ()) -> None:
         """Bring the index of products up to date."""
         rows = [(name, stamp, json.dumps(record)) for name, (stamp, record) in changed.items()]
-        with self._lock, self._database as database:
-            database.execute("BEGIN IMMEDIATE")
+        names = [(name,) for name in gone]
+        if not (rows or names):
+            return
+        with self._transaction(self._index) as database:
             database.executemany("INSERT OR REPLACE INTO products VALUES (?, ?, ?)", rows)
-            database.executemany("DELETE FROM products WHERE name = ?", [(name,) for name in gone])
+            database.executemany("DELETE FROM products WHERE name = ?", names)
 
     def product_count(self) -> int:
         """Number of products in the index."""
@@ -162,13 +178,16 @@ class Ledger:
     def start_run(self, owner: str, facts: Mapping[str, Any]) -> int:
         """A sweep begins; its number."""
         now = time.time()
-        # Whoever holds the lock knows that no other sweep runs.
-        self._write("UPDATE runs SET state = 'killed' WHERE state = 'running'")
-        self._write(
-            "INSERT INTO runs (started, seen, owner, state, facts) VALUES (?, ?, ?, 'running', ?)",
-            (now, now, owner, json.dumps(facts)),
-        )
-        return int(self._rows("SELECT max(id) FROM runs")[0][0])
+        with self._transaction(MAIN) as database:
+            # Whoever holds the lock knows that no other sweep runs.
+            database.execute("UPDATE runs SET state = 'killed' WHERE state = 'running'")
+            number = database.execute(
+                "INSERT INTO runs (started, seen, owner, state, facts) "
+                "VALUES (?, ?, ?, 'running', ?)",
+                (now, now, owner, json.dumps(facts)),
+            ).lastrowid
+            database.execute("DELETE FROM runs WHERE id <= ?", (int(number or 0) - MOST_RUNS,))
+        return int(number or 0)
 
     def update_run(self, number: int, facts: Mapping[str, Any], state: str = "running") -> None:
         """What the sweep has done so far, and whether it runs, ended or was stopped."""
@@ -191,5 +210,23 @@ class Ledger:
             return cursor.fetchall()
 
     def _write(self, query: str, values: tuple[Any, ...] = ()) -> None:
-        with self._lock:
-            self._database.execute(query, values)
+        with self._transaction(MAIN) as database:
+            database.execute(query, values)
+
+    @contextmanager
+    def _transaction(self, schema: str) -> Iterator[sqlite3.Connection]:
+        """Everything that is written in here, or nothing; then it is kept."""
+        with self._lock, self._database as database:
+            database.execute("BEGIN IMMEDIATE")
+            yield database
+        self._keep(schema)
+
+    def _keep(self, schema: str) -> None:
+        """Called after each change of a schema: SQLite has written the file."""
+
+
+def _damaged(name: str, error: sqlite3.Error) -> StoreError:
+    return StoreError(
+        f"Ledger '{name}' cannot be opened: {error}. If it is damaged, remove it: products stay "
+        "known by their items, and only counts of tries are lost."
+    )

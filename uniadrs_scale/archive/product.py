@@ -8,12 +8,13 @@ import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from uniadrs_scale.archive.layout import STAGED_ITEM, STORE
 from uniadrs_scale.archive.quicklook import Overview
-from uniadrs_scale.archive.sink import STAGED_ITEM
 from uniadrs_scale.archive.stac import make_item, write_item
 from uniadrs_scale.detector import weights_digest
 from uniadrs_scale.errors import SceneError
 from uniadrs_scale.io.cog import to_cog
+from uniadrs_scale.io.places import has_store, remove_leftovers, remove_store
 from uniadrs_scale.io.scenes import open_scene
 from uniadrs_scale.io.store import is_score_store, open_store
 from uniadrs_scale.redaction import public_uri
@@ -29,7 +30,9 @@ if TYPE_CHECKING:
 
     from uniadrs_scale.archive.config import ArchiveConfig
     from uniadrs_scale.archive.items import SourceItem
+    from uniadrs_scale.archive.layout import Workplace
     from uniadrs_scale.archive.reconcile import Decision
+    from uniadrs_scale.io.places import Place
     from uniadrs_scale.plan import ScorePlan, TileScorer
     from uniadrs_scale.report import RunSummary
     from uniadrs_scale.tasks import ChunkReport
@@ -44,8 +47,7 @@ class Order:
     decision: Decision
     config: ArchiveConfig
     detector: TileScorer
-    part: Path
-    """The folder to make it in; may hold what an earlier sweep began."""
+    workplace: Workplace
     on_report: Callable[[ChunkReport], None]
     accept_incomplete: bool
     """True where a map with failed tiles is better than none."""
@@ -75,27 +77,28 @@ def plan_order(order: Order) -> tuple[xr.DataArray, ScorePlan]:
         scene, detector=order.detector, scheduler=config.scheduler, workers=config.workers,
         **config.plan,
     )  # fmt: skip
-    store = order.part / "scores.zarr"
+    store = order.workplace.store
+    remove_leftovers(store)
     # Half of a store is left where a sweep was killed while it removed one. And the same product
     # under another path, say a new mount point, is another plan.
-    if store.exists() and not (
+    if has_store(store) and not (
         is_score_store(store)
         and open_store(store).attributes.get("fingerprint") == plan.fingerprint
     ):
-        shutil.rmtree(store)
+        remove_store(store)
     return scene, plan
 
 
 def make_product(order: Order, scene: xr.DataArray, plan: ScorePlan) -> RunSummary:
-    """Score ``scene`` into ``order.part`` and put everything beside the map, the item last.
+    """Score ``scene`` and put everything beside the map, the item last; nothing is published yet.
 
     Raises:
         IncompleteError: Tiles have failed, and that is not accepted; the next try does just those.
     """
-    config, part, clock = order.config, order.part, Clock()
+    config, store, part = order.config, order.workplace.store, order.workplace.files
+    clock = Clock()
     part.mkdir(parents=True, exist_ok=True)
-    _keep_only(part, "scores.zarr")
-    store = part / "scores.zarr"
+    _keep_only(part, STORE)
     summary = run_to_file(
         scene, store, plan, order.detector, scheduler=config.scheduler,
         on_report=order.on_report, report=part / "run.json",
@@ -109,12 +112,10 @@ def make_product(order: Order, scene: xr.DataArray, plan: ScorePlan) -> RunSumma
     if "cog" in config.output.formats:
         with clock("cog"):
             _to_cog(store, part / "scores.tif", complete=summary.complete)
-    if "zarr" not in config.output.formats:
-        shutil.rmtree(store)
     write_report(part / "run.json", _run_facts(order, plan, summary, clock.seconds))
     item = make_item(
-        order.decision, plan, part, statistics=overview.statistics,
-        collection=config.output.collection,
+        order.decision, plan, part, with_store="zarr" in config.output.formats,
+        statistics=overview.statistics, collection=config.output.collection,
     )  # fmt: skip
     write_item(part / STAGED_ITEM, item)
     return summary
@@ -131,7 +132,7 @@ def _keep_only(folder: Path, name: str) -> None:
             path.unlink()
 
 
-def _to_cog(store: Path, path: Path, *, complete: bool) -> None:
+def _to_cog(store: Place, path: Path, *, complete: bool) -> None:
     if complete:
         to_cog(store, path)
         return

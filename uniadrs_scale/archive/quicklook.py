@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib.image import imsave
+from matplotlib.colors import to_rgb
+from PIL import Image
 
 from uniadrs_scale.picture import COLOURS, NODATA, block_maximum, colour_range
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 SIDE = 1024
 """Of the picture at most, in pixels."""
+NODATA_INDEX = 255
+"""The last of a palette."""
 BLOCK = 1024
 """About the side of what is read at once, in pixels: a strip of a wide map would not fit."""
 
@@ -68,7 +71,21 @@ class Overview:
         return cls(small, figures | {"valid_percent": percent})
 
     def write_png(self, path: Path) -> None:
-        """The picture is at ``path``: dark where nothing is, grey where there is no data."""
-        colours = mpl.colormaps[COLOURS].with_extremes(bad=NODATA)
-        scaled = colour_range(self.small)(np.ma.masked_invalid(self.small))
-        imsave(path, colours(scaled, bytes=True))
+        """The picture is at ``path``: dark where nothing is, grey where there is no data.
+
+        With a palette, which needs a quarter of the bytes of true colours, and of the time: with
+        many small scenes, writing pictures took a seventh of the machine.
+        """
+        known = np.isfinite(self.small)
+        shades = np.asarray(colour_range(self.small)(np.where(known, self.small, 0)))
+        indices = np.rint((NODATA_INDEX - 1) * shades.clip(0, 1)).astype(np.uint8)
+        picture = Image.fromarray(np.where(known, indices, np.uint8(NODATA_INDEX)))
+        picture.putpalette(_palette())
+        picture.save(path)
+
+
+def _palette() -> bytes:
+    """RGB of each index."""
+    colours = mpl.colormaps[COLOURS](np.linspace(0, 1, NODATA_INDEX), bytes=True)[:, :3]
+    nodata = np.rint(255 * np.array(to_rgb(NODATA))).astype(np.uint8)
+    return np.vstack([colours, nodata]).tobytes()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
+import socket
 import sqlite3
 import threading
 import time
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -15,22 +17,25 @@ from typing import TYPE_CHECKING, Any
 from uniadrs_scale import __version__
 from uniadrs_scale.archive.config import ArchiveConfig, load_config
 from uniadrs_scale.archive.crew import Crew, Outcome
+from uniadrs_scale.archive.layout import COLLECTION
 from uniadrs_scale.archive.notify import notify
 from uniadrs_scale.archive.reconcile import Action, Known, Policy, Recipe, reconcile
 from uniadrs_scale.archive.report import SweepReport
-from uniadrs_scale.archive.sink import Sink, Survey, owner
+from uniadrs_scale.archive.sink import open_sink
 from uniadrs_scale.archive.source import list_items
-from uniadrs_scale.archive.stac import write_collection
+from uniadrs_scale.archive.stac import collection_text
 from uniadrs_scale.archive.status import read_status, write_page
 from uniadrs_scale.detector import Detector
 from uniadrs_scale.errors import BusyError, StoreError, UniadrsScaleError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+    from uniadrs_scale.archive.layout import Survey
     from uniadrs_scale.archive.ledger import Ledger
-    from uniadrs_scale.archive.reconcile import Decision
+    from uniadrs_scale.archive.reconcile import Decision, Tries
+    from uniadrs_scale.archive.sink import Sink
     from uniadrs_scale.plan import TileScorer
 
 LOG = logging.getLogger("uniadrs_scale.sweep")
@@ -59,35 +64,41 @@ def sweep(
 
     Raises:
         ArchiveError: The description or the source cannot be used.
-        BusyError: Another sweep writes to the same folder.
-        UniadrsScaleError: The weights, the cluster or the folder cannot be used.
+        BusyError: Another sweep writes to the same folder or bucket.
+        UniadrsScaleError: The weights, the cluster, the folder or bucket cannot be used.
     """
     config = archive if isinstance(archive, ArchiveConfig) else load_config(archive)
     if keep_days is not None:
         config = config.model_copy(update={"keep_days": keep_days})
     scorer = detector if detector is not None else Detector.load(**config.detector)
-    sink = Sink(config.output.folder)
+    sink = open_sink(config.output.folder)
     if dry_run:
-        # Nothing is written: not even a ledger where there is none yet.
-        with sink.ledger() if sink.state.is_dir() else nullcontext() as known:
-            return _decide(config, scorer, sink.survey(None), known)
+        return _foresee(config, scorer, sink)
     try:
-        with sink.ledger() as ledger, sink.locked(ledger), interruptible() as stop:
+        with sink.locked() as ledger, interruptible() as stop:
             return _Sweep(config, scorer, sink, ledger, stop).run()
     except BusyError:
         raise
     except (UniadrsScaleError, OSError, sqlite3.Error) as error:
-        facts = {"complete": False, "error": str(error), "archive": str(sink.folder)}
+        facts = {"complete": False, "error": str(error), "archive": str(sink.place)}
         notify(config.notify, facts)
         if isinstance(error, UniadrsScaleError):
             raise
         raise StoreError(
-            f"The sweep into '{sink.folder}' ended early: {error}. Run the same command again."
+            f"The sweep into '{sink.place}' ended early: {error}. Run the same command again."
         ) from error
 
 
+def _foresee(config: ArchiveConfig, detector: TileScorer, sink: Sink) -> SweepReport:
+    """What a sweep would decide. Nothing is written: not even a ledger where there is none yet."""
+    if not sink.exists():
+        return _decide(config, detector, sink.survey({}), {})
+    with sink.ledger() as ledger:
+        return _decide(config, detector, sink.survey(ledger.products()), ledger.tries())
+
+
 def _decide(
-    config: ArchiveConfig, detector: TileScorer, found: Survey, ledger: Ledger | None
+    config: ArchiveConfig, detector: TileScorer, found: Survey, tries: Mapping[str, Tries]
 ) -> SweepReport:
     """List the source and decide about each item; writes nothing."""
     now = datetime.now(UTC)
@@ -98,7 +109,7 @@ def _decide(
     )
     known = Known(
         products={name: record["uniadrs:parts"] for name, record in found.products.items()},
-        tries={} if ledger is None else ledger.tries(),
+        tries=tries,
     )
     decisions = reconcile(listing.items, known, recipe, policy)
     return SweepReport(decisions=decisions, left_out=listing.left_out)
@@ -162,8 +173,9 @@ class _Sweep:
 
     def run(self) -> SweepReport:
         """Do it all."""
-        found = self.sink.survey(self.ledger)
-        self.report = report = _decide(self.config, self.detector, found, self.ledger)
+        found = self._survey()
+        tries = self.ledger.tries()
+        self.report = report = _decide(self.config, self.detector, found, tries)
         LOG.info(
             "sweep begins: %s", report.counts(), extra={"event": "begin", "facts": report.facts()}
         )
@@ -182,6 +194,12 @@ class _Sweep:
         if not report.signal and (report.failed or report.done or report.removed):
             notify(self.config.notify, report.facts() | {"archive": str(self.config.output.folder)})
         return report
+
+    def _survey(self) -> Survey:
+        """What lies in the sink now; the index knows it then."""
+        found = self.sink.survey(self.ledger.products())
+        self.ledger.index(found.changed, found.gone)
+        return found
 
     def _carry_out(self, found: Survey) -> None:
         decisions, report = self.report.decisions, self.report
@@ -203,7 +221,7 @@ class _Sweep:
             crew = Crew(self.config, self.detector, self.sink, self.ledger, self.stop.event)
             crew.work(todo, self._note, self._beat)
             # Late writes of a worker that outlived its scene must not leave anything behind.
-            self.sink.tidy(self.sink.survey(self.ledger), self._resumable(todo))
+            self.sink.tidy(self._survey(), self._resumable(todo))
         report.signal = self.stop.signal
 
     def _resumable(self, todo: list[Decision]) -> dict[str, str]:
@@ -263,9 +281,13 @@ class _Sweep:
             found: What lies in the sink, where that is known: looking takes a third of a sweep
                 with nothing to do.
         """
-        path = self.config.output.folder / "collection.json"
-        products = (found or self.sink.survey(self.ledger)).products
-        if products or path.exists():
-            write_collection(path, self.config.output, products)
+        products = (found or self._survey()).products
+        if products or self.sink.has(COLLECTION):
+            self.sink.write_text(COLLECTION, collection_text(self.config.output, products))
         if self.config.status_page is not None:
             write_page(self.config.status_page, read_status(self.sink))
+
+
+def owner() -> str:
+    """This process, for people."""
+    return f"process {os.getpid()} on {socket.gethostname()}"

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from uniadrs_scale.archive.config import ArchiveConfig
+    from uniadrs_scale.io.places import Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ def list_items(config: ArchiveConfig, now: datetime) -> Listing:
         everything: Iterable[SourceItem] = (
             _folder_items(source, source.path, config.output.folder)
             if isinstance(source.path, Path)
-            else _bucket_items(source, source.path)
+            else _bucket_items(source, source.path, config.output.folder)
         )
     elif isinstance(source, Static):
         everything = stac_source.static_items(source)
@@ -59,7 +60,7 @@ def list_items(config: ArchiveConfig, now: datetime) -> Listing:
     return Listing(tuple(sorted(taken, key=lambda item: (item.when, item.id))), left_out)
 
 
-def _bucket_items(source: Folder, prefix: str) -> Iterator[SourceItem]:
+def _bucket_items(source: Folder, prefix: str, sink: Place) -> Iterator[SourceItem]:
     """Scenes below a prefix in a bucket; dates and identities are those of the listing."""
     try:
         objects = dict(list_objects(prefix))
@@ -67,7 +68,13 @@ def _bucket_items(source: Folder, prefix: str) -> Iterator[SourceItem]:
         raise ArchiveError(f"Source '{prefix}' cannot be listed: {error}") from None
     if not objects:
         raise ArchiveError(f"Source '{prefix}' holds nothing. Check 'source.path'.")
-    keys = sorted(key for key in objects if key_matches(key, source.glob))
+    # Maps of maps would be made for ever, if the sink lies below the source.
+    maps = f"{sink}/"
+    keys = sorted(
+        key
+        for key in objects
+        if key_matches(key, source.glob) and not f"{prefix}/{key}".startswith(maps)
+    )
     places = {key: PurePosixPath(key) for key in keys}
     if source.group == "folder":
         groups = [(p, list(g)) for p, g in groupby(keys, key=lambda key: places[key].parent)]
@@ -85,7 +92,7 @@ def _bucket_items(source: Folder, prefix: str) -> Iterator[SourceItem]:
         )
 
 
-def _folder_items(source: Folder, folder: Path, sink: Path) -> Iterator[SourceItem]:
+def _folder_items(source: Folder, folder: Path, sink: Place) -> Iterator[SourceItem]:
     if not folder.is_dir():
         raise ArchiveError(f"Source folder '{folder}' does not exist. Check 'source.path'.")
     try:

@@ -23,7 +23,7 @@ from pystac.extensions.raster import (
 from rasterio.crs import CRS
 from rasterio.warp import transform as warp
 
-from uniadrs_scale.io.places import write_whole
+from uniadrs_scale.archive.layout import STORE
 from uniadrs_scale.redaction import public_uri
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ EDGE = 4
 10 m for a scene of 110 km."""
 ASSETS = {
     "scores.tif": ("score", pystac.MediaType.COG, "Anomaly map, COG", ["data"]),
-    "scores.zarr": ("score_zarr", "application/vnd.zarr; version=3", "Anomaly map, Zarr", ["data"]),
+    STORE: ("score_zarr", "application/vnd.zarr; version=3", "Anomaly map, Zarr", ["data"]),
     "quicklook.png": ("quicklook", pystac.MediaType.PNG, "Quicklook", ["overview", "thumbnail"]),
     "run.json": ("run", pystac.MediaType.JSON, "How it was made", ["metadata"]),
 }
@@ -53,6 +53,7 @@ def make_item(
     plan: ScorePlan,
     folder: Path,
     *,
+    with_store: bool,
     statistics: Mapping[str, float],
     collection: str,
 ) -> dict[str, Any]:
@@ -62,6 +63,7 @@ def make_item(
         decision: Which scene, and the fingerprint of its product.
         plan: How it was scored.
         folder: Holds the product's files; read for sizes and checksums.
+        with_store: True where the Zarr store is part of the product.
         statistics: ``minimum``, ``maximum``, ``mean``, ``valid_percent`` of the scores; empty if
             there is no score.
         collection: Id of the collection.
@@ -89,7 +91,7 @@ def make_item(
     )
     _add_projection(item, plan)
     for name, (title, media, text, roles) in ASSETS.items():
-        if (folder / name).exists():
+        if with_store if name == STORE else (folder / name).exists():
             asset = pystac.Asset(f"./{key}/{name}", title=text, media_type=media, roles=roles)
             item.add_asset(title, asset)
             _describe(asset, folder / name, statistics)
@@ -178,11 +180,10 @@ def _area(ring: Sequence[Sequence[float]]) -> float:
     return sum(x0 * y1 - x1 * y0 for (x0, y0), (x1, y1) in pairs)
 
 
-def write_collection(path: Path, output: Output, products: Mapping[str, Mapping[str, Any]]) -> None:
-    """The collection of ``products`` is at ``path``.
+def collection_text(output: Output, products: Mapping[str, Mapping[str, Any]]) -> str:
+    """``collection.json`` of ``products``.
 
     Args:
-        path: ``collection.json`` in the sink.
         output: Id and texts.
         products: Record of each item, by name.
     """
@@ -210,10 +211,7 @@ def write_collection(path: Path, output: Output, products: Mapping[str, Mapping[
             for name in sorted(products)
         ),
     ]
-    text = json.dumps(document, indent=1)
-    # Mirrors and caches see by its time whether a collection has changed.
-    if not path.exists() or path.read_text(encoding="utf-8") != text:
-        write_whole(path, text)
+    return json.dumps(document, indent=1)
 
 
 def _union(boxes: Sequence[Sequence[float]]) -> list[float]:

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import os
+import posixpath
 import time
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from html import escape
 from importlib import resources
+from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from uniadrs_scale.errors import StoreError
+from uniadrs_scale.io.buckets import write_object
 from uniadrs_scale.io.places import write_whole
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from uniadrs_scale.archive.sink import Sink
+    from uniadrs_scale.io.places import Place
 
 LATEST, TROUBLES = 12, 20
 """Products shown as pictures, and scenes in trouble listed as text."""
 SECONDS_TO_REFRESH = 30
+SAFE = "/:"
+"""Characters that links keep."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +37,7 @@ class Status:
     state: str
     """``running``, ``idle``, ``killed`` (a sweep died), or ``new`` (there was none)."""
     done: int
-    """Products in the folder."""
+    """Products in the sink."""
     pending: int
     """Scenes that the present sweep, or the last one, has not come to."""
     failed: int
@@ -87,8 +91,8 @@ def read_status(sink: Sink) -> Status:
     Raises:
         StoreError: There is no archive.
     """
-    if not sink.state.is_dir():
-        raise StoreError(f"'{sink.folder}' holds no archive. Run 'uniadrs-scale sweep' first.")
+    if not sink.exists():
+        raise StoreError(f"'{sink.place}' holds no archive. Run 'uniadrs-scale sweep' first.")
     with sink.ledger() as ledger:
         runs, troubles = ledger.runs(), ledger.troubles()
         done, records = ledger.product_count(), ledger.products()
@@ -103,7 +107,7 @@ def read_status(sink: Sink) -> Status:
     pace = None if worked is None else worked["done"] / worked["seconds"]
     parked = sum(trouble["parked"] for trouble in troubles)
     return Status(
-        folder=str(sink.folder),
+        folder=str(sink.place),
         state=state,
         done=done,
         pending=pending,
@@ -130,17 +134,16 @@ def _latest(sink: Sink, records: dict[str, dict[str, Any]]) -> list[dict[str, An
                 "name": name,
                 "created": records[name]["created"],
                 "highest_score": records[name]["uniadrs:highest_score"],
-                "quicklook": picture if (sink.folder / picture).exists() else None,
+                "quicklook": picture if sink.has(picture) else None,
             }
         )
     return latest
 
 
-def write_page(path: Path, status: Status) -> None:
-    """The status is at ``path``, as a page that needs no server; pictures by relative links."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+def write_page(place: Place, status: Status) -> None:
+    """The status is at ``place``, as a page that needs no server; pictures by relative links."""
     running = status.state == "running"
-    base = os.path.relpath(status.folder, path.absolute().parent)
+    base = _way(place, status.folder)
     refresh = f'\n<meta http-equiv="refresh" content="{SECONDS_TO_REFRESH}">' if running else ""
     template = resources.files("uniadrs_scale.archive").joinpath("status.html").read_text("utf-8")
     text = Template(template).substitute(
@@ -154,7 +157,22 @@ def write_page(path: Path, status: Status) -> None:
         runs=_runs(status),
         now=_clock(time.time()),
     )
-    write_whole(path, text)
+    if isinstance(place, Path):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(place, text)
+    else:
+        write_object(place, text.encode())
+
+
+def _way(page: Place, folder: str) -> str:
+    """From a page to the folder or prefix of maps, as a link."""
+    scheme, found, rest = folder.partition("://")
+    if isinstance(page, Path):
+        return folder if found else os.path.relpath(folder, page.absolute().parent)
+    here, _, there = str(page).partition("://")
+    if here != scheme or there.partition("/")[0] != rest.partition("/")[0]:
+        return folder
+    return posixpath.relpath(f"/{rest}", f"/{there.rpartition('/')[0]}")
 
 
 def _figures(status: Status) -> str:
@@ -201,8 +219,12 @@ def _maps(status: Status, base: str) -> str:
     cells = []
     for product in status.latest:
         name, picture = product["name"], product["quicklook"]
-        link = quote(f"{base}/{name}/{name}.json")
-        image = f'<img alt="" loading="lazy" src="{quote(f"{base}/{picture}")}">' if picture else ""
+        link = quote(f"{base}/{name}/{name}.json", safe=SAFE)
+        image = (
+            f'<img alt="" loading="lazy" src="{quote(f"{base}/{picture}", safe=SAFE)}">'
+            if picture
+            else ""
+        )
         cells.append(f'<a href="{link}">{image}{escape(name)}</a>')
     return f'<h2>Latest maps</h2><div class="maps">{"".join(cells)}</div>' if cells else ""
 

@@ -32,6 +32,15 @@ if TYPE_CHECKING:
 
 CONNECTIONS = 16
 MORE_TRIES = 3
+PAGE = 1000
+"""Keys that a server lists at once."""
+MEDIA_TYPES = {
+    "tif": "image/tiff; application=geotiff; profile=cloud-optimized",
+    "png": "image/png",
+    "json": "application/json",
+    "html": "text/html; charset=utf-8",
+}
+"""By ending: browsers go by them."""
 MAX_PAUSE = 15
 """Seconds between two repetitions, at most."""
 
@@ -255,12 +264,24 @@ def write_object(
 ) -> None:
     """``content`` is at ``uri``, whole or not at all: readers see the old object until then.
 
+    Args:
+        uri: Where.
+        content: The bytes, or the file that holds them.
+        attributes: Headers; by default the media type that the name's ending stands for.
+
     Raises:
         StoreError: It cannot be written.
     """
     store, key = bucket_of(uri)
+    media = MEDIA_TYPES.get(key.rpartition(".")[2])
+    headers = dict(attributes or ({"Content-Type": media} if media else {}))
     with translated("write", uri):
-        obstore_library().put(store, key, content, attributes=dict(attributes or {}) or None)
+        obstore_library().put(store, key, content, attributes=headers or None)
+
+
+def mark_of(meta: Mapping[str, Any]) -> dict[str, str]:
+    """What tells an object from any other: its ETag (S3), its version (Google), or both."""
+    return {name: meta[name] for name in ("e_tag", "version") if meta.get(name)}
 
 
 def exists(uri: str) -> bool:
@@ -287,13 +308,46 @@ def list_keys(uri: str) -> list[str]:
     return [key for key, _ in list_objects(uri)]
 
 
-def list_objects(uri: str) -> list[tuple[str, Mapping[str, Any]]]:
-    """(key relative to ``uri``, size and e_tag and last_modified) of what lies below the prefix."""
+def list_objects(
+    uri: str, *, skip: str = "", after: str = "", until: str = ""
+) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """(key relative to ``uri``, size and e_tag and last_modified) of what lies below the prefix.
+
+    Args:
+        uri: The prefix.
+        skip: Name of folders, at any depth, that need not be listed whole: a Zarr store may hold
+            more objects than everything else.
+        after: Begin after this key.
+        until: End at this key.
+
+    Raises:
+        StoreError: The bucket is not there or cannot be listed.
+    """
     store, prefix = bucket_of(uri)
     cut = len(prefix) + 1 if prefix else 0
-    with translated("list", uri):
-        pages: Sequence[Any] = list(obstore_library().list(store, prefix or None))
-    return [(cast("str", meta["path"])[cut:], meta) for page in pages for meta in page]
+    offset = f"{prefix}/{after}".lstrip("/") if after else None
+    while True:
+        pages = obstore_library().list(store, prefix or None, offset=offset, chunk_size=PAGE)
+        offset = None
+        with translated("list", uri):
+            for page in pages:
+                for meta in page:
+                    key = cast("str", meta["path"])[cut:]
+                    if until and key > until:
+                        return
+                    yield key, meta
+                offset = _end_of_folder(page[0]["path"], page[-1]["path"], skip)
+                if offset is not None:
+                    break
+        if offset is None:
+            return
+
+
+def _end_of_folder(first: str, last: str, name: str) -> str | None:
+    """What sorts after all keys in the folder ``name`` that two keys lie in; None for none."""
+    start, found, _ = last.partition(f"/{name}/")
+    # '0' is the character after '/'.
+    return f"{start}/{name}0" if name and found and first.startswith(f"{start}/{name}/") else None
 
 
 def matching(pattern: str) -> list[str]:
@@ -348,11 +402,21 @@ def remove_prefix(uri: str, *, first: str | None = None) -> None:
     Raises:
         StoreError: Something cannot be removed.
     """
+    keys = list_keys(uri)
+    if first is not None and first in keys:
+        keys.remove(first)
+        remove_objects(uri, [first])
+    remove_objects(uri, keys)
+
+
+def remove_objects(uri: str, keys: Sequence[str]) -> None:
+    """No object is at any of ``keys`` below ``uri`` any more.
+
+    Raises:
+        StoreError: Something cannot be removed.
+    """
     store, prefix = bucket_of(uri)
-    keys = [f"{prefix}/{key}" for key in list_keys(uri)]
-    with translated("remove", uri):
-        if first is not None and f"{prefix}/{first}" in keys:
-            keys.remove(f"{prefix}/{first}")
-            obstore_library().delete(store, f"{prefix}/{first}")
-        if keys:
-            obstore_library().delete(store, keys)
+    if keys:
+        with translated("remove", uri):
+            paths = [f"{prefix}/{key}".lstrip("/") for key in keys]
+            obstore_library().delete(store, paths)

@@ -21,27 +21,35 @@ import threading
 import uuid
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import psutil
 
 from uniadrs_scale.errors import BusyError, StoreError
-from uniadrs_scale.io.buckets import bucket_of, obstore_library, translated
+from uniadrs_scale.io.buckets import bucket_of, mark_of, obstore_library, translated
+from uniadrs_scale.io.fence import FencedObject
 from uniadrs_scale.io.remote import in_bucket
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
     from pathlib import Path
 
 HEARTBEAT = 20.0
 """Seconds between two signs of life."""
 LEASE = 90.0
 """Seconds after the last one until a lock may be taken over."""
+SLACK = 60.0
+"""Seconds by which the clocks of a machine and a server may disagree."""
 
 
 @contextmanager
-def owned(place: str | Path) -> Iterator[None]:
+def owned(place: str | Path, *, lock: str | None = None) -> Iterator[None]:
     """Hold the store at ``place`` where it is in a bucket; nothing to hold elsewhere.
+
+    Args:
+        place: What the lock is for.
+        lock: URL of the lock's object; by default beside the store.
 
     Raises:
         BusyError: Another run holds it.
@@ -50,7 +58,8 @@ def owned(place: str | Path) -> Iterator[None]:
     if not in_bucket(place):
         yield
         return
-    lease = _Lease.acquire(f"{str(place).rstrip('/')}.lock")
+    name = str(place).rstrip("/")
+    lease = _Lease.acquire(lock or f"{name}.lock", name)
     stop = threading.Event()
     beating = threading.Thread(target=lease.beat, args=(stop,), daemon=True, name="lease")
     beating.start()
@@ -62,51 +71,68 @@ def owned(place: str | Path) -> Iterator[None]:
         lease.release()
 
 
+def is_held(lock: str) -> bool:
+    """True while somebody holds this lock. For looking only: it writes nothing, so it asks this
+    machine's clock.
+
+    Raises:
+        StoreError: The bucket cannot be read.
+    """  # noqa: D205 - one sentence
+    store, key = bucket_of(lock)
+    with translated("read", lock):
+        try:
+            answer = obstore_library().get(store, key)
+            owner, written = _owner(bytes(answer.bytes())), answer.meta["last_modified"]
+        except FileNotFoundError:
+            return False
+    silent = (datetime.now(UTC) - written).total_seconds()
+    return not _is_dead(owner) and silent <= LEASE + SLACK
+
+
 @dataclass(slots=True)
 class _Lease:
     """A lock that is held."""
 
     uri: str
+    place: str
+    """What it is for."""
     mark: dict[str, str]
     """What tells its object, as last written, from any other."""
     lost: bool = False
 
     @classmethod
-    def acquire(cls, uri: str) -> _Lease:
+    def acquire(cls, uri: str, place: str) -> _Lease:
         obstore = obstore_library()
         store, key = bucket_of(uri)
         with translated("lock", uri):
             try:
-                return cls(uri, _mark(obstore.put(store, key, _claim(), mode="create")))
+                return cls(uri, place, mark_of(obstore.put(store, key, _claim(), mode="create")))
             except obstore.exceptions.AlreadyExistsError:
                 pass
             try:
                 answer = obstore.get(store, key)
-                owner, mark = _owner(bytes(answer.bytes())), _mark(answer.meta)
+                owner, mark = _owner(bytes(answer.bytes())), mark_of(answer.meta)
             except FileNotFoundError:  # just released
-                return cls(uri, _mark(obstore.put(store, key, _claim(), mode="create")))
+                return cls(uri, place, mark_of(obstore.put(store, key, _claim(), mode="create")))
             if not (_is_dead(owner) or _age(store, key) > LEASE):
-                raise _busy(uri, owner)
+                raise _busy(place, owner)
             try:
-                return cls(uri, _mark(obstore.put(store, key, _claim(), mode=mark)))
+                return cls(uri, place, mark_of(obstore.put(store, key, _claim(), mode=mark)))
             except obstore.exceptions.PreconditionError:  # somebody else was quicker
-                raise _busy(uri, {}) from None
+                raise _busy(place, {}) from None
 
     def beat(self, stop: threading.Event) -> None:
         """Give signs of life until ``stop``, or until somebody else has taken the lock."""
-        obstore = obstore_library()
-        store, key = bucket_of(self.uri)
+        lock = FencedObject(self.uri, self.mark)
         while not stop.wait(HEARTBEAT):
             try:
-                self.mark = _mark(obstore.put(store, key, _claim(), mode=self.mark))
-            except obstore.exceptions.PreconditionError:
+                lock.write(_claim())
+            except BusyError:
                 self.lost = True
                 return
-            except (
-                obstore.exceptions.BaseError,
-                OSError,
-            ):  # a server that is away for a while: try again
+            except StoreError:  # a server that is away for a while: try again
                 continue
+            self.mark = lock.mark
 
     def release(self) -> None:
         """Give the lock back, if it is still ours."""
@@ -116,13 +142,8 @@ class _Lease:
         store, key = bucket_of(self.uri)
         # It expires by itself if the server is away.
         with suppress(StoreError), translated("unlock", self.uri), suppress(FileNotFoundError):
-            if _mark(obstore.head(store, key)) == self.mark:
+            if mark_of(obstore.head(store, key)) == self.mark:
                 obstore.delete(store, key)
-
-
-def _mark(meta: Mapping[str, Any]) -> dict[str, str]:
-    """Of an object: its ETag (S3), its version (Google), or both."""
-    return {name: meta[name] for name in ("e_tag", "version") if meta.get(name)}
 
 
 def _claim() -> bytes:
@@ -179,9 +200,9 @@ def _age(store: Any, key: str) -> float:
         obstore.delete(store, probe)
 
 
-def _busy(uri: str, owner: dict[str, Any]) -> BusyError:
+def _busy(place: str, owner: dict[str, Any]) -> BusyError:
     known = f" (process {owner['process']} on {owner.get('host')})" if "process" in owner else ""
     return BusyError(
-        f"Another run{known} writes to '{uri.removesuffix('.lock')}': one at a time. Wait for it; "
+        f"Another run{known} writes to '{place}': one at a time. Wait for it; "
         f"if it is dead, its lock expires after {LEASE:.0f} s."
     )
