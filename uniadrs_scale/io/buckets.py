@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from zarr.core.buffer import Buffer, BufferPrototype
 
 CONNECTIONS = 16
+MORE_TRIES = 3
 PAGE = 1000
 """Keys that a server lists at once."""
 MEDIA_TYPES = {
@@ -78,7 +79,8 @@ def _bucket(scheme: str, place: str, settings: tuple[str, int, float], prefix: s
     stores = obstore_library().store
     endpoint, tries, pause = settings
     retry = {
-        "max_retries": tries,
+        # Its pauses are drawn from nothing to the full one: more of them make half a minute.
+        "max_retries": tries and tries + MORE_TRIES,
         "backoff": {
             "init_backoff": timedelta(seconds=pause),
             "max_backoff": timedelta(seconds=MAX_PAUSE),
