@@ -113,7 +113,7 @@ def file_to_file(folder: Path, side: int = 1024, bands: int = 4) -> dict[str, An
         "published tiles": tiles,
     }
     scene = us.open_scene(folder / "scene.tif")
-    for name, detector in _detectors(folder).items():
+    for name, detector in detectors(folder).items():
         with executor(None, Resources(2, 1)) as cluster:
             assert cluster.client is not None  # noqa: S101
             with cluster.client.as_current():
@@ -131,7 +131,7 @@ def _numbers(tiling: Any) -> dict[str, int]:
     return {"patch": tiling.patch, "pad": tiling.pad, "size": tiling.size}
 
 
-def _detectors(folder: Path) -> dict[str, us.Detector]:
+def detectors(folder: Path, device: str = "cpu") -> dict[str, us.Detector]:
     """`s` as shipped, and `l` with random weights: it has none yet, and speed needs none."""
     from safetensors.torch import save_file  # noqa: PLC0415
 
@@ -144,7 +144,7 @@ def _detectors(folder: Path) -> dict[str, us.Detector]:
     state = UniADRS(NetworkConfig(1.0, CHANNELS)).state_dict()
     save_file(state, path, facts | {"input": "whitened"})
     return {
-        f"{name} {short}": us.Detector.load(weights, device="cpu", dtype=dtype)
+        f"{name} {short}": us.Detector.load(weights, device=device, dtype=dtype)
         for name, weights in (("s", "uniadrs-s"), ("l", path))
         for short, dtype in (("fp32", "float32"), ("bf16", "bfloat16"))
     }

@@ -7,6 +7,7 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
+import gpu as gpu_rows
 import numpy as np
 import pytest
 import run as harness
@@ -15,6 +16,7 @@ import whole
 from as_published import PublishedForward
 from timing import interleaved
 
+import uniadrs_scale as us
 from uniadrs_scale.network import NetworkConfig, UniADRS
 
 if TYPE_CHECKING:
@@ -64,3 +66,23 @@ def test_a_table_goes_on_where_it_stopped(
     assert started == [row for row in harness.ROWS if row != "tile"]
     assert "| tile | l fp32 | 3.3 |" in capsys.readouterr().out
     assert "| cog | ratio | 2.5 |" in (tmp_path / "table.md").read_text()
+
+
+def test_the_rows_of_a_gpu_run_without_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And end with 1 where a score is farther from the CPU's than stated."""
+
+    def small(folder: Path, device: str) -> dict[str, us.Detector]:
+        kinds = {"fp32": "float32", "bf16": "bfloat16"}
+        return {f"l {k}": us.Detector.load(device=device, dtype=v) for k, v in kinds.items()}
+
+    words = ["gpu.py", "correct", "passes", "--device", "cpu", "--side", "64", "--tile", "32"]
+    monkeypatch.setattr(sys, "argv", [*words, "--repeats", "1", "--out", str(tmp_path)])
+    monkeypatch.setattr(gpu_rows, "detectors", small)
+    gpu_rows.main()
+    assert "| correct | wrong: map | False |" in capsys.readouterr().out
+    monkeypatch.setattr(gpu_rows, "RANDOM_BF16", 0.0)
+    with pytest.raises(SystemExit, match="scores differ: wrong: l bf16"):
+        gpu_rows.main()
+    assert json.loads((tmp_path / "gpu.json").read_text())["correct"]["wrong: l bf16"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -17,14 +18,18 @@ import numpy as np
 import pytest
 import rasterio
 import xarray as xr
-from distributed import Client, LocalCluster, Security
+from distributed import Client, Future, LocalCluster, Security
 from rasterio.transform import from_origin
-from standins import DiesOnce, TileMean, Waiting
+from safetensors import safe_open
+from safetensors.numpy import save_file
+from standins import DiesOnce, Slow, TileMean, Waiting
 
 import uniadrs_scale as us
 from uniadrs_scale import cli
+from uniadrs_scale.coarse import Coarse
 from uniadrs_scale.graph import Resources, TlsFiles, connected, executor
-from uniadrs_scale.graph.shared import difference
+from uniadrs_scale.graph.cluster import _Proof
+from uniadrs_scale.graph.shared import Shared, difference
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -133,6 +138,98 @@ def test_a_worker_that_dies_is_counted_and_its_successor_works(
     assert facts["retries"] >= 1
 
 
+@contextmanager
+def scheduler_and_worker(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """A scheduler in a process of its own, and its address; a worker beside it."""
+    file = folder / "scheduler.json"
+    common = ["--scheduler-file", str(file), "--no-dashboard"]
+    commands = (
+        ["scheduler", "--host", "127.0.0.1", "--port", "0", *common],
+        ["worker", "--no-nanny", "--nthreads", "1", "--death-timeout", "60", *common],
+    )
+    crew = []
+    try:
+        for command in commands:
+            crew.append(subprocess.Popen([sys.executable, "-m", "dask", *command], cwd=folder,
+                                         stderr=subprocess.DEVNULL))  # fmt: skip
+            while not file.exists():
+                time.sleep(0.05)
+        yield crew[0], json.loads(file.read_text())["address"]
+    finally:
+        for process in crew:
+            process.kill()
+            process.wait()
+
+
+def test_a_scheduler_that_is_killed_is_a_sentence_and_another_one_resumes(
+    tmp_path: Path, whole: np.ndarray, cluster: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("cluster", "execute", "lost"):
+        monkeypatch.setattr(f"uniadrs_scale.graph.{module}.PATIENCE_SECONDS", 3)
+    store, scorer = tmp_path / "map.zarr", Slow(0.05)
+    with scheduler_and_worker(tmp_path) as (scheduler, address):
+
+        def kill() -> None:
+            while not list(store.glob("done/c/*/*")):
+                time.sleep(0.02)
+            scheduler.kill()
+
+        killing = threading.Thread(target=kill)
+        killing.start()
+        with Client(address, set_as_default=False) as client:
+            client.wait_for_workers(1, timeout=60)
+        with pytest.raises(us.ClusterError, match=r"scheduler at tcp://\S+ is gone.*it resumes"):
+            us.score(scene(), store, detector=scorer, scheduler=address, **OPTIONS)
+        killing.join()
+    assert "is gone" in report(store)["error"]
+    again = {"scheduler": cluster.scheduler.address, **OPTIONS}
+    np.testing.assert_array_equal(us.score(scene(), store, detector=scorer, **again), whole)
+    assert report(store)["chunks"]["complete_before"] >= 1
+
+
+def test_a_scheduler_that_comes_back_costs_what_was_at_work(
+    tmp_path: Path, whole: np.ndarray, cluster: Client
+) -> None:
+    """The client loses its connection, as behind a link that was cut, and finds it again."""
+    store, go = tmp_path / "map.zarr", tmp_path / "go"
+
+    def cut() -> None:
+        while not store.exists():
+            time.sleep(0.05)
+        time.sleep(1)  # a tile waits by now
+        cluster.scheduler_comm.comm.abort()
+        time.sleep(0.5)
+        go.touch()
+
+    cutting = threading.Thread(target=cut)
+    cutting.start()
+    with cluster.as_current():
+        got = us.score(scene(), store, detector=Waiting(go), **OPTIONS).values
+    cutting.join()
+    np.testing.assert_array_equal(got, whole)
+
+
+def test_tasks_that_somebody_cancels_are_lost_and_never_taken_for_done(
+    tmp_path: Path, cluster: Client
+) -> None:
+    store, go = tmp_path / "map.zarr", tmp_path / "go"
+
+    def cancel() -> None:
+        while not store.exists():
+            time.sleep(0.05)
+        time.sleep(1)
+        keys = [key for key in list(cluster.futures) if str(key).startswith("('commit")]
+        cluster.cancel([Future(key, cluster) for key in keys[:2]], force=True)
+        go.touch()
+
+    cancelling = threading.Thread(target=cancel)
+    cancelling.start()
+    with cluster.as_current(), pytest.warns(us.IncompleteWarning, match="Somebody cancelled"):
+        us.score(scene(), store, detector=Waiting(go), **OPTIONS)
+    cancelling.join()
+    assert len(report(store)["chunks"]["lost"]) >= 1
+
+
 def test_weights_that_a_worker_does_not_have_are_named(
     tmp_path: Path, tiny_weights: Path, cluster: Client
 ) -> None:
@@ -145,6 +242,36 @@ def test_weights_that_a_worker_does_not_have_are_named(
         pytest.raises(us.ClusterError, match=r"Worker tcp.*tiny.safetensors' does not exist"),
     ):
         us.score(scene(), tmp_path / "map.zarr", detector=detector, tile=64)
+
+
+def test_a_network_that_cannot_score_noise_is_named_before_anything_is_scored(
+    tmp_path: Path, tiny_weights: Path, cluster: Client
+) -> None:
+    with safe_open(tiny_weights, framework="np") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        metadata = file.metadata()
+    damaged = {name: np.full_like(tensor, np.nan) for name, tensor in tensors.items()}
+    save_file(damaged, tmp_path / "tiny.safetensors", metadata)
+    detector = us.Detector.load(tmp_path / "tiny.safetensors", device="cpu")
+    with (
+        cluster.as_current(),
+        pytest.raises(us.ClusterError, match=r"Worker tcp\S+ cannot open.*noise.*not finite"),
+    ):
+        us.score(scene(), tmp_path / "map.zarr", detector=detector, tile=64)
+
+
+def test_a_worker_warms_its_detector_up_once(tiny_weights: Path) -> None:
+    detector = us.Detector.load(tiny_weights, device="cpu")
+    calls = []
+    network = detector._network
+    detector._network = lambda tiles: calls.append(tiles.shape) or network(tiles)
+    try:
+        for _ in range(2):
+            travelled = pickle.loads(pickle.dumps(Shared(_Proof(Coarse(detector, 2), 64, 3))))
+            assert travelled.value.scorer.scorer is detector  # the process's own
+    finally:
+        detector._network = network
+    assert calls == [(1, 3, 32, 32)]
 
 
 def test_versions_are_compared_where_they_matter() -> None:

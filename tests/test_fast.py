@@ -14,8 +14,10 @@ from uniadrs_scale import kernels
 from uniadrs_scale.attention import local_attention, scrambled_attention
 from uniadrs_scale.detector import _build, read_weights
 from uniadrs_scale.errors import PlanError
-from uniadrs_scale.fast import FastNetwork, _enlargement, fast_ring_mean
+from uniadrs_scale.fast import FastNetwork
 from uniadrs_scale.network import NetworkConfig, UniADRS
+from uniadrs_scale.numba_passes import NUMBA, enlargement, fast_ring_mean
+from uniadrs_scale.passes import PLAIN, Passes
 from uniadrs_scale.rings import ring_mean
 
 
@@ -47,12 +49,13 @@ def nchw(x: np.ndarray) -> Tensor:
         (0.5, 10, (1, 4, 40, 40)),  # the attention's convolutions composed into one
     ],
 )
+@pytest.mark.parametrize("passes", [NUMBA, PLAIN], ids=["numba", "plain"])
 def test_it_is_the_module_to_rounding(
-    profile: str, width: float, bands: int, shape: tuple[int, ...]
+    profile: str, width: float, bands: int, shape: tuple[int, ...], passes: Passes
 ) -> None:
     network = module(NetworkConfig(width, bands, profile))
     expected = network(seeded(*shape)).detach()
-    got = FastNetwork(network)(seeded(*shape))
+    got = FastNetwork(network, passes=passes)(seeded(*shape))
     assert got.dtype == torch.float32
     assert expected.std() > 1e-3
     torch.testing.assert_close(got, expected, rtol=0, atol=1e-5)
@@ -149,13 +152,12 @@ def test_halving_drops_the_odd_row() -> None:
 
 
 @pytest.mark.parametrize(("small", "large"), [(4, 8), (7, 15), (1, 2), (5, 5)])
-@pytest.mark.parametrize("interpolated", [True, False])
-def test_enlarging(small: int, large: int, *, interpolated: bool) -> None:
+@pytest.mark.parametrize("mode", ["bilinear", "nearest"])
+def test_enlarging(small: int, large: int, mode: str) -> None:
     coarse, x, bias = seeded(2, 3, small, 6), seeded(2, 3, large, 13), seeded(3)
-    how = {"mode": "bilinear", "align_corners": False} if interpolated else {"mode": "nearest"}
-    enlarged = F.interpolate(coarse.double(), size=(large, 13), **how)
+    enlarged = F.interpolate(coarse.double(), size=(large, 13), mode=mode)
     expected = F.relu(x + enlarged + bias[:, None, None])
-    axes = [_enlargement(a, b, interpolated=interpolated) for a, b in ((small, large), (6, 13))]
+    axes = [enlargement(a, b, mode) for a, b in ((small, large), (6, 13))]
     got = nhwc(x)
     kernels.add_enlarged(got, nhwc(coarse), *axes, bias.numpy())
     torch.testing.assert_close(nchw(got).double(), expected, rtol=0, atol=2e-6)
@@ -199,7 +201,7 @@ def test_bfloat16_rounds_as_torch_does() -> None:
     ties = torch.tensor([0.0, 1 + 2**-8, 1 + 3 * 2**-8, 1.0, torch.nan])
     values = torch.cat([seeded(5000).abs(), ties])
     got = np.zeros((1, len(values), 1, 1), np.uint16)
-    axes = [_enlargement(n, n, interpolated=True) for n in (len(values), 1)]
+    axes = [enlargement(n, n, "bilinear") for n in (len(values), 1)]
     exact = values.numpy()[None, :, None, None]
     kernels.add_enlarged(got, exact, *axes, np.zeros(1, np.float32))
     rounded = torch.from_numpy(got).view(torch.bfloat16).flatten()

@@ -9,7 +9,7 @@ import pytest
 import rasterio
 import xarray as xr
 from rasterio.transform import from_origin
-from standins import TileMean
+from standins import TileMean, WhoScored
 
 import uniadrs_scale as us
 from uniadrs_scale.graph import Resources, executor, score_scene
@@ -117,6 +117,17 @@ def test_a_graph_is_small_and_keeps_the_network_closed(tmp_path) -> None:
     assert back.keys() == graph.keys()
     with pytest.raises(UnfitWorkerError, match="opened where nobody scores"):
         _ = back[f"run-{plan.fingerprint}",]().value
+
+
+def test_few_chunks_occupy_all_workers(cluster) -> None:
+    # Four chunks on two workers: too few for Dask to take them for roots by itself, which then
+    # sends all of them to the worker that holds what they share.
+    scene = xr.DataArray(np.random.default_rng(0).random((128, 128)), dims=("y", "x"))
+    options = {"preset": "single-band", "tile": 32, "stride": 32, "chunk": 64}
+    with cluster.as_current():
+        who = us.score(scene, detector=WhoScored(), **options).values
+    _, tiles = np.unique(who[::32, ::32], return_counts=True)
+    assert tiles.tolist() == [8, 8]
 
 
 def test_unknown_schedulers_are_refused() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from oracles import axis_origins
 
 from uniadrs_scale import PlanError
-from uniadrs_scale.lattice import Lattice, Window, origins
+from uniadrs_scale.lattice import Lattice, Window, default_chunk, origins
 from uniadrs_scale.plan import sample_windows
 
 
@@ -97,3 +97,13 @@ def test_sample_windows_are_disjoint_inside_and_bounded(height: int, width: int)
     assert rows[-1][1] <= height
     if max(height, width) <= 4096:
         assert sum(w.height * w.width for w in windows) == height * width
+
+
+@given(height=st.integers(1, 100_000), width=st.integers(1, 100_000), tile=st.integers(16, 5000))
+def test_a_default_chunk_fits_its_tiles_and_small_scenes_get_small_ones(
+    height: int, width: int, tile: int
+) -> None:
+    chunk = default_chunk(height, width, tile)
+    Lattice(height=height, width=width, tile=tile, stride=tile, chunk=chunk)
+    assert chunk >= tile
+    assert chunk < 2 * tile or chunk == (512 if height * width < 2**24 else 1024)

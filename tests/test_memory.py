@@ -1,23 +1,40 @@
-"""The forecast is a promise: a large scene is scored within it."""
+"""The forecast is a promise: no worker ever takes more, and it is not far from what it takes."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 import pytest
-from memory import measure
+from memory import Measured, measure
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+LOOSEST = 1.5
+"""Forecast over peak: more would refuse runs that fit."""
+
+
+def kept(got: Measured) -> bool:
+    return got.peak <= got.forecast <= LOOSEST * got.peak
+
+
+@pytest.mark.parametrize(("bands", "side"), [(4, 700), (224, 320)])
+def test_the_shipped_network_stays_within_the_forecast(
+    tmp_path: Path, bands: int, side: int
+) -> None:
+    got = measure(tmp_path, side, bands, chunk=512, workers=1, network=True, block=256)
+    assert kept(got), got
+
+
+def test_kernels_that_are_still_to_be_compiled_stay_within_the_forecast(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "empty"))
+    got = measure(tmp_path, 300, 4, chunk=512, workers=1, network=True)
+    assert kept(got), got
+
 
 @pytest.mark.slow
-def test_a_large_scene_is_scored_within_20_percent_of_the_forecast(tmp_path: Path) -> None:
+def test_a_large_scene_is_scored_within_the_forecast(tmp_path: Path) -> None:
     got = measure(tmp_path, 20_000, 4, chunk=1024, workers=2)
-    assert 0.8 <= got.ratio <= 1.2
-
-
-@pytest.mark.slow
-def test_the_shipped_network_stays_within_20_percent_of_the_forecast(tmp_path: Path) -> None:
-    got = measure(tmp_path, 2000, 4, chunk=1024, workers=1, network=True)
-    assert 0.8 <= got.ratio <= 1.2
+    assert kept(got), got

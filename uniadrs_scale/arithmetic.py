@@ -1,4 +1,4 @@
-"""Equal tiles give equal bits: how torch must compute on a CPU."""
+"""Equal tiles give equal bits: how torch must compute."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Torch computes with one thread inside.
+    """Torch computes with one thread of the CPU inside.
 
     The number decides the order of additions (2.6e-8). Tiles are what runs in parallel, so one
     thread each is also the fastest. The setting is per thread.
@@ -24,3 +24,26 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@contextmanager
+def exact_gpu() -> Iterator[None]:
+    """float32 on an NVIDIA GPU is float32 inside (not TF32), and sums have one order.
+
+    ``benchmark`` stays off: cuDNN would try its algorithms in each thread and process anew and
+    might choose different ones, which differ in their last bits. Settings of the process, so one
+    thread at a time.
+    """
+    products = torch.backends.cuda.matmul
+    # The older name raises where a program has used the newer one, and torch 2.8 has no other.
+    new = hasattr(products, "fp32_precision")
+    name, exact = ("fp32_precision", "ieee") if new else ("allow_tf32", False)
+    before = getattr(products, name)
+    # Named, since `flags` switches cuDNN off where it is not told to leave it on.
+    cudnn = {"enabled": True, "benchmark": False, "deterministic": True, "allow_tf32": False}
+    setattr(products, name, exact)
+    try:
+        with torch.backends.cudnn.flags(**cudnn):
+            yield
+    finally:
+        setattr(products, name, before)

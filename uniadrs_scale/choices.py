@@ -8,5 +8,3 @@ Arithmetic = Literal["float32", "bfloat16"]
 Resampling = Literal["max", "nearest"]
 
 DEFAULT_WEIGHTS = "uniadrs-s"
-CHUNK = 1024
-"""Side of a compute chunk and Zarr shard [px]."""

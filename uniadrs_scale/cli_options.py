@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_type_hints
 
 import typer
 
-from uniadrs_scale.choices import CHUNK, DEFAULT_WEIGHTS, Arithmetic, Resampling
+from uniadrs_scale.choices import DEFAULT_WEIGHTS, Arithmetic, Resampling
 from uniadrs_scale.errors import SceneError
 from uniadrs_scale.presets import PRESETS
 
@@ -121,16 +121,17 @@ class Running:
     stride: Annotated[
         int | None,
         typer.Option(
-            help="Step between tiles, in pixels; they overlap and are blended. Default: 3/4 of a "
+            help="Step between tiles, in pixels; they overlap and are blended. Default: 7/8 of a "
             "tile."
         ),
     ] = None
     chunk: Annotated[
-        int,
+        int | None,
         typer.Option(
-            help="Side of a task's piece, in pixels: memory, never a score, depends on it."
+            help="Side of a task's piece, in pixels: memory, never a score, depends on it. "
+            "Default: 512, or 1024 for scenes over 16 megapixels."
         ),
-    ] = CHUNK
+    ] = None
     method: Annotated[
         Literal["uniadrs", "rx", "lrx"],
         typer.Option("--detector", help="The network, or global or local RX to compare with."),

@@ -11,6 +11,7 @@ import torch.nn.functional as F  # noqa: N812 - torch's own convention
 
 from uniadrs_scale.arithmetic import one_thread
 from uniadrs_scale.errors import PlanError
+from uniadrs_scale.plan import warm_up
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -44,6 +45,10 @@ class Coarse:
     def fitted(self, statistics: BandStatistics) -> TileScorer:
         """For a scene of these statistics, at full resolution."""
         return Coarse(self.scorer.fitted(statistics), self.factor)
+
+    def warm_up(self, tile: int, bands: int) -> None:
+        """As the scorer's, if it has one."""
+        warm_up(self.scorer, tile // self.factor, bands)
 
     def score_tiles(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
         """(n, band, y, x) scaled tiles to (n, y, x) scores; sides are multiples of the factor."""

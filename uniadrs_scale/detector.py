@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
@@ -17,22 +16,25 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from uniadrs_scale import published
-from uniadrs_scale.arithmetic import one_thread
+from uniadrs_scale.arithmetic import exact_gpu, one_thread
 from uniadrs_scale.choices import DEFAULT_WEIGHTS, Arithmetic
+from uniadrs_scale.conveyor import Conveyor, Cuda
 from uniadrs_scale.errors import PlanError, WeightsError
-from uniadrs_scale.fast import FastNetwork, fast_ring_mean
+from uniadrs_scale.fast import FastNetwork
+from uniadrs_scale.gpu import passes_on
 from uniadrs_scale.network import NetworkConfig, UniADRS
+from uniadrs_scale.numba_passes import NUMBA, fast_ring_mean
 from uniadrs_scale.rings import ring_mean
+from uniadrs_scale.stats import BandStatistics
 from uniadrs_scale.whitening import CHANNELS, Whitening, bytes_a_pixel
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from numpy.typing import NDArray
     from torch import Tensor
 
     from uniadrs_scale.plan import TileScorer
-    from uniadrs_scale.stats import BandStatistics
 
     Network = Callable[[Tensor], Tensor]
 
@@ -78,8 +80,12 @@ class Detector:
         self._requested = device
         self._ring = fast_ring_mean if self.device.type == "cpu" else ring_mean
         self._network = _for_inference(_build(info), self.device, dtype)
-        # Activations of several tiles at a time would not fit: one GPU call after the other.
-        self._gpu = threading.Lock()
+        self._conveyor = None
+        self._warm: set[tuple[int, int]] = set()
+        if self.device.type == "cuda":
+            # The weights are on their way there by another queue than those that will use them.
+            torch.cuda.synchronize(self.device)
+            self._conveyor = Conveyor(Cuda(self.device))
 
     @classmethod
     def load(
@@ -131,9 +137,9 @@ class Detector:
         return 1 if self.device.type == "cpu" else GPU_BATCH
 
     def activation_bytes(self, tile: int, bands: int) -> int:
-        """Peak activations of one call in the worker's own memory, beyond its input, in bytes."""
+        """Peak growth of one call in the worker's own memory, beyond its input, in bytes."""
         if self.device.type != "cpu":
-            return 0
+            return 4 * (bands + 1) * tile**2 * self.batch  # what is pinned for the device
         seen = bands if self.info.input == "bands" else CHANNELS
         pixel = ACTIVATION_BYTES * self.info.config.width + BAND_BYTES * seen
         if self.info.input == "whitened":  # before the network runs, so the larger of both
@@ -145,6 +151,27 @@ class Detector:
         if self.info.input == "bands":
             return self
         return FittedDetector(self, Whitening.of(statistics))
+
+    def warm_up(self, tile: int, bands: int) -> None:
+        """Score noise, once a process and shape, so that no tile of a scene pays for it.
+
+        Kernels are loaded or compiled, and a device that does not work shows before a run begins.
+
+        Raises:
+            PlanError: The scores are not finite.
+        """
+        if (tile, bands) in self._warm:
+            return
+        noise = np.random.default_rng(0).standard_normal(
+            (self.batch, bands, tile, tile), np.float32
+        )
+        even = BandStatistics(count=1, mean=np.zeros(bands), scatter=np.eye(bands))
+        if not np.isfinite(self.fitted(even).score_tiles(noise)).all():
+            raise PlanError(
+                f"{self} scores noise with values that are not finite: the weights are damaged, or "
+                "the device is. Use other weights, or device='cpu'."
+            )
+        self._warm.add((tile, bands))
 
     def score_tiles(
         self, tiles: NDArray[np.float32], whitening: Whitening | None = None
@@ -165,24 +192,23 @@ class Detector:
                 f"Weights '{self.info.name}' score a scene by its statistics. "
                 "Use detector.fitted(statistics).score_tiles(tiles)."
             )
-        inputs = torch.from_numpy(np.ascontiguousarray(tiles, np.float32))
-        with torch.inference_mode(), self._arithmetic():
-            seen = inputs.to(self.device)
-            if whitening is not None:
-                seen = whitening.apply(seen, self._ring)
-            scores = self._network(seen)
-            return cast("NDArray[np.float32]", scores[:, 0].float().cpu().numpy())
+        seen = np.ascontiguousarray(tiles, np.float32)
+        if self._conveyor is not None:
+            with torch.inference_mode():
+                return self._conveyor.submit(seen, partial(self._on_gpu, whitening))()
+        with torch.inference_mode(), one_thread():
+            scores: NDArray[np.float32] = self._scores(whitening, torch.from_numpy(seen)).numpy()
+            return scores
 
-    @contextmanager
-    def _arithmetic(self) -> Iterator[None]:
-        """The settings under which equal tiles give equal bits; one call at a time on a GPU."""
-        if self.device.type == "cpu":
-            with one_thread():
-                yield
-        else:
-            exact = torch.backends.cudnn.flags(deterministic=True, allow_tf32=False)
-            with self._gpu, exact:
-                yield
+    def _on_gpu(self, whitening: Whitening | None, tiles: Tensor) -> Tensor:
+        with torch.inference_mode(), exact_gpu():
+            return self._scores(whitening, tiles)
+
+    def _scores(self, whitening: Whitening | None, tiles: Tensor) -> Tensor:
+        """Scores (n, y, x), float32 and where ``tiles`` (n, band, y, x) are."""
+        if whitening is not None:
+            tiles = whitening.apply(tiles, self._ring)
+        return self._network(tiles)[:, 0].float()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -209,6 +235,10 @@ class FittedDetector:
     def fitted(self, statistics: BandStatistics) -> TileScorer:
         """The detector for another scene."""
         return self.detector.fitted(statistics)
+
+    def warm_up(self, tile: int, bands: int) -> None:
+        """As the detector's."""
+        self.detector.warm_up(tile, bands)
 
     def score_tiles(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
         """As the detector's, for tiles of this scene."""
@@ -334,16 +364,10 @@ def _for_inference(module: UniADRS, device: torch.device, dtype: Arithmetic) -> 
     arithmetic = torch.float32 if dtype == "float32" else torch.bfloat16
     # Published figures want the published order of additions too: on noise-like weights any other
     # differs by 3e-5, as much as the published order differs from exact arithmetic.
-    exact = dtype == "float32" and module.config.profile == "published"
-    if device.type == "cpu" and not exact:
-        return FastNetwork(module, arithmetic)
-    network = module.to(device).eval()
-
-    def autocast(tiles: Tensor) -> Tensor:
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == "bfloat16"):
-            return cast("Tensor", network(tiles))
-
-    return autocast
+    if dtype == "float32" and module.config.profile == "published":
+        return cast("Network", module.to(device).eval())
+    passes = NUMBA if device.type == "cpu" else passes_on(device, arithmetic)
+    return FastNetwork(module, arithmetic, device, passes)
 
 
 def _device(name: str) -> torch.device:
@@ -353,7 +377,9 @@ def _device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise PlanError(f"device='{name}' is unknown. Use auto, cpu, cuda or cuda:N.") from None
+        device = torch.device("meta")
+    if device.type not in ("cpu", "cuda"):
+        raise PlanError(f"device='{name}' is unknown. Use auto, cpu, cuda or cuda:N.")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise PlanError(
             f"device='{name}' does not exist here: torch sees {torch.cuda.device_count()} GPUs. "

@@ -17,6 +17,11 @@ from uniadrs_scale.errors import PlanError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+SMALL, LARGE = 512, 1024
+"""Sides of chunks [px]: halos cost more where they are smaller, memory where they are larger."""
+FEW = 16
+"""Large chunks that a scene should have, or else it gets small ones."""
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Window:
@@ -60,6 +65,21 @@ def origins(size: int, tile: int, stride: int) -> tuple[int, ...]:
     """
     last = max(size - tile, 0)
     return (*range(0, last, stride), last)
+
+
+def default_chunk(height: int, width: int, tile: int) -> int:
+    """Side of a scene's chunks [px], unless the user says otherwise.
+
+    Small scenes get small chunks, so that all cores of a machine have some to do. It follows from
+    the scene alone: a run may be resumed on another machine.
+
+    >>> default_chunk(2048, 2048, 224), default_chunk(5000, 5000, 224), default_chunk(900, 900, 600)
+    (512, 1024, 1024)
+    """
+    side = SMALL if height * width < FEW * LARGE**2 else LARGE
+    while side < tile:
+        side *= 2
+    return side
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

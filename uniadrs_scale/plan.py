@@ -6,9 +6,10 @@ import hashlib
 import json
 import math
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from uniadrs_scale.errors import PlanError
+from uniadrs_scale.forecast import MIB, MemoryForecast, Pixels, forecast
 from uniadrs_scale.lattice import Lattice, Window
 
 if TYPE_CHECKING:
@@ -19,11 +20,8 @@ if TYPE_CHECKING:
 
     from uniadrs_scale.stats import BandStatistics
 
-MIB = 2**20
 MOST_BANDS = 2048
 """Covariances of 64 sample windows wait to be merged: 2 GiB at this number."""
-PROCESS_BYTES = 490 * MIB
-"""A worker without pixels: libraries, GDAL's cache, Dask (measured by benchmarks/memory.py)."""
 
 
 class TileScorer(Protocol):
@@ -45,6 +43,20 @@ class TileScorer(Protocol):
 
     def score_tiles(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
         """(n, band, y, x) scaled tiles to (n, y, x) scores in 0..1."""
+
+
+@runtime_checkable
+class WarmScorer(Protocol):
+    """A scorer that is slow the first time, or has a device that may be broken."""
+
+    def warm_up(self, tile: int, bands: int) -> None:
+        """Score a batch that is nobody's, once a process; raises where that does not work."""
+
+
+def warm_up(scorer: TileScorer, tile: int, bands: int) -> None:
+    """Have ``scorer`` ready for tiles (band, tile, tile), where it knows how."""
+    if isinstance(scorer, WarmScorer):
+        scorer.warm_up(tile, bands)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +83,10 @@ class SceneInfo:
     """Which common grid bands were brought to, as a sentence; empty where they share one."""
     geolocation: str = ""
     """Of a swath: what places its pixels, and a digest of that; empty where a grid does."""
+    block_bytes: int = 0
+    """What a reader holds beside a window: blocks of a file that are decoded whole."""
+    strip_rows: int = 0
+    """Rows of a window that a reader decodes at once before it copies them there."""
 
     def __post_init__(self) -> None:
         """Refuse a scene without pixels."""
@@ -88,25 +104,6 @@ class SceneInfo:
         if self.transform is None:
             return "none: the map will have none either"
         return crs_name(self.crs) or "transform without CRS"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MemoryForecast:
-    """Peak resident memory of the largest worker, in bytes."""
-
-    process: int
-    """Interpreter and libraries."""
-    read: int
-    """Pixels and valid mask of one window (chunk and halo) for each thread."""
-    sums: int
-    """Numerators being made, merged and waiting for their neighbours."""
-    network: int
-    """Scaled tiles and activations for each thread."""
-
-    @property
-    def total(self) -> int:
-        """All of it."""
-        return self.process + self.read + self.sums + self.network
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +140,7 @@ class ScorePlan:
     def decisive(self) -> dict[str, Any]:
         """What decides the output's bytes and layout, as plain values; who computes does not."""
         scene = asdict(self.scene)
+        del scene["block_bytes"], scene["strip_rows"]  # how it is stored, not what it shows
         if not self.scene.geolocation:  # maps on a grid keep their fingerprints
             del scene["geolocation"]
         return {
@@ -170,27 +168,16 @@ class ScorePlan:
 
     @property
     def memory(self) -> MemoryForecast:
-        """Forecast of one worker; measured against in tests/test_memory.py."""
-        lattice = self.lattice
-        rows, cols = lattice.chunks
-        side_y, side_x = min(lattice.chunk, lattice.height), min(lattice.chunk, lattice.width)
-        # Longest halo of any chunk, exact on both axes: tile - 1 at most.
-        halo = lattice.tile - 1
-        window = min(side_y + halo, lattice.height) * min(side_x + halo, lattice.width)
-        chunk = side_y * side_x
-        read = window * (self.scene.itemsize * len(self.scene.bands) + 1)
-        # Float64 numerators of the window and the body cut from it, and a body that waits for
-        # another worker's strips. A commit needs less, and a thread does one thing at a time.
-        sums = 8 * (window + chunk + (chunk if cols > 1 else 0))
-        # One row of chunks' right and lower strips, shared by the workers.
-        strips = 8 * 2 * halo * lattice.width if rows > 1 else 0
-        tile = 4 * len(self.scene.bands) * lattice.tile**2 * self.batch
-        return MemoryForecast(
-            process=PROCESS_BYTES,
-            read=self.threads * read,
-            sums=self.threads * sums + strips // self.workers,
-            network=self.threads * (3 * tile + self.activation_bytes),
-        )
+        """Forecast of one worker."""
+        scene = self.scene
+        pixels = Pixels(
+            bands=len(scene.bands), itemsize=scene.itemsize,
+            block_bytes=scene.block_bytes, strip_rows=scene.strip_rows,
+        )  # fmt: skip
+        return forecast(
+            self.lattice, pixels, batch=self.batch, activation_bytes=self.activation_bytes,
+            workers=self.workers, threads=self.threads,
+        )  # fmt: skip
 
     def require_memory(self, limit: int, where: str) -> None:
         """Refuse to begin where a worker would need more memory than it may take.

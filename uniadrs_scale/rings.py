@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -17,17 +19,19 @@ def ring_mean(values: Tensor, inner: int, outer: int) -> Tensor:
     height, width = values.shape[2:]
     total, count = torch.zeros_like(values), values.new_zeros(height, width)
     for side, sign in ((outer, 1), (inner, -1)):
-        rows, cols = (_within(n, side // 2).to(values.device) for n in (height, width))
+        rows, cols = (_within(n, side // 2, values.device) for n in (height, width))
         total += sign * (rows @ values @ cols)
         count += sign * (rows.sum(1)[:, None] * cols.sum(0))
     return total / count
 
 
-def _within(size: int, reach: int) -> Tensor:
+@lru_cache(maxsize=16)  # brought to a GPU once: that waits for all its work before
+@torch.inference_mode(mode=False)
+def _within(size: int, reach: int, device: torch.device) -> Tensor:
     """(size, size) 1 where two positions are at most ``reach`` apart.
 
     As a matrix product, a box sum is ten times faster than torch's pooling, and keeps the precision
     that differences of running sums lose.
     """
     position = torch.arange(size)
-    return ((position[:, None] - position).abs() <= reach).float()
+    return ((position[:, None] - position).abs() <= reach).float().to(device)

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from uniadrs_scale import __version__
-from uniadrs_scale.choices import CHUNK
 from uniadrs_scale.coarse import coarsened
 from uniadrs_scale.detector import Detector, gpus_in_use, weights_digest
 from uniadrs_scale.errors import PlanError, SceneError, StoreError
 from uniadrs_scale.geolocation import Geocoding
 from uniadrs_scale.graph import (
     Resources,
+    connected,
     executor,
     memory_limit,
     require_fit,
@@ -44,7 +44,7 @@ from uniadrs_scale.io.store import (
     require_name,
     require_same_plan,
 )
-from uniadrs_scale.lattice import Lattice
+from uniadrs_scale.lattice import Lattice, default_chunk
 from uniadrs_scale.plan import ScorePlan
 from uniadrs_scale.presets import choose_preset
 from uniadrs_scale.redaction import uri_name
@@ -77,7 +77,7 @@ def plan(
     preset: str = "auto",
     tile: int | None = None,
     stride: int | None = None,
-    chunk: int = CHUNK,
+    chunk: int | None = None,
     detector: TileScorer | None = None,
     scheduler: str | None = None,
     workers: int | None = None,
@@ -90,7 +90,8 @@ def plan(
             :data:`uniadrs_scale.presets.PRESETS`.
         tile: Side of the square that the network sees [px]; by default the preset's.
         stride: Step between tiles [px]; by default about seven eighths of a tile.
-        chunk: Side of a compute chunk and Zarr shard [px]. Never changes a score.
+        chunk: Side of a compute chunk and Zarr shard [px]; by default 512 or 1024, by the size of
+            the scene. Never changes a score.
         detector: Scores the tiles; by default the weights that ship with the library.
         scheduler: See :func:`score`.
         workers: Processes of a cluster on this machine; by default one a core, or one a GPU.
@@ -111,7 +112,7 @@ def plan(
             width=info.width,
             tile=side,
             stride=kind.stride(side) if stride is None else stride,
-            chunk=chunk,
+            chunk=default_chunk(info.height, info.width, side) if chunk is None else chunk,
         ),
         preset=f"{kind.name} ({kind.why if preset == 'auto' else 'as asked for'})",
         coarsen=kind.coarsen,
@@ -131,7 +132,7 @@ def score(
     preset: str = "auto",
     tile: int | None = None,
     stride: int | None = None,
-    chunk: int = CHUNK,
+    chunk: int | None = None,
     detector: TileScorer | None = None,
     scheduler: str | None = None,
     workers: int | None = None,
@@ -148,7 +149,8 @@ def score(
             :data:`uniadrs_scale.presets.PRESETS`.
         tile: Side of the square that the network sees [px]; by default the preset's.
         stride: Step between tiles [px]; by default about seven eighths of a tile.
-        chunk: Side of a compute chunk and Zarr shard [px]. Never changes a score.
+        chunk: Side of a compute chunk and Zarr shard [px]; by default 512 or 1024, by the size of
+            the scene. Never changes a score.
         detector: Scores the tiles; by default the weights that ship with the library.
         scheduler: None for the active Dask client, or else workers on this machine; ``sync`` or
             ``threads`` for this process; an address (``tcp://...``) for a cluster, which must see
@@ -167,17 +169,18 @@ def score(
         UniadrsScaleError: The scene, the options, the weights or the store cannot be used.
     """
     scorer = detector if detector is not None else Detector.load()
-    run_plan = plan(
-        scene, preset=preset, tile=tile, stride=stride, chunk=chunk, detector=scorer,
-        scheduler=scheduler, workers=workers,
-    )  # fmt: skip
     report = None if performance_report is None else Path(performance_report)
-    if store is not None:
-        return _score_into(scene, store, run_plan, scorer, scheduler, report)
-    # The same path as for a scene of any size: workers write, the driver reads back.
-    with tempfile.TemporaryDirectory(prefix="uniadrs-scale-") as folder:
-        target = Path(folder) / "map.zarr"
-        return _score_into(scene, target, run_plan, scorer, scheduler, report).load()
+    with connected(scheduler) as where:  # once, for the plan and the run
+        run_plan = plan(
+            scene, preset=preset, tile=tile, stride=stride, chunk=chunk, detector=scorer,
+            scheduler=where, workers=workers,
+        )  # fmt: skip
+        if store is not None:
+            return _score_into(scene, store, run_plan, scorer, where, report)
+        # The same path as for a scene of any size: workers write, the driver reads back.
+        with tempfile.TemporaryDirectory(prefix="uniadrs-scale-") as folder:
+            target = Path(folder) / "map.zarr"
+            return _score_into(scene, target, run_plan, scorer, where, report).load()
 
 
 def _score_into(  # noqa: PLR0917 - what score() was given, in its order
@@ -223,9 +226,9 @@ def run(
         performance_report: As for :func:`score`.
     """
     place = place_of(store)
-    with claimed(place):
+    with claimed(place), connected(scheduler) as where:
         return _run(
-            scene, place, plan, detector, scheduler=scheduler, on_report=on_report,
+            scene, place, plan, detector, scheduler=where, on_report=on_report,
             report=report_place(place) if report is None else report,
             performance_report=performance_report,
         )  # fmt: skip
@@ -299,13 +302,13 @@ def _compute(  # noqa: PLR0917 - one step of run(), with what it has gathered
     clock: Clock,
 ) -> list[Exception]:
     """Check the workers, learn the scene's statistics, score; what was lost, and why."""
+    seen = coarsened(detector, plan.coarsen, plan.lattice.tile)
     if tasks.client is not None:
         with clock("workers"):
-            require_fit(tasks.client, detector)
+            require_fit(tasks.client, seen, tile=plan.lattice.tile, bands=len(source.info.bands))
     with clock("statistics"):
         statistics = _statistics(source, store, tasks)
         _require_scalable(statistics, source)
-        seen = coarsened(detector, plan.coarsen, plan.lattice.tile)
         scaled = (seen.fitted(statistics), statistics.normalisation())
     with clock("score"):
         return score_scene(source, plan, store, tasks, scaled=scaled, on_report=on_report)
@@ -369,12 +372,12 @@ def run_to_file(
             report=report, performance_report=performance_report,
         )  # fmt: skip
     path = report_place(target) if report is None else report
-    with claimed(target):
+    with claimed(target), connected(scheduler) as where:
         if _is_finished(target, hidden, plan, drawn):
             remove_leftovers(hidden)
             return RunSummary.of(target, [], plan.chunks, [], 0.0)
         summary, clock = _run(
-            scene, hidden, plan, detector, scheduler=scheduler, on_report=on_report,
+            scene, hidden, plan, detector, scheduler=where, on_report=on_report,
             report=path, performance_report=performance_report,
         ), Clock()  # fmt: skip
         with clock("cog"), warnings.catch_warnings():

@@ -19,6 +19,7 @@ one residual instead of hundreds of products.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -108,10 +109,7 @@ class Whitening:
 
         Of zeros, as filled in for pixels without data, all components are 0.
         """
-        basis, root, gains, weights = (
-            torch.from_numpy(values).to(scaled.device)
-            for values in (self.basis, self.root, self.gains, self.weights)
-        )
+        basis, root, gains, weights = _tensors(self, scaled.device)
         flat = scaled.flatten(2)  # (n, band, pixel)
         parts = basis @ flat  # (n, component, pixel)
         squares = parts.square()
@@ -127,6 +125,18 @@ class Whitening:
         out[:, ends[1] :] = weights[:, :-1] @ squares + weights[:, -1:] * rest[:, None]
         out[:, COMPONENTS:] = (out[:, COMPONENTS:] + FLOOR).log_()
         return out.clamp_(-LIMIT, LIMIT).view(len(scaled), CHANNELS, *scaled.shape[2:])
+
+
+@lru_cache(maxsize=4)
+@torch.inference_mode(mode=False)
+def _tensors(whitening: Whitening, device: torch.device) -> tuple[Tensor, ...]:
+    """Basis, root, gains and weights on ``device``, brought there once.
+
+    Bringing them waits until the device has done all before it, so once for each batch would keep
+    it from ever working ahead.
+    """
+    arrays = (whitening.basis, whitening.root, whitening.gains, whitening.weights)
+    return tuple(torch.from_numpy(values).to(device) for values in arrays)
 
 
 def bytes_a_pixel(bands: int) -> int:

@@ -65,8 +65,9 @@ def start(
 ) -> subprocess.Popen[bytes]:  # fmt: skip
     command = [sys.executable, "-c", RUN, str(folder), str(output), scheduler, str(pause),
                str(appetite)]  # fmt: skip
-    return subprocess.Popen(command, env=environment(**more), stdout=subprocess.PIPE,
-                            stderr=subprocess.DEVNULL)  # fmt: skip
+    with output.with_suffix(".err").open("ab") as errors:
+        return subprocess.Popen(command, env=environment(**more), stdout=subprocess.PIPE,
+                                stderr=errors)  # fmt: skip
 
 
 def workers(parent: int) -> list[int]:
@@ -92,7 +93,7 @@ def chunks(output: Path) -> int:
 def wait_until(reached: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + 900
     while not reached():
-        assert process.poll() is None, "it had ended before it could be struck"
+        assert process.poll() is None, "it had ended before it could be struck: see its errors"
         assert time.monotonic() < deadline
         time.sleep(0.02)
 
@@ -195,7 +196,11 @@ def main() -> int:
         for name in parser.parse_args().scenarios:
             started = time.monotonic()
             output = folder / f"{name}.zarr"
-            code, said = SCENARIOS[name](folder, output)
+            try:
+                code, said = SCENARIOS[name](folder, output)
+            except AssertionError:
+                print(output.with_suffix(".err").read_text()[-3000:], file=sys.stderr)
+                raise
             assert code == 0, said
             assert files(output) == files(folder / "whole.zarr"), f"{name}: other bytes"
             print(f"{name:<10}same bytes, {time.monotonic() - started:.0f} s", flush=True)

@@ -1,7 +1,8 @@
 """The only package that knows Dask.
 
 ``build`` makes the tasks of a run, ``execute`` has them run, ``cluster`` starts, finds and checks
-who runs them, ``shared`` is what reaches every worker; ``figures`` judges a finished map.
+who runs them, ``lost`` is for when nobody does, ``shared`` what reaches every worker; ``figures``
+judges a finished map.
 """
 
 from uniadrs_scale.graph.build import scene_statistics, score_scene

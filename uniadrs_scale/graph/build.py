@@ -27,10 +27,13 @@ from dask.base import optimize
 from dask.sizeof import sizeof
 from distributed.scheduler import KilledWorker
 
+from uniadrs_scale.allocator import give_freed_memory_back
+from uniadrs_scale.errors import ClusterError
+from uniadrs_scale.forecast import sample_side
 from uniadrs_scale.graph.shared import Shared, process_peak, worker_address
 from uniadrs_scale.io.scenes import ArrayScene, ArrayWindow
 from uniadrs_scale.io.store import DONE
-from uniadrs_scale.plan import sample_windows
+from uniadrs_scale.plan import sample_windows, warm_up
 from uniadrs_scale.stats import BandStatistics
 from uniadrs_scale.tasks import (
     ScoredPart,
@@ -54,9 +57,6 @@ if TYPE_CHECKING:
     from uniadrs_scale.tasks import ChunkReport, Index
 
 
-MANY_BANDS = 16
-
-
 @sizeof.register(ScoredPart)  # type: ignore[untyped-decorator]  # dask.sizeof has no types
 def _size_of_part(part: ScoredPart) -> int:
     """Bytes: Dask's memory management sees nothing inside a dataclass."""
@@ -66,8 +66,7 @@ def _size_of_part(part: ScoredPart) -> int:
 def scene_statistics(source: SceneSource, run: Executor) -> BandStatistics:
     """Band statistics of a sample of the scene, or of all of it where the sample has no pixel."""
     height, width = source.info.height, source.info.width
-    # The covariance of hundreds of bands costs their square: 4.2 million pixels are enough for it.
-    block = 512 if len(source.info.bands) <= MANY_BANDS else 256
+    block = sample_side(len(source.info.bands))
     for across in (8, max(height, width)):
         name = f"statistics-{source.info.identity}-{across}"
         windows = sample_windows(height, width, block=block, across=across)
@@ -109,7 +108,11 @@ def score_scene(
         graph, commits = run_graph(source, plan, store, scaled=scaled, todo=todo, apart=apart)
         results = run.compute(graph, commits, note)
         ended = zip(sorted(todo), results, strict=True)
-        return {index: result for index, result in ended if isinstance(result, Exception)}
+        return {
+            index: result if isinstance(result, Exception) else ClusterError(f"It is {result!r}.")
+            for index, result in ended
+            if not isinstance(result, Receipt)  # whatever else there may be: no receipt, no chunk
+        }
 
     def note(result: object) -> None:
         if isinstance(result, Receipt):
@@ -150,7 +153,11 @@ def run_graph(
         if owner in todo or needed_tiles(lattice, owner, targets):
             score = scores[owner] = (f"score-{name}", *owner)
             reader = None if files else _Unseen(_reader(source, lattice.read_window(owner)))
-            graph[score] = Task(score, _score, TaskRef(key), owner, targets, reader)
+            # A producer goes to whoever is idle. Without the mark, all tasks of a scene of few
+            # chunks a worker follow the shared value to the one worker that has it.
+            graph[score] = Task(
+                score, _score, TaskRef(key), owner, targets, reader, _data_producer=True
+            )
     commits: list[Key] = []
     for index in sorted(todo):
         commit: Key = (f"commit-{name}", *index)
@@ -176,6 +183,12 @@ class _Run:
     scaled: tuple[TileScorer, Normalisation]
     apart: bool
     """Whether tiles are read and scored in processes of their own."""
+
+    def prepare(self) -> None:
+        """Warm the scorer up, unless it shall not touch this process."""
+        scorer, scaling = self.scaled
+        if not self.apart:
+            warm_up(scorer, self.lattice.tile, len(scaling.offset))
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +219,10 @@ class _Statistics:
     reader: WindowReader
 
     def __call__(self) -> BandStatistics | None:
-        return window_statistics(self.reader)
+        try:
+            return window_statistics(self.reader)
+        finally:
+            give_freed_memory_back()
 
 
 def _score(
@@ -218,7 +234,10 @@ def _score(
     reader = _reader(run.source, window) if run.source else cast("_Unseen", unseen).reader
     tiles = needed_tiles(run.lattice, owner, targets)
     score = score_chunk_apart if run.apart else score_chunk
-    return score(reader, owner, tiles, run.lattice, run.scaled)
+    try:
+        return score(reader, owner, tiles, run.lattice, run.scaled)
+    finally:
+        give_freed_memory_back()
 
 
 def _commit(shared: Shared[_Run], index: Index, part: ScoredPart, *neighbours: Strips) -> Receipt:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
@@ -15,15 +16,18 @@ from distributed.system import memory_limit as machine_memory
 
 from uniadrs_scale.errors import ClusterError, PlanError
 from uniadrs_scale.graph.shared import PACKAGES, Shared, UnfitWorkerError, difference
+from uniadrs_scale.plan import warm_up
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from uniadrs_scale.graph.execute import Resources
+    from uniadrs_scale.plan import TileScorer
 
 PATIENCE_SECONDS = 60
-"""How long a run waits for a first or another worker."""
+"""How long a run waits for a first or another worker, or for its scheduler to come back."""
+CONNECT_SECONDS = 10
 NAMED = 3
 """Workers that a message names."""
 
@@ -64,7 +68,7 @@ class TlsFiles:
 
 
 @contextmanager
-def connected(address: str | None, tls: TlsFiles) -> Iterator[str | None]:
+def connected(address: str | None, tls: TlsFiles | None = None) -> Iterator[str | None]:
     """Connect once to the cluster at ``address``; what to pass on as ``scheduler`` meanwhile.
 
     That is None while the connection is the active client, and ``address`` itself where it is none
@@ -94,13 +98,18 @@ def connect(address: str, tls: TlsFiles | None = None) -> Client:
     if tls and not address.startswith("tls://"):
         raise PlanError(f"TLS files are given, but scheduler='{address}' is no tls:// address.")
     security = tls.security() if tls else None
+    # What it logs as errors, with tracebacks, reaches us as exceptions, and users as sentences.
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
     try:
-        return Client(address, security=security, set_as_default=False, timeout=10)
+        client = Client(address, security=security, set_as_default=False, timeout=CONNECT_SECONDS)
     except (OSError, ValueError, TypeError) as error:
         hint = " with certificates of the same authority" if address.startswith("tls") else ""
         raise PlanError(
             f"scheduler='{address}' does not answer: {error}. Check that it runs{hint}."
         ) from None
+    # A wrong address is to be named soon, but a scheduler that was there may come back.
+    client._timeout = PATIENCE_SECONDS  # noqa: SLF001 - Dask has one setting for both
+    return client
 
 
 def active_client() -> Client | None:
@@ -116,18 +125,36 @@ def workers_of(client: Client) -> dict[str, Any]:
     return cast("dict[str, Any]", client.scheduler_info(n_workers=-1).get("workers", {}))
 
 
-def require_fit(client: Client, scorer: object) -> None:
-    """Every worker has the driver's versions and can open ``scorer``: its weights, that is.
+@dataclass(frozen=True, slots=True)
+class _Proof:
+    """A scorer, and the tiles that a worker must be able to score with it."""
+
+    scorer: TileScorer
+    tile: int
+    bands: int
+
+    def prepare(self) -> None:
+        """Score one batch."""
+        warm_up(self.scorer, self.tile, self.bands)
+
+
+def require_fit(client: Client, scorer: TileScorer, *, tile: int, bands: int) -> None:
+    """Every worker has the driver's versions, opens ``scorer`` and has scored a batch with it.
 
     Workers that join later are checked when they open their first task.
+
+    Args:
+        client: Of the cluster.
+        scorer: What the run will score with.
+        tile: Side of its tiles [px].
+        bands: Their bands.
 
     Raises:
         ClusterError: One does not; the message names it, and what to do.
     """
     faults = mismatches(client)
     if not faults:
-        # Also what warms them up: the network is built now, and kept.
-        payload = pickle.dumps(Shared(scorer))
+        payload = pickle.dumps(Shared(_Proof(scorer, tile, bands)))
         answers = client.run(_open, payload)
         faults = {f"Worker {address}": reason for address, reason in answers.items() if reason}
     if faults:

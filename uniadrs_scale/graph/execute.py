@@ -29,6 +29,7 @@ from uniadrs_scale.graph.cluster import (
     smallest_limit,
     workers_of,
 )
+from uniadrs_scale.graph.lost import CUT, UNREACHABLE, answering, outcome, scheduler_lost
 from uniadrs_scale.graph.shared import UnfitWorkerError, process_peak
 from uniadrs_scale.report import ClusterFacts
 
@@ -90,7 +91,9 @@ class Executor:
         """Highest resident set of each worker that said so, in bytes."""
         self._dismissed: dict[str, str] = {}
         self._names: set[str] = set()
+        self._address = ""
         if client is not None:
+            self._address = str(client.scheduler_info(n_workers=0)["address"])
             client.log_event(TOPIC, {"action": "begin", "who": id(self)})
 
     def size(self) -> tuple[int, int]:
@@ -102,7 +105,10 @@ class Executor:
         """Who has computed, and what became of them since this executor was made."""
         if self.client is None:
             return ClusterFacts(scheduler=self.scheduler, peaks={"this process": process_peak()})
-        gone = [event for event in self._events() if not event.get("expected")]
+        try:
+            gone = [event for event in self._events() if not event.get("expected")]
+        except OSError:
+            gone = []  # the scheduler has just ended, with all that it knew
         rerun = [
             key
             for event in gone
@@ -110,7 +116,7 @@ class Executor:
             if key and key[0] in self._names
         ]
         return ClusterFacts(
-            scheduler=str(self.client.scheduler_info(n_workers=0)["address"]),
+            scheduler=self._address,
             peaks=dict(self.peaks),
             deaths=len(gone),
             retries=len(rerun),
@@ -150,14 +156,12 @@ class Executor:
         results: dict[Key, object] = {}
         left = wanted
         while left:
-            futures = self._submit(graph, left)
             again: list[Key] = []
+            futures = self._submit(graph, left)
             # Futures, never a bare compute: one lost task must not cost the others.
             for future in self._completed(futures):
-                ended = future.status == "finished"
-                result = future.result() if ended else future.exception()
-                key = cast("Key", future.key)
-                if not ended and self._was_unfit(result):
+                key, result = cast("Key", future.key), outcome(future)
+                if result is CUT or self._was_unfit(result):
                     again.append(key)
                 else:
                     results[key] = result
@@ -165,8 +169,22 @@ class Executor:
             # Released before they are asked for again, or they would still be failed. Not by
             # Future.retry: it stumbles over failed tasks between that nobody holds a future of.
             del futures, future
+            if again:
+                self._await_scheduler()
             left = again
         return [results[key] for key in wanted]
+
+    def _await_scheduler(self) -> None:
+        """Return when the client has found its scheduler again, or another one in its place.
+
+        Raises:
+            ClusterError: It gave up.
+        """
+        assert self.client is not None  # noqa: S101 - compute() has seen to it
+        while self.client.status == "connecting":
+            time.sleep(0.05)
+        if self.client.status != "running":
+            raise scheduler_lost(self._address)
 
     def _submit(self, graph: Graph, wanted: list[Key]) -> list[Future[Any]]:
         """Futures of ``wanted``; sends what they need of ``graph``."""
@@ -180,23 +198,34 @@ class Executor:
 
     def _completed(self, futures: list[Future[Any]]) -> Iterator[Future[Any]]:
         """Futures as they complete; raises where nobody is left who could complete them."""
-        waiting, last_seen, last_asked = as_completed(futures), time.monotonic(), 0.0
+        assert self.client is not None  # noqa: S101 - compute() has seen to it
+        # With a loop: it would take the default client's, and ours need not be that.
+        waiting = as_completed(futures, loop=self.client.loop)
+        last_seen = asked = time.monotonic()
         while not waiting.is_empty():
             batch = waiting.next_batch(block=False)
             yield from batch
-            now = time.monotonic()
             if batch:
-                last_seen = now
-            elif now - last_asked > ASK_SECONDS:
-                last_asked = now
-                last_seen = now if self._workers() else last_seen
-            if now - last_seen > PATIENCE_SECONDS:
+                last_seen = time.monotonic()
+                continue
+            if time.monotonic() - asked > ASK_SECONDS:
+                asked = time.monotonic()
+                if self._has_workers():
+                    last_seen = asked
+            if time.monotonic() - last_seen > PATIENCE_SECONDS:
                 raise ClusterError(
                     f"The cluster has had no worker for {PATIENCE_SECONDS} s: they died, or never "
                     "came. Read their log, then run the same command: it resumes."
                 )
-            if not batch:
-                time.sleep(0.05)
+            time.sleep(0.05)
+
+    def _has_workers(self) -> bool:
+        """True where the scheduler has one; of a thousand, it need not tell."""
+        assert self.client is not None  # noqa: S101 - compute() has seen to it
+        try:
+            return bool(self.client.scheduler_info(n_workers=1)["workers"])
+        except UNREACHABLE:
+            return False  # compute() will meet that
 
     def _was_unfit(self, error: object) -> bool:
         """True where a worker that joined later did not fit; it is gone when this returns.
@@ -267,13 +296,15 @@ def executor(scheduler: str | None, resources: Resources) -> Iterator[Executor]:
     if scheduler in ("sync", "threads"):
         yield Executor(None, scheduler)
     elif scheduler is None and (client := active_client()) is not None:
-        yield Executor(client, "")
+        with answering(client):
+            yield Executor(client, "")
     elif scheduler is None:
         with local_cluster(resources) as cluster, Client(cluster) as client:
             await_workers(client, resources.workers)
-            yield Executor(client, "")
+            with answering(client):
+                yield Executor(client, "")
     elif "://" in scheduler:
-        with connect(scheduler) as client:
+        with connect(scheduler) as client, answering(client):
             yield Executor(client, "")
     else:
         raise PlanError(

@@ -6,14 +6,14 @@ import platform
 import threading
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar, runtime_checkable
 
 import psutil
 from dask.sizeof import sizeof
 from distributed import get_worker
 from distributed.protocol import pickle
 
-from uniadrs_scale.allocator import keep_freed_memory
+from uniadrs_scale.allocator import give_freed_memory_back, keep_freed_memory
 from uniadrs_scale.errors import ClusterError
 
 if TYPE_CHECKING:
@@ -36,14 +36,23 @@ class UnfitWorkerError(ClusterError):
         return f"Worker {self.worker} {self.reason}"
 
 
+@runtime_checkable
+class Prepared(Protocol):
+    """What is made ready where it is opened."""
+
+    def prepare(self) -> None:
+        """Raises where this process cannot do it."""
+
+
 class Shared(Generic[Value]):
     """A value that travels as bytes and is opened where it is used, once a process.
 
     A scheduler holds the bytes only: it never builds a network, and needs no GPU to hold a detector
     that does. Pickled into every task, scene, store and scorer made a graph ten times as large.
 
-    Opening is also where a worker proves that it fits. One that joins late, is restarted or scaled
-    up has not been there when the run began, but cannot get around this.
+    Opening is also where a worker proves that it fits, and scores its first tile, of noise. One
+    that joins late, is restarted or scaled up has not been there when the run began, but cannot get
+    around this.
     """
 
     def __init__(
@@ -60,7 +69,8 @@ class Shared(Generic[Value]):
         """The value itself; opening it, a worker builds its network or finds the one it has.
 
         Raises:
-            UnfitWorkerError: This process has other versions, or not the weights.
+            UnfitWorkerError: This process has other versions, not the weights, or a device that
+                does not work.
         """
         with self._lock:
             if self._value is None:
@@ -69,12 +79,15 @@ class Shared(Generic[Value]):
                     raise UnfitWorkerError(worker_address(), reason)
                 keep_freed_memory()
                 try:
-                    self._value = pickle.loads(self.payload)
+                    value = pickle.loads(self.payload)
+                    if isinstance(value, Prepared):
+                        value.prepare()
+                        give_freed_memory_back()
+                    self._value = value
                 except Exception as error:
                     reason = f"cannot open what a run needs: {type(error).__name__}: {error}"
                     raise UnfitWorkerError(worker_address(), reason) from error
-            value: Value = self._value
-            return value
+            return self._value
 
     @property
     def payload(self) -> bytes:

@@ -139,6 +139,7 @@ def _scene(
         geolocation=f"{len(first.gcps)} ground control points"
         if first.gcps and first.gcp_crs
         else "",
+        block_bytes=sum(headers[file.uri].block_bytes for file in files),
     )
     scene = FileScene(
         info=info,

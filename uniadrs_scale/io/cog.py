@@ -18,6 +18,8 @@ encoder's error into an empty tile. Not the COG driver straight from memory: it 
 from __future__ import annotations
 
 import tempfile
+from contextlib import ExitStack
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +63,8 @@ GDAL_OPTIONS = {
     # Cloud users often export EMPTY_DIR here, and GDAL would then not look for our side files.
     "GDAL_DISABLE_READDIR_ON_OPEN": "FALSE",
 }
+THREADS = {"num_threads": 2}
+"""Of GDAL, to compress and to decompress."""
 TEMPORARY = {
     "driver": "GTiff",
     "count": 1,
@@ -73,6 +77,7 @@ TEMPORARY = {
     "zstd_level": 1,
     "predictor": 3,
     "bigtiff": "if_safer",
+    **THREADS,
 }
 COG = {
     "driver": "COG",
@@ -82,7 +87,7 @@ COG = {
     "BLOCKSIZE": BLOCK,
     "OVERVIEWS": "FORCE_USE_EXISTING",
     "BIGTIFF": "IF_SAFER",
-    "NUM_THREADS": "2",
+    **THREADS,
 }
 
 
@@ -195,7 +200,7 @@ def _add_overviews(base: Path) -> None:
     path = base
     while True:
         upper = path.with_name(f"{path.name}.ovr")
-        with rasterio.open(path) as lower:
+        with rasterio.open(path, **THREADS) as lower:
             if max(lower.shape) <= BLOCK:
                 return
             _pool_file(lower, upper)
@@ -213,26 +218,33 @@ def _pool_file(lower: Any, path: Path) -> None:
 def _pooled(lower: Any) -> Iterator[tuple[Window, NDArray[np.float32]]]:
     """The next level of an open single-band raster, window by window."""
     for window in _windows(*lower.shape):
-        pooled = max_pool(lower.read(1, window=window))
-        yield Window(window.col_off // 2, window.row_off // 2, *pooled.shape[::-1]), pooled
+        yield _above(window), max_pool(lower.read(1, window=window))
+
+
+def _above(window: Window) -> Window:
+    """Where the next level shows ``window``."""
+    height, width = -(-window.height // 2), -(-window.width // 2)
+    return Window(window.col_off // 2, window.row_off // 2, width, height)
 
 
 def _verify(source: ScoreSource | GeocodedScores, path: Path) -> None:
     """Raise unless the file holds the store's bits, and each overview the maximum of the one below.
 
     GDAL tells of a disk that fills up while it closes a file by a line on stderr, and nobody else:
-    when tried, a truncated file passed as finished. Reading back costs a quarter of the time.
+    when tried, a truncated file passed as finished. Reading back costs a sixth of the time.
     """
-    with rasterio.open(path) as output:
-        levels = len(output.overviews(1))
-        for window in _windows(output.height, output.width):
-            _require_equal(output, window, source.read(*window.toslices()))
-    for level in range(levels):
-        options = {} if level == 0 else {"overview_level": level - 1}
-        with (
-            rasterio.open(path, **options) as lower,
-            rasterio.open(path, overview_level=level) as upper,
-        ):
+    with ExitStack() as files:
+        full = files.enter_context(rasterio.open(path, **THREADS))
+        levels = [
+            files.enter_context(rasterio.open(path, overview_level=level, **THREADS))
+            for level in range(len(full.overviews(1)))
+        ]
+        for window in _windows(full.height, full.width):
+            expected = source.read(*window.toslices())
+            _require_equal(full, window, expected)
+            if levels:
+                _require_equal(levels[0], _above(window), max_pool(expected))
+        for lower, upper in pairwise(levels):
             for window, pooled in _pooled(lower):
                 _require_equal(upper, window, pooled)
 

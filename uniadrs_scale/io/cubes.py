@@ -8,6 +8,7 @@ once a valid mask hangs on it: 1.2 GB for 1024 x 1024 pixels of an imaging spect
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -131,9 +132,23 @@ def _read_into(
             pixels[place, start - rows.start : stop - rows.start] = values[band]
 
 
+def _stored_bytes(array: xr.DataArray) -> int:
+    """What decoding holds beside a strip: a chunk of the file twice, and copies of a small strip.
+
+    Measured for HDF5 and Zarr.
+    """
+    chunk = math.prod(_stored_sizes(array) or ()) * array.dtype.itemsize
+    return 2 * chunk + 4 * STRIP_BYTES
+
+
+def _stored_sizes(array: xr.DataArray) -> tuple[int, ...] | None:
+    """Of a chunk in the file; None where it has none."""
+    return array.encoding.get("chunksizes") or array.encoding.get("chunks")
+
+
 def _stored_rows(array: xr.DataArray) -> int:
     """Rows of a chunk in the file, which is decompressed whole; 1 where it has no chunks."""
-    sizes = array.encoding.get("chunksizes") or array.encoding.get("chunks")
+    sizes = _stored_sizes(array)
     axes = array.encoding.get("axes", ())
     return int(sizes[axes.index("y")]) if sizes and "y" in axes else 1
 
@@ -191,6 +206,8 @@ def assemble_cube(spec: CubeSpec, options: Options) -> tuple[CubeScene, Facts]:
         transform=spec.transform,
         gsd_m=_ground_size(spec, sizes["y"], sizes["x"]),
         geolocation="2-D latitude and longitude" if spec.latitude else "",
+        block_bytes=max(map(_stored_bytes, arrays)),
+        strip_rows=max(map(_stored_rows, arrays)),
     )
     scene = CubeScene(info=info, spec=spec, selected=tuple(selected), nodata=nodata)
     wavelengths = tuple(spec.wavelengths[k] for k in selected)

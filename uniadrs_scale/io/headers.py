@@ -7,6 +7,7 @@ from bisect import bisect_left
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import rasterio
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
@@ -44,6 +45,8 @@ class Header:
     gcps: tuple[GroundPoint, ...]
     """Ground control points, where there is no transform."""
     gcp_crs: str | None
+    block_bytes: int
+    """Of one block of the file, with all bands where they lie side by side in it."""
 
     @classmethod
     def of(cls, source: str) -> Header:
@@ -96,6 +99,7 @@ class Header:
             datetime=_acquired(dataset),
             gcps=tuple((p.row, p.col, p.x, p.y, p.z or 0.0) for p in points),
             gcp_crs=None if points_crs is None else points_crs.to_wkt(),
+            block_bytes=_block_bytes(dataset),
         )
 
     def dtype_of(self, number: int) -> str:
@@ -156,6 +160,15 @@ class Header:
             f"{theirs} has {other.height} x {other.width} px at {_origin(other.transform)} but "
             f"{mine} has {self.height} x {self.width} px at {_origin(self.transform)}: the {advice}"
         )
+
+
+def _block_bytes(dataset: rasterio.DatasetReader) -> int:
+    """What GDAL decodes at once, and keeps while the file is open."""
+    height, width = dataset.block_shapes[0]
+    # As a tag: rasterio's enumeration does not know every driver's word.
+    mixed = dataset.tags(ns="IMAGE_STRUCTURE").get("INTERLEAVE") == "PIXEL"
+    together = dataset.count if mixed else 1
+    return int(height * width * together * np.dtype(dataset.dtypes[0]).itemsize)
 
 
 def _wavelength(dataset: rasterio.DatasetReader, number: int) -> float | None:

@@ -1,0 +1,314 @@
+"""Figures of a GPU, and whether its scores are the CPU's.
+
+    python benchmarks/gpu.py                            # every row, on the GPU
+    python benchmarks/gpu.py correct tile               # some rows
+    python benchmarks/gpu.py --device cpu --side 512 --tile 64    # tries the script without a GPU
+
+Ends with 1 if a score is farther from the CPU's float32 score than stated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from memory import write_scene
+from run import machine, table
+from timing import interleaved
+from torch.utils.flop_counter import FlopCounterMode
+from whole import detectors
+
+import uniadrs_scale as us
+from uniadrs_scale.arithmetic import exact_gpu
+from uniadrs_scale.detector import gpus_in_use
+from uniadrs_scale.fast import FastNetwork
+from uniadrs_scale.gpu import KERNELS, passes_on
+from uniadrs_scale.graph import Resources, executor
+from uniadrs_scale.network import NetworkConfig, UniADRS
+from uniadrs_scale.passes import PLAIN
+from uniadrs_scale.stats import BandStatistics
+from uniadrs_scale.whitening import CHANNELS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ROWS = ("correct", "peak", "passes", "tile", "calls", "file")
+TOLERANCE = {"fp32": 1e-4, "bf16": 2e-2}
+"""Largest difference from the CPU's float32 scores. Random weights of `l` cost more in bfloat16."""
+RANDOM_BF16 = 5e-2
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+BANDS = 4
+
+
+class Setting(NamedTuple):
+    """What all rows share."""
+
+    device: torch.device
+    folder: Path
+    side: int
+    """Of the scene of `file` [px]."""
+    tile: int
+    repeats: int
+    threads: tuple[int, ...]
+    """Threads of a worker, each tried in turn."""
+
+    @property
+    def batch(self) -> int:
+        """Tiles a call: the detector's, or two where a CPU stands in."""
+        return 16 if self.device.type == "cuda" else 2
+
+    def timed(self, calls: dict[str, Callable[[], object]]) -> dict[str, float]:
+        """Median seconds of each call, the work of the device included."""
+
+        def whole(call: Callable[[], object]) -> None:
+            call()
+            if self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)
+
+        with torch.inference_mode(), exact_gpu():
+            return interleaved({k: partial(whole, call) for k, call in calls.items()}, self.repeats)
+
+
+def pixels(setting: Setting, tiles: int) -> np.ndarray:
+    """(tiles, BANDS, y, x) of noise as tiles are: mean 0, deviation 1."""
+    shape = (tiles, BANDS, setting.tile, setting.tile)
+    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
+
+
+def fitted(setting: Setting, device: str) -> dict[str, Any]:
+    """`s` and `l` in both types, fitted to :func:`pixels`."""
+    everywhere = np.ones((setting.tile, setting.tile), bool)
+    statistics = BandStatistics.of(pixels(setting, 1)[0], everywhere)
+    found = detectors(setting.folder, device)
+    return {name: detector.fitted(statistics) for name, detector in found.items()}
+
+
+def correct(setting: Setting) -> dict[str, Any]:
+    """Scores of tiles, and of a whole map, against the CPU's in float32."""
+    tiles, row = pixels(setting, setting.batch), {}
+    here, there = fitted(setting, "cpu"), fitted(setting, str(setting.device))
+    for name, detector in there.items():
+        size, short = name.split()
+        expected = here[f"{size} fp32"].score_tiles(tiles[:2])
+        apart = float(np.abs(detector.score_tiles(tiles)[:2] - expected).max())
+        limit = RANDOM_BF16 if name == "l bf16" else TOLERANCE[short]
+        row[f"max abs {name} (at most {limit})"] = apart
+        row[f"wrong: {name}"] = not apart <= limit
+    write_scene(setting.folder / "small.tif", min(setting.side, 700), BANDS)
+    scene = us.open_scene(setting.folder / "small.tif")
+    maps = [
+        us.score(scene, detector=us.Detector.load(device=d), scheduler="sync", preset="single-band")
+        for d in ("cpu", str(setting.device))
+    ]
+    apart = float(np.abs(maps[1].values - maps[0].values).max())
+    row[f"max abs of a map, s fp32 (at most {TOLERANCE['fp32']})"] = apart
+    row["wrong: map"] = not apart <= TOLERANCE["fp32"]
+    return row
+
+
+def peak(setting: Setting) -> dict[str, Any]:
+    """FLOP/s of a large matrix product, and bytes a second of a copy, on this device."""
+    side = 8192 if setting.device.type == "cuda" else 512
+    row = {}
+    for short, dtype in DTYPES.items():
+        a, b = (torch.randn(side, side, device=setting.device).to(dtype) for _ in range(2))
+        took = setting.timed({"product": lambda a=a, b=b: a @ b})["product"]
+        row[f"matrix product {short} [TFLOP/s]"] = round(2 * side**3 / took / 1e12, 2)
+    source = torch.ones(4 * side**2, device=setting.device)
+    target = torch.empty_like(source)
+    took = setting.timed({"copy": lambda: target.copy_(source)})["copy"]
+    row["copy [GB/s]"] = round(8 * source.numel() / took / 1e9, 1)
+    return row
+
+
+def passes(setting: Setting) -> dict[str, Any]:
+    """Each kernel against plain torch, at the sizes of `l`, and its share of a copy's bandwidth."""
+    row, dtype, copy = {}, torch.bfloat16, peak(setting)["copy [GB/s]"] * 1e9
+    chosen = passes_on(setting.device, dtype)
+    for name in KERNELS:
+        # (channels, side): the stem; what decoders attend.
+        for channels, part in [(64, 1)] if name != "attend" else [(64, 2), (128, 4), (512, 8)]:
+            arguments, moved = _arguments(setting, name, channels, setting.tile // part)
+            calls = {
+                which: partial(getattr(one, name), *arguments)
+                for which, one in (("plain", PLAIN), ("kernel", chosen))
+            }
+            took = setting.timed(calls)
+            place = f"{name} {channels} @ {setting.tile // part}"
+            row[f"{place} plain, kernel [ms]"] = ", ".join(f"{1e3 * t:.3f}" for t in took.values())
+            row[f"{place} of bandwidth"] = f"{moved / took['kernel'] / copy:.0%}"
+    return row
+
+
+def _arguments(
+    setting: Setting, name: str, channels: int, side: int
+) -> tuple[tuple[Any, ...], float]:
+    """Arguments of a pass, and the bytes that it must read and write at least."""
+
+    def tensor(channels: int, side: int) -> torch.Tensor:
+        made = torch.randn(setting.batch, channels, side, side, device=setting.device)
+        return made.bfloat16().contiguous(memory_format=torch.channels_last)
+
+    one = 2 * setting.batch * channels * side**2
+    if name == "norm_relu":
+        return (tensor(channels, side),), 3 * one  # read twice: moments come first
+    if name == "add_enlarged":
+        bias = torch.randn(channels, device=setting.device)
+        return (tensor(channels, side), tensor(channels, side // 2), bias, "bilinear"), 2.25 * one
+    return (tensor(2 * channels, side), tensor(64, side)), (3 + 64 / channels) * one
+
+
+def tile(setting: Setting) -> dict[str, Any]:
+    """The network alone, its input on the device: time, share of the peak, and what it owes."""
+    row: dict[str, Any] = {}
+    peaks = peak(setting)
+    for size, width in (("l", 1.0), ("s", 0.25)):
+        torch.manual_seed(0)
+        module = UniADRS(NetworkConfig(width, CHANNELS)).eval()
+        for short, dtype in DTYPES.items():
+            shape = (setting.batch, CHANNELS, setting.tile, setting.tile)
+            x = torch.randn(shape, device=setting.device)
+            fast, plain = (
+                FastNetwork(module, dtype, setting.device, passes)
+                for passes in (passes_on(setting.device, dtype), PLAIN)
+            )
+            flops = _flops(plain, x)
+            calls = {
+                "": partial(fast, x),
+                "plain": partial(plain, x),
+                "benchmark": partial(_benchmarked, fast, x),
+            }
+            took = {k: t / setting.batch for k, t in setting.timed(calls).items()}
+            best = peaks[f"matrix product {short} [TFLOP/s]"] * 1e12
+            name = f"{size} {short}"
+            row[f"{name} [ms a tile]"] = round(1e3 * took[""], 4)
+            row[f"{name} GFLOP a tile"] = round(flops / 1e9, 1)
+            row[f"{name} of the peak"] = f"{flops / took[''] / best:.0%}"
+            row[f"{name} plain / kernels"] = round(took["plain"] / took[""], 2)
+            row[f"{name} with cudnn.benchmark"] = round(took["benchmark"] / took[""], 2)
+            row[f"{name} launch / all"] = round(_launch(fast, x) / setting.batch / took[""], 2)
+    return row
+
+
+def _flops(network: FastNetwork, x: torch.Tensor) -> float:
+    """Of one tile: convolutions and matrix products."""
+    with torch.inference_mode(), FlopCounterMode(display=False) as counted:
+        network(x[:1])
+    return float(counted.get_total_flops())
+
+
+def _benchmarked(network: FastNetwork, x: torch.Tensor) -> torch.Tensor:
+    with torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False):
+        return network(x)
+
+
+def _launch(network: FastNetwork, x: torch.Tensor) -> float:
+    """Seconds until a call returns: what the CPU does, and a CUDA graph would save."""
+    with torch.inference_mode(), exact_gpu():
+        started = time.perf_counter()
+        network(x)
+        took = time.perf_counter() - started
+    if x.is_cuda:
+        torch.cuda.synchronize()
+    return took
+
+
+def calls(setting: Setting) -> dict[str, Any]:
+    """`score_tiles` from threads: numpy to numpy, whitening and transfers included."""
+    row, tiles = {}, pixels(setting, setting.batch)
+    peaks, rounds = peak(setting), 4 * setting.repeats
+    x = torch.randn(1, CHANNELS, setting.tile, setting.tile)
+    flops = {
+        name: _flops(FastNetwork(UniADRS(NetworkConfig(width, CHANNELS)), passes=PLAIN), x)
+        for name, width in (("l", 1.0), ("s", 0.25))
+    }
+    for name, detector in fitted(setting, str(setting.device)).items():
+        for threads in setting.threads:
+            with ThreadPoolExecutor(threads) as pool:
+                ask = partial(_ask, pool, detector, tiles)
+                ask(threads)
+                started = time.perf_counter()
+                ask(rounds)
+                a_tile = (time.perf_counter() - started) / rounds / setting.batch
+            size, short = name.split()
+            best = peaks[f"matrix product {short} [TFLOP/s]"] * 1e12
+            place = f"{name} {threads} threads"
+            row[f"{place} [ms a tile]"] = round(1e3 * a_tile, 4)
+            row[f"{place} of the peak"] = f"{flops[size] / a_tile / best:.0%}"
+    return row
+
+
+def _ask(pool: ThreadPoolExecutor, detector: Any, tiles: np.ndarray, rounds: int) -> None:
+    list(pool.map(detector.score_tiles, [tiles] * rounds))
+
+
+def file(setting: Setting) -> dict[str, Any]:
+    """A uint16 COG-like file of 4 bands, from disk to COG, on warm workers; one a GPU."""
+    write_scene(setting.folder / "scene.tif", setting.side, BANDS)
+    scene = us.open_scene(setting.folder / "scene.tif")
+    corner = scene.isel(y=slice(0, 1024), x=slice(0, 1024))
+    row: dict[str, Any] = {}
+    for name, detector in detectors(setting.folder, str(setting.device)).items():
+        for threads in setting.threads if name.endswith("bf16") else ():
+            gpus = gpus_in_use(detector)
+            options = {"detector": detector, "preset": "single-band"}
+            base = setting.folder / f"{name} {threads}"
+            with executor(None, Resources(len(gpus) or 1, threads, gpus)) as cluster:
+                assert cluster.client is not None  # noqa: S101
+                with cluster.client.as_current():
+                    us.score(corner, f"{base} warm.zarr", chunk=512, **options)
+                    started = time.perf_counter()
+                    us.score(scene, f"{base}.zarr", **options)
+                    scored = time.perf_counter()
+                    us.to_cog(f"{base}.zarr", f"{base}.tif")
+                    done = time.perf_counter()
+            place = f"{name} {threads} threads"
+            row[f"{place} disk to COG [s]"] = round(done - started, 2)
+            row[f"{place} of that the COG [s]"] = round(done - scored, 2)
+            row[f"{place} [Mpx/s]"] = round(setting.side**2 / 1e6 / (done - started), 1)
+    return row
+
+
+def main() -> None:
+    """Measure, print the table, say whether scores are right."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("rows", nargs="*", choices=[*ROWS, []], help="by default all")
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--side", type=int, default=10_980, help="of the scene of 'file' [px]")
+    parser.add_argument("--tile", type=int, default=224, help="[px]")
+    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2, 4, 8], help="of a worker")
+    parser.add_argument("--out", type=Path, default=Path("runs/benchmarks"))
+    options = parser.parse_args()
+    device, results = torch.device(options.device), {}
+    options.out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as name:
+        setting = Setting(
+            device, Path(name), options.side, options.tile, options.repeats, tuple(options.threads)
+        )
+        for row in options.rows or ROWS:
+            print(f"{row} ...", file=sys.stderr, flush=True)
+            results[row] = globals()[row](setting)
+            (options.out / "gpu.json").write_text(json.dumps(results, indent=1) + "\n")
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else "no GPU"
+    text = f"{where}, torch {torch.__version__}; {machine()}\n\n{table(results.items())}\n"
+    (options.out / "gpu.md").write_text(text)
+    print(text)
+    wrong = [name for row in results.values() for name, is_so in row.items() if is_so is True]
+    if wrong:
+        sys.exit(f"scores differ: {', '.join(wrong)}")
+
+
+if __name__ == "__main__":
+    main()

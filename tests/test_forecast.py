@@ -1,0 +1,64 @@
+"""What a forecast counts, checked without a run; test_memory.py measures it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import rasterio
+import xarray as xr
+from rasterio.transform import from_origin
+from standins import TileMean
+
+import uniadrs_scale as us
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SIZES = {"detector": TileMean(), "scheduler": "sync", "tile": 64, "chunk": 64}
+BANDS = 32
+
+
+def raster(path: Path, interleave: str) -> Path:
+    with rasterio.open(
+        path, "w", driver="GTiff", count=BANDS, height=300, width=300, dtype="int16", tiled=True,
+        blockxsize=256, blockysize=256, interleave=interleave, crs="EPSG:32633",
+        transform=from_origin(4e5, 6e6, 20, 20),
+    ) as file:  # fmt: skip
+        file.write(np.ones((BANDS, 300, 300), np.int16))
+    return path
+
+
+def test_a_block_of_all_bands_is_held_beside_the_window(tmp_path: Path) -> None:
+    together, apart = (
+        us.plan(us.open_scene(raster(tmp_path / f"{kind}.tif", kind)), **SIZES)
+        for kind in ("pixel", "band")
+    )
+    block = 256 * 256 * 2
+    assert together.memory.read - apart.memory.read == (BANDS - 1) * block
+    # How a file is stored decides no pixel: its map goes on.
+    assert not {"block_bytes", "strip_rows"} & set(together.decisive()["scene"])
+
+
+def test_chunks_of_a_cube_are_decoded_whole(tmp_path: Path) -> None:
+    def read(rows: int) -> int:
+        path = tmp_path / f"{rows}.nc"
+        cube = xr.DataArray(np.ones((8, 320, 320), np.int16), dims=("band", "y", "x"), name="v")
+        cube.to_netcdf(path, engine="h5netcdf", encoding={"v": {"chunksizes": (8, rows, 64)}})
+        return us.plan(us.open_scene(path), **SIZES).memory.read
+
+    window = 64 + 63  # a chunk and its halo
+    decoded = 2 * 8 * 2 * 64  # bytes of a row of a chunk, twice
+    copied = window * 8 * 2  # bytes of a row of the window
+    assert read(64) - read(32) == 32 * (decoded + copied)
+    assert read(320) - read(160) == 160 * decoded, "a window has no more rows than these"
+
+
+def test_the_covariance_of_many_bands_is_counted() -> None:
+    def total(bands: int) -> int:
+        pixels = np.broadcast_to(np.float32(0), (bands, 64, 64))
+        return us.plan(xr.DataArray(pixels, dims=("band", "y", "x")), **SIZES).memory.total
+
+    wide = total(2048)
+    assert wide - total(4) > 3 * 2**14 * 2048 * 8, "three slabs in float64"
+    assert wide < 3 * 2**30

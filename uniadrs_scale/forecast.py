@@ -1,0 +1,121 @@
+"""How much memory a worker will need, decided before a pixel moves.
+
+Measured against in tests/test_memory.py; the constants come from benchmarks/memory.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from uniadrs_scale.allocator import MMAP_THRESHOLD
+from uniadrs_scale.stats import SLAB
+
+if TYPE_CHECKING:
+    from uniadrs_scale.lattice import Lattice
+
+MIB = 2**20
+PROCESS_BYTES = 600 * MIB
+"""A worker without pixels: 520 MiB of interpreter, libraries, GDAL's cache and Dask, 20 of network
+and oneDNN, and 60 while kernels are compiled, which each machine does once."""
+KEPT_BYTES = 2 * MMAP_THRESHOLD
+"""Free memory that the C library keeps, see :mod:`uniadrs_scale.allocator`."""
+FEW_BANDS = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryForecast:
+    """Peak resident memory of the largest worker, in bytes."""
+
+    process: int
+    """Interpreter and libraries."""
+    read: int
+    """Pixels and valid mask of one window (chunk and halo) for each thread, and what is decoded
+    beside them."""
+    sums: int
+    """Numerators being made, merged and waiting for their neighbours."""
+    network: int
+    """Scaled tiles and activations for each thread, and freed ones that are kept for the next."""
+    statistics: int
+    """A sample window and its moments for each thread: before the first tile, not beside it."""
+
+    @property
+    def total(self) -> int:
+        """The process and the larger of what follows one after the other."""
+        return self.process + max(self.statistics, self.read + self.sums + self.network)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pixels:
+    """What reading a scene costs, a pixel and a piece."""
+
+    bands: int
+    itemsize: int
+    """Bytes of one value as read."""
+    block_bytes: int
+    """As :class:`uniadrs_scale.plan.SceneInfo` has it."""
+    strip_rows: int
+    """As :class:`uniadrs_scale.plan.SceneInfo` has it."""
+
+    def window(self, height: int, width: int) -> int:
+        """Bytes of a window with its mask, and of what is decoded beside it."""
+        values = width * self.bands * self.itemsize
+        return height * (values + width) + min(self.strip_rows, height) * values + self.block_bytes
+
+    def moments(self) -> int:
+        """Bytes that the moments of a sample window take: see :meth:`BandStatistics.of`."""
+        # A slab as read, and in float64 three times; covariances of the slab, so far, and both
+        # merged. Measured for 224 to 2048 bands: 2.5 times the float64 slab in all.
+        return SLAB * self.bands * (self.itemsize + 3 * 8) + 4 * 8 * self.bands**2
+
+
+def sample_side(bands: int) -> int:
+    """Side of the windows whose pixels give the scene's statistics [px].
+
+    The covariance of hundreds of bands costs their square: 4.2 million pixels are enough for it.
+    """
+    return 512 if bands <= FEW_BANDS else 256
+
+
+def forecast(
+    lattice: Lattice,
+    pixels: Pixels,
+    *,
+    batch: int,
+    activation_bytes: int,
+    workers: int,
+    threads: int,
+) -> MemoryForecast:
+    """The peak of the largest of ``workers`` processes with ``threads`` threads each.
+
+    Args:
+        lattice: Geometry of the run.
+        pixels: Of its scene.
+        batch: Tiles a call of the network.
+        activation_bytes: What a call takes beside its input.
+        workers: Processes that share the held strips.
+        threads: Threads a process.
+    """
+    rows, cols = lattice.chunks
+    side_y, side_x = min(lattice.chunk, lattice.height), min(lattice.chunk, lattice.width)
+    # Longest halo of any chunk, exact on both axes: tile - 1 at most.
+    halo = lattice.tile - 1
+    height, width = min(side_y + halo, lattice.height), min(side_x + halo, lattice.width)
+    chunk = side_y * side_x
+    # Float64 numerators of the window and the body cut from it, and a body that waits for
+    # another worker's strips. A commit needs less, and a thread does one thing at a time.
+    sums = 8 * (height * width + chunk + (chunk if cols > 1 else 0))
+    # One row of chunks' right and lower strips, shared by the workers.
+    strips = 8 * 2 * halo * lattice.width if rows > 1 else 0
+    # Scaled, filled and batched; and what the C library holds of those that were freed.
+    tile = 3 * 4 * pixels.bands * lattice.tile**2 * batch + activation_bytes
+    kept = min(tile, KEPT_BYTES)
+    sample = sample_side(pixels.bands)
+    sampled = pixels.window(min(sample, lattice.height), min(sample, lattice.width))
+    return MemoryForecast(
+        process=PROCESS_BYTES,
+        read=threads * pixels.window(height, width),
+        sums=threads * sums + strips // workers,
+        network=threads * (tile + kept),
+        statistics=threads * (sampled + pixels.moments()),
+    )
