@@ -187,7 +187,7 @@ def strip(height: int, width: int, share: float) -> None:
         detector = Deviation()
         # Threads: worker processes could not import the stand-in from memory.py.
         plan = us.plan(scene, detector=detector, scheduler="threads")
-        planned = time.perf_counter() - started
+        planned, before = time.perf_counter() - started, peak_mib()
         clock, cpu = time.perf_counter(), time.process_time()
         summary = run(scene, Path(folder) / "map.zarr", plan, detector, scheduler="threads")
         clock, cpu = time.perf_counter() - clock, time.process_time() - cpu
@@ -195,7 +195,8 @@ def strip(height: int, width: int, share: float) -> None:
     print(
         f"{width} x {height} px, planned in {planned:.2f} s, scored in {clock:.0f} s, {cpu:.0f} s "
         f"of CPU\n{tiles_with_pixels(plan.lattice, share)} of {plan.lattice.tiles} tiles have a "
-        f"valid pixel\npeak {peak_mib():.0f} MiB, forecast {plan.memory.total / MIB:.0f} MiB"
+        f"valid pixel\n{before:.0f} MiB before, peak {peak_mib():.0f} MiB, forecast "
+        f"{plan.memory.total / MIB:.0f} MiB"
     )
 
 

@@ -56,6 +56,14 @@ def test_an_area_is_a_grid(tmp_path: Path) -> None:
         assert file.shape == (40, 50)
 
 
+def test_bands_by_the_name_that_satpy_has_for_them() -> None:
+    area = AreaDefinition(CRS.from_epsg(3035), (4e6, 3e6, 4e6 + 50 * 250, 3e6 + 40 * 250), (40, 50))
+    image = xr.DataArray(PIXELS[None], dims=("bands", "y", "x"), attrs={"area": area})
+    assert scene_source(image).info.bands == ("0",)
+    with pytest.raises(SceneError, match="rename"):
+        scene_source(image.drop_attrs())
+
+
 def test_a_swath_definition_is_latitude_and_longitude() -> None:
     swath = Swath(height=40, width=50)
     longitude, latitude = swath.centres()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import h5py
@@ -185,6 +187,22 @@ def test_emit(tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.isfinite(scores.values), scene.valid.values)
     with pytest.raises(us.SceneError, match=r"variable='x' applies to other NetCDF.*an EMIT file"):
         us.open_scene(path, variable="x")
+
+
+def test_files_are_closed_before_the_libraries_are_taken_apart(tmp_path: Path) -> None:
+    path = products.emit(tmp_path)
+    script = """
+import atexit, sys
+from h5py import h5f
+# Handlers run from the last to the first.
+atexit.register(lambda: print("open files:", h5f.get_obj_count(h5f.OBJ_ALL, h5f.OBJ_FILE)))
+import uniadrs_scale as us
+scene = us.open_scene(sys.argv[1])
+part = scene[:, :9, :9].compute()
+"""
+    command = [sys.executable, "-c", script, path]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr, done.stdout) == (0, "", "open files: 0\n")
 
 
 def test_prisma_on_its_grid_and_in_sensor_geometry(tmp_path: Path) -> None:

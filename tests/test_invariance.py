@@ -15,6 +15,7 @@ from standins import Batched, Counting, FirstBand, TileMean
 
 import uniadrs_scale as us
 from uniadrs_scale.coarse import coarsened
+from uniadrs_scale.presets import PRESETS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -153,5 +154,6 @@ def test_a_coarser_scene_is_one_map_too(factor: int, height: int, width: int, ch
     options = {"tile": tile, "preset": "single-band", "scheduler": "sync"}
     got = us.score(scene, detector=scorer, chunk=max(chunk, tile), **options)
     valid = np.ones((height, width), bool)
-    expected = whole_map(scene.values, valid, scorer, tile, tile - tile // 4)
+    stride = PRESETS["single-band"].stride(tile)
+    expected = whole_map(scene.values, valid, scorer, tile, stride)
     np.testing.assert_array_equal(got.values, expected)

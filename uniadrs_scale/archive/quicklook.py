@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import numpy as np
@@ -16,7 +16,7 @@ from uniadrs_scale.picture import COLOURS, NODATA, block_maximum, colour_range
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import xarray as xr
+    import zarr
     from numpy.typing import NDArray
 
 SIDE = 1024
@@ -37,13 +37,13 @@ class Overview:
     """``minimum``, ``maximum``, ``mean``, ``valid_percent``; empty where there is no score."""
 
     @classmethod
-    def of(cls, score: xr.DataArray, side: int = SIDE) -> Overview:
+    def of(cls, score: zarr.Array[Any], side: int = SIDE) -> Overview:
         """Read ``score`` once, block by block.
 
         The highest, not the mean: averaging fades what is small, which is what a map is for.
 
         Args:
-            score: (y, x), lazy; NaN = invalid.
+            score: (y, x) on disk; NaN = invalid.
             side: Longest side of the result [px].
         """
         height, width = score.shape
@@ -53,9 +53,8 @@ class Overview:
         count, sums, low, high = 0, [0.0], math.inf, -math.inf
         for row in range(0, height, step):
             for col in range(0, width, step):
-                block = score.isel(y=slice(row, row + step), x=slice(col, col + step))
-                # Synchronous: a picture must not compete with the scenes on the cluster.
-                pixels = block.compute(scheduler="synchronous").values
+                # Here: a picture must not compete with the scenes on the cluster.
+                pixels = np.asarray(score[row : row + step, col : col + step], np.float32)
                 pooled = block_maximum(pixels, factor)
                 top, left = row // factor, col // factor
                 small[top : top + pooled.shape[0], left : left + pooled.shape[1]] = pooled

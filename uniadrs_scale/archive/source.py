@@ -13,7 +13,8 @@ from uniadrs_scale.archive import stac_source
 from uniadrs_scale.archive.config import Folder, Static
 from uniadrs_scale.archive.items import SourceItem, name_time
 from uniadrs_scale.errors import ArchiveError
-from uniadrs_scale.io.buckets import key_matches, list_objects
+from uniadrs_scale.io.buckets import list_objects
+from uniadrs_scale.io.patterns import key_matches
 from uniadrs_scale.plan import digest
 
 if TYPE_CHECKING:

@@ -4,6 +4,8 @@ Only its attributes are used, so that neither library is needed here:
 
 * an ``AreaDefinition`` has ``crs`` (pyproj) and ``area_extent``: a grid;
 * a ``SwathDefinition`` has ``lons`` and ``lats`` (y, x) in degrees: a swath without one.
+
+The bands of satpy's images and composites are its dimension ``bands``.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ def placed_by_area(array: xr.DataArray) -> xr.DataArray:
     if area is None:
         return array
     # Not the object itself: it would travel with every window.
+    array = array.rename(bands="band") if "bands" in array.dims else array
     bare = array.drop_attrs(deep=False).assign_attrs(_without_area(array.attrs))
     if set(GEOLOCATION) <= set(array.coords) or "spatial_ref" in array.coords:
         return bare

@@ -6,20 +6,22 @@ and conditional writes; what is final is decided by one object that is written l
 
 from __future__ import annotations
 
-import glob
-import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from datetime import timedelta
-from fnmatch import fnmatchcase
-from functools import cache
 from typing import TYPE_CHECKING, Any, cast
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from zarr.storage import ObjectStore
 
-from uniadrs_scale.errors import SceneError, StoreError, UniadrsScaleError
+from uniadrs_scale.errors import SceneError
 from uniadrs_scale.io import remote
+from uniadrs_scale.io.connections import (
+    bucket_of,
+    connect,
+    gist,
+    obstore_library,
+    translated,
+)
 from uniadrs_scale.io.remote import PEEK, Glimpse, in_bucket, is_remote
 from uniadrs_scale.redaction import redact
 
@@ -31,7 +33,6 @@ if TYPE_CHECKING:
     from zarr.core.buffer import Buffer, BufferPrototype
 
 CONNECTIONS = 16
-MORE_TRIES = 3
 PAGE = 1000
 """Keys that a server lists at once."""
 MEDIA_TYPES = {
@@ -41,102 +42,6 @@ MEDIA_TYPES = {
     "html": "text/html; charset=utf-8",
 }
 """By ending: browsers go by them."""
-MAX_PAUSE = 15
-"""Seconds between two repetitions, at most."""
-
-
-def obstore_library() -> Any:
-    """The module ``obstore``.
-
-    Raises:
-        StoreError: It is not installed.
-    """
-    try:
-        import obstore.exceptions  # noqa: PLC0415 - an optional extra
-        import obstore.store  # noqa: PLC0415
-    except ImportError:
-        raise StoreError(
-            "Buckets, and Zarr, NetCDF and HDF5 by URL, need the library 'obstore', which is not "
-            "installed. Run: pip install 'uniadrs-scale[remote]'"
-        ) from None
-    return obstore
-
-
-def bucket_of(uri: str) -> tuple[Any, str]:
-    """(obstore's store of a bucket or web server, key in it) of ``uri``."""
-    parts = urlsplit(str(uri))
-    settings = (remote.s3_endpoint(), *remote.patience())
-    if parts.scheme in remote.BUCKETS:
-        # Not parsed further: '?' and '#' may be part of a key.
-        place, _, key = str(uri).partition("://")[2].partition("/")
-        return _bucket(parts.scheme, place, settings), key.rstrip("/")
-    return _bucket(parts.scheme, parts.netloc, settings), unquote(parts.path).strip("/")
-
-
-@cache
-def _bucket(scheme: str, place: str, settings: tuple[str, int, float], prefix: str = "") -> Any:
-    """One store a process and place; ``settings`` are those of the environment."""
-    stores = obstore_library().store
-    endpoint, tries, pause = settings
-    retry = {
-        # Its pauses are drawn from nothing to the full one: more of them make half a minute.
-        "max_retries": tries and tries + MORE_TRIES,
-        "backoff": {
-            "init_backoff": timedelta(seconds=pause),
-            "max_backoff": timedelta(seconds=MAX_PAUSE),
-            "base": 2,
-        },
-        "retry_timeout": timedelta(minutes=3),
-    }
-    client: dict[str, Any] = {
-        "connect_timeout": timedelta(seconds=remote.CONNECT_SECONDS),
-        "read_timeout": timedelta(seconds=remote.SILENT_SECONDS),
-    }
-    if scheme == "s3":
-        config: dict[str, Any] = {"endpoint": endpoint} if endpoint else {}
-        if _is_set("AWS_NO_SIGN_REQUEST"):
-            config["skip_signature"] = True
-        client["allow_http"] = endpoint.startswith("http://")
-        return stores.S3Store(
-            place, prefix=prefix or None, client_options=client, retry_config=retry, **config
-        )
-    if scheme == "gs":
-        return stores.GCSStore(
-            place, prefix=prefix or None, client_options=client, retry_config=retry
-        )
-    client["allow_http"] = True
-    url = f"{scheme}://{place}/{prefix}"
-    return stores.HTTPStore.from_url(url, client_options=client, retry_config=retry)
-
-
-def _is_set(name: str) -> bool:
-    return os.environ.get(name, "").upper() in ("YES", "TRUE", "ON", "1")
-
-
-@contextmanager
-def translated(verb: str, place: str) -> Iterator[None]:
-    """Turns what obstore raises into a StoreError that says what could not be done, and where."""
-    try:
-        yield
-    except UniadrsScaleError:
-        raise
-    except Exception as error:
-        if not (type(error).__module__.startswith("obstore") or isinstance(error, OSError)):
-            raise
-        text = redact(str(error)).replace("\n", " ")
-        raise StoreError(
-            f"Cannot {verb} '{place}' ({_gist(text)}). Check the bucket's name, access rights and "
-            "credentials, and that the server is up; then run the same command: it resumes."
-        ) from None
-
-
-def _gist(text: str) -> str:
-    """What a server said, without its XML."""
-    code = text.partition("<Code>")[2].partition("</Code>")[0]
-    message = text.partition("<Message>")[2].partition("</Message>")[0]
-    if code or message:
-        return f"{code}: {message}".strip(": ").rstrip(".")
-    return text[:200].rstrip(". ")
 
 
 class BucketStore(ObjectStore[Any]):
@@ -200,7 +105,7 @@ def zarr_place(place: str | Path, *, read_only: bool = False) -> Any:
     _, key = bucket_of(str(place))
     where = str(place).partition("://")[2].partition("/")[0]
     settings = (remote.s3_endpoint(), *remote.patience())
-    return BucketStore(_bucket(parts.scheme, where, settings, key), read_only=read_only)
+    return BucketStore(connect(parts.scheme, where, settings, key), read_only=read_only)
 
 
 def glimpse(uri: str, *, whole: bool = False) -> Glimpse:
@@ -223,7 +128,7 @@ def glimpse(uri: str, *, whole: bool = False) -> Glimpse:
     except FileNotFoundError:
         raise SceneError(f"'{uri}' does not exist. Check bucket and key.") from None
     except Exception as error:  # noqa: BLE001 - obstore has a base class only where it is installed
-        raise remote.unreachable(uri, _gist(str(error).replace("\n", " "))) from None
+        raise remote.unreachable(uri, gist(str(error).replace("\n", " "))) from None
     changed = meta["e_tag"] or meta["last_modified"].isoformat()
     return Glimpse(stamp=f"{meta['size']}-{changed}", size=meta["size"], start=start)
 
@@ -277,11 +182,6 @@ def write_object(
     headers = dict(attributes or ({"Content-Type": media} if media else {}))
     with translated("write", uri):
         obstore_library().put(store, key, content, attributes=headers or None)
-
-
-def mark_of(meta: Mapping[str, Any]) -> dict[str, str]:
-    """What tells an object from any other: its ETag (S3), its version (Google), or both."""
-    return {name: meta[name] for name in ("e_tag", "version") if meta.get(name)}
 
 
 def exists(uri: str) -> bool:
@@ -348,35 +248,6 @@ def _end_of_folder(first: str, last: str, name: str) -> str | None:
     start, found, _ = last.partition(f"/{name}/")
     # '0' is the character after '/'.
     return f"{start}/{name}0" if name and found and first.startswith(f"{start}/{name}/") else None
-
-
-def matching(pattern: str) -> list[str]:
-    """URLs in a bucket that match a pattern; ``*`` ends at a slash, ``**/`` is any depth.
-
-    Raises:
-        StoreError: The bucket cannot be listed.
-    """
-    whole = str(pattern).split("/")
-    fixed = next(k for k, part in enumerate(whole) if glob.has_magic(part))
-    base, rest = "/".join(whole[:fixed]), "/".join(whole[fixed:])
-    return [f"{base}/{key}" for key in list_keys(base) if key_matches(key, rest)]
-
-
-def key_matches(key: str, pattern: str) -> bool:
-    """True where ``key`` matches ``pattern``.
-
-    >>> key_matches("2026/a.tif", "**/*.tif"), key_matches("2026/a.tif", "*.tif")
-    (True, False)
-    """
-    return _matches(key.split("/"), pattern.split("/"))
-
-
-def _matches(parts: list[str], pattern: list[str]) -> bool:
-    if not (parts and pattern):
-        return not (parts or pattern)
-    if pattern[0] == "**":
-        return _matches(parts, pattern[1:]) or _matches(parts[1:], pattern)
-    return fnmatchcase(parts[0], pattern[0]) and _matches(parts[1:], pattern[1:])
 
 
 def upload(folder: Path, uri: str, *, last: str) -> None:

@@ -10,23 +10,19 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
-import zarr
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from uniadrs_scale.errors import SceneError
 from uniadrs_scale.io.assembly import Facts, select
-from uniadrs_scale.io.buckets import zarr_place
 from uniadrs_scale.io.grids import Grid, ground_size, side_length
-from uniadrs_scale.io.range_file import RangeFile
+from uniadrs_scale.io.groups import Engine, open_group
 from uniadrs_scale.io.readers import SceneWindow
-from uniadrs_scale.io.remote import is_remote
 from uniadrs_scale.io.specs import FOR_GRID, FOR_MASK, FOR_UNITS
 from uniadrs_scale.io.swaths import remember_content
 from uniadrs_scale.masks import valid_pixels
@@ -40,9 +36,6 @@ if TYPE_CHECKING:
     from uniadrs_scale.io.specs import Options
     from uniadrs_scale.lattice import Window
 
-Engine = Literal["h5netcdf", "scipy", "zarr"]
-OPEN_GROUPS = 32
-"""Groups that a process keeps open."""
 STRIP_BYTES = 8 * 2**20
 """What is read at once, about: decoding needs several times as much."""
 
@@ -165,42 +158,6 @@ def _strips(rows: slice, most: int, stored: int) -> Iterator[tuple[int, int]]:
     step = max(most // stored, 1) * stored
     cuts = [rows.start, *range((rows.start // step + 1) * step, rows.stop, step), rows.stop]
     return pairwise(cuts)
-
-
-@lru_cache(maxsize=OPEN_GROUPS)
-def open_group(path: str, stamp: str, engine: Engine, group: str) -> xr.Dataset:
-    """One group of a file or store, lazily; fill values and factors are applied when it is read.
-
-    Args:
-        path: File or store.
-        stamp: Makes a changed file another one.
-        engine: Of xarray.
-        group: Empty for the root.
-
-    Raises:
-        SceneError: It cannot be opened.
-    """
-    source: Any = path
-    if is_remote(path):
-        source = zarr_place(path, read_only=True) if engine == "zarr" else RangeFile(path, stamp)
-    options: dict[str, Any] = {"phony_dims": "sort"} if engine == "h5netcdf" else {}
-    if engine == "zarr":
-        # Said, not guessed: xarray warns where it has to find out.
-        metadata = zarr.open_group(zarr_place(path, read_only=True), mode="r").metadata
-        options["consolidated"] = metadata.consolidated_metadata is not None
-    if group:
-        options["group"] = group
-    try:
-        return xr.open_dataset(
-            source, engine=engine, chunks=None, cache=False, decode_times=False,
-            decode_coords=False, **options,
-        )  # fmt: skip
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        place = f"group '{group}' of '{path}'" if group else f"'{path}'"
-        raise SceneError(
-            f"{place} cannot be opened as {engine} ({error}): NetCDF, HDF5 or Zarr was expected. "
-            "Check the path, and that the file is whole."
-        ) from None
 
 
 def open_variable(spec: CubeSpec, variable: Variable) -> xr.DataArray:

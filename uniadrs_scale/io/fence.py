@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from uniadrs_scale.errors import BusyError
-from uniadrs_scale.io.buckets import bucket_of, mark_of, obstore_library, translated
+from uniadrs_scale.io.connections import bucket_of, mark_of, obstore_library, translated
 
 
 @dataclass(slots=True)

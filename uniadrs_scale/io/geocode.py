@@ -19,7 +19,7 @@ import xarray as xr
 import zarr
 
 from uniadrs_scale.errors import PlanError, StoreError
-from uniadrs_scale.footprints import MARGIN, splat
+from uniadrs_scale.footprints import splat
 from uniadrs_scale.geolocation import (
     ControlSurface,
     Extent,
@@ -29,6 +29,7 @@ from uniadrs_scale.geolocation import (
     parse_crs,
 )
 from uniadrs_scale.io.buckets import zarr_place
+from uniadrs_scale.io.placing import Placer, require_shown
 from uniadrs_scale.io.swaths import (
     GEOLOCATION,
     control_points,
@@ -38,16 +39,14 @@ from uniadrs_scale.io.swaths import (
 from uniadrs_scale.lattice import Window
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from uniadrs_scale.io.cog_source import ScoreSource
+    from uniadrs_scale.io.placing import Floats, PlacedWindow, Positions
 
-    Floats = NDArray[np.float64]
-    Positions = Callable[[slice, slice], tuple[Floats, Floats]]
-    """Latitude and longitude (y, x) [degrees] of a window, NaN where unknown."""
 
 SIDE = 512
 """Of the windows in which a swath is handled, in pixels, about: whole chunks of the store."""
@@ -58,21 +57,6 @@ TEAR = 0.5
 """The share of the map's extent that two neighbouring pixels do not lie apart."""
 FEW = 32
 """Pixels' spacings in an extent that is too small to tell a tear."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class PlacedWindow:
-    """A window of the swath, and where it lies on the map."""
-
-    window: Window
-    path: Path
-    """(2, y, x) float32: x and y [CRS units from the origin] of the window and MARGIN around it."""
-    bounds: Floats
-    """(left, bottom, right, top) of pixel centres, from the origin; NaN where none is known."""
-    spacing: Floats
-    """Median distances of neighbours down and right; NaN where there are none."""
-    widest: float
-    """The largest distance of neighbours."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -148,8 +132,8 @@ def on_a_grid(
     )
     middle = projection.apply(np.array([extent.latitude]), np.array([extent.longitude]))
     origin = float(middle[0][0]), float(middle[1][0])
-    _require_shown(all(map(math.isfinite, origin)), projection)
-    placer = _Placer(
+    require_shown(all(map(math.isfinite, origin)), projection)
+    placer = Placer(
         positions=positions,
         projection=projection,
         origin=origin,
@@ -179,6 +163,9 @@ def on_a_grid(
 def _positions(source: ScoreSource) -> Positions | None:
     """Where the pixels of a store are; None where it is no swath."""
     place = zarr_place(source.name, read_only=True)
+    group = zarr.open_group(place, mode="r")
+    if not _may_be_swath(group):
+        return None
     with xr.open_zarr(place, consolidated=False, chunks=None, decode_coords="all") as dataset:
         score = dataset["score"]
         kind = geolocation_kind(score)
@@ -188,7 +175,6 @@ def _positions(source: ScoreSource) -> Positions | None:
             return lambda y, x: surface.at(rows[y], cols[x])
     if kind is None:
         return None
-    group = zarr.open_group(place, mode="r")
     latitude, longitude = (cast("zarr.Array[Any]", group[name]) for name in GEOLOCATION)
 
     def stored(y: slice, x: slice) -> tuple[Floats, Floats]:
@@ -197,6 +183,12 @@ def _positions(source: ScoreSource) -> Positions | None:
         return np.where(known, north, np.nan), np.where(known, east, np.nan)
 
     return stored
+
+
+def _may_be_swath(group: zarr.Group) -> bool:
+    """False where the store plainly has no geolocation; opening it with xarray costs 40 ms."""
+    mapping = str(group["score"].attrs.get("grid_mapping", "spatial_ref"))
+    return set(GEOLOCATION) <= set(group) or (mapping in group and "gcps" in group[mapping].attrs)
 
 
 def _windows(source: ScoreSource) -> Iterator[Window]:
@@ -231,63 +223,6 @@ def _sample(places: Floats, side: int) -> Floats:
         return sample
     known = np.flatnonzero(np.isfinite(places).all(axis=0))
     return places.reshape(2, -1)[:, known[:: max(1, known.size // side**2)]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Placer:
-    """Projects the windows of one swath."""
-
-    positions: Positions
-    projection: Projection
-    origin: tuple[float, float]
-    shape: tuple[int, ...]
-    """Of the swath."""
-    folder: Path
-
-    def place(self, window: Window) -> PlacedWindow:
-        """Project a window, keep the result in a file, and measure it."""
-        starts, stops = (window.row, window.col), window.stop
-        first = [max(0, start - MARGIN) for start in starts]
-        last = [min(size, stop + MARGIN) for size, stop in zip(self.shape, stops, strict=True)]
-        latitude, longitude = self.positions(*map(slice, first, last))
-        x, y = self.projection.apply(latitude, longitude)
-        lost = np.isfinite(latitude) & np.isfinite(longitude) & ~np.isfinite(x)
-        _require_shown(not lost.any(), self.projection)
-        # At the swath's edges nothing is around it.
-        missing = [
-            (MARGIN - (start - low), MARGIN - (high - stop))
-            for start, stop, low, high in zip(starts, stops, first, last, strict=True)
-        ]
-        places = np.stack([x - self.origin[0], y - self.origin[1]]).astype(np.float32)
-        places = np.pad(places, [(0, 0), *missing], constant_values=np.float32(np.nan))
-        path = self.folder / f"{window.row}-{window.col}.npy"
-        np.save(path, places)
-        return _measure(places, window, path)
-
-
-def _measure(places: NDArray[np.float32], window: Window, path: Path) -> PlacedWindow:
-    x, y = places[:, MARGIN:-MARGIN, MARGIN:-MARGIN].astype(np.float64)
-    steps = [np.hypot(*np.diff(places.astype(np.float64), axis=axis)) for axis in (1, 2)]
-    known = [step[np.isfinite(step)] for step in steps]
-    inner = np.isfinite(x)
-    nothing = np.full(4, np.nan)
-    return PlacedWindow(
-        window=window,
-        path=path,
-        bounds=np.array([x[inner].min(), y[inner].min(), x[inner].max(), y[inner].max()])
-        if inner.any()
-        else nothing,
-        spacing=np.array([np.median(step) if step.size else np.nan for step in known]),
-        widest=max((float(step.max()) for step in known if step.size), default=0.0),
-    )
-
-
-def _require_shown(shown: bool, projection: Projection) -> None:  # noqa: FBT001
-    if not shown:
-        raise PlanError(
-            f"{projection.crs.name} cannot show all of the swath, whose centre is at longitude "
-            f"{projection.longitude:.1f}: it does not reach so far. Name another CRS."
-        )
 
 
 def _grid(

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from uniadrs_scale.errors import BusyError, StoreError
-from uniadrs_scale.io.buckets import bucket_of, mark_of, obstore_library, translated
+from uniadrs_scale.io.connections import bucket_of, mark_of, obstore_library, translated
 from uniadrs_scale.io.fence import FencedObject
 from uniadrs_scale.io.remote import in_bucket
 

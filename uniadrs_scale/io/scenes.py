@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
@@ -13,15 +12,14 @@ import xarray as xr
 from uniadrs_scale.errors import SceneError, UniadrsScaleError
 from uniadrs_scale.io.areas import placed_by_area
 from uniadrs_scale.io.assembly import assemble, plain_product
-from uniadrs_scale.io.buckets import matching
 from uniadrs_scale.io.cubes import CubeScene, CubeSpec, assemble_cube, geolocation
 from uniadrs_scale.io.lazy import lazy_scene
+from uniadrs_scale.io.patterns import expand
 from uniadrs_scale.io.products import recognise
 from uniadrs_scale.io.products.contents import is_hdf5
 from uniadrs_scale.io.products.matlab import is_matlab, read_matlab
 from uniadrs_scale.io.products.stac import of_item
-from uniadrs_scale.io.remote import in_bucket
-from uniadrs_scale.io.specs import Options, natural_order
+from uniadrs_scale.io.specs import Options
 from uniadrs_scale.io.swaths import (
     GEOLOCATION,
     content_digest,
@@ -159,7 +157,7 @@ def _open(
     if isinstance(source, pystac.Item):
         scene, facts = assemble(of_item(source), options, headers)
         return scene, lazy_scene(scene, facts, chunk)
-    sources = _expand([source] if isinstance(source, str | Path) else source)
+    sources = expand([source] if isinstance(source, str | Path) else source)
     single = sources[0] if len(sources) == 1 else None
     if single is not None and is_matlab(single) and not is_hdf5(single):
         return None, read_matlab(single, options)
@@ -170,37 +168,6 @@ def _open(
         return cube, array.assign_coords(geolocation(spec, chunk))
     scene, facts = assemble(spec or plain_product(sources, headers), options, headers)
     return scene, lazy_scene(scene, facts, chunk)
-
-
-def _expand(sources: Sequence[str | Path]) -> list[str]:
-    """Paths and URIs, patterns replaced by what they match, in natural order (B2 before B10)."""
-    expanded: list[str] = []
-    for source in map(str, sources):
-        if in_bucket(source) and glob.has_magic(source):
-            expanded += _in_bucket(source)
-            continue
-        if "://" in source or not glob.has_magic(source) or Path(source).exists():
-            expanded.append(source)
-            continue
-        found = natural_order(glob.glob(source, recursive=True))  # noqa: PTH207 - ** and absolute paths
-        if not found:
-            raise SceneError(
-                f"Pattern '{source}' matches no file. Check the folder and the ending, upper and "
-                "lower case included."
-            )
-        expanded += found
-    return expanded
-
-
-def _in_bucket(pattern: str) -> list[str]:
-    """What a pattern of keys matches, in natural order."""
-    found = natural_order(matching(pattern))
-    if not found:
-        raise SceneError(
-            f"Pattern '{pattern}' matches no object. Check bucket, prefix and ending, upper and "
-            "lower case included."
-        )
-    return found
 
 
 def scene_source(scene: xr.DataArray) -> SceneSource:

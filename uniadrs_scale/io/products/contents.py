@@ -13,7 +13,7 @@ import zarr
 
 from uniadrs_scale.errors import SceneError, StoreError
 from uniadrs_scale.io.buckets import glimpse, zarr_place
-from uniadrs_scale.io.cubes import open_group
+from uniadrs_scale.io.groups import open_group
 from uniadrs_scale.io.headers import locate
 from uniadrs_scale.io.range_file import RangeFile
 from uniadrs_scale.io.remote import canonical, is_remote
@@ -22,7 +22,7 @@ from uniadrs_scale.redaction import uri_name
 if TYPE_CHECKING:
     import xarray as xr
 
-    from uniadrs_scale.io.cubes import Engine
+    from uniadrs_scale.io.groups import Engine
 
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 MATLAB_HEADER = 512
