@@ -28,6 +28,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from whole import detectors
 
 import uniadrs_scale as us
+from uniadrs_scale import fast
 from uniadrs_scale.arithmetic import exact_gpu
 from uniadrs_scale.detector import gpus_in_use
 from uniadrs_scale.fast import FastNetwork
@@ -41,7 +42,7 @@ from uniadrs_scale.whitening import CHANNELS
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-ROWS = ("correct", "peak", "passes", "tile", "calls", "file")
+ROWS = ("correct", "peak", "passes", "tile", "layers", "calls", "file")
 TOLERANCE = {"fp32": 1e-4, "bf16": 2e-2}
 """Largest difference from the CPU's float32 scores. Random weights of `l` cost more in bfloat16."""
 RANDOM_BF16 = 5e-2
@@ -68,14 +69,18 @@ class Setting(NamedTuple):
 
     def timed(self, calls: dict[str, Callable[[], object]]) -> dict[str, float]:
         """Median seconds of each call, the work of the device included."""
+        # Several at a time on a GPU, so that waiting for it counts little.
+        times = 10 if self.device.type == "cuda" else 1
 
         def whole(call: Callable[[], object]) -> None:
-            call()
+            for _ in range(times):
+                call()
             if self.device.type == "cuda":
                 torch.cuda.synchronize(self.device)
 
         with torch.inference_mode(), exact_gpu():
-            return interleaved({k: partial(whole, call) for k, call in calls.items()}, self.repeats)
+            took = interleaved({k: partial(whole, call) for k, call in calls.items()}, self.repeats)
+        return {name: seconds / times for name, seconds in took.items()}
 
 
 def pixels(setting: Setting, tiles: int) -> np.ndarray:
@@ -177,15 +182,15 @@ def tile(setting: Setting) -> dict[str, Any]:
         for short, dtype in DTYPES.items():
             shape = (setting.batch, CHANNELS, setting.tile, setting.tile)
             x = torch.randn(shape, device=setting.device)
-            fast, plain = (
+            quick, plain = (
                 FastNetwork(module, dtype, setting.device, passes)
                 for passes in (passes_on(setting.device, dtype), PLAIN)
             )
             flops = _flops(plain, x)
             calls = {
-                "": partial(fast, x),
+                "": partial(quick, x),
                 "plain": partial(plain, x),
-                "benchmark": partial(_benchmarked, fast, x),
+                "benchmark": partial(_benchmarked, quick, x),
             }
             took = {k: t / setting.batch for k, t in setting.timed(calls).items()}
             best = peaks[f"matrix product {short} [TFLOP/s]"] * 1e12
@@ -195,8 +200,40 @@ def tile(setting: Setting) -> dict[str, Any]:
             row[f"{name} of the peak"] = f"{flops / took[''] / best:.0%}"
             row[f"{name} plain / kernels"] = round(took["plain"] / took[""], 2)
             row[f"{name} with cudnn.benchmark"] = round(took["benchmark"] / took[""], 2)
-            row[f"{name} launch / all"] = round(_launch(fast, x) / setting.batch / took[""], 2)
+            row[f"{name} launch / all"] = round(_launch(quick, x) / setting.batch / took[""], 2)
     return row
+
+
+def layers(setting: Setting) -> dict[str, Any]:
+    """Each convolution of `l` in bfloat16, alone: share of the peak, and of all convolutions."""
+    torch.manual_seed(0)
+    module = UniADRS(NetworkConfig(1.0, CHANNELS)).eval()
+    network = FastNetwork(module, torch.bfloat16, setting.device, PLAIN)
+    x = torch.randn(setting.batch, CHANNELS, setting.tile, setting.tile, device=setting.device)
+    found: dict[str, list[Any]] = {}
+    plain = fast._Convolution.__call__  # noqa: SLF001
+
+    def watched(convolution: Any, seen: torch.Tensor) -> torch.Tensor:
+        outputs, inputs, side, _ = convolution.weight.shape
+        name = f"conv{side} d{convolution.dilation} {inputs}->{outputs} @{seen.shape[-1]}"
+        flops = 2.0 * convolution.weight.numel() * seen[:, 0].numel()
+        found.setdefault(name, [0, flops, partial(plain, convolution, seen)])[0] += 1
+        return plain(convolution, seen)
+
+    fast._Convolution.__call__ = watched  # type: ignore[method-assign]  # noqa: SLF001
+    try:
+        with torch.inference_mode():
+            network(x)
+    finally:
+        fast._Convolution.__call__ = plain  # type: ignore[method-assign]  # noqa: SLF001
+    best = peak(setting)["matrix product bf16 [TFLOP/s]"] * 1e12
+    took = setting.timed({name: call for name, (_, _, call) in found.items()})
+    whole = sum(count * took[name] for name, (count, _, _) in found.items())
+    return {
+        f"{count} x {name}: of the peak, of the time": f"{flops / took[name] / best:.0%}, "
+        f"{count * took[name] / whole:.0%}"
+        for name, (count, flops, _) in found.items()
+    }
 
 
 def _flops(network: FastNetwork, x: torch.Tensor) -> float:
@@ -292,6 +329,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/benchmarks"))
     options = parser.parse_args()
     device, results = torch.device(options.device), {}
+    if device.type == "cpu":
+        torch.set_num_threads(1)  # as the detector computes on one
     options.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as name:
         setting = Setting(

@@ -80,6 +80,7 @@ def test_the_rows_of_a_gpu_run_without_one(
     words = ["gpu.py", "correct", "passes", "--device", "cpu", "--side", "64", "--tile", "32"]
     monkeypatch.setattr(sys, "argv", [*words, "--repeats", "1", "--out", str(tmp_path)])
     monkeypatch.setattr(gpu_rows, "detectors", small)
+    monkeypatch.setattr(torch, "set_num_threads", lambda _: None)  # other tests' setting stays
     gpu_rows.main()
     assert "| correct | wrong: map | False |" in capsys.readouterr().out
     monkeypatch.setattr(gpu_rows, "RANDOM_BF16", 0.0)

@@ -18,7 +18,9 @@ import numpy as np
 import pytest
 import rasterio
 import xarray as xr
-from distributed import Client, Future, LocalCluster, Security
+from distributed import Client, Future, LocalCluster, Scheduler, Security
+from distributed.deploy.spec import SpecCluster
+from distributed.deploy.subprocess import SubprocessWorker
 from rasterio.transform import from_origin
 from safetensors import safe_open
 from safetensors.numpy import save_file
@@ -115,11 +117,18 @@ def test_a_late_worker_that_does_not_fit_is_sent_away_and_costs_nothing(
     assert "has numpy 0.0.1" in line
 
 
-def test_an_adaptive_cluster_that_begins_empty(tmp_path: Path, whole: np.ndarray) -> None:
-    with (
-        LocalCluster(n_workers=0, threads_per_worker=1, dashboard_address=":0") as cluster,
-        Client(cluster),
-    ):
+def test_an_adaptive_cluster_that_begins_empty(
+    tmp_path: Path, whole: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("uniadrs_scale.graph.execute.PATIENCE_SECONDS", 300)  # a busy machine
+    # Without a nanny, which gives a busy machine a minute to start a process and then gives up.
+    worker = {
+        "cls": SubprocessWorker,
+        "options": {"worker_kwargs": {"host": "127.0.0.1", "nthreads": 1, "dashboard": False}},
+    }
+    scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "dashboard_address": ":0"}}
+    with SpecCluster(worker=worker, scheduler=scheduler) as cluster, Client(cluster) as client:
+        assert not client.scheduler_info()["workers"]
         cluster.adapt(minimum=0, maximum=1, interval="200ms")
         got = us.score(scene(), tmp_path / "map.zarr", detector=TileMean(), **OPTIONS).values
     np.testing.assert_array_equal(got, whole)

@@ -51,8 +51,8 @@ def poisoned(*arguments: Any) -> torch.Tensor:
     return torch.full_like(passes.attend(*arguments), torch.nan)
 
 
-def narrower(*arguments: Any) -> torch.Tensor:
-    return passes.attend(*arguments)[:, :1, :1, :1]
+def deeper(*arguments: Any) -> torch.Tensor:
+    return passes.attend(*arguments)[None]
 
 
 def test_right_kernels_are_used_and_nothing_is_said(caplog: pytest.LogCaptureFixture) -> None:
@@ -68,7 +68,7 @@ def test_right_kernels_are_used_and_nothing_is_said(caplog: pytest.LogCaptureFix
     [
         (offset, "attend: it differs from plain torch"),
         (poisoned, "attend: it differs from plain torch"),
-        (narrower, "attend: it differs from plain torch"),
+        (deeper, "attend: it differs from plain torch"),
         (failing, "attend: RuntimeError: Failed to find C compiler."),
     ],
 )

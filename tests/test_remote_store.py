@@ -89,6 +89,23 @@ def test_a_store_in_a_bucket_is_that_on_disk_to_the_byte(
     assert sorted(buckets.list_keys(bucket)) == sorted(keys)
 
 
+def test_two_workers_write_one_store_in_a_bucket(
+    bucket: str, scene_file: Path, whole: Path
+) -> None:
+    # Of a cluster that is started now: workers need the server's address and keys.
+    options = OPTIONS | {"scheduler": None, "workers": 2}
+    us.score(us.open_scene(scene_file), f"{bucket}/map.zarr", **options)
+    there = {
+        key: buckets.read_object(f"{bucket}/map.zarr/{key}")
+        for key in buckets.list_keys(f"{bucket}/map.zarr")
+    }
+    assert there == objects(whole)
+    facts = json.loads(buckets.read_object(f"{bucket}/map.zarr.run.json") or b"")
+    assert facts["complete"]
+    assert len(facts["memory"]["workers"]) == 2
+    assert PLANTED not in json.dumps(facts)
+
+
 def test_a_damaged_object_is_found(bucket: str, scene_file: Path) -> None:
     store = f"{bucket}/map.zarr"
     us.score(us.open_scene(scene_file), store, **OPTIONS)

@@ -29,7 +29,7 @@ TRITON = Passes(
     multiple=PLAIN.multiple,
 )
 DTYPES = st.sampled_from([torch.float32, torch.bfloat16])
-few = settings(max_examples=10)  # the interpreter takes a tenth of a second a program
+few = settings(max_examples=8)  # the interpreter takes a tenth of a second a program
 
 
 def seeded(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -141,7 +141,7 @@ def test_the_check_before_the_first_tile_accepts_them() -> None:
 def test_the_network_is_the_module_to_rounding(profile: str) -> None:
     torch.manual_seed(1)
     network = UniADRS(NetworkConfig(0.05, 6, profile)).eval()  # type: ignore[arg-type]
-    x = seeded(2, 5, 21, 26)
+    x = seeded(1, 5, 21, 26)
     expected = network(x.cpu()).detach()
     got = FastNetwork(network, torch.float32, DEVICE, TRITON)(x).cpu()
     torch.testing.assert_close(got, expected, rtol=0, atol=1e-5)
@@ -159,5 +159,5 @@ def test_they_compile_for_gpus_that_are_not_here(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     lines = done.stdout.splitlines()
-    assert len(lines) == 8
+    assert len(lines) == 8, done.stdout
     assert all(line.endswith("stack 0") for line in lines), done.stdout

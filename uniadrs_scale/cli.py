@@ -33,6 +33,7 @@ def main() -> None:
     # Of a damaged store zarr raises one error and leaves the others to asyncio, which would print
     # them, tracebacks and all, after our sentence.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    sys.unraisablehook = _unraisable
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A file name need not be printable in the terminal's encoding; stderr is so already.
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -49,6 +50,15 @@ def main() -> None:
     except KeyboardInterrupt:
         typer.echo("interrupted: the same command resumes the run", err=True)
         sys.exit(INCOMPLETE)
+
+
+def _unraisable(what: sys.UnraisableHookArgs) -> None:
+    """Leave out that rasterio cannot read GDAL's words about a damaged file: they quote its bytes.
+
+    What became of the file is said by us.
+    """
+    if not isinstance(what.exc_value, UnicodeDecodeError):
+        sys.__unraisablehook__(what)
 
 
 def _version(value: bool) -> None:  # noqa: FBT001 - typer's protocol

@@ -96,7 +96,7 @@ def _samples(name: str, device: torch.device, dtype: torch.dtype) -> Iterator[_S
             return values.contiguous(memory_format=torch.channels_last)
 
         if name == "norm_relu":
-            yield _Sample((image(channels, 37, 31),))
+            yield _Sample((image(channels, 25, 23),))
         elif name == "add_enlarged":
             bias = torch.randn(channels, generator=random).to(device)
             images = image(channels, 21, 14), image(channels, 10, 7)

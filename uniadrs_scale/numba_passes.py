@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -76,25 +76,23 @@ def fast_ring_mean(values: Tensor, inner: int, outer: int) -> Tensor:
     return out
 
 
-class Axis(NamedTuple):
-    """For each of the large samples, which small ones it lies between."""
+Axis = tuple["NDArray[np.int64]", "NDArray[np.float32]"]
+"""For each of the large samples the small one before it, and the weight of the next.
 
-    first: NDArray[np.int64]
-    weight: NDArray[np.float32]
+A plain tuple: numba's cache on disk would name a class by its module, and fail to load where a
+newer version of this library has moved it.
+"""
 
 
 @lru_cache(maxsize=64)
 def enlargement(small: int, large: int, mode: Mode) -> Axis:
-    """For each of ``large`` samples the one of ``small`` before it, and the weight of the next.
-
-    As torch's ``interpolate``.
-    """
+    """How ``small`` samples become ``large``, as torch's ``interpolate`` does it."""
     if mode == "nearest":
         nearest = np.arange(large) * small // large
-        return Axis(nearest, np.zeros(large, np.float32))
+        return nearest, np.zeros(large, np.float32)
     place = np.maximum((np.arange(large) + 0.5) * (small / large) - 0.5, 0)
     first = np.minimum(place.astype(np.int64), small - 1)
-    return Axis(first, (place - first).astype(np.float32))
+    return first, (place - first).astype(np.float32)
 
 
 def _array(x: Tensor) -> NDArray[Any]:

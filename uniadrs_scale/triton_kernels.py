@@ -19,12 +19,11 @@ import triton.language as tl
 from torch import Tensor
 
 from uniadrs_scale.attention import REACH, STEP
+from uniadrs_scale.passes import EPSILON
 
 if TYPE_CHECKING:
     from uniadrs_scale.passes import Mode
 
-EPSILON = 1e-5
-"""Of the instance norm."""
 SIDE = 8
 """Of the square of pixels that one program attends [px]. A square shares more neighbours than a row
 does: with the 6 px around it 400 pixels are fetched for 64, and for a row of 64 532 (7 rows)."""

@@ -169,7 +169,7 @@ def scheduler_killed(folder: Path, output: Path) -> tuple[int, str]:
 
 
 def memory(folder: Path, output: Path) -> tuple[int, str]:
-    with own_cluster(18788, "700MiB"):
+    with own_cluster(18788, "900MiB"):
         code, said = finish(start(folder, output, "tcp://127.0.0.1:18788", appetite=2000))
     print("   the run said:", code, said.strip()[:400], flush=True)
     assert code in (0, 1)

@@ -10,6 +10,7 @@ import json
 import os
 import random
 import shutil
+import struct
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 HEIGHT, WIDTH, BANDS = 40, 52, 3
+SLOW, MOST_IN_TIFF = 10_000, 65_535
+"""Bands that GDAL takes minutes to write, so that we do; and the most that a TIFF can have."""
 UTM = Affine(10, 0, 4e5, 0, -10, 6e6)
 
 
@@ -69,6 +72,29 @@ def write_raster(path: Path, array: np.ndarray, **profile: Any) -> Path:
     with unplaced(), rasterio.open(path, "w", **keys) as file:
         file.write(array)
     return path
+
+
+def wide_tiff(array: np.ndarray) -> bytes:
+    """uint16 (band, y, x) as a TIFF of one strip, by hand: GDAL takes minutes for so many bands."""
+    count, height, width = array.shape
+    values = np.ascontiguousarray(array.transpose(1, 2, 0)).astype("<u2").tobytes()
+    shorts, longs = 3, 4
+    bits, formats, extra = ([value] * count for value in (16, 1, 0))
+    lists = {258: bits, 338: extra[1:], 339: formats}
+    numbers = {256: width, 257: height, 259: 1, 262: 1, 277: count, 278: height,
+               279: len(values), 284: 1}  # fmt: skip
+    tags = sorted({*lists, *numbers, 273})
+    place = 8 + 2 + 12 * len(tags) + 4
+    entries, body = b"", values
+    numbers[273] = place
+    for tag in tags:
+        if tag in lists:
+            entries += struct.pack("<HHII", tag, shorts, len(lists[tag]), place + len(body))
+            body += struct.pack(f"<{len(lists[tag])}H", *lists[tag])
+        else:
+            entries += struct.pack("<HHII", tag, longs, 1, numbers[tag])
+    header = struct.pack("<2sHI", b"II", 42, 8)
+    return header + struct.pack("<H", len(tags)) + entries + struct.pack("<I", 0) + body
 
 
 class Samples:
@@ -331,14 +357,16 @@ def _shape(dice: random.Random, samples: Samples, folder: Path) -> Case:
                          (65535, 1, 1), (65536, 1, 1), (65536, 2, 3), (2000, 4, 4), (1, 500, 3),
                          (5000, 6, 6), (1, 31, 33)])  # fmt: skip
     array = pixels(dice.randrange(9), shape)
-    driver = "ENVI" if shape[0] > 65535 else dice.choice(["GTiff", "ENVI"])
+    driver = "ENVI" if shape[0] > MOST_IN_TIFF else dice.choice(["GTiff", "ENVI"])
     path = folder / ("scene.tif" if driver == "GTiff" else "scene.dat")
-    if shape[0] > 65535:  # GDAL writes no such file, but reads it
+    if driver == "ENVI" and shape[0] > SLOW:
         path.write_bytes(array.tobytes())
         path.with_suffix(".hdr").write_text(
             f"ENVI\nsamples = {shape[2]}\nlines = {shape[1]}\nbands = {shape[0]}\n"
             "data type = 12\ninterleave = bsq\nbyte order = 0\nheader offset = 0\n"
         )
+    elif shape[0] > SLOW:
+        path.write_bytes(wide_tiff(array))
     else:
         profile = {"interleave": "pixel"} if driver == "GTiff" else {}
         write_raster(path, array, driver=driver, **profile)

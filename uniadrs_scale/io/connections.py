@@ -16,6 +16,7 @@ from uniadrs_scale.redaction import redact
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+MORE_TRIES = 3
 MAX_PAUSE = 15
 """Seconds between two repetitions, at most."""
 
@@ -54,7 +55,8 @@ def connect(scheme: str, place: str, settings: tuple[str, int, float], prefix: s
     stores = obstore_library().store
     endpoint, tries, pause = settings
     retry = {
-        "max_retries": tries,
+        # Its pauses are drawn from nothing to the full one: more of them make half a minute.
+        "max_retries": tries and tries + MORE_TRIES,
         "backoff": {
             "init_backoff": timedelta(seconds=pause),
             "max_backoff": timedelta(seconds=MAX_PAUSE),
