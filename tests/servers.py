@@ -11,6 +11,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
+import pytest
+import requests
 from moto.server import ThreadedMotoServer
 
 if TYPE_CHECKING:
@@ -116,3 +118,17 @@ def s3_server() -> Iterator[str]:
         yield f"http://{host}:{port}"
     finally:
         server.stop()
+
+
+@contextmanager
+def maps_bucket() -> Iterator[str]:
+    """URL of an S3 server with an empty bucket ``maps``; the environment has the way there."""
+    with pytest.MonkeyPatch.context() as patch, s3_server() as url:
+        for name, value in {
+            "AWS_ENDPOINT_URL": url, "AWS_ACCESS_KEY_ID": f"id-{PLANTED}",
+            "AWS_SECRET_ACCESS_KEY": PLANTED, "AWS_REGION": "us-east-1",
+            "GDAL_HTTP_MAX_RETRY": "2", "GDAL_HTTP_RETRY_DELAY": "0.05",
+        }.items():  # fmt: skip
+            patch.setenv(name, value)
+        requests.put(f"{url}/maps", timeout=60).raise_for_status()
+        yield url

@@ -14,8 +14,7 @@ import numpy as np
 import obstore
 import pytest
 import rasterio
-import requests
-from servers import PLANTED, s3_server, serving
+from servers import PLANTED, maps_bucket, serving
 from standins import TileMean
 from test_remote_scenes import make_cog
 from typer.testing import CliRunner
@@ -50,14 +49,7 @@ def whole(scene_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
-    with pytest.MonkeyPatch.context() as patch, s3_server() as url:
-        for name, value in {
-            "AWS_ENDPOINT_URL": url, "AWS_ACCESS_KEY_ID": f"id-{PLANTED}",
-            "AWS_SECRET_ACCESS_KEY": PLANTED, "AWS_REGION": "us-east-1",
-            "GDAL_HTTP_MAX_RETRY": "2", "GDAL_HTTP_RETRY_DELAY": "0.05",
-        }.items():  # fmt: skip
-            patch.setenv(name, value)
-        requests.put(f"{url}/maps", timeout=60).raise_for_status()
+    with maps_bucket() as url:
         yield url
 
 

@@ -21,7 +21,7 @@ import pytest
 import requests
 from archives import write_archive, write_scene
 from pystac.validation.stac_validator import JsonSchemaSTACValidator
-from servers import PLANTED, s3_server
+from servers import PLANTED, maps_bucket
 from standins import FirstBand, TileMean
 
 import uniadrs_scale as us
@@ -39,14 +39,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
-    with pytest.MonkeyPatch.context() as patch, s3_server() as url:
-        for name, value in {
-            "AWS_ENDPOINT_URL": url, "AWS_ACCESS_KEY_ID": f"id-{PLANTED}",
-            "AWS_SECRET_ACCESS_KEY": PLANTED, "AWS_REGION": "us-east-1",
-            "GDAL_HTTP_MAX_RETRY": "1", "GDAL_HTTP_RETRY_DELAY": "0.05",
-        }.items():  # fmt: skip
-            patch.setenv(name, value)
-        requests.put(f"{url}/maps", timeout=60).raise_for_status()
+    with maps_bucket() as url:
         yield url
 
 
