@@ -92,7 +92,8 @@ def test_no_step_at_tile_or_chunk_borders_when_tiles_disagree() -> None:
 
     pixels = np.random.default_rng(0).random((1, 700, 700)).astype(np.float32)
     scene = xr.DataArray(pixels, dims=("band", "y", "x"))
-    got = us.score(scene, detector=Levels(), scheduler="sync", chunk=256).values
+    options = {"tile": 224, "stride": 168, "chunk": 256, "preset": "single-band"}
+    got = us.score(scene, detector=Levels(), scheduler="sync", **options).values
     assert got.std() > 0.05
     # A raised cosine over 56 px climbs by pi / 112 of the difference a pixel at most.
     assert abs(np.diff(got, axis=0)).max() < 0.5 * np.pi / 112 * 1.2

@@ -200,7 +200,7 @@ def _add_overviews(base: Path) -> None:
     path = base
     while True:
         upper = path.with_name(f"{path.name}.ovr")
-        with rasterio.open(path, **THREADS) as lower:
+        with rasterio.open(path) as lower:
             if max(lower.shape) <= BLOCK:
                 return
             _pool_file(lower, upper)
@@ -234,9 +234,9 @@ def _verify(source: ScoreSource | GeocodedScores, path: Path) -> None:
     when tried, a truncated file passed as finished. Reading back costs a sixth of the time.
     """
     with ExitStack() as files:
-        full = files.enter_context(rasterio.open(path, **THREADS))
+        full = files.enter_context(rasterio.open(path))
         levels = [
-            files.enter_context(rasterio.open(path, overview_level=level, **THREADS))
+            files.enter_context(rasterio.open(path, overview_level=level))
             for level in range(len(full.overviews(1)))
         ]
         for window in _windows(full.height, full.width):
