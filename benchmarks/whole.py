@@ -18,6 +18,7 @@ import rasterio
 import torch
 import xarray as xr
 from as_published import PublishedForward
+from distributed import Client
 from memory import Deviation, write_scene
 from networks import published_module
 from rasterio.shutil import copy as gdal_copy
@@ -25,6 +26,7 @@ from timing import interleaved
 
 import uniadrs_scale as us
 from uniadrs_scale.graph import Resources, executor
+from uniadrs_scale.graph.cluster import await_workers, local_cluster
 from uniadrs_scale.metrics import figures
 from uniadrs_scale.published import PRESETS, score
 from uniadrs_scale.stats import BandStatistics
@@ -32,7 +34,6 @@ from uniadrs_scale.stats import BandStatistics
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from distributed import Client
     from numpy.typing import NDArray
 
 SECONDS = time.perf_counter
@@ -50,13 +51,17 @@ def _forwards(tiles: int, side: int, bands: int) -> None:
 @contextmanager
 def _warm(workers: int, folder: Path, scene: Any, **options: Any) -> Iterator[Client]:
     """A cluster whose workers have weights and compiled kernels."""
-    with executor(None, Resources(workers, 1)) as cluster:
-        assert cluster.client is not None  # noqa: S101
+    # Not the default client: an executor would take the other's cluster for its own.
+    with (
+        local_cluster(Resources(workers, 1)) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        await_workers(client, workers)
         # Chunks enough that each worker gets some.
         corner = scene.isel(y=slice(0, 1024), x=slice(0, 1024))
-        with cluster.client.as_current():
+        with client.as_current():
             us.score(corner, folder / f"warm{workers}.zarr", chunk=256, **options)
-        yield cluster.client
+        yield client
 
 
 def pipeline(folder: Path, side: int = 4096, repeats: int = 3) -> dict[str, Any]:
