@@ -22,6 +22,7 @@ from standins import FirstBand
 from uniadrs_scale import cli, cli_archive
 from uniadrs_scale.archive import runner
 from uniadrs_scale.archive.folder_sink import FolderSink
+from uniadrs_scale.archive.runner import interruptible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -155,6 +156,16 @@ def test_every_ends_on_sigterm(run, archive: Path) -> None:
     assert result.err.count("sweep begins") >= 2
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     assert run("sweep", archive, "--every", "soon").code == 2
+
+
+def test_a_signal_in_the_tail_of_a_sweep_ends_what_repeats_it_too() -> None:
+    with interruptible() as outer:
+        with interruptible() as inner:
+            signal.raise_signal(signal.SIGTERM)
+            assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        assert inner.signal == outer.signal == signal.SIGTERM
+        assert outer.event.is_set()
 
 
 class _Hook(SimpleHTTPRequestHandler):

@@ -129,18 +129,26 @@ class Stop:
 
 @contextmanager
 def interruptible() -> Iterator[Stop]:
-    """SIGTERM and SIGINT end a sweep cleanly; the second one ends the process at once."""
+    """SIGTERM and SIGINT end a sweep cleanly; the second one ends the process at once.
+
+    What is interruptible inside another one ends both: a signal may come when the sweep has done
+    its last scene and looks no more, but is not over yet.
+    """
     stop = Stop()
     before: dict[int, Any] = {}
 
-    def ask(number: int, _: object) -> None:
+    def ask(number: int, frame: object) -> None:
         stop.signal = number
         stop.event.set()
+        outer = before[number]
         restore()
+        if getattr(outer, "__name__", "") == ask.__name__:
+            outer(number, frame)
 
     def restore() -> None:
         for number, handler in before.items():
             signal.signal(number, handler)
+        before.clear()
 
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGTERM, signal.SIGINT):
