@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import ctypes
 import platform
+from functools import cache
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Names of settings in glibc's `malloc.h`."""
 MMAP_THRESHOLD = 32 << 20
 """Bytes: where glibc's own adjustment ends on 64 bit machines, and more than any one activation."""
+
+
+@cache
+def _is_glibc() -> bool:
+    """Once a process: the answer is looked up in the interpreter's file."""
+    return platform.libc_ver()[0] == "glibc"
 
 
 def keep_freed_memory() -> bool:
@@ -20,7 +27,7 @@ def keep_freed_memory() -> bool:
     The values are those that the adjustment reaches by itself. A page cache of our own was the
     alternative; torch allocates by malloc all the same.
     """
-    if platform.libc_ver()[0] != "glibc":
+    if not _is_glibc():
         return False
     mallopt = ctypes.CDLL(None).mallopt
     done = [
@@ -35,5 +42,5 @@ def give_freed_memory_back() -> None:
 
     What statistics left in pieces stood beside the first window otherwise: 60 MiB of 224 bands.
     """
-    if platform.libc_ver()[0] == "glibc":
+    if _is_glibc():
         ctypes.CDLL(None).malloc_trim(0)
