@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from glob import glob
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -73,7 +74,9 @@ def poison(folder: Path) -> None:
 def kill_after(process: subprocess.Popen[bytes], maps: Path, wanted: int) -> None:
     """SIGKILL once so many products are there."""
     deadline = time.monotonic() + 300
-    while len(list(maps.glob("*/*.json"))) < wanted and process.poll() is None:
+    pattern = f"{maps}/*/*.json"
+    while len(glob(pattern)) < wanted and process.poll() is None:  # noqa: PTH207 - Path.glob
+        # raises where a folder that it has listed is taken away, as a poison's is.
         assert time.monotonic() < deadline
         time.sleep(0.005)
     assert process.poll() is None, "it had ended before it could be killed"
