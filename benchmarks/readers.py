@@ -29,7 +29,7 @@ from rasterio.windows import Window as RasterWindow
 import uniadrs_scale as us
 from uniadrs_scale.io.scenes import scene_source
 from uniadrs_scale.lattice import Window
-from uniadrs_scale.score import run
+from uniadrs_scale.run import run
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

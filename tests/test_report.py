@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,8 +11,9 @@ import xarray as xr
 from standins import Failing, TileMean
 
 import uniadrs_scale as us
+from uniadrs_scale.output import run_to_file
 from uniadrs_scale.report import write_report
-from uniadrs_scale.score import plan, run_to_file
+from uniadrs_scale.score import plan
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -90,8 +90,7 @@ def test_a_run_that_breaks_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     def broken(*_: object, **__: object) -> None:
         raise us.ClusterError("nobody is left")
 
-    # By name, since the package's attribute `score` is the function.
-    monkeypatch.setattr(import_module("uniadrs_scale.score"), "score_scene", broken)
+    monkeypatch.setattr("uniadrs_scale.run.score_scene", broken)
     with pytest.raises(us.ClusterError):
         us.score(scene(), tmp_path / "map.zarr", detector=TileMean(), scheduler="sync", **OPTIONS)
     facts = load(tmp_path / "map.zarr.run.json")

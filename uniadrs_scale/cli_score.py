@@ -62,7 +62,7 @@ def score_command(
 
     The same command resumes an interrupted run. What was done lies beside the map: OUTPUT.run.json.
     """
-    from uniadrs_scale.score import run_to_file
+    from uniadrs_scale.output import run_to_file
 
     geocoding = drawing.geocoding
     scene, detector = reading.open(scenes), running.detector()
@@ -90,7 +90,7 @@ def plan_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")] = False,
 ) -> None:
     """Forecast what 'score' with the same arguments would do: tiles, tasks, memory; run nothing."""
-    from uniadrs_scale.score import output_state
+    from uniadrs_scale.output import output_state
 
     with running.connected() as here:
         plan = here.plan(reading.open(scenes), running.detector())

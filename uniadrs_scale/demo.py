@@ -16,7 +16,8 @@ from uniadrs_scale.errors import StoreError
 from uniadrs_scale.io.cog import to_cog
 from uniadrs_scale.io.scenes import open_scene
 from uniadrs_scale.picture import render
-from uniadrs_scale.score import plan, run
+from uniadrs_scale.run import run
+from uniadrs_scale.score import plan
 from uniadrs_scale.synthetic import demo_scene
 
 if TYPE_CHECKING:

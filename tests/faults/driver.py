@@ -8,7 +8,6 @@ would be most of them. The same in every run, which moments on a clock are not.
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import sys
@@ -18,6 +17,8 @@ from typing import TYPE_CHECKING
 from standins import TileMean
 
 import uniadrs_scale as us
+from uniadrs_scale import output as output_module
+from uniadrs_scale import run as run_module
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 
     from uniadrs_scale.report import RunSummary
 
-# By its full name: the package offers the function ``score`` in place of its module.
-score_module = importlib.import_module("uniadrs_scale.score")
 SIZES = {"preset": "single-band", "tile": 64, "stride": 48, "chunk": 128}
 
 
@@ -73,7 +72,7 @@ def main(folder: Path, output: Path, kill_at: int, scheduler: str = "sync") -> N
     scorer = Noting(str(folder / "seen"))
     scene = us.open_scene(folder / "scene.tif")
     plan = us.plan(scene, detector=scorer, scheduler=scheduler, **SIZES)
-    real_scoring, real_cog = score_module.score_scene, score_module.to_cog
+    real_scoring, real_cog = run_module.score_scene, output_module.to_cog
 
     def scoring(*values: object, **named: object) -> object:
         steps.begin("scoring")
@@ -85,8 +84,10 @@ def main(folder: Path, output: Path, kill_at: int, scheduler: str = "sync") -> N
         steps.begin("ending")
         return made
 
-    score_module.score_scene, score_module.to_cog = scoring, cog
-    summary: RunSummary = score_module.run_to_file(scene, output, plan, scorer, scheduler=scheduler)
+    run_module.score_scene, output_module.to_cog = scoring, cog
+    summary: RunSummary = output_module.run_to_file(
+        scene, output, plan, scorer, scheduler=scheduler
+    )
     facts = {"phases": steps.phases, "steps": steps.count, "complete": summary.complete,
              "kept": summary.kept, "tiles": plan.lattice.tiles}  # fmt: skip
     print(json.dumps(facts))

@@ -38,15 +38,15 @@ import json, sys, time
 from pathlib import Path
 from standins import Slow
 import uniadrs_scale as us
+from uniadrs_scale.output import run_to_file
 folder, output, scheduler, pause, appetite = sys.argv[1:]
 scorer = Slow(float(pause), int(appetite))
 scene = us.open_scene(Path(folder, "scene.tif"))
 sizes = {"preset": "single-band", "tile": 64, "stride": 48, "chunk": 128}
 scheduler = None if scheduler == "own" else scheduler
 plan = us.plan(scene, detector=scorer, scheduler=scheduler, workers=2, **sizes)
-run = sys.modules["uniadrs_scale.score"].run_to_file
 try:
-    summary = run(scene, output, plan, scorer, scheduler=scheduler)
+    summary = run_to_file(scene, output, plan, scorer, scheduler=scheduler)
 except us.UniadrsScaleError as error:
     print("refused", error)
     raise SystemExit(2)

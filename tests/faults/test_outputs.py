@@ -23,7 +23,8 @@ import uniadrs_scale as us
 from uniadrs_scale.io import readers
 from uniadrs_scale.io.claims import claimed
 from uniadrs_scale.io.store import DONE, open_store
-from uniadrs_scale.score import run, run_to_file
+from uniadrs_scale.output import run_to_file
+from uniadrs_scale.run import run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -17,7 +17,7 @@ from uniadrs_scale.graph.execute import Executor
 from uniadrs_scale.io.scenes import scene_source
 from uniadrs_scale.io.store import DONE, FAILED, open_store, prepare
 from uniadrs_scale.isolation import Isolation, ProcessDiedError
-from uniadrs_scale.score import run
+from uniadrs_scale.run import run
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -20,10 +20,10 @@ from uniadrs_scale.io.cog import to_cog
 from uniadrs_scale.io.places import has_store, remove_leftovers, remove_store
 from uniadrs_scale.io.scenes import open_scene
 from uniadrs_scale.io.store import is_score_store, open_store
+from uniadrs_scale.output import run_to_file
 from uniadrs_scale.redaction import public_uri
 from uniadrs_scale.report import Clock, run_facts, write_report
 from uniadrs_scale.score import plan as make_plan
-from uniadrs_scale.score import run_to_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
