@@ -156,3 +156,15 @@ def test_gpus_are_shared_out_by_the_names_that_cuda_knows(
     assert (resources.workers, resources.threads) == (2, 2)
     names = [_worker_options(n, resources)["env"]["CUDA_VISIBLE_DEVICES"] for n in range(3)]
     assert names == ["5", "7", "5"]
+
+
+@pytest.mark.parametrize("preset", ["single-band", "multispectral"])
+def test_a_plan_counts_gpus_at_any_resolution(
+    tiny_weights: Path, monkeypatch: pytest.MonkeyPatch, preset: str
+) -> None:
+    detector = Detector(read_weights(tiny_weights), "cpu", "float32")
+    detector.device = torch.device("cuda")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7,9")
+    scene = xr.DataArray(np.zeros((300, 300), np.float32), dims=("y", "x"))
+    plan = us.plan(scene, preset=preset, detector=detector)
+    assert (plan.workers, plan.threads) == (3, 2)

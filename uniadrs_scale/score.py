@@ -57,8 +57,9 @@ def plan(
     info = scene_source(scene).info
     kind = choose_preset(info, preset)
     side = kind.tile if tile is None else tile
-    scorer = coarsened(detector if detector is not None else Detector.load(), kind.coarsen, side)
-    resources = Resources.of(scheduler, workers, gpus_in_use(scorer))
+    whole = detector if detector is not None else Detector.load()
+    scorer = coarsened(whole, kind.coarsen, side)
+    resources = Resources.of(scheduler, workers, gpus_in_use(whole))
     return ScorePlan(
         scene=info,
         lattice=Lattice(
