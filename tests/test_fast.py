@@ -12,13 +12,13 @@ from torch import Tensor
 
 from uniadrs_scale import kernels
 from uniadrs_scale.attention import local_attention, scrambled_attention
-from uniadrs_scale.detector import _build, read_weights
 from uniadrs_scale.errors import PlanError
 from uniadrs_scale.fast import FastNetwork
 from uniadrs_scale.network import NetworkConfig, UniADRS
 from uniadrs_scale.numba_passes import NUMBA, enlargement, fast_ring_mean
 from uniadrs_scale.passes import PLAIN, Passes
 from uniadrs_scale.rings import ring_mean
+from uniadrs_scale.weights_file import load_network, read_weights
 
 
 def seeded(*shape: int) -> Tensor:
@@ -63,7 +63,7 @@ def test_it_is_the_module_to_rounding(
 
 def test_the_shipped_weights_score_as_the_module_does() -> None:
     """What the recipe trained and judged is what users get: float32 to 1e-5, bfloat16 to 2e-2."""
-    network = _build(read_weights("uniadrs-s")).eval()
+    network = load_network(read_weights("uniadrs-s")).eval()
     x = 2 * seeded(1, network.config.bands, 128, 128)
     expected = network(x).detach()
     torch.testing.assert_close(FastNetwork(network)(x), expected, rtol=0, atol=1e-5)

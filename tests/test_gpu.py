@@ -21,13 +21,14 @@ import uniadrs_scale as us
 from uniadrs_scale import gpu, passes
 from uniadrs_scale.arithmetic import exact_gpu
 from uniadrs_scale.conveyor import Conveyor
-from uniadrs_scale.detector import Detector, read_weights
+from uniadrs_scale.detector import Detector
 from uniadrs_scale.fast import FastNetwork
 from uniadrs_scale.gpu import KERNELS, checked, passes_on
 from uniadrs_scale.graph import Resources, executor
 from uniadrs_scale.network import NetworkConfig, UniADRS
 from uniadrs_scale.passes import PLAIN
 from uniadrs_scale.stats import BandStatistics
+from uniadrs_scale.weights_file import read_weights
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

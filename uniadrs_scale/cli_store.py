@@ -79,9 +79,9 @@ def info_command(
     reading: Reading,
 ) -> None:
     """Describe a scene, a score store or a weights file."""
-    from uniadrs_scale.detector import read_weights
     from uniadrs_scale.io.remote import in_bucket
     from uniadrs_scale.io.store import open_store
+    from uniadrs_scale.weights_file import read_weights
 
     path, local = Path(target), "://" not in target
     if path.suffix == ".zarr" and (local or in_bucket(target)) and _is_ours(target):

@@ -1,69 +1,46 @@
-"""The detector: weights in, numpy tiles in, numpy scores out."""
+"""The detector: numpy tiles in, numpy scores out, with one set of weights on one device."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache, partial
-from importlib import resources
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 
-from uniadrs_scale import published
 from uniadrs_scale.arithmetic import exact_gpu, one_thread
 from uniadrs_scale.choices import DEFAULT_WEIGHTS, Arithmetic
 from uniadrs_scale.conveyor import Conveyor, Cuda
 from uniadrs_scale.errors import PlanError, WeightsError
 from uniadrs_scale.fast import FastNetwork
 from uniadrs_scale.gpu import passes_on
-from uniadrs_scale.network import NetworkConfig, UniADRS
 from uniadrs_scale.numba_passes import NUMBA, fast_ring_mean
 from uniadrs_scale.rings import ring_mean
 from uniadrs_scale.stats import BandStatistics
+from uniadrs_scale.weights_file import load_network, portable, read_weights
 from uniadrs_scale.whitening import CHANNELS, Whitening, bytes_a_pixel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from uniadrs_scale.network import UniADRS
     from uniadrs_scale.plan import TileScorer
+    from uniadrs_scale.weights_file import WeightsInfo
 
     Network = Callable[[Tensor], Tensor]
-
-Input = Literal["bands", "whitened"]
 
 GPU_BATCH = 16
 """Tiles a call on a GPU; on a CPU one tile already fills the caches."""
 ACTIVATION_BYTES, BAND_BYTES = 3200, 4
 """Peak growth per tile pixel: at published width, and a band (the convolution's own copy of its
 input). Measured at width 1/4: 780 bytes with 4 bands, 1379 with 200."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WeightsInfo:
-    """What a weights file says of itself, read without building the network."""
-
-    path: str
-    name: str
-    sha256: str
-    config: NetworkConfig
-    input: Input = "bands"
-    """Whether the network sees the scaled bands, or what :mod:`whitening` makes of them."""
-    metadata: dict[str, str] = field(default_factory=dict)
-    """Command, seed, data, figures, licence, as `model/train.py` wrote them."""
-
-    @property
-    def threshold(self) -> float:
-        """The recommended threshold: at most 1e-4 of the pixels of empty windows exceed it."""
-        return float(self.metadata.get("threshold", "0.5"))
 
 
 class Detector:
@@ -79,7 +56,7 @@ class Detector:
         self.dtype: Arithmetic = dtype
         self._requested = device
         self._ring = fast_ring_mean if self.device.type == "cpu" else ring_mean
-        self._network = _for_inference(_build(info), self.device, dtype)
+        self._network = _for_inference(load_network(info), self.device, dtype)
         self._conveyor = None
         self._warm: set[tuple[int, int]] = set()
         if self.device.type == "cuda":
@@ -115,7 +92,7 @@ class Detector:
     def __reduce__(self) -> tuple[Any, ...]:
         # Without the index: a worker sees the GPU that it was given as its first.
         device = self._requested.partition(":")[0]
-        return _resident, (_portable(self.info.path), self.info.sha256, device, self.dtype)
+        return _resident, (portable(self.info.path), self.info.sha256, device, self.dtype)
 
     def __repr__(self) -> str:
         return f"Detector({self.identity}, device='{self.device}')"
@@ -245,58 +222,6 @@ class FittedDetector:
         return self.detector.score_tiles(tiles, self.whitening)
 
 
-def read_weights(weights: str | Path) -> WeightsInfo:
-    """What a weights file says of itself.
-
-    Raises:
-        WeightsError: The file is missing, corrupt, or not for this network.
-    """
-    path = _find(weights)
-    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-    if path.suffix in (".pth", ".pt"):
-        config = NetworkConfig(width=1.0, profile="published")
-        return WeightsInfo(path=str(path), name=path.stem, sha256=sha256, config=config)
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-        config = NetworkConfig(
-            width=float(metadata["width"]),
-            bands=int(metadata["bands"]),
-            profile=cast("Any", metadata["profile"]),
-            shortcut=float(metadata.get("shortcut", "0")),
-        )
-        seen = _input(metadata.get("input", "bands"), config.bands)
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(
-            f"'{weights}' is not a readable weights file: {error}. "
-            "Give a .safetensors file made by model/train.py, or a published .pth checkpoint."
-        ) from None
-    except (KeyError, ValueError) as error:
-        raise WeightsError(
-            f"'{weights}' does not say which network it is for ({error}): its metadata needs "
-            "width, bands and profile. Save it with model/train.py."
-        ) from None
-    return WeightsInfo(
-        path=str(path),
-        name=metadata.get("name", path.stem),
-        sha256=sha256,
-        config=config,
-        input=seen,
-        metadata=metadata,
-    )
-
-
-def _input(name: str, channels: int) -> Input:
-    if name not in get_args(Input) or (name == "whitened" and channels != CHANNELS):
-        raise ValueError(f"input '{name}' of {channels} channels")
-    return cast("Input", name)
-
-
-def shipped_weights() -> list[str]:
-    """Names of the weights that come with the library."""
-    return sorted(path.stem for path in _shipped_folder().glob("*.safetensors"))
-
-
 def gpus_in_use(detector: object) -> tuple[str, ...]:
     """The GPUs of this machine to share among workers, as CUDA_VISIBLE_DEVICES names them.
 
@@ -334,31 +259,6 @@ def _cached(path: str, sha256: str, device: str, dtype: Arithmetic) -> Detector:
     return Detector(info, device, dtype)
 
 
-def _build(info: WeightsInfo) -> UniADRS:
-    if info.config.profile == "published" and not info.path.endswith(".safetensors"):
-        try:
-            state = torch.load(info.path, map_location="cpu", weights_only=True)
-        except Exception as error:  # noqa: BLE001 - a damaged archive raises whatever it likes
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise WeightsError(
-                f"'{info.path}' is not a readable checkpoint: {reason} "
-                "Give a .pth file that holds tensors only."
-            ) from None
-        return published.network(state)
-    try:
-        with safe_open(info.path, framework="pt") as file:
-            state = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 - no mapping
-        network = UniADRS(info.config)
-        network.load_state_dict(state)
-    except (RuntimeError, ValueError, OverflowError, MemoryError, SafetensorError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[:2][-1].strip()
-        raise WeightsError(
-            f"'{info.path}' does not fit the network it names ({info.config}): "
-            f"{reason} Make it again with model/train.py."
-        ) from None
-    return network
-
-
 def _for_inference(module: UniADRS, device: torch.device, dtype: Arithmetic) -> Network:
     """The function of ``module`` on ``device``."""
     arithmetic = torch.float32 if dtype == "float32" else torch.bfloat16
@@ -386,29 +286,3 @@ def _device(name: str) -> torch.device:
             "Use device='auto' or 'cpu'."
         )
     return device
-
-
-def _shipped_folder() -> Path:
-    """The weights inside the installed package, or in a checkout those of `model/`."""
-    installed = Path(str(resources.files("uniadrs_scale"))) / "weights"
-    return installed if installed.is_dir() else installed.parents[1] / "model" / "weights"
-
-
-def _find(weights: str | Path) -> Path:
-    path = Path(weights)
-    if path.suffix:
-        if path.is_file():
-            return path.absolute()
-        raise WeightsError(f"Weights file '{weights}' does not exist. Check the path.")
-    shipped = _shipped_folder() / f"{weights}.safetensors"
-    if not shipped.is_file():
-        raise WeightsError(
-            f"Weights '{weights}' do not ship with this library, which has "
-            f"{', '.join(shipped_weights()) or 'none'}. Use one of these, or a path."
-        )
-    return shipped
-
-
-def _portable(path: str) -> str:
-    """A name instead of a path for shipped weights: workers may have them elsewhere."""
-    return Path(path).stem if Path(path).parent == _shipped_folder() else path
