@@ -19,16 +19,12 @@ from uniadrs_scale.io.places import (
     place_of,
     remove_leftovers,
     remove_store,
+    require_folder,
+    require_name,
     suffix_of,
 )
 from uniadrs_scale.io.readers import raster_tag
-from uniadrs_scale.io.store import (
-    DONE,
-    open_store,
-    require_folder,
-    require_name,
-    require_same_plan,
-)
+from uniadrs_scale.io.store import DONE, open_store, require_same_plan
 from uniadrs_scale.redaction import uri_name
 from uniadrs_scale.report import Clock, RunSummary, report_place, run_facts, write_report
 from uniadrs_scale.run import carry_out, run

@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 
 from uniadrs_scale.errors import BusyError, StoreError
 from uniadrs_scale.io.lease import owned
-from uniadrs_scale.io.store import require_folder, require_name
+from uniadrs_scale.io.places import require_folder, require_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -35,8 +35,7 @@ from uniadrs_scale.geolocation import Geocoding
 from uniadrs_scale.io.buckets import write_object
 from uniadrs_scale.io.cog_source import open_source, quietly
 from uniadrs_scale.io.geocode import on_a_grid
-from uniadrs_scale.io.places import place_of
-from uniadrs_scale.io.store import require_folder
+from uniadrs_scale.io.places import place_of, require_folder
 from uniadrs_scale.redaction import uri_name
 
 if TYPE_CHECKING:

@@ -63,6 +63,29 @@ def has_file(place: Place) -> bool:
     return place.exists() if isinstance(place, Path) else buckets.exists(place)
 
 
+def require_name(target: Place) -> None:
+    """Raise where nothing can be called ``target``: a name too long, a file where a folder is."""
+    if not isinstance(target, Path):
+        return
+    try:
+        target.lstat()
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        name = target.name if len(target.name) < 80 else f"{target.name[:60]}..."  # noqa: PLR2004
+        raise StoreError(
+            f"Nothing can be written as '{name}' ({error.strerror}). Choose another output path."
+        ) from None
+
+
+def require_folder(target: Place) -> None:
+    """Raise where the folder that is to hold ``target`` does not exist; buckets have none."""
+    if isinstance(target, Path) and not target.parent.is_dir():
+        raise StoreError(
+            f"Output folder '{target.parent}' does not exist. Create it, or choose another."
+        )
+
+
 def remove_store(place: Place) -> None:
     """No store is at ``place`` any more, and at no moment half of one.
 

@@ -1,11 +1,4 @@
-"""The score store: a Zarr v3 group that is also the run's ledger.
-
-    score          float32 (y, x), NaN = invalid or failed; a shard is a compute chunk
-    band_mean, band_scatter                  float64, the scene's statistics
-    done           uint8 (chunk_y, chunk_x): MISSING, DONE, or FAILED (written without some tiles)
-    scored_pixels  int64 (chunk_y, chunk_x): finite scores of each chunk, what `verify` counts again
-    y, x, spatial_ref                        as rioxarray writes them, ground control points too
-    latitude, longitude                      (y, x) of a swath, sharded like the score
+"""The score store: a Zarr v3 group (see :mod:`uniadrs_scale.io.new_store`), also the run's ledger.
 
 A chunk commits as one object, and its ledger entry is written after it: whatever dies, whenever,
 `done` never promises what is not there.
@@ -28,13 +21,12 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import xarray as xr
 import zarr
-from rasterio.crs import CRS
-from zarr.codecs import BloscCodec, Crc32cCodec
 
-from uniadrs_scale.errors import SceneError, StoreError
+from uniadrs_scale.errors import StoreError
 from uniadrs_scale.io import buckets
 from uniadrs_scale.io.buckets import zarr_place
-from uniadrs_scale.io.places import ROOT, has_store, place_of
+from uniadrs_scale.io.new_store import create
+from uniadrs_scale.io.places import ROOT, has_store, place_of, require_folder, require_name
 from uniadrs_scale.plan import digest
 from uniadrs_scale.stats import BandStatistics
 
@@ -44,21 +36,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from uniadrs_scale.io.places import Place
-    from uniadrs_scale.lattice import Lattice, Window
-    from uniadrs_scale.plan import SceneInfo, ScorePlan
+    from uniadrs_scale.lattice import Window
+    from uniadrs_scale.plan import ScorePlan
 
 MISSING, DONE, FAILED = 0, 1, 2
 NEEDED = ("score", "done", "scored_pixels")
 """Arrays without which a group is no score store."""
 BAND_MEAN, BAND_SCATTER = "band_mean", "band_scatter"
-INNER_CHUNK = 512
-"""Side of what a reader decodes at least, in pixels."""
-
-GEOLOCATION_UNITS = {"latitude": "degrees_north", "longitude": "degrees_east"}
-GEOZARR_CONVENTIONS = [
-    {"uuid": "689b58e2-cf7b-45e0-9fff-9cfc0883d6b4", "name": "spatial"},
-    {"uuid": "f17cb550-5864-4468-aeb7-f3180cfb622f", "name": "proj"},
-]
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +165,7 @@ def prepare(
     require_folder(target)
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
-        _create(temporary, plan, coordinates)
+        create(temporary, plan, coordinates)
         temporary.replace(target)
     except OSError as error:
         raise StoreError(
@@ -196,7 +180,7 @@ def _send(target: str, plan: ScorePlan, coordinates: Mapping[str, xr.DataArray])
     """Make a new store at a URL. What an earlier try left there is overwritten."""
     with tempfile.TemporaryDirectory(prefix="uniadrs-scale-") as folder:
         made = Path(folder, "new")
-        _create(made, plan, coordinates)
+        create(made, plan, coordinates)
         ours = {path.relative_to(made).as_posix() for path in made.rglob("*")}
         foreign = next((key for key in buckets.list_keys(target) if key not in ours), None)
         if foreign is not None:
@@ -234,29 +218,6 @@ def is_score_store(path: str | Path) -> bool:
     return all(isinstance(group.get(name), zarr.Array) for name in NEEDED)
 
 
-def require_name(target: Place) -> None:
-    """Raise where nothing can be called ``target``: a name too long, a file where a folder is."""
-    if not isinstance(target, Path):
-        return
-    try:
-        target.lstat()
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        name = target.name if len(target.name) < 80 else f"{target.name[:60]}..."  # noqa: PLR2004
-        raise StoreError(
-            f"Nothing can be written as '{name}' ({error.strerror}). Choose another output path."
-        ) from None
-
-
-def require_folder(target: Place) -> None:
-    """Raise where the folder that is to hold ``target`` does not exist; buckets have none."""
-    if isinstance(target, Path) and not target.parent.is_dir():
-        raise StoreError(
-            f"Output folder '{target.parent}' does not exist. Create it, or choose another."
-        )
-
-
 def require_same_plan(store: ScoreStore, plan: ScorePlan) -> ScoreStore:
     """``store``, unless it was begun with another plan: then say where the two differ.
 
@@ -289,106 +250,3 @@ def _compare(key: str, old: object, new: object) -> Iterator[tuple[str, object, 
 def _short(value: object) -> str:
     text = str(value)
     return text if len(text) <= 60 else f"{text[:57]}..."  # noqa: PLR2004 - a line's worth
-
-
-def _create(path: Path, plan: ScorePlan, coordinates: Mapping[str, xr.DataArray]) -> None:
-    scene, lattice = plan.scene, plan.lattice
-    whole = {n: c.variable for n, c in coordinates.items() if c.ndim < 2}  # noqa: PLR2004 - y, x
-    frame = xr.Dataset(coords=whole)
-    frame.attrs = {
-        "title": f"Anomaly scores of {scene.name}",
-        "software": f"uniadrs_scale {plan.version}",
-        "fingerprint": plan.fingerprint,
-        "plan": plan.decisive(),
-    }
-    frame.to_zarr(path, zarr_format=3, consolidated=False)
-    group = zarr.open_group(path, mode="r+")
-    attributes = _score_attributes(scene, "spatial_ref" in coordinates)
-    geolocation = {name: c for name, c in coordinates.items() if name not in whole}
-    if geolocation:
-        attributes["coordinates"] = " ".join(geolocation)
-    _create_map(group, "score", lattice, "float32", attributes)
-    for name, coordinate in geolocation.items():
-        _write_geolocation(group, name, coordinate, lattice)
-    for name, dtype in (("done", "uint8"), ("scored_pixels", "int64")):
-        # One object an entry: ledger writes of different workers never touch.
-        group.create_array(
-            name,
-            shape=lattice.chunks,
-            chunks=(1, 1),
-            dtype=dtype,
-            fill_value=0,
-            dimension_names=("chunk_y", "chunk_x"),
-        )
-
-
-def _create_map(
-    group: zarr.Group, name: str, lattice: Lattice, dtype: str, attributes: dict[str, Any]
-) -> zarr.Array[Any]:
-    """An array of float (y, x) whose shards are compute chunks."""
-    inner = _inner_chunk(lattice.chunk)
-    return group.create_array(
-        name,
-        shape=(lattice.height, lattice.width),
-        chunks=(inner, inner),
-        shards=(lattice.chunk, lattice.chunk),
-        dtype=dtype,
-        fill_value=np.nan,
-        # The checksum lets `verify` and every reader notice a damaged chunk.
-        compressors=(BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle"), Crc32cCodec()),
-        dimension_names=("y", "x"),
-        attributes=attributes,
-    )
-
-
-def _write_geolocation(
-    group: zarr.Group, name: str, coordinate: xr.DataArray, lattice: Lattice
-) -> None:
-    """Copy latitude or longitude, a chunk at a time.
-
-    Here and not with each chunk's scores: a new store is whole before a score is written, so that a
-    resumed run has nothing to do about it.
-    """
-    attributes = {"standard_name": name, "units": GEOLOCATION_UNITS[name]}
-    dtype = "float32" if coordinate.dtype == np.float32 else "float64"
-    array = _create_map(group, name, lattice, dtype, attributes)
-    for index in np.ndindex(*lattice.chunks):
-        rows, cols = lattice.chunk_window(index).slices
-        try:
-            part = coordinate.variable[rows, cols].compute(scheduler="synchronous").values
-        except Exception as error:  # whatever a reader or a user's graph raises
-            raise SceneError(
-                f"The {name} of the scene cannot be read at rows {rows.start} to {rows.stop}, "
-                f"columns {cols.start} to {cols.stop} ({error}). Repair it, or drop the coordinate."
-            ) from error
-        array[rows, cols] = part
-
-
-def _score_attributes(scene: SceneInfo, referenced: bool) -> dict[str, Any]:  # noqa: FBT001
-    attributes: dict[str, Any] = {
-        "long_name": "anomaly score",
-        "units": "1",
-        "valid_range": [0.0, 1.0],
-    }
-    if referenced:
-        attributes["grid_mapping"] = "spatial_ref"
-    if scene.transform is not None:
-        attributes |= {
-            "zarr_conventions": GEOZARR_CONVENTIONS,
-            "spatial:dimensions": ["y", "x"],
-            "spatial:transform": list(scene.transform),
-            "spatial:shape": [scene.height, scene.width],
-        }
-    if scene.crs is not None:
-        crs = CRS.from_wkt(scene.crs)
-        epsg = crs.to_epsg()
-        attributes |= {"proj:wkt2": crs.to_wkt(version="WKT2_2019")}
-        if epsg is not None:
-            attributes |= {"proj:code": f"EPSG:{epsg}"}
-    return attributes
-
-
-def _inner_chunk(chunk: int) -> int:
-    """The largest divisor of ``chunk`` up to INNER_CHUNK that is not tiny, else ``chunk``."""
-    divisors = (d for d in range(min(INNER_CHUNK, chunk), 127, -1) if chunk % d == 0)
-    return next(divisors, chunk)
