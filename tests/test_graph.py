@@ -14,18 +14,18 @@ from standins import TileMean, WhoScored
 import uniadrs_scale as us
 from uniadrs_scale.graph import Resources, executor, score_scene
 from uniadrs_scale.graph.build import run_graph
-from uniadrs_scale.graph.execute import Executor
+from uniadrs_scale.graph.execute import LocalExecutor
 from uniadrs_scale.graph.shared import UnfitWorkerError
 from uniadrs_scale.io.scenes import scene_source
 from uniadrs_scale.io.store import DONE, ScoreStore, prepare
 from uniadrs_scale.stats import Normalisation
 
 
-class Recorder(Executor):
+class Recorder(LocalExecutor):
     """Keeps the tasks instead of running them."""
 
     def __init__(self) -> None:
-        super().__init__(None, "sync")
+        super().__init__("sync")
         self.graph: dict = {}
         self.wanted: list = []
 

@@ -13,7 +13,7 @@ from standins import Deadly, TileMean
 
 import uniadrs_scale as us
 from uniadrs_scale.graph import scene_statistics, score_scene
-from uniadrs_scale.graph.execute import Executor
+from uniadrs_scale.graph.execute import LocalExecutor
 from uniadrs_scale.io.scenes import scene_source
 from uniadrs_scale.io.store import DONE, FAILED, open_store, prepare
 from uniadrs_scale.isolation import Isolation, ProcessDiedError
@@ -56,11 +56,11 @@ def test_a_deadly_tile_is_nan_and_named(tmp_path: Path) -> None:
     np.testing.assert_array_equal(mended.values, whole)
 
 
-class Unlucky(Executor):
+class Unlucky(LocalExecutor):
     """Its workers die of the first tasks it is given; the next ones it carries out."""
 
     def __init__(self) -> None:
-        super().__init__(None, "sync")
+        super().__init__("sync")
         self.calls = 0
 
     def compute(self, graph, wanted, on_result=lambda _: None):
@@ -76,7 +76,7 @@ def test_chunks_whose_workers_died_are_scored_apart(tmp_path: Path) -> None:
     whole = us.score(array, detector=TileMean(), scheduler="sync", **OPTIONS).values
     plan = us.plan(array, detector=Deadly(7.9), scheduler="sync", **OPTIONS)
     source, store = scene_source(array), prepare(tmp_path / "a.zarr", plan, {})
-    scaled = (Deadly(7.9), scene_statistics(source, Executor(None, "sync")).normalisation())
+    scaled = (Deadly(7.9), scene_statistics(source, LocalExecutor("sync")).normalisation())
     reports: list[ChunkReport] = []
     lost = score_scene(source, plan, store, Unlucky(), scaled=scaled, on_report=reports.append)
     assert not lost

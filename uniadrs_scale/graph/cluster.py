@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from uniadrs_scale.graph.execute import Resources
+    from uniadrs_scale.graph.resources import Resources
     from uniadrs_scale.plan import TileScorer
 
 PATIENCE_SECONDS = 60

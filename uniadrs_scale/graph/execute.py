@@ -1,11 +1,11 @@
-"""Who computes: this process, a cluster started here, or one that already runs."""
+"""Has the tasks of a run computed: in this process, or by the workers of a cluster."""
 
 from __future__ import annotations
 
 import os
 import time
+from abc import ABC, abstractmethod
 from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, cast
 
@@ -15,29 +15,21 @@ from dask.callbacks import Callback
 from dask.highlevelgraph import HighLevelGraph
 from dask.local import get_sync
 from dask.threaded import get as get_threaded
-from distributed import Client, Future, as_completed, performance_report
+from distributed import as_completed, performance_report
 
 from uniadrs_scale.errors import ClusterError, PlanError
-from uniadrs_scale.graph.cluster import (
-    PATIENCE_SECONDS,
-    active_client,
-    await_workers,
-    connect,
-    local_cluster,
-    mismatches,
-    share_of_machine,
-    smallest_limit,
-    workers_of,
-)
-from uniadrs_scale.graph.lost import CUT, UNREACHABLE, answering, outcome, scheduler_lost
+from uniadrs_scale.graph.cluster import PATIENCE_SECONDS, mismatches, workers_of
+from uniadrs_scale.graph.lost import CUT, UNREACHABLE, outcome, scheduler_lost
 from uniadrs_scale.graph.shared import UnfitWorkerError, process_peak
 from uniadrs_scale.report import ClusterFacts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from dask._task_spec import GraphNode
+    from distributed import Client, Future
 
 Key = tuple[str | int, ...]
 """Name of a task: a string that all tasks of its kind in a run share, and where its chunk is."""
@@ -47,64 +39,105 @@ ASK_SECONDS = 1.0
 """How often a waiting run asks whether there are workers; each time costs the scheduler work."""
 
 
-@dataclass(frozen=True, slots=True)
-class Resources:
-    """Who computes: how many processes, with how many threads each."""
+class Executor(ABC):
+    """Runs independent tasks on one Dask scheduler."""
 
-    workers: int
-    threads: int
-    gpus: tuple[str, ...] = ()
-    """GPUs of this machine, one a process in turn; none: processes use the CPU."""
+    client: Client | None
+    """Of the cluster; None where this process computes."""
 
-    @classmethod
-    def of(
-        cls, scheduler: str | None, workers: int | None = None, gpus: tuple[str, ...] = ()
-    ) -> Resources:
-        """What ``scheduler`` (see :func:`executor`) has or will be given.
-
-        On this machine: one process a core, or one a GPU, with a thread to read while the other
-        infers.
-
-        Raises:
-            PlanError: ``workers`` is not positive, or the scheduler does not answer.
-        """
-        if workers is not None and workers < 1:
-            raise PlanError(f"workers={workers}: at least 1 is needed.")
-        cores = os.cpu_count() or 1
-        if scheduler == "sync":
-            return cls(1, 1, gpus)
-        if scheduler == "threads":
-            return cls(1, cores, gpus)
-        if scheduler is None and active_client() is None:
-            return cls(workers or len(gpus) or cores, 2 if gpus else 1, gpus)
-        with executor(scheduler, cls(0, 0)) as cluster:
-            return cls(*cluster.size(), gpus)
-
-
-class Executor:
-    """Runs independent tasks on one Dask scheduler; failures are results, not exceptions."""
-
-    def __init__(self, client: Client | None, scheduler: str) -> None:
-        self.client = client
-        self.scheduler = scheduler
+    def __init__(self) -> None:
         self.peaks: dict[str, int] = {}
         """Highest resident set of each worker that said so, in bytes."""
-        self._dismissed: dict[str, str] = {}
-        self._names: set[str] = set()
-        self._address = ""
-        if client is not None:
-            self._address = str(client.scheduler_info(n_workers=0)["address"])
-            client.log_event(TOPIC, {"action": "begin", "who": id(self)})
+
+    @abstractmethod
+    def size(self) -> tuple[int, int]:
+        """(workers, most threads a worker) at this moment."""
+
+    @abstractmethod
+    def facts(self) -> ClusterFacts:
+        """Who has computed, and what became of them since this executor was made."""
+
+    @abstractmethod
+    def compute(
+        self, graph: Graph, wanted: list[Key], on_result: Callable[[object], None] = lambda _: None
+    ) -> list[object]:
+        """Results of the tasks ``wanted``, in that order; ``on_result`` sees each as it comes.
+
+        On a cluster a lost task leaves its exception in place of its result; in this process an
+        exception is raised, as nobody else could go on.
+        """
+
+    @abstractmethod
+    def reported(self, path: Path | None) -> AbstractContextManager[None]:
+        """Dask's performance report of what is done inside, as a page at ``path``, if wanted.
+
+        Raises:
+            PlanError: There is no scheduler to ask, or it has no bokeh.
+        """
+
+
+class LocalExecutor(Executor):
+    """This process computes, in one thread or in one a core."""
+
+    client = None
+
+    def __init__(self, scheduler: str) -> None:
+        super().__init__()
+        self.scheduler = scheduler
+        """``sync`` or ``threads``."""
 
     def size(self) -> tuple[int, int]:
-        """(workers, most threads a worker) of the cluster at this moment."""
-        workers = self._workers()
+        """One worker."""
+        return 1, 1 if self.scheduler == "sync" else os.cpu_count() or 1
+
+    def facts(self) -> ClusterFacts:
+        """Nobody dies here who could tell."""
+        return ClusterFacts(scheduler=self.scheduler, peaks={"this process": process_peak()})
+
+    def compute(
+        self, graph: Graph, wanted: list[Key], on_result: Callable[[object], None] = lambda _: None
+    ) -> list[object]:
+        """Whatever a task raises is raised."""
+        keys, get = set(wanted), get_sync if self.scheduler == "sync" else get_threaded
+
+        def report(key: Key, value: object, *_: object) -> None:
+            if key in keys:
+                on_result(value)
+
+        with Callback(posttask=report):
+            return list(get(graph, wanted))
+
+    @contextmanager
+    def reported(self, path: Path | None) -> Iterator[None]:
+        """Refused: Dask has a report of clusters only."""
+        if path is not None:
+            raise PlanError(
+                "A performance report is made by a cluster: scheduler 'sync' and 'threads' have "
+                "none. Leave --scheduler or --performance-report away."
+            )
+        yield
+
+
+class ClusterExecutor(Executor):
+    """The workers of a cluster compute; failures are results, not exceptions."""
+
+    client: Client
+
+    def __init__(self, client: Client) -> None:
+        super().__init__()
+        self.client = client
+        self._dismissed: dict[str, str] = {}
+        self._names: set[str] = set()
+        self._address = str(client.scheduler_info(n_workers=0)["address"])
+        client.log_event(TOPIC, {"action": "begin", "who": id(self)})
+
+    def size(self) -> tuple[int, int]:
+        """An empty cluster counts as one worker of one thread."""
+        workers = workers_of(self.client)
         return max(len(workers), 1), max((w["nthreads"] for w in workers.values()), default=1)
 
     def facts(self) -> ClusterFacts:
-        """Who has computed, and what became of them since this executor was made."""
-        if self.client is None:
-            return ClusterFacts(scheduler=self.scheduler, peaks={"this process": process_peak()})
+        """Asked of the scheduler, where it still answers."""
         try:
             gone = [event for event in self._events() if not event.get("expected")]
         except OSError:
@@ -123,35 +156,10 @@ class Executor:
             dismissed=tuple(f"{who} {why}" for who, why in self._dismissed.items()),
         )
 
-    def _events(self) -> list[dict[str, Any]]:
-        """Workers that have gone since this executor was made, as the scheduler noted it."""
-        assert self.client is not None  # noqa: S101 - for the type checker
-        marks = self.client.get_events(TOPIC)
-        # By the scheduler's clock, which need not be ours.
-        begun = max((t for t, mark in marks if mark.get("who") == id(self)), default=0.0)
-        noted = self.client.get_events("all")
-        return [e for t, e in noted if t >= begun and e.get("action") == "remove-worker"]
-
-    def _workers(self) -> dict[str, Any]:
-        return workers_of(self.client) if self.client else {}
-
     def compute(
         self, graph: Graph, wanted: list[Key], on_result: Callable[[object], None] = lambda _: None
     ) -> list[object]:
-        """Results of the tasks ``wanted``, in that order; ``on_result`` sees each as it comes.
-
-        On a cluster a lost task leaves its exception in place of its result; in this process an
-        exception is raised, as nobody else could go on.
-        """
-        if self.client is None:
-            keys, get = set(wanted), get_sync if self.scheduler == "sync" else get_threaded
-
-            def report(key: Key, value: object, *_: object) -> None:
-                if key in keys:
-                    on_result(value)
-
-            with Callback(posttask=report):
-                return list(get(graph, wanted))
+        """Asked for again where a scheduler was lost on the way, or a worker did not fit."""
         self._names |= {str(key[0]) for key in graph}
         results: dict[Key, object] = {}
         left = wanted
@@ -174,13 +182,20 @@ class Executor:
             left = again
         return [results[key] for key in wanted]
 
+    def _events(self) -> list[dict[str, Any]]:
+        """Workers that have gone since this executor was made, as the scheduler noted it."""
+        marks = self.client.get_events(TOPIC)
+        # By the scheduler's clock, which need not be ours.
+        begun = max((t for t, mark in marks if mark.get("who") == id(self)), default=0.0)
+        noted = self.client.get_events("all")
+        return [e for t, e in noted if t >= begun and e.get("action") == "remove-worker"]
+
     def _await_scheduler(self) -> None:
         """Return when the client has found its scheduler again, or another one in its place.
 
         Raises:
             ClusterError: It gave up.
         """
-        assert self.client is not None  # noqa: S101 - compute() has seen to it
         while self.client.status == "connecting":
             time.sleep(0.05)
         if self.client.status != "running":
@@ -188,7 +203,6 @@ class Executor:
 
     def _submit(self, graph: Graph, wanted: list[Key]) -> list[Future[Any]]:
         """Futures of ``wanted``; sends what they need of ``graph``."""
-        assert self.client is not None  # noqa: S101 - compute() has seen to it
         # In one layer: a plain dict would be hashed first, which takes longer than all the rest.
         name = str(wanted[0])
         layer = HighLevelGraph({name: cull(cast("dict[Any, Any]", graph), wanted)}, {name: set()})
@@ -198,7 +212,6 @@ class Executor:
 
     def _completed(self, futures: list[Future[Any]]) -> Iterator[Future[Any]]:
         """Futures as they complete; raises where nobody is left who could complete them."""
-        assert self.client is not None  # noqa: S101 - compute() has seen to it
         # With a loop: it would take the default client's, and ours need not be that.
         waiting = as_completed(futures, loop=self.client.loop)
         last_seen = asked = time.monotonic()
@@ -221,7 +234,6 @@ class Executor:
 
     def _has_workers(self) -> bool:
         """True where the scheduler has one; of a thousand, it need not tell."""
-        assert self.client is not None  # noqa: S101 - compute() has seen to it
         try:
             return bool(self.client.scheduler_info(n_workers=1)["workers"])
         except UNREACHABLE:
@@ -235,92 +247,35 @@ class Executor:
         """
         if not isinstance(error, UnfitWorkerError | ImportError):
             return False
-        assert self.client is not None  # noqa: S101 - for the type checker
         unfit = {who.removeprefix("Worker "): why for who, why in mismatches(self.client).items()}
         if isinstance(error, UnfitWorkerError):
             unfit[error.worker] = error.reason
         self._dismissed |= unfit
-        present = [address for address in unfit if address in self._workers()]
+        present = sorted(unfit.keys() & workers_of(self.client).keys())
         if present:
             self.client.retire_workers(present, close_workers=True, remove=True)
         return bool(present) or isinstance(error, UnfitWorkerError)
 
     @contextmanager
     def reported(self, path: Path | None) -> Iterator[None]:
-        """Dask's performance report of what is done inside, as a page at ``path``, if wanted.
-
-        Raises:
-            PlanError: There is no scheduler to ask, or it has no bokeh.
-        """
+        """The page is written when the block ends."""
         if path is None:
             yield
             return
-        _require_reportable(self.client, path)
-        assert self.client is not None  # noqa: S101 - _require_reportable has seen to it
+        self._require_reportable(path)
         with self.client.as_current(), performance_report(filename=str(path)):
             yield
 
-
-def _require_reportable(client: Client | None, path: Path) -> None:
-    """Refuse a performance report that could not be written, before anything is computed."""
-    if client is None:
-        raise PlanError(
-            "A performance report is made by a cluster: scheduler 'sync' and 'threads' have none. "
-            "Leave --scheduler or --performance-report away."
-        )
-    told = cast("dict[str, Any]", client.get_versions(packages=["bokeh"]))
-    if told["scheduler"]["packages"].get("bokeh") is None or find_spec("bokeh") is None:
-        raise PlanError(
-            "A performance report needs bokeh, where the scheduler runs and here. "
-            "Install it: pip install 'uniadrs-scale[report]'."
-        )
-    if not path.absolute().parent.is_dir():
-        raise PlanError(
-            f"Folder '{path.absolute().parent}' of the performance report does not exist. "
-            "Create it, or choose another."
-        )
-
-
-@contextmanager
-def executor(scheduler: str | None, resources: Resources) -> Iterator[Executor]:
-    """An executor for ``scheduler``.
-
-    Args:
-        scheduler: None for the active client, or else a cluster on this machine; ``sync`` or
-            ``threads`` for this process; an address such as ``tcp://host:8786`` for a cluster.
-        resources: Size of a cluster that has to be started.
-
-    Raises:
-        PlanError: The scheduler is unknown or does not answer.
-    """
-    if scheduler in ("sync", "threads"):
-        yield Executor(None, scheduler)
-    elif scheduler is None and (client := active_client()) is not None:
-        with answering(client):
-            yield Executor(client, "")
-    elif scheduler is None:
-        with local_cluster(resources) as cluster, Client(cluster) as client:
-            await_workers(client, resources.workers)
-            with answering(client):
-                yield Executor(client, "")
-    elif "://" in scheduler:
-        with connect(scheduler) as client, answering(client):
-            yield Executor(client, "")
-    else:
-        raise PlanError(
-            f"scheduler='{scheduler}' is unknown. Use sync, threads or an address (tcp://...)."
-        )
-
-
-def memory_limit(scheduler: str | None, resources: Resources) -> tuple[int, str]:
-    """(bytes that a worker of ``scheduler`` may take, where that comes from); 0 for no limit.
-
-    Nothing is started: the workers of a cluster that would be are to share this machine.
-
-    Raises:
-        PlanError: The scheduler is unknown or does not answer.
-    """
-    if scheduler is None and active_client() is None:
-        return share_of_machine(resources.workers)
-    with executor(scheduler, resources) as tasks:
-        return share_of_machine(1) if tasks.client is None else smallest_limit(tasks.client)
+    def _require_reportable(self, path: Path) -> None:
+        """Refuse a report that could not be written, before anything is computed."""
+        told = cast("dict[str, Any]", self.client.get_versions(packages=["bokeh"]))
+        if told["scheduler"]["packages"].get("bokeh") is None or find_spec("bokeh") is None:
+            raise PlanError(
+                "A performance report needs bokeh, where the scheduler runs and here. "
+                "Install it: pip install 'uniadrs-scale[report]'."
+            )
+        if not path.absolute().parent.is_dir():
+            raise PlanError(
+                f"Folder '{path.absolute().parent}' of the performance report does not exist. "
+                "Create it, or choose another."
+            )
