@@ -25,9 +25,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import ndimage
-from simulate import ANOMALY, IGNORED, LARGE, standard
+from simulate import standard
 from spectra import SPECTRAL
-from targets import SHAPES, Window
+from targets import ANOMALY, IGNORED, LARGE, SHAPES, Window
 
 from uniadrs_scale.published import BANDS
 from uniadrs_scale.stats import CLIP, BandStatistics, Normalisation
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
-    from simulate import Source
+    from sources import Source
 
     Floats = NDArray[np.float32]
 

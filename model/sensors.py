@@ -1,6 +1,7 @@
-"""What sensors and weather do to a window beyond noise: dead bands, haze, low light.
+"""What sensors and weather do to a window: noise, stripes, speckle; dead bands, haze, low light.
 
-Applied with a generator of its own, so that a recipe without them draws the same windows as ever.
+The latter are drawn with a generator of their own, so that a recipe without them draws the same
+windows as ever.
 """
 
 from __future__ import annotations
@@ -21,6 +22,22 @@ LIKELY = 0.15
 """Probability of each effect."""
 FULL_WELL = (20, 2000)
 """Photons in a pixel of full brightness, at low light."""
+
+
+def disturb(rng: np.random.Generator, pixels: Floats) -> Floats:
+    """Noise, stripes and speckle of a sensor, none of them in half of the windows."""
+    bands, height, width = pixels.shape
+    if rng.random() < 0.3:  # noqa: PLR2004
+        level = np.float32(log_uniform(rng, 0.02, 0.4))
+        pixels = pixels + level * rng.standard_normal(pixels.shape, np.float32)
+    if rng.random() < 0.08:  # noqa: PLR2004
+        level = np.float32(log_uniform(rng, 0.02, 0.3))
+        pixels = pixels + level * rng.standard_normal((bands, 1, width), np.float32)
+    if bands <= 2 and rng.random() < 0.4:  # noqa: PLR2004 - radar: multiplicative, above a floor
+        looks = rng.uniform(1, 8)
+        speckle = rng.gamma(looks, 1 / looks, (1, height, width)).astype(np.float32)
+        pixels = (pixels - pixels.min()) * speckle
+    return pixels
 
 
 def degrade(rng: np.random.Generator, pixels: Floats) -> Floats:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
-    from simulate import Source
+    from sources import Source
 
     Floats = NDArray[np.float32]
 

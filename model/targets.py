@@ -1,4 +1,4 @@
-"""What is planted into a window: shapes, signatures and the mixing of both into the pixels."""
+"""One target: its shape, its place, and how it is mixed and labelled into a window."""
 
 from __future__ import annotations
 
@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float32]
 
+ANOMALY, IGNORED, LARGE = 1, 2, 3
+"""Labels beside 0, background. ``LARGE`` is a large normal object."""
+RIM = (0.08, 0.4)
+"""Share of a target in a pixel: below, the pixel is background; above, it is target."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Window:
@@ -23,7 +28,7 @@ class Window:
     pixels: Floats
     """(band, y, x), scaled."""
     labels: NDArray[np.uint8]
-    """(y, x): 0 background, 1 anomaly, 2 ignored, 3 large normal object."""
+    """(y, x): 0 background, ANOMALY, IGNORED or LARGE."""
 
 
 def log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
@@ -157,3 +162,10 @@ def mix(window: Window, patch: Patch, content: Floats) -> None:
     alpha = patch.alpha[None]
     under *= 1 - alpha
     under += content * alpha
+
+
+def label(window: Window, patch: Patch, value: int) -> None:
+    """Mark a target and its rim; a rim never hides another target."""
+    under = window.labels[patch.rows, patch.cols]
+    under[(patch.alpha > RIM[0]) & (under != ANOMALY)] = IGNORED if value == ANOMALY else value
+    under[patch.alpha >= RIM[1]] = value

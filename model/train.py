@@ -26,6 +26,7 @@ import weightsfile
 from losses import ANOMALY, IGNORED, detection_loss, published_loss
 from recipe import Recipe
 from runlog import Log
+from sources import read_sources
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -46,7 +47,7 @@ class Windows(Dataset[tuple[Tensor, Tensor]]):
 
     def __init__(self, recipe: Recipe, folder: Path | None) -> None:
         self.recipe = recipe
-        self.sources = simulate.read_sources(folder) if folder else []
+        self.sources = read_sources(folder) if folder else []
 
     def __len__(self) -> int:
         return self.recipe.steps

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 
 import imagery
 import numpy as np
+import planting
 import pytest
 import rasterio
 import sensors
 import simulate
 import targets
 from scipy.io import savemat
-from simulate import Source
+from sources import Source, read_sources
 from spectra import Space
 
 from uniadrs_scale.errors import SceneError
@@ -92,7 +93,7 @@ def test_band_counts_are_those_of_sensors() -> None:
 def planted(bands: int, pixels: np.ndarray, seed: int) -> tuple[targets.Window, Space]:
     window = targets.Window(pixels=pixels, labels=np.zeros(pixels.shape[1:], np.uint8))
     space = Space.of(pixels, np.ones(bands), None)
-    simulate.plant_anomalies(np.random.default_rng(seed), window, (), space)
+    planting.plant_anomalies(np.random.default_rng(seed), window, (), space)
     return window, space
 
 
@@ -188,7 +189,7 @@ def test_any_folder_of_rasters_gives_backgrounds(tmp_path: Path) -> None:
     raster(tmp_path / "c" / "thumbnail.png", np.ones((1, 15, 90), np.uint8))  # too small
     savemat(tmp_path / "z.mat", {"cube": rng.integers(1, 99, (25, 26, 20))})
     (tmp_path / "notes.txt").write_text("no raster")
-    first, second = simulate.read_sources(tmp_path), simulate.read_sources(tmp_path)
+    first, second = read_sources(tmp_path), read_sources(tmp_path)
     assert [s.pixels.shape for s in first] == [(2, 20, 20), (4, 30, 40), (1, 17, 18), (20, 25, 26)]
     for one, other in zip(first, second, strict=True):
         assert np.array_equal(one.pixels, other.pixels)
@@ -204,7 +205,7 @@ def test_any_folder_of_rasters_gives_backgrounds(tmp_path: Path) -> None:
 def test_a_broken_raster_is_named(tmp_path: Path) -> None:
     (tmp_path / "torn.tif").write_bytes(b"II*\0torn")
     with pytest.raises(SceneError, match=r"torn\.tif cannot be read"):
-        simulate.read_sources(tmp_path)
+        read_sources(tmp_path)
 
 
 def test_validation_imagery_never_trains(tmp_path: Path) -> None:
@@ -212,12 +213,12 @@ def test_validation_imagery_never_trains(tmp_path: Path) -> None:
     folder.mkdir(parents=True)
     for inside in (folder, folder.parent):
         with pytest.raises(ValueError, match="is validation imagery"):
-            simulate.read_sources(inside)
+            read_sources(inside)
     with pytest.raises(ValueError, match="holds validation imagery"):
-        simulate.read_sources(tmp_path)
+        read_sources(tmp_path)
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="holds no imagery"):
-        simulate.read_sources(tmp_path / "empty")
+        read_sources(tmp_path / "empty")
 
 
 def test_cubes_are_read_band_first(tmp_path: Path) -> None:
