@@ -1,4 +1,7 @@
-"""The README tells the truth: its code runs as it stands and prints what it says."""
+"""The README tells the truth: its code runs as it stands and prints what it says.
+
+The map of the code, ARCHITECTURE.md, names what there is.
+"""
 
 from __future__ import annotations
 
@@ -54,3 +57,17 @@ def test_its_options_exist() -> None:
     )
     for option in set(re.findall(r"(?<![\w-])--[a-z]+", commands)):
         assert option in done.stdout, option
+
+
+def test_the_architecture_names_every_module_and_no_other() -> None:
+    """Those below its heading of modules; what is in backticks and ends in `.py`."""
+    page = (ROOT / "ARCHITECTURE.md").read_text()
+    (modules,) = re.findall(r"^## Modules(.*?)^Beside the library", page, re.DOTALL | re.MULTILINE)
+    named = re.findall(r"`([\w/]+\.py)`", modules)
+    package = ROOT / "uniadrs_scale"
+    there = {
+        path.relative_to(package).as_posix()
+        for path in package.rglob("*.py")
+        if path.name != "__init__.py"
+    }
+    assert sorted(named) == sorted(there)  # each once
