@@ -9,10 +9,13 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
+import rasterio
 import torch
 from distributed import Client
 from hypothesis import HealthCheck, settings
+from rasterio.transform import from_origin
 from safetensors.torch import save_file
 
 from uniadrs_scale.graph import Resources
@@ -20,7 +23,7 @@ from uniadrs_scale.graph.cluster import await_workers, local_cluster
 from uniadrs_scale.network import NetworkConfig, UniADRS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 TESTS = Path(__file__).parent
 SHARED = TESTS.parents[1] / "shared"
@@ -67,6 +70,49 @@ def cluster() -> Iterator[Client]:
     ):
         await_workers(client, 2)
         yield client
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Torch adds in one order only."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def small_raster(tmp_path: Path) -> Path:
+    """A file of two bands, a tile or two large, on a grid of 20 m."""
+    path = tmp_path / "scene.tif"
+    with rasterio.open(
+        path, "w", driver="GTiff", count=2, height=260, width=300, dtype="uint8",
+        crs="EPSG:32633", transform=from_origin(4e5, 6e6, 20, 20),
+    ) as file:  # fmt: skip
+        file.write(np.random.default_rng(0).integers(0, 255, (2, 260, 300)).astype(np.uint8))
+    return path
+
+
+COG_PEAK = """
+import re, sys
+from pathlib import Path
+from uniadrs_scale.io.cog import to_cog
+to_cog(sys.argv[1], sys.argv[2])
+# Not getrusage: a child starts with its parent's highest value.
+print(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
+"""
+
+
+@pytest.fixture
+def peak_of_cog(tmp_path: Path) -> Callable[[Path], float]:
+    """The highest resident set [MiB] of a process that writes the COG of a store; Linux only."""
+
+    def peak(store: Path) -> float:
+        command = [sys.executable, "-c", COG_PEAK, str(store), str(tmp_path / "s.tif")]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        return int(done.stdout) / 1024
+
+    return peak
 
 
 @pytest.fixture(scope="session")

@@ -9,11 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-import rasterio
 import yaml
-from rasterio.transform import from_origin
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
@@ -28,22 +25,11 @@ def environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ["PYTHONPATH"]])}
 
 
-@pytest.fixture
-def scene(tmp_path: Path) -> Path:
-    path = tmp_path / "scene.tif"
-    with rasterio.open(
-        path, "w", driver="GTiff", count=2, height=230, width=230, dtype="uint8",
-        crs="EPSG:32633", transform=from_origin(4e5, 6e6, 20, 20),
-    ) as file:  # fmt: skip
-        file.write(np.random.default_rng(0).integers(0, 255, (2, 230, 230)).astype(np.uint8))
-    return path
-
-
-def test_the_file_for_a_laptop_runs(tmp_path: Path, scene: Path) -> None:
+def test_the_file_for_a_laptop_runs(tmp_path: Path, small_raster: Path) -> None:
     (tmp_path / "laptop.py").write_text(block("python"), encoding="utf-8")
     done = subprocess.run(
-        [sys.executable, "laptop.py"], cwd=scene.parent, env=environment(), capture_output=True,
-        text=True, check=False,
+        [sys.executable, "laptop.py"], cwd=small_raster.parent, env=environment(),
+        capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert 0 < float(done.stdout) <= 1

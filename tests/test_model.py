@@ -11,7 +11,7 @@ import time
 import tomllib
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import evaluate
 import imagery
@@ -32,18 +32,10 @@ import uniadrs_scale
 from uniadrs_scale.metrics import figures
 from uniadrs_scale.network import NetworkConfig, UniADRS
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 MODEL = Path(__file__).parents[1] / "model"
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def recipe(steps: int = 6, **changes: Any) -> Recipe:

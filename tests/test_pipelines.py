@@ -13,7 +13,6 @@ import products
 import pytest
 import rasterio
 import yaml
-from rasterio.transform import from_origin
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -34,17 +33,6 @@ def test_the_wheel_is_what_scripts_import(installed: Path, tmp_path: Path) -> No
     assert done.stdout.startswith(str(installed))
 
 
-@pytest.fixture
-def scene(tmp_path: Path) -> Path:
-    path = tmp_path / "scene.tif"
-    with rasterio.open(
-        path, "w", driver="GTiff", count=2, height=260, width=300, dtype="uint8",
-        crs="EPSG:32633", transform=from_origin(4e5, 6e6, 20, 20),
-    ) as file:  # fmt: skip
-        file.write(np.random.default_rng(0).integers(0, 255, (2, 260, 300)).astype(np.uint8))
-    return path
-
-
 def start(script: str, *arguments: object, folder: Path) -> str:
     command = [sys.executable, str(PIPELINES / script), *map(str, arguments)]
     done = subprocess.run(
@@ -54,13 +42,13 @@ def start(script: str, *arguments: object, folder: Path) -> str:
     return done.stdout
 
 
-def test_swath(scene: Path, tmp_path: Path) -> None:
-    out = start("swath.py", scene, "out", folder=tmp_path)
+def test_swath(small_raster: Path, tmp_path: Path) -> None:
+    out = start("swath.py", small_raster, "out", folder=tmp_path)
     assert "memory" in out
     with rasterio.open(tmp_path / "out" / "scores.tif") as file:
         assert file.shape == (260, 300)
         assert file.crs.to_epsg() == 32633
-    assert start("swath.py", scene, "out", folder=tmp_path) == out
+    assert start("swath.py", small_raster, "out", folder=tmp_path) == out
 
 
 def test_swath_takes_a_product_and_its_options(tmp_path: Path) -> None:
@@ -76,9 +64,9 @@ def test_swath_takes_a_product_and_its_options(tmp_path: Path) -> None:
     assert np.isfinite(scores[20:, 4:]).all()
 
 
-def test_cluster(scene: Path, tmp_path: Path, cluster: Client) -> None:
+def test_cluster(small_raster: Path, tmp_path: Path, cluster: Client) -> None:
     address = cluster.scheduler.address
-    out = start("cluster.py", address, scene, "map.zarr", folder=tmp_path)
+    out = start("cluster.py", address, small_raster, "map.zarr", folder=tmp_path)
     assert out.splitlines() == ["2 workers", "map.zarr: 260 x 300 px"]
 
 
@@ -87,7 +75,7 @@ def test_scripts_stay_short() -> None:
         assert len(path.read_text().splitlines()) <= 80
 
 
-def test_archive(scene: Path, tiny_weights: Path, tmp_path: Path) -> None:
+def test_archive(small_raster: Path, tiny_weights: Path, tmp_path: Path) -> None:
     config = {
         "source": {"type": "folder", "path": ".", "glob": "*.tif"},
         "output": {"folder": "maps"},

@@ -5,7 +5,6 @@ from __future__ import annotations
 import tomllib
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import published_simulation
@@ -18,18 +17,10 @@ from test_simulate import same, source
 import uniadrs_scale
 from uniadrs_scale.whitening import CHANNELS
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 CONFIG = Path(train.__file__).parent / "configs" / "published.toml"
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def tiny() -> recipe.Recipe:
