@@ -25,61 +25,6 @@ if TYPE_CHECKING:
     from uniadrs_scale.plan import TileScorer
 
 
-def plan(
-    scene: xr.DataArray,
-    *,
-    preset: str = "auto",
-    tile: int | None = None,
-    stride: int | None = None,
-    chunk: int | None = None,
-    detector: TileScorer | None = None,
-    scheduler: str | None = None,
-    workers: int | None = None,
-) -> ScorePlan:
-    """What scoring ``scene`` with the same arguments will do and need; reads no pixels.
-
-    Args:
-        scene: (band, y, x) or (y, x), from :func:`open_scene` or built with xarray.
-        preset: Kind of imagery, which decides tile, stride and coarsening: ``auto`` or a name in
-            :data:`uniadrs_scale.presets.PRESETS`.
-        tile: Side of the square that the network sees [px]; by default the preset's.
-        stride: Step between tiles [px]; by default about seven eighths of a tile.
-        chunk: Side of a compute chunk and Zarr shard [px]; by default 512 or 1024, by the size of
-            the scene. Never changes a score.
-        detector: Scores the tiles; by default the weights that ship with the library.
-        scheduler: See :func:`score`.
-        workers: Processes of a cluster on this machine; by default one a core, or one a GPU.
-
-    Raises:
-        PlanError: The sizes contradict each other, or the scheduler does not answer.
-        SceneError: The scene is no raster.
-    """
-    info = scene_source(scene).info
-    kind = choose_preset(info, preset)
-    side = kind.tile if tile is None else tile
-    whole = detector if detector is not None else Detector.load()
-    scorer = coarsened(whole, kind.coarsen, side)
-    resources = Resources.of(scheduler, workers, gpus_in_use(whole))
-    return ScorePlan(
-        scene=info,
-        lattice=Lattice(
-            height=info.height,
-            width=info.width,
-            tile=side,
-            stride=kind.stride(side) if stride is None else stride,
-            chunk=default_chunk(info.height, info.width, side) if chunk is None else chunk,
-        ),
-        preset=f"{kind.name} ({kind.why if preset == 'auto' else 'as asked for'})",
-        coarsen=kind.coarsen,
-        detector=scorer.identity,
-        batch=scorer.batch,
-        activation_bytes=scorer.activation_bytes(side, len(info.bands)),
-        workers=resources.workers,
-        threads=resources.threads,
-        version=__version__,
-    )
-
-
 def score(
     scene: xr.DataArray,
     store: str | Path | None = None,
@@ -154,3 +99,48 @@ def _score_into(  # noqa: PLR0917 - what score() was given, in its order
         message = f"The map is not complete.\n{summary.text()}"
         warnings.warn(message, IncompleteWarning, stacklevel=3)
     return open_store(store).open()
+
+
+def plan(
+    scene: xr.DataArray,
+    *,
+    preset: str = "auto",
+    tile: int | None = None,
+    stride: int | None = None,
+    chunk: int | None = None,
+    detector: TileScorer | None = None,
+    scheduler: str | None = None,
+    workers: int | None = None,
+) -> ScorePlan:
+    """What scoring ``scene`` with the same arguments will do and need; reads no pixels.
+
+    See :func:`score` for what they mean.
+
+    Raises:
+        PlanError: The sizes contradict each other, or the scheduler does not answer.
+        SceneError: The scene is no raster.
+    """
+    info = scene_source(scene).info
+    kind = choose_preset(info, preset)
+    side = kind.tile if tile is None else tile
+    whole = detector if detector is not None else Detector.load()
+    scorer = coarsened(whole, kind.coarsen, side)
+    resources = Resources.of(scheduler, workers, gpus_in_use(whole))
+    return ScorePlan(
+        scene=info,
+        lattice=Lattice(
+            height=info.height,
+            width=info.width,
+            tile=side,
+            stride=kind.stride(side) if stride is None else stride,
+            chunk=default_chunk(info.height, info.width, side) if chunk is None else chunk,
+        ),
+        preset=f"{kind.name} ({kind.why if preset == 'auto' else 'as asked for'})",
+        coarsen=kind.coarsen,
+        detector=scorer.identity,
+        batch=scorer.batch,
+        activation_bytes=scorer.activation_bytes(side, len(info.bands)),
+        workers=resources.workers,
+        threads=resources.threads,
+        version=__version__,
+    )
