@@ -138,3 +138,9 @@ def test_unknown_schedulers_are_refused() -> None:
         pass
     with pytest.raises(us.PlanError, match=r"workers=0: at least 1"):
         Resources.of(None, 0)
+
+
+def test_this_process_is_one_worker_with_a_thread_or_one_a_core(monkeypatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 12)
+    assert Resources.of("sync") == Resources(1, 1)
+    assert Resources.of("threads", gpus=("5",)) == Resources(1, 12, ("5",))
