@@ -27,6 +27,7 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 
 from uniadrs_scale.errors import StoreError
 from uniadrs_scale.io import cog
+from uniadrs_scale.io.levels import BLOCK, max_pool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -133,14 +134,14 @@ def test_any_shape_comes_back_bit_for_bit(
             assert np.isnan(output.nodata)
             assert output.crs == georeference.get("crs", CRS)
             assert output.transform == (Affine.identity() if georeference else TRANSFORM)
-            assert bool(output.overviews(1)) == (max(shape) > cog.BLOCK)
+            assert bool(output.overviews(1)) == (max(shape) > BLOCK)
     assert sorted(p.name for p in folder.iterdir()) == ["s.tif", "s.zarr"]
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 7), (6, 4), (33, 50)])
 def test_max_pool_is_the_nan_maximum(shape: tuple[int, int]) -> None:
     score = random_score(*shape)
-    assert np.array_equal(cog.max_pool(score), nan_max_pool(score), equal_nan=True)
+    assert np.array_equal(max_pool(score), nan_max_pool(score), equal_nan=True)
 
 
 # Around the sides at which a window, a level or a block begins.
@@ -155,7 +156,7 @@ def test_overviews_are_nan_max_pools(tmp_path: Path, shape: tuple[int, int]) -> 
         expected = nan_max_pool(expected)
         with rasterio.open(path, overview_level=level) as overview:
             assert same_bits(overview.read(1), expected)
-    assert max(expected.shape) <= cog.BLOCK
+    assert max(expected.shape) <= BLOCK
 
 
 def test_a_narrow_anomaly_is_as_high_in_the_coarsest_overview(tmp_path: Path) -> None:
@@ -347,7 +348,7 @@ def test_memory_does_not_grow_with_the_scene(
     tmp_path: Path, peak_of_cog: Callable[[Path], float]
 ) -> None:
     peaks = []
-    for side in (1000, 7000):
+    for side in (4000, 8000):  # windows for all threads, in both
         score = np.random.default_rng(0).random((side, side), np.float32)
         peaks.append(peak_of_cog(write_store(tmp_path / f"{side}.zarr", score)))
-    assert peaks[1] - peaks[0] < 120, peaks  # MiB; the raster is 187
+    assert peaks[1] - peaks[0] < 90, peaks  # MiB; the raster grows by 183

@@ -18,30 +18,36 @@ encoder's error into an empty tile. Not the COG driver straight from memory: it 
 from __future__ import annotations
 
 import tempfile
-from contextlib import ExitStack
+from collections import deque
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 import rasterio
 import rasterio.shutil
 from rasterio._err import CPLE_BaseError  # what GDAL raises while a dataset closes
 from rasterio.errors import RasterioError
-from rasterio.windows import Window
 
 from uniadrs_scale.errors import StoreError, UniadrsScaleError
 from uniadrs_scale.geolocation import Geocoding
 from uniadrs_scale.io.buckets import write_object
 from uniadrs_scale.io.cog_source import open_source, quietly
 from uniadrs_scale.io.geocode import on_a_grid
+from uniadrs_scale.io.levels import (
+    BLOCK,
+    GDAL_OPTIONS,
+    THREADS,
+    Level,
+    above,
+    ahead,
+    max_pool,
+    windows,
+)
 from uniadrs_scale.io.places import place_of, require_folder
 from uniadrs_scale.redaction import uri_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from numpy.typing import NDArray
+    from rasterio.windows import Window
 
     from uniadrs_scale.choices import Resampling
     from uniadrs_scale.io.cog_source import ScoreSource
@@ -49,21 +55,6 @@ if TYPE_CHECKING:
     from uniadrs_scale.io.places import Place
 
 MEDIA_TYPE = "image/tiff; application=geotiff; profile=cloud-optimized"
-BLOCK = 512
-"""Side of the file's internal tiles; a raster that fits into one gets no overviews."""
-WINDOW = 2 * BLOCK
-"""Side of what is copied at once, 4 MB; a multiple of two blocks, so that neither a level nor the
-one above it ever writes part of a block: a compressed block written twice leaves a hole."""
-CACHE = 32 << 20
-"""Bytes of GDAL's block cache, which takes 5 % of the machine's memory if it is let."""
-
-GDAL_OPTIONS = {
-    "GDAL_CACHEMAX": CACHE,
-    # Cloud users often export EMPTY_DIR here, and GDAL would then not look for our side files.
-    "GDAL_DISABLE_READDIR_ON_OPEN": "FALSE",
-}
-THREADS = {"num_threads": 2}
-"""Of GDAL, to compress and to decompress."""
 TEMPORARY = {
     "driver": "GTiff",
     "count": 1,
@@ -76,7 +67,7 @@ TEMPORARY = {
     "zstd_level": 1,
     "predictor": 3,
     "bigtiff": "if_safer",
-    **THREADS,
+    "num_threads": THREADS,
 }
 COG = {
     "driver": "COG",
@@ -86,7 +77,7 @@ COG = {
     "BLOCKSIZE": BLOCK,
     "OVERVIEWS": "FORCE_USE_EXISTING",
     "BIGTIFF": "IF_SAFER",
-    **THREADS,
+    "NUM_THREADS": THREADS,
 }
 
 
@@ -101,8 +92,9 @@ def to_cog(
     """A Cloud Optimized GeoTIFF of a score store is at ``path``; an older file there is replaced.
 
     Same shape, CRS, transform and bits as the store, nodata NaN, overviews by NaN-aware maximum.
-    Needs about 150 MB of memory whatever the size, and room for the file twice over on disk; for a
-    bucket in the folder for temporary files, from where it is sent as one object.
+    Needs about 150 MB of memory whatever the size (and 20 MB for each core beyond two, up to eight
+    cores), and room for the file twice over on disk; for a bucket in the folder for temporary
+    files, from where it is sent as one object.
 
     The scores of a swath (a scene with 2-D latitude and longitude, or ground control points) are
     geocoded, on square north-up cells; NaN outside the swath. That takes 8 bytes a pixel more on
@@ -171,91 +163,47 @@ def _make(opened: ScoreSource, target: Path, geocoding: Geocoding) -> None:
         ) from error
 
 
-def max_pool(score: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Half the size, each pixel the highest of the up to four it covers.
-
-    Args:
-        score: (y, x), NaN = invalid.
-
-    Returns:
-        float32 (ceil(y / 2), ceil(x / 2)); NaN only where all covered pixels are NaN.
-    """
-    even = np.pad(score, [(0, n % 2) for n in score.shape], constant_values=np.float32(np.nan))
-    rows = np.fmax(even[0::2], even[1::2])
-    return np.asarray(np.fmax(rows[:, 0::2], rows[:, 1::2]))
-
-
 def _copy_scores(source: ScoreSource | GeocodedScores, path: Path) -> None:
     """Stream the store into a tiled GeoTIFF."""
     with rasterio.open(path, "w", **TEMPORARY, **source.profile) as output:
         output.set_band_description(1, "score")
         output.update_tags(**source.tags)
-        for window in _windows(output.height, output.width):
-            output.write(source.read(*window.toslices()), 1, window=window)
+        places = windows(output.height, output.width)
+        for window, scores in ahead(
+            lambda place: source.read(*place.toslices()), places, source.readers
+        ):
+            output.write(scores, 1, window=window)
 
 
 def _add_overviews(base: Path) -> None:
     """Write level after level, each from the one below, until one fits into a block."""
     path = base
-    while True:
+    while max(shape := Level(path).shape()) > BLOCK:
         upper = path.with_name(f"{path.name}.ovr")
-        with rasterio.open(path) as lower:
-            if max(lower.shape) <= BLOCK:
-                return
-            _pool_file(lower, upper)
+        height, width = (-(-n // 2) for n in shape)
+        with rasterio.open(upper, "w", **TEMPORARY, height=height, width=width) as output:
+            for window, pooled in ahead(Level(path).pooled, windows(*shape)):
+                output.write(pooled, 1, window=above(window))
         path = upper
-
-
-def _pool_file(lower: Any, path: Path) -> None:
-    """Write the next level of an open single-band raster."""
-    height, width = (-(-n // 2) for n in lower.shape)
-    with rasterio.open(path, "w", **TEMPORARY, height=height, width=width) as upper:
-        for window, pooled in _pooled(lower):
-            upper.write(pooled, 1, window=window)
-
-
-def _pooled(lower: Any) -> Iterator[tuple[Window, NDArray[np.float32]]]:
-    """The next level of an open single-band raster, window by window."""
-    for window in _windows(*lower.shape):
-        yield _above(window), max_pool(lower.read(1, window=window))
-
-
-def _above(window: Window) -> Window:
-    """Where the next level shows ``window``."""
-    height, width = -(-window.height // 2), -(-window.width // 2)
-    return Window(window.col_off // 2, window.row_off // 2, width, height)
 
 
 def _verify(source: ScoreSource | GeocodedScores, path: Path) -> None:
     """Raise unless the file holds the store's bits, and each overview the maximum of the one below.
 
     GDAL tells of a disk that fills up while it closes a file by a line on stderr, and nobody else:
-    when tried, a truncated file passed as finished. Reading back costs a sixth of the time.
+    when tried, a truncated file passed as finished.
     """
-    with ExitStack() as files:
-        full = files.enter_context(rasterio.open(path))
-        levels = [
-            files.enter_context(rasterio.open(path, overview_level=level))
-            for level in range(len(full.overviews(1)))
-        ]
-        for window in _windows(full.height, full.width):
-            expected = source.read(*window.toslices())
-            _require_equal(full, window, expected)
-            if levels:
-                _require_equal(levels[0], _above(window), max_pool(expected))
-        for lower, upper in pairwise(levels):
-            for window, pooled in _pooled(lower):
-                _require_equal(upper, window, pooled)
+    with rasterio.open(path) as file:
+        overviews = [Level(path, number) for number in range(len(file.overviews(1)))]
+    full = Level(path)
 
+    def check(window: Window) -> None:
+        expected = source.read(*window.toslices())
+        full.require(window, expected)
+        for first in overviews[:1]:
+            first.require(above(window), max_pool(expected))
 
-def _require_equal(output: Any, window: Window, expected: NDArray[np.float32]) -> None:
-    # As integers: NaN is not equal to itself, and 0.0 is equal to -0.0.
-    if not np.array_equal(output.read(1, window=window).view(np.uint32), expected.view(np.uint32)):
-        raise OSError(f"reading back {window} gave other values than were written")
-
-
-def _windows(height: int, width: int) -> Iterator[Window]:
-    """The raster in squares of WINDOW pixels, row by row; those at the end are smaller."""
-    for row in range(0, height, WINDOW):
-        for col in range(0, width, WINDOW):
-            yield Window(col, row, min(WINDOW, width - col), min(WINDOW, height - row))
+    deque(ahead(check, windows(*full.shape()), source.readers), maxlen=0)
+    for lower, upper in pairwise(overviews):
+        for window, pooled in ahead(lower.pooled, windows(*lower.shape())):
+            upper.require(above(window), pooled)

@@ -6,7 +6,7 @@ import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 import rioxarray.exceptions  # registers the `.rio` accessor
@@ -17,6 +17,7 @@ from rasterio.errors import NotGeoreferencedWarning
 
 from uniadrs_scale.errors import StoreError
 from uniadrs_scale.io.buckets import zarr_place
+from uniadrs_scale.io.levels import THREADS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 class ScoreSource:
     """A score store, opened for reading."""
 
+    readers: ClassVar = THREADS
+    """Threads that may read at once."""
     name: str
     """What the caller called it."""
     score: zarr.Array[Any]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from itertools import product
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 import rasterio
@@ -63,6 +63,8 @@ FEW = 32
 class GeocodedScores:
     """The map of a swath, drawn where it is read."""
 
+    readers: ClassVar = 1
+    """Threads that may read at once: each takes 50 MB."""
     name: str
     profile: dict[str, Any]
     tags: dict[str, str]
