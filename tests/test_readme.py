@@ -7,10 +7,15 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+from typer.main import get_command
+
+from uniadrs_scale.cli import app
 from uniadrs_scale.demo import write_scene
 from uniadrs_scale.synthetic import demo_scene
 
@@ -57,6 +62,29 @@ def test_its_options_exist() -> None:
     )
     for option in set(re.findall(r"(?<![\w-])--[a-z]+", commands)):
         assert option in done.stdout, option
+
+
+COMMANDS = re.findall(r"^    (uniadrs-scale .+?)(?: +#.*)?$", README, re.MULTILINE)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_its_commands_are_understood(command: str) -> None:
+    _, name, *arguments = shlex.split(command)
+    known = get_command(app).commands
+    known[name].make_context(name, arguments)  # raises on an option or argument too many
+
+
+def test_its_commands_on_files_run_in_their_order(small_raster: Path) -> None:
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    mine = [line for line in COMMANDS if re.search(r" scene\.tif| --init", line)]
+    assert [shlex.split(line)[1] for line in mine] == ["plan", "score", "sweep"]
+    for line in mine:
+        done = subprocess.run(  # noqa: S602 - as a user's shell reads it
+            line, shell=True, check=False, capture_output=True, text=True,
+            cwd=small_raster.parent, env=os.environ | {"PATH": path},
+        )  # fmt: skip
+        assert done.returncode == 0, f"{line}\n{done.stderr}"
+    assert (small_raster.parent / "map.tif").exists()
 
 
 def test_the_architecture_names_every_module_and_no_other() -> None:
