@@ -54,6 +54,26 @@ def test_chunks_of_a_cube_are_decoded_whole(tmp_path: Path) -> None:
     assert read(320) - read(160) == 160 * decoded, "a window has no more rows than these"
 
 
+WINDOW = 64 + 63
+"""A chunk and its halo [px]."""
+
+
+def test_files_that_are_put_together_are_held_twice(tmp_path: Path) -> None:
+    paths = [raster(tmp_path / f"{name}.tif", "band") for name in "ab"]
+    one, two = (us.plan(us.open_scene(some), **SIZES).memory.read for some in (paths[:1], paths))
+    mask, block, band = WINDOW**2, 256 * 256 * 2, WINDOW**2 * 2
+    assert one == mask + BANDS * band + block
+    assert two == mask + 2 * (2 * BANDS * band) + 2 * block
+
+
+def test_band_maths_hold_two_windows_and_two_chunks(tmp_path: Path) -> None:
+    scene = us.open_scene(raster(tmp_path / "a.tif", "band"), chunk=100)
+    read = us.plan(scene.astype("float32") + 1, **SIZES).memory.read
+    assert read == WINDOW**2 + 4 * BANDS * (2 * WINDOW**2 + 2 * 100**2)
+    # Pixels in memory are there already, and rows of a chunk are no rows of its window.
+    assert us.plan(scene.compute() + 1, **SIZES).memory.read == WINDOW**2 * (1 + 2 * BANDS)
+
+
 def test_the_covariance_of_many_bands_is_counted() -> None:
     def total(bands: int) -> int:
         pixels = np.broadcast_to(np.float32(0), (bands, 64, 64))
