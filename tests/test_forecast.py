@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pytest
 import rasterio
 import xarray as xr
+from dask.order import order
 from rasterio.transform import from_origin
 from standins import TileMean
 
 import uniadrs_scale as us
+from uniadrs_scale.forecast import waiting_chunks
+from uniadrs_scale.graph.build import run_graph
+from uniadrs_scale.io.scenes import scene_source
+from uniadrs_scale.io.store import ScoreStore
+from uniadrs_scale.stats import Normalisation
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -72,6 +81,51 @@ def test_band_maths_hold_two_windows_and_two_chunks(tmp_path: Path) -> None:
     assert read == WINDOW**2 + 4 * BANDS * (2 * WINDOW**2 + 2 * 100**2)
     # Pixels in memory are there already, and rows of a chunk are no rows of its window.
     assert us.plan(scene.compute() + 1, **SIZES).memory.read == WINDOW**2 * (1 + 2 * BANDS)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        (1, 1),
+        (1, 9),
+        (2, 2),
+        (2, 60),
+        (60, 2),
+        (3, 60),
+        (60, 3),
+        (4, 50),
+        (50, 4),
+        (9, 30),
+        (20, 20),
+    ],
+)
+def test_no_more_strips_wait_than_are_counted(shape: tuple[int, int], tmp_path: Path) -> None:
+    rows, cols = shape
+    scene = xr.DataArray(np.broadcast_to(np.float32(1), (64 * rows, 64 * cols)), dims=("y", "x"))
+    plan = us.plan(scene, **SIZES)
+    assert plan.lattice.chunks == shape
+    graph, _ = run_graph(
+        scene_source(scene), plan, ScoreStore(tmp_path / "map.zarr"),
+        scaled=(TileMean(), Normalisation(offset=np.zeros(1), scale=np.ones(1))),
+        todo=set(plan.lattice.indices()),
+    )  # fmt: skip
+    needed = Counter(need for task in graph.values() for need in task.dependencies)
+    waiting, most = set[object](), 0
+    for key in sorted(graph, key=order(graph).__getitem__):
+        if str(key[0]).startswith("strips-"):
+            waiting.add(key)
+            most = max(most, len(waiting))
+        needed.subtract(graph[key].dependencies)
+        waiting -= {need for need in graph[key].dependencies if needed[need] == 0}
+    counted = waiting_chunks(rows, cols)
+    assert most <= counted <= max(2 * most, 3)
+
+
+def test_strips_that_wait_are_shared_by_the_workers() -> None:
+    scene = xr.DataArray(np.broadcast_to(np.float32(1), (640, 1280)), dims=("y", "x"))
+    plan = us.plan(scene, **SIZES)
+    one, two = plan.memory, replace(plan, workers=2).memory
+    assert one.sums - two.sums == (10 + 20) * 8 * 63 * (64 + 64 + 63) / 2
 
 
 def test_the_covariance_of_many_bands_is_counted() -> None:
