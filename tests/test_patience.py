@@ -175,6 +175,17 @@ def test_rasters_are_asked_for_again_where_gdal_gives_up(
         assert np.array_equal(reader.read()[0], here[0])
 
 
+def test_a_server_that_a_raster_was_read_from_is_known(
+    server: FileServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for uri in both(server):
+        reader = scene_source(us.open_scene(uri)).window(Window(0, 0, 50, 50))
+        monkeypatch.setattr(patience, "_known", set())  # as in a worker that did not open it
+        before = patience.patience(patience.server_of(uri)).seconds
+        reader.read()
+        assert patience.patience(patience.server_of(uri)).seconds == 4 * before
+
+
 def test_a_raster_that_was_replaced_meanwhile_is_not_read_on(
     server: FileServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
