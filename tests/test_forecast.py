@@ -121,6 +121,18 @@ def test_no_more_strips_wait_than_are_counted(shape: tuple[int, int], tmp_path: 
     assert most <= counted <= max(2 * most, 3)
 
 
+@pytest.mark.parametrize(("shape", "delayed"), [((1, 1), 0), ((1, 9), 1), ((9, 1), 1), ((9, 9), 3)])
+def test_a_late_chunk_keeps_its_neighbours_waiting(shape: tuple[int, int], delayed: int) -> None:
+    rows, cols = shape
+    scene = xr.DataArray(np.broadcast_to(np.float32(1), (64 * rows, 64 * cols)), dims=("y", "x"))
+    strips = 8 * 63 * (64 + 64 + 63) * waiting_chunks(rows, cols)
+    window = min(127, 64 * rows) * min(127, 64 * cols)
+    one = us.plan(scene, **SIZES)
+    assert one.memory.sums == 8 * (window + 64**2 * (1 + delayed)) + strips
+    # Of more threads each has its own, but for the strips.
+    assert replace(one, threads=3).memory.sums == 3 * (one.memory.sums - strips) + strips
+
+
 def test_strips_that_wait_are_shared_by_the_workers() -> None:
     scene = xr.DataArray(np.broadcast_to(np.float32(1), (640, 1280)), dims=("y", "x"))
     plan = us.plan(scene, **SIZES)

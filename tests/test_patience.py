@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+import requests
 from servers import FileServer, serving
 from test_remote_scenes import make_cog
 
@@ -159,6 +160,24 @@ def test_what_is_cut_off_in_the_middle_is_asked_again(server: FileServer) -> Non
         assert buckets.read_object(uri) == content
         server.cuts = 1
         assert buckets.read_range(uri, 10, 2000) == content[10:2000]
+        server.cuts = 1
+        assert buckets.glimpse(uri).start[:1024] == content[:1024]
+
+
+def test_a_server_that_cannot_be_found_is_asked_again(
+    server: FileServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session, errors = remote._session(), [requests.ConnectionError(), requests.ReadTimeout()]
+
+    class Cut:
+        def get(self, *args: object, **options: object) -> object:
+            if errors:
+                raise errors.pop()
+            return session.get(*args, **options)
+
+    monkeypatch.setattr(remote, "_session", Cut)
+    assert len(buckets.read_range(both(server)[0], 0, 9)) == 9
+    assert errors == []
 
 
 def test_rasters_are_asked_for_again_where_gdal_gives_up(

@@ -112,9 +112,11 @@ def forecast(
     halo = lattice.tile - 1
     height, width = min(side_y + halo, lattice.height), min(side_x + halo, lattice.width)
     chunk = side_y * side_x
-    # Float64 numerators of the window and the body cut from it, and a body that waits for
-    # another worker's strips. A commit needs less, and a thread does one thing at a time.
-    sums = 8 * (height * width + chunk + (chunk if cols > 1 else 0))
+    # Float64 numerators of the window and the body cut from it, and bodies that wait for strips: a
+    # chunk that is late delays those right, below and diagonal of it. A commit needs less, and a
+    # thread does one thing at a time.
+    delayed = min(rows, 2) * min(cols, 2) - 1
+    sums = 8 * (height * width + chunk * (1 + delayed))
     # Right and lower strips that wait for their neighbours, shared by the workers.
     strips = waiting_chunks(rows, cols) * 8 * halo * (side_y + side_x + halo)
     # Scaled, filled and batched; and what the C library holds of those that were freed.

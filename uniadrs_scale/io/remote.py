@@ -168,19 +168,24 @@ def fetch(uri: str, headers: Mapping[str, str] | None = None, most: int | None =
             with _session().get(
                 uri, headers=headers, timeout=(CONNECT_SECONDS, SILENT_SECONDS), stream=True
             ) as answer:
-                if not answer.ok:
-                    kind = PassingError if answer.status_code in WORTH_REPEATING else OSError
-                    raise kind(f"the server answers {answer.status_code} {answer.reason}")
-                content = answer.content if most is None else answer.raw.read(most)
-                return Answer(
-                    status=answer.status_code, headers=answer.headers, content=bytes(content)
-                )
+                return _received(answer, most)
         except PASSING as error:
             raise PassingError(_short(error)) from None
         except requests.RequestException as error:
             raise OSError(_short(error)) from None
 
     return patiently(server_of(uri), ask)
+
+
+def _received(answer: requests.Response, most: int | None) -> Answer:
+    if not answer.ok:
+        kind = PassingError if answer.status_code in WORTH_REPEATING else OSError
+        raise kind(f"the server answers {answer.status_code} {answer.reason}")
+    content = answer.content if most is None else answer.raw.read(most)
+    # Of a part, urllib3 does not see that it ends early.
+    if most is not None and len(content) < min(most, int(answer.headers.get("Content-Length", 0))):
+        raise PassingError("the answer ends early")
+    return Answer(status=answer.status_code, headers=answer.headers, content=bytes(content))
 
 
 def glimpse_http(uri: str, *, whole: bool = False) -> Glimpse:
