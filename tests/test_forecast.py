@@ -15,10 +15,11 @@ from rasterio.transform import from_origin
 from standins import TileMean
 
 import uniadrs_scale as us
-from uniadrs_scale.forecast import waiting_chunks
+from uniadrs_scale.forecast import Pixels, forecast, sample_side, waiting_chunks
 from uniadrs_scale.graph.build import run_graph
 from uniadrs_scale.io.scenes import scene_source
 from uniadrs_scale.io.store import ScoreStore
+from uniadrs_scale.lattice import Lattice
 from uniadrs_scale.stats import Normalisation
 
 if TYPE_CHECKING:
@@ -36,6 +37,31 @@ def raster(path: Path, interleave: str) -> Path:
     ) as file:  # fmt: skip
         file.write(np.ones((BANDS, 300, 300), np.int16))
     return path
+
+
+def test_a_forecast_adds_up() -> None:
+    lattice = Lattice(height=300, width=1000, tile=64, stride=48, chunk=128)
+    assert lattice.chunks == (3, 8)
+    pixels = Pixels(bands=3, itemsize=2, block_bytes=1000, strip_rows=7)
+    sizes = {"batch": 2, "activation_bytes": 5000, "workers": 2, "threads": 3}
+    got = forecast(lattice, pixels, **sizes)
+    side = 128 + 63  # a chunk and its halo
+    assert got.read == 3 * (side * side * (3 * 2 + 1) + 7 * side * 3 * 2 + 1000)
+    strips = 8 * 63 * (128 + 128 + 63) * (3 + 8)
+    assert got.sums == 3 * 8 * (side * side + 4 * 128 * 128) + strips // 2
+    tile = 3 * 4 * 3 * 64 * 64 * 2 + 5000
+    assert got.network == 3 * 2 * tile, "what was freed is kept"
+    sample = 300 * 512 * (3 * 2 + 1) + 7 * 512 * 3 * 2 + 1000
+    assert got.statistics == 3 * (sample + 2**14 * 3 * (2 + 24) + 32 * 3**2)
+    assert got.total == got.process + got.statistics, "of small chunks"
+    large = forecast(replace(lattice, chunk=256), pixels, **sizes)
+    assert large.total == large.process + large.read + large.sums + large.network
+    hungry = forecast(lattice, pixels, **sizes | {"activation_bytes": 10**9})
+    assert hungry.network < 3 * 1.1e9, "not all of it"
+
+
+def test_of_many_bands_a_smaller_window_is_sampled() -> None:
+    assert [sample_side(bands) for bands in (1, 16, 17, 2048)] == [512, 512, 256, 256]
 
 
 def test_a_block_of_all_bands_is_held_beside_the_window(tmp_path: Path) -> None:
