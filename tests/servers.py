@@ -138,7 +138,7 @@ def maps_bucket() -> Iterator[str]:
         for name, value in {
             "AWS_ENDPOINT_URL": url, "AWS_ACCESS_KEY_ID": f"id-{PLANTED}",
             "AWS_SECRET_ACCESS_KEY": PLANTED, "AWS_REGION": "us-east-1",
-            "GDAL_HTTP_MAX_RETRY": "2", "GDAL_HTTP_RETRY_DELAY": "0.05",
+            "GDAL_HTTP_MAX_RETRY": "4", "GDAL_HTTP_RETRY_DELAY": "0.05",
         }.items():  # fmt: skip
             patch.setenv(name, value)
         requests.put(f"{url}/maps", timeout=60).raise_for_status()
