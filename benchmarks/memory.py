@@ -1,8 +1,11 @@
 """Peak memory of a worker against the plan's forecast, for a large scene and a stand-in network.
 
     python benchmarks/memory.py --side 20000 --bands 4 --chunk 1024 --workers 2
+    python benchmarks/memory.py --side 2000 --width 200000 --kind warped
 
 Prints both, in MiB, and their ratio. ``--network`` scores with the shipped weights instead (slow).
+``--kind`` is what the scene is made of: one ``file``; two of mixed resolution, one of them
+``warped`` to the other's grid; or band maths, which Dask computes in each task (``lazy``).
 Where kernels are compiled, the first time, the peak is about 50 MiB higher: NUMBA_CACHE_DIR at an
 empty folder shows it.
 """
@@ -15,7 +18,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import rasterio
@@ -25,9 +28,11 @@ from rasterio.windows import Window
 import uniadrs_scale as us
 
 if TYPE_CHECKING:
+    import xarray as xr
     from numpy.typing import NDArray
 
 MIB = 2**20
+Kind = Literal["file", "warped", "lazy"]
 
 
 class Deviation:
@@ -66,21 +71,42 @@ class Measured:
         return self.peak / self.forecast
 
 
-def write_scene(path: Path, side: int, bands: int, block: int = 512) -> None:
+def write_scene(
+    path: Path, side: int, bands: int, block: int = 512, *, width: int = 0, pixel: int = 10
+) -> None:
     """A noise scene, written piece by piece; a block of the file holds all bands."""
+    whole = width or side
     rng = np.random.default_rng(0)
     noise = rng.integers(1, 16, (bands, 1000, 1000), np.uint16) * np.uint16(600)
     profile = {
-        "driver": "GTiff", "height": side, "width": side, "count": bands, "dtype": "uint16",
+        "driver": "GTiff", "height": side, "width": whole, "count": bands, "dtype": "uint16",
         "tiled": True, "blockxsize": block, "blockysize": block, "interleave": "pixel",
         "compress": "zstd", "zstd_level": 1, "bigtiff": "yes", "nodata": 0,
-        "crs": "EPSG:32632", "transform": from_origin(500_000, 5_000_000, 10, 10),
+        "crs": "EPSG:32632", "transform": from_origin(500_000, 5_000_000, pixel, pixel),
     }  # fmt: skip
     with rasterio.open(path, "w", **profile) as file:
         for row in range(0, side, 1000):
-            for col in range(0, side, 1000):
-                height, width = min(1000, side - row), min(1000, side - col)
-                file.write(noise[:, :height, :width], window=Window(col, row, width, height))
+            for col in range(0, whole, 1000):
+                rows, cols = min(1000, side - row), min(1000, whole - col)
+                file.write(noise[:, :rows, :cols], window=Window(col, row, cols, rows))
+
+
+def make_scene(
+    folder: Path, side: int, bands: int, *, block: int = 512, width: int = 0, kind: Kind = "file"
+) -> xr.DataArray:
+    """A scene of ``bands`` bands and ``side`` rows, see the top of this file."""
+    width = width or side
+    first = bands - bands // 2 if kind == "warped" else bands
+    write_scene(folder / "scene.tif", side, first, block, width=width)
+    if kind == "warped":
+        half = {"width": width // 2, "pixel": 20}
+        write_scene(folder / "coarse.tif", side // 2, bands // 2, block, **half)
+        return us.open_scene([folder / "scene.tif", folder / "coarse.tif"], grid="finest")
+    scene = us.open_scene(folder / "scene.tif")
+    if kind == "file":
+        return scene
+    pixels = scene.astype("float32")
+    return pixels / (pixels.sum("band") + 1)
 
 
 def measure(
@@ -92,10 +118,11 @@ def measure(
     workers: int,
     network: bool = False,
     block: int = 512,
+    width: int = 0,
+    kind: Kind = "file",
 ) -> Measured:
     """Score a scene on worker processes and ask the run's report for their peaks."""
-    write_scene(folder / "scene.tif", side, bands, block)
-    scene = us.open_scene(folder / "scene.tif")
+    scene = make_scene(folder, side, bands, block=block, width=width, kind=kind)
     detector = us.Detector.load(device="cpu") if network else Deviation()
     options = {"detector": detector, "chunk": chunk, "workers": workers}
     started = time.perf_counter()
@@ -113,18 +140,20 @@ def main() -> None:
     parser.add_argument("--chunk", type=int, default=1024)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--block", type=int, default=512)
+    parser.add_argument("--width", type=int, default=0, help="as --side if not given")
+    parser.add_argument("--kind", choices=("file", "warped", "lazy"), default="file")
     parser.add_argument("--network", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         got = measure(
             Path(folder), options.side, options.bands,
             chunk=options.chunk, workers=options.workers, network=options.network,
-            block=options.block,
+            block=options.block, width=options.width, kind=options.kind,
         )  # fmt: skip
     print(
         f"forecast {got.forecast / MIB:.0f} MiB, peak {got.peak / MIB:.0f} MiB a worker, "
         f"ratio {got.ratio:.2f}; {got.seconds:.0f} s, "
-        f"{options.side**2 / 1e6 / got.seconds:.2f} Mpx/s"
+        f"{options.side * (options.width or options.side) / 1e6 / got.seconds:.2f} Mpx/s"
     )
 
 

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import psutil
 import rasterio
+from dask import config as dask_config
 from dask._task_spec import Task, TaskRef
 from dask.highlevelgraph import HighLevelGraph
 from distributed import Client, Worker, wait
@@ -36,6 +37,18 @@ from uniadrs_scale.graph.build import run_graph
 from uniadrs_scale.io.scenes import scene_source
 from uniadrs_scale.io.store import ScoreStore
 from uniadrs_scale.stats import Normalisation
+
+IDLE = {
+    "distributed.admin.tick.interval": "10s",
+    "distributed.admin.system-monitor.interval": "10s",
+    "distributed.worker.profile.enabled": False,
+    "distributed.worker.memory.target": False,
+    "distributed.worker.memory.spill": False,
+    "distributed.worker.memory.pause": False,
+    "distributed.worker.memory.terminate": False,
+}
+"""What workers do when they do nothing, 50 times a second: hundreds in a process did nothing else.
+Not of the scheduler, and heartbeats stay."""
 
 if TYPE_CHECKING:
     from uniadrs_scale.graph.execute import Graph, Key
@@ -106,6 +119,7 @@ async def carried_out(graph: Graph, wanted: list[Key], workers: int) -> tuple[fl
         AsyncExitStack() as crew,
         Client(scheduler.address, asynchronous=True) as client,
     ):
+        crew.enter_context(dask_config.set(IDLE))
         for name in range(workers):
             await crew.enter_async_context(
                 Worker(scheduler.address, nthreads=1, name=name, dashboard=False)

@@ -7,6 +7,7 @@ import re
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -33,7 +34,11 @@ class FileServer:
     """(path with query, Range header or HEAD, bytes sent) of each request."""
     failures: int = 0
     """So many of the next requests are answered 503; -1: all."""
+    cuts: int = 0
+    """So many of the next answers end in the middle."""
     ranges: bool = True
+    tags: bool = True
+    """False: no ETag, and all that tells versions apart is the time of modification."""
     token: str = ""
     """Requests without this in their query are answered 403; so is HEAD, as where a URL is signed
     for GET."""
@@ -84,12 +89,18 @@ def _answer(handler: BaseHTTPRequestHandler, state: FileServer) -> None:
         code, body, extra = 404, b"", {}
     else:
         code, body, extra = _part(path, asked if state.ranges else "")
+        if not state.tags:
+            del extra["ETag"]
+            extra["Last-Modified"] = formatdate(path.stat().st_mtime, usegmt=True)
     sent = b"" if asked == "HEAD" else body
     state.requests.append((handler.path, asked, len(sent)))
     handler.send_response(code)
     for name, value in {"Content-Length": str(len(body)), **extra}.items():
         handler.send_header(name, value)
     handler.end_headers()
+    if state.cuts and sent:
+        state.cuts -= 1
+        sent, handler.close_connection = sent[: len(sent) // 2], True
     handler.wfile.write(sent)
 
 
@@ -127,7 +138,7 @@ def maps_bucket() -> Iterator[str]:
         for name, value in {
             "AWS_ENDPOINT_URL": url, "AWS_ACCESS_KEY_ID": f"id-{PLANTED}",
             "AWS_SECRET_ACCESS_KEY": PLANTED, "AWS_REGION": "us-east-1",
-            "GDAL_HTTP_MAX_RETRY": "2", "GDAL_HTTP_RETRY_DELAY": "0.05",
+            "GDAL_HTTP_MAX_RETRY": "4", "GDAL_HTTP_RETRY_DELAY": "0.05",
         }.items():  # fmt: skip
             patch.setenv(name, value)
         requests.put(f"{url}/maps", timeout=60).raise_for_status()

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pytest
 import rasterio
 import xarray as xr
+from dask.order import order
 from rasterio.transform import from_origin
 from standins import TileMean
 
 import uniadrs_scale as us
+from uniadrs_scale.forecast import Pixels, forecast, sample_side, waiting_chunks
+from uniadrs_scale.graph.build import run_graph
+from uniadrs_scale.io.scenes import scene_source
+from uniadrs_scale.io.store import ScoreStore
+from uniadrs_scale.lattice import Lattice
+from uniadrs_scale.stats import Normalisation
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,6 +37,31 @@ def raster(path: Path, interleave: str) -> Path:
     ) as file:  # fmt: skip
         file.write(np.ones((BANDS, 300, 300), np.int16))
     return path
+
+
+def test_a_forecast_adds_up() -> None:
+    lattice = Lattice(height=300, width=1000, tile=64, stride=48, chunk=128)
+    assert lattice.chunks == (3, 8)
+    pixels = Pixels(bands=3, itemsize=2, block_bytes=1000, strip_rows=7)
+    sizes = {"batch": 2, "activation_bytes": 5000, "workers": 2, "threads": 3}
+    got = forecast(lattice, pixels, **sizes)
+    side = 128 + 63  # a chunk and its halo
+    assert got.read == 3 * (side * side * (3 * 2 + 1) + 7 * side * 3 * 2 + 1000)
+    strips = 8 * 63 * (128 + 128 + 63) * (3 + 8)
+    assert got.sums == 3 * 8 * (side * side + 4 * 128 * 128) + strips // 2
+    tile = 3 * 4 * 3 * 64 * 64 * 2 + 5000
+    assert got.network == 3 * 2 * tile, "what was freed is kept"
+    sample = 300 * 512 * (3 * 2 + 1) + 7 * 512 * 3 * 2 + 1000
+    assert got.statistics == 3 * (sample + 2**14 * 3 * (2 + 24) + 32 * 3**2)
+    assert got.total == got.process + got.statistics, "of small chunks"
+    large = forecast(replace(lattice, chunk=256), pixels, **sizes)
+    assert large.total == large.process + large.read + large.sums + large.network
+    hungry = forecast(lattice, pixels, **sizes | {"activation_bytes": 10**9})
+    assert hungry.network < 3 * 1.1e9, "not all of it"
+
+
+def test_of_many_bands_a_smaller_window_is_sampled() -> None:
+    assert [sample_side(bands) for bands in (1, 16, 17, 2048)] == [512, 512, 256, 256]
 
 
 def test_a_block_of_all_bands_is_held_beside_the_window(tmp_path: Path) -> None:
@@ -52,6 +87,83 @@ def test_chunks_of_a_cube_are_decoded_whole(tmp_path: Path) -> None:
     copied = window * 8 * 2  # bytes of a row of the window
     assert read(64) - read(32) == 32 * (decoded + copied)
     assert read(320) - read(160) == 160 * decoded, "a window has no more rows than these"
+
+
+WINDOW = 64 + 63
+"""A chunk and its halo [px]."""
+
+
+def test_files_that_are_put_together_are_held_twice(tmp_path: Path) -> None:
+    paths = [raster(tmp_path / f"{name}.tif", "band") for name in "ab"]
+    one, two = (us.plan(us.open_scene(some), **SIZES).memory.read for some in (paths[:1], paths))
+    mask, block, band = WINDOW**2, 256 * 256 * 2, WINDOW**2 * 2
+    assert one == mask + BANDS * band + block
+    assert two == mask + 2 * (2 * BANDS * band) + 2 * block
+
+
+def test_band_maths_hold_two_windows_and_two_chunks(tmp_path: Path) -> None:
+    scene = us.open_scene(raster(tmp_path / "a.tif", "band"), chunk=100)
+    read = us.plan(scene.astype("float32") + 1, **SIZES).memory.read
+    assert read == WINDOW**2 + 4 * BANDS * (2 * WINDOW**2 + 2 * 100**2)
+    # Pixels in memory are there already, and rows of a chunk are no rows of its window.
+    assert us.plan(scene.compute() + 1, **SIZES).memory.read == WINDOW**2 * (1 + 2 * BANDS)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        (1, 1),
+        (1, 9),
+        (2, 2),
+        (2, 60),
+        (60, 2),
+        (3, 60),
+        (60, 3),
+        (4, 50),
+        (50, 4),
+        (9, 30),
+        (20, 20),
+    ],
+)
+def test_no_more_strips_wait_than_are_counted(shape: tuple[int, int], tmp_path: Path) -> None:
+    rows, cols = shape
+    scene = xr.DataArray(np.broadcast_to(np.float32(1), (64 * rows, 64 * cols)), dims=("y", "x"))
+    plan = us.plan(scene, **SIZES)
+    assert plan.lattice.chunks == shape
+    graph, _ = run_graph(
+        scene_source(scene), plan, ScoreStore(tmp_path / "map.zarr"),
+        scaled=(TileMean(), Normalisation(offset=np.zeros(1), scale=np.ones(1))),
+        todo=set(plan.lattice.indices()),
+    )  # fmt: skip
+    needed = Counter(need for task in graph.values() for need in task.dependencies)
+    waiting, most = set[object](), 0
+    for key in sorted(graph, key=order(graph).__getitem__):
+        if str(key[0]).startswith("strips-"):
+            waiting.add(key)
+            most = max(most, len(waiting))
+        needed.subtract(graph[key].dependencies)
+        waiting -= {need for need in graph[key].dependencies if needed[need] == 0}
+    counted = waiting_chunks(rows, cols)
+    assert most <= counted <= max(2 * most, 3)
+
+
+@pytest.mark.parametrize(("shape", "delayed"), [((1, 1), 0), ((1, 9), 1), ((9, 1), 1), ((9, 9), 3)])
+def test_a_late_chunk_keeps_its_neighbours_waiting(shape: tuple[int, int], delayed: int) -> None:
+    rows, cols = shape
+    scene = xr.DataArray(np.broadcast_to(np.float32(1), (64 * rows, 64 * cols)), dims=("y", "x"))
+    strips = 8 * 63 * (64 + 64 + 63) * waiting_chunks(rows, cols)
+    window = min(127, 64 * rows) * min(127, 64 * cols)
+    one = us.plan(scene, **SIZES)
+    assert one.memory.sums == 8 * (window + 64**2 * (1 + delayed)) + strips
+    # Of more threads each has its own, but for the strips.
+    assert replace(one, threads=3).memory.sums == 3 * (one.memory.sums - strips) + strips
+
+
+def test_strips_that_wait_are_shared_by_the_workers() -> None:
+    scene = xr.DataArray(np.broadcast_to(np.float32(1), (640, 1280)), dims=("y", "x"))
+    plan = us.plan(scene, **SIZES)
+    one, two = plan.memory, replace(plan, workers=2).memory
+    assert one.sums - two.sums == (10 + 20) * 8 * 63 * (64 + 64 + 63) / 2
 
 
 def test_the_covariance_of_many_bands_is_counted() -> None:

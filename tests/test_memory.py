@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from memory import Measured, measure
+from memory import Kind, Measured, measure
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,6 +31,13 @@ def test_kernels_that_are_still_to_be_compiled_stay_within_the_forecast(
 ) -> None:
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "empty"))
     got = measure(tmp_path, 300, 4, chunk=512, workers=1, network=True)
+    assert kept(got), got
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["warped", "lazy"])
+def test_scenes_that_are_put_together_stay_within_the_forecast(tmp_path: Path, kind: Kind) -> None:
+    got = measure(tmp_path, 4000, 12, chunk=2048, workers=1, kind=kind)
     assert kept(got), got
 
 

@@ -56,7 +56,7 @@ def server(
     folder: Path, pixels: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[FileServer]:
     monkeypatch.setenv("GDAL_HTTP_RETRY_DELAY", "0.05")
-    monkeypatch.setenv("GDAL_HTTP_MAX_RETRY", "3")
+    monkeypatch.setenv("GDAL_HTTP_MAX_RETRY", "5")
     with serving(folder) as state:
         yield state
 
@@ -123,9 +123,10 @@ def test_a_server_that_is_away_for_a_moment_is_asked_again(
 
 
 def test_a_server_that_is_away_costs_the_tiles_not_the_store(
-    server: FileServer, folder: Path, tmp_path: Path
+    server: FileServer, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scene, store = us.open_scene(f"{server.url}/scene.tif"), tmp_path / "map.zarr"
+    monkeypatch.setenv("GDAL_HTTP_MAX_RETRY", "1")
     server.failures = -1
     with pytest.warns(us.IncompleteWarning, match=r"scene.tif' cannot be read .*503.*try again"):
         us.score(scene, store, **OPTIONS)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,9 +13,18 @@ import xarray as xr
 from standins import Failing, TileMean
 
 import uniadrs_scale as us
+from uniadrs_scale.lattice import Window
 from uniadrs_scale.output import run_to_file
-from uniadrs_scale.report import write_report
+from uniadrs_scale.report import (
+    Clock,
+    ClusterFacts,
+    RunSummary,
+    report_place,
+    run_facts,
+    write_report,
+)
 from uniadrs_scale.score import plan
+from uniadrs_scale.tasks import ChunkReport, TileFailure
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -131,3 +142,113 @@ def test_a_performance_report_needs_a_cluster(tmp_path: Path) -> None:
             scene(), tmp_path / "map.zarr", detector=TileMean(), scheduler="sync",
             performance_report=tmp_path / "page.html", **OPTIONS,
         )  # fmt: skip
+
+
+def test_the_peak_is_that_of_the_largest_worker() -> None:
+    facts = ClusterFacts(
+        scheduler="tcp://a", peaks={"tcp://b": 5, "tcp://c": 9, "tcp://d": 7}, deaths=2, retries=3,
+        dismissed=("tcp://e is too old",),
+    )  # fmt: skip
+    assert facts.to_dict(11) == {
+        "cluster": {
+            "scheduler": "tcp://a", "worker_deaths": 2, "retries": 3,
+            "dismissed": ["tcp://e is too old"],
+        },
+        "memory": {
+            "forecast": 11, "peak": 9, "workers": {"tcp://b": 5, "tcp://c": 9, "tcp://d": 7},
+        },
+    }  # fmt: skip
+    assert ClusterFacts(scheduler="none").to_dict(11)["memory"]["peak"] == 0
+
+
+def chunk(number: int, failures: tuple[TileFailure, ...] = ()) -> ChunkReport:
+    return ChunkReport(
+        index=(0, number), pixels=1_000_000, scored=10 + number, skipped=number,
+        failures=failures, complete=not failures,
+    )  # fmt: skip
+
+
+def failures(count: int) -> tuple[TileFailure, ...]:
+    return tuple(TileFailure(Window(8 * k, k, 64, 64), f"reason {k}") for k in range(count))
+
+
+def test_a_summary_is_the_sum_of_its_chunks() -> None:
+    reports = [chunk(1), chunk(2, failures(1)), chunk(4, failures(2))]
+    summary = RunSummary.of("map.zarr", reports, 5, [us.StoreError("no room")], 1.5)
+    assert (summary.pixels, summary.chunks, summary.kept) == (3_000_000, 3, 5)
+    assert (summary.tiles_scored, summary.tiles_skipped, len(summary.failures)) == (37, 7, 3)
+    assert summary.lost == ("StoreError: no room",)
+    assert summary.text().splitlines() == [
+        "pixels   3.00 Mpx in 3 chunks, 5 were complete before",
+        "tiles    37 scored, 7 skipped (no valid pixel), 3 failed",
+        "time     1.5 s, 2.00 Mpx/s",
+        "failed   tile at pixel (0, 0): reason 0",
+        "failed   tile at pixel (0, 0): reason 0",
+        "failed   tile at pixel (8, 1): reason 1",
+        "lost     StoreError: no room",
+    ]
+
+
+def test_a_summary_names_ten_failed_tiles_and_counts_the_others() -> None:
+    def named(count: int) -> list[str]:
+        summary = RunSummary.of("map.zarr", [chunk(0, failures(count))], 0, [], 0)
+        return [line for line in summary.text().splitlines() if line.startswith("failed")]
+
+    assert named(10)[-1] == "failed   tile at pixel (72, 9): reason 9"
+    assert named(12)[-2:] == [named(10)[-1], "failed   ... and 2 more tiles"]
+    assert len(named(12)) == 11
+
+
+@pytest.mark.parametrize("lost", [[], [OSError("gone")]])
+@pytest.mark.parametrize("failed", [0, 1])
+def test_a_run_is_complete_with_nothing_failed_and_nothing_lost(
+    failed: int, lost: list[Exception]
+) -> None:
+    summary = RunSummary.of("map.zarr", [chunk(0, failures(failed))], 0, lost, 1)
+    assert summary.complete == (not failed and not lost)
+
+
+def test_lost_chunks_and_their_secrets() -> None:
+    error = OSError("https://me:pw@host/a?sig=abc is away")
+    (said,) = RunSummary.of("map.zarr", [], 0, [error], 1).lost
+    assert said == "OSError: https://***@host/a?sig=*** is away"
+
+
+def test_a_stage_that_comes_twice_adds_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter([10.0, 12.5, 20.0, 20.25, 30.0, 31.0])
+    monkeypatch.setattr("uniadrs_scale.report.time.perf_counter", lambda: next(times))
+    clock = Clock()
+    for stage in ("read", "write"):
+        with clock(stage):
+            pass
+    with pytest.raises(KeyError), clock("read"):
+        raise KeyError
+    assert clock.seconds == {"read": 3.5, "write": 0.25}
+
+
+def test_facts_of_a_run_that_lost_something(tmp_path: Path) -> None:
+    planned = us.plan(scene(), detector=TileMean(), scheduler="sync", **OPTIONS)
+    summary = replace(
+        RunSummary.of("s3://maps/map.zarr", [chunk(3, failures(1))], 2, [OSError("gone")], 1.23456),
+        stages={"score": 1.2}, cluster=ClusterFacts(scheduler="sync", peaks={"this process": 4}),
+    )  # fmt: skip
+    facts = run_facts(planned, summary, "abc")
+    assert facts["output"] == "map.zarr"
+    assert facts["complete"] is False
+    assert facts["weights"] == {"detector": "TileMean", "sha256": "abc"}
+    assert facts["tiles"] == {
+        "scored": 13, "skipped": 3,
+        "failed": [{"window": {"row": 0, "col": 0, "height": 64, "width": 64},
+                    "reason": "reason 0"}],
+    }  # fmt: skip
+    assert facts["chunks"] == {"committed": 1, "complete_before": 2, "lost": ["OSError: gone"]}
+    assert facts["seconds"] == {"score": 1.2, "total": 1.235}
+    assert facts["memory"]["peak"] == 4
+    assert facts["machine"]["cores"] == os.cpu_count()
+
+
+def test_a_report_tells_no_secret_and_lies_beside_its_map(tmp_path: Path) -> None:
+    write_report(tmp_path / "run.json", {"said": "https://me:pw@host/a?sig=abc"})
+    assert load(tmp_path / "run.json") == {"said": "https://***@host/a?sig=***"}
+    assert report_place(tmp_path / "map.zarr") == tmp_path / "map.zarr.run.json"
+    assert report_place("s3://maps/a/map.tif") == "s3://maps/a/map.tif.run.json"

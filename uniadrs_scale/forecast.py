@@ -77,6 +77,16 @@ def sample_side(bands: int) -> int:
     return 512 if bands <= FEW_BANDS else 256
 
 
+def waiting_chunks(rows: int, cols: int) -> int:
+    """Chunks whose strips wait for neighbours at once, at most, in the order of :mod:`dask.order`.
+
+    It goes through long narrow scenes now along, now across; tests/test_forecast.py asks it.
+    """
+    if min(rows, cols) <= 2:  # noqa: PLR2004 - then it goes across
+        return min(rows * cols - 1, 3)
+    return rows + cols
+
+
 def forecast(
     lattice: Lattice,
     pixels: Pixels,
@@ -102,11 +112,13 @@ def forecast(
     halo = lattice.tile - 1
     height, width = min(side_y + halo, lattice.height), min(side_x + halo, lattice.width)
     chunk = side_y * side_x
-    # Float64 numerators of the window and the body cut from it, and a body that waits for
-    # another worker's strips. A commit needs less, and a thread does one thing at a time.
-    sums = 8 * (height * width + chunk + (chunk if cols > 1 else 0))
-    # One row of chunks' right and lower strips, shared by the workers.
-    strips = 8 * 2 * halo * lattice.width if rows > 1 else 0
+    # Float64 numerators of the window and the body cut from it, and bodies that wait for strips: a
+    # chunk that is late delays those right, below and diagonal of it. A commit needs less, and a
+    # thread does one thing at a time.
+    delayed = min(rows, 2) * min(cols, 2) - 1
+    sums = 8 * (height * width + chunk * (1 + delayed))
+    # Right and lower strips that wait for their neighbours, shared by the workers.
+    strips = waiting_chunks(rows, cols) * 8 * halo * (side_y + side_x + halo)
     # Scaled, filled and batched; and what the C library holds of those that were freed.
     tile = 3 * 4 * pixels.bands * lattice.tile**2 * batch + activation_bytes
     kept = min(tile, KEPT_BYTES)

@@ -2,7 +2,9 @@
 
 Two network namespaces stand for the hosts. In one are scheduler, driver and an S3 server, in the
 other two workers; what they share is a cable. Scene and store lie in the bucket. When a few chunks
-are written the cable is pulled, and put back: the run must end with the bytes of a local one.
+are written the cable is pulled, and put back: the run must end with the bytes of a local one, or
+say what is missing and be completed by the same command. ``--tries 3`` takes the patience with
+storage away, so that something will be missing.
 
 Needs Linux, root and iproute2, and says so. Namespaces are removed whatever happens.
 """
@@ -124,8 +126,9 @@ def written(process: subprocess.Popen[bytes], log: Path) -> int:
     return int(bucket("count", log=log))
 
 
-def cut_off(folder: Path, seconds: float, log: Path) -> tuple[int, str]:
-    """A run on the workers of the other host, whose cable is pulled for a while."""
+@contextmanager
+def crew(folder: Path) -> Iterator[None]:
+    """A scheduler on one host and two workers on the other."""
     shared = ["--no-dashboard"]
     scheduler = python(MAIN, "-m", "dask", "scheduler", "--host", HOST, "--port", "8786", *shared,
                        log=folder / "scheduler.log")  # fmt: skip
@@ -136,20 +139,25 @@ def cut_off(folder: Path, seconds: float, log: Path) -> tuple[int, str]:
         for number in range(2)
     ]  # fmt: skip
     with running(scheduler, *workers):
-        process = score("s3://maps/map.zarr", SCHEDULER, 0.1, log)
-        with running(process):
-            while written(process, log) < 5:
-                time.sleep(0.2)
-            before = written(process, log)
-            ip("-n", FAR, "link", "set", "uni1", "down")
-            time.sleep(seconds)
-            during = written(process, log)
-            ip("-n", FAR, "link", "set", "uni1", "up")
-            started = time.monotonic()
-            code, said = finish(process)
-        print(f"cut for {seconds:.0f} s: {before} chunks before, {during} when the cable was back, "
-              f"the end {time.monotonic() - started:.0f} s later", flush=True)  # fmt: skip
-        return code, said
+        yield
+
+
+def cut_off(seconds: float, log: Path) -> tuple[int, str]:
+    """A run on the workers of the other host, whose cable is pulled for a while."""
+    process = score("s3://maps/map.zarr", SCHEDULER, 0.1, log)
+    with running(process):
+        while written(process, log) < 5:
+            time.sleep(0.2)
+        before = written(process, log)
+        ip("-n", FAR, "link", "set", "uni1", "down")
+        time.sleep(seconds)
+        during = written(process, log)
+        ip("-n", FAR, "link", "set", "uni1", "up")
+        started = time.monotonic()
+        code, said = finish(process)
+    print(f"cut for {seconds:.0f} s: {before} chunks before, {during} when the cable was back, "
+          f"the end {time.monotonic() - started:.0f} s later", flush=True)  # fmt: skip
+    return code, said
 
 
 def main() -> int:
@@ -157,8 +165,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cut", type=float, default=30, help="seconds")
     parser.add_argument("--tcp", default=SETTINGS[SILENCE], help="Dask's patience with silence")
+    parser.add_argument("--tries", help="GDAL_HTTP_MAX_RETRY, patience with storage")
     options = parser.parse_args()
     SETTINGS[SILENCE] = options.tcp
+    if options.tries:
+        SETTINGS["GDAL_HTTP_MAX_RETRY"] = options.tries
     if not hasattr(os, "geteuid") or os.geteuid() != 0 or shutil.which("ip") is None:
         print("two_hosts.py needs root and ip netns (iproute2): not tried.")
         return 2
@@ -173,8 +184,14 @@ def main() -> int:
         bucket("make", S3, str(folder / "scene.tif"), log=log)
         code, said = finish(score(str(folder / "whole.zarr"), "sync", 0, log))
         assert code == 0, said + log.read_text()[-3000:]
-        code, said = cut_off(folder, options.cut, log)
-        print(said.strip())
+        with crew(folder):
+            code, said = cut_off(options.cut, log)
+        print(said.strip(), flush=True)
+        if code:
+            print(f"exit code {code}; the same command again", flush=True)
+            with crew(folder):
+                code, said = finish(score("s3://maps/map.zarr", SCHEDULER, 0, log))
+            print(said.strip(), flush=True)
         assert code == 0, "\n".join(p.read_text()[-3000:] for p in sorted(folder.glob("*log")))
         bucket("fetch", str(folder), log=log)
         assert files(folder / "map.zarr") == files(folder / "whole.zarr"), "other bytes"

@@ -123,10 +123,11 @@ def _scene(
     dtype = np.dtype(np.float32) if decibel else np.result_type(*dtypes)
     values = {repr(value): value for file in files for value in file.nodata}
     georeferenced = target or (Grid.of(first) if first.transform and first.crs else None)
+    height = target.height if target else first.height
     info = SceneInfo(
         name=product.name,
         identity=hashlib.sha256(repr((files, quality, decibel)).encode()).hexdigest()[:16],
-        height=target.height if target else first.height,
+        height=height,
         width=target.width if target else first.width,
         bands=tuple(band.name for band in selected),
         dtype=str(dtype),
@@ -140,6 +141,8 @@ def _scene(
         if first.gcps and first.gcp_crs
         else "",
         block_bytes=sum(headers[file.uri].block_bytes for file in files),
+        # What was read of each is held until all are put together.
+        strip_rows=height if len(files) > 1 or decibel else 0,
     )
     scene = FileScene(
         info=info,

@@ -18,12 +18,13 @@ from uniadrs_scale.io import remote
 from uniadrs_scale.io.connections import (
     bucket_of,
     connect,
+    counted,
     gist,
     obstore_library,
+    settings_for,
     translated,
 )
 from uniadrs_scale.io.remote import PEEK, Glimpse, in_bucket, is_remote
-from uniadrs_scale.redaction import redact
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
@@ -49,7 +50,7 @@ class BucketStore(ObjectStore[Any]):
 
     @contextmanager
     def _said(self, verb: str, key: str) -> Iterator[None]:
-        with translated(verb, f"{key}' in '{_name_of(self.store)}"):
+        with translated(verb, _url_of(self.store), key):
             yield
 
     async def get(
@@ -92,9 +93,9 @@ class BucketStore(ObjectStore[Any]):
         return self._list_dir(prefix)
 
 
-def _name_of(store: Any) -> str:
-    """A store for people."""
-    return redact(str(getattr(store, "url", None) or store))
+def _url_of(store: Any) -> str:
+    scheme = {"S3Store": "s3", "GCSStore": "gs"}.get(type(store).__name__)
+    return f"{scheme}://{store.config['bucket']}/{store.prefix}" if scheme else str(store.url)
 
 
 def zarr_place(place: str | Path, *, read_only: bool = False) -> Any:
@@ -104,8 +105,8 @@ def zarr_place(place: str | Path, *, read_only: bool = False) -> Any:
     parts = urlsplit(str(place))
     _, key = bucket_of(str(place))
     where = str(place).partition("://")[2].partition("/")[0]
-    settings = (remote.s3_endpoint(), *remote.patience())
-    return BucketStore(connect(parts.scheme, where, settings, key), read_only=read_only)
+    store = connect(parts.scheme, where, settings_for(str(place)), key)
+    return BucketStore(store, read_only=read_only)
 
 
 def glimpse(uri: str, *, whole: bool = False) -> Glimpse:
@@ -123,14 +124,30 @@ def glimpse(uri: str, *, whole: bool = False) -> Glimpse:
     store, key = bucket_of(uri)
     obstore = obstore_library()
     try:
-        answer = obstore.get(store, key, options={"range": (0, PEEK)})
-        start, meta = bytes(answer.bytes()), answer.meta
+        with counted(uri):
+            answer = obstore.get(store, key, options={"range": (0, PEEK)})
+            start, meta = bytes(answer.bytes()), answer.meta
     except FileNotFoundError:
         raise SceneError(f"'{uri}' does not exist. Check bucket and key.") from None
     except Exception as error:  # noqa: BLE001 - obstore has a base class only where it is installed
-        raise remote.unreachable(uri, gist(str(error).replace("\n", " "))) from None
+        raise remote.unreachable(uri, gist(error)) from None
     changed = meta["e_tag"] or meta["last_modified"].isoformat()
     return Glimpse(stamp=f"{meta['size']}-{changed}", size=meta["size"], start=start)
+
+
+def await_same(uri: str, stamp: str) -> Glimpse:
+    """How a remote file begins that is as it was when ``stamp`` was taken; its server has answered.
+
+    Raises:
+        SceneError: It has not, for as long as patience goes, or it has another file there by now.
+    """
+    now = glimpse(uri)
+    if now.stamp != stamp:
+        raise SceneError(
+            f"'{uri}' has changed since it was opened: its pixels would be those of two versions. "
+            "Run the same command again, into a new output."
+        )
+    return now
 
 
 def read_range(uri: str, start: int, stop: int) -> bytes:
@@ -143,8 +160,7 @@ def read_range(uri: str, start: int, stop: int) -> bytes:
         store, key = bucket_of(uri)
         with translated("read", uri):
             return bytes(obstore_library().get_range(store, key, start=start, end=stop))
-    with remote.fetch(uri, {"Range": f"bytes={start}-{stop - 1}"}) as answer:
-        return bytes(answer.content)
+    return remote.fetch(uri, {"Range": f"bytes={start}-{stop - 1}"}).content
 
 
 def read_object(uri: str) -> bytes | None:
@@ -154,8 +170,7 @@ def read_object(uri: str) -> bytes | None:
         OSError: It cannot be read.
     """
     if not in_bucket(uri):
-        with remote.fetch(uri) as answer:
-            return bytes(answer.content)
+        return remote.fetch(uri).content
     store, key = bucket_of(uri)
     with translated("read", uri):
         try:

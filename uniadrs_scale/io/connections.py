@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import cache
@@ -11,14 +12,21 @@ from urllib.parse import unquote, urlsplit
 
 from uniadrs_scale.errors import StoreError, UniadrsScaleError
 from uniadrs_scale.io import remote
+from uniadrs_scale.io.patience import (
+    MAX_PAUSE,
+    Patience,
+    answered,
+    failed,
+    patience,
+    server_of,
+)
 from uniadrs_scale.redaction import redact
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-MORE_TRIES = 3
-MAX_PAUSE = 15
-"""Seconds between two repetitions, at most."""
+ENOUGH_TRIES = 10_000
+"""Its pauses are drawn at random, so time alone says when to give up."""
 
 
 def obstore_library() -> Any:
@@ -41,7 +49,7 @@ def obstore_library() -> Any:
 def bucket_of(uri: str) -> tuple[Any, str]:
     """(obstore's store of a bucket or web server, key in it) of ``uri``."""
     parts = urlsplit(str(uri))
-    settings = (remote.s3_endpoint(), *remote.patience())
+    settings = settings_for(str(uri))
     if parts.scheme in remote.BUCKETS:
         # Not parsed further: '?' and '#' may be part of a key.
         place, _, key = str(uri).partition("://")[2].partition("/")
@@ -49,20 +57,24 @@ def bucket_of(uri: str) -> tuple[Any, str]:
     return connect(parts.scheme, parts.netloc, settings), unquote(parts.path).strip("/")
 
 
+def settings_for(uri: str) -> tuple[str, Patience]:
+    """What :func:`connect` needs beside a place: of the environment, and of how a server fares."""
+    return remote.s3_endpoint(), patience(server_of(uri))
+
+
 @cache
-def connect(scheme: str, place: str, settings: tuple[str, int, float], prefix: str = "") -> Any:
-    """One store a process and place; ``settings`` are those of the environment."""
+def connect(scheme: str, place: str, settings: tuple[str, Patience], prefix: str = "") -> Any:
+    """One store a process, place and ``settings``, see :func:`settings_for`."""
     stores = obstore_library().store
-    endpoint, tries, pause = settings
+    endpoint, (seconds, _, pause) = settings
     retry = {
-        # Its pauses are drawn from nothing to the full one: more of them make half a minute.
-        "max_retries": tries and tries + MORE_TRIES,
+        "max_retries": ENOUGH_TRIES if seconds else 0,
         "backoff": {
             "init_backoff": timedelta(seconds=pause),
             "max_backoff": timedelta(seconds=MAX_PAUSE),
             "base": 2,
         },
-        "retry_timeout": timedelta(minutes=3),
+        "retry_timeout": timedelta(seconds=seconds),
     }
     client: dict[str, Any] = {
         "connect_timeout": timedelta(seconds=remote.CONNECT_SECONDS),
@@ -90,24 +102,45 @@ def _is_set(name: str) -> bool:
 
 
 @contextmanager
-def translated(verb: str, place: str) -> Iterator[None]:
-    """Turns what obstore raises into a StoreError that says what could not be done, and where."""
+def counted(uri: str) -> Iterator[None]:
+    """Remembers how the server of ``uri`` fares, which obstore asks inside; changes no error."""
+    server, started = server_of(uri), time.monotonic()
     try:
         yield
+    except Exception:
+        if time.monotonic() - started >= patience(server).seconds:
+            failed(server)
+        raise
+    answered(server)
+
+
+@contextmanager
+def translated(verb: str, uri: str, key: str = "") -> Iterator[None]:
+    """Turns what obstore raises into a StoreError that says what could not be done, and where.
+
+    Args:
+        verb: What is done.
+        uri: To what.
+        key: An object in it, if that is meant.
+    """
+    try:
+        with counted(uri):
+            yield
     except UniadrsScaleError:
         raise
     except Exception as error:
         if not (type(error).__module__.startswith("obstore") or isinstance(error, OSError)):
             raise
-        text = redact(str(error)).replace("\n", " ")
+        place = f"'{key}' in '{uri}'" if key else f"'{uri}'"
         raise StoreError(
-            f"Cannot {verb} '{place}' ({gist(text)}). Check the bucket's name, access rights and "
+            f"Cannot {verb} {place} ({gist(error)}). Check the bucket's name, access rights and "
             "credentials, and that the server is up; then run the same command: it resumes."
         ) from None
 
 
-def gist(text: str) -> str:
-    """What a server said, without its XML."""
+def gist(error: Exception) -> str:
+    """What a server said, without its XML and without secrets."""
+    text = redact(str(error)).replace("\n", " ")  # first: half a secret would not be recognised
     code = text.partition("<Code>")[2].partition("</Code>")[0]
     message = text.partition("<Message>")[2].partition("</Message>")[0]
     if code or message:

@@ -104,20 +104,24 @@ class _Lease:
     def acquire(cls, uri: str, place: str) -> _Lease:
         obstore = obstore_library()
         store, key = bucket_of(uri)
+        claim = _claim()
         with translated("lock", uri):
             try:
-                return cls(uri, place, mark_of(obstore.put(store, key, _claim(), mode="create")))
+                return cls(uri, place, mark_of(obstore.put(store, key, claim, mode="create")))
             except obstore.exceptions.AlreadyExistsError:
                 pass
             try:
                 answer = obstore.get(store, key)
-                owner, mark = _owner(bytes(answer.bytes())), mark_of(answer.meta)
+                content, mark = bytes(answer.bytes()), mark_of(answer.meta)
             except FileNotFoundError:  # just released
-                return cls(uri, place, mark_of(obstore.put(store, key, _claim(), mode="create")))
+                return cls(uri, place, mark_of(obstore.put(store, key, claim, mode="create")))
+            if content == claim:  # of a write whose answer was lost, the repetition is refused
+                return cls(uri, place, mark)
+            owner = _owner(content)
             if not (_is_dead(owner) or _age(store, key) > LEASE):
                 raise _busy(place, owner)
             try:
-                return cls(uri, place, mark_of(obstore.put(store, key, _claim(), mode=mark)))
+                return cls(uri, place, mark_of(obstore.put(store, key, claim, mode=mark)))
             except obstore.exceptions.PreconditionError:  # somebody else was quicker
                 raise _busy(place, {}) from None
 

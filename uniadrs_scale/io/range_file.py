@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 from fsspec.caching import BlockCache
 
-from uniadrs_scale.errors import SceneError
-from uniadrs_scale.io.buckets import glimpse, read_range
+from uniadrs_scale.io.buckets import await_same, read_range
 from uniadrs_scale.io.remote import unreachable
 
 if TYPE_CHECKING:
@@ -69,12 +68,7 @@ class RangeFile(io.RawIOBase):
 @lru_cache(maxsize=OPEN_FILES)
 def _blocks(uri: str, stamp: str) -> BlockCache:
     """What has been read of a file, shared by all who have it open."""
-    now = glimpse(uri)
-    if now.stamp != stamp:
-        raise SceneError(
-            f"'{uri}' has changed since it was opened: its pixels would be those of two versions. "
-            "Run the same command again, into a new output."
-        )
+    now = await_same(uri, stamp)
 
     def fetch(start: int, stop: int) -> bytes:
         return read_range(uri, start, min(stop, now.size))

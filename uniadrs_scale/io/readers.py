@@ -18,7 +18,9 @@ from rasterio.errors import RasterioError
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window as RasterWindow
 
+from uniadrs_scale.io.buckets import await_same
 from uniadrs_scale.io.headers import open_dataset
+from uniadrs_scale.io.patience import answered, server_of
 from uniadrs_scale.io.remote import canonical, gdal_env, is_remote, unreachable
 from uniadrs_scale.masks import valid_pixels
 
@@ -94,14 +96,28 @@ class RasterFile:
     def read(self, window: Window) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
         """Pixels (band, y, x) and valid mask (y, x) of ``window``, in one read."""
         try:
-            with gdal_env(self.uri, GDAL_CACHEMAX=GDAL_CACHE_BYTES):
-                return self._read(window)
-        except RasterioError as error:
-            # The next try opens it anew: GDAL may remember what went wrong.
-            _OPEN.forget(self.uri, self.stamp, self.warp)
+            return self._try(window)
+        except RasterioError:
             if not is_remote(self.uri):
                 raise
+        # GDAL gives up soon, and where it cannot connect, at once. This goes on asking.
+        await_same(self.uri, self.stamp)
+        try:
+            return self._try(window)
+        except RasterioError as error:
             raise unreachable(self.uri, error.__cause__ or error) from None
+
+    def _try(self, window: Window) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
+        try:
+            with gdal_env(self.uri, GDAL_CACHEMAX=GDAL_CACHE_BYTES):
+                read = self._read(window)
+        except RasterioError:
+            # The next try opens it anew: GDAL may remember what went wrong.
+            _OPEN.forget(self.uri, self.stamp, self.warp)
+            raise
+        if is_remote(self.uri):
+            answered(server_of(self.uri))
+        return read
 
     def _read(self, window: Window) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
         area = RasterWindow(window.col, window.row, window.width, window.height)

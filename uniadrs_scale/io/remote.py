@@ -1,7 +1,8 @@
-"""URLs: what they name, how GDAL opens them, how often a server is asked again.
+"""URLs: what they name, how GDAL opens them, what a web server says.
 
-All settings of remote access are here. Rasters go through GDAL's own readers (ranges, and only the
-blocks that a window needs); everything else goes through :mod:`uniadrs_scale.io.buckets`.
+All settings of remote access are here, but for those of :mod:`uniadrs_scale.io.patience`. Rasters
+go through GDAL's own readers (ranges, and only the blocks that a window needs); everything else
+goes through :mod:`uniadrs_scale.io.buckets`.
 
 A variable of the environment that GDAL or the cloud's own tools know always wins. Credentials come
 from the environment of each process: none travels with a task.
@@ -18,10 +19,11 @@ from urllib.parse import urlsplit
 
 import rasterio
 import requests
+import urllib3
 from rasterio.session import DummySession
-from urllib3.util import Retry
 
 from uniadrs_scale.errors import SceneError
+from uniadrs_scale.io.patience import PassingError, patience, patiently, server_of
 from uniadrs_scale.redaction import Uri, redact, redact_logs
 
 if TYPE_CHECKING:
@@ -31,12 +33,18 @@ BUCKETS = ("s3", "gs")
 """Schemes of object stores, which can be written to."""
 VSI = {"/vsicurl/": "", "/vsis3/": "s3://", "/vsigs/": "gs://"}
 """GDAL's prefixes, and the schemes they stand for."""
-TRIES = 6
-FIRST_PAUSE = 0.5
-"""Seconds before the first repetition; then twice as long each time, half a minute in all."""
+GDAL_TRIES = 4
+"""Repetitions by GDAL itself, at most: it doubles its pauses without end, so that twelve would take
+hours, and it does not repeat what could not connect at all. Readers go on asking for it."""
 CONNECT_SECONDS, SILENT_SECONDS = 10, 30
 """How long a server may take to accept a connection, and may send nothing."""
 WORTH_REPEATING = (408, 429, 500, 502, 503, 504)
+PASSING = (
+    requests.ConnectionError,
+    requests.Timeout,
+    requests.exceptions.ChunkedEncodingError,
+    urllib3.exceptions.HTTPError,  # while the body is read
+)
 PEEK = 1024
 """Bytes that tell what a file is."""
 
@@ -108,11 +116,7 @@ def gdal_settings(uri: str) -> dict[str, str]:
     """Configuration of GDAL for reading ``uri``; none for local files."""
     if not (is_remote(uri) or uri.startswith("/vsi")):
         return {}
-    tries, pause = patience()
-    settings = GDAL_REMOTE | {
-        "GDAL_HTTP_MAX_RETRY": str(tries),
-        "GDAL_HTTP_RETRY_DELAY": str(pause),
-    }
+    settings = GDAL_REMOTE | {"GDAL_HTTP_RETRY_DELAY": str(patience().pause)}
     endpoint = urlsplit(s3_endpoint())
     if endpoint.netloc:
         settings |= {
@@ -120,18 +124,8 @@ def gdal_settings(uri: str) -> dict[str, str]:
             "AWS_HTTPS": "YES" if endpoint.scheme == "https" else "NO",
             "AWS_VIRTUAL_HOSTING": "FALSE",
         }
-    return {name: value for name, value in settings.items() if name not in os.environ}
-
-
-def patience() -> tuple[int, float]:
-    """(repetitions of a failed request, seconds before the first), as GDAL's variables say."""
-    try:
-        return (
-            int(os.environ.get("GDAL_HTTP_MAX_RETRY", TRIES)),
-            float(os.environ.get("GDAL_HTTP_RETRY_DELAY", FIRST_PAUSE)),
-        )
-    except ValueError:
-        return TRIES, FIRST_PAUSE
+    ours = {name: value for name, value in settings.items() if name not in os.environ}
+    return ours | {"GDAL_HTTP_MAX_RETRY": str(min(patience().tries, GDAL_TRIES))}
 
 
 def s3_endpoint() -> str:
@@ -145,41 +139,53 @@ def s3_endpoint() -> str:
     return f"{'https' if secure else 'http'}://{host}"
 
 
-def session() -> requests.Session:
-    """A session that repeats what failed for a moment."""
-    return _session(*patience())
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What a web server has sent."""
+
+    status: int
+    headers: Mapping[str, str]
+    content: bytes
 
 
 @cache
-def _session(tries: int, pause: float) -> requests.Session:
-    retry = Retry(
-        total=tries,
-        backoff_factor=pause,
-        status_forcelist=WORTH_REPEATING,
-        allowed_methods=("GET", "HEAD"),
-        raise_on_status=False,
-    )
+def _session() -> requests.Session:
     made = requests.Session()
     for scheme in ("http://", "https://"):
-        made.mount(scheme, requests.adapters.HTTPAdapter(pool_maxsize=16, max_retries=retry))
+        made.mount(scheme, requests.adapters.HTTPAdapter(pool_maxsize=16))
     return made
 
 
-def fetch(uri: str, headers: Mapping[str, str] | None = None) -> requests.Response:
-    """The answer to a GET, its body not yet read.
+def fetch(uri: str, headers: Mapping[str, str] | None = None, most: int | None = None) -> Answer:
+    """The answer to a GET, with the first ``most`` bytes of its body; asked again while it fails.
 
     Raises:
         OSError: There is none, or it is an error; the message has no secrets.
     """
-    timeout = (CONNECT_SECONDS, SILENT_SECONDS)
-    try:
-        answer = session().get(uri, headers=headers, timeout=timeout, stream=True)
-    except requests.RequestException as error:
-        raise OSError(_short(error)) from None
-    if answer.ok:
-        return answer
-    answer.close()
-    raise OSError(f"the server answers {answer.status_code} {answer.reason}")
+
+    def ask() -> Answer:
+        try:
+            with _session().get(
+                uri, headers=headers, timeout=(CONNECT_SECONDS, SILENT_SECONDS), stream=True
+            ) as answer:
+                return _received(answer, most)
+        except PASSING as error:
+            raise PassingError(_short(error)) from None
+        except requests.RequestException as error:
+            raise OSError(_short(error)) from None
+
+    return patiently(server_of(uri), ask)
+
+
+def _received(answer: requests.Response, most: int | None) -> Answer:
+    if not answer.ok:
+        kind = PassingError if answer.status_code in WORTH_REPEATING else OSError
+        raise kind(f"the server answers {answer.status_code} {answer.reason}")
+    content = answer.content if most is None else answer.raw.read(most)
+    # Of a part, urllib3 does not see that it ends early.
+    if most is not None and len(content) < min(most, int(answer.headers.get("Content-Length", 0))):
+        raise PassingError("the answer ends early")
+    return Answer(status=answer.status_code, headers=answer.headers, content=bytes(content))
 
 
 def glimpse_http(uri: str, *, whole: bool = False) -> Glimpse:
@@ -189,15 +195,15 @@ def glimpse_http(uri: str, *, whole: bool = False) -> Glimpse:
         SceneError: The server has it not, fails, or sends files only whole, unless ``whole`` says
             that this will do.
     """
+    wanted = {"Range": f"bytes=0-{PEEK - 1}", "Accept-Encoding": "identity"}
     try:
-        with fetch(uri, {"Range": f"bytes=0-{PEEK - 1}", "Accept-Encoding": "identity"}) as answer:
-            start = answer.raw.read(PEEK)
-            known = answer.headers
-    except (OSError, requests.RequestException) as error:
+        answer = fetch(uri, wanted, PEEK)
+    except OSError as error:
         raise unreachable(uri, error) from None
+    known, start = answer.headers, answer.content
     _, _, total = known.get("Content-Range", "").rpartition("/")
     size = int(total or known.get("Content-Length") or len(start))
-    ranges = answer.status_code == requests.codes.partial_content
+    ranges = answer.status == requests.codes.partial_content
     if not (ranges or whole) and size > PEEK:
         raise SceneError(
             f"'{uri}' can only be had whole: its server does not know range requests, so that each "

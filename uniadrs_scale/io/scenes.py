@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 Source = str | Path | pystac.Item
 LONGEST = 300
 """Characters of somebody else's message in ours."""
+WORKED = 2
+"""Chunks that band maths hold at once."""
 
 
 class WindowReader(Protocol):
@@ -271,7 +273,21 @@ def _describe(array: xr.DataArray) -> SceneInfo:
         transform=tuple(array.rio.transform())[:6] if known and min(array.shape[1:]) > 1 else None,
         gsd_m=_number(array.attrs.get("gsd_m")),
         geolocation=geolocation,
+        block_bytes=_worked_bytes(array),
+        strip_rows=0 if array.chunks is None else array.sizes["y"],
     )
+
+
+def _worked_bytes(array: xr.DataArray) -> int:
+    """What computing a window holds beside it: its largest chunk, made from another one.
+
+    Measured for ratios, sums over bands and stacked bands, beside two windows: the pieces, and what
+    they are put together to. A user's own graph may take more.
+    """
+    if array.chunks is None:
+        return 0
+    _, height, width = (max(sizes) for sizes in array.chunks)
+    return WORKED * array.sizes["band"] * height * width * array.dtype.itemsize
 
 
 def _number(value: object) -> float | None:

@@ -1,0 +1,112 @@
+"""The lock of a store in a bucket: who keeps it, who gives it back, who may take it."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+import obstore
+import pytest
+from servers import maps_bucket
+
+import uniadrs_scale as us
+from uniadrs_scale.io import buckets, lease
+from uniadrs_scale.io.fence import FencedObject
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    with maps_bucket() as url:
+        yield url
+
+
+@pytest.fixture
+def lock(server: str, request: pytest.FixtureRequest) -> str:
+    return f"s3://maps/{request.node.name[:40]}.lock"
+
+
+def test_a_lock_that_another_owns_by_now_is_left_alone(lock: str) -> None:
+    ours = lease._Lease.acquire(lock, "a map")
+    buckets.write_object(lock, b"another's")
+    ours.release()
+    assert buckets.read_object(lock) == b"another's"
+    ours.lost = True
+    ours.release()
+    assert buckets.read_object(lock) == b"another's"
+
+
+def test_a_lock_that_is_ours_or_gone_is_given_back(lock: str) -> None:
+    ours = lease._Lease.acquire(lock, "a map")
+    ours.release()
+    assert not buckets.exists(lock)
+    ours.release()
+
+
+def test_a_server_that_fails_once_does_not_end_the_signs_of_life(
+    lock: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "HEARTBEAT", 0.01)
+    write, beats, stop = FencedObject.write, [], threading.Event()
+
+    def failing_first(self: FencedObject, content: bytes) -> None:
+        beats.append(content)
+        if len(beats) < 3:
+            raise us.StoreError("away")
+        write(self, content)
+        stop.set()
+
+    monkeypatch.setattr(FencedObject, "write", failing_first)
+    ours = lease._Lease.acquire(lock, "a map")
+    beating = threading.Thread(target=ours.beat, args=(stop,))
+    beating.start()
+    beating.join(60)
+    assert buckets.read_object(lock) == beats[2]
+    assert not ours.lost
+    ours.release()
+    assert not buckets.exists(lock), "what it wrote last is known as its own"
+
+
+def test_an_owner_who_was_succeeded_gives_no_more_signs_of_life(
+    lock: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "HEARTBEAT", 0.01)
+    ours = lease._Lease.acquire(lock, "a map")
+    buckets.write_object(lock, b"another's")
+    beating = threading.Thread(target=ours.beat, args=(threading.Event(),))
+    beating.start()
+    beating.join(60)
+    assert not beating.is_alive()
+    assert ours.lost
+    assert buckets.read_object(lock) == b"another's"
+
+
+def test_an_answer_that_was_lost_makes_no_second_owner(
+    lock: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put = obstore.put
+
+    def repeated(*args: Any, **options: Any) -> Any:
+        put(*args, **options)
+        return put(*args, **options)  # refused: it is there
+
+    monkeypatch.setattr(obstore, "put", repeated)
+    ours = lease._Lease.acquire(lock, "a map")
+    monkeypatch.setattr(obstore, "put", put)
+    with pytest.raises(us.BusyError):
+        lease._Lease.acquire(lock, "a map")
+    ours.release()
+    assert not buckets.exists(lock)
+
+
+def test_looking_at_a_lock_leaves_it(lock: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not lease.is_held(lock)
+    ours = lease._Lease.acquire(lock, "a map")
+    content = buckets.read_object(lock)
+    assert lease.is_held(lock)
+    assert buckets.read_object(lock) == content
+    monkeypatch.setattr(lease, "LEASE", -2 * lease.SLACK)
+    assert not lease.is_held(lock)
+    ours.release()
