@@ -153,8 +153,10 @@ def test_gpus_are_shared_out_by_the_names_that_cuda_knows(
             monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
         detector.device = torch.device(device)
         assert gpus_in_use(detector) == expected
-    resources = Resources.of(None, None, ("5", "7"))
-    assert (resources.workers, resources.threads) == (2, 2)
+    for cores, threads in ((None, 2), (2, 2), (12, 6), (64, 8)):
+        monkeypatch.setattr("os.cpu_count", lambda cores=cores: cores)
+        resources = Resources.of(None, None, ("5", "7"))
+        assert (resources.workers, resources.threads) == (2, threads)
     names = [_worker_options(n, resources)["env"]["CUDA_VISIBLE_DEVICES"] for n in range(3)]
     assert names == ["5", "7", "5"]
 
@@ -166,6 +168,7 @@ def test_a_plan_counts_gpus_at_any_resolution(
     detector = Detector(read_weights(tiny_weights), "cpu", "float32")
     detector.device = torch.device("cuda")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7,9")
+    monkeypatch.setattr("os.cpu_count", lambda: 6)
     scene = xr.DataArray(np.zeros((300, 300), np.float32), dims=("y", "x"))
     plan = us.plan(scene, preset=preset, detector=detector)
     assert (plan.workers, plan.threads) == (3, 2)

@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 
     from uniadrs_scale.graph.execute import Executor
 
+MOST_THREADS = 8
+"""Of a worker with a GPU. What is not the network (decoding, scaling, blending, writing) takes a
+core 0.1 s/Mpx (4 bands, uint16), where a fast GPU needs 0.01 s: two threads would starve it. More
+than eight queue for the interpreter, and each holds a chunk."""
+
 
 @dataclass(frozen=True, slots=True)
 class Resources:
@@ -42,8 +47,8 @@ class Resources:
     ) -> Resources:
         """What ``scheduler`` (see :func:`executor`) has or will be given.
 
-        On this machine: one process a core, or one a GPU, with a thread to read while the other
-        infers.
+        On this machine: one process a core with one thread, or one a GPU with its share of the
+        cores, from 2 to ``MOST_THREADS``.
 
         Raises:
             PlanError: ``workers`` is not positive, or the scheduler does not answer.
@@ -51,7 +56,10 @@ class Resources:
         if workers is not None and workers < 1:
             raise PlanError(f"workers={workers}: at least 1 is needed.")
         if scheduler is None and active_client() is None:
-            return cls(workers or len(gpus) or os.cpu_count() or 1, 2 if gpus else 1, gpus)
+            cores = os.cpu_count() or 1
+            processes = workers or len(gpus) or cores
+            share = min(max(cores // processes, 2), MOST_THREADS)
+            return cls(processes, share if gpus else 1, gpus)
         with executor(scheduler, cls(0, 0)) as tasks:
             return cls(*tasks.size(), gpus)
 
