@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,7 +23,10 @@ from uniadrs_scale.whitening import CHANNELS
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from uniadrs_scale.choices import Arithmetic
+
 SIDE, BANDS = 224, 4
+ARITHMETICS: dict[str, Arithmetic] = {"fp32": "float32", "bf16": "bfloat16"}
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -48,12 +52,12 @@ def tile(repeats: int = 5) -> dict[str, Any]:
             large = FastNetwork(module, dtype)
             worst[name] = float((large(x) - expected).abs().max())
             calls[f"l {name}"] = lambda network=large: network(x)
-        for name, dtype in (("fp32", "float32"), ("bf16", "bfloat16")):
-            detector = us.Detector.load(device="cpu", dtype=dtype).fitted(statistics)
-            network = us.Detector.load(device="cpu", dtype=dtype)._network  # noqa: SLF001
-            seen = torch.randn(1, CHANNELS, SIDE, SIDE)
-            calls[f"s {name}"] = lambda n=network, seen=seen: n(seen)
-            calls[f"s {name} with whitening"] = lambda d=detector: d.score_tiles(pixels)
+        seen = torch.randn(1, CHANNELS, SIDE, SIDE)
+        for size, (name, dtype) in product(("s", "xs"), ARITHMETICS.items()):
+            detector = us.Detector.load(f"uniadrs-{size}", device="cpu", dtype=dtype)
+            fitted, network = detector.fitted(statistics), detector._network  # noqa: SLF001
+            calls[f"{size} {name}"] = lambda n=network: n(seen)
+            calls[f"{size} {name} with whitening"] = lambda d=fitted: d.score_tiles(pixels)
         took = interleaved(calls, repeats)
     row = {f"{name} [ms]": round(1e3 * seconds, 1) for name, seconds in took.items()}
     ratios = {
@@ -69,7 +73,7 @@ def layers(repeats: int = 9) -> dict[str, Any]:
     torch.set_num_threads(1)
     row: dict[str, Any] = {}
     x = torch.randn(1, CHANNELS, SIDE, SIDE)
-    for name, dtype in (("fp32", "float32"), ("bf16", "bfloat16")):
+    for name, dtype in ARITHMETICS.items():
         network = us.Detector.load(device="cpu", dtype=dtype)._network  # noqa: SLF001
         peak = peak_flops(DTYPES[name])
         whole, flops, seconds = _profiled(network, x, repeats)

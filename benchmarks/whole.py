@@ -137,7 +137,7 @@ def _numbers(tiling: Any) -> dict[str, int]:
 
 
 def detectors(folder: Path, device: str = "cpu") -> dict[str, us.Detector]:
-    """`s` as shipped, and `l` with random weights: it has none yet, and speed needs none."""
+    """`s` and `xs` as shipped; `l` with random weights: it has none yet, and speed needs none."""
     from safetensors.torch import save_file  # noqa: PLC0415
 
     from uniadrs_scale.network import NetworkConfig, UniADRS  # noqa: PLC0415
@@ -150,7 +150,7 @@ def detectors(folder: Path, device: str = "cpu") -> dict[str, us.Detector]:
     save_file(state, path, facts | {"input": "whitened"})
     return {
         f"{name} {short}": us.Detector.load(weights, device=device, dtype=dtype)
-        for name, weights in (("s", "uniadrs-s"), ("l", path))
+        for name, weights in (("s", "uniadrs-s"), ("xs", "uniadrs-xs"), ("l", path))
         for short, dtype in (("fp32", "float32"), ("bf16", "bfloat16"))
     }
 

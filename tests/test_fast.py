@@ -18,7 +18,7 @@ from uniadrs_scale.network import NetworkConfig, UniADRS
 from uniadrs_scale.numba_passes import NUMBA, enlargement, fast_ring_mean
 from uniadrs_scale.passes import PLAIN, Passes
 from uniadrs_scale.rings import ring_mean
-from uniadrs_scale.weights_file import load_network, read_weights
+from uniadrs_scale.weights_file import load_network, read_weights, shipped_weights
 
 
 def seeded(*shape: int) -> Tensor:
@@ -61,9 +61,10 @@ def test_it_is_the_module_to_rounding(
     torch.testing.assert_close(got, expected, rtol=0, atol=1e-5)
 
 
-def test_the_shipped_weights_score_as_the_module_does() -> None:
+@pytest.mark.parametrize("name", shipped_weights())
+def test_the_shipped_weights_score_as_the_module_does(name: str) -> None:
     """What the recipe trained and judged is what users get: float32 to 1e-5, bfloat16 to 2e-2."""
-    network = load_network(read_weights("uniadrs-s")).eval()
+    network = load_network(read_weights(name)).eval()
     x = 2 * seeded(1, network.config.bands, 128, 128)
     expected = network(x).detach()
     torch.testing.assert_close(FastNetwork(network)(x), expected, rtol=0, atol=1e-5)

@@ -31,6 +31,7 @@ from scipy.io import savemat
 import uniadrs_scale
 from uniadrs_scale.metrics import figures
 from uniadrs_scale.network import NetworkConfig, UniADRS
+from uniadrs_scale.weights_file import shipped_weights
 
 MODEL = Path(__file__).parents[1] / "model"
 
@@ -216,14 +217,20 @@ def test_equal_weights_make_equal_files(tmp_path: Path) -> None:
         assert all(torch.equal(file.get_tensor(name), value) for name, value in state.items())
 
 
-def test_the_shipped_weights_say_what_they_are() -> None:
-    path = MODEL / "weights" / "uniadrs-s.safetensors"
-    assert path.stat().st_size < 15e6
+def test_the_shipped_weights_are_small_together() -> None:
+    assert shipped_weights() == ["uniadrs-s", "uniadrs-xs"]
+    assert sum(path.stat().st_size for path in (MODEL / "weights").iterdir()) < 15e6
+
+
+@pytest.mark.parametrize("name", shipped_weights())
+def test_the_shipped_weights_say_what_they_are(name: str) -> None:
+    path = MODEL / "weights" / f"{name}.safetensors"
     with safe_open(path, framework="pt") as file:
         about, state = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     assert about["format"] == "uniadrs-scale 1"
     assert about["name"] == path.stem
     assert {"command", "seed", "data", "figures", "licence"} <= about.keys()
+    assert 0.5 < float(about["threshold"]) < 1
     assert json.loads(about["figures"])["AUC(D,F) hyperspectral"] >= 0.90
     config = NetworkConfig(float(about["width"]), int(about["bands"]), "corrected")
     assert about["profile"] == config.profile

@@ -8,12 +8,15 @@ import sys
 import zipfile
 from pathlib import Path
 
+from uniadrs_scale.weights_file import shipped_weights
+
 ROOT = Path(__file__).parents[1]
 
 
 def test_the_wheel_holds_the_library_and_the_weights(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
-    assert "uniadrs_scale/weights/uniadrs-s.safetensors" in names
+    weights = {f"uniadrs_scale/weights/{name}.safetensors" for name in shipped_weights()}
+    assert weights <= set(names)
     assert "uniadrs_scale/py.typed" in names
     assert {name.split("/")[0].split("-")[0] for name in names} == {"uniadrs_scale"}
     assert wheel.stat().st_size < 20e6
