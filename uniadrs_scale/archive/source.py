@@ -14,7 +14,7 @@ from uniadrs_scale.archive.config import Folder, Static
 from uniadrs_scale.archive.items import SourceItem, name_time
 from uniadrs_scale.errors import ArchiveError
 from uniadrs_scale.io.buckets import list_objects
-from uniadrs_scale.io.patterns import key_matches
+from uniadrs_scale.io.patterns import below, key_matches
 from uniadrs_scale.plan import digest
 
 if TYPE_CHECKING:
@@ -96,28 +96,35 @@ def _bucket_items(source: Folder, prefix: str, sink: Place) -> Iterator[SourceIt
 def _folder_items(source: Folder, folder: Path, sink: Place) -> Iterator[SourceItem]:
     if not folder.is_dir():
         raise ArchiveError(f"Source folder '{folder}' does not exist. Check 'source.path'.")
-    try:
-        matches = sorted(folder.glob(source.glob))
-    except (ValueError, NotImplementedError) as error:
-        raise ArchiveError(f"source.glob '{source.glob}': {error}. Use such as **/*.tif.") from None
     # As text: taking paths apart costs half of a listing.
     maps = os.path.join(sink, "")  # noqa: PTH118 - pathlib drops the separator at the end
-    scenes = [
-        path
-        for path in matches
+    try:
         # Maps of maps would be made for ever, if the sink lies below the source.
-        if not str(path).startswith(maps) and not _hidden(path, folder)
-    ]
+        found = {path for path in below(str(folder), _parts(source)) if not path.startswith(maps)}
+    except OSError as error:
+        raise ArchiveError(f"Source folder '{folder}' cannot be listed: {error}") from None
+    scenes = sorted(map(Path, found))
     if source.group == "folder":
-        for place, files in groupby(scenes, key=lambda path: path.parent):
-            yield _file_item(place, tuple(files), folder)
+        groups = [(place, tuple(g)) for place, g in groupby(scenes, key=lambda path: path.parent)]
     else:
-        for path in scenes:
-            yield _file_item(path.with_suffix(""), (path,), folder)
+        groups = [(path.with_suffix(""), (path,)) for path in scenes]
+    for place, files in groups:
+        try:
+            yield _file_item(place, files, folder)
+        except FileNotFoundError:
+            # Taken away since it was listed, or it is changing: the next sweep sees what it is.
+            continue
 
 
-def _hidden(path: Path, folder: Path) -> bool:
-    return "/." in f"/{path.relative_to(folder).as_posix()}"
+def _parts(source: Folder) -> tuple[str, ...]:
+    """The levels of a pattern."""
+    pattern = PurePosixPath(source.glob)
+    if pattern.is_absolute() or not pattern.parts or ".." in pattern.parts:
+        raise ArchiveError(
+            f"source.glob '{source.glob}' is no pattern of names below a folder. "
+            "Use such as **/*.tif."
+        )
+    return pattern.parts
 
 
 def _file_item(place: Path, files: tuple[Path, ...], root: Path) -> SourceItem:
@@ -140,10 +147,16 @@ def _file_item(place: Path, files: tuple[Path, ...], root: Path) -> SourceItem:
 def _stamps(path: Path) -> list[tuple[int, int, str]]:
     """(size, modification time [ns], name) of a file, or of all files of a product folder."""
     if not path.is_dir():
-        status = path.stat()
+        status = _status(path)
         return [(status.st_size, status.st_mtime_ns, "")]
     files = (Path(folder, name) for folder, _, names in os.walk(path) for name in names)
-    return sorted(
-        (file.stat().st_size, file.stat().st_mtime_ns, str(file.relative_to(path)))
-        for file in files
-    )
+    found = ((_status(file), str(file.relative_to(path))) for file in files)
+    return sorted((status.st_size, status.st_mtime_ns, name) for status, name in found)
+
+
+def _status(path: Path) -> os.stat_result:
+    """Of a link to nowhere, the link's own: it is there, and opening it says what is wrong."""
+    try:
+        return path.stat()
+    except FileNotFoundError:
+        return path.lstat()
