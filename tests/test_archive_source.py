@@ -373,3 +373,29 @@ def test_which_names_a_pattern_matches(tmp_path: Path) -> None:
     assert found("*.SAFE") == {"S.SAFE"}
     assert found("loop/*.png") == {"loop/f.png"}  # a link that is named is followed
     assert found("a.tif/*") == set()
+
+
+@pytest.mark.parametrize("source", ["in", "in/deep"])
+def test_a_source_in_the_folder_of_maps_is_refused(tmp_path: Path, source: str) -> None:
+    write_scene(tmp_path / "in" / "deep" / "a.tif", 0)
+    values = {
+        "source": {"type": "folder", "path": tmp_path / source},
+        "output": {"folder": tmp_path / "in"},
+    }
+    with pytest.raises(ArchiveError, match=r"lies in the output folder .* may lie in the source"):
+        list_items(ArchiveConfig.model_validate(values), NOW)
+    # A name that only begins alike is another folder.
+    values["output"] = {"folder": tmp_path / "i"}
+    assert len(list_items(ArchiveConfig.model_validate(values), NOW).items) == 1
+
+
+def test_a_pattern_that_matches_nothing_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = {"type": "folder", "path": tmp_path / "in", "glob": "*.jp2"}
+    (tmp_path / "in").mkdir()
+    assert not listing(tmp_path, source).items
+    assert not caplog.messages, "an empty folder is waiting for scenes"
+    write_scene(tmp_path / "in" / "a.tif", 0)
+    assert not listing(tmp_path, source).items
+    assert caplog.messages == [f"nothing below '{tmp_path / 'in'}' matches source.glob '*.jp2'"]

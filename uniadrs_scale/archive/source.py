@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from uniadrs_scale.io.places import Place
 
 
+LOG = logging.getLogger("uniadrs_scale.sweep")
+
+
 @dataclass(frozen=True, slots=True)
 class Listing:
     """The items of a source that its filters let through."""
@@ -42,6 +46,7 @@ def list_items(config: ArchiveConfig, now: datetime) -> Listing:
     """
     source = config.source
     if isinstance(source, Folder):
+        _require_apart(source.path, config.output.folder)
         everything: Iterable[SourceItem] = (
             _folder_items(source, source.path, config.output.folder)
             if isinstance(source.path, Path)
@@ -61,6 +66,15 @@ def list_items(config: ArchiveConfig, now: datetime) -> Listing:
     return Listing(tuple(sorted(taken, key=lambda item: (item.when, item.id))), left_out)
 
 
+def _require_apart(source: Place, sink: Place) -> None:
+    """Raise where all that a source holds would be taken for maps."""
+    if f"{source}/".startswith(f"{sink}/"):
+        raise ArchiveError(
+            f"Source '{source}' lies in the output folder '{sink}', where everything is a map. "
+            "Let 'output.folder' be another one; it may lie in the source."
+        )
+
+
 def _bucket_items(source: Folder, prefix: str, sink: Place) -> Iterator[SourceItem]:
     """Scenes below a prefix in a bucket; dates and identities are those of the listing."""
     try:
@@ -76,6 +90,8 @@ def _bucket_items(source: Folder, prefix: str, sink: Place) -> Iterator[SourceIt
         for key in objects
         if key_matches(key, source.glob) and not f"{prefix}/{key}".startswith(maps)
     )
+    if not keys:
+        _warn_of_glob(source)
     places = {key: PurePosixPath(key) for key in keys}
     if source.group == "folder":
         groups = [(p, list(g)) for p, g in groupby(keys, key=lambda key: places[key].parent)]
@@ -93,6 +109,10 @@ def _bucket_items(source: Folder, prefix: str, sink: Place) -> Iterator[SourceIt
         )
 
 
+def _warn_of_glob(source: Folder) -> None:
+    LOG.warning("nothing below '%s' matches source.glob '%s'", source.path, source.glob)
+
+
 def _folder_items(source: Folder, folder: Path, sink: Place) -> Iterator[SourceItem]:
     if not folder.is_dir():
         raise ArchiveError(f"Source folder '{folder}' does not exist. Check 'source.path'.")
@@ -103,6 +123,8 @@ def _folder_items(source: Folder, folder: Path, sink: Place) -> Iterator[SourceI
         found = {path for path in below(str(folder), _parts(source)) if not path.startswith(maps)}
     except OSError as error:
         raise ArchiveError(f"Source folder '{folder}' cannot be listed: {error}") from None
+    if not found and any(names for _, _, names in os.walk(folder)):
+        _warn_of_glob(source)
     scenes = sorted(map(Path, found))
     if source.group == "folder":
         groups = [(place, tuple(g)) for place, g in groupby(scenes, key=lambda path: path.parent)]
