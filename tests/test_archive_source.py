@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from datetime import UTC, datetime
 from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
@@ -21,6 +22,7 @@ from uniadrs_scale.archive.items import boxes_meet, name_time, safe_name
 from uniadrs_scale.archive.source import Listing, list_items
 from uniadrs_scale.errors import ArchiveError
 from uniadrs_scale.io import buckets
+from uniadrs_scale.io.patterns import below
 
 NOW = datetime(2024, 6, 1, tzinfo=UTC)
 
@@ -313,3 +315,87 @@ def test_a_bucket_is_listed_as_a_folder_is(tmp_path: Path, monkeypatch: pytest.M
         (found,) = listing(tmp_path, {"type": "stac", "href": "s3://incoming/new/item.json"}).items
         assert found.hrefs == ("s3://incoming/new/2024/b.tif",)
         assert not found.fault
+
+
+def test_a_folder_that_is_taken_away_while_it_is_listed_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files, staging, scan = tmp_path / "in", tmp_path / "in" / "staging", os.scandir
+    write_scene(files / "a_20240102.tif", 0)
+    write_scene(staging / "b_20240103.tif", 1)
+
+    def late(path: str | Path = ".") -> Any:
+        if str(path) == str(staging) and staging.exists():
+            shutil.rmtree(staging)  # the folder above has been read, and this one has not
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", late)
+    items = listing(tmp_path, {"type": "folder", "path": files}).items
+    assert not staging.exists()
+    assert [item.id for item in items] == ["a_20240102"]
+
+
+@pytest.mark.parametrize("gone", ["b_20240103.tif", "product/half.xml"])
+def test_a_file_that_is_taken_away_while_it_is_listed_leaves_its_scene_to_the_next_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gone: str
+) -> None:
+    files, stat = tmp_path / "in", Path.stat
+    for number, name in enumerate(("a_20240102.tif", "b_20240103.tif", "product/half.xml")):
+        write_scene(files / name, number)
+    # What is there, but leads nowhere, is not left out: it fails, and somebody hears of it.
+    (files / "link_20240104.tif").symlink_to(tmp_path / "nowhere")
+
+    def late(path: Path, **options: Any) -> os.stat_result:
+        if path == files / gone:
+            path.unlink(missing_ok=True)
+        return stat(path, **options)
+
+    monkeypatch.setattr(Path, "stat", late)
+    items = listing(tmp_path, {"type": "folder", "path": files, "glob": "*"}).items
+    everything = {"a_20240102", "b_20240103", "product", "link_20240104"}
+    assert {item.id for item in items} == everything - {Path(gone).parts[0].removesuffix(".tif")}
+
+
+def test_which_names_a_pattern_matches(tmp_path: Path) -> None:
+    names = ("a.tif", "x/b.tif", "x/y/c.tif", "x/.part/d.tif", ".e.tif", "f.png", "S.SAFE/g.tif")
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "loop").symlink_to(tmp_path)
+
+    def found(pattern: str) -> set[str]:
+        paths = below(str(tmp_path), pattern.split("/"))
+        return {Path(path).relative_to(tmp_path).as_posix() for path in paths}
+
+    assert found("**/*.tif") == {"a.tif", "x/b.tif", "x/y/c.tif", "S.SAFE/g.tif"}
+    assert found("*.tif") == {"a.tif"}
+    assert found("x/**/*.tif") == {"x/b.tif", "x/y/c.tif"}
+    assert found("*.SAFE") == {"S.SAFE"}
+    assert found("loop/*.png") == {"loop/f.png"}  # a link that is named is followed
+    assert found("a.tif/*") == set()
+
+
+@pytest.mark.parametrize("source", ["in", "in/deep"])
+def test_a_source_in_the_folder_of_maps_is_refused(tmp_path: Path, source: str) -> None:
+    write_scene(tmp_path / "in" / "deep" / "a.tif", 0)
+    values = {
+        "source": {"type": "folder", "path": tmp_path / source},
+        "output": {"folder": tmp_path / "in"},
+    }
+    with pytest.raises(ArchiveError, match=r"lies in the output folder .* may lie in the source"):
+        list_items(ArchiveConfig.model_validate(values), NOW)
+    # A name that only begins alike is another folder.
+    values["output"] = {"folder": tmp_path / "i"}
+    assert len(list_items(ArchiveConfig.model_validate(values), NOW).items) == 1
+
+
+def test_a_pattern_that_matches_nothing_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = {"type": "folder", "path": tmp_path / "in", "glob": "*.jp2"}
+    (tmp_path / "in").mkdir()
+    assert not listing(tmp_path, source).items
+    assert not caplog.messages, "an empty folder is waiting for scenes"
+    write_scene(tmp_path / "in" / "a.tif", 0)
+    assert not listing(tmp_path, source).items
+    assert caplog.messages == [f"nothing below '{tmp_path / 'in'}' matches source.glob '*.jp2'"]

@@ -231,6 +231,9 @@ def test_strange_products_get_a_sentence(tmp_path: Path) -> None:
     header = products.envi(tmp_path)
     item = products.stac_item(tmp_path)
     (tmp_path / "empty").mkdir()
+    (tmp_path / "bands").mkdir()
+    for name in ("B1.TIFF", "B2.TIFF", "notes.txt"):
+        (tmp_path / "bands" / name).touch()
     (tmp_path / "list.json").write_text('{"type": "FeatureCollection", "features": []}')
     (tmp_path / "broken.json").write_text("{")
     picture = json.loads(item.read_text())
@@ -238,6 +241,7 @@ def test_strange_products_get_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "picture.json").write_text(json.dumps(picture))
     cases = {
         r"empty' is a folder, but no product: expected were MTD_MSIL1C.xml.*/\*\.tif": "empty",
+        r"bands' is a folder, but no product.*bands/\*\.TIFF'\.": "bands",
         r"list.json' is not a STAC item": "list.json",
         r"broken.json' is not a STAC item": "broken.json",
         r"has no raster asset: its assets are thumbnail": "picture.json",

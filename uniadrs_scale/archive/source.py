@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,7 +15,7 @@ from uniadrs_scale.archive.config import Folder, Static
 from uniadrs_scale.archive.items import SourceItem, name_time
 from uniadrs_scale.errors import ArchiveError
 from uniadrs_scale.io.buckets import list_objects
-from uniadrs_scale.io.patterns import key_matches
+from uniadrs_scale.io.patterns import below, key_matches
 from uniadrs_scale.plan import digest
 
 if TYPE_CHECKING:
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
     from uniadrs_scale.archive.config import ArchiveConfig
     from uniadrs_scale.io.places import Place
+
+
+LOG = logging.getLogger("uniadrs_scale.sweep")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,7 @@ def list_items(config: ArchiveConfig, now: datetime) -> Listing:
     """
     source = config.source
     if isinstance(source, Folder):
+        _require_apart(source.path, config.output.folder)
         everything: Iterable[SourceItem] = (
             _folder_items(source, source.path, config.output.folder)
             if isinstance(source.path, Path)
@@ -61,6 +66,15 @@ def list_items(config: ArchiveConfig, now: datetime) -> Listing:
     return Listing(tuple(sorted(taken, key=lambda item: (item.when, item.id))), left_out)
 
 
+def _require_apart(source: Place, sink: Place) -> None:
+    """Raise where all that a source holds would be taken for maps."""
+    if f"{source}/".startswith(f"{sink}/"):
+        raise ArchiveError(
+            f"Source '{source}' lies in the output folder '{sink}', where everything is a map. "
+            "Let 'output.folder' be another one; it may lie in the source."
+        )
+
+
 def _bucket_items(source: Folder, prefix: str, sink: Place) -> Iterator[SourceItem]:
     """Scenes below a prefix in a bucket; dates and identities are those of the listing."""
     try:
@@ -76,6 +90,8 @@ def _bucket_items(source: Folder, prefix: str, sink: Place) -> Iterator[SourceIt
         for key in objects
         if key_matches(key, source.glob) and not f"{prefix}/{key}".startswith(maps)
     )
+    if not keys:
+        _warn_of_glob(source)
     places = {key: PurePosixPath(key) for key in keys}
     if source.group == "folder":
         groups = [(p, list(g)) for p, g in groupby(keys, key=lambda key: places[key].parent)]
@@ -93,31 +109,44 @@ def _bucket_items(source: Folder, prefix: str, sink: Place) -> Iterator[SourceIt
         )
 
 
+def _warn_of_glob(source: Folder) -> None:
+    LOG.warning("nothing below '%s' matches source.glob '%s'", source.path, source.glob)
+
+
 def _folder_items(source: Folder, folder: Path, sink: Place) -> Iterator[SourceItem]:
     if not folder.is_dir():
         raise ArchiveError(f"Source folder '{folder}' does not exist. Check 'source.path'.")
-    try:
-        matches = sorted(folder.glob(source.glob))
-    except (ValueError, NotImplementedError) as error:
-        raise ArchiveError(f"source.glob '{source.glob}': {error}. Use such as **/*.tif.") from None
     # As text: taking paths apart costs half of a listing.
     maps = os.path.join(sink, "")  # noqa: PTH118 - pathlib drops the separator at the end
-    scenes = [
-        path
-        for path in matches
+    try:
         # Maps of maps would be made for ever, if the sink lies below the source.
-        if not str(path).startswith(maps) and not _hidden(path, folder)
-    ]
+        found = {path for path in below(str(folder), _parts(source)) if not path.startswith(maps)}
+    except OSError as error:
+        raise ArchiveError(f"Source folder '{folder}' cannot be listed: {error}") from None
+    if not found and any(names for _, _, names in os.walk(folder)):
+        _warn_of_glob(source)
+    scenes = sorted(map(Path, found))
     if source.group == "folder":
-        for place, files in groupby(scenes, key=lambda path: path.parent):
-            yield _file_item(place, tuple(files), folder)
+        groups = [(place, tuple(g)) for place, g in groupby(scenes, key=lambda path: path.parent)]
     else:
-        for path in scenes:
-            yield _file_item(path.with_suffix(""), (path,), folder)
+        groups = [(path.with_suffix(""), (path,)) for path in scenes]
+    for place, files in groups:
+        try:
+            yield _file_item(place, files, folder)
+        except FileNotFoundError:
+            # Taken away since it was listed, or it is changing: the next sweep sees what it is.
+            continue
 
 
-def _hidden(path: Path, folder: Path) -> bool:
-    return "/." in f"/{path.relative_to(folder).as_posix()}"
+def _parts(source: Folder) -> tuple[str, ...]:
+    """The levels of a pattern."""
+    pattern = PurePosixPath(source.glob)
+    if pattern.is_absolute() or not pattern.parts or ".." in pattern.parts:
+        raise ArchiveError(
+            f"source.glob '{source.glob}' is no pattern of names below a folder. "
+            "Use such as **/*.tif."
+        )
+    return pattern.parts
 
 
 def _file_item(place: Path, files: tuple[Path, ...], root: Path) -> SourceItem:
@@ -140,10 +169,16 @@ def _file_item(place: Path, files: tuple[Path, ...], root: Path) -> SourceItem:
 def _stamps(path: Path) -> list[tuple[int, int, str]]:
     """(size, modification time [ns], name) of a file, or of all files of a product folder."""
     if not path.is_dir():
-        status = path.stat()
+        status = _status(path)
         return [(status.st_size, status.st_mtime_ns, "")]
     files = (Path(folder, name) for folder, _, names in os.walk(path) for name in names)
-    return sorted(
-        (file.stat().st_size, file.stat().st_mtime_ns, str(file.relative_to(path)))
-        for file in files
-    )
+    found = ((_status(file), str(file.relative_to(path))) for file in files)
+    return sorted((status.st_size, status.st_mtime_ns, name) for status, name in found)
+
+
+def _status(path: Path) -> os.stat_result:
+    """Of a link to nowhere, the link's own: it is there, and opening it says what is wrong."""
+    try:
+        return path.stat()
+    except FileNotFoundError:
+        return path.lstat()

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ScoreSource:
     """A score store, opened for reading."""
 
@@ -33,6 +33,7 @@ class ScoreSource:
     """Threads that may read at once."""
     name: str
     """What the caller called it."""
+    group: zarr.Group
     score: zarr.Array[Any]
     """float32 (y, x)."""
     profile: dict[str, Any]
@@ -76,7 +77,13 @@ def open_source(store: str | Path) -> ScoreSource:
     if score.ndim != 2 or score.dtype != np.float32:  # noqa: PLR2004 - y, x
         raise _not_a_store(name, f"'score' is {score.dtype} with {score.ndim} axes")
     _warn_if_incomplete(name, group)
-    return ScoreSource(name, score, _georeference(name) | _shape(score), _tags(group))
+    return ScoreSource(
+        name=name,
+        group=group,
+        score=score,
+        profile=_georeference(group, score) | _shape(score),
+        tags=_tags(group),
+    )
 
 
 def _not_a_store(name: str, met: str) -> StoreError:
@@ -97,19 +104,43 @@ def _tags(group: zarr.Group) -> dict[str, str]:
     return {"AREA_OR_POINT": "Area", "TIFFTAG_SOFTWARE": "uniadrs_scale", **present}
 
 
-def _georeference(name: str) -> dict[str, Any]:
+def _georeference(group: zarr.Group, score: zarr.Array[Any]) -> dict[str, Any]:
     """CRS and transform, as far as the store has any."""
-    with (
-        quietly(),
-        xr.open_zarr(
-            zarr_place(name, read_only=True), consolidated=False, chunks=None, decode_coords="all"
-        ) as dataset,
-    ):
-        score = dataset["score"]
-        found: dict[str, Any] = {} if score.rio.crs is None else {"crs": score.rio.crs}
-        transform = _transform(score)
+    with quietly():
+        frame = _frame(group, score)
+        found: dict[str, Any] = {} if frame.rio.crs is None else {"crs": frame.rio.crs}
+        transform = _transform(frame)
     # Without coordinates rioxarray answers with the identity, which means "none" to GDAL.
     return found if transform.is_identity else found | {"transform": transform}
+
+
+def _frame(group: zarr.Group, score: zarr.Array[Any]) -> xr.DataArray:
+    """The coordinates that place ``score``, around values that are none of its own.
+
+    By hand: xarray opens every array of a store, 15 requests where it lies in a bucket.
+    """
+    dims = getattr(score.metadata, "dimension_names", None) or ("y", "x")
+    found = {name: group.get(name) for name in (*dims, grid_mapping(score))}
+    variables = {
+        name: ((name,) if array.ndim else (), np.asarray(array[...]), _attributes(array))
+        for name, array in found.items()
+        if isinstance(array, zarr.Array) and array.ndim < 2  # noqa: PLR2004 - y, x
+    }
+    values = np.broadcast_to(np.float32(0), score.shape)
+    frame = xr.Dataset({**variables, "score": (dims, values, _attributes(score))})
+    return xr.decode_cf(frame, decode_coords="all")["score"]
+
+
+def grid_mapping(score: zarr.Array[Any]) -> str:
+    """The name of the array that holds the CRS."""
+    return str(score.attrs.get("grid_mapping", "spatial_ref"))
+
+
+def _attributes(array: zarr.Array[Any]) -> dict[str, Any]:
+    """What an array says of itself, but for its fill value, which xarray encodes for Zarr, and for
+    coordinates that are left out.
+    """  # noqa: D205 - one sentence
+    return {k: v for k, v in array.attrs.items() if k not in ("_FillValue", "coordinates")}
 
 
 def _transform(score: xr.DataArray) -> Affine:

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 import numpy as np
 import rasterio
 import xarray as xr
-import zarr
 
 from uniadrs_scale.errors import PlanError, StoreError
 from uniadrs_scale.footprints import splat
@@ -29,6 +28,7 @@ from uniadrs_scale.geolocation import (
     parse_crs,
 )
 from uniadrs_scale.io.buckets import zarr_place
+from uniadrs_scale.io.cog_source import grid_mapping
 from uniadrs_scale.io.placing import Placer, require_shown
 from uniadrs_scale.io.swaths import (
     GEOLOCATION,
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    import zarr
     from numpy.typing import NDArray
 
     from uniadrs_scale.io.cog_source import ScoreSource
@@ -164,10 +165,10 @@ def on_a_grid(
 
 def _positions(source: ScoreSource) -> Positions | None:
     """Where the pixels of a store are; None where it is no swath."""
-    place = zarr_place(source.name, read_only=True)
-    group = zarr.open_group(place, mode="r")
-    if not _may_be_swath(group):
+    group = source.group
+    if not _may_be_swath(source):
         return None
+    place = zarr_place(source.name, read_only=True)
     with xr.open_zarr(place, consolidated=False, chunks=None, decode_coords="all") as dataset:
         score = dataset["score"]
         kind = geolocation_kind(score)
@@ -187,10 +188,12 @@ def _positions(source: ScoreSource) -> Positions | None:
     return stored
 
 
-def _may_be_swath(group: zarr.Group) -> bool:
+def _may_be_swath(source: ScoreSource) -> bool:
     """False where the store plainly has no geolocation; opening it with xarray costs 40 ms."""
-    mapping = str(group["score"].attrs.get("grid_mapping", "spatial_ref"))
-    return set(GEOLOCATION) <= set(group) or (mapping in group and "gcps" in group[mapping].attrs)
+    if all(name in source.group for name in GEOLOCATION):
+        return True
+    mapping = source.group.get(grid_mapping(source.score))
+    return mapping is not None and "gcps" in mapping.attrs
 
 
 def _windows(source: ScoreSource) -> Iterator[Window]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ from uniadrs_scale.io.remote import in_bucket
 from uniadrs_scale.io.specs import natural_order
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 
 def expand(sources: Sequence[str | Path]) -> list[str]:
@@ -74,3 +75,34 @@ def _matches(parts: list[str], pattern: list[str]) -> bool:
     if pattern[0] == "**":
         return _matches(parts, pattern[1:]) or _matches(parts[1:], pattern)
     return fnmatchcase(parts[0], pattern[0]) and _matches(parts[1:], pattern[1:])
+
+
+def below(folder: str, pattern: Sequence[str]) -> Iterator[str]:
+    """Paths below ``folder`` that match ``pattern``, a part a level; hidden ones do not.
+
+    A folder that is taken away meanwhile, or may not be read, has nothing in it: `Path.glob` raises
+    before Python 3.13, and `glob.glob` follows links into loops.
+
+    Raises:
+        OSError: A folder cannot be read for another reason, such as a disk that fails.
+    """
+    first, *rest = pattern
+    if first == "**" and rest:
+        yield from below(folder, rest)
+    for entry in _visible(folder):
+        if first == "**":
+            if entry.is_dir(follow_symlinks=False):
+                yield from below(entry.path, pattern)
+        elif fnmatchcase(entry.name, first):
+            if not rest:
+                yield entry.path
+            elif entry.is_dir():
+                yield from below(entry.path, rest)
+
+
+def _visible(folder: str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return [entry for entry in entries if not entry.name.startswith(".")]
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return []

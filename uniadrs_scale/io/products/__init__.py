@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,6 +51,12 @@ def recognise(path: str, options: Options) -> Product | CubeSpec | None:
         raise SceneError(
             f"'{path}' is a folder, but no product: expected were MTD_MSIL1C.xml or MTD_MSIL2A.xml "
             "(Sentinel-2), manifest.safe (Sentinel-1), *_MTL.txt (Landsat), *-METADATA.XML (EnMAP) "
-            f"or a Zarr store. Pass its rasters: '{path}/*.tif'."
+            f"or a Zarr store. Pass its rasters: '{path}/*{_usual_ending(Path(path))}'."
         )
     return None
+
+
+def _usual_ending(folder: Path) -> str:
+    """What most names in ``folder`` end in: a pattern with another one matches nothing."""
+    endings = Counter(path.suffix for path in folder.iterdir() if path.suffix)
+    return endings.most_common(1)[0][0] if endings else ".tif"
