@@ -3,9 +3,9 @@
     python benchmarks/scale.py --side 100000 --bands 12 --chunk 2048 --workers 32
 
 The graph is the real one, pickled as a run sends it, and carried out by a real scheduler in a
-process of its own and many workers in this one, with tasks that do nothing. Seconds are those of
-the processor, so that a busy machine does not count; printed as a table, and as JSON with
-``--json``.
+process of its own and workers that share processes, CREW in each, with tasks that do nothing.
+Seconds are those of the processor, so that a busy machine does not count; printed as a table, and
+as JSON with ``--json``.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import pickle
 import tempfile
 import time
 from contextlib import AsyncExitStack
+from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,9 +47,12 @@ IDLE = {
     "distributed.worker.memory.spill": False,
     "distributed.worker.memory.pause": False,
     "distributed.worker.memory.terminate": False,
+    "distributed.comm.timeouts.connect": "120s",
 }
-"""What workers do when they do nothing, 50 times a second: hundreds in a process did nothing else.
+"""What workers do when they do nothing, 50 times a second: hundreds on two cores did nothing else.
 Not of the scheduler, and heartbeats stay."""
+CREW = 32
+"""Workers that share a process."""
 
 if TYPE_CHECKING:
     from uniadrs_scale.graph.execute import Graph, Key
@@ -104,26 +108,45 @@ def nothing(*_: object) -> None:
     """Stands for a task's work."""
 
 
+def nothing_but_work(address: str, names: range) -> None:
+    """Be workers with these names until the scheduler ends."""
+
+    async def work() -> None:
+        async with AsyncExitStack() as crew:
+            workers = [
+                await crew.enter_async_context(
+                    Worker(address, nthreads=1, name=name, dashboard=False)
+                )
+                for name in names
+            ]
+            await workers[0].finished()
+
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    with dask_config.set(IDLE):
+        asyncio.run(work())
+
+
 async def carried_out(graph: Graph, wanted: list[Key], workers: int) -> tuple[float, float]:
     """(processor seconds of the scheduler, seconds in all) for ``graph``, with empty tasks.
 
-    The scheduler has a process of its own, whose clock is read; all workers share this one.
+    The scheduler has a process of its own, whose clock is read.
     """
     empty = {
         key: Task(key, nothing, *(TaskRef(need) for need in sorted(task.dependencies, key=str)))
         for key, task in graph.items()
     }
-    options = {"host": "127.0.0.1", "port": 0, "dashboard": False, "idle_timeout": "10 minutes"}
+    options = {"host": "127.0.0.1", "port": 0, "dashboard": False, "idle_timeout": "1 hour"}
+    starting = get_context("spawn")
     async with (
         SubprocessScheduler(options) as scheduler,
-        AsyncExitStack() as crew,
         Client(scheduler.address, asynchronous=True) as client,
     ):
-        crew.enter_context(dask_config.set(IDLE))
-        for name in range(workers):
-            await crew.enter_async_context(
-                Worker(scheduler.address, nthreads=1, name=name, dashboard=False)
-            )
+        for first in range(0, workers, CREW):
+            names = range(first, min(first + CREW, workers))
+            starting.Process(
+                target=nothing_but_work, args=(scheduler.address, names), daemon=True
+            ).start()
+        await client.wait_for_workers(workers)
         clock = psutil.Process(scheduler.process.pid)
         layer = HighLevelGraph({"run": empty}, {"run": set()})
         begun, started = sum(clock.cpu_times()[:2]), time.monotonic()
