@@ -125,3 +125,16 @@ def test_durations() -> None:
     for text in ("6", "h", "0h", "-1h", "1.5h", ""):
         with pytest.raises(ArchiveError, match="Use a number"):
             duration(text)
+
+
+def test_a_description_that_is_not_there_or_no_yaml_gets_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "archive.yaml"
+    with pytest.raises(ArchiveError, match=r"archive\.yaml' cannot be read: No such file"):
+        load_config(path)
+    with pytest.raises(ArchiveError, match=r"cannot be read: Is a directory"):
+        load_config(tmp_path)
+    path.write_text("source: [folder\n")
+    with pytest.raises(ArchiveError, match=r"cannot be read as YAML: while parsing") as told:
+        load_config(path)
+    assert "  " not in str(told.value)
+    assert "\n" not in str(told.value)

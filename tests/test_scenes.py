@@ -185,7 +185,9 @@ def test_what_cannot_be_a_scene_is_refused_with_one_sentence(tmp_path: Path) -> 
     cases = {
         r"No scene file": [],
         r"'.*none.tif' does not exist": [tmp_path / "none.tif"],
-        r"text.tif' is not a raster": [tmp_path / "text.tif"],
+        r"text.tif' is not a raster that can be opened: not recognized as .* file format\. Give": [
+            tmp_path / "text.tif"
+        ],
         r"'b.tif' has 2 bands but 'a.tif' has 1": [a, write(tmp_path / "b.tif", noise(2))],
         r"'c.tif' and 'a.tif' have different CRS \(.* zone 33N, .* zone 32N\)": [
             a,

@@ -186,9 +186,14 @@ def load_config(path: str | Path) -> ArchiveConfig:
     file = Path(path)
     try:
         values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except OSError as error:
         raise ArchiveError(
-            f"'{path}' cannot be read as YAML: {str(error).replace(chr(10), ' ')}. "
+            f"Description '{path}' cannot be read: {error.strerror}. "
+            "Write an example with 'uniadrs-scale sweep --init'."
+        ) from None
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ArchiveError(
+            f"'{path}' cannot be read as YAML: {' '.join(str(error).split())}. "
             "Write an example with 'uniadrs-scale sweep --init'."
         ) from None
     if not isinstance(values, dict):

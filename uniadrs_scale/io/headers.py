@@ -62,8 +62,9 @@ class Header:
                     "or JPEG 2000 that `gdalinfo` can read there; product folders and formats of "
                     "several files are opened from disk only."
                 ) from None
+            reason = str(error).removeprefix(f"'{uri}' ").rstrip(".")
             raise SceneError(
-                f"'{source}' is not a raster that can be opened: {error}. "
+                f"'{source}' is not a raster that can be opened: {reason}. "
                 "Give a file that `rio info` or `gdalinfo` can read."
             ) from None
 
