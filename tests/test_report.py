@@ -109,13 +109,23 @@ def test_a_run_that_breaks_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert facts["error"] == "ClusterError: nobody is left"
 
 
-def test_a_report_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_a_report_is_replaced_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "run.json"
     write_report(path, {"a": 1})
     with pytest.raises(TypeError):
         write_report(path, {"a": object()})
     assert load(path) == {"a": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["run.json"]
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pathlib.Path.replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        write_report(path, {"a": 2})
+    assert load(path) == {"a": 1}
 
 
 def test_more_memory_than_there_is_is_refused_with_the_chunk_that_fits(
