@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import xarray as xr
 from scipy.ndimage import distance_transform_edt, gaussian_filter
+from standins import TileMean
 
 import uniadrs_scale as us
+from uniadrs_scale.io.store import open_store
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,3 +57,27 @@ def test_the_edge_of_a_real_coast_is_as_dark_as_the_rest(shared: Path) -> None:
     assert 0.2 < np.isfinite(score).mean() < 0.95
     near, far = (np.quantile(part, 0.99) for part in near_and_far(score))
     assert near <= 1.1 * far
+
+
+def test_a_summary_asks_whether_zeros_are_data(tmp_path: Path) -> None:
+    declared = swath(0, size=300)
+    forgotten = declared.copy()
+    del forgotten.attrs["_FillValue"]
+    with pytest.warns(us.SceneWarning, match=r"20% of the valid pixels seen are 0 .*--nodata 0"):
+        us.score(forgotten, tmp_path / "map.zarr", detector=TileMean(), scheduler="sync")
+    (note,) = json.loads((tmp_path / "map.zarr.run.json").read_text())["notes"]
+    assert "0 in every band" in note
+
+    dark = declared.where(declared.band > 0, 0)  # one band of four
+    for scene in (declared, dark):
+        us.score(scene, detector=TileMean(), scheduler="sync")  # any warning is an error
+
+
+def test_a_resumed_run_knows_the_zeros(tmp_path: Path) -> None:
+    pixels = np.pad(np.ones((1, 200, 180)), ((0, 0), (0, 0), (0, 20)))
+    scene = xr.DataArray(pixels, dims=("band", "y", "x"))
+    with pytest.warns(us.SceneWarning, match="10%"):
+        us.score(scene, tmp_path / "map.zarr", detector=TileMean(), scheduler="sync")
+    statistics = open_store(tmp_path / "map.zarr").statistics
+    assert statistics is not None
+    assert (statistics.count, statistics.zeros) == (40_000, 4_000)

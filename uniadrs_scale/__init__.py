@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from uniadrs_scale.io.cog import to_cog
     from uniadrs_scale.io.scenes import open_scene
     from uniadrs_scale.plan import ScorePlan
-    from uniadrs_scale.report import IncompleteWarning
+    from uniadrs_scale.report import IncompleteWarning, SceneWarning
     from uniadrs_scale.score import plan, score
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "IncompleteWarning",
     "PlanError",
     "SceneError",
+    "SceneWarning",
     "ScorePlan",
     "StoreError",
     "SweepReport",
@@ -57,6 +58,7 @@ _LATER = {
     "ArchiveConfig": "archive",
     "Detector": "detector",
     "IncompleteWarning": "report",
+    "SceneWarning": "report",
     "ScorePlan": "plan",
     "SweepReport": "archive",
     "evaluate_map": "graph",

@@ -97,6 +97,8 @@ class RunSummary:
     """Seconds of each stage."""
     cluster: ClusterFacts | None = None
     """None where there was nothing to compute."""
+    notes: tuple[str, ...] = ()
+    """What looks wrong with the scene, and what to do."""
 
     @classmethod
     def of(
@@ -141,7 +143,8 @@ class RunSummary:
         ]
         if len(self.failures) > 10:  # noqa: PLR2004 - a screen's worth
             lines.append(f"failed   ... and {len(self.failures) - 10} more tiles")
-        return "\n".join([*lines, *(f"lost     {reason}" for reason in self.lost)])
+        lines += [f"lost     {reason}" for reason in self.lost]
+        return "\n".join([*lines, *(f"note     {note}" for note in self.notes)])
 
 
 def run_facts(plan: ScorePlan, summary: RunSummary, weights: str | None) -> dict[str, Any]:
@@ -169,6 +172,7 @@ def run_facts(plan: ScorePlan, summary: RunSummary, weights: str | None) -> dict
             "complete_before": summary.kept,
             "lost": list(summary.lost),
         },
+        "notes": list(summary.notes),
         "seconds": {**summary.stages, "total": round(summary.seconds, 3)},
         **cluster.to_dict(plan.memory.total),
         "versions": {
@@ -210,3 +214,7 @@ def write_report(path: Place, facts: Mapping[str, Any]) -> None:
 
 class IncompleteWarning(UserWarning):
     """Some pixels of a map are missing that should not be."""
+
+
+class SceneWarning(UserWarning):
+    """Something about a scene looks wrong, and a map of it may mislead."""

@@ -41,6 +41,9 @@ if TYPE_CHECKING:
     from uniadrs_scale.stats import BandStatistics
     from uniadrs_scale.tasks import ChunkReport
 
+MANY_ZEROS = 0.01
+"""Share of pixels that are 0 in every band, from which on a summary asks whether they are data."""
+
 
 def run(
     scene: xr.DataArray,
@@ -115,8 +118,8 @@ def carry_out(
     try:
         with executor(scheduler, resources) as tasks:
             with tasks.reported(performance_report):
-                lost = _compute(source, target, plan, detector, tasks, note, clock)
-            summary = summarise(lost, tasks)
+                lost, notes = _compute(source, target, plan, detector, tasks, note, clock)
+            summary = replace(summarise(lost, tasks), notes=notes)
     except SceneError:
         if new and not reports:  # a scene that cannot be scored begins no store
             remove_store(store)
@@ -141,8 +144,8 @@ def _compute(  # noqa: PLR0917 - one step of run(), with what it has gathered
     tasks: Executor,
     on_report: Callable[[ChunkReport], None],
     clock: Clock,
-) -> list[Exception]:
-    """Check the workers, learn the scene's statistics, score; what was lost, and why."""
+) -> tuple[list[Exception], tuple[str, ...]]:
+    """Check the workers, learn the scene's statistics, score; what was lost and why, and notes."""
     seen = coarsened(detector, plan.coarsen, plan.lattice.tile)
     if tasks.client is not None:
         with clock("workers"):
@@ -152,7 +155,20 @@ def _compute(  # noqa: PLR0917 - one step of run(), with what it has gathered
         _require_scalable(statistics, source)
         scaled = (seen.fitted(statistics), statistics.normalisation())
     with clock("score"):
-        return score_scene(source, plan, store, tasks, scaled=scaled, on_report=on_report)
+        lost = score_scene(source, plan, store, tasks, scaled=scaled, on_report=on_report)
+    return lost, _notes(statistics)
+
+
+def _notes(statistics: BandStatistics) -> tuple[str, ...]:
+    """What looks wrong with the scene."""
+    share = statistics.zeros / max(statistics.count, 1)
+    if share < MANY_ZEROS:
+        return ()
+    note = (
+        f"{share:.0%} of the valid pixels seen are 0 in every band. If 0 means no data, say so "
+        "(--nodata 0, or open_scene(nodata=0)): its border glows otherwise."
+    )
+    return (note,)
 
 
 def _require_scalable(statistics: BandStatistics, source: SceneSource) -> None:

@@ -16,7 +16,7 @@ from uniadrs_scale.io.store import open_store
 from uniadrs_scale.lattice import Lattice, default_chunk
 from uniadrs_scale.plan import ScorePlan
 from uniadrs_scale.presets import choose_preset
-from uniadrs_scale.report import IncompleteWarning
+from uniadrs_scale.report import IncompleteWarning, SceneWarning
 from uniadrs_scale.run import run
 
 if TYPE_CHECKING:
@@ -98,6 +98,8 @@ def _score_into(  # noqa: PLR0917 - what score() was given, in its order
     if not summary.complete:
         message = f"The map is not complete.\n{summary.text()}"
         warnings.warn(message, IncompleteWarning, stacklevel=3)
+    for note in summary.notes:
+        warnings.warn(f"{scene.name or 'scene'}: {note}", SceneWarning, stacklevel=3)
     return open_store(store).open()
 
 

@@ -6,7 +6,7 @@ makes equal ground score differently on both sides of a tile border, which draws
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from typing import TYPE_CHECKING
 
@@ -37,6 +37,8 @@ class BandStatistics:
     """(band,) mean, in the scene's units."""
     scatter: NDArray[np.float64]
     """(band, band) sum of products of differences from the mean."""
+    zeros: int = 0
+    """Valid pixels that are 0 in every band, which may be a nodata value that nobody declared."""
 
     @classmethod
     def none(cls, bands: int) -> BandStatistics:
@@ -56,7 +58,7 @@ class BandStatistics:
         slabs = (slice(start, start + SLAB) for start in range(0, index.size, SLAB))
         whole = index.size == valid.size  # then nothing has to be picked
         pieces = (flat[:, slab if whole else index[slab]] for slab in slabs)
-        return cls.combine(map(_moments, pieces), bands)
+        return replace(cls.combine(map(_moments, pieces), bands), zeros=_zeros(pixels, valid))
 
     @classmethod
     def combine(cls, parts: Iterable[BandStatistics], bands: int) -> BandStatistics:
@@ -76,6 +78,7 @@ class BandStatistics:
             count=count,
             mean=self.mean + delta * (other.count / count),
             scatter=self.scatter + other.scatter + between,
+            zeros=self.zeros + other.zeros,
         )
 
     @property
@@ -121,6 +124,15 @@ def _moments(values: NDArray[np.generic]) -> BandStatistics:
     scatter = (whole @ whole.T) * np.outer(step, step)
     np.fill_diagonal(scatter, squares)
     return BandStatistics(count=exact.shape[1], mean=mean, scatter=scatter)
+
+
+def _zeros(pixels: NDArray[np.generic], valid: NDArray[np.bool_]) -> int:
+    zero = valid.copy()
+    for band in pixels:
+        zero &= band == 0
+        if not zero.any():  # most often after the first band
+            return 0
+    return int(zero.sum())
 
 
 def _sums(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -94,8 +94,10 @@ class ScoreStore:
         group = self.group
         if BAND_SCATTER not in group or "valid_pixels" not in group[BAND_SCATTER].attrs:
             return None
+        counts = group[BAND_SCATTER].attrs
         return BandStatistics(
-            count=int(cast("int", group[BAND_SCATTER].attrs["valid_pixels"])),
+            count=int(cast("int", counts["valid_pixels"])),
+            zeros=int(cast("int", counts["zero_pixels"])),
             mean=np.asarray(self._array(BAND_MEAN)[:], np.float64),
             scatter=np.asarray(self._array(BAND_SCATTER)[:], np.float64),
         )
@@ -106,7 +108,8 @@ class ScoreStore:
             dims = ("band", "other_band")[: values.ndim]
             self.group.create_array(name, data=values, dimension_names=dims, overwrite=True)
         # Last: what makes them count.
-        self._array(BAND_SCATTER).attrs["valid_pixels"] = statistics.count
+        counts = {"valid_pixels": statistics.count, "zero_pixels": statistics.zeros}
+        self._array(BAND_SCATTER).attrs.update(counts)
 
     def open(self) -> xr.DataArray:
         """The lazy, chunked score (y, x)."""
