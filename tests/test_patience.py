@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import requests
+import tenacity
 from servers import FileServer, serving
 from test_remote_scenes import make_cog
 
@@ -41,7 +42,8 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
-    monkeypatch.setattr(patience, "time", made)
+    for module in (tenacity, tenacity.nap):
+        monkeypatch.setattr(module, "time", made)
     monkeypatch.setattr(patience, "_known", set())
     for name in ("GDAL_HTTP_MAX_RETRY", "GDAL_HTTP_RETRY_DELAY"):
         monkeypatch.delenv(name, raising=False)

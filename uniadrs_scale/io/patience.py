@@ -7,9 +7,10 @@ little about how long a failure may last. What a server answers (404, 403) is ne
 from __future__ import annotations
 
 import os
-import time
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from urllib.parse import urlsplit
+
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -92,16 +93,16 @@ def patiently(server: str, ask: Callable[[], Answer]) -> Answer:
         PassingError: It did until the end.
     """
     seconds, _, pause = patience(server)
-    until = time.monotonic() + seconds
-    while True:
-        try:
-            answer = ask()
-        except PassingError:
-            if time.monotonic() >= until:
-                failed(server)
-                raise
-            time.sleep(pause)
-            pause = min(2 * pause, MAX_PAUSE)
-        else:
-            answered(server)
-            return answer
+    asking = Retrying(
+        retry=retry_if_exception_type(PassingError),
+        stop=stop_after_delay(seconds),
+        wait=wait_exponential(multiplier=pause, max=MAX_PAUSE),
+        reraise=True,
+    )
+    try:
+        answer = asking(ask)
+    except PassingError:
+        failed(server)
+        raise
+    answered(server)
+    return answer
