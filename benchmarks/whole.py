@@ -123,10 +123,13 @@ def file_to_file(folder: Path, side: int = 1024, bands: int = 4) -> dict[str, An
             assert cluster.client is not None  # noqa: S101
             with cluster.client.as_current():
                 us.score(scene, folder / f"warm {name}.zarr", chunk=512, detector=detector)
-                started = SECONDS()
-                us.score(scene, folder / f"{name}.zarr", chunk=512, detector=detector)
-                us.to_cog(folder / f"{name}.zarr", folder / f"{name}.tif")
-                wall = SECONDS() - started
+                walls = []
+                for number in range(3):
+                    store, started = folder / f"{name} {number}.zarr", SECONDS()
+                    us.score(scene, store, chunk=512, detector=detector)
+                    us.to_cog(store, store.with_suffix(".tif"))
+                    walls.append(SECONDS() - started)
+                wall = statistics.median(walls)
         row[f"{name} [s]"] = round(wall, 2)
         row[f"published / {name}"] = round(a_tile * tiles / wall, 1)
     return row

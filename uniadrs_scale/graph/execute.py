@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
@@ -35,6 +36,8 @@ Key = tuple[str | int, ...]
 """Name of a task: a string that all tasks of its kind in a run share, and where its chunk is."""
 Graph = dict["Key", "GraphNode"]
 TOPIC = "uniadrs-scale"
+POLL_SECONDS = 0.05
+"""How often a waiting run looks whether the scheduler is still there."""
 ASK_SECONDS = 1.0
 """How often a waiting run asks whether there are workers; each time costs the scheduler work."""
 
@@ -197,7 +200,7 @@ class ClusterExecutor(Executor):
             ClusterError: It gave up.
         """
         while self.client.status == "connecting":
-            time.sleep(0.05)
+            time.sleep(POLL_SECONDS)
         if self.client.status != "running":
             raise scheduler_lost(self._address)
 
@@ -214,6 +217,9 @@ class ClusterExecutor(Executor):
         """Futures as they complete; raises where nobody is left who could complete them."""
         # With a loop: it would take the default client's, and ours need not be that.
         waiting = as_completed(futures, loop=self.client.loop)
+        arrived = threading.Event()
+        for future in futures:
+            future.add_done_callback(lambda _: arrived.set())
         last_seen = asked = time.monotonic()
         while not waiting.is_empty():
             batch = waiting.next_batch(block=False)
@@ -230,7 +236,8 @@ class ClusterExecutor(Executor):
                     f"The cluster has had no worker for {PATIENCE_SECONDS} s: they died, or never "
                     "came. Read their log, then run the same command: it resumes."
                 )
-            time.sleep(0.05)
+            arrived.wait(POLL_SECONDS)
+            arrived.clear()
 
     def _has_workers(self) -> bool:
         """True where the scheduler has one; of a thousand, it need not tell."""
