@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -14,11 +15,15 @@ from standins import TileMean, WhoScored
 import uniadrs_scale as us
 from uniadrs_scale.graph import Resources, executor, score_scene
 from uniadrs_scale.graph.build import run_graph
-from uniadrs_scale.graph.execute import LocalExecutor
+from uniadrs_scale.graph.execute import LocalExecutor, in_raster_order
 from uniadrs_scale.graph.shared import UnfitWorkerError
 from uniadrs_scale.io.scenes import scene_source
 from uniadrs_scale.io.store import DONE, ScoreStore, prepare
+from uniadrs_scale.run import run
 from uniadrs_scale.stats import Normalisation
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 
 class Recorder(LocalExecutor):
@@ -144,3 +149,27 @@ def test_this_process_is_one_worker_with_a_thread_or_one_a_core(monkeypatch) -> 
     monkeypatch.setattr("os.cpu_count", lambda: 12)
     assert Resources.of("sync") == Resources(1, 1)
     assert Resources.of("threads", gpus=("5",)) == Resources(1, 12, ("5",))
+
+
+def test_chunks_come_line_by_line_across_the_shorter_axis(tmp_path) -> None:
+    scene = xr.DataArray(np.zeros((300, 900), np.float32), dims=("y", "x"))
+    _, _, graph, wanted = recorded(tmp_path, scene, tile=64, stride=48, chunk=128)
+    layers = in_raster_order(graph).layers.values()
+    assert sorted(key for layer in layers for key in layer) == sorted(graph)
+    lines = {layer.annotations["priority"]: {key[2:] for key in layer} for layer in layers}
+    assert lines == {1: {()}, **{-col: {(col,)} for col in range(8)}}
+    assert {key[2] for key in wanted} == set(range(8))
+
+
+def test_a_cluster_keeps_that_order(tmp_path, cluster: Client) -> None:
+    scene = xr.DataArray(np.zeros((1500, 400), np.float32), dims=("y", "x"))
+    plan = us.plan(scene, tile=64, stride=48, chunk=64, detector=TileMean())
+    rows: list[int] = []
+    with cluster.as_current():
+        run(
+            scene, tmp_path / "map.zarr", plan, TileMean(), scheduler=None,
+            on_report=lambda report: rows.append(report.index[0]),
+        )  # fmt: skip
+    assert len(rows) == 24 * 7
+    behind = np.maximum.accumulate(rows) - rows
+    assert behind.max() <= 1

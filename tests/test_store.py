@@ -13,6 +13,7 @@ from standins import TileMean
 
 import uniadrs_scale as us
 from uniadrs_scale.io.store import DONE, open_store, prepare
+from uniadrs_scale.lattice import Window
 
 OPTIONS = {"tile": 64, "stride": 48, "chunk": 256}
 
@@ -71,6 +72,19 @@ def test_a_flipped_bit_is_found(store: Path) -> None:
     assert [fault[:35] for fault in open_store(store).verify()] == [
         "Chunk (0, 1) at pixel (0, 256) cann"
     ]
+
+
+def test_what_a_bucket_says_is_said_once(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = us.StoreError("Cannot write 'c/0/0': the bucket is away.")
+
+    def refuse(*_: object) -> None:
+        raise said
+
+    opened = open_store(store)
+    monkeypatch.setattr(zarr.Array, "__setitem__", refuse)
+    with pytest.raises(us.StoreError) as caught:
+        opened.write_chunk((0, 0), Window(0, 0, 256, 256), np.zeros((256, 256), np.float32), DONE)
+    assert caught.value is said
 
 
 def test_a_lost_object_is_found(store: Path) -> None:

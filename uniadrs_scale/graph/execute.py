@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from abc import ABC, abstractmethod
+from collections import defaultdict
 from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, cast
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 from dask import config as dask_config
 from dask._task_spec import cull
 from dask.callbacks import Callback
-from dask.highlevelgraph import HighLevelGraph
+from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 from dask.local import get_sync
 from dask.threaded import get as get_threaded
 from distributed import as_completed, performance_report
@@ -32,14 +33,41 @@ if TYPE_CHECKING:
     from dask._task_spec import GraphNode
     from distributed import Client, Future
 
+    from uniadrs_scale.tasks import Index
+
 Key = tuple[str | int, ...]
 """Name of a task: a string that all tasks of its kind in a run share, and where its chunk is."""
 Graph = dict["Key", "GraphNode"]
+CHUNK_KEY = 3
+"""Parts of the name of a task of a chunk: its kind, then row and column."""
+SHARED = -1
+"""Line of all other tasks."""
 TOPIC = "uniadrs-scale"
 POLL_SECONDS = 0.05
 """How often a waiting run looks whether the scheduler is still there."""
 ASK_SECONDS = 1.0
 """How often a waiting run asks whether there are workers; each time costs the scheduler work."""
+
+
+def in_raster_order(graph: Graph) -> HighLevelGraph:
+    """``graph`` with a priority: chunks come line by line, across the shorter axis.
+
+    A chunk's strips wait for neighbours of its own line and the next. Dask's order, which knows no
+    geometry, has the strips of a row and of a column of chunks wait at a time. (Layers, and not a
+    plain dict, which Dask would hash first; that takes longer than all the rest.)
+    """
+    places = [cast("Index", key[1:]) for key in graph if len(key) == CHUNK_KEY]
+    along = max((0, 1), key=lambda axis: max((place[axis] for place in places), default=0))
+    lines: defaultdict[int, Graph] = defaultdict(dict)
+    for key, task in graph.items():
+        line = cast("Index", key[1:])[along] if len(key) == CHUNK_KEY else SHARED
+        lines[line][key] = task
+    layers = {
+        f"{min(lines[line])}": MaterializedLayer(lines[line], {"priority": -line})
+        for line in sorted(lines)
+    }
+    names = list(layers)
+    return HighLevelGraph(layers, {name: set(names[:n]) for n, name in enumerate(names)})
 
 
 class Executor(ABC):
@@ -206,12 +234,10 @@ class ClusterExecutor(Executor):
 
     def _submit(self, graph: Graph, wanted: list[Key]) -> list[Future[Any]]:
         """Futures of ``wanted``; sends what they need of ``graph``."""
-        # In one layer: a plain dict would be hashed first, which takes longer than all the rest.
-        name = str(wanted[0])
-        layer = HighLevelGraph({name: cull(cast("dict[Any, Any]", graph), wanted)}, {name: set()})
+        layers = in_raster_order(cast("Graph", cull(cast("dict[Any, Any]", graph), wanted)))
         # The pixels of a scene in memory travel with their tasks: no reason to warn the user.
         with dask_config.set({"distributed.admin.large-graph-warning-threshold": "1 TB"}):
-            return cast("list[Future[Any]]", self.client.get(layer, wanted, sync=False))
+            return cast("list[Future[Any]]", self.client.get(layers, wanted, sync=False))
 
     def _completed(self, futures: list[Future[Any]]) -> Iterator[Future[Any]]:
         """Futures as they complete; raises where nobody is left who could complete them."""

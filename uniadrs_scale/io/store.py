@@ -82,6 +82,8 @@ class ScoreStore:
             array[window.slices] = score
             self._array("scored_pixels")[index] = int(np.isfinite(score).sum())
             self._array("done")[index] = state
+        except StoreError:  # a bucket's, which says it all
+            raise
         except OSError as error:
             raise StoreError(
                 f"Chunk {index} of '{self.path}' cannot be written ({error.strerror or error}): "
