@@ -11,32 +11,42 @@ import argparse
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import matplotlib as mpl
 from memory import write_scene
 
 import uniadrs_scale as us
 
+if TYPE_CHECKING:
+    from uniadrs_scale.choices import Arithmetic
+
 mpl.use("Agg")
 
 
-def speed(folder: Path, side: int, dtype: str) -> float:
+LINES: tuple[tuple[str, Arithmetic], ...] = (
+    ("uniadrs-s", "float32"), ("uniadrs-s", "bfloat16"), ("uniadrs-xs", "bfloat16"),
+)  # fmt: skip
+"""Weights and arithmetic."""
+
+
+def speed(folder: Path, side: int, weights: str, dtype: Arithmetic) -> float:
     """Mpx/s of one run over a scene of 4 bands, workers started and stopped."""
     write_scene(folder / "scene.tif", side, 4)
     scene = us.open_scene(folder / "scene.tif")
-    detector = us.Detector.load(device="cpu", dtype=dtype)  # type: ignore[arg-type]
+    detector = us.Detector.load(weights, device="cpu", dtype=dtype)
     started = time.perf_counter()
-    us.score(scene, folder / f"{dtype}.zarr", detector=detector)
+    us.score(scene, folder / "map.zarr", detector=detector)
     return side**2 / 1e6 / (time.perf_counter() - started)
 
 
 def draw(found: dict[str, list[float]], sides: list[int], path: Path) -> None:
-    """One line an arithmetic."""
+    """One line each."""
     from matplotlib import pyplot as plt  # noqa: PLC0415 - after the backend was chosen
 
     figure, axes = plt.subplots(figsize=(6, 3.5), layout="constrained")
     for name, values in found.items():
-        axes.plot(sides, values, marker="o", label=f"uniadrs-s, {name}")
+        axes.plot(sides, values, marker="o", label=name)
     axes.set_xscale("log", base=2)
     axes.set_xticks(sides, [str(side) for side in sides])
     axes.set_ylim(bottom=0)
@@ -55,12 +65,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("docs/speed.png"))
     parser.add_argument("--sides", type=int, nargs="+", default=[512, 1024, 2048, 4096])
     options = parser.parse_args()
-    found: dict[str, list[float]] = {"float32": [], "bfloat16": []}
+    found: dict[str, list[float]] = {f"{weights}, {dtype}": [] for weights, dtype in LINES}
     for side in options.sides:
-        for dtype, values in found.items():
-            with tempfile.TemporaryDirectory() as name:
-                values.append(speed(Path(name), side, dtype))
-            print(f"{side} px, {dtype}: {values[-1]:.2f} Mpx/s", flush=True)
+        for (weights, dtype), (name, values) in zip(LINES, found.items(), strict=True):
+            with tempfile.TemporaryDirectory() as folder:
+                values.append(speed(Path(folder), side, weights, dtype))
+            print(f"{side} px, {name}: {values[-1]:.2f} Mpx/s", flush=True)
     draw(found, options.sides, options.out)
 
 

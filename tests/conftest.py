@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
@@ -113,6 +114,24 @@ def peak_of_cog(tmp_path: Path) -> Callable[[Path], float]:
         return int(done.stdout) / 1024
 
     return peak
+
+
+@pytest.fixture
+def hear(monkeypatch: pytest.MonkeyPatch) -> Callable[[logging.Logger], list[str]]:
+    """Warnings of a logger; not by caplog, since libraries that other tests use stop the root."""
+
+    def listen(logger: logging.Logger) -> list[str]:
+        heard: list[str] = []
+        handler = logging.Handler()
+        monkeypatch.setattr(handler, "emit", lambda record: heard.append(record.getMessage()))
+        monkeypatch.setattr(logger, "handlers", [handler])
+        monkeypatch.setattr(logger, "disabled", False)
+        monkeypatch.setattr(logger, "level", logging.WARNING)
+        monkeypatch.setattr(logger.manager, "disable", logging.NOTSET)
+        logger._cache.clear()
+        return heard
+
+    return listen
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import shutil
 from datetime import UTC, datetime
 from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
@@ -19,10 +19,14 @@ from servers import s3_server
 
 from uniadrs_scale.archive.config import ArchiveConfig
 from uniadrs_scale.archive.items import boxes_meet, name_time, safe_name
-from uniadrs_scale.archive.source import Listing, list_items
+from uniadrs_scale.archive.source import LOG, Listing, list_items
 from uniadrs_scale.errors import ArchiveError
 from uniadrs_scale.io import buckets
 from uniadrs_scale.io.patterns import below
+
+if TYPE_CHECKING:
+    import logging
+    from collections.abc import Callable
 
 NOW = datetime(2024, 6, 1, tzinfo=UTC)
 
@@ -390,12 +394,13 @@ def test_a_source_in_the_folder_of_maps_is_refused(tmp_path: Path, source: str) 
 
 
 def test_a_pattern_that_matches_nothing_is_told(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, hear: Callable[[logging.Logger], list[str]]
 ) -> None:
+    heard = hear(LOG)
     source = {"type": "folder", "path": tmp_path / "in", "glob": "*.jp2"}
     (tmp_path / "in").mkdir()
     assert not listing(tmp_path, source).items
-    assert not caplog.messages, "an empty folder is waiting for scenes"
+    assert not heard, "an empty folder is waiting for scenes"
     write_scene(tmp_path / "in" / "a.tif", 0)
     assert not listing(tmp_path, source).items
-    assert caplog.messages == [f"nothing below '{tmp_path / 'in'}' matches source.glob '*.jp2'"]
+    assert heard == [f"nothing below '{tmp_path / 'in'}' matches source.glob '*.jp2'"]

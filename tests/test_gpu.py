@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -31,7 +30,8 @@ from uniadrs_scale.stats import BandStatistics
 from uniadrs_scale.weights_file import read_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    import logging
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 CPU, SINGLE = torch.device("cpu"), torch.float32
@@ -40,17 +40,9 @@ on_gpu = pytest.mark.gpu
 
 
 @pytest.fixture
-def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Warnings of the module; not by caplog, since libraries that other tests use stop the root."""
-    heard: list[str] = []
-    handler = logging.Handler()
-    monkeypatch.setattr(handler, "emit", lambda record: heard.append(record.getMessage()))
-    monkeypatch.setattr(gpu.LOG, "handlers", [handler])
-    monkeypatch.setattr(gpu.LOG, "disabled", False)
-    monkeypatch.setattr(gpu.LOG, "level", logging.WARNING)
-    monkeypatch.setattr(gpu.LOG.manager, "disable", logging.NOTSET)
-    gpu.LOG._cache.clear()
-    return heard
+def said(hear: Callable[[logging.Logger], list[str]]) -> list[str]:
+    """Warnings of the module."""
+    return hear(gpu.LOG)
 
 
 def offset(*arguments: Any) -> torch.Tensor:

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from uniadrs_scale.tasks import ChunkReport
 
 MANY_ZEROS = 0.01
-"""Share of pixels that are 0 in every band, from which on a summary asks whether they are data."""
+"""Share of pixels in areas of 0 from which on a summary asks whether these are data."""
 
 
 def run(
@@ -165,7 +165,7 @@ def _notes(statistics: BandStatistics) -> tuple[str, ...]:
     if share < MANY_ZEROS:
         return ()
     note = (
-        f"{share:.0%} of the valid pixels seen are 0 in every band. If 0 means no data, say so "
+        f"{share:.0%} of the valid pixels seen lie in areas of 0. If 0 means no data, say so "
         "(--nodata 0, or open_scene(nodata=0)): its border glows otherwise."
     )
     return (note,)
