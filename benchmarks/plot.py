@@ -1,6 +1,6 @@
 """Draws megapixels per second against scene size, file to Zarr, as docs/speed.png.
 
-    python benchmarks/plot.py --out docs/speed.png --sides 512 1024 2048 4096
+    python benchmarks/plot.py --out docs/speed.png --sides 1024 2048 4096 8192
 
 Start-up of the workers is part of a run, as it is for a user: that is why small scenes are slower.
 """
@@ -63,7 +63,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, default=Path("docs/speed.png"))
-    parser.add_argument("--sides", type=int, nargs="+", default=[512, 1024, 2048, 4096])
+    parser.add_argument("--sides", type=int, nargs="+", default=[1024, 2048, 4096, 8192])
     options = parser.parse_args()
     found: dict[str, list[float]] = {f"{weights}, {dtype}": [] for weights, dtype in LINES}
     for side in options.sides:
