@@ -134,6 +134,22 @@ def hear(monkeypatch: pytest.MonkeyPatch) -> Callable[[logging.Logger], list[str
     return listen
 
 
+@pytest.fixture(scope="module")
+def maps_server() -> Iterator[str]:
+    """URL of an S3 server of this module's own, with an empty bucket ``maps``."""
+    from servers import maps_bucket  # noqa: PLC0415 - moto is slow to import, and few tests need it
+
+    with maps_bucket() as url:
+        yield url
+
+
+@pytest.fixture
+def bucket(maps_server: str, request: pytest.FixtureRequest) -> str:
+    """A place in that bucket for one test."""
+    del maps_server
+    return f"s3://maps/{request.node.name[:40]}"
+
+
 @pytest.fixture(scope="session")
 def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A narrow network with seeded random weights: quick, and as strict about its input."""

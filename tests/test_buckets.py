@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import obstore
 import pytest
 import zarr
-from servers import PLANTED, FileServer, maps_bucket, serving
+from servers import PLANTED, FileServer, serving
 
 import uniadrs_scale as us
 from uniadrs_scale.io import buckets, remote
@@ -17,17 +17,6 @@ from uniadrs_scale.io.connections import translated
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    with maps_bucket() as url:
-        yield url
-
-
-@pytest.fixture
-def bucket(server: str, request: pytest.FixtureRequest) -> str:
-    return f"s3://maps/{request.node.name[:40]}"
 
 
 @pytest.fixture

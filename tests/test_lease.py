@@ -3,29 +3,19 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import obstore
 import pytest
-from servers import maps_bucket
 
 import uniadrs_scale as us
 from uniadrs_scale.io import buckets, lease
 from uniadrs_scale.io.fence import FencedObject
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    with maps_bucket() as url:
-        yield url
-
 
 @pytest.fixture
-def lock(server: str, request: pytest.FixtureRequest) -> str:
-    return f"s3://maps/{request.node.name[:40]}.lock"
+def lock(bucket: str) -> str:
+    return f"{bucket}.lock"
 
 
 def test_a_lock_that_another_owns_by_now_is_left_alone(lock: str) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import obstore
 import pytest
 import rasterio
-from servers import PLANTED, maps_bucket, serving
+from servers import PLANTED, serving
 from standins import TileMean
 from test_remote_scenes import make_cog
 from typer.testing import CliRunner
@@ -26,7 +26,6 @@ from uniadrs_scale.io import store as stores
 from uniadrs_scale.io.store import open_store
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 OPTIONS = {"tile": 64, "stride": 48, "chunk": 128, "detector": TileMean(), "scheduler": "sync"}
@@ -45,17 +44,6 @@ def whole(scene_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("whole") / "map.zarr"
     us.score(us.open_scene(scene_file), path, **OPTIONS)
     return path
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    with maps_bucket() as url:
-        yield url
-
-
-@pytest.fixture
-def bucket(server: str, request: pytest.FixtureRequest) -> str:
-    return f"s3://maps/{request.node.name[:40]}"
 
 
 def objects(folder: Path) -> dict[str, bytes]:

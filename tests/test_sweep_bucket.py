@@ -21,7 +21,7 @@ import pytest
 import requests
 from archives import write_archive, write_scene
 from pystac.validation.stac_validator import JsonSchemaSTACValidator
-from servers import PLANTED, maps_bucket
+from servers import PLANTED
 from standins import FirstBand, TileMean
 
 import uniadrs_scale as us
@@ -37,15 +37,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    with maps_bucket() as url:
-        yield url
-
-
 @pytest.fixture
-def bucket(server: str, request: pytest.FixtureRequest) -> str:
-    del server
+def bucket(maps_server: str, request: pytest.FixtureRequest) -> str:
+    """As conftest's, with a name that a sink takes."""
+    del maps_server
     return f"s3://maps/{re.sub('[^a-z_]', '', request.node.name)[:60]}"
 
 
