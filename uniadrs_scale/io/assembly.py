@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 MANY = 16
 """Names that fit in an error message."""
-Named = TypeVar("Named")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -97,8 +97,8 @@ def ahead(
 ) -> Iterator[tuple[Window, T]]:
     """Each window and what ``function`` makes of it, in order; threads are a few windows ahead.
 
-    The C library keeps what each thread frees, in pieces: 70 MiB more at 8000 px than at 4000 px,
-    and the more the larger the raster. So after each window it goes back to the system.
+    The C library keeps what each thread frees, in pieces: some 45 MiB more at 8000 px than at
+    4000 px. So after each window it goes back to the system.
     """
     waiting: deque[tuple[Window, Future[T]]] = deque()
     with ThreadPoolExecutor(threads) as pool:
