@@ -157,12 +157,14 @@ class Slow(TileMean):
 
 
 class Waiting(TileMean):
-    """Scores nothing before a file exists."""
+    """Scores nothing before a file exists; another one says that a tile waits."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
+        self.waits = file.with_suffix(".waits")
 
     def score_tiles(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
+        self.waits.touch()
         deadline = time.monotonic() + 120
         while not self.file.exists() and time.monotonic() < deadline:
             time.sleep(0.05)

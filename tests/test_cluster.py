@@ -34,7 +34,7 @@ from uniadrs_scale.graph.cluster import _Proof
 from uniadrs_scale.graph.shared import Shared, difference
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 OPTIONS = {"preset": "single-band", "tile": 64, "stride": 48, "chunk": 100}
@@ -53,6 +53,18 @@ def whole() -> np.ndarray:
 
 def report(store: Path) -> dict:
     return json.loads(store.with_name(f"{store.name}.run.json").read_text(encoding="utf-8"))
+
+
+def until(holds: Callable[[], object]) -> None:
+    """Return once ``holds`` says so; after two minutes anyway, and the test fails by itself."""
+    deadline = time.monotonic() + 120
+    while not holds() and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
+def commits(client: Client) -> list[str]:
+    """Names of the tasks that finish a chunk, of those that a client waits for."""
+    return [key for key in list(client.futures) if str(key).startswith("('commit")]
 
 
 @contextmanager
@@ -90,10 +102,9 @@ def test_a_late_worker_that_does_not_fit_is_sent_away_and_costs_nothing(
 ) -> None:
     go = tmp_path / "go"
 
-    def start_when_both_are_there(client: Client) -> None:
-        client.wait_for_workers(2, timeout=120)
-        time.sleep(1)  # it has tasks by now
-        go.touch()
+    def sent_away(client: Client) -> bool:
+        events = client.get_events("all")
+        return any(event.get("action") == "remove-worker" for _, event in events)
 
     with executor(None, Resources(1, 1)) as own:
         client = own.client
@@ -101,7 +112,8 @@ def test_a_late_worker_that_does_not_fit_is_sent_away_and_costs_nothing(
 
         def join() -> None:
             with odd_worker(client.scheduler.address, tmp_path):
-                start_when_both_are_there(client)
+                until(lambda: sent_away(client))
+                go.touch()
                 done.wait(120)
 
         done, joining = threading.Event(), threading.Thread(target=join)
@@ -200,20 +212,19 @@ def test_a_scheduler_that_comes_back_costs_what_was_at_work(
     tmp_path: Path, whole: np.ndarray, cluster: Client
 ) -> None:
     """The client loses its connection, as behind a link that was cut, and finds it again."""
-    store, go = tmp_path / "map.zarr", tmp_path / "go"
+    scorer = Waiting(tmp_path / "go")
 
     def cut() -> None:
-        while not store.exists():
-            time.sleep(0.05)
-        time.sleep(1)  # a tile waits by now
-        cluster.scheduler_comm.comm.abort()
-        time.sleep(0.5)
-        go.touch()
+        until(lambda: scorer.waits.exists() and commits(cluster))
+        connection = cluster.scheduler_comm
+        connection.comm.abort()
+        until(lambda: cluster.scheduler_comm is not connection)
+        scorer.file.touch()
 
     cutting = threading.Thread(target=cut)
     cutting.start()
     with cluster.as_current():
-        got = us.score(scene(), store, detector=Waiting(go), **OPTIONS).values
+        got = us.score(scene(), tmp_path / "map.zarr", detector=scorer, **OPTIONS).values
     cutting.join()
     np.testing.assert_array_equal(got, whole)
 
@@ -221,20 +232,18 @@ def test_a_scheduler_that_comes_back_costs_what_was_at_work(
 def test_tasks_that_somebody_cancels_are_lost_and_never_taken_for_done(
     tmp_path: Path, cluster: Client
 ) -> None:
-    store, go = tmp_path / "map.zarr", tmp_path / "go"
+    store, scorer = tmp_path / "map.zarr", Waiting(tmp_path / "go")
 
     def cancel() -> None:
-        while not store.exists():
-            time.sleep(0.05)
-        time.sleep(1)
-        keys = [key for key in list(cluster.futures) if str(key).startswith("('commit")]
-        cluster.cancel([Future(key, cluster) for key in keys[:2]], force=True)
-        go.touch()
+        until(lambda: scorer.waits.exists() and commits(cluster))
+        keys = commits(cluster)[:2]
+        cluster.cancel([Future(key, cluster) for key in keys], force=True)
+        scorer.file.touch()
 
     cancelling = threading.Thread(target=cancel)
     cancelling.start()
     with cluster.as_current(), pytest.warns(us.IncompleteWarning, match="Somebody cancelled"):
-        us.score(scene(), store, detector=Waiting(go), **OPTIONS)
+        us.score(scene(), store, detector=scorer, **OPTIONS)
     cancelling.join()
     assert len(report(store)["chunks"]["lost"]) >= 1
 

@@ -8,7 +8,6 @@ import json
 import os
 import signal
 import threading
-import time
 import warnings
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
@@ -466,18 +465,22 @@ def test_a_full_disk_is_nobodys_failure(archive: Path) -> None:
         assert ledger.runs()[0]["state"] == "broken"
 
 
-class Slow(FirstBand):
-    """Takes its time."""
+class Terminated(FirstBand):
+    """Somebody ends the sweep once it has scored a few tiles."""
+
+    def __init__(self, tiles: int) -> None:
+        self.left = tiles
 
     def score_tiles(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
-        time.sleep(0.05)
+        self.left -= 1
+        if self.left == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
         return super().score_tiles(tiles)
 
 
 def test_sigterm_ends_cleanly_and_the_next_sweep_resumes(archive: Path) -> None:
     config = write_archive(archive)
-    threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGTERM)).start()
-    report = us.sweep(config, detector=Slow())
+    report = us.sweep(config, detector=Terminated(tiles=15))
     assert report.exit_code == 128 + signal.SIGTERM
     assert len(report.done) < 3
     assert report.failed == {}
