@@ -15,8 +15,9 @@ from rasterio.transform import from_origin
 from standins import TileMean
 
 import uniadrs_scale as us
-from uniadrs_scale.forecast import Pixels, forecast, sample_side, waiting_chunks
+from uniadrs_scale.forecast import Pixels, forecast, sample_side, waiting_strips
 from uniadrs_scale.graph.build import run_graph
+from uniadrs_scale.graph.execute import in_raster_order
 from uniadrs_scale.io.scenes import scene_source
 from uniadrs_scale.io.store import ScoreStore
 from uniadrs_scale.lattice import Lattice
@@ -43,11 +44,13 @@ def test_a_forecast_adds_up() -> None:
     lattice = Lattice(height=300, width=1000, tile=64, stride=48, chunk=128)
     assert lattice.chunks == (3, 8)
     pixels = Pixels(bands=3, itemsize=2, block_bytes=1000, strip_rows=7)
-    sizes = {"batch": 2, "activation_bytes": 5000, "workers": 2, "threads": 3}
+    sizes = {
+        "batch": 2, "activation_bytes": 5000, "workers": 2, "threads": 3, "in_lines": True,
+    }  # fmt: skip
     got = forecast(lattice, pixels, **sizes)
     side = 128 + 63  # a chunk and its halo
     assert got.read == 3 * (side * side * (3 * 2 + 1) + 7 * side * 3 * 2 + 1000)
-    strips = 8 * 63 * (128 + 128 + 63) * (3 + 8)
+    strips = 8 * 63 * (128 + 63) * (3 + 4)
     assert got.sums == 3 * 8 * (side * side + 4 * 128 * 128) + strips // 2
     tile = 3 * 4 * 3 * 64 * 64 * 2 + 5000
     assert got.network == 3 * 2 * tile, "what was freed is kept"
@@ -125,7 +128,10 @@ def test_band_maths_hold_two_windows_and_two_chunks(tmp_path: Path) -> None:
         (20, 20),
     ],
 )
-def test_no_more_strips_wait_than_are_counted(shape: tuple[int, int], tmp_path: Path) -> None:
+@pytest.mark.parametrize("in_lines", [True, False])
+def test_no_more_strips_wait_than_are_counted_and_one_body(
+    shape: tuple[int, int], in_lines: bool, tmp_path: Path
+) -> None:
     rows, cols = shape
     scene = xr.DataArray(np.broadcast_to(np.float32(1), (64 * rows, 64 * cols)), dims=("y", "x"))
     plan = us.plan(scene, **SIZES)
@@ -135,23 +141,30 @@ def test_no_more_strips_wait_than_are_counted(shape: tuple[int, int], tmp_path: 
         scaled=(TileMean(), Normalisation(offset=np.zeros(1), scale=np.ones(1))),
         todo=set(plan.lattice.indices()),
     )  # fmt: skip
+    priorities = {
+        key: layer.annotations["priority"]
+        for layer in in_raster_order(graph).layers.values()
+        for key in (layer if in_lines else ())
+    }
+    places = order(graph)
     needed = Counter(need for task in graph.values() for need in task.dependencies)
-    waiting, most = set[object](), 0
-    for key in sorted(graph, key=order(graph).__getitem__):
-        if str(key[0]).startswith("strips-"):
-            waiting.add(key)
-            most = max(most, len(waiting))
+    waiting, most = set[object](), Counter[str]()
+    for key in sorted(graph, key=lambda key: (-priorities.get(key, 0), places[key])):
+        waiting.add(key)
+        most |= Counter(str(kept[0]).split("-")[0] for kept in waiting)
+        most |= {"strips": sum(str(kept[0]).startswith("be") for kept in waiting)}
         needed.subtract(graph[key].dependencies)
         waiting -= {need for need in graph[key].dependencies if needed[need] == 0}
-    counted = waiting_chunks(rows, cols)
-    assert most <= counted <= max(2 * most, 3)
+    counted = waiting_strips(rows, cols, in_lines=in_lines)
+    assert most["strips"] <= counted <= max(2 * most["strips"], 3)
+    assert most["score"] == 1
 
 
 @pytest.mark.parametrize(("shape", "delayed"), [((1, 1), 0), ((1, 9), 1), ((9, 1), 1), ((9, 9), 3)])
 def test_a_late_chunk_keeps_its_neighbours_waiting(shape: tuple[int, int], delayed: int) -> None:
     rows, cols = shape
     scene = xr.DataArray(np.broadcast_to(np.float32(1), (64 * rows, 64 * cols)), dims=("y", "x"))
-    strips = 8 * 63 * (64 + 64 + 63) * waiting_chunks(rows, cols)
+    strips = 8 * 63 * (64 + 63) * waiting_strips(rows, cols, in_lines=False)
     window = min(127, 64 * rows) * min(127, 64 * cols)
     one = us.plan(scene, **SIZES)
     assert one.memory.sums == 8 * (window + 64**2 * (1 + delayed)) + strips
@@ -163,7 +176,9 @@ def test_strips_that_wait_are_shared_by_the_workers() -> None:
     scene = xr.DataArray(np.broadcast_to(np.float32(1), (640, 1280)), dims=("y", "x"))
     plan = us.plan(scene, **SIZES)
     one, two = plan.memory, replace(plan, workers=2).memory
-    assert one.sums - two.sums == (10 + 20) * 8 * 63 * (64 + 64 + 63) / 2
+    assert one.sums - two.sums == (10 + 2 * 20) * 8 * 63 * (64 + 63) / 2
+    on_a_cluster = replace(plan, in_lines=True).memory
+    assert one.sums - on_a_cluster.sums == (2 * 20 - 4) * 8 * 63 * (64 + 63)
 
 
 def test_the_covariance_of_many_bands_is_counted() -> None:

@@ -1,4 +1,4 @@
-"""The graph's shape is part of the contract: three tasks a chunk, one for all, nothing else."""
+"""The graph's shape is part of the contract: four tasks a chunk, one for all, nothing else."""
 
 from __future__ import annotations
 
@@ -52,12 +52,13 @@ def recorded(tmp_path, scene, **options):
     return plan, store, recorder.graph, recorder.wanted
 
 
-def test_three_tasks_a_chunk_with_names_that_repeat(tmp_path) -> None:
+def test_four_tasks_a_chunk_with_names_that_repeat(tmp_path) -> None:
     scene = xr.DataArray(np.zeros((500, 700), np.float32), dims=("y", "x"))
     options = {"tile": 64, "stride": 48, "chunk": 128}
     plan, _, graph, wanted = recorded(tmp_path, scene, **options)
     assert len(wanted) == 4 * 6
-    assert len(graph) == plan.tasks == 3 * 4 * 6
+    nothing_beside, nothing_beyond = 6, 4  # columns are lines here
+    assert len(graph) == plan.tasks == 1 + 4 * (4 * 6) - nothing_beside - nothing_beyond
     assert (f"score-{plan.fingerprint}", 0, 0) in graph
     assert all(need in graph for task in graph.values() for need in task.dependencies)
     (tmp_path / "again").mkdir()
@@ -75,7 +76,7 @@ def test_a_resumed_graph_holds_only_what_is_missing(tmp_path) -> None:
     names = {(str(name).replace(f"-{plan.fingerprint}", ""), *index) for name, *index in graph}
     assert names == {
         ("run",), ("commit", 2, 3), ("score", 2, 3), ("score", 2, 2), ("score", 1, 3),
-        ("score", 1, 2), ("strips", 2, 2), ("strips", 1, 3), ("strips", 1, 2),
+        ("score", 1, 2), ("beyond", 2, 2), ("beside", 1, 3), ("beyond", 1, 2),
     }  # fmt: skip
 
 
@@ -147,8 +148,8 @@ def test_unknown_schedulers_are_refused() -> None:
 
 def test_this_process_is_one_worker_with_a_thread_or_one_a_core(monkeypatch) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: 12)
-    assert Resources.of("sync") == Resources(1, 1)
-    assert Resources.of("threads", gpus=("5",)) == Resources(1, 12, ("5",))
+    assert Resources.of("sync") == Resources(1, 1, in_lines=False)
+    assert Resources.of("threads", gpus=("5",)) == Resources(1, 12, ("5",), in_lines=False)
 
 
 def test_chunks_come_line_by_line_across_the_shorter_axis(tmp_path) -> None:

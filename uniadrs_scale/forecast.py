@@ -77,14 +77,16 @@ def sample_side(bands: int) -> int:
     return 512 if bands <= FEW_BANDS else 256
 
 
-def waiting_chunks(rows: int, cols: int) -> int:
-    """Chunks whose strips wait for neighbours at once, at most, in the order of :mod:`dask.order`.
+def waiting_strips(rows: int, cols: int, *, in_lines: bool) -> int:
+    """Strips beside or beyond a chunk that wait for neighbours at once, at most.
 
-    It goes through long narrow scenes now along, now across; tests/test_forecast.py asks it.
+    Line by line, those of the line before wait. The order of :mod:`dask.order` goes now along, now
+    across; tests/test_forecast.py asks it.
     """
-    if min(rows, cols) <= 2:  # noqa: PLR2004 - then it goes across
-        return min(rows * cols - 1, 3)
-    return rows + cols
+    across, along = sorted((rows, cols))
+    if across == 1:
+        return min(along - 1, 2)
+    return across + 4 if in_lines else across + 2 * along
 
 
 def forecast(
@@ -95,6 +97,7 @@ def forecast(
     activation_bytes: int,
     workers: int,
     threads: int,
+    in_lines: bool,
 ) -> MemoryForecast:
     """The peak of the largest of ``workers`` processes with ``threads`` threads each.
 
@@ -105,6 +108,7 @@ def forecast(
         activation_bytes: What a call takes beside its input.
         workers: Processes that share the held strips.
         threads: Threads a process.
+        in_lines: Whether chunks come line by line.
     """
     rows, cols = lattice.chunks
     side_y, side_x = min(lattice.chunk, lattice.height), min(lattice.chunk, lattice.width)
@@ -117,8 +121,8 @@ def forecast(
     # thread does one thing at a time.
     delayed = min(rows, 2) * min(cols, 2) - 1
     sums = 8 * (height * width + chunk * (1 + delayed))
-    # Right and lower strips that wait for their neighbours, shared by the workers.
-    strips = waiting_chunks(rows, cols) * 8 * halo * (side_y + side_x + halo)
+    # Strips that wait for their neighbours, at most as long as a chunk and its halo.
+    strips = waiting_strips(rows, cols, in_lines=in_lines) * 8 * halo * (max(side_y, side_x) + halo)
     # Scaled, filled and batched; and what the C library holds of those that were freed.
     tile = 3 * 4 * pixels.bands * lattice.tile**2 * batch + activation_bytes
     kept = min(tile, KEPT_BYTES)

@@ -143,6 +143,16 @@ class Lattice:
         """Chunks along (y, x)."""
         return -(-self.height // self.chunk), -(-self.width // self.chunk)
 
+    @property
+    def line_axis(self) -> int:
+        """Axis that a line of chunks crosses: 0 where rows of chunks are lines, else 1.
+
+        Chunks are taken line by line, and a line is the shorter side: what reaches into the next
+        line waits there for a line's time.
+        """
+        rows, cols = self.chunks
+        return 0 if rows >= cols else 1
+
     def indices(self) -> Iterator[tuple[int, int]]:
         """Chunk indices (i, j) in raster order."""
         return product(range(self.chunks[0]), range(self.chunks[1]))

@@ -124,6 +124,8 @@ class ScorePlan:
     """Worker processes that share the held strips."""
     threads: int
     """Threads a worker."""
+    in_lines: bool
+    """Whether chunks come line by line: more strips wait where they do not."""
     version: str
     """Of this library."""
 
@@ -163,8 +165,11 @@ class ScorePlan:
 
     @property
     def tasks(self) -> int:
-        """Dask tasks: one that all share; score, strips (not of the last) and commit of a chunk."""
-        return 3 * self.chunks
+        """Dask tasks: one that all share, and of each chunk score, commit and two of strips.
+
+        Nothing lies beside the last chunk of a line, nor beyond the last line.
+        """
+        return 4 * self.chunks - sum(self.lattice.chunks) + 1
 
     @property
     def memory(self) -> MemoryForecast:
@@ -176,7 +181,7 @@ class ScorePlan:
         )  # fmt: skip
         return forecast(
             self.lattice, pixels, batch=self.batch, activation_bytes=self.activation_bytes,
-            workers=self.workers, threads=self.threads,
+            workers=self.workers, threads=self.threads, in_lines=self.in_lines,
         )  # fmt: skip
 
     def require_memory(self, limit: int, where: str) -> None:

@@ -144,5 +144,6 @@ def plan(
         activation_bytes=scorer.activation_bytes(side, len(info.bands)),
         workers=resources.workers,
         threads=resources.threads,
+        in_lines=resources.in_lines,
         version=__version__,
     )

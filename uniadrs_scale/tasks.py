@@ -187,9 +187,9 @@ class _ScorerApart:
         return self.isolation.call(self.detector.score_tiles, tiles)
 
 
-def take_strips(part: ScoredPart) -> Strips:
-    """What the neighbours need of ``part``, so that its body need not wait for them."""
-    return part.strips
+def take_strips(part: ScoredPart, axis: int, line: int) -> Strips:
+    """What of ``part`` reaches into a line of chunks, so that the rest need not wait for it."""
+    return {to: strip for to, strip in part.strips.items() if to[axis] == line}
 
 
 def commit_chunk(

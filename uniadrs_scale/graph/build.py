@@ -1,16 +1,17 @@
 """The tasks of a run.
 
-Strategy. Three tasks a chunk, and one that they share:
+Strategy. Four tasks a chunk, and one that they share:
 
     run             scene, lattice, store and fitted scorer: what every task needs (see `shared`)
     score (i, j)    reads its window from the source itself, scores its tiles, sums them up
-    strips (i, j)   keeps of that sum what reaches right, below and diagonal
-    commit (i, j)   adds the strips of (i, j-1), (i-1, j), (i-1, j-1), divides, writes to the store
+    beside (i, j)   keeps of that sum what reaches into the next chunk of its line
+    beyond (i, j)   keeps of that sum what reaches into the next line
+    commit (i, j)   adds what three neighbours keep for it, divides, writes to the store
 
-Only reports travel to the driver. The strips are a task of their own so that a chunk's body can go
-once it is committed: without it, two rows of whole bodies waited for their lower neighbours (190 of
-700 MiB at 8 x 8 chunks). Dask orders the tasks by raster position, so about one row of strips is
-alive. Task names are deterministic: the plan's fingerprint and the chunk's index.
+Only reports travel to the driver. Strips are tasks of their own so that a chunk's body can go once
+it is committed: without them, two rows of whole bodies waited for their lower neighbours (190 of
+700 MiB at 8 x 8 chunks). Two of them, since the next chunk of a line comes soon and the next line
+does not. Task names are deterministic: the plan's fingerprint and the chunk's index.
 
 A task names its chunk and nothing else; a low-level graph, since 7,200 delayed objects took five
 times as long to make (docs/scale.md).
@@ -147,27 +148,39 @@ def run_graph(
     key: Key = (f"run-{name}",)
     shared = Shared(_Run(source=files, lattice=lattice, store=store, scaled=scaled, apart=apart))
     graph: Graph = {key: DataNode(key, shared)}
-    scores: dict[Index, Key] = {}
+    axis = lattice.line_axis
+
+    def strips_of(owner: Index, line: int) -> Key:
+        return (f"{'beside' if owner[axis] == line else 'beyond'}-{name}", *owner)
+
     for owner in lattice.indices():
         targets = tuple(target for target in _receivers(owner) if target in todo)
         if owner in todo or needed_tiles(lattice, owner, targets):
-            score = scores[owner] = (f"score-{name}", *owner)
+            score: Key = (f"score-{name}", *owner)
             reader = None if files else _Unseen(_reader(source, lattice.read_window(owner)))
             # A producer goes to whoever is idle. Without the mark, all tasks of a scene of few
             # chunks a worker follow the shared value to the one worker that has it.
             graph[score] = Task(
                 score, _score, TaskRef(key), owner, targets, reader, _data_producer=True
             )
+            for line in sorted({target[axis] for target in targets if target != owner}):
+                strips = strips_of(owner, line)
+                graph[strips] = Task(strips, take_strips, TaskRef(score), axis, line)
     commits: list[Key] = []
     for index in sorted(todo):
         commit: Key = (f"commit-{name}", *index)
-        parts = [TaskRef(scores[index])]
-        for owner in _neighbours(index):
-            if owner in scores:
-                strips = (f"strips-{name}", *owner)
-                graph[strips] = Task(strips, take_strips, TaskRef(scores[owner]))
-                parts.append(TaskRef(strips))
-        graph[commit] = Task(commit, _commit, TaskRef(key), index, *parts)
+        line = index[axis]
+        # It needs nothing of its own strips, but its chunk's body goes only when they are taken:
+        # if it did not wait for them, Dask's order would keep a line of bodies.
+        own = strips_of(index, line), strips_of(index, line + 1)
+        parts = (f"score-{name}", *index), *own, *(strips_of(o, line) for o in _neighbours(index))
+        graph[commit] = Task(
+            commit,
+            _commit,
+            TaskRef(key),
+            index,
+            *(TaskRef(part) for part in parts if part in graph),
+        )
         commits.append(commit)
     return graph, commits
 

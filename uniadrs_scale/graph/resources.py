@@ -41,6 +41,8 @@ class Resources:
     threads: int
     gpus: tuple[str, ...] = ()
     """GPUs of this machine, one a process in turn; none: processes use the CPU."""
+    in_lines: bool = True
+    """Whether chunks come line by line, as on every cluster; in this process Dask's order holds."""
 
     @classmethod
     def of(
@@ -62,7 +64,7 @@ class Resources:
             share = min(max(cores // processes, 2), MOST_THREADS)
             return cls(processes, share if gpus else 1, gpus)
         with executor(scheduler, cls(0, 0)) as tasks:
-            return cls(*tasks.size(), gpus)
+            return cls(*tasks.size(), gpus, in_lines=tasks.client is not None)
 
 
 @contextmanager
