@@ -39,7 +39,7 @@ def test_the_example_is_a_description(tmp_path: Path) -> None:
 
 def test_the_example_shows_every_field_and_every_field_is_described() -> None:
     sections = [s for s in vars(module).values() if isinstance(s, type) and issubclass(s, Section)]
-    assert len(sections) == 9
+    assert len(sections) == 10
     for section in sections:
         for name, field in section.model_fields.items():
             assert field.description or name == "type", f"{section.__name__}.{name}"
@@ -80,8 +80,14 @@ def test_paths_count_from_the_file(tmp_path: Path) -> None:
         ({"output": {"folder": "ftp://b/x"}}, r"'ftp://b/x' cannot be written to.*s3://"),
         ({"status_page": "https://b/x"}, r"status_page: 'https://b/x' cannot be written to"),
         ({"output": {"folder": "o", "formats": []}}, r"output.formats: .*at least 1"),
-        ({"plan": {"tiles": 3}}, r"plan.tiles is unknown; plan takes \[.*'tile'"),
-        ({"plan": {"scheduler": "sync"}}, r"plan.scheduler is unknown"),
+        ({"plan": {"tiles": 3}}, r"plan.tiles: Extra inputs are not permitted"),
+        ({"plan": {"scheduler": "sync"}}, r"plan.scheduler: Extra inputs are not"),
+        ({"plan": {"tile": "big"}}, r"plan.tile: .*valid integer \(got 'big'\)"),
+        ({"plan": {"chunk": 0}}, r"plan.chunk: .*greater than or equal to 1 \(got 0\)"),
+        ({"plan": {"preset": "lidar"}}, r"plan: preset 'lidar' is unknown. Use auto, hyper"),
+        ({"plan": {"tile": 64, "stride": 96}}, r"plan: stride=96 px is larger than tile=64"),
+        ({"plan": {"chunk": 64}}, r"plan: chunk=64 px is smaller than tile=128"),
+        ({"plan": {"preset": "sar", "chunk": 256}}, r"plan: chunk=256 px is smaller than tile=384"),
         ({"scene": {"source": "x"}}, r"scene.source is unknown"),
         ({"detector": {"gpu": 1}}, r"detector.gpu is unknown"),
         ({"tries": 0}, r"tries: .*greater than or equal to 1 \(got 0\)"),

@@ -16,15 +16,19 @@ from pydantic_core import PydanticUndefined
 
 from uniadrs_scale.archive.filters import Filters, Section
 from uniadrs_scale.detector import Detector
-from uniadrs_scale.errors import ArchiveError
+from uniadrs_scale.errors import ArchiveError, PlanError
 from uniadrs_scale.io.remote import in_bucket
 from uniadrs_scale.io.scenes import open_scene
+from uniadrs_scale.lattice import Lattice
 from uniadrs_scale.plan import digest
-from uniadrs_scale.score import plan as make_plan
+from uniadrs_scale.presets import PRESETS
 
 if TYPE_CHECKING:
     from uniadrs_scale.io.places import Place
+    from uniadrs_scale.presets import Preset
 
+LARGE = 1_000_000
+"""Side of a scene that any tile and chunk fit in [px]."""
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -115,6 +119,44 @@ class Notify(Section):
     """A scene failed, or the sweep itself did."""
 
 
+class Sizes(Section):
+    """Options of ``plan``. What fits no scene at all is refused at once, not scene by scene."""
+
+    preset: str = "auto"
+    """Kind of imagery: auto tells it from a scene's bands."""
+    tile: int | None = Field(default=None, ge=1, strict=True)
+    """Side of what the network sees at once [px]. Default: the preset's."""
+    stride: int | None = Field(default=None, ge=1, strict=True)
+    """Step between tiles [px]. Default: an eighth of a tile overlaps."""
+    chunk: int | None = Field(default=None, ge=1, strict=True)
+    """Side of the pieces that are computed and stored as one [px]. Default: by the scene's size."""
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """What was said, by name: a default that changes must not mean rework."""
+        return self.model_dump(exclude_unset=True)
+
+    @model_validator(mode="after")
+    def _fit_some_scene(self) -> Sizes:
+        kinds = PRESETS.values() if self.preset == "auto" else [PRESETS.get(self.preset)]
+        faults = [self._fault(kind) for kind in kinds]
+        if all(faults):
+            raise ValueError(faults[0])
+        return self
+
+    def _fault(self, kind: Preset | None) -> str:
+        """Why no large scene of this kind can be planned, if so."""
+        if kind is None:
+            return f"preset '{self.preset}' is unknown. Use auto, {', '.join(PRESETS)}"
+        tile = self.tile or kind.tile
+        stride = self.stride or kind.stride(tile)
+        try:
+            Lattice(height=LARGE, width=LARGE, tile=tile, stride=stride, chunk=self.chunk or LARGE)
+        except PlanError as error:
+            return str(error).rstrip(".")
+        return ""
+
+
 class ArchiveConfig(Section):
     """Everything a sweep needs to know."""
 
@@ -128,8 +170,8 @@ class ArchiveConfig(Section):
     """Options of ``open_scene``: bands, nodata and so on."""
     detector: dict[str, Any] = Field(default_factory=dict)
     """Options of ``Detector.load``: weights, device, dtype."""
-    plan: dict[str, Any] = Field(default_factory=dict)
-    """Options of ``plan``: tile, stride, chunk and so on."""
+    plan: Sizes = Sizes()
+    """Options of ``plan``."""
     scheduler: str | None = None
     """None: worker processes on this machine; sync, threads, or the address of a Dask cluster."""
     workers: int | None = Field(default=None, ge=1)
@@ -155,7 +197,6 @@ class ArchiveConfig(Section):
     def _options_exist(self) -> ArchiveConfig:
         _known("scene", self.scene, open_scene, {"source", "chunk"})
         _known("detector", self.detector, Detector.load, set())
-        _known("plan", self.plan, make_plan, {"scene", "detector", "scheduler", "workers"})
         blind = self.filters.bbox or self.filters.cloud_cover is not None or self.filters.properties
         if isinstance(self.source, Folder) and blind:
             raise ValueError(
@@ -170,7 +211,7 @@ class ArchiveConfig(Section):
         return digest(
             {
                 "scene": _plain(self.scene),
-                "plan": _plain(self.plan),
+                "plan": _plain(self.plan.given),
                 "formats": sorted(set(self.output.formats)),
                 "quicklook": self.output.quicklook,
             }

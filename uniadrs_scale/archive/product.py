@@ -78,7 +78,7 @@ def plan_order(order: Order) -> tuple[xr.DataArray, ScorePlan]:
     scene = open_item(order.decision.item, config.scene)
     plan = make_plan(
         scene, detector=order.detector, scheduler=config.scheduler, workers=config.workers,
-        **config.plan,
+        **config.plan.given,
     )  # fmt: skip
     store = order.workplace.store
     remove_leftovers(store)
@@ -168,7 +168,11 @@ def _run_facts(
         "why": order.decision.reason,
         **facts,
         "fingerprint": order.decision.fingerprint.to_dict(),
-        "options": {name: getattr(order.config, name) for name in ("scene", "detector", "plan")},
+        "options": {
+            "scene": order.config.scene,
+            "detector": order.config.detector,
+            "plan": order.config.plan.given,
+        },
         "seconds": {
             **facts["seconds"],
             **seconds,
