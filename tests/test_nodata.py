@@ -59,15 +59,20 @@ def test_the_edge_of_a_real_coast_is_as_dark_as_the_rest(shared: Path) -> None:
     assert near <= 1.1 * far
 
 
-def test_a_summary_asks_whether_zeros_are_data(tmp_path: Path) -> None:
+@pytest.mark.parametrize("value", [0, 255, -9999])
+def test_a_summary_asks_whether_areas_of_one_value_are_data(value: int, tmp_path: Path) -> None:
     declared = swath(0, size=300)
-    forgotten = declared.copy()
+    forgotten = declared.where(declared != 0, value)
     del forgotten.attrs["_FillValue"]
-    with pytest.warns(us.SceneWarning, match=r"19% of the valid pixels .* areas of 0.*--nodata 0"):
+    wanted = rf"19% of the valid pixels .* areas of {value}\..*--nodata {value},"
+    with pytest.warns(us.SceneWarning, match=wanted):
         us.score(forgotten, tmp_path / "map.zarr", detector=TileMean(), scheduler="sync")
     (note,) = json.loads((tmp_path / "map.zarr.run.json").read_text())["notes"]
-    assert "areas of 0" in note
+    assert f"areas of {value}." in note
 
+
+def test_no_summary_asks_about_pixels_here_and_there(tmp_path: Path) -> None:
+    declared = swath(0, size=300)
     dark = declared.where(declared.band > 0, 0)  # one band of four
     speckle = ((declared > 1900) * declared)[:1, :, 150:].drop_attrs()
     assert 0.3 < (speckle == 0).mean() < 0.5
@@ -75,11 +80,11 @@ def test_a_summary_asks_whether_zeros_are_data(tmp_path: Path) -> None:
         us.score(scene, detector=TileMean(), scheduler="sync")  # any warning is an error
 
 
-def test_a_resumed_run_knows_the_zeros(tmp_path: Path) -> None:
-    pixels = np.pad(np.ones((1, 200, 180)), ((0, 0), (0, 0), (0, 20)))
-    scene = xr.DataArray(pixels, dims=("band", "y", "x"))
+def test_a_resumed_run_knows_the_areas(tmp_path: Path) -> None:
+    ramp = np.arange(1.0, 200 * 180 + 1).reshape(1, 200, 180)
+    scene = xr.DataArray(np.pad(ramp, ((0, 0), (0, 0), (0, 20))), dims=("band", "y", "x"))
     with pytest.warns(us.SceneWarning, match="8%"):
         us.score(scene, tmp_path / "map.zarr", detector=TileMean(), scheduler="sync")
     statistics = open_store(tmp_path / "map.zarr").statistics
     assert statistics is not None
-    assert (statistics.count, statistics.zeros) == (40_000, 200 * 16)
+    assert (statistics.count, statistics.flat) == (40_000, {0.0: 200 * 15})

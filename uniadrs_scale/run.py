@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     from uniadrs_scale.stats import BandStatistics
     from uniadrs_scale.tasks import ChunkReport
 
-MANY_ZEROS = 0.01
-"""Share of pixels in areas of 0 from which on a summary asks whether these are data."""
+LARGE_AREAS = 0.01
+"""Share of pixels in areas of one value from which on a summary asks whether these are data."""
 
 
 def run(
@@ -161,12 +161,15 @@ def _compute(  # noqa: PLR0917 - one step of run(), with what it has gathered
 
 def _notes(statistics: BandStatistics) -> tuple[str, ...]:
     """What looks wrong with the scene."""
-    share = statistics.zeros / max(statistics.count, 1)
-    if share < MANY_ZEROS:
+    pixels, value = max(
+        ((pixels, value) for value, pixels in statistics.flat.items()), default=(0, 0)
+    )
+    if not LARGE_AREAS * statistics.count <= pixels < statistics.count:
         return ()
     note = (
-        f"{share:.0%} of the valid pixels seen lie in areas of 0. If 0 means no data, say so "
-        "(--nodata 0, or open_scene(nodata=0)): its border glows otherwise."
+        f"{pixels / statistics.count:.0%} of the valid pixels seen lie in areas of {value}. If "
+        f"{value} means no data, say so (--nodata {value}, or open_scene(nodata={value})): its "
+        "border glows otherwise."
     )
     return (note,)
 

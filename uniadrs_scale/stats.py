@@ -6,7 +6,8 @@ makes equal ground score differently on both sides of a tile border, which draws
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections import Counter
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ import numpy as np
 from scipy import ndimage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from numpy.typing import NDArray
 
@@ -25,7 +26,7 @@ contrast of its whole tile through the network's instance normalisation."""
 
 STEPS = 19
 AREA = 9
-"""Side of what must be 0 around a pixel that may have no data [px]."""
+"""Side of what has one value around a pixel that may have no data [px]."""
 SLAB = 2**14
 """Pixels whose moments are computed at a time: 2 * STEPS + 14 bits fit a float64's 53."""
 
@@ -40,8 +41,9 @@ class BandStatistics:
     """(band,) mean, in the scene's units."""
     scatter: NDArray[np.float64]
     """(band, band) sum of products of differences from the mean."""
-    zeros: int = 0
-    """Valid pixels amid others that are 0 in every band, as a nodata value that nobody declared."""
+    flat: Mapping[float, int] = field(default_factory=dict)
+    """Valid pixels amid others that have the same value, in every band, by that value: a nodata
+    value that nobody declared looks like that."""
 
     @classmethod
     def none(cls, bands: int) -> BandStatistics:
@@ -61,7 +63,7 @@ class BandStatistics:
         slabs = (slice(start, start + SLAB) for start in range(0, index.size, SLAB))
         whole = index.size == valid.size  # then nothing has to be picked
         pieces = (flat[:, slab if whole else index[slab]] for slab in slabs)
-        return replace(cls.combine(map(_moments, pieces), bands), zeros=_zeros(pixels, valid))
+        return replace(cls.combine(map(_moments, pieces), bands), flat=_flat_areas(pixels, valid))
 
     @classmethod
     def combine(cls, parts: Iterable[BandStatistics], bands: int) -> BandStatistics:
@@ -81,7 +83,7 @@ class BandStatistics:
             count=count,
             mean=self.mean + delta * (other.count / count),
             scatter=self.scatter + other.scatter + between,
-            zeros=self.zeros + other.zeros,
+            flat=dict(Counter(self.flat) + Counter(other.flat)),
         )
 
     @property
@@ -129,15 +131,22 @@ def _moments(values: NDArray[np.generic]) -> BandStatistics:
     return BandStatistics(count=exact.shape[1], mean=mean, scatter=scatter)
 
 
-def _zeros(pixels: NDArray[np.generic], valid: NDArray[np.bool_]) -> int:
-    """Pixels whose neighbourhood is 0 too: radar in 8 bits has a fifth of zeros, here and there."""
-    zero = valid.copy()
-    for band in pixels:
-        zero &= band == 0
-        if not zero.any():  # most often after the first band
-            return 0
-    around = ndimage.minimum_filter(zero.view(np.uint8), AREA, mode="constant", cval=1)
-    return int(around.sum(dtype=np.int64))
+def _flat_areas(pixels: NDArray[np.generic], valid: NDArray[np.bool_]) -> dict[float, int]:
+    """Pixels by the value that they and all around them have, in every band.
+
+    Areas, not pixels: radar in 8 bits has a fifth of zeros, here and there.
+    """
+    first = pixels[0]
+    flat = valid & np.isfinite(first)
+    flat[1:] &= first[1:] == first[:-1]
+    flat[:, 1:] &= first[:, 1:] == first[:, :-1]
+    for band in pixels[1:]:
+        if not flat.any():
+            return {}
+        flat &= band == first
+    around = ndimage.minimum_filter(flat.view(np.uint8), AREA, mode="constant", cval=1)
+    values, counts = np.unique(first[around.view(bool)], return_counts=True)
+    return dict(zip(values.tolist(), counts.tolist(), strict=True))
 
 
 def _sums(values: NDArray[np.float64]) -> NDArray[np.float64]:

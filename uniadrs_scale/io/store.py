@@ -99,7 +99,7 @@ class ScoreStore:
         counts = group[BAND_SCATTER].attrs
         return BandStatistics(
             count=int(cast("int", counts["valid_pixels"])),
-            zeros=int(cast("int", counts["zero_pixels"])),
+            flat=dict(cast("list[tuple[float, int]]", counts["flat_areas"])),
             mean=np.asarray(self._array(BAND_MEAN)[:], np.float64),
             scatter=np.asarray(self._array(BAND_SCATTER)[:], np.float64),
         )
@@ -110,8 +110,9 @@ class ScoreStore:
             dims = ("band", "other_band")[: values.ndim]
             self.group.create_array(name, data=values, dimension_names=dims, overwrite=True)
         # Last: what makes them count.
-        counts = {"valid_pixels": statistics.count, "zero_pixels": statistics.zeros}
-        self._array(BAND_SCATTER).attrs.update(counts)
+        flat = [list(pair) for pair in statistics.flat.items()]  # JSON has no numbers for names
+        attributes = self._array(BAND_SCATTER).attrs
+        attributes.update({"valid_pixels": statistics.count, "flat_areas": flat})
 
     def open(self) -> xr.DataArray:
         """The lazy, chunked score (y, x)."""
