@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+import dask
 import numpy as np
 import pytest
 import rasterio
@@ -95,6 +96,14 @@ def test_a_worker_with_other_versions_is_named_before_anything_runs(tmp_path: Pa
             match = rf"Worker tcp://\S+ has numpy 0.0.1, not {version('numpy')}\. Every worker"
             with pytest.raises(us.ClusterError, match=match):
                 us.score(scene(), tmp_path / "map.zarr", detector=TileMean(), **OPTIONS)
+
+
+def test_workers_of_ours_seldom_look_at_themselves() -> None:
+    with executor(None, Resources(1, 1)) as own:
+        assert own.client is not None
+        (found,) = own.client.run(dask.config.get, "distributed.worker.profile.interval").values()
+    assert found == "100ms"
+    assert dask.config.get("distributed.worker.profile.interval") == "10ms", "for nobody else"
 
 
 def test_a_late_worker_that_does_not_fit_is_sent_away_and_costs_nothing(
