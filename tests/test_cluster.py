@@ -32,6 +32,7 @@ from uniadrs_scale import cli
 from uniadrs_scale.coarse import Coarse
 from uniadrs_scale.graph import Resources, TlsFiles, connected, executor
 from uniadrs_scale.graph.cluster import _Proof
+from uniadrs_scale.graph.execute import ClusterExecutor
 from uniadrs_scale.graph.shared import Shared, difference
 
 if TYPE_CHECKING:
@@ -255,6 +256,21 @@ def test_tasks_that_somebody_cancels_are_lost_and_never_taken_for_done(
         us.score(scene(), store, detector=scorer, **OPTIONS)
     cancelling.join()
     assert len(report(store)["chunks"]["lost"]) >= 1
+
+
+def test_what_is_left_of_a_run_is_never_taken_for_the_next_one(
+    tmp_path: Path, whole: np.ndarray, cluster: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Futures outlive their run in cycles and tracebacks, and Dask keeps what they stand for."""
+    left = []
+    submit = ClusterExecutor._submit
+    monkeypatch.setattr(
+        ClusterExecutor, "_submit", lambda *args: left.append(submit(*args)) or left[-1]
+    )
+    with cluster.as_current():
+        for name in ("one.zarr", "two.zarr"):
+            got = us.score(scene(), tmp_path / name, detector=TileMean(), **OPTIONS).values
+            np.testing.assert_array_equal(got, whole)
 
 
 def test_weights_that_a_worker_does_not_have_are_named(

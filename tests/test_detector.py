@@ -118,6 +118,7 @@ def test_wrong_metadata_is_refused(
         us.Detector.load(path)
 
 
+@pytest.mark.filterwarnings("ignore:.*areas of 7:uniadrs_scale.SceneWarning")
 @pytest.mark.parametrize(
     ("bands", "shape", "dtype"),
     [(1, (30, 30), "uint8"), (400, (40, 50), "float64"), (3, (230, 225), "int16")],

@@ -46,6 +46,7 @@ def test_a_forecast_adds_up() -> None:
     pixels = Pixels(bands=3, itemsize=2, block_bytes=1000, strip_rows=7)
     sizes = {
         "batch": 2, "activation_bytes": 5000, "workers": 2, "threads": 3, "in_lines": True,
+        "gpu_build": False,
     }  # fmt: skip
     got = forecast(lattice, pixels, **sizes)
     side = 128 + 63  # a chunk and its halo
@@ -59,6 +60,8 @@ def test_a_forecast_adds_up() -> None:
     assert got.total == got.process + got.statistics, "of small chunks"
     large = forecast(replace(lattice, chunk=256), pixels, **sizes)
     assert large.total == large.process + large.read + large.sums + large.network
+    built = forecast(lattice, pixels, **sizes | {"gpu_build": True})
+    assert built.total - got.total == 400 * 2**20
     hungry = forecast(lattice, pixels, **sizes | {"activation_bytes": 10**9})
     assert hungry.network < 3 * 1.1e9, "not all of it"
 

@@ -533,6 +533,7 @@ def swath_file(tmp_path: Path) -> tuple[Path, Swath, np.ndarray]:
     return path, swath, score
 
 
+@pytest.mark.filterwarnings("ignore:.*areas of 0.1:uniadrs_scale.SceneWarning")
 def test_a_file_with_control_points_from_open_to_map(swath_file, tmp_path: Path) -> None:
     path, swath, score = swath_file
     scene = us.open_scene(path)

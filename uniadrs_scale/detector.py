@@ -234,6 +234,11 @@ def gpus_in_use(detector: object) -> tuple[str, ...]:
     return tuple(names) if detector.device.index is None else (names[detector.device.index],)
 
 
+def is_gpu_build() -> bool:
+    """Whether torch is built for GPUs, whatever this machine has."""
+    return torch.version.cuda is not None or torch.version.hip is not None
+
+
 def weights_digest(detector: object) -> str | None:
     """sha256 of the weights that ``detector`` scores with; None where it has none."""
     return detector.info.sha256 if isinstance(detector, Detector) else None

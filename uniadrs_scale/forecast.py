@@ -18,6 +18,9 @@ MIB = 2**20
 PROCESS_BYTES = 600 * MIB
 """A worker without pixels: 520 MiB of interpreter, libraries, GDAL's cache and Dask, 20 of network
 and oneDNN, and 60 while kernels are compiled, which each machine does once."""
+GPU_BUILD_BYTES = 400 * MIB
+"""What a build of torch for GPUs loads beside that, on any machine: 360 MiB of libraries (torch 2.13
+for CUDA 13). The context of a GPU that is used would come on top; not measured."""
 KEPT_BYTES = 2 * MMAP_THRESHOLD
 """Free memory that the C library keeps, see :mod:`uniadrs_scale.allocator`."""
 FEW_BANDS = 16
@@ -98,6 +101,7 @@ def forecast(
     workers: int,
     threads: int,
     in_lines: bool,
+    gpu_build: bool,
 ) -> MemoryForecast:
     """The peak of the largest of ``workers`` processes with ``threads`` threads each.
 
@@ -109,6 +113,7 @@ def forecast(
         workers: Processes that share the held strips.
         threads: Threads a process.
         in_lines: Whether chunks come line by line.
+        gpu_build: Whether torch is built for GPUs.
     """
     rows, cols = lattice.chunks
     side_y, side_x = min(lattice.chunk, lattice.height), min(lattice.chunk, lattice.width)
@@ -129,7 +134,7 @@ def forecast(
     sample = sample_side(pixels.bands)
     sampled = pixels.window(min(sample, lattice.height), min(sample, lattice.width))
     return MemoryForecast(
-        process=PROCESS_BYTES,
+        process=PROCESS_BYTES + gpu_build * GPU_BUILD_BYTES,
         read=threads * pixels.window(height, width),
         sums=threads * sums + strips // workers,
         network=threads * (tile + kept),

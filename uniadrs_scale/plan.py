@@ -126,6 +126,8 @@ class ScorePlan:
     """Threads a worker."""
     in_lines: bool
     """Whether chunks come line by line: more strips wait where they do not."""
+    gpu_build: bool
+    """Whether torch is built for GPUs, here and so on the workers: its libraries are larger."""
     version: str
     """Of this library."""
 
@@ -182,6 +184,7 @@ class ScorePlan:
         return forecast(
             self.lattice, pixels, batch=self.batch, activation_bytes=self.activation_bytes,
             workers=self.workers, threads=self.threads, in_lines=self.in_lines,
+            gpu_build=self.gpu_build,
         )  # fmt: skip
 
     def require_memory(self, limit: int, where: str) -> None:

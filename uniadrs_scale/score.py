@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from uniadrs_scale import __version__
 from uniadrs_scale.coarse import coarsened
-from uniadrs_scale.detector import Detector, gpus_in_use
+from uniadrs_scale.detector import Detector, gpus_in_use, is_gpu_build
 from uniadrs_scale.graph import Resources, connected
 from uniadrs_scale.io.scenes import scene_source
 from uniadrs_scale.io.store import open_store
@@ -145,5 +145,6 @@ def plan(
         workers=resources.workers,
         threads=resources.threads,
         in_lines=resources.in_lines,
+        gpu_build=is_gpu_build(),
         version=__version__,
     )

@@ -84,7 +84,6 @@ class Crew:
         self.config, self.detector, self.sink, self.ledger = config, detector, sink, ledger
         self.stop = stop
         self._waiting = _Waiting()
-        self._claims = _Claims()
         self._executor: Executor | None = None
 
     def work(
@@ -232,11 +231,10 @@ class Crew:
                 accept_incomplete=self.config.publish_incomplete and self.is_last_try(name),
             )
             scene, plan = plan_order(order)
-            with self._claims.hold(plan.fingerprint):
-                if self.stop.is_set():
-                    raise StoppedError
-                self._waiting.expect(decision, plan.chunks)
-                summary = make_product(order, scene, plan)
+            if self.stop.is_set():
+                raise StoppedError
+            self._waiting.expect(decision, plan.chunks)
+            summary = make_product(order, scene, plan)
             self.sink.publish(name, key, workplace)
         return summary
 
@@ -268,30 +266,6 @@ class _Waiting:
     def total(self) -> int:
         with self._lock:
             return sum(self._chunks.values())
-
-
-class _Claims:
-    """Lets one scene at a time have a plan.
-
-    Dask knows tasks by the plan's fingerprint: of two items with the same files it would do the
-    work of the first only, and the second would have an empty store.
-    """
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._held: set[str] = set()
-
-    @contextmanager
-    def hold(self, fingerprint: str) -> Iterator[None]:
-        with self._changed:
-            self._changed.wait_for(lambda: fingerprint not in self._held)
-            self._held.add(fingerprint)
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._held.discard(fingerprint)
-                self._changed.notify_all()
 
 
 def _reason(error: Exception) -> str:

@@ -11,7 +11,9 @@ Strategy. Four tasks a chunk, and one that they share:
 Only reports travel to the driver. Strips are tasks of their own so that a chunk's body can go once
 it is committed: without them, two rows of whole bodies waited for their lower neighbours (190 of
 700 MiB at 8 x 8 chunks). Two of them, since the next chunk of a line comes soon and the next line
-does not. Task names are deterministic: the plan's fingerprint and the chunk's index.
+does not. Names of tasks: the plan's fingerprint, a part that no other graph has, and the chunk's
+index. Dask takes tasks of one name for one task, and keeps its result as long as anybody has a
+future of it, as a traceback of an earlier run may.
 
 A task names its chunk and nothing else; a low-level graph, since 7,200 delayed objects took five
 times as long to make (docs/scale.md).
@@ -21,6 +23,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
+from uuid import uuid4
 
 import numpy as np
 from dask._task_spec import DataNode, Task, TaskRef
@@ -69,7 +72,7 @@ def scene_statistics(source: SceneSource, run: Executor) -> BandStatistics:
     height, width = source.info.height, source.info.width
     block = sample_side(len(source.info.bands))
     for across in (8, max(height, width)):
-        name = f"statistics-{source.info.identity}-{across}"
+        name = _unique(f"statistics-{source.info.identity}")
         windows = sample_windows(height, width, block=block, across=across)
         parts = run.compute(
             {
@@ -140,9 +143,7 @@ def run_graph(
 
     ``apart`` has tiles read and scored in processes of their own.
     """
-    lattice, name = plan.lattice, plan.fingerprint  # once: it is a digest of the whole plan
-    if apart:
-        name = f"{name}-apart"
+    lattice, name = plan.lattice, _unique(plan.fingerprint)
     # An array's pixels travel with the tasks that need them; a scene of files is a few paths.
     files = None if isinstance(source, ArrayScene) else source
     key: Key = (f"run-{name}",)
@@ -270,6 +271,10 @@ def needed_tiles(lattice: Lattice, owner: Index, todo: Collection[Index]) -> tup
         for tile in (lattice.owned_tiles(owner) if windows else ())
         if any(tile.intersection(window) for window in windows)
     )
+
+
+def _unique(name: str) -> str:
+    return f"{name}-{uuid4().hex[:8]}"
 
 
 def _receivers(owner: Index) -> tuple[Index, ...]:
