@@ -19,8 +19,8 @@ PROCESS_BYTES = 600 * MIB
 """A worker without pixels: 520 MiB of interpreter, libraries, GDAL's cache and Dask, 20 of network
 and oneDNN, and 60 while kernels are compiled, which each machine does once."""
 GPU_BUILD_BYTES = 400 * MIB
-"""What a build of torch for GPUs loads beside that, on any machine: 360 MiB of libraries (torch 2.13
-for CUDA 13). The context of a GPU that is used would come on top; not measured."""
+"""What a build of torch for GPUs loads beside that, on any machine: 360 MiB of libraries (2.13 for
+CUDA 13). The context of a GPU that is used would come on top; not measured."""
 KEPT_BYTES = 2 * MMAP_THRESHOLD
 """Free memory that the C library keeps, see :mod:`uniadrs_scale.allocator`."""
 FEW_BANDS = 16
