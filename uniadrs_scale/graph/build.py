@@ -60,6 +60,9 @@ if TYPE_CHECKING:
     from uniadrs_scale.stats import Normalisation
     from uniadrs_scale.tasks import ChunkReport, Index
 
+KINDS = "score", "beside", "beyond", "commit"
+"""Tasks of a chunk."""
+
 
 @sizeof.register(ScoredPart)  # type: ignore[untyped-decorator]  # dask.sizeof has no types
 def _size_of_part(part: ScoredPart) -> int:
@@ -144,6 +147,8 @@ def run_graph(
     ``apart`` has tiles read and scored in processes of their own.
     """
     lattice, name = plan.lattice, _unique(plan.fingerprint)
+    # One string a kind, which pickle then writes once.
+    scored, beside, beyond, committed = (f"{kind}-{name}" for kind in KINDS)
     # An array's pixels travel with the tasks that need them; a scene of files is a few paths.
     files = None if isinstance(source, ArrayScene) else source
     key: Key = (f"run-{name}",)
@@ -152,12 +157,12 @@ def run_graph(
     axis = lattice.line_axis
 
     def strips_of(owner: Index, line: int) -> Key:
-        return (f"{'beside' if owner[axis] == line else 'beyond'}-{name}", *owner)
+        return (beside if owner[axis] == line else beyond, *owner)
 
     for owner in lattice.indices():
         targets = tuple(target for target in _receivers(owner) if target in todo)
         if owner in todo or needed_tiles(lattice, owner, targets):
-            score: Key = (f"score-{name}", *owner)
+            score: Key = (scored, *owner)
             reader = None if files else _Unseen(_reader(source, lattice.read_window(owner)))
             # A producer goes to whoever is idle. Without the mark, all tasks of a scene of few
             # chunks a worker follow the shared value to the one worker that has it.
@@ -169,19 +174,14 @@ def run_graph(
                 graph[strips] = Task(strips, take_strips, TaskRef(score), axis, line)
     commits: list[Key] = []
     for index in sorted(todo):
-        commit: Key = (f"commit-{name}", *index)
+        commit: Key = (committed, *index)
         line = index[axis]
         # It needs nothing of its own strips, but its chunk's body goes only when they are taken:
         # if it did not wait for them, Dask's order would keep a line of bodies.
         own = strips_of(index, line), strips_of(index, line + 1)
-        parts = (f"score-{name}", *index), *own, *(strips_of(o, line) for o in _neighbours(index))
-        graph[commit] = Task(
-            commit,
-            _commit,
-            TaskRef(key),
-            index,
-            *(TaskRef(part) for part in parts if part in graph),
-        )
+        parts = (scored, *index), *own, *(strips_of(o, line) for o in _neighbours(index))
+        needs = (TaskRef(part) for part in parts if part in graph)
+        graph[commit] = Task(commit, _commit, TaskRef(key), index, *needs)
         commits.append(commit)
     return graph, commits
 
