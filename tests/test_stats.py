@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from threadpoolctl import threadpool_limits
@@ -82,3 +83,14 @@ def test_a_dead_band_correlates_with_nothing() -> None:
     correlation = BandStatistics.of(pixels, np.ones((10, 10), bool)).correlation
     assert not correlation[1].any()
     assert np.isfinite(correlation).all()
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16", "int32", "uint32"])
+def test_means_of_integers_are_exact(dtype: str) -> None:
+    limits = np.iinfo(dtype)
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(limits.min, limits.max, (3, 128, 128), dtype, endpoint=True)
+    pixels[1] = limits.max
+    got = BandStatistics.of(pixels, np.ones((128, 128), bool))
+    wanted = [sum(band.ravel().tolist()) / 128**2 for band in pixels]  # of Python's integers
+    assert got.mean.tolist() == wanted

@@ -25,6 +25,8 @@ contrast of its whole tile through the network's instance normalisation."""
 
 
 STEPS = 19
+SMALL = 4
+"""Bytes of integers of which a slab's sum fits a float64's 53 bits: 2^14 times 2^32."""
 AREA = 9
 """Side of what has one value around a pixel that may have no data [px]."""
 SLAB = 2**14
@@ -120,7 +122,8 @@ def _moments(values: NDArray[np.generic]) -> BandStatistics:
     every score. So it gets integers of up to 19 bits, whose products it adds without rounding.
     """
     exact = values.astype(np.float64, order="C")
-    mean = _sums(exact) / exact.shape[1]
+    small = values.dtype.kind in "iu" and values.dtype.itemsize <= SMALL  # no sum is rounded
+    mean = (exact.sum(axis=1) if small else _sums(exact)) / exact.shape[1]
     exact -= mean[:, None]
     squares = _sums(np.square(exact))
     step = np.maximum(exact.max(axis=1), -exact.min(axis=1)) / 2.0**STEPS
@@ -142,8 +145,10 @@ def _flat_areas(pixels: NDArray[np.generic], valid: NDArray[np.bool_]) -> dict[f
     flat[:, 1:] &= first[:, 1:] == first[:, :-1]
     for band in pixels[1:]:
         if not flat.any():
-            return {}
+            break
         flat &= band == first
+    if not flat.any():  # most often
+        return {}
     around = ndimage.minimum_filter(flat.view(np.uint8), AREA, mode="constant", cval=1)
     values, counts = np.unique(first[around.view(bool)], return_counts=True)
     return dict(zip(values.tolist(), counts.tolist(), strict=True))
