@@ -146,7 +146,7 @@ def test_no_more_strips_wait_than_are_counted_and_one_body(
     )  # fmt: skip
     priorities = {
         key: layer.annotations["priority"]
-        for layer in in_raster_order(graph).layers.values()
+        for layer in in_raster_order(graph, plan.lattice.line_axis).layers.values()
         for key in (layer if in_lines else ())
     }
     places = order(graph)

@@ -34,8 +34,8 @@ class Recorder(LocalExecutor):
         self.graph: dict = {}
         self.wanted: list = []
 
-    def compute(self, graph, wanted, on_result=None):
-        del on_result
+    def compute(self, graph, wanted, on_result=None, *, line_axis=0):
+        del on_result, line_axis
         self.graph, self.wanted = graph, wanted
         return [None] * len(wanted)
 
@@ -160,23 +160,24 @@ def test_this_process_is_one_worker_with_a_thread_or_one_a_core(monkeypatch) -> 
 
 def test_chunks_come_line_by_line_across_the_shorter_axis(tmp_path) -> None:
     scene = xr.DataArray(np.zeros((300, 900), np.float32), dims=("y", "x"))
-    _, _, graph, wanted = recorded(tmp_path, scene, tile=64, stride=48, chunk=128)
-    layers = in_raster_order(graph).layers.values()
+    plan, _, graph, wanted = recorded(tmp_path, scene, tile=64, stride=48, chunk=128)
+    layers = in_raster_order(graph, plan.lattice.line_axis).layers.values()
     assert sorted(key for layer in layers for key in layer) == sorted(graph)
     lines = {layer.annotations["priority"]: {key[2:] for key in layer} for layer in layers}
     assert lines == {1: {()}, **{-col: {(col,)} for col in range(8)}}
     assert {key[2] for key in wanted} == set(range(8))
 
 
-def test_a_cluster_keeps_that_order(tmp_path, cluster: Client) -> None:
-    scene = xr.DataArray(np.zeros((1500, 400), np.float32), dims=("y", "x"))
+@pytest.mark.parametrize(("shape", "axis"), [((1500, 400), 0), ((400, 1500), 1)])
+def test_a_cluster_keeps_that_order(tmp_path, cluster: Client, shape, axis: int) -> None:
+    scene = xr.DataArray(np.zeros(shape, np.float32), dims=("y", "x"))
     plan = us.plan(scene, tile=64, stride=48, chunk=64, detector=TileMean())
-    rows: list[int] = []
+    lines: list[int] = []
     with cluster.as_current():
         run(
             scene, tmp_path / "map.zarr", plan, TileMean(), scheduler=None,
-            on_report=lambda report: rows.append(report.index[0]),
+            on_report=lambda report: lines.append(report.index[axis]),
         )  # fmt: skip
-    assert len(rows) == 24 * 7
-    behind = np.maximum.accumulate(rows) - rows
+    assert len(lines) == 24 * 7
+    behind = np.maximum.accumulate(lines) - lines
     assert behind.max() <= 1

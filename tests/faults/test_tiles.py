@@ -63,10 +63,10 @@ class Unlucky(LocalExecutor):
         super().__init__("sync")
         self.calls = 0
 
-    def compute(self, graph, wanted, on_result=lambda _: None):
+    def compute(self, graph, wanted, on_result=lambda _: None, *, line_axis=0):
         self.calls += 1
         if self.calls > 1:
-            return super().compute(graph, wanted, on_result)
+            return super().compute(graph, wanted, on_result, line_axis=line_axis)
         return [KilledWorker(key, None, 3) for key in wanted]
 
 

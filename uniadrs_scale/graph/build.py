@@ -113,7 +113,7 @@ def score_scene(
 
     def attempt(todo: Collection[Index], *, apart: bool) -> dict[Index, Exception]:
         graph, commits = run_graph(source, plan, store, scaled=scaled, todo=todo, apart=apart)
-        results = run.compute(graph, commits, note)
+        results = run.compute(graph, commits, note, line_axis=plan.lattice.line_axis)
         ended = zip(sorted(todo), results, strict=True)
         return {
             index: result if isinstance(result, Exception) else ClusterError(f"It is {result!r}.")

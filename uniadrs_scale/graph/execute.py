@@ -49,18 +49,16 @@ ASK_SECONDS = 1.0
 """How often a waiting run asks whether there are workers; each time costs the scheduler work."""
 
 
-def in_raster_order(graph: Graph) -> HighLevelGraph:
-    """``graph`` with a priority: chunks come line by line, across the shorter axis.
+def in_raster_order(graph: Graph, line_axis: int) -> HighLevelGraph:
+    """``graph`` with a priority: chunks come line by line (see :attr:`Lattice.line_axis`).
 
     A chunk's strips wait for neighbours of its own line and the next. Dask's order, which knows no
     geometry, has the strips of a row and of a column of chunks wait at a time. (Layers, and not a
     plain dict, which Dask would hash first; that takes longer than all the rest.)
     """
-    places = [cast("Index", key[1:]) for key in graph if len(key) == CHUNK_KEY]
-    along = max((0, 1), key=lambda axis: max((place[axis] for place in places), default=0))
     lines: defaultdict[int, Graph] = defaultdict(dict)
     for key, task in graph.items():
-        line = cast("Index", key[1:])[along] if len(key) == CHUNK_KEY else SHARED
+        line = cast("Index", key[1:])[line_axis] if len(key) == CHUNK_KEY else SHARED
         lines[line][key] = task
     layers = {
         f"{min(lines[line])}": MaterializedLayer(lines[line], {"priority": -line})
@@ -90,9 +88,17 @@ class Executor(ABC):
 
     @abstractmethod
     def compute(
-        self, graph: Graph, wanted: list[Key], on_result: Callable[[object], None] = lambda _: None
+        self,
+        graph: Graph,
+        wanted: list[Key],
+        on_result: Callable[[object], None] = lambda _: None,
+        *,
+        line_axis: int = 0,
     ) -> list[object]:
         """Results of the tasks ``wanted``, in that order; ``on_result`` sees each as it comes.
+
+        A cluster takes chunks line by line, as ``line_axis`` says; in this process Dask's order
+        stays, which takes no priorities.
 
         On a cluster a lost task leaves its exception in place of its result; in this process an
         exception is raised, as nobody else could go on.
@@ -126,9 +132,15 @@ class LocalExecutor(Executor):
         return ClusterFacts(scheduler=self.scheduler, peaks={"this process": process_peak()})
 
     def compute(
-        self, graph: Graph, wanted: list[Key], on_result: Callable[[object], None] = lambda _: None
+        self,
+        graph: Graph,
+        wanted: list[Key],
+        on_result: Callable[[object], None] = lambda _: None,
+        *,
+        line_axis: int = 0,
     ) -> list[object]:
         """Whatever a task raises is raised."""
+        del line_axis
         keys, get = set(wanted), get_sync if self.scheduler == "sync" else get_threaded
 
         def report(key: Key, value: object, *_: object) -> None:
@@ -188,7 +200,12 @@ class ClusterExecutor(Executor):
         )
 
     def compute(
-        self, graph: Graph, wanted: list[Key], on_result: Callable[[object], None] = lambda _: None
+        self,
+        graph: Graph,
+        wanted: list[Key],
+        on_result: Callable[[object], None] = lambda _: None,
+        *,
+        line_axis: int = 0,
     ) -> list[object]:
         """Asked for again where a scheduler was lost on the way, or a worker did not fit."""
         self._names |= {str(key[0]) for key in graph}
@@ -196,7 +213,7 @@ class ClusterExecutor(Executor):
         left = wanted
         while left:
             again: list[Key] = []
-            futures = self._submit(graph, left)
+            futures = self._submit(graph, left, line_axis)
             # Futures, never a bare compute: one lost task must not cost the others.
             for future in self._completed(futures):
                 key, result = cast("Key", future.key), outcome(future)
@@ -232,9 +249,10 @@ class ClusterExecutor(Executor):
         if self.client.status != "running":
             raise scheduler_lost(self._address)
 
-    def _submit(self, graph: Graph, wanted: list[Key]) -> list[Future[Any]]:
+    def _submit(self, graph: Graph, wanted: list[Key], line_axis: int) -> list[Future[Any]]:
         """Futures of ``wanted``; sends what they need of ``graph``."""
-        layers = in_raster_order(cast("Graph", cull(cast("dict[Any, Any]", graph), wanted)))
+        needed = cast("Graph", cull(cast("dict[Any, Any]", graph), wanted))
+        layers = in_raster_order(needed, line_axis)
         # The pixels of a scene in memory travel with their tasks: no reason to warn the user.
         with dask_config.set({"distributed.admin.large-graph-warning-threshold": "1 TB"}):
             return cast("list[Future[Any]]", self.client.get(layers, wanted, sync=False))
