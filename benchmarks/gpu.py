@@ -28,16 +28,15 @@ from torch.utils.flop_counter import FlopCounterMode
 from whole import detectors
 
 import uniadrs_scale as us
-from uniadrs_scale import fast
-from uniadrs_scale.arithmetic import exact_gpu
-from uniadrs_scale.detector import gpus_in_use
-from uniadrs_scale.fast import FastNetwork
-from uniadrs_scale.gpu import KERNELS, passes_on
-from uniadrs_scale.graph import Resources, executor
-from uniadrs_scale.network import NetworkConfig, UniADRS
-from uniadrs_scale.passes import PLAIN
-from uniadrs_scale.stats import BandStatistics
-from uniadrs_scale.whitening import CHANNELS
+from uniadrs_scale.core.pixels import BandStatistics
+from uniadrs_scale.detector import inference as fast
+from uniadrs_scale.detector.detector import gpus_in_use
+from uniadrs_scale.detector.gpu import KERNELS, passes_on
+from uniadrs_scale.detector.inference import FastNetwork, exact_gpu
+from uniadrs_scale.detector.network import NetworkConfig, UniADRS
+from uniadrs_scale.detector.passes import PLAIN
+from uniadrs_scale.detector.whitening import CHANNELS
+from uniadrs_scale.runtime.compute import Resources, executor
 
 if TYPE_CHECKING:
     from collections.abc import Callable

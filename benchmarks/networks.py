@@ -13,17 +13,17 @@ from as_published import PublishedForward
 from timing import bandwidth, interleaved, peak_flops
 
 import uniadrs_scale as us
-from uniadrs_scale import fast
-from uniadrs_scale.blend import accumulate, taper
-from uniadrs_scale.fast import FastNetwork
-from uniadrs_scale.network import NetworkConfig, UniADRS
-from uniadrs_scale.stats import BandStatistics
-from uniadrs_scale.whitening import CHANNELS
+from uniadrs_scale.core.pixels import BandStatistics
+from uniadrs_scale.core.seams import accumulate, taper
+from uniadrs_scale.detector import inference as fast
+from uniadrs_scale.detector.inference import FastNetwork
+from uniadrs_scale.detector.network import NetworkConfig, UniADRS
+from uniadrs_scale.detector.whitening import CHANNELS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from uniadrs_scale.choices import Arithmetic
+    from uniadrs_scale.core.presets import Arithmetic
 
 SIDE, BANDS = 224, 4
 ARITHMETICS: dict[str, Arithmetic] = {"fp32": "float32", "bf16": "bfloat16"}

@@ -19,7 +19,7 @@ from memory import write_scene
 import uniadrs_scale as us
 
 if TYPE_CHECKING:
-    from uniadrs_scale.choices import Arithmetic
+    from uniadrs_scale.core.presets import Arithmetic
 
 mpl.use("Agg")
 

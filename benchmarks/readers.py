@@ -27,14 +27,14 @@ from rasterio.transform import from_origin
 from rasterio.windows import Window as RasterWindow
 
 import uniadrs_scale as us
-from uniadrs_scale.io.scenes import scene_source
-from uniadrs_scale.lattice import Window
-from uniadrs_scale.run import run
+from uniadrs_scale.core.lattice import Window
+from uniadrs_scale.scenes.sources import scene_source
+from uniadrs_scale.scoring.run import run
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from uniadrs_scale.lattice import Lattice
+    from uniadrs_scale.core.lattice import Lattice
 
 TESTS = Path(__file__).parents[1] / "tests"
 SIZES = {

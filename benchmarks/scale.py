@@ -34,10 +34,10 @@ from memory import Deviation
 from rasterio.transform import from_origin
 
 import uniadrs_scale as us
-from uniadrs_scale.graph.build import run_graph
-from uniadrs_scale.io.scenes import scene_source
-from uniadrs_scale.io.store import ScoreStore
-from uniadrs_scale.stats import Normalisation
+from uniadrs_scale.core.pixels import Normalisation
+from uniadrs_scale.maps.store import ScoreStore
+from uniadrs_scale.runtime.graph import run_graph
+from uniadrs_scale.scenes.sources import scene_source
 
 IDLE = {
     "distributed.admin.tick.interval": "10s",
@@ -55,8 +55,8 @@ CREW = 32
 """Workers that share a process."""
 
 if TYPE_CHECKING:
-    from uniadrs_scale.graph.execute import Graph, Key
-    from uniadrs_scale.plan import ScorePlan
+    from uniadrs_scale.core.plan import ScorePlan
+    from uniadrs_scale.runtime.executor import Graph, Key
 
 
 def write_scene(path: Path, side: int, bands: int) -> None:

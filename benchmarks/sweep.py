@@ -27,14 +27,14 @@ import rasterio
 from rasterio.transform import from_origin
 
 import uniadrs_scale as us
-from uniadrs_scale.archive.reconcile import Action
-from uniadrs_scale.graph import Resources, executor
-from uniadrs_scale.io.buckets import CONNECTIONS, write_object
+from uniadrs_scale.archive.decide import Action
+from uniadrs_scale.runtime.compute import Resources, executor
+from uniadrs_scale.storage.buckets import CONNECTIONS, write_object
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from uniadrs_scale.archive.reconcile import Decision
+    from uniadrs_scale.archive.decide import Decision
 
 
 class Costly:

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - torch's own convention
+import torch.nn.functional as F
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

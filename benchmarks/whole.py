@@ -25,11 +25,11 @@ from rasterio.shutil import copy as gdal_copy
 from timing import interleaved
 
 import uniadrs_scale as us
-from uniadrs_scale.graph import Resources, executor
-from uniadrs_scale.graph.cluster import await_workers, local_cluster
-from uniadrs_scale.metrics import figures
-from uniadrs_scale.published import PRESETS, score
-from uniadrs_scale.stats import BandStatistics
+from uniadrs_scale.core.pixels import BandStatistics
+from uniadrs_scale.detector.published import PRESETS, score
+from uniadrs_scale.evaluation.metrics import figures
+from uniadrs_scale.runtime.cluster import await_workers, local_cluster
+from uniadrs_scale.runtime.compute import Resources, executor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -143,8 +143,8 @@ def detectors(folder: Path, device: str = "cpu") -> dict[str, us.Detector]:
     """`s` and `xs` as shipped; `l` with random weights: it has none yet, and speed needs none."""
     from safetensors.torch import save_file  # noqa: PLC0415
 
-    from uniadrs_scale.network import NetworkConfig, UniADRS  # noqa: PLC0415
-    from uniadrs_scale.whitening import CHANNELS  # noqa: PLC0415
+    from uniadrs_scale.detector.network import NetworkConfig, UniADRS  # noqa: PLC0415
+    from uniadrs_scale.detector.whitening import CHANNELS  # noqa: PLC0415
 
     torch.manual_seed(0)
     facts = {"name": "l", "width": "1", "bands": str(CHANNELS), "profile": "corrected"}
@@ -194,7 +194,7 @@ def imports(repeats: int = 7) -> dict[str, Any]:
         "import uniadrs_scale": "import uniadrs_scale",
         "import all of it": "import uniadrs_scale as us; us.score; us.to_cog",
         "--help": "import sys; sys.argv = ['uniadrs-scale', '--help']; "
-        "from uniadrs_scale.cli import main; main()",
+        "from uniadrs_scale.cli.main import main; main()",
     }
     took: dict[str, list[float]] = {name: [] for name in codes}
     for _ in range(repeats):

@@ -8,7 +8,7 @@ import imagery
 import numpy as np
 from scipy import ndimage
 
-from uniadrs_scale.synthetic import background
+from uniadrs_scale.demo.landscape import background
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -77,7 +77,7 @@ class Entry:
             return baselines.BASELINES[self.detector](image.pixels, modality)
         scene = xr.DataArray(image.pixels, dims=("band", "y", "x"), name=image.name)
         detector = uniadrs_scale.Detector.load(self.weights, device="cpu")
-        scores: NDArray[np.float32] = uniadrs_scale.score(
+        scores: NDArray[np.float32] = uniadrs_scale.scoring.score(
             scene, detector=detector, scheduler="sync", preset=PRESETS.get(modality, "auto")
         ).to_numpy()
         return scores

@@ -19,8 +19,8 @@ from scipy import ndimage
 from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 
+from uniadrs_scale.core.pixels import BandStatistics
 from uniadrs_scale.errors import SceneError
-from uniadrs_scale.stats import BandStatistics
 
 if TYPE_CHECKING:
     from pathlib import Path

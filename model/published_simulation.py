@@ -29,9 +29,9 @@ from simulate import standard
 from spectra import SPECTRAL
 from targets import ANOMALY, IGNORED, LARGE, SHAPES, Window
 
-from uniadrs_scale.published import BANDS
-from uniadrs_scale.stats import CLIP, BandStatistics, Normalisation
-from uniadrs_scale.synthetic import background
+from uniadrs_scale.core.pixels import CLIP, BandStatistics, Normalisation
+from uniadrs_scale.demo.landscape import background
+from uniadrs_scale.detector.published import BANDS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
-from uniadrs_scale.network import NetworkConfig, Profile
-from uniadrs_scale.published import BANDS
-from uniadrs_scale.whitening import CHANNELS
+from uniadrs_scale.detector.network import NetworkConfig, Profile
+from uniadrs_scale.detector.published import BANDS
+from uniadrs_scale.detector.whitening import CHANNELS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -32,7 +32,7 @@ class Recipe:
     profile: Profile = "corrected"
     """Of the network."""
     shortcut: float = 0.0
-    """Of the finished weights (:class:`uniadrs_scale.network.NetworkConfig`), not while training:
+    """Of the finished weights (:class:`.NetworkConfig`), not while training:
     trained with it, a network was worse held out (.79 instead of .83 after 150 steps)."""
     decoders: Literal["trained", "frozen"] = "trained"
     """``frozen`` leaves them random, as the published code does by accident."""

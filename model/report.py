@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from uniadrs_scale.alarms import ObjectScene
-from uniadrs_scale.metrics import Figures, RocCurve, figures
+from uniadrs_scale.evaluation.metrics import Figures, ObjectScene, RocCurve, figures
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -21,9 +21,9 @@ from sources import cut, draw_source
 from spectra import Space, expand, pick, smooth_curves
 from targets import IGNORED, Window, log_uniform
 
-from uniadrs_scale.stats import CLIP, BandStatistics
-from uniadrs_scale.synthetic import background
-from uniadrs_scale.whitening import COMPONENTS, Whitening
+from uniadrs_scale.core.pixels import CLIP, BandStatistics
+from uniadrs_scale.demo.landscape import background
+from uniadrs_scale.detector.whitening import COMPONENTS, Whitening
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from targets import Patch, Window, log_uniform, surroundings
 
-from uniadrs_scale.whitening import COMPONENTS, GAIN, RIDGES, Whitening
+from uniadrs_scale.detector.whitening import COMPONENTS, GAIN, RIDGES, Whitening
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

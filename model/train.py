@@ -31,8 +31,8 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from uniadrs_scale.metrics import figures
-from uniadrs_scale.network import UniADRS
+from uniadrs_scale.detector.network import UniADRS
+from uniadrs_scale.evaluation.metrics import figures
 
 FORMAT = "uniadrs-scale 1"
 HELD_OUT = 987_654_321

@@ -18,7 +18,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from uniadrs_scale import triton_kernels as kernels
+from uniadrs_scale.detector import triton_kernels as kernels
 
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 SIZES = {"side": kernels.SIDE, "rows": kernels.ROWS, "pieces": kernels.PIECES, "wide": 64}

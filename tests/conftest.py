@@ -19,9 +19,9 @@ from hypothesis import HealthCheck, settings
 from rasterio.transform import from_origin
 from safetensors.torch import save_file
 
-from uniadrs_scale.graph import Resources
-from uniadrs_scale.graph.cluster import await_workers, local_cluster
-from uniadrs_scale.network import NetworkConfig, UniADRS
+from uniadrs_scale.detector.network import NetworkConfig, UniADRS
+from uniadrs_scale.runtime.cluster import await_workers, local_cluster
+from uniadrs_scale.runtime.compute import Resources
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -97,7 +97,7 @@ def small_raster(tmp_path: Path) -> Path:
 COG_PEAK = """
 import re, sys
 from pathlib import Path
-from uniadrs_scale.io.cog import to_cog
+from uniadrs_scale.maps.cog import to_cog
 to_cog(sys.argv[1], sys.argv[2])
 # Not getrusage: a child starts with its parent's highest value.
 print(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])

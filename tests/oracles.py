@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from uniadrs_scale.blend import taper
-from uniadrs_scale.masks import fill_invalid
-from uniadrs_scale.stats import BandStatistics
+from uniadrs_scale.core.pixels import BandStatistics, fill_invalid
+from uniadrs_scale.core.seams import taper
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

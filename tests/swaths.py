@@ -13,8 +13,8 @@ from rasterio.control import GroundControlPoint
 from standins import FirstBand
 
 import uniadrs_scale as us
-from uniadrs_scale.io.scenes import map_coordinates
-from uniadrs_scale.io.store import prepare
+from uniadrs_scale.maps.store import prepare
+from uniadrs_scale.scenes.sources import map_coordinates
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from uniadrs_scale.alarms import ObjectScene
 from uniadrs_scale.errors import SceneError
+from uniadrs_scale.evaluation.metrics import ObjectScene
 
 
 def components(marked: np.ndarray) -> list[set[tuple[int, int]]]:

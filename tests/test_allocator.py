@@ -12,8 +12,8 @@ import pytest
 COUNT = """
 import resource
 import numpy as np
-from uniadrs_scale.allocator import keep_freed_memory
-from uniadrs_scale.graph.shared import Shared
+from uniadrs_scale.core.memory import keep_freed_memory
+from uniadrs_scale.runtime.worker import Shared
 import pickle
 
 def faults():

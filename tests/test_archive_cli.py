@@ -19,10 +19,11 @@ import pytest
 from archives import serve, write_archive, write_scene
 from standins import FirstBand
 
-from uniadrs_scale import cli, cli_archive
-from uniadrs_scale.archive import runner
+from uniadrs_scale.archive import sweep as runner
 from uniadrs_scale.archive.folder_sink import FolderSink
-from uniadrs_scale.archive.runner import interruptible
+from uniadrs_scale.archive.sweep import interruptible
+from uniadrs_scale.cli import archive as cli_archive
+from uniadrs_scale.cli import main as cli
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

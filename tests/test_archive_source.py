@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 from servers import s3_server
 
 from uniadrs_scale.archive.config import ArchiveConfig
-from uniadrs_scale.archive.items import boxes_meet, name_time, safe_name
-from uniadrs_scale.archive.source import LOG, Listing, list_items
+from uniadrs_scale.archive.decide import boxes_meet, name_time, safe_name
+from uniadrs_scale.archive.sources import LOG, Listing, list_items
 from uniadrs_scale.errors import ArchiveError
-from uniadrs_scale.io import buckets
-from uniadrs_scale.io.patterns import below
+from uniadrs_scale.storage import buckets
+from uniadrs_scale.storage.places import below
 
 if TYPE_CHECKING:
     import logging

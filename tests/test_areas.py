@@ -15,7 +15,7 @@ from swaths import Swath
 
 import uniadrs_scale as us
 from uniadrs_scale.errors import SceneError
-from uniadrs_scale.io.scenes import scene_source
+from uniadrs_scale.scenes.sources import scene_source
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -17,7 +17,7 @@ from as_published import PublishedForward
 from timing import interleaved
 
 import uniadrs_scale as us
-from uniadrs_scale.network import NetworkConfig, UniADRS
+from uniadrs_scale.detector.network import NetworkConfig, UniADRS
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,8 +13,15 @@ from oracles import exact_sum
 from standins import FirstBand
 
 import uniadrs_scale as us
-from uniadrs_scale.blend import SCORE_STEPS, TAPER_STEPS, accumulate, finalise, normaliser, taper
-from uniadrs_scale.io.store import open_store
+from uniadrs_scale.core.seams import (
+    SCORE_STEPS,
+    TAPER_STEPS,
+    accumulate,
+    finalise,
+    normaliser,
+    taper,
+)
+from uniadrs_scale.maps.store import open_store
 
 if TYPE_CHECKING:
     from pathlib import Path

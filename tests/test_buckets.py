@@ -11,8 +11,8 @@ import zarr
 from servers import PLANTED, FileServer, serving
 
 import uniadrs_scale as us
-from uniadrs_scale.io import buckets, remote
-from uniadrs_scale.io.connections import translated
+from uniadrs_scale.storage import buckets, remote
+from uniadrs_scale.storage.clients import translated
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -17,9 +17,10 @@ import rasterio
 import xarray as xr
 from rasterio.transform import from_origin
 
-from uniadrs_scale import cli, cli_score
-from uniadrs_scale.cli_options import spread
-from uniadrs_scale.io.store import MISSING, open_store
+from uniadrs_scale.cli import main as cli
+from uniadrs_scale.cli import score as cli_score
+from uniadrs_scale.cli.options import spread
+from uniadrs_scale.maps.store import MISSING, open_store
 
 PIXELS = np.random.default_rng(0).integers(1, 3000, (3, 300, 260)).astype(np.uint16)
 PIXELS[:, :70, :70] = 0

@@ -28,12 +28,12 @@ from safetensors.numpy import save_file
 from standins import DiesOnce, Slow, TileMean, Waiting
 
 import uniadrs_scale as us
-from uniadrs_scale import cli
-from uniadrs_scale.coarse import Coarse
-from uniadrs_scale.graph import Resources, TlsFiles, connected, executor
-from uniadrs_scale.graph.cluster import _Proof
-from uniadrs_scale.graph.execute import ClusterExecutor
-from uniadrs_scale.graph.shared import Shared, difference
+from uniadrs_scale.cli import main as cli
+from uniadrs_scale.detector.coarse import Coarse
+from uniadrs_scale.runtime.cluster import TlsFiles, _Proof, connected
+from uniadrs_scale.runtime.compute import Resources, executor
+from uniadrs_scale.runtime.executor import ClusterExecutor
+from uniadrs_scale.runtime.worker import Shared, difference
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -142,7 +142,7 @@ def test_a_late_worker_that_does_not_fit_is_sent_away_and_costs_nothing(
 def test_an_adaptive_cluster_that_begins_empty(
     tmp_path: Path, whole: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("uniadrs_scale.graph.execute.PATIENCE_SECONDS", 300)  # a busy machine
+    monkeypatch.setattr("uniadrs_scale.runtime.cluster.PATIENCE_SECONDS", 300)  # a busy machine
     # Without a nanny, which gives a busy machine a minute to start a process and then gives up.
     worker = {
         "cls": SubprocessWorker,

@@ -75,7 +75,7 @@ def test_the_jobs_of_slurm_workers() -> None:
 
 def test_every_option_that_the_page_names_exists() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "uniadrs_scale.cli", "score", "--help"], capture_output=True,
+        [sys.executable, "-m", "uniadrs_scale.cli.main", "score", "--help"], capture_output=True,
         text=True, check=True, env=environment() | {"COLUMNS": "200"},
     )  # fmt: skip
     for option in ("--scheduler", "--tls-ca-file", "--tls-cert", "--tls-key", "--workers",

@@ -26,8 +26,8 @@ from rio_cogeo import cog_validate
 from zarr.codecs import BloscCodec, Crc32cCodec
 
 from uniadrs_scale.errors import StoreError
-from uniadrs_scale.io import cog
-from uniadrs_scale.io.levels import BLOCK, max_pool
+from uniadrs_scale.maps import cog
+from uniadrs_scale.maps.overviews import BLOCK, max_pool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -305,7 +305,7 @@ def test_failure_leaves_the_older_file_and_nothing_else(
 FULL_DISK = """
 import resource, signal, sys
 from uniadrs_scale.errors import StoreError
-from uniadrs_scale.io.cog import to_cog
+from uniadrs_scale.maps.cog import to_cog
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), resource.RLIM_INFINITY))
 try:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from standin_device import LateDevice
 
-from uniadrs_scale.conveyor import Conveyor
+from uniadrs_scale.detector.gpu import Conveyor
 
 if TYPE_CHECKING:
     import random

@@ -17,12 +17,12 @@ from scipy.io import savemat
 from standins import FirstBand
 
 import uniadrs_scale as us
-from uniadrs_scale.io import cubes
-from uniadrs_scale.io.cubes import CubeScene
-from uniadrs_scale.io.products import matlab
-from uniadrs_scale.io.scenes import ArrayScene, scene_source
-from uniadrs_scale.io.swaths import geolocation_text
-from uniadrs_scale.lattice import Window
+from uniadrs_scale.core.lattice import Window
+from uniadrs_scale.scenes import cubes
+from uniadrs_scale.scenes.cubes import CubeScene
+from uniadrs_scale.scenes.products import matlab
+from uniadrs_scale.scenes.sources import ArrayScene, scene_source
+from uniadrs_scale.swaths.conventions import geolocation_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable

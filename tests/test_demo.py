@@ -13,12 +13,13 @@ import rasterio
 from PIL import Image
 from standins import StandIn
 
-from uniadrs_scale import demo as module
-from uniadrs_scale.demo import count_found, demo, write_scene
+from uniadrs_scale.demo import demo as module
+from uniadrs_scale.demo.demo import count_found, demo, write_scene
+from uniadrs_scale.demo.picture import render, true_colour
+from uniadrs_scale.demo.scene import PlantedTarget, SyntheticScene, demo_scene
 from uniadrs_scale.errors import SceneError, StoreError
-from uniadrs_scale.io.scenes import open_scene
-from uniadrs_scale.picture import block_maximum, colour_range, render, true_colour
-from uniadrs_scale.synthetic import PlantedTarget, SyntheticScene, demo_scene
+from uniadrs_scale.maps.overviews import block_maximum, colour_range
+from uniadrs_scale.scenes.open import open_scene
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -176,7 +177,7 @@ def test_picture_shows_found_and_missed(invented: SyntheticScene, tmp_path: Path
 
 
 def test_rendering_leaves_pyplot_alone() -> None:
-    code = "import sys, uniadrs_scale.picture; print('matplotlib.pyplot' in sys.modules)"
+    code = "import sys, uniadrs_scale.demo.picture; print('matplotlib.pyplot' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "False"
 

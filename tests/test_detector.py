@@ -13,12 +13,12 @@ import xarray as xr
 from safetensors.torch import load_file, save_file
 
 import uniadrs_scale as us
-from uniadrs_scale.detector import Detector, gpus_in_use
-from uniadrs_scale.graph import Resources
-from uniadrs_scale.graph.cluster import _worker_options
-from uniadrs_scale.network import NetworkConfig, UniADRS
-from uniadrs_scale.stats import BandStatistics
-from uniadrs_scale.weights_file import read_weights
+from uniadrs_scale.core.pixels import BandStatistics
+from uniadrs_scale.detector.detector import Detector, gpus_in_use
+from uniadrs_scale.detector.network import NetworkConfig, UniADRS
+from uniadrs_scale.detector.weights import read_weights
+from uniadrs_scale.runtime.cluster import _worker_options
+from uniadrs_scale.runtime.compute import Resources
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -20,7 +20,7 @@ from rasterio.errors import NotGeoreferencedWarning
 from scipy.io import savemat
 
 from uniadrs_scale.errors import SceneError
-from uniadrs_scale.metrics import Figures, RocCurve
+from uniadrs_scale.evaluation.metrics import Figures, RocCurve
 
 SCRIPT = Path(evaluate.__file__)
 

@@ -7,18 +7,18 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F  # noqa: N812 - torch's own convention
+import torch.nn.functional as F
 from torch import Tensor
 
-from uniadrs_scale import kernels
-from uniadrs_scale.attention import local_attention, scrambled_attention
+from uniadrs_scale.detector import cpu_kernels as kernels
+from uniadrs_scale.detector.attention import local_attention, scrambled_attention
+from uniadrs_scale.detector.cpu_passes import NUMBA, enlargement, fast_ring_mean
+from uniadrs_scale.detector.inference import FastNetwork
+from uniadrs_scale.detector.network import NetworkConfig, UniADRS
+from uniadrs_scale.detector.passes import PLAIN, Passes
+from uniadrs_scale.detector.weights import load_network, read_weights, shipped_weights
+from uniadrs_scale.detector.whitening import ring_mean
 from uniadrs_scale.errors import PlanError
-from uniadrs_scale.fast import FastNetwork
-from uniadrs_scale.network import NetworkConfig, UniADRS
-from uniadrs_scale.numba_passes import NUMBA, enlargement, fast_ring_mean
-from uniadrs_scale.passes import PLAIN, Passes
-from uniadrs_scale.rings import ring_mean
-from uniadrs_scale.weights_file import load_network, read_weights, shipped_weights
 
 
 def seeded(*shape: int) -> Tensor:

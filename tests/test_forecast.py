@@ -15,13 +15,13 @@ from rasterio.transform import from_origin
 from standins import TileMean
 
 import uniadrs_scale as us
-from uniadrs_scale.forecast import Pixels, forecast, sample_side, waiting_strips
-from uniadrs_scale.graph.build import run_graph
-from uniadrs_scale.graph.execute import in_raster_order
-from uniadrs_scale.io.scenes import scene_source
-from uniadrs_scale.io.store import ScoreStore
-from uniadrs_scale.lattice import Lattice
-from uniadrs_scale.stats import Normalisation
+from uniadrs_scale.core.lattice import Lattice
+from uniadrs_scale.core.memory import Pixels, forecast, sample_side, waiting_strips
+from uniadrs_scale.core.pixels import Normalisation
+from uniadrs_scale.maps.store import ScoreStore
+from uniadrs_scale.runtime.executor import in_raster_order
+from uniadrs_scale.runtime.graph import run_graph
+from uniadrs_scale.scenes.sources import scene_source
 
 if TYPE_CHECKING:
     from pathlib import Path

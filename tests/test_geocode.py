@@ -26,15 +26,15 @@ from standins import FirstBand
 from swaths import Swath, store_of
 
 import uniadrs_scale as us
-from uniadrs_scale import cli
+from uniadrs_scale.cli import main as cli
+from uniadrs_scale.core.lattice import Window
 from uniadrs_scale.errors import PlanError, SceneError, StoreError
-from uniadrs_scale.geolocation import ControlSurface, Extent, Geocoding, OutputGrid
-from uniadrs_scale.io import geocode
-from uniadrs_scale.io.cog_source import open_source
-from uniadrs_scale.io.geocode import on_a_grid
-from uniadrs_scale.io.readers import FileScene
-from uniadrs_scale.io.scenes import ArrayScene, scene_source
-from uniadrs_scale.lattice import Window
+from uniadrs_scale.maps import geocode
+from uniadrs_scale.maps.geocode import on_a_grid
+from uniadrs_scale.maps.reader import open_source
+from uniadrs_scale.scenes.rasters import FileScene
+from uniadrs_scale.scenes.sources import ArrayScene, scene_source
+from uniadrs_scale.swaths.geometry import ControlSurface, Extent, Geocoding, OutputGrid
 
 if TYPE_CHECKING:
     from collections.abc import Callable

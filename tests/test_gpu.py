@@ -17,17 +17,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import uniadrs_scale as us
-from uniadrs_scale import gpu, passes
-from uniadrs_scale.arithmetic import exact_gpu
-from uniadrs_scale.conveyor import Conveyor
-from uniadrs_scale.detector import Detector
-from uniadrs_scale.fast import FastNetwork
-from uniadrs_scale.gpu import KERNELS, checked, passes_on
-from uniadrs_scale.graph import Resources, executor
-from uniadrs_scale.network import NetworkConfig, UniADRS
-from uniadrs_scale.passes import PLAIN
-from uniadrs_scale.stats import BandStatistics
-from uniadrs_scale.weights_file import read_weights
+from uniadrs_scale.core.pixels import BandStatistics
+from uniadrs_scale.detector import gpu, passes
+from uniadrs_scale.detector.detector import Detector
+from uniadrs_scale.detector.gpu import KERNELS, Conveyor, checked, passes_on
+from uniadrs_scale.detector.inference import FastNetwork, exact_gpu
+from uniadrs_scale.detector.network import NetworkConfig, UniADRS
+from uniadrs_scale.detector.passes import PLAIN
+from uniadrs_scale.detector.weights import read_weights
+from uniadrs_scale.runtime.compute import Resources, executor
 
 if TYPE_CHECKING:
     import logging
@@ -122,7 +120,7 @@ def test_kernels_are_checked_once_a_process(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_cpu_never_imports_triton(tiny_weights: Path) -> None:
     code = (
-        "import sys, numpy as np, uniadrs_scale as us, uniadrs_scale.gpu\n"
+        "import sys, numpy as np, uniadrs_scale as us, uniadrs_scale.detector.gpu\n"
         f"us.Detector.load({str(tiny_weights)!r}, device='cpu')"
         ".score_tiles(np.zeros((1, 3, 32, 32), np.float32))\n"
         "assert 'triton' not in sys.modules"

@@ -13,14 +13,14 @@ from rasterio.transform import from_origin
 from standins import TileMean, WhoScored
 
 import uniadrs_scale as us
-from uniadrs_scale.graph import Resources, executor, score_scene
-from uniadrs_scale.graph.build import run_graph
-from uniadrs_scale.graph.execute import LocalExecutor, in_raster_order
-from uniadrs_scale.graph.shared import UnfitWorkerError
-from uniadrs_scale.io.scenes import scene_source
-from uniadrs_scale.io.store import DONE, ScoreStore, prepare
-from uniadrs_scale.run import run
-from uniadrs_scale.stats import Normalisation
+from uniadrs_scale.core.pixels import Normalisation
+from uniadrs_scale.maps.store import DONE, ScoreStore, prepare
+from uniadrs_scale.runtime.compute import Resources, executor
+from uniadrs_scale.runtime.executor import LocalExecutor, in_raster_order
+from uniadrs_scale.runtime.graph import run_graph, score_scene
+from uniadrs_scale.runtime.worker import UnfitWorkerError
+from uniadrs_scale.scenes.sources import scene_source
+from uniadrs_scale.scoring.run import run
 
 if TYPE_CHECKING:
     from distributed import Client

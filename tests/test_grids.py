@@ -14,10 +14,10 @@ from products import NORTH, WEST, ramp, write_raster
 from standins import FirstBand
 
 import uniadrs_scale as us
-from uniadrs_scale.io.grids import Grid, ground_size, resampling
-from uniadrs_scale.io.scenes import scene_source
-from uniadrs_scale.lattice import Window
-from uniadrs_scale.plan import SceneInfo
+from uniadrs_scale.core.contracts import SceneInfo
+from uniadrs_scale.core.lattice import Window
+from uniadrs_scale.scenes.grids import Grid, ground_size, resampling
+from uniadrs_scale.scenes.sources import scene_source
 
 if TYPE_CHECKING:
     from pathlib import Path

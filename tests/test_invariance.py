@@ -14,8 +14,8 @@ from oracles import whole_map
 from standins import Batched, Counting, FirstBand, TileMean
 
 import uniadrs_scale as us
-from uniadrs_scale.coarse import coarsened
-from uniadrs_scale.presets import PRESETS
+from uniadrs_scale.core.presets import PRESETS
+from uniadrs_scale.detector.coarse import coarsened
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,9 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from oracles import axis_origins
 
-from uniadrs_scale import PlanError
-from uniadrs_scale.lattice import Lattice, Window, default_chunk, origins
-from uniadrs_scale.plan import sample_windows
+from uniadrs_scale.core.lattice import Lattice, Window, default_chunk, origins, sample_windows
+from uniadrs_scale.errors import PlanError
 
 
 @st.composite

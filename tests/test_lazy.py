@@ -31,20 +31,25 @@ def test_importing_the_package_loads_no_library() -> None:
 def test_help_loads_no_library(command: str) -> None:
     arguments = ["uniadrs-scale", *command.split(), "--help"]
     code = (
-        f"import sys; sys.argv = {arguments!r}\nfrom uniadrs_scale.cli import main\n"
+        f"import sys; sys.argv = {arguments!r}\nfrom uniadrs_scale.cli.main import main\n"
         "try: main()\nexcept SystemExit as end: assert not end.code"
     )
     assert loaded(code) & HEAVY == set()
 
 
 @pytest.mark.parametrize(
-    "first", ["", "import uniadrs_scale.plan", "import uniadrs_scale.score, uniadrs_scale.tasks"]
+    "first",
+    [
+        "",
+        "import uniadrs_scale.core.plan",
+        "import uniadrs_scale.scoring.score, uniadrs_scale.runtime.tasks",
+    ],
 )
 def test_plan_and_score_are_functions_whatever_was_imported_before(first: str) -> None:
     code = (
         f"{first}\nimport uniadrs_scale as us\nfrom uniadrs_scale import plan, score\n"
         "assert us.plan is plan and us.score is score and callable(plan) and callable(score)\n"
-        "from uniadrs_scale.plan import ScorePlan\nassert us.ScorePlan is ScorePlan\n"
+        "from uniadrs_scale.core.plan import ScorePlan\nassert us.ScorePlan is ScorePlan\n"
         "assert us.plan is plan and us.score is score"
     )
     assert "torch" in loaded(code)

@@ -9,8 +9,9 @@ import obstore
 import pytest
 
 import uniadrs_scale as us
-from uniadrs_scale.io import buckets, lease
-from uniadrs_scale.io.fence import FencedObject
+from uniadrs_scale.storage import buckets
+from uniadrs_scale.storage import locks as lease
+from uniadrs_scale.storage.locks import FencedObject
 
 
 @pytest.fixture

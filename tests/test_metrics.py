@@ -17,10 +17,10 @@ from hypothesis.extra import numpy as hnp
 from scipy.special import expit
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
-from uniadrs_scale import evaluate_map
 from uniadrs_scale.errors import SceneError
-from uniadrs_scale.histogram import CAPACITY, ScoreHistogram, _keys, _scores
-from uniadrs_scale.metrics import RocCurve, figures
+from uniadrs_scale.evaluation.histogram import CAPACITY, ScoreHistogram, _keys, _scores
+from uniadrs_scale.evaluation.maps import evaluate_map
+from uniadrs_scale.evaluation.metrics import RocCurve, figures
 
 UNIT_SCORES = st.floats(0, 1, width=32)
 

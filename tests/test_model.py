@@ -29,9 +29,9 @@ from safetensors import safe_open
 from scipy.io import savemat
 
 import uniadrs_scale
-from uniadrs_scale.metrics import figures
-from uniadrs_scale.network import NetworkConfig, UniADRS
-from uniadrs_scale.weights_file import shipped_weights
+from uniadrs_scale.detector.network import NetworkConfig, UniADRS
+from uniadrs_scale.detector.weights import shipped_weights
+from uniadrs_scale.evaluation.metrics import figures
 
 MODEL = Path(__file__).parents[1] / "model"
 
@@ -88,7 +88,7 @@ def test_the_smoke_recipe_gives_the_same_weights_again_killed_or_not(tmp_path: P
     pixels[:, 20:23, 20:23] += 9
     detector = uniadrs_scale.Detector.load(whole / "smoke.safetensors", device="cpu")
     scene = xr.DataArray(pixels, dims=("band", "y", "x"))
-    scores = uniadrs_scale.score(scene, detector=detector, scheduler="sync").to_numpy()
+    scores = uniadrs_scale.scoring.score(scene, detector=detector, scheduler="sync").to_numpy()
     assert scores.shape == (50, 40)
     assert np.isfinite(scores).all()
 

@@ -6,13 +6,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-import torch.nn.functional as F  # noqa: N812 - torch's own convention
+import torch.nn.functional as F
 from torch import Tensor
 
-from uniadrs_scale.attention import local_attention, scrambled_attention
+from uniadrs_scale.detector.attention import local_attention, scrambled_attention
+from uniadrs_scale.detector.network import NetworkConfig, UniADRS, fold_stem
+from uniadrs_scale.detector.whitening import CHANNELS
 from uniadrs_scale.errors import PlanError, WeightsError
-from uniadrs_scale.network import NetworkConfig, UniADRS, fold_stem
-from uniadrs_scale.whitening import CHANNELS
 
 
 def slow_attention(features: Tensor, weights: Tensor) -> Tensor:

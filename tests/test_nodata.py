@@ -12,7 +12,7 @@ from scipy.ndimage import distance_transform_edt, gaussian_filter
 from standins import TileMean
 
 import uniadrs_scale as us
-from uniadrs_scale.io.store import open_store
+from uniadrs_scale.maps.store import open_store
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import torch
 
-from uniadrs_scale import published
+from uniadrs_scale.detector import published
 from uniadrs_scale.errors import SceneError, WeightsError
-from uniadrs_scale.metrics import figures
+from uniadrs_scale.evaluation.metrics import figures
 
 if TYPE_CHECKING:
     from types import ModuleType

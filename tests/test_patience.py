@@ -13,10 +13,11 @@ from servers import FileServer, serving
 from test_remote_scenes import make_cog
 
 import uniadrs_scale as us
-from uniadrs_scale.io import buckets, patience, remote
-from uniadrs_scale.io.patience import PassingError, patiently
-from uniadrs_scale.io.scenes import scene_source
-from uniadrs_scale.lattice import Window
+from uniadrs_scale.core.lattice import Window
+from uniadrs_scale.scenes.sources import scene_source
+from uniadrs_scale.storage import buckets, remote
+from uniadrs_scale.storage import retries as patience
+from uniadrs_scale.storage.retries import PassingError, patiently
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,11 +8,11 @@ import xarray as xr
 from standins import FirstBand
 
 import uniadrs_scale as us
-from uniadrs_scale.coarse import Coarse, coarsened
+from uniadrs_scale.core.contracts import SceneInfo
+from uniadrs_scale.core.pixels import BandStatistics
+from uniadrs_scale.core.presets import PRESETS, choose_preset
+from uniadrs_scale.detector.coarse import Coarse, coarsened
 from uniadrs_scale.errors import PlanError
-from uniadrs_scale.plan import SceneInfo
-from uniadrs_scale.presets import PRESETS, choose_preset
-from uniadrs_scale.stats import BandStatistics
 
 
 def info(*bands: str, name: str = "scene.tif") -> SceneInfo:

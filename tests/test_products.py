@@ -15,10 +15,10 @@ from products import CRS, NORTH, WEST, ramp
 from standins import FirstBand
 
 import uniadrs_scale as us
-from uniadrs_scale.io.readers import FileScene
-from uniadrs_scale.io.scenes import scene_source
-from uniadrs_scale.io.specs import iso_time
-from uniadrs_scale.lattice import Window
+from uniadrs_scale.core.lattice import Window
+from uniadrs_scale.scenes.products.metadata import iso_time
+from uniadrs_scale.scenes.rasters import FileScene
+from uniadrs_scale.scenes.sources import scene_source
 
 if TYPE_CHECKING:
     from pathlib import Path

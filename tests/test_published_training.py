@@ -15,7 +15,7 @@ import train
 from test_simulate import same, source
 
 import uniadrs_scale
-from uniadrs_scale.whitening import CHANNELS
+from uniadrs_scale.detector.whitening import CHANNELS
 
 CONFIG = Path(train.__file__).parent / "configs" / "published.toml"
 

@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
-from uniadrs_scale.cli import app
-from uniadrs_scale.demo import write_scene
-from uniadrs_scale.detector import is_gpu_build
-from uniadrs_scale.synthetic import demo_scene
+from uniadrs_scale.cli.main import app
+from uniadrs_scale.demo.demo import write_scene
+from uniadrs_scale.demo.scene import demo_scene
+from uniadrs_scale.detector.detector import is_gpu_build
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -54,7 +54,7 @@ def test_it_is_short_and_its_files_exist() -> None:
 
 def test_its_options_exist() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "uniadrs_scale.cli", "score", "--help"],
+        [sys.executable, "-m", "uniadrs_scale.cli.main", "score", "--help"],
         capture_output=True,
         text=True,
         check=True,

@@ -8,13 +8,13 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uniadrs_scale.archive.items import SourceItem
-from uniadrs_scale.archive.reconcile import (
+from uniadrs_scale.archive.decide import (
     Action,
     Decision,
     Known,
     Policy,
     Recipe,
+    SourceItem,
     Tries,
     count,
     reconcile,

@@ -16,8 +16,8 @@ from servers import FileServer, s3_server, serving
 from standins import TileMean
 
 import uniadrs_scale as us
-from uniadrs_scale.io import buckets
-from uniadrs_scale.io.scenes import scene_source
+from uniadrs_scale.scenes.sources import scene_source
+from uniadrs_scale.storage import buckets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -20,10 +20,11 @@ from test_remote_scenes import make_cog
 from typer.testing import CliRunner
 
 import uniadrs_scale as us
-from uniadrs_scale.cli import app
-from uniadrs_scale.io import buckets, lease, places
-from uniadrs_scale.io import store as stores
-from uniadrs_scale.io.store import open_store
+from uniadrs_scale.cli.main import app
+from uniadrs_scale.maps import store as stores
+from uniadrs_scale.maps.store import open_store
+from uniadrs_scale.storage import buckets, places
+from uniadrs_scale.storage import locks as lease
 
 if TYPE_CHECKING:
     from pathlib import Path

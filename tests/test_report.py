@@ -13,18 +13,12 @@ import xarray as xr
 from standins import Failing, TileMean
 
 import uniadrs_scale as us
-from uniadrs_scale.lattice import Window
-from uniadrs_scale.output import run_to_file
-from uniadrs_scale.report import (
-    Clock,
-    ClusterFacts,
-    RunSummary,
-    report_place,
-    run_facts,
-    write_report,
-)
-from uniadrs_scale.score import plan
-from uniadrs_scale.tasks import ChunkReport, TileFailure
+from uniadrs_scale.core.lattice import Window
+from uniadrs_scale.runtime.executor import ClusterFacts
+from uniadrs_scale.runtime.tasks import ChunkReport, TileFailure
+from uniadrs_scale.scoring.output import run_to_file
+from uniadrs_scale.scoring.report import Clock, RunSummary, report_place, run_facts, write_report
+from uniadrs_scale.scoring.score import plan
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -101,7 +95,7 @@ def test_a_run_that_breaks_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     def broken(*_: object, **__: object) -> None:
         raise us.ClusterError("nobody is left")
 
-    monkeypatch.setattr("uniadrs_scale.run.score_scene", broken)
+    monkeypatch.setattr("uniadrs_scale.runtime.graph.score_scene", broken)
     with pytest.raises(us.ClusterError):
         us.score(scene(), tmp_path / "map.zarr", detector=TileMean(), scheduler="sync", **OPTIONS)
     facts = load(tmp_path / "map.zarr.run.json")
@@ -134,7 +128,7 @@ def test_more_memory_than_there_is_is_refused_with_the_chunk_that_fits(
     wide = xr.DataArray(np.zeros((12, 2000, 2000), np.float32), dims=("band", "y", "x"))
     options = {"detector": TileMean(), "scheduler": "sync", "tile": 224, "stride": 168}
     limit = us.plan(wide, chunk=2000, **options).memory.process + 120 * 2**20
-    monkeypatch.setattr("uniadrs_scale.graph.cluster.machine_memory", lambda: limit)
+    monkeypatch.setattr("uniadrs_scale.runtime.cluster.machine_memory", lambda: limit)
     with pytest.raises(us.PlanError, match=r"MiB \(\d\.\d GiB of this machine") as refused:
         us.score(wide, tmp_path / "map.zarr", chunk=2000, **options)
     assert not list(tmp_path.iterdir())
@@ -226,7 +220,7 @@ def test_lost_chunks_and_their_secrets() -> None:
 
 def test_a_stage_that_comes_twice_adds_up(monkeypatch: pytest.MonkeyPatch) -> None:
     times = iter([10.0, 12.5, 20.0, 20.25, 30.0, 31.0])
-    monkeypatch.setattr("uniadrs_scale.report.time.perf_counter", lambda: next(times))
+    monkeypatch.setattr("uniadrs_scale.scoring.report.time.perf_counter", lambda: next(times))
     clock = Clock()
     for stage in ("read", "write"):
         with clock(stage):

@@ -17,9 +17,9 @@ import xarray as xr
 from standins import Failing, FirstBand, KillsDriver, TileMean
 
 import uniadrs_scale as us
-from uniadrs_scale.graph.build import needed_tiles
-from uniadrs_scale.io.store import DONE, FAILED, MISSING, open_store
-from uniadrs_scale.lattice import Lattice
+from uniadrs_scale.core.lattice import Lattice
+from uniadrs_scale.maps.store import DONE, FAILED, MISSING, open_store
+from uniadrs_scale.runtime.graph import needed_tiles
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

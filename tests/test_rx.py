@@ -10,8 +10,8 @@ import pytest
 import xarray as xr
 
 import uniadrs_scale as us
-from uniadrs_scale.rx import INNER, LOCAL, OUTER, RIDGE, GlobalRX, LocalRX
-from uniadrs_scale.stats import BandStatistics
+from uniadrs_scale.core.pixels import BandStatistics
+from uniadrs_scale.detector.rx import INNER, LOCAL, OUTER, RIDGE, GlobalRX, LocalRX
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -18,9 +18,9 @@ from rasterio.errors import NotGeoreferencedWarning
 from standins import FirstBand
 
 import uniadrs_scale as us
-from uniadrs_scale.io.readers import FileScene
-from uniadrs_scale.io.scenes import ArrayScene, scene_source
-from uniadrs_scale.lattice import Window
+from uniadrs_scale.core.lattice import Window
+from uniadrs_scale.scenes.rasters import FileScene
+from uniadrs_scale.scenes.sources import ArrayScene, scene_source
 
 if TYPE_CHECKING:
     from pathlib import Path

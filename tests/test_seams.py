@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import uniadrs_scale as us
-from uniadrs_scale.io.scenes import scene_source
-from uniadrs_scale.lattice import origins
-from uniadrs_scale.presets import choose_preset
+from uniadrs_scale.core.lattice import origins
+from uniadrs_scale.core.presets import choose_preset
+from uniadrs_scale.scenes.sources import scene_source
 
 if TYPE_CHECKING:
     from collections.abc import Callable

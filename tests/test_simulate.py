@@ -16,9 +16,9 @@ from scipy.io import savemat
 from sources import Source, read_sources
 from spectra import Space
 
+from uniadrs_scale.demo.landscape import background
+from uniadrs_scale.detector.whitening import CHANNELS
 from uniadrs_scale.errors import SceneError
-from uniadrs_scale.synthetic import background
-from uniadrs_scale.whitening import CHANNELS
 
 if TYPE_CHECKING:
     from pathlib import Path

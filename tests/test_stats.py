@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from threadpoolctl import threadpool_limits
 
-from uniadrs_scale.stats import CLIP, BandStatistics
+from uniadrs_scale.core.pixels import CLIP, BandStatistics
 
 
 @given(st.integers(0, 2**32), st.lists(st.integers(0, 30), min_size=1, max_size=6))

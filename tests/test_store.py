@@ -12,8 +12,8 @@ import zarr
 from standins import TileMean
 
 import uniadrs_scale as us
-from uniadrs_scale.io.store import DONE, open_store, prepare
-from uniadrs_scale.lattice import Window
+from uniadrs_scale.core.lattice import Window
+from uniadrs_scale.maps.store import DONE, open_store, prepare
 
 OPTIONS = {"tile": 64, "stride": 48, "chunk": 256}
 

@@ -25,7 +25,7 @@ from pystac.validation.stac_validator import JsonSchemaSTACValidator
 from standins import Failing, FirstBand, TileMean
 
 import uniadrs_scale as us
-from uniadrs_scale.archive.crew import Crew, Outcome
+from uniadrs_scale.archive.batch import Crew, Outcome
 from uniadrs_scale.archive.folder_sink import FolderSink
 from uniadrs_scale.archive.ledger import Ledger
 

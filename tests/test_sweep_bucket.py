@@ -25,12 +25,15 @@ from servers import PLANTED
 from standins import FirstBand, TileMean
 
 import uniadrs_scale as us
-from uniadrs_scale import cli
-from uniadrs_scale.archive import bucket_sink, runner
+from uniadrs_scale.archive import bucket_sink
+from uniadrs_scale.archive import sweep as runner
 from uniadrs_scale.archive.bucket_ledger import BucketLedger
 from uniadrs_scale.archive.bucket_sink import BucketSink
-from uniadrs_scale.io import buckets, fence, lease
-from uniadrs_scale.io.store import open_store
+from uniadrs_scale.cli import main as cli
+from uniadrs_scale.maps.store import open_store
+from uniadrs_scale.storage import buckets
+from uniadrs_scale.storage import locks as fence
+from uniadrs_scale.storage import locks as lease
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -443,7 +446,15 @@ SCENES = 8
 
 
 def start(archive: Path, log: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "uniadrs_scale.cli", "sweep", str(archive), "--log", "json"]
+    command = [
+        sys.executable,
+        "-m",
+        "uniadrs_scale.cli.main",
+        "sweep",
+        str(archive),
+        "--log",
+        "json",
+    ]
     with log.open("ab") as file:
         return subprocess.Popen(command, stdout=file, stderr=file)
 

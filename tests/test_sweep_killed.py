@@ -38,7 +38,7 @@ class Commands:
         logs.mkdir()
 
     def start(self) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "uniadrs_scale.cli", "sweep", str(self.archive)]
+        command = [sys.executable, "-m", "uniadrs_scale.cli.main", "sweep", str(self.archive)]
         log = self.logs / f"{len(list(self.logs.iterdir()))}.jsonl"
         with log.open("wb") as file:
             return subprocess.Popen([*command, "--log", "json"], stdout=file, stderr=file)

@@ -10,8 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 
+from uniadrs_scale.demo import fields, scene
+from uniadrs_scale.demo import landscape as spectra
+from uniadrs_scale.demo.landscape import background
+from uniadrs_scale.demo.scene import SyntheticScene, demo_scene
 from uniadrs_scale.errors import SceneError
-from uniadrs_scale.synthetic import SyntheticScene, background, demo_scene, fields, scene, spectra
 
 
 def seeded(seed: int) -> np.random.Generator:

@@ -12,14 +12,14 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from uniadrs_scale.fast import FastNetwork
-from uniadrs_scale.gpu import KERNELS, checked
-from uniadrs_scale.network import NetworkConfig, UniADRS
-from uniadrs_scale.passes import PLAIN, Passes
+from uniadrs_scale.detector.gpu import KERNELS, checked
+from uniadrs_scale.detector.inference import FastNetwork
+from uniadrs_scale.detector.network import NetworkConfig, UniADRS
+from uniadrs_scale.detector.passes import PLAIN, Passes
 
 pytest.importorskip("triton")  # the dev extra brings it where it exists
 
-from uniadrs_scale import triton_kernels
+from uniadrs_scale.detector import triton_kernels
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 TRITON = Passes(

@@ -8,7 +8,7 @@ import sys
 import zipfile
 from pathlib import Path
 
-from uniadrs_scale.weights_file import shipped_weights
+from uniadrs_scale.detector.weights import shipped_weights
 
 ROOT = Path(__file__).parents[1]
 
@@ -27,7 +27,7 @@ def test_the_installed_library_finds_its_weights_from_another_folder(
 ) -> None:
     (tmp_path / "model.py").write_text("raise ImportError('a module of the user, not ours')")
     done = subprocess.run(
-        [sys.executable, "-m", "uniadrs_scale.cli", "info", "uniadrs-s"],
+        [sys.executable, "-m", "uniadrs_scale.cli.main", "info", "uniadrs-s"],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(installed)},
         check=True,

@@ -8,8 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uniadrs_scale.stats import BandStatistics
-from uniadrs_scale.whitening import (
+from uniadrs_scale.core.pixels import BandStatistics
+from uniadrs_scale.detector.whitening import (
     CHANNELS,
     COMPONENTS,
     EXACT,

@@ -1,12 +1,9 @@
 """Anomaly maps of whole satellite scenes, zero-shot, at any scale."""
 
-__version__ = "0.1.0"
-
 import importlib
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from uniadrs_scale.core import __version__
 from uniadrs_scale.errors import (
     ArchiveError,
     BusyError,
@@ -19,14 +16,15 @@ from uniadrs_scale.errors import (
 )
 
 if TYPE_CHECKING:
-    from uniadrs_scale.archive import ArchiveConfig, SweepReport, load_config, sweep
-    from uniadrs_scale.detector import Detector
-    from uniadrs_scale.graph import evaluate_map
-    from uniadrs_scale.io.cog import to_cog
-    from uniadrs_scale.io.scenes import open_scene
-    from uniadrs_scale.plan import ScorePlan
-    from uniadrs_scale.report import IncompleteWarning, SceneWarning
-    from uniadrs_scale.score import plan, score
+    from uniadrs_scale.archive.config import ArchiveConfig, load_config
+    from uniadrs_scale.archive.sweep import SweepReport, sweep
+    from uniadrs_scale.core.plan import ScorePlan
+    from uniadrs_scale.detector.detector import Detector
+    from uniadrs_scale.evaluation.maps import evaluate_map
+    from uniadrs_scale.maps.cog import to_cog
+    from uniadrs_scale.scenes.open import open_scene
+    from uniadrs_scale.scoring.report import IncompleteWarning, SceneWarning
+    from uniadrs_scale.scoring.score import plan, score
 
 __all__ = [
     "ArchiveConfig",
@@ -43,6 +41,7 @@ __all__ = [
     "SweepReport",
     "UniadrsScaleError",
     "WeightsError",
+    "__version__",
     "evaluate_map",
     "load_config",
     "open_scene",
@@ -52,22 +51,21 @@ __all__ = [
     "to_cog",
 ]
 
-# Imported when first asked for: torch, Dask and GDAL take seconds, and who reads a ledger, or asks
-# for --help, needs none of them.
+# Loaded when first asked for: torch, Dask and GDAL take seconds, and --help needs none of them.
 _LATER = {
-    "ArchiveConfig": "archive",
-    "Detector": "detector",
-    "IncompleteWarning": "report",
-    "SceneWarning": "report",
-    "ScorePlan": "plan",
-    "SweepReport": "archive",
-    "evaluate_map": "graph",
-    "load_config": "archive",
-    "open_scene": "io.scenes",
-    "plan": "score",
-    "score": "score",
-    "sweep": "archive",
-    "to_cog": "io.cog",
+    "ArchiveConfig": "archive.config",
+    "Detector": "detector.detector",
+    "IncompleteWarning": "scoring.report",
+    "SceneWarning": "scoring.report",
+    "ScorePlan": "core.plan",
+    "SweepReport": "archive.sweep",
+    "evaluate_map": "evaluation.maps",
+    "load_config": "archive.config",
+    "open_scene": "scenes.open",
+    "plan": "scoring.score",
+    "score": "scoring.score",
+    "sweep": "archive.sweep",
+    "to_cog": "maps.cog",
 }
 
 
@@ -79,32 +77,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
-
-
-class _Package(ModuleType):
-    """This package, where `plan` and `score` are the functions whatever was imported before.
-
-    Both are names of modules too, and the import system binds a module to its package under its
-    name: without this, `uniadrs_scale.plan` would be a function or a module, by order of imports.
-    """
-
-    @property
-    def plan(self) -> Any:
-        """The function."""
-        return __getattr__("plan")
-
-    @plan.setter
-    def plan(self, module: ModuleType) -> None:
-        """Not bound: it is found in `sys.modules`."""
-
-    @property
-    def score(self) -> Any:
-        """The function."""
-        return __getattr__("score")
-
-    @score.setter
-    def score(self, module: ModuleType) -> None:
-        """Not bound: it is found in `sys.modules`."""
-
-
-sys.modules[__name__].__class__ = _Package

@@ -4,7 +4,58 @@ Every message says what was met, where, which rule it breaks and what to do. Eac
 ``ValueError`` or an ``OSError``, so that ``except ValueError`` in a user's script keeps working.
 """
 
-from uniadrs_scale.redaction import redact
+from __future__ import annotations
+
+import logging
+import os
+import re
+
+HIDDEN = "***"
+URL = re.compile(r"\b[A-Za-z][A-Za-z0-9+.-]*://")
+USERINFO = re.compile(r"(?<=://)[^/\s?#'\"]+@")
+QUERY_VALUE = re.compile(r"([?&][\w.~%-]+=)[^&\s'\"<>)\]]+")
+HEADER = re.compile(r"\b(Bearer|Basic|AWS4-HMAC-SHA256)\s+[\w+/=.~:,-]+", re.IGNORECASE)
+SECRET_VARIABLES = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN",
+                    "AWS_SECRET", "GS_SECRET_ACCESS_KEY", "GOOGLE_SERVICE_ACCOUNT_KEY",
+                    "GDAL_HTTP_USERPWD", "GDAL_HTTP_HEADERS", "GDAL_HTTP_BEARER")  # fmt: skip
+SHORTEST_SECRET = 6
+"""Characters; a shorter value would be found in innocent words."""
+LOGGERS = ("rasterio.env", "rasterio._env", "rasterio._err", "rasterio._io",
+           "urllib3.connectionpool")  # fmt: skip
+"""Loggers of libraries that write whole URLs."""
+
+
+def redact(text: str) -> str:
+    """``text`` without passwords and query values of URLs, authorisation headers and secrets of
+    the environment.
+
+    >>> redact("'https://me:pw@host/a.tif?X-Amz-Signature=abc&x=1' is not there")
+    "'https://***@host/a.tif?X-Amz-Signature=***&x=***' is not there"
+    """  # noqa: D205 - one sentence
+    clean = USERINFO.sub(f"{HIDDEN}@", text)
+    clean = QUERY_VALUE.sub(rf"\g<1>{HIDDEN}", clean)
+    clean = HEADER.sub(rf"\g<1> {HIDDEN}", clean)
+    for name in SECRET_VARIABLES:
+        value = os.environ.get(name, "")
+        if len(value) >= SHORTEST_SECRET:
+            clean = clean.replace(value, HIDDEN)
+    return clean
+
+
+class _Redacting(logging.Filter):
+    """Writes a library's messages without secrets."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = redact(record.getMessage()), ()
+        return True
+
+
+def redact_logs() -> None:
+    """From now on, libraries that log URLs log them without secrets."""
+    for name in LOGGERS:
+        logger = logging.getLogger(name)
+        if not any(isinstance(known, _Redacting) for known in logger.filters):
+            logger.addFilter(_Redacting())
 
 
 class UniadrsScaleError(Exception):

@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING
 from standins import TileMean
 
 import uniadrs_scale as us
-from uniadrs_scale import output as output_module
-from uniadrs_scale import run as run_module
+from uniadrs_scale.scoring import output as output_module
+from uniadrs_scale.scoring import run as run_module
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from uniadrs_scale.report import RunSummary
+    from uniadrs_scale.scoring.report import RunSummary
 
 SIZES = {"preset": "single-band", "tile": 64, "stride": 48, "chunk": 128}
 

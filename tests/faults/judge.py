@@ -29,8 +29,8 @@ import rasterio
 from strange import Samples, damaged, strange
 
 import uniadrs_scale as us
-from uniadrs_scale.cli import main
-from uniadrs_scale.io.store import open_store
+from uniadrs_scale.cli.main import main
+from uniadrs_scale.maps.store import open_store
 
 if TYPE_CHECKING:
     from strange import Case
@@ -136,7 +136,7 @@ def _scene(case: Case) -> object:
     """The scene as the command line opens it."""
     found: list[object] = []
     # By name, since the package's attribute `score` is the function.
-    module = importlib.import_module("uniadrs_scale.score")
+    module = importlib.import_module("uniadrs_scale.scoring.score")
     real = module.plan
 
     class Enough(BaseException):

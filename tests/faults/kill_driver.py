@@ -22,7 +22,7 @@ import numpy as np
 import rasterio
 from rasterio.transform import Affine
 
-from uniadrs_scale.io.store import DONE, is_score_store, open_store
+from uniadrs_scale.maps.store import DONE, is_score_store, open_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -38,7 +38,7 @@ import json, sys, time
 from pathlib import Path
 from standins import Slow
 import uniadrs_scale as us
-from uniadrs_scale.output import run_to_file
+from uniadrs_scale.scoring.output import run_to_file
 folder, output, scheduler, pause, appetite = sys.argv[1:]
 scorer = Slow(float(pause), int(appetite))
 scene = us.open_scene(Path(folder, "scene.tif"))

@@ -28,8 +28,8 @@ from rasterio.transform import Affine
 from safetensors.torch import save_file
 from scipy.io import savemat
 
-from uniadrs_scale.network import NetworkConfig, UniADRS
-from uniadrs_scale.whitening import CHANNELS
+from uniadrs_scale.detector.network import NetworkConfig, UniADRS
+from uniadrs_scale.detector.whitening import CHANNELS
 
 if TYPE_CHECKING:
     from pathlib import Path

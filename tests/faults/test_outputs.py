@@ -20,11 +20,11 @@ from kill_driver import Undisturbed, strike, write_scene
 from standins import TileMean
 
 import uniadrs_scale as us
-from uniadrs_scale.io import readers
-from uniadrs_scale.io.claims import claimed
-from uniadrs_scale.io.store import DONE, open_store
-from uniadrs_scale.output import run_to_file
-from uniadrs_scale.run import run
+from uniadrs_scale.maps.store import DONE, open_store
+from uniadrs_scale.scenes import rasters as readers
+from uniadrs_scale.scoring.output import run_to_file
+from uniadrs_scale.scoring.run import run
+from uniadrs_scale.storage.locks import claimed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from uniadrs_scale.report import RunSummary
+    from uniadrs_scale.scoring.report import RunSummary
 
 SIZES = {"preset": "single-band", "tile": 64, "stride": 48, "chunk": 128}
 
@@ -172,8 +172,8 @@ def test_a_source_that_goes_midway(
 HOLD = """
 import sys, time
 from pathlib import Path
-from uniadrs_scale.io import readers
-from uniadrs_scale.io.claims import claimed
+from uniadrs_scale.scenes import rasters as readers
+from uniadrs_scale.storage.locks import claimed
 with claimed(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)

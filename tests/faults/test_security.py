@@ -20,8 +20,8 @@ from products import stac_item
 
 import uniadrs_scale as us
 from uniadrs_scale.archive.config import load_config
-from uniadrs_scale.archive.items import safe_name
-from uniadrs_scale.rx import GlobalRX
+from uniadrs_scale.archive.decide import safe_name
+from uniadrs_scale.detector.rx import GlobalRX
 
 ROOT = Path(__file__).parents[2]
 OURS = ("uniadrs_scale", "model", "pipelines", "benchmarks")

@@ -12,17 +12,17 @@ from distributed.scheduler import KilledWorker
 from standins import Deadly, TileMean
 
 import uniadrs_scale as us
-from uniadrs_scale.graph import scene_statistics, score_scene
-from uniadrs_scale.graph.execute import LocalExecutor
-from uniadrs_scale.io.scenes import scene_source
-from uniadrs_scale.io.store import DONE, FAILED, open_store, prepare
-from uniadrs_scale.isolation import Isolation, ProcessDiedError
-from uniadrs_scale.run import run
+from uniadrs_scale.maps.store import DONE, FAILED, open_store, prepare
+from uniadrs_scale.runtime.executor import LocalExecutor
+from uniadrs_scale.runtime.graph import scene_statistics, score_scene
+from uniadrs_scale.runtime.worker import Isolation, ProcessDiedError
+from uniadrs_scale.scenes.sources import scene_source
+from uniadrs_scale.scoring.run import run
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from uniadrs_scale.tasks import ChunkReport
+    from uniadrs_scale.runtime.tasks import ChunkReport
 
 OPTIONS = {"preset": "single-band", "tile": 64, "stride": 48, "chunk": 100}
 

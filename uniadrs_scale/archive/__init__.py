@@ -1,7 +1,6 @@
-"""Archives: every scene of a source has its map, and a timer keeps it so."""
+"""Sweeps: a map for every scene of an archive, kept up to date."""
 
 from uniadrs_scale.archive.config import ArchiveConfig, load_config
-from uniadrs_scale.archive.report import SweepReport
-from uniadrs_scale.archive.runner import sweep
+from uniadrs_scale.archive.sweep import SweepReport, sweep
 
 __all__ = ["ArchiveConfig", "SweepReport", "load_config", "sweep"]

@@ -12,7 +12,7 @@ import sqlite3
 import threading
 
 from uniadrs_scale.archive.ledger import MAIN, Ledger
-from uniadrs_scale.io.fence import FencedObject
+from uniadrs_scale.storage.locks import FencedObject
 
 INDEX = "products_index"
 """Schema of the second database."""

@@ -29,15 +29,15 @@ from uniadrs_scale.archive.layout import (
     record_of,
 )
 from uniadrs_scale.archive.ledger import MAIN
-from uniadrs_scale.io import buckets
-from uniadrs_scale.io.lease import is_held, owned
-from uniadrs_scale.io.places import ROOT
+from uniadrs_scale.storage import buckets
+from uniadrs_scale.storage.locks import is_held, owned
+from uniadrs_scale.storage.places import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
-    from uniadrs_scale.archive.layout import Index
-    from uniadrs_scale.archive.ledger import Ledger
+    from uniadrs_scale.archive.ledger import Index, Ledger
+
 
 LOCKS = re.compile(rf"{re.escape(STORE)}\.lock(\.[0-9a-f]{{8}}\.now)?")
 """What runs leave beside a store when they are killed. The lock of the sink covers them."""

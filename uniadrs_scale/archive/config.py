@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable  # noqa: TC003 - pydantic reads annotations at run time
+from collections.abc import Callable
 from datetime import timedelta
 from importlib import resources
 from pathlib import Path
@@ -14,18 +14,19 @@ import yaml
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from pydantic_core import PydanticUndefined
 
-from uniadrs_scale.archive.filters import Filters, Section
-from uniadrs_scale.detector import Detector
+from uniadrs_scale.archive.decide import Filters, Section
+from uniadrs_scale.core.lattice import Lattice
+from uniadrs_scale.core.plan import digest
+from uniadrs_scale.core.presets import PRESETS
+from uniadrs_scale.detector.detector import Detector
 from uniadrs_scale.errors import ArchiveError, PlanError
-from uniadrs_scale.io.remote import in_bucket
-from uniadrs_scale.io.scenes import open_scene
-from uniadrs_scale.lattice import Lattice
-from uniadrs_scale.plan import digest
-from uniadrs_scale.presets import PRESETS
+from uniadrs_scale.scenes.open import open_scene
+from uniadrs_scale.storage.remote import in_bucket
 
 if TYPE_CHECKING:
-    from uniadrs_scale.io.places import Place
-    from uniadrs_scale.presets import Preset
+    from uniadrs_scale.core.presets import Preset
+    from uniadrs_scale.storage.places import Place
+
 
 LARGE = 1_000_000
 """Side of a scene that any tile and chunk fit in [px]."""

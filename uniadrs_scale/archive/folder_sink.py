@@ -26,13 +26,14 @@ from uniadrs_scale.archive.layout import (
 )
 from uniadrs_scale.archive.ledger import Ledger
 from uniadrs_scale.errors import BusyError, StoreError
-from uniadrs_scale.io.places import write_whole
+from uniadrs_scale.storage.places import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from uniadrs_scale.archive.layout import Index
+    from uniadrs_scale.archive.ledger import Index
+
 
 PART = re.compile(r"\.([0-9a-f]{16})\.part")
 

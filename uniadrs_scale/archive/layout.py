@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from uniadrs_scale.archive.ledger import Index
+
+
 KEY = re.compile(r"[0-9a-f]{16}")
 """Names of versions: the fingerprint of a product."""
 STORE = "scores.zarr"
@@ -23,9 +26,6 @@ STATE = ".sweep"
 """Holds what sweeps remember: lock, ledger."""
 RECORD = ("uniadrs:key", "uniadrs:parts", "uniadrs:highest_score", "datetime", "created")
 """Properties of an item that the index holds."""
-
-Index = dict[str, tuple[str, dict[str, Any]]]
-"""(stamp, record) of the items that were seen before, by name."""
 
 
 @dataclass(frozen=True, slots=True)

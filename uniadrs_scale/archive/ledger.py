@@ -13,14 +13,13 @@ import time
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any, Self
 
-from uniadrs_scale.archive.reconcile import Tries
+from uniadrs_scale.archive.decide import Tries
 from uniadrs_scale.errors import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
-    from uniadrs_scale.archive.layout import Index
 
 SCHEMA = """
 BEGIN IMMEDIATE;
@@ -230,3 +229,7 @@ def _damaged(name: str, error: sqlite3.Error) -> StoreError:
         f"Ledger '{name}' cannot be opened: {error}. If it is damaged, remove it: products stay "
         "known by their items, and only counts of tries are lost."
     )
+
+
+Index = dict[str, tuple[str, dict[str, Any]]]
+"""(stamp, record) of the items that were seen before, by name."""

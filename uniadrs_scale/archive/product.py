@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Any
 import zarr
 
 from uniadrs_scale.archive.layout import STAGED_ITEM, STORE
-from uniadrs_scale.archive.quicklook import Overview
 from uniadrs_scale.archive.stac import make_item, write_item
-from uniadrs_scale.detector import weights_digest
+from uniadrs_scale.detector.detector import weights_digest
 from uniadrs_scale.errors import SceneError
-from uniadrs_scale.io.buckets import zarr_place
-from uniadrs_scale.io.cog import to_cog
-from uniadrs_scale.io.places import has_store, remove_leftovers, remove_store
-from uniadrs_scale.io.scenes import open_scene
-from uniadrs_scale.io.store import is_score_store, open_store
-from uniadrs_scale.output import run_to_file
-from uniadrs_scale.redaction import public_uri
-from uniadrs_scale.report import Clock, run_facts, write_report
-from uniadrs_scale.score import plan as make_plan
+from uniadrs_scale.maps.cog import to_cog
+from uniadrs_scale.maps.overviews import Overview
+from uniadrs_scale.maps.store import is_score_store, open_store
+from uniadrs_scale.scenes.open import open_scene
+from uniadrs_scale.scoring.output import run_to_file
+from uniadrs_scale.scoring.report import Clock, run_facts, write_report
+from uniadrs_scale.scoring.score import plan as make_plan
+from uniadrs_scale.storage.buckets import zarr_place
+from uniadrs_scale.storage.places import has_store, remove_leftovers, remove_store
+from uniadrs_scale.storage.remote import public_uri
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -32,13 +32,14 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from uniadrs_scale.archive.config import ArchiveConfig
-    from uniadrs_scale.archive.items import SourceItem
+    from uniadrs_scale.archive.decide import Decision, SourceItem
     from uniadrs_scale.archive.layout import Workplace
-    from uniadrs_scale.archive.reconcile import Decision
-    from uniadrs_scale.io.places import Place
-    from uniadrs_scale.plan import ScorePlan, TileScorer
-    from uniadrs_scale.report import RunSummary
-    from uniadrs_scale.tasks import ChunkReport
+    from uniadrs_scale.core.contracts import TileScorer
+    from uniadrs_scale.core.plan import ScorePlan
+    from uniadrs_scale.runtime.tasks import ChunkReport
+    from uniadrs_scale.scoring.report import RunSummary
+    from uniadrs_scale.storage.places import Place
+
 
 _FILTERS = threading.Lock()
 

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from contextlib import AbstractContextManager
 
-    from uniadrs_scale.archive.layout import Index, Survey, Workplace
-    from uniadrs_scale.archive.ledger import Ledger
-    from uniadrs_scale.io.places import Place
+    from uniadrs_scale.archive.layout import Survey, Workplace
+    from uniadrs_scale.archive.ledger import Index, Ledger
+    from uniadrs_scale.storage.places import Place
 
 
 class Sink(Protocol):

@@ -24,15 +24,16 @@ from rasterio.crs import CRS
 from rasterio.warp import transform as warp
 
 from uniadrs_scale.archive.layout import STORE
-from uniadrs_scale.redaction import public_uri
+from uniadrs_scale.storage.remote import public_uri
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from uniadrs_scale.archive.config import Output
-    from uniadrs_scale.archive.reconcile import Decision
-    from uniadrs_scale.plan import ScorePlan
+    from uniadrs_scale.archive.decide import Decision
+    from uniadrs_scale.core.plan import ScorePlan
+
 
 PROCESSING = "https://stac-extensions.github.io/processing/v1.2.0/schema.json"
 SHA2_256 = "1220"

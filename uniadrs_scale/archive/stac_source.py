@@ -18,23 +18,21 @@ from urllib.parse import urljoin, urlsplit
 from pystac_client import Client
 from pystac_client.exceptions import APIError
 
-from uniadrs_scale.archive.items import SourceItem
-from uniadrs_scale.errors import ArchiveError
-from uniadrs_scale.io.buckets import glimpse, read_object
-from uniadrs_scale.io.remote import in_bucket, is_remote
-from uniadrs_scale.plan import digest
-from uniadrs_scale.redaction import public_uri, redact
+from uniadrs_scale.archive.decide import SourceItem
+from uniadrs_scale.core.plan import digest
+from uniadrs_scale.errors import ArchiveError, redact
+from uniadrs_scale.storage.buckets import glimpse, read_object
+from uniadrs_scale.storage.remote import in_bucket, is_remote, public_uri
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from uniadrs_scale.archive.config import Search, Static
-    from uniadrs_scale.archive.filters import Filters
-    from uniadrs_scale.archive.items import Box
+    from uniadrs_scale.archive.decide import Box, Filters
+
 
 T = TypeVar("T")
 R = TypeVar("R")
-
 TIMEOUT = 30
 """Seconds a server may be silent."""
 CONNECTIONS = 16

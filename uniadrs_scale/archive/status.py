@@ -1,9 +1,12 @@
-"""How an archive stands: for people, for machines, and as a page."""
+"""Telling others how a sweep ended. That nobody could be told is logged, and costs nothing else."""
 
 from __future__ import annotations
 
+import json
+import logging
 import os
 import posixpath
+import subprocess
 import time
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
@@ -12,15 +15,50 @@ from importlib import resources
 from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
-from uniadrs_scale.errors import StoreError
-from uniadrs_scale.io.buckets import write_object
-from uniadrs_scale.io.places import write_whole
+from uniadrs_scale.errors import HIDDEN, StoreError, redact
+from uniadrs_scale.storage.buckets import write_object
+from uniadrs_scale.storage.places import write_whole
+from uniadrs_scale.storage.remote import post_json
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from uniadrs_scale.archive.config import Channel, Notify
     from uniadrs_scale.archive.sink import Sink
-    from uniadrs_scale.io.places import Place
+    from uniadrs_scale.storage.places import Place
+
+
+LOG = logging.getLogger("uniadrs_scale.sweep")
+WEBHOOK_SECONDS, COMMAND_SECONDS = 10, 60
+"""How long a receiver may take: a sweep must not hang on it."""
+
+
+def notify(channels: Notify, facts: Mapping[str, Any]) -> None:
+    """Tell whoever wants to know, with ``facts`` as JSON."""
+    channel = channels.on_complete if facts["complete"] else channels.on_failure
+    for tell in (_post, _run):
+        try:
+            tell(channel, json.dumps(facts))
+        except (OSError, subprocess.SubprocessError) as error:
+            # The path of a webhook is a password in itself.
+            reason = str(error).replace(urlsplit(channel.webhook or "").path or "\n", f"/{HIDDEN}")
+            LOG.warning("nobody was told: %s", redact(reason), extra={"event": "untold"})
+
+
+def _post(channel: Channel, text: str) -> None:
+    if channel.webhook is not None:
+        post_json(channel.webhook, text, WEBHOOK_SECONDS)
+
+
+def _run(channel: Channel, text: str) -> None:
+    if channel.command:
+        # A list of arguments, never a shell: nothing in a report can become a command.
+        subprocess.run(  # noqa: S603 - the operator's own command
+            channel.command, input=text, text=True, check=True, timeout=COMMAND_SECONDS
+        )
+
 
 LATEST, TROUBLES = 12, 20
 """Products shown as pictures, and scenes in trouble listed as text."""

@@ -1,0 +1,336 @@
+"""What an archive holds, as plain values: ids, times, footprints, identities, names. Pure."""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import re
+import unicodedata
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from uniadrs_scale.core.plan import digest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+
+LONGEST_NAME = 120
+"""Characters of a folder name, far below the 255 bytes that file systems allow."""
+PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(?<!\.json)(?<!\.html)", re.ASCII)
+"""Not the names of files that lie beside the folders of scenes."""
+DATE = re.compile(r"(?<!\d)((?:19|20)\d{6})(?:[T_-]?([0-2]\d[0-5]\d[0-5]\d))?(?!\d)")
+Box = tuple[float, float, float, float]
+"""West, south, east, north in degrees; west > east where it crosses the antimeridian."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceItem:
+    """One scene of an archive, as its source lists it."""
+
+    id: str
+    """As the source has it; never used as a path."""
+    when: datetime
+    """Acquisition, or what stands for it; aware."""
+    hrefs: tuple[str, ...]
+    """What to open, in the order of bands."""
+    identity: str
+    """Changes when the input does: checksums, entity tags, or sizes and times."""
+    href: str
+    """Of the item itself, for the link back."""
+    geometry: Mapping[str, Any] | None = None
+    """GeoJSON, degrees; None where the source does not say."""
+    box: Box | None = None
+    properties: Mapping[str, Any] = field(default_factory=dict)
+    fault: str = ""
+    """Why it cannot be opened, where the listing shows that already."""
+
+    @property
+    def name(self) -> str:
+        """Of its folder in the sink."""
+        return safe_name(self.id)
+
+
+def safe_name(identifier: str) -> str:
+    """A file name for any id: plain ids stay, others are spelled plainly and get a digest.
+
+    Ids come from metadata that others wrote. The result has no separator, no leading dot and at
+    most LONGEST_NAME characters, so it cannot leave the folder it is used in, nor hide there.
+
+    >>> safe_name("S2A_20240101")
+    'S2A_20240101'
+    >>> safe_name("../../x").partition("-")[0]
+    'x'
+    """
+    if len(identifier) <= LONGEST_NAME and PLAIN.fullmatch(identifier):
+        return identifier
+    # The digest keeps apart what the plain spelling makes equal.
+    digest = hashlib.sha256(identifier.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    letters = unicodedata.normalize("NFKD", identifier).encode("ascii", "ignore").decode()
+    plain = re.sub(r"[^A-Za-z0-9._]+", "_", letters).strip("._")
+    return f"{plain[: LONGEST_NAME - 17]}-{digest}" if plain else f"item-{digest}"
+
+
+def name_time(name: str) -> datetime | None:
+    """The date, and time if any, in a file name such as ``S2_20240131T101559.tif``, as UTC."""
+    for date, clock in DATE.findall(name):
+        # By hand: strptime takes a tenth of the time of listing a folder.
+        year, month, day = int(date[:4]), int(date[4:6]), int(date[6:])
+        hour, minute, second = (int(clock[k : k + 2] or 0) for k in (0, 2, 4))
+        try:
+            return datetime(year, month, day, hour, minute, second, tzinfo=UTC)
+        except ValueError:
+            continue
+    return None
+
+
+def boxes_meet(one: Box, other: Box) -> bool:
+    """True where two boxes share a point; either may cross the antimeridian."""
+    if one[3] < other[1] or other[3] < one[1]:
+        return False
+    return any(
+        west <= east_b and west_b <= east
+        for west, east in _spans(one)
+        for west_b, east_b in _spans(other)
+    )
+
+
+def _spans(box: Box) -> list[tuple[float, float]]:
+    west, _, east, _ = box
+    return [(west, east)] if west <= east else [(west, 180.0), (-180.0, east)]
+
+
+class Section(BaseModel):
+    """Base: misspelt fields are refused, values never change, docstrings describe fields."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Filters(Section):
+    """Which items of the source to take; all that is given must hold."""
+
+    datetime: str | None = None
+    """Acquisition: ``2024-01-01/2024-06-30``, either end may be ``..``; the last day counts."""
+    newest_days: float | None = Field(default=None, gt=0)
+    """Acquired within so many days before now."""
+    bbox: Box | None = None
+    """West, south, east, north in degrees; items that touch it. West > east: over 180 degrees."""
+    cloud_cover: float | None = Field(default=None, ge=0, le=100)
+    """At most so many percent; items that do not say are left out."""
+    properties: dict[str, Any] = Field(default_factory=dict)
+    """Any property: a value, a list of values, or ``{min: , max: }``."""
+
+    @model_validator(mode="after")
+    def _times(self) -> Filters:
+        self.interval()
+        return self
+
+    def interval(self) -> tuple[dt.datetime | None, dt.datetime | None]:
+        """First and last instant of ``datetime``."""
+        if self.datetime is None:
+            return None, None
+        first, slash, last = self.datetime.partition("/")
+        return _instant(first), _instant(last if slash else first, end=True)
+
+    def refusal(self, item: SourceItem, now: dt.datetime) -> str:
+        """Why ``item`` is left out; empty if it is not."""
+        first, last = self.interval()
+        if self.newest_days is not None:
+            newest = now - dt.timedelta(days=self.newest_days)
+            first = newest if first is None else max(first, newest)
+        if (first is not None and item.when < first) or (last is not None and item.when > last):
+            return "datetime"
+        if self.bbox is not None and (item.box is None or not boxes_meet(self.bbox, item.box)):
+            return "bbox"
+        limits = dict(self.properties)
+        if self.cloud_cover is not None:
+            limits["eo:cloud_cover"] = {"max": self.cloud_cover}
+        for name, wanted in limits.items():
+            if not _holds(item.properties.get(name), wanted):
+                return name
+        return ""
+
+
+def _instant(text: str, *, end: bool = False) -> dt.datetime | None:
+    """A date or time as an aware instant; of a date, its first or last moment."""
+    text = text.strip()
+    if text in ("", ".."):
+        return None
+    try:
+        instant = dt.datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"'{text}' is no date. Use 2024-01-31 or 2024-01-31T10:00:00Z") from None
+    if end and len(text) <= len("2024-01-31"):
+        instant += dt.timedelta(days=1, microseconds=-1)
+    return instant if instant.tzinfo else instant.replace(tzinfo=dt.UTC)
+
+
+def _holds(value: Any, wanted: Any) -> bool:
+    """True where a property meets a condition of the filters."""
+    if isinstance(wanted, list):
+        return value in wanted
+    if isinstance(wanted, dict):
+        try:
+            return bool(wanted.get("min", value) <= value <= wanted.get("max", value))
+        except TypeError:
+            return False
+    return bool(value == wanted)
+
+
+class Action(StrEnum):
+    """What is to become of one item."""
+
+    SCORE = "score"
+    KEEP = "keep"
+    """Its product is there."""
+    PARKED = "parked"
+    """Given up until its input or the recipe changes, or somebody says `retry`."""
+    EXPIRED = "expired"
+    """Older than the retention lets a product be."""
+    REFUSE = "refuse"
+    """It cannot have a product of its own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """What decides a product beside its input; each field a digest or a name."""
+
+    config: str
+    detector: str
+    version: str
+
+    def fingerprint(self, identity: str) -> Fingerprint:
+        """Of the product that this recipe makes of the input with ``identity``."""
+        return Fingerprint(
+            input=identity, config=self.config, detector=self.detector, version=self.version
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fingerprint:
+    """Equal for products that would be equal."""
+
+    input: str
+    config: str
+    detector: str
+    version: str
+
+    @property
+    def key(self) -> str:
+        """16 hex digits; also the name of the product's folder."""
+        return digest(self.to_dict())
+
+    def to_dict(self) -> dict[str, str]:
+        """Plain values, as the product's item carries them."""
+        names = ("input", "config", "detector", "version")
+        return {name: str(getattr(self, name)) for name in names}
+
+    def changes(self, old: Mapping[str, str]) -> str:
+        """Which parts differ from ``old``, for people."""
+        return ", ".join(name for name, value in self.to_dict().items() if old.get(name) != value)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tries:
+    """What was tried without success, for one fingerprint of one item."""
+
+    key: str
+    failures: int = 0
+    interruptions: int = 0
+    """Tries that began and whose end nobody saw: the process was killed, the machine lost."""
+    error: str = ""
+    """The last one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """What the sink knows of the archive's items, by name."""
+
+    products: Mapping[str, Mapping[str, str]]
+    """Parts of the fingerprint of each product that is there and whole."""
+    tries: Mapping[str, Tries]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """How often to try, and how far back to go."""
+
+    tries: int
+    interruptions: int
+    oldest: datetime | None
+    """Acquisitions before this have no product, and lose the one they have."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What to do with one item, and why."""
+
+    item: SourceItem
+    action: Action
+    reason: str
+    fingerprint: Fingerprint
+
+    @property
+    def name(self) -> str:
+        """Of the item's folder in the sink."""
+        return self.item.name
+
+
+def reconcile(
+    items: Sequence[SourceItem], known: Known, recipe: Recipe, policy: Policy
+) -> tuple[Decision, ...]:
+    """One decision an item, in the order of ``items``.
+
+    Nothing is decided by order, time of day or chance, except that of items with one id the first
+    is taken.
+    """
+    seen: set[str] = set()
+    decisions = []
+    for item in items:
+        fingerprint = recipe.fingerprint(item.identity)
+        if item.name in seen:
+            action, reason = Action.REFUSE, f"another item of the source has the id '{item.id}'"
+        else:
+            action, reason = _decide(item, fingerprint, known, policy)
+        seen.add(item.name)
+        decisions.append(Decision(item=item, action=action, reason=reason, fingerprint=fingerprint))
+    return tuple(decisions)
+
+
+def _decide(
+    item: SourceItem, fingerprint: Fingerprint, known: Known, policy: Policy
+) -> tuple[Action, str]:
+    # The time of an item that cannot be read is unknown.
+    if policy.oldest is not None and item.when < policy.oldest and not item.fault:
+        return Action.EXPIRED, f"acquired {item.when:%Y-%m-%d}, before {policy.oldest:%Y-%m-%d}"
+    product = known.products.get(item.name)
+    if product is not None and not (changed := fingerprint.changes(product)):
+        return Action.KEEP, "done"
+    if product is not None and item.fault:
+        # An input that cannot be looked at is no reason to doubt the map that was made of it.
+        return Action.KEEP, f"done; its input cannot be checked: {item.fault}"
+    tries = known.tries.get(item.name)
+    if tries is not None and tries.key == fingerprint.key:
+        return _try_again(tries, policy)
+    return Action.SCORE, "new" if product is None else f"changed: {changed}"
+
+
+def _try_again(tries: Tries, policy: Policy) -> tuple[Action, str]:
+    if tries.failures >= policy.tries:
+        return Action.PARKED, f"failed {tries.failures} times, last: {tries.error}"
+    if tries.interruptions >= policy.interruptions:
+        return Action.PARKED, f"cut short {tries.interruptions} times: it may kill the process"
+    if tries.failures:
+        return Action.SCORE, f"try {tries.failures + 1} of {policy.tries}: {tries.error}"
+    return Action.SCORE, "resumed"
+
+
+def count(decisions: Iterable[Decision]) -> dict[str, int]:
+    """Number of decisions by action, each action named."""
+    found = Counter(decision.action for decision in decisions)
+    return {str(action): found[action] for action in Action}

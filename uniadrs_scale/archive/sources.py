@@ -1,0 +1,184 @@
+"""What a source holds at this moment: a folder, a static STAC catalog, or a STAC API."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import groupby
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from uniadrs_scale.archive import stac_source
+from uniadrs_scale.archive.config import Folder, Static
+from uniadrs_scale.archive.decide import SourceItem, name_time
+from uniadrs_scale.core.plan import digest
+from uniadrs_scale.errors import ArchiveError
+from uniadrs_scale.storage.buckets import list_objects
+from uniadrs_scale.storage.places import below, key_matches
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from uniadrs_scale.archive.config import ArchiveConfig
+    from uniadrs_scale.storage.places import Place
+
+
+LOG = logging.getLogger("uniadrs_scale.sweep")
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The items of a source that its filters let through."""
+
+    items: tuple[SourceItem, ...]
+    """Oldest first; ties by id."""
+    left_out: int
+
+
+def list_items(config: ArchiveConfig, now: datetime) -> Listing:
+    """Every item of the source, none opened.
+
+    Raises:
+        ArchiveError: The source is not there or not what the description says. Nothing is decided
+            then: an archive that cannot be listed is not an empty one.
+    """
+    source = config.source
+    if isinstance(source, Folder):
+        _require_apart(source.path, config.output.folder)
+        everything: Iterable[SourceItem] = (
+            _folder_items(source, source.path, config.output.folder)
+            if isinstance(source.path, Path)
+            else _bucket_items(source, source.path, config.output.folder)
+        )
+    elif isinstance(source, Static):
+        everything = stac_source.static_items(source)
+    else:
+        everything = stac_source.found_items(source, config.filters)
+    taken, left_out = [], 0
+    for item in everything:
+        # What cannot be read cannot be left out either: it is reported.
+        if not item.fault and config.filters.refusal(item, now):
+            left_out += 1
+        else:
+            taken.append(item)
+    return Listing(tuple(sorted(taken, key=lambda item: (item.when, item.id))), left_out)
+
+
+def _require_apart(source: Place, sink: Place) -> None:
+    """Raise where all that a source holds would be taken for maps."""
+    if f"{source}/".startswith(f"{sink}/"):
+        raise ArchiveError(
+            f"Source '{source}' lies in the output folder '{sink}', where everything is a map. "
+            "Let 'output.folder' be another one; it may lie in the source."
+        )
+
+
+def _bucket_items(source: Folder, prefix: str, sink: Place) -> Iterator[SourceItem]:
+    """Scenes below a prefix in a bucket; dates and identities are those of the listing."""
+    try:
+        objects = dict(list_objects(prefix))
+    except OSError as error:
+        raise ArchiveError(f"Source '{prefix}' cannot be listed: {error}") from None
+    if not objects:
+        raise ArchiveError(f"Source '{prefix}' holds nothing. Check 'source.path'.")
+    # Maps of maps would be made for ever, if the sink lies below the source.
+    maps = f"{sink}/"
+    keys = sorted(
+        key
+        for key in objects
+        if key_matches(key, source.glob) and not f"{prefix}/{key}".startswith(maps)
+    )
+    if not keys:
+        _warn_of_glob(source)
+    places = {key: PurePosixPath(key) for key in keys}
+    if source.group == "folder":
+        groups = [(p, list(g)) for p, g in groupby(keys, key=lambda key: places[key].parent)]
+    else:
+        groups = [(places[key].with_suffix(""), [key]) for key in keys]
+    for place, names in groups:
+        identifier = prefix.rpartition("/")[2] if str(place) == "." else str(place)
+        stamps = {name: [objects[name]["size"], objects[name]["e_tag"]] for name in names}
+        yield SourceItem(
+            id=identifier,
+            when=name_time(identifier) or max(objects[name]["last_modified"] for name in names),
+            hrefs=tuple(f"{prefix}/{name}" for name in names),
+            identity=digest(stamps),
+            href=f"{prefix}/{names[0]}",
+        )
+
+
+def _warn_of_glob(source: Folder) -> None:
+    LOG.warning("nothing below '%s' matches source.glob '%s'", source.path, source.glob)
+
+
+def _folder_items(source: Folder, folder: Path, sink: Place) -> Iterator[SourceItem]:
+    if not folder.is_dir():
+        raise ArchiveError(f"Source folder '{folder}' does not exist. Check 'source.path'.")
+    # As text: taking paths apart costs half of a listing.
+    maps = os.path.join(sink, "")  # noqa: PTH118 - pathlib drops the separator at the end
+    try:
+        # Maps of maps would be made for ever, if the sink lies below the source.
+        found = {path for path in below(str(folder), _parts(source)) if not path.startswith(maps)}
+    except OSError as error:
+        raise ArchiveError(f"Source folder '{folder}' cannot be listed: {error}") from None
+    if not found and any(names for _, _, names in os.walk(folder)):
+        _warn_of_glob(source)
+    scenes = sorted(map(Path, found))
+    if source.group == "folder":
+        groups = [(place, tuple(g)) for place, g in groupby(scenes, key=lambda path: path.parent)]
+    else:
+        groups = [(path.with_suffix(""), (path,)) for path in scenes]
+    for place, files in groups:
+        try:
+            yield _file_item(place, files, folder)
+        except FileNotFoundError:
+            # Taken away since it was listed, or it is changing: the next sweep sees what it is.
+            continue
+
+
+def _parts(source: Folder) -> tuple[str, ...]:
+    """The levels of a pattern."""
+    pattern = PurePosixPath(source.glob)
+    if pattern.is_absolute() or not pattern.parts or ".." in pattern.parts:
+        raise ArchiveError(
+            f"source.glob '{source.glob}' is no pattern of names below a folder. "
+            "Use such as **/*.tif."
+        )
+    return pattern.parts
+
+
+def _file_item(place: Path, files: tuple[Path, ...], root: Path) -> SourceItem:
+    """The scene in ``files``, named by ``place``, dated by its name or its youngest file."""
+    identifier = place.relative_to(root).as_posix()
+    if identifier == ".":
+        identifier = root.name
+    stamps = {file.relative_to(root).as_posix(): _stamps(file) for file in files}
+    times = [time for stamp in stamps.values() for _, time, _ in stamp]
+    changed = datetime.fromtimestamp(max(times, default=0) // 10**9, UTC)
+    return SourceItem(
+        id=identifier,
+        when=name_time(place.name) or changed,
+        hrefs=tuple(map(str, files)),
+        identity=digest({name: list(stamp) for name, stamp in stamps.items()}),
+        href=str(files[0]),
+    )
+
+
+def _stamps(path: Path) -> list[tuple[int, int, str]]:
+    """(size, modification time [ns], name) of a file, or of all files of a product folder."""
+    if not path.is_dir():
+        status = _status(path)
+        return [(status.st_size, status.st_mtime_ns, "")]
+    files = (Path(folder, name) for folder, _, names in os.walk(path) for name in names)
+    found = ((_status(file), str(file.relative_to(path))) for file in files)
+    return sorted((status.st_size, status.st_mtime_ns, name) for status, name in found)
+
+
+def _status(path: Path) -> os.stat_result:
+    """Of a link to nowhere, the link's own: it is there, and opening it says what is wrong."""
+    try:
+        return path.stat()
+    except FileNotFoundError:
+        return path.lstat()

@@ -1,0 +1,227 @@
+"""Command line of archives: sweep, status, retry."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from uniadrs_scale.errors import ArchiveError, BusyError, ClusterError, UniadrsScaleError
+
+if TYPE_CHECKING:
+    from uniadrs_scale.archive.sink import Sink
+    from uniadrs_scale.archive.sweep import SweepReport
+
+
+FAILED, BAD_INPUT, BUSY = 1, 2, 75
+"""Exit codes; 75 is EX_TEMPFAIL of sysexits.h: try again later."""
+LOG = logging.getLogger("uniadrs_scale.sweep")
+Archive = Annotated[
+    Path, typer.Argument(metavar="ARCHIVE.yaml", help="Description; see 'sweep --init'.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of archives to ``app``."""
+    app.command("sweep")(sweep_command)
+    app.command("status")(status_command)
+    app.command("retry")(retry_command)
+
+
+def sweep_command(
+    archive: Annotated[
+        Path | None, typer.Argument(metavar="ARCHIVE.yaml", help="Description of the archive.")
+    ] = None,
+    *,
+    init: Annotated[
+        bool, typer.Option("--init", help="Write a commented description, and do nothing else.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List what would be done and why; write nothing.")
+    ] = False,
+    every: Annotated[
+        str | None, typer.Option(help="Sweep again and again, e.g. 30m, 6h, 1d; ends on SIGTERM.")
+    ] = None,
+    keep_days: Annotated[
+        float | None, typer.Option(help="Remove products of acquisitions older than this.", min=0)
+    ] = None,
+    log: Annotated[
+        Literal["text", "json"], typer.Option(help="Log for people, or a JSON object a line.")
+    ] = "text",
+) -> None:
+    """Give every scene of an archive its map; do only what is new or has changed.
+
+    A scene is done when its map was made of its present input, options, weights and version.
+
+    Exit codes: 0 complete, 1 a scene failed, 2 bad input, 75 another sweep is at work,
+    130 and 143 ended by SIGINT and SIGTERM: the same command resumes.
+    """
+    from uniadrs_scale.archive.sweep import sweep
+
+    if init:
+        _write_example(archive)
+        return
+    if archive is None:
+        raise ArchiveError("No archive was given. Write a description with 'sweep --init'.")
+    _start_log(log)
+    if every is not None and not dry_run:
+        raise typer.Exit(_again_and_again(archive, every, keep_days))
+    try:
+        report = sweep(archive, dry_run=dry_run, keep_days=keep_days)
+    except BusyError as error:
+        typer.echo(f"busy: {error}", err=True)
+        raise typer.Exit(BUSY) from None
+    except ClusterError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(FAILED) from None
+    _show(report, log, dry_run=dry_run)
+    raise typer.Exit(0 if dry_run else report.exit_code)
+
+
+def status_command(
+    archive: Archive,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")] = False,
+    html: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATH", help="Write a page instead, to a path or URL; it needs no server."
+        ),
+    ] = None,
+) -> None:
+    """How an archive stands: done, pending, failed, parked, speed, time left, last errors."""
+    from uniadrs_scale.archive.status import read_status, write_page
+    from uniadrs_scale.storage.places import place_of
+
+    status = read_status(_sink(archive))
+    if html is not None:
+        write_page(place_of(html), status)
+        typer.echo(f"page     {html}")
+    elif as_json:
+        typer.echo(json.dumps(status.to_dict(), indent=2))
+    else:
+        typer.echo(status.text())
+
+
+def retry_command(
+    archive: Archive,
+    scenes: Annotated[
+        list[str] | None, typer.Argument(metavar="[SCENE]...", help="Default: all that are parked.")
+    ] = None,
+) -> None:
+    """Let the next sweep try parked scenes again."""
+    from uniadrs_scale.archive.status import read_status
+
+    sink = _sink(archive)
+    read_status(sink)  # says so where there is no archive
+    try:
+        with sink.amending() as ledger:
+            unparked = ledger.unpark(scenes or ())
+    except BusyError as error:
+        typer.echo(f"busy: {error}", err=True)
+        raise typer.Exit(BUSY) from None
+    unknown = sorted(set(scenes or ()) - set(unparked))
+    for name in unparked:
+        typer.echo(f"unparked {name}")
+    if unknown:
+        raise ArchiveError(
+            f"Not parked: {', '.join(unknown)}. 'uniadrs-scale status' lists those that are."
+        )
+    if not unparked:
+        typer.echo("nothing is parked")
+
+
+def _sink(archive: Path) -> Sink:
+    from uniadrs_scale.archive.config import load_config
+    from uniadrs_scale.archive.sink import open_sink
+
+    return open_sink(load_config(archive).output.folder)
+
+
+def _write_example(archive: Path | None) -> None:
+    from uniadrs_scale.archive.config import example
+
+    target = Path("archive.yaml") if archive is None else archive
+    try:
+        with target.open("x", encoding="utf-8") as file:
+            file.write(example())
+    except FileExistsError:
+        raise ArchiveError(f"'{target}' exists. Choose another name.") from None
+    except OSError as error:
+        raise ArchiveError(f"Cannot write '{target}': {error.strerror}.") from None
+    typer.echo(f"wrote    {target}\nnext     edit it, then: uniadrs-scale sweep {target} --dry-run")
+
+
+def _show(report: SweepReport, log: str, *, dry_run: bool) -> None:
+    """The decisions of a dry run, the summary of a real one."""
+    from uniadrs_scale.archive.decide import Action
+
+    if log == "json":
+        facts = report.facts()
+        if dry_run:
+            facts["decisions"] = [
+                {"scene": d.name, "id": d.item.id, "action": d.action, "reason": d.reason}
+                for d in report.decisions
+            ]
+        typer.echo(json.dumps(facts))
+        return
+    if dry_run:
+        for decision in report.decisions:
+            if decision.action is not Action.KEEP:
+                typer.echo(f"{decision.action:<8} {decision.name}: {decision.reason}")
+        typer.echo("\n".join(report.text().splitlines()[:2]))
+        return
+    typer.echo(report.text())
+
+
+def _again_and_again(archive: Path, every: str, keep_days: float | None) -> int:
+    """Sweep, wait, sweep; what goes wrong is logged, and tried again the next time."""
+    from uniadrs_scale.archive.config import duration, load_config
+    from uniadrs_scale.archive.sweep import interruptible, sweep
+
+    pause = duration(every).total_seconds()
+    load_config(archive)  # a description that is wrong now is told now
+    with interruptible() as stop:
+        while not stop.signal:
+            begun = time.monotonic()
+            try:
+                report = sweep(archive, keep_days=keep_days)
+                LOG.info(report.text(), extra={"event": "summary", "facts": report.facts()})
+                stop.signal = stop.signal or report.signal
+            except UniadrsScaleError as error:
+                LOG.error("%s", error, extra={"event": "error"})  # noqa: TRY400 - its message says all
+            if not stop.signal:
+                # From begin to begin, so that a sweep every day is at the same time of day.
+                stop.event.wait(max(pause - (time.monotonic() - begun), 1))
+    return 128 + stop.signal
+
+
+class _Lines(logging.Formatter):
+    """A JSON object a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        names = ("event", "scene", "reason", "facts")
+        more = {name: getattr(record, name) for name in names if hasattr(record, name)}
+        return json.dumps(
+            {
+                "time": datetime.fromtimestamp(record.created, UTC).isoformat(),
+                "level": record.levelname.lower(),
+                "message": record.getMessage(),
+                **more,
+            }
+        )
+
+
+def _start_log(kind: str) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    plain = logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%Y-%m-%d %H:%M:%S")
+    handler.setFormatter(_Lines() if kind == "json" else plain)
+    LOG.handlers[:] = [handler]
+    LOG.setLevel(logging.INFO)
+    LOG.propagate = False

@@ -1,0 +1,85 @@
+"""The command line: parse, call, print."""
+
+from __future__ import annotations
+
+import io
+import logging
+import sys
+from typing import Annotated
+
+import typer
+
+from uniadrs_scale import __version__
+from uniadrs_scale.cli import archive as cli_archive
+from uniadrs_scale.cli import maps as cli_store
+from uniadrs_scale.cli import score as cli_score
+from uniadrs_scale.cli.options import BAD_INPUT, BUSY, INCOMPLETE
+from uniadrs_scale.errors import BusyError, UniadrsScaleError
+
+app = typer.Typer(
+    name="uniadrs-scale",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Anomaly maps of whole satellite scenes, zero-shot, at any scale.\n\n"
+    "Start with 'uniadrs-scale demo', then score a scene of your own:\n\n"
+    "    uniadrs-scale plan scene.tif\n\n"
+    "    uniadrs-scale score scene.tif -o map.tif\n\n"
+    "Exit codes: 0 complete, 1 something is missing, 2 bad input, 75 another run writes there.",
+)
+
+for commands in (cli_score, cli_store, cli_archive):
+    commands.register(app)
+
+
+def main() -> None:
+    """Run the command line; bad input gets one sentence and exit code 2, never a traceback."""
+    # Of a damaged store zarr raises one error and leaves the others to asyncio, which would print
+    # them, tracebacks and all, after our sentence.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    sys.unraisablehook = _unraisable
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A file name need not be printable in the terminal's encoding; stderr is so already.
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        app()
+    except UniadrsScaleError as error:
+        from rich.console import Console
+        from rich.markup import escape
+
+        Console(stderr=True, soft_wrap=True, highlight=False).print(
+            f"[red]error:[/red] {escape(str(error))}"
+        )
+        sys.exit(BUSY if isinstance(error, BusyError) else BAD_INPUT)
+    except KeyboardInterrupt:
+        typer.echo("interrupted: the same command resumes the run", err=True)
+        sys.exit(INCOMPLETE)
+
+
+def _unraisable(what: sys.UnraisableHookArgs) -> None:
+    """Leave out that rasterio cannot read GDAL's words about a damaged file: they quote its bytes.
+
+    What became of the file is said by us.
+    """
+    if not isinstance(what.exc_value, UnicodeDecodeError):
+        sys.__unraisablehook__(what)
+
+
+def _version(value: bool) -> None:  # noqa: FBT001 - typer's protocol
+    if value:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    del version
+
+
+if __name__ == "__main__":
+    main()

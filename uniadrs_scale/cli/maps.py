@@ -1,0 +1,153 @@
+"""Command line of what lies there already: verify, info, cog."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from uniadrs_scale.cli.options import COMPLETE, INCOMPLETE, Drawing, Reading, spread
+from uniadrs_scale.errors import StoreError
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+Store = Annotated[str, typer.Argument(help="OUT.zarr of a score run, by path or URL.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of stores to ``app``."""
+    app.command("cog")(spread(cog_command))
+    app.command("verify")(verify_command)
+    app.command("info")(spread(info_command))
+
+
+def cog_command(
+    store: Store,
+    output: Annotated[
+        str, typer.Argument(help="OUT.tif to write; an older map of this store is replaced.")
+    ],
+    *,
+    drawing: Drawing,
+) -> None:
+    """Make a COG, which opens in QGIS, of a score store.
+
+    A swath is geocoded. Exit code 1: chunks of the store are missing, and nodata in the COG.
+    """
+    from uniadrs_scale.maps.cog import to_cog
+
+    geocoding = drawing.geocoding
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        _require_replaceable(output, store)
+        to_cog(
+            store,
+            output,
+            crs=geocoding.crs,
+            resolution=geocoding.resolution,
+            resampling=geocoding.resampling,
+        )
+    # Both of these open the store, and both say what is missing.
+    for message in dict.fromkeys(str(warning.message) for warning in caught):
+        typer.echo(f"warning: {message}", err=True)
+    typer.echo(f"output   {output}")
+    raise typer.Exit(INCOMPLETE if caught else COMPLETE)
+
+
+def verify_command(store: Store) -> None:
+    """Check a store: ledger, fingerprint, and that every chunk can be read and is complete."""
+    from uniadrs_scale.maps.store import DONE, open_store
+
+    opened = open_store(store)
+    faults = list(opened.verify())
+    for fault in faults:
+        typer.echo(fault)
+    done = opened.done
+    typer.echo(
+        f"{int((done == DONE).sum())} of {done.size} chunks complete, "
+        f"fingerprint {opened.attributes['fingerprint']}, {len(faults)} faults"
+    )
+    raise typer.Exit(INCOMPLETE if faults else COMPLETE)
+
+
+def info_command(
+    target: Annotated[str, typer.Argument(help="A scene, a score store, or weights.")],
+    *,
+    reading: Reading,
+) -> None:
+    """Describe a scene, a score store or a weights file."""
+    from uniadrs_scale.detector.weights import read_weights
+    from uniadrs_scale.maps.store import open_store
+    from uniadrs_scale.storage.remote import in_bucket
+
+    path, local = Path(target), "://" not in target
+    if path.suffix == ".zarr" and (local or in_bucket(target)) and _is_ours(target):
+        store = open_store(target)
+        typer.echo(store.attributes["title"])
+        typer.echo(json.dumps(store.attributes["plan"], indent=2))
+    elif path.suffix in (".safetensors", ".pth", ".pt") or (
+        local and not (path.suffix or path.exists())
+    ):
+        weights = read_weights(target)
+        facts = {"name": weights.name, "file": weights.path, "sha256": weights.sha256}
+        _print_facts(facts | weights.metadata)
+    else:
+        _print_facts(_scene_facts(reading.open([target])))
+
+
+def _is_ours(target: str) -> bool:
+    """True for a score store, and where there is nothing at all."""
+    from uniadrs_scale.maps.store import is_score_store
+    from uniadrs_scale.storage.places import has_store, place_of
+
+    return is_score_store(target) or not has_store(place_of(target))
+
+
+def _require_replaceable(output: str, store: str) -> None:
+    """Raise where ``output`` is some other raster: it may be the scene itself."""
+    from uniadrs_scale.maps.reader import open_source
+    from uniadrs_scale.scenes.rasters import raster_tag
+    from uniadrs_scale.storage.places import has_file, place_of
+
+    fingerprint = open_source(store).tags.get("fingerprint")
+    if has_file(place_of(output)) and (
+        fingerprint is None or raster_tag(output, "fingerprint") != fingerprint
+    ):
+        raise StoreError(
+            f"'{output}' exists and is not a map of '{store}'. Remove it, or choose another output "
+            "path."
+        )
+
+
+def _scene_facts(scene: xr.DataArray) -> dict[str, Any]:
+    """What `info` says of a scene; reads no pixels."""
+    from uniadrs_scale.scenes.sources import scene_source
+
+    info = scene_source(scene).info
+    wavelengths = scene.coords.get("wavelength")
+    return {
+        "name": info.name,
+        "size": f"{info.height} x {info.width} px",
+        "bands": f"{len(info.bands)}: {', '.join(info.bands)}",
+        "wavelengths": "unknown"
+        if wavelengths is None
+        else f"{float(wavelengths.min()):g} to {float(wavelengths.max()):g} nm",
+        "dtype": info.dtype,
+        "pixel": "unknown" if info.gsd_m is None else f"{info.gsd_m:g} m on the ground",
+        "acquired": scene.attrs.get("datetime", "unknown"),
+        "platform": scene.attrs.get("platform", "unknown"),
+        "grid": info.grid or "that of the files",
+        "places": info.georeference,
+        "crs": info.crs or "none",
+        "transform": info.transform or "none",
+    }
+
+
+def _print_facts(facts: dict[str, Any]) -> None:
+    width = max(map(len, facts)) + 2
+    for key, value in facts.items():
+        typer.echo(f"{key:<{width}}{value}")

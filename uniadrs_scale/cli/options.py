@@ -1,0 +1,300 @@
+"""What the commands take. Options that go together are a group, and each is defined once.
+
+A command names a group as one parameter; :func:`spread` shows typer its fields instead:
+
+    @spread
+    def plan(scenes: Scenes, reading: Reading, running: Running) -> None: ...
+
+In all modules of the command line a function imports what it carries out itself: torch and Dask
+take seconds, and --help needs neither.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, is_dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_type_hints
+
+import typer
+
+from uniadrs_scale.core.presets import DEFAULT_WEIGHTS, PRESETS, Arithmetic, Resampling
+from uniadrs_scale.errors import SceneError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import xarray as xr
+
+    from uniadrs_scale.core.contracts import TileScorer
+    from uniadrs_scale.core.plan import ScorePlan
+    from uniadrs_scale.swaths.geometry import Geocoding
+
+
+COMPLETE, INCOMPLETE, BAD_INPUT, BUSY = 0, 1, 2, 75
+"""Exit codes."""
+Scenes = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="SCENE...",
+        help="Product folder, raster, NetCDF, HDF5, Zarr, .mat or STAC item, by path or URI; "
+        "several rasters (one file per band) make one scene.",
+    ),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(help="Worker processes on this machine. Default: one a core, or one a GPU."),
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """How a scene is read."""
+
+    bands: Annotated[
+        str | None,
+        typer.Option(
+            help="Bands to use, by number from 1 or by name: 1,2,5-8 or B02,B03. Default: all."
+        ),
+    ] = None
+    nodata: Annotated[
+        str, typer.Option(help="Value of invalid pixels; 'none' if every value is valid.")
+    ] = "auto"
+    grid: Annotated[
+        str | None,
+        typer.Option(
+            help="Common grid of bands of several resolutions: finest, coarsest or the name of a "
+            "band."
+        ),
+    ] = None
+    variable: Annotated[
+        str | None,
+        typer.Option(
+            help="Arrays of a NetCDF, HDF5, Zarr or .mat file: a name, several (a,b) or 'rrs_*'."
+        ),
+    ] = None
+    mask: Annotated[
+        str,
+        typer.Option(
+            help="Pixels to leave out, by a product's quality band: none, cloud, or classes by "
+            "name or value (snow,8)."
+        ),
+    ] = "none"
+    units: Annotated[
+        str | None, typer.Option(help="Of Sentinel-1 GRD: amplitude (as stored) or dB.")
+    ] = None
+
+    def open(self, scenes: list[str]) -> xr.DataArray:
+        """The lazy scene."""
+        from uniadrs_scale.scenes.open import open_scene
+
+        classes = [int(item) if item.isdecimal() else item for item in _items(self.mask)]
+        return open_scene(
+            scenes,
+            bands=_band_list(self.bands),
+            nodata=_nodata_value(self.nodata),
+            grid=self.grid,
+            variable=None if self.variable is None else _items(self.variable),
+            mask=self.mask if self.mask in ("none", "cloud") else classes,
+            units=cast("Any", self.units),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    """How a scene is scored, and by what."""
+
+    preset: Annotated[
+        str,
+        typer.Option(
+            help="Kind of imagery, which decides the tile: auto, " + ", ".join(PRESETS) + "."
+        ),
+    ] = "auto"
+    tile: Annotated[
+        int | None,
+        typer.Option(
+            help="Side of the square that the network sees, in pixels. Default: the preset's."
+        ),
+    ] = None
+    stride: Annotated[
+        int | None,
+        typer.Option(
+            help="Step between tiles, in pixels; they overlap and are blended. Default: 7/8 of a "
+            "tile."
+        ),
+    ] = None
+    chunk: Annotated[
+        int | None,
+        typer.Option(
+            help="Side of a task's piece, in pixels: memory, never a score, depends on it. "
+            "Default: 512, or 1024 for scenes over 16 megapixels."
+        ),
+    ] = None
+    method: Annotated[
+        Literal["uniadrs", "rx", "lrx"],
+        typer.Option("--detector", help="The network, or global or local RX to compare with."),
+    ] = "uniadrs"
+    weights: Annotated[
+        str, typer.Option(help="Name of weights that ship with the library, or a file of your own.")
+    ] = DEFAULT_WEIGHTS
+    dtype: Annotated[
+        Arithmetic,
+        typer.Option(
+            help="Arithmetic of the network; bfloat16 is 1e-2 less exact, faster on GPUs and on "
+            "CPUs with AVX512-BF16 or AMX."
+        ),
+    ] = "float32"
+    device: Annotated[
+        str, typer.Option(help="Where the network runs: auto (a GPU if any), cpu, cuda, cuda:1.")
+    ] = "auto"
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            help="sync or threads (this process), or the address of a Dask cluster "
+            "(tcp://host:8786, tls://host:8786). Default: worker processes on this machine."
+        ),
+    ] = None
+    tls_ca_file: Annotated[
+        Path | None,
+        typer.Option(help="For tls://: PEM file of the authority that signed the certificates."),
+    ] = None
+    tls_cert: Annotated[
+        Path | None, typer.Option(help="For tls://: PEM file of the client's certificate.")
+    ] = None
+    tls_key: Annotated[
+        Path | None, typer.Option(help="For tls://: PEM file of the certificate's private key.")
+    ] = None
+    workers: Workers = None
+
+    def detector(self) -> TileScorer:
+        """What scores tiles."""
+        from uniadrs_scale.detector.detector import Detector
+        from uniadrs_scale.detector.rx import GlobalRX, LocalRX
+
+        if self.method == "uniadrs":
+            return Detector.load(self.weights, device=self.device, dtype=self.dtype)
+        return LocalRX() if self.method == "lrx" else GlobalRX()
+
+    @contextmanager
+    def connected(self) -> Iterator[Running]:
+        """The same while connected to the scheduler, if that is an address: once, for all steps."""
+        from uniadrs_scale.runtime.cluster import TlsFiles, connected
+
+        tls = TlsFiles(self.tls_ca_file, self.tls_cert, self.tls_key)
+        with connected(self.scheduler, tls) as scheduler:
+            yield replace(self, scheduler=scheduler, tls_ca_file=None, tls_cert=None, tls_key=None)
+
+    def plan(self, scene: xr.DataArray, detector: TileScorer) -> ScorePlan:
+        """What a run over ``scene`` would do."""
+        from uniadrs_scale.scoring.score import plan
+
+        return plan(
+            scene, preset=self.preset, tile=self.tile, stride=self.stride, chunk=self.chunk,
+            detector=detector, scheduler=self.scheduler, workers=self.workers,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawing:
+    """How the map of a swath is drawn."""
+
+    crs: Annotated[
+        str | None,
+        typer.Option(
+            help="CRS of a swath's COG, such as EPSG:32632. Default: UTM, or degrees if it is "
+            "large."
+        ),
+    ] = None
+    resolution: Annotated[
+        float | None,
+        typer.Option(
+            help="Cell size of a swath's COG, in CRS units. Default: as its median pixel."
+        ),
+    ] = None
+    resampling: Annotated[
+        Resampling,
+        typer.Option(
+            help="What a cell of a swath's COG shows: its highest pixel, so that one of a single "
+            "pixel survives, or the nearest."
+        ),
+    ] = "max"
+
+    @property
+    def geocoding(self) -> Geocoding:
+        """The same as the library takes it."""
+        from uniadrs_scale.swaths.geometry import Geocoding
+
+        return Geocoding(self.crs, self.resolution, self.resampling)
+
+
+def spread(command: Callable[..., None]) -> Callable[..., None]:
+    """``command`` with the fields of its groups as parameters of their own, as typer needs them.
+
+    Rejected: the options listed again in each command, which made 'plan' and 'score' differ by
+    accident; and an unpacked ``TypedDict``, which typer does not read.
+    """
+    parameters: list[inspect.Parameter] = []
+    groups: dict[str, list[str]] = {}
+    hints = get_type_hints(command, include_extras=True)
+    for parameter in inspect.signature(command).parameters.values():
+        group = hints[parameter.name]
+        if not is_dataclass(group):
+            parameters.append(
+                parameter.replace(annotation=group, kind=inspect.Parameter.KEYWORD_ONLY)
+            )
+            continue
+        types = get_type_hints(group, include_extras=True)
+        groups[parameter.name] = [field.name for field in fields(group)]
+        parameters += [
+            inspect.Parameter(
+                field.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=field.default,
+                annotation=types[field.name],
+            )
+            for field in fields(group)
+        ]
+
+    @functools.wraps(command)
+    def flat(**values: Any) -> None:
+        parts = {
+            name: hints[name](**{field: values.pop(field) for field in members})
+            for name, members in groups.items()
+        }
+        command(**values, **parts)
+
+    flat.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    flat.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return flat
+
+
+def _items(text: str) -> list[str]:
+    """'a, b' as a list."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _band_list(text: str | None) -> list[int | str] | None:
+    """'1,2,5-8' or 'B02,B03' as open_scene takes it."""
+    if text is None:
+        return None
+    bands: list[int | str] = []
+    for part in _items(text):
+        first, dash, last = part.partition("-")
+        if dash and first.isdecimal() and last.isdecimal():
+            bands.extend(range(int(first), int(last) + 1))
+        else:
+            bands.append(part)
+    return bands
+
+
+def _nodata_value(text: str) -> Any:
+    if text in ("auto", "none"):
+        return None if text == "none" else "auto"
+    try:
+        return float(text)
+    except ValueError:
+        raise SceneError(
+            f"--nodata '{text}' is no number. Give a number, 'nan', 'none' or 'auto'."
+        ) from None

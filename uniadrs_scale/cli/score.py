@@ -1,0 +1,148 @@
+"""Command line of scenes: score, plan, demo."""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from uniadrs_scale.cli.options import (
+    COMPLETE,
+    INCOMPLETE,
+    Drawing,
+    Reading,
+    Running,
+    Scenes,
+    Workers,
+    spread,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from uniadrs_scale.core.plan import ScorePlan
+    from uniadrs_scale.runtime.tasks import ChunkReport
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of scenes to ``app``."""
+    app.command("score")(spread(score_command))
+    app.command("plan")(spread(plan_command))
+    app.command("demo")(demo_command)
+
+
+def score_command(
+    scenes: Scenes,
+    output: Annotated[
+        str,
+        typer.Option(
+            "-o",
+            "--output",
+            help="Map to write: OUT.zarr (lazy, resumable) or OUT.tif (COG, opens in QGIS); a path "
+            "or a URL in a bucket (s3://, gs://).",
+        ),
+    ],
+    *,
+    running: Running,
+    reading: Reading,
+    drawing: Drawing,
+    performance_report: Annotated[
+        Path | None,
+        typer.Option(help="Write Dask's performance report, a page (needs bokeh)."),
+    ] = None,
+) -> None:
+    """Score a scene: how strongly each pixel deviates from its surroundings, 0 to 1.
+
+    The map has the scene's grid and CRS, and no data where the scene has none.
+
+    A swath without a grid is scored as sensed, and geocoded where the map is a COG.
+
+    The same command resumes an interrupted run. What was done lies beside the map: OUTPUT.run.json.
+    """
+    from uniadrs_scale.scoring.output import run_to_file
+
+    geocoding = drawing.geocoding
+    scene, detector = reading.open(scenes), running.detector()
+    with running.connected() as here:
+        plan = here.plan(scene, detector)
+        with _progress(plan) as advance:
+            summary = run_to_file(
+                scene, output, plan, detector,
+                scheduler=here.scheduler, on_report=advance, geocoding=geocoding,
+                performance_report=performance_report,
+            )  # fmt: skip
+    typer.echo(f"{summary.text()}\noutput   {summary.output}")
+    raise typer.Exit(COMPLETE if summary.complete else INCOMPLETE)
+
+
+def plan_command(
+    scenes: Scenes,
+    output: Annotated[
+        str | None,
+        typer.Option("-o", "--output", help="Say what a run would find there: nothing is written."),
+    ] = None,
+    *,
+    running: Running,
+    reading: Reading,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")] = False,
+) -> None:
+    """Forecast what 'score' with the same arguments would do: tiles, tasks, memory; run nothing."""
+    from uniadrs_scale.scoring.output import output_state
+
+    with running.connected() as here:
+        plan = here.plan(reading.open(scenes), running.detector())
+    state = "" if output is None else output_state(output, plan)
+    if as_json:
+        typer.echo(json.dumps(plan.to_dict() | {"output": state or None}, indent=2))
+    else:
+        typer.echo(plan.summary() + (f"\n{'output':<13}{state}" if state else ""))
+
+
+def demo_command(
+    folder: Annotated[Path, typer.Option(help="Where to write the scene and its maps.")] = Path(
+        "demo"
+    ),
+    *,
+    size: Annotated[int, typer.Option(help="Side of the scene, in pixels.")] = 2048,
+    seed: Annotated[int, typer.Option(help="Another seed is another landscape.")] = 7,
+    workers: Workers = None,
+) -> None:
+    """Invent a scene with planted anomalies, score it, and show what was found."""
+    from uniadrs_scale.demo.demo import demo
+
+    with _progress(None) as advance:
+        report = demo(folder, size=size, seed=seed, workers=workers, on_report=advance)
+    typer.echo(report.text())
+    raise typer.Exit(COMPLETE if report.complete else INCOMPLETE)
+
+
+@contextmanager
+def _progress(plan: ScorePlan | None) -> Iterator[Callable[[ChunkReport], None]]:
+    """A bar of chunks with the time that is left, on standard error."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("scoring"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total} chunks"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    total = None if plan is None else plan.chunks
+    console = Console(stderr=True)
+    # In a log file a bar is noise, and the summary says all that matters.
+    hidden = not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
+        task = progress.add_task("scoring", total=total)
+        yield lambda _: progress.advance(task)

@@ -1,0 +1,120 @@
+"""TODO."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from uniadrs_scale.errors import PlanError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from uniadrs_scale.core.lattice import Window
+    from uniadrs_scale.core.pixels import BandStatistics
+
+
+class TileScorer(Protocol):
+    """Whatever turns tiles into scores: the detector, or a stand-in. Pickled to every worker."""
+
+    @property
+    def identity(self) -> str:
+        """Equal for equal scores: part of the run's fingerprint."""
+
+    @property
+    def batch(self) -> int:
+        """Tiles a call; calls always have this many, for bit-identical results."""
+
+    def activation_bytes(self, tile: int, bands: int) -> int:
+        """Peak memory of one call beyond its input, in bytes."""
+
+    def fitted(self, statistics: BandStatistics) -> TileScorer:
+        """The scorer for a scene of these statistics; itself where it needs none of them."""
+
+    def score_tiles(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(n, band, y, x) scaled tiles to (n, y, x) scores in 0..1."""
+
+
+@runtime_checkable
+class WarmScorer(Protocol):
+    """A scorer that is slow the first time, or has a device that may be broken."""
+
+    def warm_up(self, tile: int, bands: int) -> None:
+        """Score a batch that is nobody's, once a process; raises where that does not work."""
+
+
+def warm_up(scorer: TileScorer, tile: int, bands: int) -> None:
+    """Have ``scorer`` ready for tiles (band, tile, tile), where it knows how."""
+    if isinstance(scorer, WarmScorer):
+        scorer.warm_up(tile, bands)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SceneInfo:
+    """What a plan must know of a scene."""
+
+    name: str
+    """For people: file name or variable name."""
+    identity: str
+    """Changes when the pixels do: URIs, sizes and times of files, or a digest of the graph."""
+    height: int
+    width: int
+    bands: tuple[str, ...]
+    dtype: str
+    itemsize: int
+    """Bytes of one value as read."""
+    crs: str | None
+    """WKT, None where the scene has none."""
+    transform: tuple[float, ...] | None
+    """Affine coefficients (a, b, c, d, e, f) of pixel corners, None where the scene has none."""
+    gsd_m: float | None = None
+    """Ground sample distance [m], None where it is not known."""
+    grid: str = ""
+    """Which common grid bands were brought to, as a sentence; empty where they share one."""
+    geolocation: str = ""
+    """Of a swath: what places its pixels, and a digest of that; empty where a grid does."""
+    block_bytes: int = 0
+    """What a reader holds beside a window: blocks of a file that are decoded whole."""
+    strip_rows: int = 0
+    """Rows of a window that a reader decodes at once before it copies them there."""
+
+    def __post_init__(self) -> None:
+        """Refuse a scene without pixels."""
+        if not self.bands:
+            raise PlanError(f"Scene '{self.name}' has no bands. Select at least one.")
+        if self.height < 1 or self.width < 1:
+            raise PlanError(f"Scene '{self.name}' has {self.height} x {self.width} pixels: none.")
+
+    @property
+    def georeference(self) -> str:
+        """What ties pixels to the ground, for people."""
+        if self.geolocation:
+            what = self.geolocation.rpartition(" ")[0]  # without the digest
+            return f"{what}: scored as sensed, drawn on a grid as a COG"
+        if self.transform is None:
+            return "none: the map will have none either"
+        return crs_name(self.crs) or "transform without CRS"
+
+
+def crs_name(wkt: str | None) -> str:
+    """The quoted name that opens a WKT, e.g. 'WGS 84 / UTM zone 32N'; empty without a WKT."""
+    return "" if wkt is None else wkt.split('"')[1] if '"' in wkt else wkt
+
+
+class WindowReader(Protocol):
+    """A window of a scene, still to be read; small, picklable."""
+
+    def read(self) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
+        """Pixels (band, y, x) and valid mask (y, x)."""
+
+
+class SceneSource(Protocol):
+    """Where a run takes its pixels from."""
+
+    @property
+    def info(self) -> SceneInfo:
+        """Size, bands, georeference and identity."""
+
+    def window(self, window: Window) -> WindowReader:
+        """The reader of one window."""

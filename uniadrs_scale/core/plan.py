@@ -1,0 +1,182 @@
+"""The plan of a run: a frozen value, decided before any pixel is read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from uniadrs_scale.core.memory import MIB, MemoryForecast, Pixels, forecast
+from uniadrs_scale.errors import PlanError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from uniadrs_scale.core.contracts import SceneInfo
+    from uniadrs_scale.core.lattice import Lattice
+
+
+MOST_BANDS = 2048
+"""Covariances of 64 sample windows wait to be merged: 2 GiB at this number."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScorePlan:
+    """Scene, lattice, detector and cost of one run."""
+
+    scene: SceneInfo
+    lattice: Lattice
+    preset: str
+    """Name of the preset, and why it was chosen, for people."""
+    coarsen: int
+    """The detector sees means of ``coarsen`` x ``coarsen`` px."""
+    detector: str
+    """Identity of the tile scorer: architecture, weights' sha256, arithmetic."""
+    batch: int
+    activation_bytes: int
+    workers: int
+    """Worker processes that share the held strips."""
+    threads: int
+    """Threads a worker."""
+    in_lines: bool
+    """Whether chunks come line by line: more strips wait where they do not."""
+    gpu_build: bool
+    """Whether torch is built for GPUs, here and so on the workers: its libraries are larger."""
+    version: str
+    """Of this library."""
+
+    def __post_init__(self) -> None:
+        """Refuse a scene whose statistics alone would not fit."""
+        bands = len(self.scene.bands)
+        if bands > MOST_BANDS:
+            raise PlanError(
+                f"Scene '{self.scene.name}' has {bands} bands: their covariance alone would take "
+                f"{8 * bands**2 / MIB:.0f} MiB a sample window, and {MOST_BANDS} bands are the "
+                "most. Select bands."
+            )
+
+    def decisive(self) -> dict[str, Any]:
+        """What decides the output's bytes and layout, as plain values; who computes does not."""
+        scene = asdict(self.scene)
+        del scene["block_bytes"], scene["strip_rows"]  # how it is stored, not what it shows
+        if not self.scene.geolocation:  # maps on a grid keep their fingerprints
+            del scene["geolocation"]
+        return {
+            "scene": scene,
+            "lattice": asdict(self.lattice),
+            "coarsen": self.coarsen,
+            "detector": self.detector,
+            "version": self.version,
+        }
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of :meth:`decisive`, 16 hex digits."""
+        return digest(self.decisive())
+
+    @property
+    def chunks(self) -> int:
+        """Pieces in which the map is computed and committed."""
+        return math.prod(self.lattice.chunks)
+
+    @property
+    def tasks(self) -> int:
+        """Dask tasks: one that all share, and of each chunk score, commit and two of strips.
+
+        Nothing lies beside the last chunk of a line, nor beyond the last line.
+        """
+        return 4 * self.chunks - sum(self.lattice.chunks) + 1
+
+    @property
+    def memory(self) -> MemoryForecast:
+        """Forecast of one worker."""
+        scene = self.scene
+        pixels = Pixels(
+            bands=len(scene.bands), itemsize=scene.itemsize,
+            block_bytes=scene.block_bytes, strip_rows=scene.strip_rows,
+        )  # fmt: skip
+        return forecast(
+            self.lattice, pixels, batch=self.batch, activation_bytes=self.activation_bytes,
+            workers=self.workers, threads=self.threads, in_lines=self.in_lines,
+            gpu_build=self.gpu_build,
+        )  # fmt: skip
+
+    def require_memory(self, limit: int, where: str) -> None:
+        """Refuse to begin where a worker would need more memory than it may take.
+
+        Args:
+            limit: Bytes that a worker may take; 0 where there is no limit.
+            where: What sets the limit, for people.
+
+        Raises:
+            PlanError: The forecast exceeds ``limit``; the message has the chunk that fits.
+        """
+        memory = self.memory
+        if not limit or memory.total <= limit:
+            return
+        fits = self._fitting_chunk(limit)
+        advice = (
+            f"Use chunk <= {fits} px, or fewer workers."
+            if fits
+            else "No chunk is small enough: use fewer workers, or workers with more memory."
+        )
+        raise PlanError(
+            f"Plan needs {memory.total / MIB:.0f} MiB a worker (process "
+            f"{memory.process / MIB:.0f}, read {memory.read / MIB:.0f}, "
+            f"sums {memory.sums / MIB:.0f}, network {memory.network / MIB:.0f}), but it may take "
+            f"{limit / MIB:.0f} MiB ({where}). {advice}"
+        )
+
+    def _fitting_chunk(self, limit: int) -> int | None:
+        """The largest chunk whose forecast is at most ``limit`` bytes, in steps of 64 px."""
+        lattice = self.lattice
+        smallest = -(-lattice.tile // 64) * 64
+        for chunk in range(lattice.chunk // 64 * 64, smallest - 1, -64):
+            if replace(self, lattice=replace(lattice, chunk=chunk)).memory.total <= limit:
+                return chunk
+        return None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON: all inputs, the forecast and the fingerprint."""
+        return {
+            **asdict(self),
+            "tiles": self.lattice.tiles,
+            "chunks": list(self.lattice.chunks),
+            "tasks": self.tasks,
+            "memory": {**asdict(self.memory), "total": self.memory.total},
+            "fingerprint": self.fingerprint,
+        }
+
+    def summary(self) -> str:
+        """The forecast as text, a line a fact."""
+        scene, lattice, memory = self.scene, self.lattice, self.memory
+        rows, cols = lattice.chunks
+        megapixels = scene.height * scene.width / 1e6
+        lines = {
+            "scene": f"{scene.name}: {scene.height} x {scene.width} px ({megapixels:.1f} Mpx), "
+            f"{len(scene.bands)} bands, {scene.dtype}"
+            + (f", {scene.gsd_m:g} m" if scene.gsd_m else ""),
+            "georeference": scene.georeference,
+            **({"grid": scene.grid} if scene.grid else {}),
+            "tiles": f"{lattice.tiles} of {lattice.tile} px, stride {lattice.stride} px "
+            f"(each pixel is scored {lattice.tiles * lattice.tile**2 / 1e6 / megapixels:.1f} "
+            "times on average)",
+            "preset": self.preset
+            + (f", seen at 1/{self.coarsen} of the resolution" if self.coarsen > 1 else ""),
+            "chunks": f"{rows} x {cols} of {lattice.chunk} px, {self.tasks} tasks",
+            "detector": self.detector,
+            "memory": f"{memory.total / MIB:.0f} MiB a worker (process {memory.process / MIB:.0f}, "
+            f"read {memory.read / MIB:.0f}, sums {memory.sums / MIB:.0f}, "
+            f"network {memory.network / MIB:.0f}), "
+            f"{self.workers} workers x {self.threads} threads",
+            "fingerprint": self.fingerprint,
+        }
+        return "\n".join(f"{key:<13}{text}" for key, text in lines.items())
+
+
+def digest(values: Mapping[str, Any]) -> str:
+    """16 hex digits that are equal for equal plain values."""
+    text = json.dumps(values, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,79 @@
+"""The settings for each kind of imagery, and the literals that an option accepts.
+
+Imports no library, so that --help is fast.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from uniadrs_scale.errors import PlanError
+
+if TYPE_CHECKING:
+    from uniadrs_scale.core.contracts import SceneInfo
+
+Arithmetic = Literal["float32", "bfloat16"]
+Resampling = Literal["max", "nearest"]
+DEFAULT_WEIGHTS = "uniadrs-s"
+SPECTRAL = 14
+"""From this many bands on, a scene is a spectrum a pixel."""
+RADAR = re.compile(r"(^|[^a-z])(vv|vh|hh|hv|sigma0|gamma0|amplitude)([^a-z]|$)", re.IGNORECASE)
+POOLED = 8
+"""Side of the squares that the network pools to one sample [px of what it sees]."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preset:
+    """Tile and step for one kind of imagery; both in scene pixels."""
+
+    name: str
+    tile: int
+    """Side of a tile [px]."""
+    coarsen: int = 1
+    """The network sees means of ``coarsen`` x ``coarsen`` px: what the sensor resolves, not what it
+    samples."""
+    why: str
+    """For the plan's summary."""
+
+    def stride(self, tile: int) -> int:
+        """Step between tiles of side ``tile`` [px]: an eighth of a tile overlaps, or a bit more.
+
+        More costs time and brings nothing: `benchmarks/README.md` has AUC and step at seams by
+        overlap. A multiple of what the network pools, so that its grid is the same in all tiles.
+        """
+        pooled = POOLED * self.coarsen
+        overlap = -(-tile // 8 // pooled) * pooled
+        return max(tile - overlap, tile // 2)
+
+
+PRESETS = {
+    preset.name: preset
+    for preset in (
+        Preset(name="hyperspectral", tile=128, why="a spectrum a pixel, scenes of few pixels"),
+        Preset(name="multispectral", tile=256, coarsen=2, why="some bands, targets of many pixels"),
+        Preset(name="single-band", tile=224, why="infrared, panchromatic or low light"),
+        Preset(name="sar", tile=384, coarsen=3, why="speckle, and targets of many pixels"),
+    )
+}
+
+
+def choose_preset(scene: SceneInfo, name: str = "auto") -> Preset:
+    """The preset called ``name``, or the one that the scene's bands suggest.
+
+    Radar is told from other scenes of one or two bands by its band names (VV, VH, HH, HV, sigma0):
+    nothing else in a raster says so.
+
+    Raises:
+        PlanError: There is no such preset.
+    """
+    if name != "auto":
+        if name not in PRESETS:
+            raise PlanError(f"preset='{name}' is unknown. Use auto, {', '.join(PRESETS)}.")
+        return PRESETS[name]
+    if any(RADAR.search(text) for text in (*scene.bands, scene.name)):
+        return PRESETS["sar"]
+    if len(scene.bands) >= SPECTRAL:
+        return PRESETS["hyperspectral"]
+    return PRESETS["multispectral" if len(scene.bands) > 1 else "single-band"]

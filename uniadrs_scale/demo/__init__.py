@@ -1,0 +1,1 @@
+"""The demo: an invented landscape with planted anomalies."""

@@ -1,0 +1,192 @@
+"""Random shapes on a pixel grid: 1/f fields, parcels, lines and contours.
+
+Nothing here repeats or follows the grid: a network finds any period within minutes and then knows
+the generator instead of landscapes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy import fft
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+MARGIN = 0.25
+"""Fields are drawn this much larger than asked for and cropped: an FFT field is a torus, and its
+opposite borders must not match."""
+
+
+def white(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Independent samples, mean 0, variance 1, within +-5.7.
+
+    The number of set bits in 32 random ones is binomial, hence close to normal, and takes a third
+    of the time of ``standard_normal``, which is most of the price of a hyperspectral tile.
+    """
+    words = rng.integers(0, 2**32, size=shape, dtype=np.uint32)
+    samples = np.bitwise_count(words).astype(np.float32)
+    samples -= np.float32(16.0)
+    samples *= np.float32(8.0**-0.5)
+    return samples
+
+
+def random_field(
+    rng: np.random.Generator, shape: tuple[int, int], *, slope: float, stretch: float = 1.0
+) -> NDArray[np.float32]:
+    """A 1/f field: amplitude falls with spatial frequency as f ** -slope.
+
+    Args:
+        rng: Source of all randomness.
+        shape: (y, x) in pixels.
+        slope: 0 is white noise, 1 is rough as bushes, 2 is smooth as hills.
+        stretch: Above 1, structures are longer by this factor along a random direction.
+
+    Returns:
+        float32 (y, x), mean 0, standard deviation 1.
+    """
+    height, width = (fft.next_fast_len(round(n * (1 + MARGIN)) + 8, real=True) for n in shape)
+    fy = fft.fftfreq(height).astype(np.float32)[:, None]
+    fx = fft.rfftfreq(width).astype(np.float32)[None, :]
+    angle = rng.uniform(0, np.pi)
+    along = np.cos(angle) * fx + np.sin(angle) * fy
+    across = np.cos(angle) * fy - np.sin(angle) * fx
+    power = np.square(along * stretch) + np.square(across / stretch)
+    power[0, 0] = np.inf  # no mean: it is removed below anyway
+    amplitude = power ** np.float32(-slope / 2)
+    wave = np.empty(amplitude.shape, np.complex64)
+    wave.real = white(rng, wave.shape)
+    wave.imag = white(rng, wave.shape)
+    wave *= amplitude
+    field = fft.irfft2(wave, s=(height, width))[: shape[0], : shape[1]]
+    field = field - field.mean(dtype=np.float64)
+    return np.asarray(field / (field.std(dtype=np.float64) + 1e-12), np.float32)
+
+
+def region(field: NDArray[np.float32], share: float, softness: float) -> NDArray[np.float32]:
+    """Weights 0..1 (y, x) that cover the highest ``share`` of a field.
+
+    Args:
+        field: (y, x).
+        share: Covered part of the area, 0..1.
+        softness: Width of the border in standard deviations of the field.
+    """
+    # A strided sample is enough for a threshold, and sorting 4 million pixels takes half a second.
+    step = max(1, min(field.shape) // 128)
+    edge = np.quantile(field[::step, ::step], 1 - share)
+    weight = (field - np.float32(edge)) / np.float32(softness) + np.float32(0.5)
+    return np.asarray(np.clip(weight, 0, 1))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Parcels:
+    """An irregular partition into four-sided pieces, like farmland or city blocks."""
+
+    labels: NDArray[np.intp]
+    """(y, x), 0 <= label < count."""
+    count: int
+    """Number of labels; some may have no pixel."""
+    margin: NDArray[np.float32]
+    """(y, x) distance in pixels to the nearest border of the parcel."""
+
+
+def parcels(
+    rng: np.random.Generator, shape: tuple[int, int], *, size: float, bend: NDArray[np.float32]
+) -> Parcels:
+    """Strips at a random angle, each cut crosswise on its own, of log-normal widths.
+
+    Args:
+        rng: Source of all randomness.
+        shape: (y, x) in pixels.
+        size: Typical side of a parcel in pixels.
+        bend: (y, x) displacement in pixels that curves the borders.
+    """
+    angle = rng.uniform(0, np.pi)
+    y = np.arange(shape[0], dtype=np.float32)[:, None]
+    x = np.arange(shape[1], dtype=np.float32)[None, :]
+    across = np.float32(np.cos(angle)) * x + np.float32(np.sin(angle)) * y + bend
+    along = np.float32(np.cos(angle)) * y - np.float32(np.sin(angle)) * x - bend
+    strips, strip_margin = _cut(rng, across, size)
+    number = int(strips.max()) + 1
+    shift = rng.uniform(0, 8 * size, number).astype(np.float32)
+    factor = np.exp(rng.normal(0, 0.4, number)).astype(np.float32) * np.float32(rng.uniform(0.3, 1))
+    pieces, piece_margin = _cut(rng, along * factor[strips] + shift[strips], size)
+    labels = strips * (int(pieces.max()) + 1) + pieces
+    margin = np.minimum(strip_margin, piece_margin / factor[strips])
+    return Parcels(labels, int(labels.max()) + 1, margin)
+
+
+def _cut(
+    rng: np.random.Generator, position: NDArray[np.float32], size: float
+) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    """Index of the interval a position falls into, and the distance to the interval's ends."""
+    low, high = float(position.min()), float(position.max())
+    number = int((high - low) / size * 1.6) + 4
+    widths = size * np.exp(rng.normal(-0.12, 0.5, number))
+    # Closing cut far out, so that no position lies behind the last one.
+    cuts = np.concatenate(
+        [[low - size], low - size * rng.uniform(0, 1) + np.cumsum(widths), [high * 2 + 9e6]]
+    )
+    cuts = cuts.astype(np.float32)
+    index = np.searchsorted(cuts, position.ravel(), side="right").reshape(position.shape) - 1
+    index = np.clip(index, 0, len(cuts) - 2)
+    return index, np.minimum(position - cuts[index], cuts[index + 1] - position)
+
+
+def lines(rng: np.random.Generator, shape: tuple[int, int], *, count: int) -> NDArray[np.float32]:
+    """Coverage 0..1 (y, x) of ``count`` gently winding roads, anti-aliased.
+
+    Points strewn along the road are splatted bilinearly; a distance map to every road would cost
+    the area of the scene for each.
+    """
+    reach = 1.5 * max(shape)
+    along = np.arange(0, 2 * reach, 0.5)
+    coverage = np.zeros(shape[0] * shape[1])
+    for _ in range(count):
+        turns = rng.normal(0, 1, int(reach / 24) + 4).cumsum() * rng.choice([0.01, 0.05, 0.12])
+        knots = np.linspace(0, 2 * reach, len(turns))
+        heading = rng.uniform(0, 2 * np.pi) + np.interp(
+            along, knots, turns - turns[len(turns) // 2]
+        )
+        path = np.stack([np.sin(heading), np.cos(heading)]).cumsum(axis=1) * 0.5
+        path += (rng.uniform(0, 1, 2) * shape - path[:, path.shape[1] // 2])[:, None]
+        offsets = np.arange(0.25, rng.uniform(0.6, 3.2), 0.5)
+        normal = np.stack([np.cos(heading), -np.sin(heading)])
+        points = path[:, :, None] + normal[:, :, None] * offsets
+        coverage += splat(points.reshape(2, -1), shape, weight=0.25).ravel()
+    return np.clip(coverage, 0, 1).astype(np.float32).reshape(shape)
+
+
+def splat(
+    points: NDArray[np.float64], shape: tuple[int, int], *, weight: float
+) -> NDArray[np.float64]:
+    """Spread points bilinearly over their four pixels.
+
+    Args:
+        points: (2, point) rows and columns, in pixels; those outside are dropped.
+        shape: (y, x) in pixels.
+        weight: What each point adds in total.
+
+    Returns:
+        float64 (y, x).
+    """
+    corner = np.floor(points).astype(np.intp)
+    inside = ((corner >= 0) & (corner < np.array(shape)[:, None] - 1)).all(axis=0)
+    corner, fraction = corner[:, inside], (points - corner)[:, inside]
+    flat = corner[0] * shape[1] + corner[1]
+    total = np.zeros(shape[0] * shape[1])
+    for dy in (0, 1):
+        for dx in (0, 1):
+            share = np.abs(1 - dy - fraction[0]) * np.abs(1 - dx - fraction[1])
+            total += np.bincount(flat + dy * shape[1] + dx, share * weight, minlength=total.size)
+    return total.reshape(shape)
+
+
+def contour(field: NDArray[np.float32], width: float) -> NDArray[np.float32]:
+    """Coverage 0..1 (y, x) of a band of ``width`` pixels along the field's zero line: a river."""
+    down, right = np.gradient(field)
+    distance = np.abs(field) / (np.hypot(down, right) + np.float32(1e-6))
+    return np.asarray(np.clip(np.float32(width / 2 + 0.5) - distance, 0, 1))

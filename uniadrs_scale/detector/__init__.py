@@ -1,0 +1,1 @@
+"""The network and its baselines: tiles in, scores out."""

@@ -1,0 +1,302 @@
+"""What an inference on a CPU does between its convolutions, each in one pass over memory.
+
+Arrays are (b, y, x, c), C-contiguous, float32 or bfloat16; numba knows no bfloat16, so its bits
+come as uint16. Sums are float32 over a row and float64 over rows, always in the same order: one
+input has one output, bit for bit, on one kind of CPU.
+
+Serial and ``nogil``, as in :mod:`uniadrs_scale.blend`: tiles are what runs in parallel.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numba import njit, types
+from numba.extending import overload
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+
+EPSILON = 1e-5
+"""Of the instance norm."""
+REACH, STEP = 7, 2
+"""Side of the attention's neighbourhood [samples], and its dilation [px]."""
+# `contract` lets a multiplication and an addition become one instruction. No other freedom: sums
+# keep their order, NaN stays NaN.
+kernel = njit(nogil=True, cache=True, fastmath={"contract"}, error_model="numpy")
+
+
+def widen(value: Any) -> Any:
+    """float32 of a stored value."""
+    raise NotImplementedError  # compiled code only
+
+
+def narrow(value: Any, like: Any) -> Any:
+    """A float32 in the representation of ``like``."""
+    raise NotImplementedError  # compiled code only
+
+
+@overload(widen)
+def _widen(value: Any) -> Callable[..., Any]:
+    def bits(value: Any) -> Any:
+        return np.uint32(np.uint32(value) << np.uint32(16)).view(np.float32)
+
+    def same(value: Any) -> Any:
+        return value
+
+    return bits if isinstance(value, types.Integer) else same
+
+
+@overload(narrow)
+def _narrow(value: Any, like: Any) -> Callable[..., Any]:  # noqa: ARG001
+    def rounded(value: Any, like: Any) -> Any:  # noqa: ARG001
+        bits = np.float32(value).view(np.uint32)
+        # To the nearest, ties to even; NaN keeps its payload's upper half, which is not 0.
+        half = np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
+        return np.uint16((bits + half) >> np.uint32(16))
+
+    def same(value: Any, like: Any) -> Any:  # noqa: ARG001
+        return np.float32(value)
+
+    return rounded if isinstance(like, types.Integer) else same
+
+
+@kernel
+def moments(x: NDArray[Any], mean: NDArray[np.float32], gain: NDArray[np.float32]) -> None:
+    """Mean and 1 / sqrt(variance + EPSILON) of each channel of one (y, x, c), into (c,) each."""
+    height, width, channels = x.shape
+    total, square = np.zeros(channels), np.zeros(channels)
+    row, apart = np.empty(channels, np.float32), np.empty(channels, np.float32)
+    for y in range(height):
+        # Means of rows and squares about them (Chan et al. 1979): squares about 0 lose digits.
+        row[:] = 0
+        for p in range(width):
+            for c in range(channels):
+                row[c] += widen(x[y, p, c])
+        for c in range(channels):
+            row[c] /= np.float32(width)
+        apart[:] = 0
+        for p in range(width):
+            for c in range(channels):
+                difference = widen(x[y, p, c]) - row[c]
+                apart[c] += difference * difference
+        for c in range(channels):
+            difference = np.float64(row[c]) - total[c]
+            total[c] += difference / (y + 1)
+            square[c] += apart[c] + difference * difference * width * y / (y + 1)
+    for c in range(channels):
+        mean[c] = total[c]
+        gain[c] = 1 / np.sqrt(square[c] / (height * width) + EPSILON)
+
+
+@kernel
+def norm_relu(x: NDArray[Any]) -> None:
+    """Instance norm and ReLU of (b, y, x, c), in place."""
+    batch, height, width, channels = x.shape
+    mean, gain = np.empty(channels, np.float32), np.empty(channels, np.float32)
+    for b in range(batch):
+        moments(x[b], mean, gain)
+        for y in range(height):
+            for p in range(width):
+                for c in range(channels):
+                    value = (widen(x[b, y, p, c]) - mean[c]) * gain[c]
+                    x[b, y, p, c] = narrow(value if not value < 0 else np.float32(0), x[b, y, p, c])
+
+
+@kernel
+def halve(x: NDArray[Any], out: NDArray[Any]) -> None:
+    """Maximum of each 2 x 2 px of (b, y, x, c), into (b, y // 2, x // 2, c)."""
+    batch, height, width, channels = out.shape
+    for b in range(batch):
+        for y in range(height):
+            for p in range(width):
+                for c in range(channels):
+                    upper = max(widen(x[b, 2 * y, 2 * p, c]), widen(x[b, 2 * y, 2 * p + 1, c]))
+                    lower = max(
+                        widen(x[b, 2 * y + 1, 2 * p, c]), widen(x[b, 2 * y + 1, 2 * p + 1, c])
+                    )
+                    out[b, y, p, c] = narrow(max(upper, lower), x[b, y, p, c])
+
+
+@kernel
+def add_enlarged(
+    x: NDArray[Any],
+    coarse: NDArray[Any],
+    rows: tuple[NDArray[np.int64], NDArray[np.float32]],
+    cols: tuple[NDArray[np.int64], NDArray[np.float32]],
+    bias: NDArray[np.float32],
+) -> None:
+    """ReLU(x + enlarged coarse + bias), into x.
+
+    Args:
+        x: (b, y, x, c).
+        coarse: (b, y', x', c).
+        rows: For each row of ``x`` the coarse row above it, and the weight of the one below that.
+        cols: The same for columns.
+        bias: (c,).
+    """
+    batch, height, width, channels = x.shape
+    last_row, last_col = coarse.shape[1] - 1, coarse.shape[2] - 1
+    line = np.empty((coarse.shape[2], channels), np.float32)
+    for b in range(batch):
+        for y in range(height):
+            above, low = rows[0][y], rows[1][y]
+            below, high = min(above + 1, last_row), np.float32(1) - low
+            for p in range(coarse.shape[2]):
+                for c in range(channels):
+                    upper, lower = widen(coarse[b, above, p, c]), widen(coarse[b, below, p, c])
+                    line[p, c] = high * upper + low * lower
+            for p in range(width):
+                before, far = cols[0][p], cols[1][p]
+                after, near = min(before + 1, last_col), np.float32(1) - far
+                for c in range(channels):
+                    value = near * line[before, c] + far * line[after, c] + bias[c]
+                    value += widen(x[b, y, p, c])
+                    x[b, y, p, c] = narrow(value if not value < 0 else np.float32(0), x[b, y, p, c])
+
+
+@kernel
+def exponential(value: Any) -> Any:
+    """exp(value) of a float32 <= 0, to 2e-7 of it, by arithmetic that vectorises (Cody, Waite)."""
+    value = max(value, np.float32(-87))  # NaN stays NaN: max keeps its first argument then
+    whole = np.rint(value * np.float32(1.44269504))
+    rest = value - whole * np.float32(0.693359375)
+    rest = rest - whole * np.float32(-2.12194440e-4)
+    series = np.float32(1.9875691500e-4)
+    series = series * rest + np.float32(1.3981999507e-3)
+    series = series * rest + np.float32(8.3334519073e-3)
+    series = series * rest + np.float32(4.1665795894e-2)
+    series = series * rest + np.float32(1.6666665459e-1)
+    series = series * rest + np.float32(5.0000001201e-1)
+    series = series * rest * rest + rest + np.float32(1)
+    return series * np.int32((np.int32(whole) + np.int32(127)) << np.int32(23)).view(np.float32)
+
+
+@kernel
+def softmax(logits: NDArray[Any], weights: NDArray[np.float32]) -> None:
+    """Softmax over the first REACH^2 channels of (x, c), into (x, REACH^2)."""
+    for p in range(logits.shape[0]):
+        highest = widen(logits[p, 0])
+        for n in range(1, REACH**2):
+            highest = max(highest, widen(logits[p, n]))
+        for n in range(REACH**2):
+            weights[p, n] = exponential(widen(logits[p, n]) - highest)
+        total = np.float32(0)
+        for n in range(REACH**2):
+            total += weights[p, n]
+        for n in range(REACH**2):
+            weights[p, n] /= total
+
+
+@kernel
+def attend(x: NDArray[Any], logits: NDArray[Any], out: NDArray[Any]) -> None:
+    """Each pixel's own part, plus its neighbourhood weighted by the softmax of its logits.
+
+    Args:
+        x: (b, y, x, 2 c): own part, then what neighbours contribute.
+        logits: (b, y, x, REACH^2 or more), row-major over the neighbourhood; outside counts as 0.
+        out: (b, y, x, c).
+    """
+    batch, height, width, channels = out.shape
+    weights, total = np.empty((width, REACH**2), np.float32), np.empty(channels, np.float32)
+    near, weight = np.empty(REACH, np.int64), np.empty(REACH, np.float32)
+    for b in range(batch):
+        for y in range(height):
+            softmax(logits[b, y], weights)
+            for p in range(width):
+                for c in range(channels):
+                    total[c] = widen(x[b, y, p, c])
+                for i in range(REACH):
+                    row = y + STEP * (i - REACH // 2)
+                    if row < 0 or row >= height:
+                        continue
+                    for j in range(REACH):
+                        col = p + STEP * (j - REACH // 2)
+                        inside = 0 <= col < width
+                        near[j] = col if inside else p
+                        weight[j] = weights[p, i * REACH + j] if inside else np.float32(0)
+                    # Seven at a time, so that the sum is read and written once for all of them.
+                    n0, n1, n2, n3, n4, n5, n6 = near
+                    w0, w1, w2, w3, w4, w5, w6 = weight
+                    for c in range(channels):
+                        k = c + channels
+                        total[c] += (
+                            w0 * widen(x[b, row, n0, k])
+                            + w1 * widen(x[b, row, n1, k])
+                            + w2 * widen(x[b, row, n2, k])
+                            + w3 * widen(x[b, row, n3, k])
+                            + w4 * widen(x[b, row, n4, k])
+                            + w5 * widen(x[b, row, n5, k])
+                            + w6 * widen(x[b, row, n6, k])
+                        )
+                for c in range(channels):
+                    out[b, y, p, c] = narrow(total[c], out[b, y, p, c])
+
+
+@kernel
+def attend_scrambled(x: NDArray[Any], logits: NDArray[Any], out: NDArray[Any]) -> None:
+    """As :func:`attend`, with the sums of :func:`.scrambled_attention`."""
+    batch, height, width, channels = out.shape
+    pixels, total = height * width, np.empty(channels, np.float32)
+    weights = np.empty((height, width, REACH**2), np.float32)
+    for b in range(batch):
+        for y in range(height):
+            softmax(logits[b, y], weights[y])
+        for y in range(height):
+            for p in range(width):
+                for c in range(channels):
+                    total[c] = widen(x[b, y, p, c])
+                first = (y * width + p) * REACH**2
+                for number in range(first, first + REACH**2):
+                    n, place = number // pixels, number % pixels
+                    at_row, at_col = place // width, place % width
+                    row = at_row + STEP * (n // REACH - REACH // 2)
+                    col = at_col + STEP * (n % REACH - REACH // 2)
+                    if 0 <= row < height and 0 <= col < width:
+                        weight = weights[at_row, at_col, n]
+                        for c in range(channels):
+                            total[c] += weight * widen(x[b, row, col, c + channels])
+                for c in range(channels):
+                    out[b, y, p, c] = narrow(total[c], out[b, y, p, c])
+
+
+@kernel
+def box_sums(plane: NDArray[np.float32], y: int, reach: int, columns: NDArray[np.float64]) -> None:
+    """Bring the sums over rows ``y - reach .. y + reach`` of each column from row y - 1 to y."""
+    if 0 <= y + reach < plane.shape[0]:
+        for x in range(plane.shape[1]):
+            columns[x] += plane[y + reach, x]
+    if y - reach - 1 >= 0:
+        for x in range(plane.shape[1]):
+            columns[x] -= plane[y - reach - 1, x]
+
+
+@kernel
+def ring_means(
+    values: NDArray[np.float32], inner: int, outer: int, out: NDArray[np.float32]
+) -> None:
+    """As :func:`uniadrs_scale.detector.whitening.ring_mean`, of (k, y, x); running sums in float64.
+
+    float64 keeps what differences of running sums lose in float32: 1e-13 of the largest sum.
+    """
+    count, height, width = values.shape
+    columns, line = np.empty((2, width)), np.zeros((2, width + 1))
+    reach = (outer // 2, inner // 2)
+    for k in range(count):
+        columns[:] = 0
+        # Rows before the first fill the sums.
+        for y in range(-reach[0], height):
+            for i in range(2):
+                box_sums(values[k], y, reach[i], columns[i])
+                for x in range(width):
+                    line[i, x + 1] = line[i, x] + columns[i, x]
+            rows = [min(y + r, height - 1) - max(y - r, 0) + 1 for r in reach]
+            for x in range(width if y >= 0 else 0):
+                o0, o1 = max(x - reach[0], 0), min(x + reach[0] + 1, width)
+                i0, i1 = max(x - reach[1], 0), min(x + reach[1] + 1, width)
+                total = line[0, o1] - line[0, o0] - line[1, i1] + line[1, i0]
+                out[k, y, x] = total / (rows[0] * (o1 - o0) - rows[1] * (i1 - i0))

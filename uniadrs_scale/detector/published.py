@@ -1,0 +1,186 @@
+"""Checkpoints and tiled inference of the published UniADRS code, with its quirks.
+
+For comparing against published numbers only: the library's own inference is
+:class:`uniadrs_scale.detector.Detector` over the lattice. Source: the behaviour of
+github.com/Jingtao-Li-CVer/UniADRS, commit 0ca8a7c, pinned by golden values.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from uniadrs_scale.detector.network import NetworkConfig, UniADRS
+from uniadrs_scale.errors import SceneError, WeightsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+
+if TYPE_CHECKING:
+    Network = Callable[[Tensor], Tensor]
+BANDS = 270
+"""Input channels of the published network."""
+DECODERS = "normality_extractor.normality_decoders."
+DECODER_SEED = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Tiling:
+    """The three numbers of the published tiled inference."""
+
+    patch: int
+    """Pixels a tile contributes, and the step between tiles."""
+    pad: int
+    """Pixels around them that the network also sees."""
+    size: int
+    """Side to which patch + 2 pad is resized for the network."""
+
+    def __post_init__(self) -> None:
+        if self.patch < 1 or self.pad < 0 or self.size < 1:
+            raise SceneError(
+                f"patch={self.patch}, pad={self.pad}, size={self.size} make no tile: patch and "
+                "size must be at least 1 px and pad at least 0. Use one of published.PRESETS."
+            )
+
+
+PRESETS: dict[str, Tiling] = {
+    "hyperspectral": Tiling(patch=50, pad=40, size=128),
+    "visible": Tiling(patch=120, pad=20, size=256),
+    "infrared": Tiling(patch=120, pad=40, size=224),
+    "sar": Tiling(patch=80, pad=140, size=224),
+    "lowlight": Tiling(patch=100, pad=60, size=224),
+}
+"""What the published code uses for each modality."""
+
+
+def network(state: Mapping[str, Tensor]) -> UniADRS:
+    """The published network with the weights of a published checkpoint, ready for inference.
+
+    The published code keeps its five decoders in a plain list, so they are missing from its
+    checkpoints: at published inference they were random. Such decoders are drawn from a fixed seed
+    here, with a warning, because the scores then depend on them.
+
+    Args:
+        state: Name to weights, as ``torch.load(..., weights_only=True)`` returns it.
+
+    Returns:
+        A module: (b, c, h, w) -> (b, 1, h, w) in 0..1, for c <= 270 and h, w divisible by 8.
+
+    Raises:
+        WeightsError: If a weight is missing, unknown or of another shape.
+    """
+    decoders = any(name.startswith(DECODERS) for name in state)
+    # fork_rng: building a network must not move the caller's random numbers.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(DECODER_SEED)
+        module = UniADRS(NetworkConfig(width=1.0, bands=BANDS, profile="published"))
+    expected = module.state_dict()
+    _require_same(
+        {k: v for k, v in expected.items() if decoders or not k.startswith(DECODERS)}, state
+    )
+    if not decoders:
+        warnings.warn(
+            "The checkpoint has no decoders, as the published code never saves them. They are "
+            f"random here, from seed {DECODER_SEED}: scores will not equal published figures.",
+            stacklevel=2,
+        )
+    module.load_state_dict({**expected, **state})
+    return module.eval()
+
+
+def _require_same(expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
+    """Refuse a checkpoint of another network, naming the first weight that differs."""
+    advice = "Give a checkpoint of the published UniADRS, or .safetensors made by model/train.py."
+    missing, unknown = (
+        sorted(expected.keys() - state.keys()),
+        sorted(state.keys() - expected.keys()),
+    )
+    if missing or unknown:
+        raise WeightsError(
+            f"The checkpoint lacks {len(missing)} weights of the published network "
+            f"(first: {missing[:1]}) and has {len(unknown)} it does not know "
+            f"(first: {unknown[:1]}). {advice}"
+        )
+    for name, weight in expected.items():
+        if state[name].shape != weight.shape:
+            raise WeightsError(
+                f"'{name}' of the checkpoint has shape {tuple(state[name].shape)}, but the "
+                f"published network needs {tuple(weight.shape)}. {advice}"
+            )
+
+
+def score(
+    image: NDArray[np.float32], network: Network, *, patch: int, pad: int, size: int
+) -> NDArray[np.float32]:
+    """Scores of an image by the published tiled inference.
+
+    Over 270 bands, slice j takes bands j to j + 269 and the last slice the last 270, and the slices
+    join by a running (a + b) / 2 that starts from 0, which halves them. The published code runs a
+    single slice through the same average; as it scales scores to 0..1 afterwards, that has no
+    effect, and is left out here.
+
+    Args:
+        image: (c, h, w), in the units the network was trained on (published: 0..1).
+        network: (1, c, size, size) -> (1, 1, size, size), c <= 270.
+        patch: Pixels a tile contributes; see :data:`PRESETS`.
+        pad: Pixels around them.
+        size: Side of the network's input.
+
+    Returns:
+        (h, w), in 0..1 for one slice.
+
+    Raises:
+        SceneError: If the image is smaller than a reflection needs, or the numbers make no tile.
+    """
+    tiling = Tiling(patch, pad, size)
+    bands = image.shape[0]
+    pixels = torch.from_numpy(np.ascontiguousarray(image, np.float32))
+    if bands <= BANDS:
+        return _tiled(pixels, network, tiling).numpy()
+    last = bands // BANDS
+    total = torch.zeros(image.shape[1:])
+    for j in range(last + 1):
+        part = pixels[-BANDS:] if j == last else pixels[j : j + BANDS]
+        total = (total + _tiled(part, network, tiling)) / 2
+    return total.numpy()
+
+
+def _tiled(image: Tensor, network: Network, tiling: Tiling) -> Tensor:
+    """Scores (h, w) of one slice of bands (c, h, w)."""
+    height, width = image.shape[1:]
+    patch, pad = tiling.patch, tiling.pad
+    rows, cols = height // patch + 1, width // patch + 1
+    # Reflected twice, as published: first up to whole patches, then by pad on every side.
+    padded = _reflect(image, (0, cols * patch - width, 0, rows * patch - height))
+    padded = _reflect(padded, (pad, pad, pad, pad))
+    scores = torch.zeros(rows * patch, cols * patch)
+    for y in range(0, rows * patch, patch):
+        for x in range(0, cols * patch, patch):
+            tile = padded[None, :, y : y + patch + 2 * pad, x : x + patch + 2 * pad]
+            with torch.inference_mode():
+                small = network(F.interpolate(tile, (tiling.size, tiling.size)))
+                scored = F.interpolate(small, tile.shape[2:])
+            scores[y : y + patch, x : x + patch] = scored[
+                0, 0, pad : pad + patch, pad : pad + patch
+            ]
+    return scores[:height, :width]
+
+
+def _reflect(image: Tensor, sides: tuple[int, int, int, int]) -> Tensor:
+    """Reflect (c, h, w) by (left, right, top, bottom) pixels."""
+    height, width = image.shape[1:]
+    if max(sides[:2]) >= width or max(sides[2:]) >= height:
+        raise SceneError(
+            f"An image of {height} x {width} px cannot be reflected by {sides} px (left, right, "
+            "top, bottom): a reflection is shorter than its side. Use a smaller patch or pad."
+        )
+    return F.pad(image[None], sides, mode="reflect")[0]

@@ -1,0 +1,138 @@
+"""The detectors that experts compare with: global and local RX, on the same path as the network.
+
+Source: Reed and Yu, "Adaptive multiple-band CFAR detection of an optical pattern with unknown
+spectral distribution", IEEE TASSP 38 (1990); the dual window of the local version as in Kwon and
+Nasrabadi, IEEE TGRS 43 (2005).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+import torch
+
+from uniadrs_scale.detector.inference import one_thread
+from uniadrs_scale.detector.whitening import ring_mean
+from uniadrs_scale.errors import PlanError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from uniadrs_scale.core.contracts import TileScorer
+    from uniadrs_scale.core.pixels import BandStatistics
+
+
+PRINCIPAL = 60
+"""Components of global RX: beyond them there is noise (.954 instead of .927 mean AUC on ABU)."""
+LOCAL = 10
+"""Components of local RX: its outer window must hold many more pixels than there are components."""
+INNER, OUTER = 9, 25
+"""Sides of the dual window [px]: targets fit the inner one, surroundings are what lies between."""
+RIDGE = 1e-3
+"""Of a local covariance, relative to the mean of its diagonal."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class GlobalRX:
+    """Mahalanobis distance from the scene's mean, in its leading principal components."""
+
+    basis: NDArray[np.float32] | None = None
+    """(component, band) whitening of scaled bands; None before :meth:`fitted`."""
+    components: int = PRINCIPAL
+
+    @property
+    def batch(self) -> int:
+        """Tiles a call."""
+        return 1
+
+    @property
+    def identity(self) -> str:
+        """Name and parameters."""
+        return f"rx components={self.components}"
+
+    def activation_bytes(self, tile: int, bands: int) -> int:
+        """The components of a tile, their squares and a copy of its bands, in bytes."""
+        return 4 * tile**2 * (3 * min(self.components, bands) + bands)
+
+    def fitted(self, statistics: BandStatistics) -> TileScorer:
+        """RX of the scene that has these statistics."""
+        return type(self)(_whitening_basis(statistics, self.components), self.components)
+
+    def score_tiles(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
+        """d^2 / (d^2 + components) in 0..1, for d the distance: about 1/2 for an ordinary pixel.
+
+        Args:
+            tiles: float32 (n, band, y, x), each band scaled to the scene's mean 0 and standard
+                deviation 1.
+
+        Returns:
+            float32 (n, y, x).
+        """
+        with torch.inference_mode(), one_thread():
+            distance = self._distance(self._components(tiles))
+            scores = distance / (distance + self.components)
+            return cast("NDArray[np.float32]", scores.numpy())
+
+    def _components(self, tiles: NDArray[np.float32]) -> Tensor:
+        """(n, component, y, x) of deviation 1."""
+        if self.basis is None:
+            raise PlanError("RX needs a scene's statistics. Use rx.fitted(statistics).")
+        flat = torch.from_numpy(np.ascontiguousarray(tiles)).flatten(2)
+        parts = torch.from_numpy(self.basis) @ flat
+        return parts.view(len(tiles), -1, *tiles.shape[2:])
+
+    def _distance(self, parts: Tensor) -> Tensor:
+        """Squared distance (n, y, x) of components (n, k, y, x)."""
+        distance: Tensor = parts.square().sum(1)
+        return distance
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LocalRX(GlobalRX):
+    """Mahalanobis distance from a pixel's surroundings: a square ring around it."""
+
+    components: int = LOCAL
+
+    @property
+    def identity(self) -> str:
+        """Name and parameters."""
+        return f"lrx components={self.components} windows={INNER},{OUTER} ridge={RIDGE}"
+
+    def activation_bytes(self, tile: int, bands: int) -> int:
+        """The local covariances of a tile and what solving with them takes, in bytes."""
+        kept = min(self.components, bands)
+        return 4 * tile**2 * (4 * kept**2 + 4 * kept + bands)
+
+    def _distance(self, parts: Tensor) -> Tensor:
+        kept = parts.shape[1]
+        mean = ring_mean(parts, INNER, OUTER)  # (n, k, y, x)
+        row, col = torch.triu_indices(kept, kept)
+        moments = (
+            ring_mean(parts[:, row] * parts[:, col], INNER, OUTER) - mean[:, row] * mean[:, col]
+        )
+        covariance = parts.new_zeros(len(parts), *parts.shape[2:], kept, kept)
+        covariance[..., row, col] = covariance[..., col, row] = moments.movedim(1, -1)
+        trace = covariance.diagonal(dim1=-2, dim2=-1).mean(-1)
+        # Deviation 1 is that of the whole scene: the second term is for surroundings without any.
+        ridge = RIDGE * trace + RIDGE**2
+        covariance.diagonal(dim1=-2, dim2=-1).add_(ridge[..., None])
+        difference = (parts - mean).movedim(1, -1)  # (n, y, x, k)
+        solved = torch.linalg.solve(covariance, difference)
+        distance: Tensor = (difference * solved).sum(-1).clamp_(min=0)
+        return distance
+
+
+def _whitening_basis(statistics: BandStatistics, components: int) -> NDArray[np.float32]:
+    """(component, band): leading principal components in the scene's units, of deviation 1."""
+    deviation = statistics.deviation
+    covariance = statistics.correlation * np.outer(deviation, deviation)
+    values, vectors = np.linalg.eigh(covariance)
+    kept = min(components, len(values))
+    values, vectors = values[::-1][:kept], vectors[:, ::-1][:, :kept]
+    alive = values > max(float(values[0]), 0) * 1e-12
+    gains = np.where(alive, 1 / np.sqrt(np.where(alive, values, 1)), 0)
+    basis: NDArray[np.float32] = (vectors * gains * deviation[:, None]).T.astype(np.float32)
+    return basis

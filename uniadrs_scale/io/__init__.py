@@ -1,1 +1,0 @@
-"""What touches bytes: readers, the Zarr store, the COG writer."""

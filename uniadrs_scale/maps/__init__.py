@@ -1,0 +1,1 @@
+"""Maps: the Zarr store, the COG, overviews and geocoding."""

@@ -1,0 +1,209 @@
+"""A score store as one Cloud Optimized GeoTIFF.
+
+    store -> tiled GeoTIFF -> max-pooled levels -> GDAL's COG driver -> rename
+
+The scores of a swath are drawn on a grid on the way (:mod:`uniadrs_scale.io.geocode`).
+
+Overviews hold the *maximum* of what they cover: averaging by 2 fades a boat of 3 pixels to a fifth
+of its score within two levels, nearest neighbour drops it by chance. GDAL's overview builder knows
+no maximum, so the levels are written here and handed to the COG driver as the chain of side files
+that GDAL itself understands (``a.tif``, ``a.tif.ovr``, ``a.tif.ovr.ovr``, ...). Rejected: a VRT
+with ``<Overview>`` elements (the same files plus hand-written XML), and overwriting what
+``build_overviews`` made (works too, but computes and writes every level twice).
+
+Not with dask: writers that stream a COG from a graph pad its shape, grow with the scene and turn an
+encoder's error into an empty tile. Not the COG driver straight from memory: it needs the raster.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections import deque
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import rasterio.shutil
+from rasterio._err import CPLE_BaseError
+from rasterio.errors import RasterioError
+
+from uniadrs_scale.errors import StoreError, UniadrsScaleError
+from uniadrs_scale.maps.geocode import on_a_grid
+from uniadrs_scale.maps.overviews import (
+    BLOCK,
+    GDAL_OPTIONS,
+    THREADS,
+    Level,
+    above,
+    ahead,
+    max_pool,
+    windows,
+)
+from uniadrs_scale.maps.reader import open_source, quietly
+from uniadrs_scale.storage.buckets import write_object
+from uniadrs_scale.storage.places import place_of, require_folder
+from uniadrs_scale.storage.remote import uri_name
+from uniadrs_scale.swaths.geometry import Geocoding
+
+if TYPE_CHECKING:
+    from rasterio.windows import Window
+
+    from uniadrs_scale.core.presets import Resampling
+    from uniadrs_scale.maps.geocode import GeocodedScores
+    from uniadrs_scale.maps.reader import ScoreSource
+    from uniadrs_scale.storage.places import Place
+
+
+MEDIA_TYPE = "image/tiff; application=geotiff; profile=cloud-optimized"
+TEMPORARY = {
+    "driver": "GTiff",
+    "count": 1,
+    "dtype": "float32",
+    "nodata": float("nan"),
+    "tiled": True,
+    "blockxsize": BLOCK,
+    "blockysize": BLOCK,
+    "compress": "zstd",
+    "zstd_level": 1,
+    "predictor": 3,
+    "bigtiff": "if_safer",
+    "num_threads": THREADS,
+}
+COG = {
+    "driver": "COG",
+    # DEFLATE, not ZSTD: 2 % larger, but browsers and old desktop programs can open it.
+    "COMPRESS": "DEFLATE",
+    "PREDICTOR": "FLOATING_POINT",
+    "BLOCKSIZE": BLOCK,
+    "OVERVIEWS": "FORCE_USE_EXISTING",
+    "BIGTIFF": "IF_SAFER",
+    "NUM_THREADS": THREADS,
+}
+
+
+def to_cog(
+    store: str | Path,
+    path: str | Path,
+    *,
+    crs: str | None = None,
+    resolution: float | None = None,
+    resampling: Resampling = "max",
+) -> Place:
+    """A Cloud Optimized GeoTIFF of a score store is at ``path``; an older file there is replaced.
+
+    Same shape, CRS, transform and bits as the store, nodata NaN, overviews by NaN-aware maximum.
+    Needs about 150 MB of memory whatever the size (and 20 MB for each core beyond two, up to eight
+    cores), and room for the file twice over on disk; for a bucket in the folder for temporary
+    files, from where it is sent as one object.
+
+    The scores of a swath (a scene with 2-D latitude and longitude, or ground control points) are
+    geocoded, on square north-up cells; NaN outside the swath. That takes 8 bytes a pixel more on
+    disk.
+
+    Args:
+        store: Zarr group with an array ``score`` (y, x) float32, a path or URL.
+        path: The file to write; its folder exists. Or a URL in a bucket.
+        crs: Of a swath's map, as pyproj takes it. By default UTM for a swath of up to about 800 km,
+            WGS 84 degrees for a larger one, polar stereographic near a pole.
+        resolution: Side of a swath's cells [CRS units]; by default the median spacing of pixels.
+        resampling: ``max`` shows in each cell the highest pixel whose centre lies in it, so that an
+            anomaly of one pixel survives; ``nearest`` the pixel nearest to its centre. Cells
+            between pixels show the pixel whose footprint covers them.
+
+    Returns:
+        ``path``.
+
+    Raises:
+        PlanError: The options cannot be used, are for swaths and this is none, or the CRS tears the
+            swath apart (across the antimeridian, or around a pole).
+        StoreError: There is no score store, or the file cannot be written. ``path`` is then as it
+            was before.
+    """
+    target = place_of(path)
+    geocoding = Geocoding(crs, resolution, resampling)
+    opened = open_source(store)
+    if isinstance(target, Path):
+        _make(opened, target, geocoding)
+        return Path(path)
+    with tempfile.TemporaryDirectory(prefix="uniadrs-scale-") as folder:
+        made = Path(folder, uri_name(target))
+        _make(opened, made, geocoding)
+        write_object(target, made, attributes={"Content-Type": MEDIA_TYPE})
+    return target
+
+
+def _make(opened: ScoreSource, target: Path, geocoding: Geocoding) -> None:
+    """The file of an open store is at ``target``, whole or not at all."""
+    require_folder(target)
+    if target.is_dir():
+        raise StoreError(f"'{target}' is a folder, and a COG is a file. Choose another name.")
+    try:
+        with (
+            tempfile.TemporaryDirectory(
+                prefix=f".{target.name}.", suffix=".tmp", dir=target.parent
+            ) as folder,
+            rasterio.Env(**GDAL_OPTIONS),
+            quietly(),
+        ):
+            source = on_a_grid(opened, geocoding, Path(folder))
+            base = Path(folder, "base.tif")
+            _copy_scores(source, base)
+            _add_overviews(base)
+            finished = Path(folder, "cog.tif")
+            rasterio.shutil.copy(base, finished, **COG)
+            _verify(source, finished)
+            finished.replace(target)
+    except UniadrsScaleError:
+        raise
+    except (OSError, RasterioError, CPLE_BaseError) as error:
+        reason = str(error.__cause__ or error).rstrip(".")
+        raise StoreError(
+            f"Cannot make '{target}' from '{opened.name}' ({reason}): a COG is written whole or "
+            "not at all. Check permissions and free space of its folder, then try again."
+        ) from error
+
+
+def _copy_scores(source: ScoreSource | GeocodedScores, path: Path) -> None:
+    """Stream the store into a tiled GeoTIFF."""
+    with rasterio.open(path, "w", **TEMPORARY, **source.profile) as output:
+        output.set_band_description(1, "score")
+        output.update_tags(**source.tags)
+        places = windows(output.height, output.width)
+        for window, scores in ahead(
+            lambda place: source.read(*place.toslices()), places, source.readers
+        ):
+            output.write(scores, 1, window=window)
+
+
+def _add_overviews(base: Path) -> None:
+    """Write level after level, each from the one below, until one fits into a block."""
+    path = base
+    while max(shape := Level(path).shape()) > BLOCK:
+        upper = path.with_name(f"{path.name}.ovr")
+        height, width = (-(-n // 2) for n in shape)
+        with rasterio.open(upper, "w", **TEMPORARY, height=height, width=width) as output:
+            for window, pooled in ahead(Level(path).pooled, windows(*shape)):
+                output.write(pooled, 1, window=above(window))
+        path = upper
+
+
+def _verify(source: ScoreSource | GeocodedScores, path: Path) -> None:
+    """Raise unless the file holds the store's bits, and each overview the maximum of the one below.
+
+    GDAL tells of a disk that fills up while it closes a file by a line on stderr, and nobody else:
+    when tried, a truncated file passed as finished.
+    """
+    with rasterio.open(path) as file:
+        overviews = [Level(path, number) for number in range(len(file.overviews(1)))]
+    full = Level(path)
+
+    def check(window: Window) -> None:
+        expected = source.read(*window.toslices())
+        full.require(window, expected)
+        for first in overviews[:1]:
+            first.require(above(window), max_pool(expected))
+
+    deque(ahead(check, windows(*full.shape()), source.readers), maxlen=0)
+    for lower, upper in pairwise(overviews):
+        for window, pooled in ahead(lower.pooled, windows(*lower.shape())):
+            upper.require(above(window), pooled)

@@ -1,0 +1,1 @@
+"""Tasks, graphs, executors and clusters: the package that uses Dask."""

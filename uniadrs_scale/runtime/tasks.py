@@ -1,0 +1,304 @@
+"""What one task does: read a window, score the tiles it owns, blend, commit.
+
+Here pixels (`io`) and the network (`detector`) meet; which task runs where, `graph` decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from uniadrs_scale.core.pixels import BandStatistics, fill_invalid
+from uniadrs_scale.core.seams import accumulate, finalise, normaliser, taper
+from uniadrs_scale.errors import redact
+from uniadrs_scale.maps.store import DONE, FAILED
+from uniadrs_scale.runtime.worker import Isolation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from uniadrs_scale.core.contracts import TileScorer, WindowReader
+    from uniadrs_scale.core.lattice import Lattice, Window
+    from uniadrs_scale.core.pixels import Normalisation
+    from uniadrs_scale.maps.store import ScoreStore
+
+
+Index = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class TileFailure:
+    """A tile without a score, and why."""
+
+    window: Window
+    reason: str
+
+
+Strips = Mapping[Index, "NDArray[np.float64]"]
+"""Numerators by receiving chunk; each lies at that chunk's top left corner."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ScoredPart:
+    """What the tiles of one chunk add to the map."""
+
+    body: NDArray[np.float64]
+    """(y, x) numerators of the chunk itself."""
+    strips: Strips
+    """Numerators of the chunks right, below and diagonal, where tiles reach into them."""
+    valid: NDArray[np.bool_] | None
+    """(y, x) of the chunk itself; None where it could not be read."""
+    scored: int
+    """Tiles with a score."""
+    skipped: int
+    """Tiles without a valid pixel, never sent to the network."""
+    failures: tuple[TileFailure, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChunkReport:
+    """What became of one chunk; all that travels back to the driver."""
+
+    index: Index
+    pixels: int
+    """Pixels of the chunk, valid or not."""
+    scored: int
+    skipped: int
+    failures: tuple[TileFailure, ...]
+    complete: bool
+    """False where a pixel that is valid has no score."""
+
+
+def window_statistics(reader: WindowReader) -> BandStatistics | None:
+    """Moments of one sample window; None where it cannot be read."""
+    try:
+        return BandStatistics.of(*reader.read())
+    except Exception:  # noqa: BLE001 - score_chunk meets the same error, and reports it
+        return None
+
+
+def score_chunk(
+    reader: WindowReader,
+    index: Index,
+    tiles: Sequence[Window],
+    lattice: Lattice,
+    scaled: tuple[TileScorer, Normalisation],
+) -> ScoredPart:
+    """Score ``tiles``, all owned by chunk ``index``, and cut their sum along chunk borders.
+
+    Args:
+        reader: Of the chunk's read window.
+        index: The chunk.
+        tiles: Which of its tiles to score: all, or those that a resumed run still needs.
+        lattice: Geometry of the run.
+        scaled: The detector, and the scaling of its input.
+    """
+    outer = lattice.read_window(index)
+    numerator = np.zeros((outer.height, outer.width))
+    own = lattice.chunk_window(index).within(outer)
+    places = {tile: lattice.inside(tile).within(outer) for tile in tiles}
+    wanted: dict[Window, tuple[slice, slice]] = {}
+    try:
+        pixels, valid = reader.read()
+    except Exception as error:  # noqa: BLE001 - whatever GDAL, Dask or a user's graph raises
+        own_valid = None
+        reasons = dict.fromkeys(tiles, f"read: {_reason(error)}")
+    else:
+        own_valid, reasons = valid[own].copy(), {}
+        detector, scaling = scaled
+        wanted = {tile: place for tile, place in places.items() if valid[place].any()}
+        inputs = (
+            (tile, network_input(scaling.apply(pixels[:, *at]), valid[at], lattice.overhang(tile)))
+            for tile, at in wanted.items()
+        )
+        for tile, score in _score_tiles(inputs, detector):
+            if isinstance(score, str):
+                reasons[tile] = score
+            else:
+                _add(numerator[places[tile]], score, tile, lattice)
+    # Last, so that no neighbour's contribution can hide it: NaN stays NaN in every later sum.
+    for tile in reasons:
+        numerator[places[tile]] = np.nan
+    failures = tuple(TileFailure(lattice.inside(tile), why) for tile, why in reasons.items())
+    return ScoredPart(
+        # Copied: a view would keep the whole window alive until the neighbours are done.
+        body=numerator[own].copy(),
+        strips=dict(_strips(numerator, index, lattice)),
+        valid=own_valid,
+        scored=len(wanted) - len(failures) if wanted else 0,
+        skipped=len(tiles) - len(wanted) if own_valid is not None else 0,
+        failures=failures,
+    )
+
+
+def score_chunk_apart(
+    reader: WindowReader,
+    index: Index,
+    tiles: Sequence[Window],
+    lattice: Lattice,
+    scaled: tuple[TileScorer, Normalisation],
+) -> ScoredPart:
+    """:func:`score_chunk` with reading and scoring in a child process.
+
+    A tile that kills a process then costs its own score only. Two to five seconds dearer a chunk,
+    so only chunks whose workers died are scored like this.
+    """
+    detector, scaling = scaled
+    with Isolation() as isolation:
+        apart = _ReaderApart(isolation, reader), (_ScorerApart(isolation, detector), scaling)
+        return score_chunk(apart[0], index, tiles, lattice, apart[1])
+
+
+@dataclass(frozen=True, slots=True)
+class _ReaderApart:
+    isolation: Isolation
+    reader: WindowReader
+
+    def read(self) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
+        return self.isolation.call(self.reader.read)
+
+
+@dataclass(frozen=True, slots=True)
+class _ScorerApart:
+    isolation: Isolation
+    detector: TileScorer
+
+    @property
+    def identity(self) -> str:
+        return self.detector.identity
+
+    @property
+    def batch(self) -> int:
+        return self.detector.batch
+
+    def activation_bytes(self, tile: int, bands: int) -> int:
+        return self.detector.activation_bytes(tile, bands)
+
+    def fitted(self, statistics: BandStatistics) -> TileScorer:
+        return _ScorerApart(self.isolation, self.detector.fitted(statistics))
+
+    def score_tiles(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
+        return self.isolation.call(self.detector.score_tiles, tiles)
+
+
+def take_strips(part: ScoredPart, axis: int, line: int) -> Strips:
+    """What of ``part`` reaches into a line of chunks, so that the rest need not wait for it."""
+    return {to: strip for to, strip in part.strips.items() if to[axis] == line}
+
+
+def commit_chunk(
+    index: Index, lattice: Lattice, store: ScoreStore, part: ScoredPart, *neighbours: Strips
+) -> ChunkReport:
+    """Blend what chunk ``index`` and its three neighbours scored, and write it.
+
+    Args:
+        index: The chunk.
+        lattice: Geometry of the run.
+        store: Where to write.
+        part: Of the chunk itself.
+        neighbours: Strips of the chunks left, above and diagonal that exist.
+    """
+    window = lattice.chunk_window(index)
+    numerator = part.body.copy()  # a task's input may be shared with others
+    for strips in neighbours:
+        piece = strips.get(index)
+        if piece is not None:
+            numerator[: piece.shape[0], : piece.shape[1]] += piece
+    rows, cols = window.slices
+    score = finalise(
+        numerator,
+        normaliser(lattice.height, lattice.tile, lattice.stride)[rows],
+        normaliser(lattice.width, lattice.tile, lattice.stride)[cols],
+        np.zeros(numerator.shape, bool) if part.valid is None else part.valid,
+    )
+    complete = part.valid is not None and bool((np.isfinite(score) == part.valid).all())
+    store.write_chunk(index, window, score, DONE if complete else FAILED)
+    return ChunkReport(
+        index=index,
+        pixels=score.size,
+        scored=part.scored,
+        skipped=part.skipped,
+        failures=part.failures,
+        complete=complete,
+    )
+
+
+def network_input(
+    scaled: NDArray[np.float32],
+    valid: NDArray[np.bool_],
+    overhang: tuple[tuple[int, int], tuple[int, int]],
+) -> NDArray[np.float32]:
+    """(band, tile, tile): invalid pixels filled, what overhangs the scene reflected."""
+    return np.pad(fill_invalid(scaled, valid), [(0, 0), *overhang], mode="reflect")
+
+
+def _score_tiles(
+    inputs: Iterator[tuple[Window, NDArray[np.float32]]], detector: TileScorer
+) -> Iterator[tuple[Window, NDArray[np.float32] | str]]:
+    """Scores, or why there is none, in calls of exactly ``detector.batch`` tiles.
+
+    Another batch shape changes bits.
+    """
+    group: list[tuple[Window, NDArray[np.float32]]] = []
+    for item in inputs:
+        group.append(item)
+        if len(group) == detector.batch:
+            yield from _score_group(group, detector)
+            group = []
+    if group:
+        yield from _score_group(group, detector)
+
+
+def _score_group(
+    group: list[tuple[Window, NDArray[np.float32]]], detector: TileScorer
+) -> Iterator[tuple[Window, NDArray[np.float32] | str]]:
+    stack = np.zeros((detector.batch, *group[0][1].shape), np.float32)
+    for slot, (_, pixels) in zip(stack, group, strict=False):
+        slot[...] = pixels
+    try:
+        scores = detector.score_tiles(stack)
+    except Exception as error:  # noqa: BLE001 - one bad tile must not cost the scene
+        if len(group) > 1:
+            # Find out which tile it was: each alone, in a call of the same shape.
+            for item in group:
+                yield from _score_group([item], detector)
+        else:
+            yield group[0][0], _reason(error)
+        return
+    for (tile, _), score in zip(group, scores, strict=False):
+        if np.isfinite(score).all():
+            yield tile, score
+        else:
+            yield tile, "the score is not finite"
+
+
+def _add(
+    target: NDArray[np.float64], score: NDArray[np.float32], tile: Window, lattice: Lattice
+) -> None:
+    """Add the part of a tile's score that lies in the scene."""
+    rows, cols = lattice.inside(tile).within(tile)
+    weights = taper(lattice.tile, lattice.overlap)
+    accumulate(target, score[rows, cols], weights[rows], weights[cols])
+
+
+def _strips(
+    numerator: NDArray[np.float64], index: Index, lattice: Lattice
+) -> Iterator[tuple[Index, NDArray[np.float64]]]:
+    """Copies of what lies right, below and diagonal of the chunk itself."""
+    own = lattice.chunk_window(index)
+    for down, right in ((0, 1), (1, 0), (1, 1)):
+        piece = numerator[
+            slice(own.height, None) if down else slice(own.height),
+            slice(own.width, None) if right else slice(own.width),
+        ]
+        if piece.size:
+            yield (index[0] + down, index[1] + right), piece.copy()
+
+
+def _reason(error: Exception) -> str:
+    return redact(f"{type(error).__name__}: {error}".splitlines()[0])[:300]

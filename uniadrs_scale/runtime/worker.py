@@ -1,0 +1,264 @@
+"""What travels to workers: one value for all tasks of a run, and how it is opened there."""
+
+from __future__ import annotations
+
+import os
+import pickle as builtin_pickle
+import platform
+import signal
+import subprocess
+import sys
+import threading
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar, runtime_checkable
+
+import cloudpickle
+import psutil
+from dask.sizeof import sizeof
+from distributed import get_worker
+from distributed.protocol import pickle
+
+from uniadrs_scale.core.memory import give_freed_memory_back, keep_freed_memory
+from uniadrs_scale.errors import ClusterError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+
+Value = TypeVar("Value")
+PACKAGES = ("uniadrs-scale", "torch", "numpy", "numba", "zarr", "xarray", "dask", "distributed")
+"""What must be the same everywhere: what decides a score, and what tasks are pickled with."""
+
+
+class UnfitWorkerError(ClusterError):
+    """This worker cannot do what others can; its tasks belong elsewhere."""
+
+    def __init__(self, worker: str, reason: str) -> None:
+        super().__init__(worker, reason)
+        self.worker, self.reason = worker, reason
+
+    def __str__(self) -> str:
+        return f"Worker {self.worker} {self.reason}"
+
+
+@runtime_checkable
+class Prepared(Protocol):
+    """What is made ready where it is opened."""
+
+    def prepare(self) -> None:
+        """Raises where this process cannot do it."""
+
+
+class Shared(Generic[Value]):
+    """A value that travels as bytes and is opened where it is used, once a process.
+
+    A scheduler holds the bytes only: it never builds a network, and needs no GPU to hold a detector
+    that does. Pickled into every task, scene, store and scorer made a graph ten times as large.
+
+    Opening is also where a worker proves that it fits, and scores its first tile, of noise. One
+    that joins late, is restarted or scaled up has not been there when the run began, but cannot get
+    around this.
+    """
+
+    def __init__(
+        self,
+        value: Value | None,
+        payload: bytes | None = None,
+        expected: Mapping[str, str] | None = None,
+    ) -> None:
+        self._value, self._payload, self._expected = value, payload, expected
+        self._lock = threading.Lock()
+
+    @property
+    def value(self) -> Value:
+        """The value itself; opening it, a worker builds its network or finds the one it has.
+
+        Raises:
+            UnfitWorkerError: This process has other versions, not the weights, or a device that
+                does not work.
+        """
+        with self._lock:
+            if self._value is None:
+                reason = difference(self._expected or {}, versions())
+                if reason:
+                    raise UnfitWorkerError(worker_address(), reason)
+                keep_freed_memory()
+                try:
+                    value = pickle.loads(self.payload)
+                    if isinstance(value, Prepared):
+                        value.prepare()
+                        give_freed_memory_back()
+                    self._value = value
+                except Exception as error:
+                    reason = f"cannot open what a run needs: {type(error).__name__}: {error}"
+                    raise UnfitWorkerError(worker_address(), reason) from error
+            return self._value
+
+    @property
+    def payload(self) -> bytes:
+        """The value, pickled."""
+        if self._payload is None:
+            self._payload = pickle.dumps(self._value)
+        return self._payload
+
+    def __reduce__(self) -> tuple[type[Shared[Value]], tuple[None, bytes, Mapping[str, str]]]:
+        return Shared, (None, self.payload, self._expected or versions())
+
+
+@sizeof.register(Shared)  # type: ignore[untyped-decorator]  # dask.sizeof has no types
+def _size_of_shared(shared: Shared[object]) -> int:
+    """Bytes, without pickling what never travels."""
+    return len(shared._payload or b"")  # noqa: SLF001 - of its own module
+
+
+@cache
+def versions() -> Mapping[str, str]:
+    """What this process computes with; packages that are not installed are left out.
+
+    Looked up once: what is loaded does not change, and parsing the metadata of eight packages takes
+    3 ms, several times a scene.
+    """
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue  # run from a checkout, with nothing installed
+    return found
+
+
+def difference(expected: Mapping[str, str | None], found: Mapping[str, str | None]) -> str:
+    """Where ``found`` differs from ``expected``, as the end of a sentence; empty where nowhere.
+
+    Of Python the minor version counts; of a package not the part behind ``+``, which tells a build
+    for CPUs from one for GPUs.
+    """
+    faults = []
+    for name, wanted in expected.items():
+        got = found.get(name)
+        if wanted is None or _release(name, wanted) == _release(name, got):
+            continue
+        faults.append(f"has {name} {got}, not {wanted}" if got else f"has no {name} ({wanted})")
+    return ", ".join(faults)
+
+
+def _release(name: str, text: str | None) -> str | None:
+    if text is None:
+        return None
+    return ".".join(text.split(".")[:2]) if name == "python" else text.partition("+")[0]
+
+
+def worker_address() -> str:
+    """The address of the Dask worker that this is; elsewhere, that it is this process."""
+    try:
+        return str(get_worker().address)
+    except ValueError:
+        return "this process"
+
+
+def process_peak() -> int:
+    """Highest resident set that this process has had, in bytes."""
+    try:
+        # Not getrusage: there, a child begins with the peak of the process that started it.
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+        return int(status.partition("VmHWM:")[2].split()[0]) << 10
+    except (OSError, IndexError):
+        # Elsewhere than on Linux: what it has now.
+        return int(psutil.Process().memory_info().rss)
+
+
+SERVE = "from uniadrs_scale.runtime.worker import serve; serve()"
+SECONDS_TO_END = 10
+T = TypeVar("T")
+
+
+class ProcessDiedError(RuntimeError):
+    """The process of a call is gone, and the call with it."""
+
+
+class Isolation:
+    """A child process that carries out calls, one after the other; another one if it dies.
+
+    What travels is pickled, as for any worker, and comes from this process alone.
+    """
+
+    def __init__(self) -> None:
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._child is not None and self._child.stdin is not None:
+            self._child.stdin.close()  # at the end of its input it ends
+            try:
+                self._child.wait(SECONDS_TO_END)
+            except subprocess.TimeoutExpired:
+                self._child.kill()
+                self._child.wait()
+            self._forget()
+
+    def call(self, function: Callable[..., T], *arguments: Any) -> T:
+        """What ``function(*arguments)`` returns or raises, there.
+
+        Raises:
+            ProcessDiedError: It killed the process.
+        """
+        request = cloudpickle.dumps((function, arguments))
+        child = self._child = self._child or _start()
+        if child.stdin is None or child.stdout is None:
+            raise ProcessDiedError("the process has no pipes")
+        try:
+            child.stdin.write(request)
+            child.stdin.flush()
+            returned, value = builtin_pickle.load(child.stdout)  # noqa: S301 - from our own child
+        except (EOFError, BrokenPipeError, builtin_pickle.UnpicklingError):
+            code = child.wait()
+            self._forget()
+            raise ProcessDiedError(f"its process died: {_ending(code)}") from None
+        if returned:
+            return value  # type: ignore[no-any-return]
+        raise value
+
+    def _forget(self) -> None:
+        child, self._child = self._child, None
+        for pipe in (child.stdin, child.stdout) if child is not None else ():
+            if pipe is not None:
+                pipe.close()
+
+
+def serve() -> None:
+    """Carry out calls from stdin until it ends; the answers go to stdout, and nothing else does."""
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what libraries print must not come between
+    while True:
+        try:
+            function, arguments = builtin_pickle.load(sys.stdin.buffer)  # noqa: S301 - from our own parent
+        except EOFError:
+            return
+        try:
+            answer = True, function(*arguments)
+        except Exception as error:  # noqa: BLE001 - the caller decides
+            answer = False, error
+        answers.write(cloudpickle.dumps(answer))
+        answers.flush()
+
+
+def _start() -> subprocess.Popen[bytes]:
+    # The same modules as here, those of a user's script included.
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    return subprocess.Popen(  # noqa: S603 - this interpreter, a constant
+        [sys.executable, "-c", SERVE],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=environment,
+    )
+
+
+def _ending(code: int) -> str:
+    try:
+        return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+    except ValueError:
+        return f"signal {-code}"

@@ -1,0 +1,1 @@
+"""Scenes: products, rasters and arrays as lazy DataArrays."""

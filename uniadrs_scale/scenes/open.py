@@ -1,0 +1,181 @@
+"""Scenes as xarray sees them: opening files, and taking whatever a user has built."""
+
+from __future__ import annotations
+
+import glob
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import pystac
+
+from uniadrs_scale.errors import SceneError, UniadrsScaleError
+from uniadrs_scale.scenes.assembly import assemble, plain_product
+from uniadrs_scale.scenes.cubes import CubeScene, CubeSpec, assemble_cube, geolocation
+from uniadrs_scale.scenes.datasets import is_hdf5
+from uniadrs_scale.scenes.products.matlab import is_matlab, read_matlab
+from uniadrs_scale.scenes.products.metadata import Options, natural_order
+from uniadrs_scale.scenes.products.recognise import recognise
+from uniadrs_scale.scenes.products.stac import of_item
+from uniadrs_scale.scenes.sources import OPENED, lazy_scene
+from uniadrs_scale.storage.buckets import list_keys
+from uniadrs_scale.storage.places import key_matches
+from uniadrs_scale.storage.remote import in_bucket
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import xarray as xr
+    from odc.geo.geobox import GeoBox
+
+    from uniadrs_scale.scenes.headers import Header
+    from uniadrs_scale.scenes.products.metadata import Nodata
+    from uniadrs_scale.scenes.rasters import FileScene
+
+
+Source = str | Path | pystac.Item
+LONGEST = 300
+"""Characters of somebody else's message in ours."""
+
+
+def open_scene(
+    source: Source | Sequence[str | Path],
+    *,
+    bands: Sequence[int | str] | None = None,
+    nodata: Nodata = "auto",
+    chunk: int = 1024,
+    grid: str | GeoBox | None = None,
+    variable: str | Sequence[str] | None = None,
+    mask: str | Sequence[str | int] = "none",
+    units: Literal["amplitude", "dB"] | None = None,
+) -> xr.DataArray:
+    """A satellite product, a raster file, or several, as one lazy scene.
+
+    Opens what GDAL opens; folders of Sentinel-2 (SAFE, L1C and L2A), Landsat (with its MTL file),
+    Sentinel-1 GRD (SAFE) and EnMAP (L1C and L2A), or the metadata file in them; ENVI by header or
+    data file, without its bad bands; EMIT and PRISMA files; NetCDF, HDF5, Zarr and ``.mat``; STAC
+    items. All are read window by window when they are scored, except ``.mat`` files before version
+    7.3, which cannot be: they are read when opened, up to 2 GiB.
+
+    Args:
+        source: Path, URI, glob pattern or :class:`pystac.Item`; or a list of raster files (usually
+            one file per band), in the order of the bands.
+        bands: Names or numbers from 1, in the wanted order; of STAC items also asset keys and
+            common names. By default all but alpha, bad bands and Landsat's panchromatic one.
+        nodata: The value of invalid pixels; by default as the files say. None: every finite value
+            is valid.
+        chunk: Side of the lazy array's chunks in pixels. Scores never depend on it.
+        grid: For rasters of several resolutions: 'finest', 'coarsest', the name of a band that has
+            the wanted grid, or an odc-geo GeoBox. Others are interpolated (bilinear) or averaged
+            when they are read. Products are brought to the finest by default.
+        variable: For NetCDF, HDF5, Zarr and ``.mat``: name, list of names (bands in that order) or
+            pattern ('rrs_*'). Needed where more than one can be meant.
+        mask: For products with a quality band: 'cloud', or names or values of its classes, makes
+            these pixels invalid. Fill always is.
+        units: For Sentinel-1 GRD: 'amplitude', as stored, or 'dB' (20 log10 of it, uncalibrated).
+
+    Returns:
+        (band, y, x) in the files' dtype, chunked, with CRS, transform and nodata for ``.rio``;
+        coordinates ``band`` and, where known, ``wavelength`` [nm]; attributes ``gsd_m``,
+        ``datetime`` (ISO 8601) and ``platform`` where known. A lazy boolean coordinate ``valid``
+        (y, x) is True where every band is finite, is not nodata and is not masked out; assign
+        another ``valid`` to use a mask of your own. A swath without a grid has lazy coordinates
+        ``latitude`` and ``longitude`` (y, x) [degrees], or ground control points
+        (``.rio.get_gcps()``) and pixel centres in their count as ``y`` and ``x``.
+
+    Raises:
+        SceneError: A file is missing or of no known kind, the files do not fit together, or an
+            option means nothing for them.
+    """
+    options = Options(
+        bands=None if bands is None else tuple(bands),
+        nodata=nodata,
+        grid=grid,
+        variable=variable if isinstance(variable, str | None) else tuple(variable),
+        mask=cast("Any", mask) if isinstance(mask, str) else tuple(mask),
+        units=units,
+    )
+    try:
+        scene, array = _open(source, options, chunk)
+    except UniadrsScaleError:
+        raise
+    except Exception as error:
+        # Parsers of damaged files raise whatever they stumble over, each another thing.
+        what = " ".join(f"{type(error).__name__}: {error}".split())[:LONGEST]
+        raise SceneError(
+            f"{_called(source)} cannot be opened as a scene ({what}): it is damaged, or of a kind "
+            "that is not known. Fetch it again, or try it with gdalinfo, ncdump or h5ls."
+        ) from error
+    if scene is not None:
+        OPENED[array.data.name, array.coords["valid"].data.name] = scene
+    return array
+
+
+def _called(source: Source | Sequence[str | Path]) -> str:
+    """What to call ``source`` in a message."""
+    if isinstance(source, pystac.Item):
+        return f"STAC item '{source.id}'"
+    return f"'{source}'" if isinstance(source, str | Path) else f"'{source[0]}'"
+
+
+def _open(
+    source: Source | Sequence[str | Path], options: Options, chunk: int
+) -> tuple[FileScene | CubeScene | None, xr.DataArray]:
+    """The scene, where it can be read again, and its array."""
+    headers: dict[str, Header] = {}
+    if isinstance(source, pystac.Item):
+        scene, facts = assemble(of_item(source), options, headers)
+        return scene, lazy_scene(scene, facts, chunk)
+    sources = expand([source] if isinstance(source, str | Path) else source)
+    single = sources[0] if len(sources) == 1 else None
+    if single is not None and is_matlab(single) and not is_hdf5(single):
+        return None, read_matlab(single, options)
+    spec = None if single is None else recognise(single, options)
+    if isinstance(spec, CubeSpec):
+        cube, facts = assemble_cube(spec, options)
+        array = lazy_scene(cube, facts, chunk)
+        return cube, array.assign_coords(geolocation(spec, chunk))
+    scene, facts = assemble(spec or plain_product(sources, headers), options, headers)
+    return scene, lazy_scene(scene, facts, chunk)
+
+
+def expand(sources: Sequence[str | Path]) -> list[str]:
+    """Paths and URIs, patterns replaced by what they match, in natural order (B2 before B10)."""
+    expanded: list[str] = []
+    for source in map(str, sources):
+        if in_bucket(source) and glob.has_magic(source):
+            expanded += _in_bucket(source)
+            continue
+        if "://" in source or not glob.has_magic(source) or Path(source).exists():
+            expanded.append(source)
+            continue
+        found = natural_order(glob.glob(source, recursive=True))  # noqa: PTH207 - ** and absolute paths
+        if not found:
+            raise SceneError(
+                f"Pattern '{source}' matches no file. Check the folder and the ending, upper and "
+                "lower case included."
+            )
+        expanded += found
+    return expanded
+
+
+def _in_bucket(pattern: str) -> list[str]:
+    """What a pattern of keys matches, in natural order."""
+    found = natural_order(_matching(pattern))
+    if not found:
+        raise SceneError(
+            f"Pattern '{pattern}' matches no object. Check bucket, prefix and ending, upper and "
+            "lower case included."
+        )
+    return found
+
+
+def _matching(pattern: str) -> list[str]:
+    """URLs in a bucket that match a pattern; ``*`` ends at a slash, ``**/`` is any depth.
+
+    Raises:
+        StoreError: The bucket cannot be listed.
+    """
+    whole = str(pattern).split("/")
+    fixed = next(k for k, part in enumerate(whole) if glob.has_magic(part))
+    base, rest = "/".join(whole[:fixed]), "/".join(whole[fixed:])
+    return [f"{base}/{key}" for key in list_keys(base) if key_matches(key, rest)]

@@ -1,0 +1,1 @@
+"""Recognisers of products, one module each."""

@@ -1,0 +1,149 @@
+"""Landsat folders (4 to 9), as their MTL text file describes them.
+
+Collection 2, levels 1 and 2. MTL files of Collection 1 and before open too; their quality band
+packs its flags differently, so of it only fill is used.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from uniadrs_scale.errors import SceneError
+from uniadrs_scale.scenes.products.metadata import Band, Product, Quality, iso_time, metadata_file
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+FLAGS = ("fill", "dilated_cloud", "cirrus", "cloud", "cloud_shadow", "snow", "clear", "water")
+"""Of QA_PIXEL in Collection 2, by bit."""
+CLOUD = ("dilated_cloud", "cirrus", "cloud", "cloud_shadow")
+WAVELENGTHS = {
+    "OLI": {"B1": 443, "B2": 482, "B3": 561, "B4": 655, "B5": 865, "B6": 1609, "B7": 2201,
+            "B8": 590, "B9": 1373, "B10": 10895, "B11": 12005},
+    "ETM": {"B1": 485, "B2": 560, "B3": 660, "B4": 835, "B5": 1650, "B7": 2220, "B8": 710,
+            "B6": 11450, "B6_VCID_1": 11450, "B6_VCID_2": 11450},
+    "TM": {"B1": 485, "B2": 560, "B3": 660, "B4": 830, "B5": 1650, "B6": 11450, "B7": 2215},
+    "MSS": {"B1": 550, "B2": 650, "B3": 750, "B4": 950, "B5": 650, "B6": 750, "B7": 950},
+}  # fmt: skip
+"""Band centres in nm by sensor."""
+COMMON_NAMES = {
+    "OLI": {"B1": "coastal", "B2": "blue", "B3": "green", "B4": "red", "B5": "nir08",
+            "B6": "swir16", "B7": "swir22", "B8": "pan", "B9": "cirrus", "B10": "lwir11",
+            "B11": "lwir12"},
+    "ETM": {"B1": "blue", "B2": "green", "B3": "red", "B4": "nir08", "B5": "swir16",
+            "B7": "swir22", "B8": "pan", "B6": "lwir"},
+    "TM": {"B1": "blue", "B2": "green", "B3": "red", "B4": "nir08", "B5": "swir16", "B6": "lwir",
+           "B7": "swir22"},
+    "MSS": {},
+}  # fmt: skip
+PAN = "pan"
+"""Left out unless named: it would make all other bands four times their size."""
+LINE = re.compile(r'^\s*(?P<key>[A-Z0-9_]+)\s*=\s*"?(?P<value>[^"]*?)"?\s*$')
+BAND_KEY = re.compile(r"^FILE_NAME_BAND_(?P<band>(?:ST_B)?[0-9]+(?:_VCID_[12])?)$")
+
+
+def recognise(path: str) -> Product | None:
+    """The product of a Landsat folder or its *_MTL.txt; None for others.
+
+    Raises:
+        SceneError: The MTL file names no band, or one that is missing.
+    """
+    metadata = metadata_file(path, ["*_mtl.txt"])
+    if metadata is None:
+        return None
+    facts = _parse(metadata)
+    sensor = next((name for name in WAVELENGTHS if name in facts.get("SENSOR_ID", "")), "OLI")
+    bands = tuple(_bands(metadata, facts, sensor))
+    if not bands:
+        raise SceneError(
+            f"'{metadata}' names no band (FILE_NAME_BAND_1 ...): it should be the MTL file of a "
+            "Landsat product. Fetch it again, or pass the rasters as a list."
+        )
+    quality = _quality(metadata, facts, "FILE_NAME_QUALITY_L1_PIXEL", FLAGS)
+    return Product(
+        kind=f"Landsat {facts.get('PROCESSING_LEVEL', facts.get('DATA_TYPE', ''))} product",
+        name=_product_id(facts) or metadata.stem,
+        bands=bands,
+        quality=quality or _quality(metadata, facts, "FILE_NAME_BAND_QUALITY", FLAGS[:1]),
+        grid="finest",
+        datetime=iso_time(f"{facts.get('DATE_ACQUIRED')}T{facts.get('SCENE_CENTER_TIME')}"),
+        platform=facts.get("SPACECRAFT_ID"),
+    )
+
+
+def pixel_flags(uri: str, flags: tuple[str, ...] = FLAGS) -> Quality:
+    """The QA_PIXEL band at ``uri`` as a quality raster."""
+    return Quality(
+        uri=uri,
+        kind="bits",
+        codes=tuple((name, bit) for bit, name in enumerate(flags)),
+        cloud=tuple(name for name in CLOUD if name in flags),
+        always=("fill",),
+    )
+
+
+def _parse(metadata: Path) -> dict[str, str]:
+    """Keys of the MTL file, without the groups that tell of the level 1 product it came from."""
+    facts: dict[str, str] = {}
+    group = ""
+    for line in metadata.read_text(encoding="utf-8", errors="replace").splitlines():
+        match = LINE.match(line)
+        if match is None:
+            continue
+        if match["key"] == "GROUP":
+            group = match["value"]
+        elif match["key"] != "END_GROUP" and not group.startswith("LEVEL1_"):
+            facts.setdefault(match["key"], match["value"])
+    return facts
+
+
+def _bands(metadata: Path, facts: dict[str, str], sensor: str) -> list[Band]:
+    bands = []
+    for key in facts:
+        match = BAND_KEY.match(key)
+        if match is None:
+            continue
+        thermal = match["band"].startswith("ST_")
+        name = match["band"] if thermal else f"B{match['band']}"
+        bare = name.removeprefix("ST_")
+        common = COMMON_NAMES[sensor].get(bare)
+        bands.append(
+            Band(
+                name=name,
+                uri=_find(metadata, facts, key),
+                wavelength=WAVELENGTHS[sensor].get(bare),
+                aliases=(common,) if common else (),
+                default=common != PAN,
+                nodata=0,
+            )
+        )
+    return bands
+
+
+def _quality(
+    metadata: Path, facts: dict[str, str], key: str, flags: tuple[str, ...]
+) -> tuple[Quality, ...]:
+    if key not in facts:
+        return ()
+    return (pixel_flags(_find(metadata, facts, key), flags),)
+
+
+def _find(metadata: Path, facts: dict[str, str], key: str) -> str:
+    """The file that the MTL names; under another prefix if the product was renamed as a whole."""
+    file, prefix = facts[key], _product_id(facts)
+    renamed = metadata.name[: -len("_MTL.txt")] + file.removeprefix(prefix)
+    wanted = {file.lower(), renamed.lower()}
+    for other in sorted(metadata.parent.iterdir()):
+        if other.name.lower() in wanted:
+            return str(other)
+    raise SceneError(
+        f"'{metadata}' names '{file}' ({key}), but it is not beside it: the product is incomplete. "
+        "Fetch that file, or pass the rasters that are there as a list."
+    )
+
+
+def _product_id(facts: dict[str, str]) -> str:
+    """Collection 2 and 1 have a product's own name, older files only the scene's."""
+    return facts.get("LANDSAT_PRODUCT_ID") or facts.get("LANDSAT_SCENE_ID") or ""

@@ -1,0 +1,152 @@
+"""MATLAB files: one variable as a scene.
+
+Version 7.3 is HDF5 and read lazily. Version 5 and before is one compressed stream a variable: it
+cannot be read in parts, so it is read whole, when it is opened.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import xarray as xr
+from scipy.io import loadmat, whosmat
+from scipy.io.matlab import MatReadError
+
+from uniadrs_scale.core.pixels import valid_pixels
+from uniadrs_scale.errors import SceneError
+from uniadrs_scale.scenes.assembly import select
+from uniadrs_scale.scenes.cubes import CubeSpec, Variable
+from uniadrs_scale.scenes.products.metadata import FOR_GRID, FOR_MASK, FOR_UNITS, nanometres
+from uniadrs_scale.storage.remote import is_remote, uri_name
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from uniadrs_scale.scenes.datasets import Contents
+    from uniadrs_scale.scenes.products.metadata import Options
+
+
+LARGEST = 2 << 30
+"""Bytes of a variable that are read at once."""
+ITEMSIZES = {"double": 8, "single": 4, "int64": 8, "uint64": 8, "int32": 4, "uint32": 4,
+             "int16": 2, "uint16": 2, "int8": 1, "uint8": 1, "logical": 1}  # fmt: skip
+WAVELENGTHS = ("wavelengths", "wavelength", "wl", "lambda")
+
+
+def is_matlab(path: str) -> bool:
+    """True for the name of a MATLAB file."""
+    return not is_remote(path) and path.lower().endswith(".mat") and Path(path).is_file()
+
+
+def recognise(contents: Contents, options: Options) -> CubeSpec | None:
+    """The cube of a version 7.3 file; None for other HDF5 files.
+
+    MATLAB writes its axes in reverse: what it calls (row, column, band) lies in the file as
+    (band, column, row).
+
+    Raises:
+        SceneError: No or several variables can be meant.
+    """
+    if not is_matlab(contents.path):
+        return None
+    shapes = {e.path: e.shape[::-1] for e in contents.entries if e.numeric and not e.group}
+    name = _choose(contents.path, shapes, options.variable)
+    count = shapes[name][2] if len(shapes[name]) == 3 else 1  # noqa: PLR2004 - row, column, band
+    table = next((t for w in WAVELENGTHS if len(t := contents.numbers(w)) == count > 1), None)
+    return CubeSpec(
+        kind="a MATLAB file",
+        name=uri_name(contents.path),
+        path=contents.path,
+        stamp=contents.stamp,
+        engine=contents.engine,
+        variables=(Variable("", name, ("band", "x", "y")[-len(shapes[name]) :]),),
+        counts=(count,),
+        bands=tuple(str(k + 1) for k in range(count)),
+        wavelengths=tuple(map(nanometres, table)) if table else (None,) * count,
+        good=(True,) * count,
+    )
+
+
+def read_matlab(path: str, options: Options) -> xr.DataArray:
+    """A variable of a version 4 or 5 file, in memory.
+
+    Returns:
+        (band, y, x), with a coordinate ``wavelength`` if the file has a table of them.
+
+    Raises:
+        SceneError: No or several variables can be meant, or the one that is meant is too large.
+    """
+    name = Path(path).name
+    options.refuse(name, "a MATLAB file", grid=FOR_GRID, mask=FOR_MASK, units=FOR_UNITS)
+    try:
+        found = {key: (shape, kind) for key, shape, kind in whosmat(path)}
+        shapes = {k: shape for k, (shape, kind) in found.items() if kind in ITEMSIZES}
+        variable = _choose(path, shapes, options.variable)
+        _require_small(path, variable, *found[variable])
+        values = loadmat(path, variable_names=[variable, *WAVELENGTHS])
+    except (MatReadError, ValueError, TypeError, OSError, NotImplementedError) as error:
+        if isinstance(error, SceneError):
+            raise
+        raise SceneError(
+            f"'{path}' cannot be read as a MATLAB file ({error}): it is cut off, damaged or "
+            "something else. Save it again, or pass the array itself."
+        ) from None
+    cube = np.atleast_3d(values[variable]).transpose(2, 0, 1)
+    return _as_scene(name, cube, values, options)
+
+
+def _as_scene(
+    name: str, cube: np.ndarray, values: Mapping[str, np.ndarray], options: Options
+) -> xr.DataArray:
+    names = [str(k + 1) for k in range(len(cube))]
+    positions = list(range(len(cube)))
+    if options.bands is not None:
+        positions = select(options.bands, [(band,) for band in names], name)
+    pixels = np.ascontiguousarray(cube[positions])
+    nodata = None if options.nodata == "auto" else options.nodata
+    valid = valid_pixels(pixels, [nodata] * len(pixels))
+    coords = {"band": [names[k] for k in positions], "valid": (("y", "x"), valid)}
+    array = xr.DataArray(pixels, dims=("band", "y", "x"), coords=coords, name=name)
+    for key in WAVELENGTHS:
+        table = np.ravel(values.get(key, []))
+        if table.size == len(cube) > 1 and table.dtype.kind in "iuf":
+            centres = [nanometres(float(table[k])) for k in positions]
+            array = array.assign_coords(wavelength=("band", centres))
+    return array if nodata is None else array.rio.write_nodata(nodata)
+
+
+def _choose(
+    path: str, shapes: Mapping[str, tuple[int, ...]], wanted: str | tuple[str, ...] | None
+) -> str:
+    """The variable that is meant: the one that is named, or the only one with three axes."""
+    listing = ", ".join(f"{k} {' x '.join(map(str, s))}" for k, s in shapes.items()) or "no numbers"
+    if isinstance(wanted, tuple):
+        wanted = wanted[0] if len(wanted) == 1 else ", ".join(wanted)
+    if wanted is None:
+        cubes = [key for key, shape in shapes.items() if len(shape) == 3]  # noqa: PLR2004
+        if len(cubes) == 1:
+            return cubes[0]
+        raise SceneError(
+            f"'{path}' has {len(cubes)} variables with three axes (row, column, band); it holds "
+            f"{listing}. Pass variable= with the name of one, or reshape it: a table of "
+            "(band, pixel) has no rows and columns."
+        )
+    if len(shapes.get(wanted, ())) not in (2, 3):
+        raise SceneError(
+            f"variable='{wanted}' is no array of two or three axes in '{path}', which holds "
+            f"{listing}. Pass one of these."
+        )
+    return wanted
+
+
+def _require_small(path: str, variable: str, shape: tuple[int, ...], kind: str) -> None:
+    size = math.prod(shape) * ITEMSIZES[kind]
+    if size > LARGEST:
+        raise SceneError(
+            f"'{variable}' of '{path}' has {size / 2**30:.1f} GiB: MATLAB files before version 7.3 "
+            f"cannot be read in parts, so {LARGEST >> 30} GiB are the limit. "
+            "Save it with '-v7.3', or as a GeoTIFF or Zarr."
+        )

@@ -1,0 +1,210 @@
+"""What a product's metadata say: frozen values, the same for every sensor.
+
+A recogniser reads metadata only and returns one of two specs: a :class:`Product` of rasters that
+GDAL opens, or a :class:`~uniadrs_scale.io.cubes.CubeSpec` of arrays that xarray opens.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+from xml.etree import ElementTree as ET
+
+from uniadrs_scale.errors import SceneError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+
+Nodata = float | Literal["auto"] | None
+Mask = Literal["none", "cloud"] | tuple[str | int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Band:
+    """One band of a product, and the raster that holds it."""
+
+    name: str
+    uri: str
+    number: int = 1
+    """In its file, from 1."""
+    wavelength: float | None = None
+    """Centre, nm."""
+    aliases: tuple[str, ...] = ()
+    """Other names it may be asked for by, e.g. STAC's common name."""
+    default: bool = True
+    """Part of the scene where no bands are named."""
+    nodata: float | None = None
+    """As the metadata say; the file's own tag comes first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quality:
+    """A raster that classifies pixels: scene classes, or flags in bits."""
+
+    uri: str
+    kind: Literal["classes", "bits"]
+    codes: tuple[tuple[str, int], ...]
+    """(name, class value or bit number)."""
+    cloud: tuple[str, ...] = ()
+    """What ``mask="cloud"`` makes invalid."""
+    always: tuple[str, ...] = ()
+    """What is never a valid pixel, e.g. fill."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Product:
+    """Rasters that are one scene."""
+
+    kind: str
+    """For people: 'Sentinel-2 L2A'."""
+    name: str
+    bands: tuple[Band, ...]
+    quality: tuple[Quality, ...] = ()
+    grid: str | None = None
+    """Common grid where the bands differ and the caller names none; None: the caller must."""
+    gsd_m: float | None = None
+    """Where the metadata know it and the rasters, for want of a grid, do not."""
+    datetime: str | None = None
+    platform: str | None = None
+    amplitude: bool = False
+    """True for radar amplitudes, which can be turned into dB."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What a caller of ``open_scene`` asked for."""
+
+    bands: tuple[str | int, ...] | None = None
+    nodata: Nodata = "auto"
+    grid: object = None
+    variable: str | tuple[str, ...] | None = None
+    mask: Mask = "none"
+    units: str | None = None
+
+    def refuse(self, source: str, kind: str, **reasons: str) -> None:
+        """Raise where an option was given that means nothing for this kind of source.
+
+        Args:
+            source: What was opened.
+            kind: What it is, with its article.
+            **reasons: What each option that must not be given applies to.
+        """
+        for option, applies_to in reasons.items():
+            value = getattr(self, option)
+            if value is not None and value != "none":
+                raise SceneError(
+                    f"{option}={value!r} applies to {applies_to}, but '{source}' is {kind}. "
+                    f"Leave {option} out."
+                )
+
+
+FOR_GRID = "raster files of several resolutions"
+FOR_VARIABLE = "NetCDF, HDF5, Zarr and .mat files"
+FOR_MASK = "products with a quality band (Sentinel-2 L2A, Landsat Collection 2, EnMAP, STAC items)"
+FOR_UNITS = "Sentinel-1 GRD"
+
+
+def iso_time(text: str | None) -> str | None:
+    """Any usual way to write a time, as ISO 8601 in UTC; None where it cannot be told.
+
+    >>> iso_time("14-APR-2017 10:27:29.454657"), iso_time("2015-08-04T16:19:21.7917421Z")
+    ('2017-04-14T10:27:29.454657Z', '2015-08-04T16:19:21.791742Z')
+    """
+    for parse in (datetime.fromisoformat, _parse_snap):
+        try:
+            time = parse((text or "").strip())
+        except ValueError:
+            continue
+        time = time if time.tzinfo else time.replace(tzinfo=UTC)
+        return time.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    return None
+
+
+def _parse_snap(text: str) -> datetime:
+    return datetime.strptime(text, "%d-%b-%Y %H:%M:%S.%f").replace(tzinfo=UTC)
+
+
+def nanometres(value: float, unit: str | None = None) -> float:
+    """A wavelength in nm; without a unit, what is below 100 is taken for micrometres.
+
+    >>> nanometres(0.45), nanometres(450), nanometres(0.45, "Micrometers"), nanometres(12, "nm")
+    (450.0, 450.0, 450.0, 12.0)
+    """
+    given = (unit or "").lower()
+    micro = given in {"um", "µm", "μm"} or given.startswith("micro")
+    guess = not given or given in {"unknown", "index", "none"}
+    factor = 1000 if micro or (guess and value < 100) else 1  # noqa: PLR2004 - shortest nm is 200
+    return round(float(value) * factor, 6)
+
+
+def natural_order(names: Iterable[str]) -> list[str]:
+    """Sorted as people do: B2 before B10.
+
+    >>> natural_order(["B10", "B1", "B8A", "B2"])
+    ['B1', 'B2', 'B8A', 'B10']
+    """
+    return sorted(names, key=lambda name: [
+        (0, int(part), "") if part.isdecimal() else (1, 0, part)
+        for part in re.split(r"(\d+)", name) if part
+    ])  # fmt: skip
+
+
+def read_xml(path: Path) -> ET.Element:
+    """The root of an XML file, without namespaces.
+
+    Raises:
+        SceneError: It is not well-formed.
+    """
+    try:
+        root = ET.parse(path).getroot()  # noqa: S314 - expat refuses entity bombs since 2.4.1
+    except ET.ParseError as error:
+        raise SceneError(
+            f"'{path}' should be the XML metadata of a product, but is not well-formed ({error}). "
+            "Fetch the product again, or pass its rasters as a list."
+        ) from None
+    for element in root.iter():
+        element.tag = element.tag.rpartition("}")[2]
+    return root
+
+
+def find_text(root: ET.Element, tag: str) -> str | None:
+    """Text of the first element of that name, anywhere; None without one."""
+    found = root.find(f".//{tag}")
+    return None if found is None or found.text is None else found.text.strip()
+
+
+def metadata_file(path: str, patterns: Sequence[str]) -> Path | None:
+    """The file that describes a product: ``path`` itself, or one in the folder ``path``.
+
+    ``patterns`` are for file names in lower case.
+    """
+    given = Path(path)
+    if given.is_file():
+        candidates = [given]
+    elif given.is_dir():
+        candidates = sorted(file for file in given.iterdir() if file.is_file())
+    else:
+        return None
+    named = (
+        file for file in candidates for pattern in patterns if fnmatch(file.name.lower(), pattern)
+    )
+    return next(named, None)
+
+
+def require_file(path: Path, product: Path, tag: str) -> str:
+    """``path`` as text, unless it is missing: then say which metadata promised it.
+
+    Raises:
+        SceneError: The file does not exist.
+    """
+    if not path.exists():
+        raise SceneError(
+            f"'{product}' names '{path.name}' ({tag}), but there is no '{path}': the product is "
+            "incomplete. Fetch that file, or pass the rasters that are there as a list."
+        )
+    return str(path)

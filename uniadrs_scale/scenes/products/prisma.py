@@ -1,0 +1,116 @@
+"""PRISMA HDF5 files (.he5), levels 1 and 2: VNIR and SWIR cube as one scene.
+
+Pixels stay digital numbers: the factors to reflectance or radiance are the same for all bands of a
+cube, and scores do not depend on them. Level 2D lies on a UTM grid, the others are in sensor
+geometry, with the place of each pixel.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pyproj import CRS
+
+from uniadrs_scale.errors import SceneError
+from uniadrs_scale.scenes.cubes import CubeSpec, Variable
+from uniadrs_scale.scenes.products.metadata import FOR_VARIABLE, iso_time
+from uniadrs_scale.storage.remote import uri_name
+
+if TYPE_CHECKING:
+    from uniadrs_scale.scenes.datasets import Contents, Entry
+    from uniadrs_scale.scenes.products.metadata import Options
+
+
+RANGES = ("Vnir", "Swir")
+PIXEL = 30.0
+"""Side of a level 2D pixel [m]."""
+AXES = ("y", "band", "x")
+
+
+def recognise(contents: Contents, options: Options) -> CubeSpec | None:
+    """The hyperspectral cubes of a PRISMA file; None for others.
+
+    Raises:
+        SceneError: It has cubes but no wavelengths.
+    """
+    cubes = [_cube(contents, spectral_range) for spectral_range in RANGES]
+    if None in cubes:
+        return None
+    vnir, swir = (cube for cube in cubes if cube is not None)
+    options.refuse(contents.path, "a PRISMA file, of which the VNIR and SWIR cubes are known",
+                   variable=f"other {FOR_VARIABLE}")  # fmt: skip
+    attributes = contents.attributes
+    tables = [_bands(attributes, name, cube.shape[1], contents.path)
+              for name, cube in zip(RANGES, (vnir, swir), strict=True)]  # fmt: skip
+    crs, transform = _grid(attributes, vnir)
+    place = (None, None) if crs else _place(contents, vnir)
+    wavelengths = [centre for table in tables for centre, _ in table]
+    return CubeSpec(
+        kind="a PRISMA file",
+        name=uri_name(contents.path),
+        path=contents.path,
+        stamp=contents.stamp,
+        engine=contents.engine,
+        variables=tuple(Variable(cube.group, cube.name, AXES) for cube in (vnir, swir)),
+        counts=(vnir.shape[1], swir.shape[1]),
+        bands=tuple(f"{name.upper()}-{k + 1}" for name, table in zip(RANGES, tables, strict=True)
+                    for k in range(len(table))),
+        wavelengths=tuple(centre or None for centre in wavelengths),
+        good=tuple(present for table in tables for _, present in table),
+        latitude=place[0],
+        longitude=place[1],
+        crs=crs,
+        transform=transform,
+        nodata=0,
+        datetime=iso_time(attributes.get("Product_StartTime")),
+        platform="PRISMA",
+    )  # fmt: skip
+
+
+def _cube(contents: Contents, spectral_range: str) -> Entry | None:
+    """The co-registered cube of the lowest level that the file has."""
+    ending = f"_HCO/Data Fields/{spectral_range.upper()}_Cube"
+    found = (e for e in contents.entries if e.path.endswith(ending) and "/PRS_" in e.path)
+    return next(found, None)
+
+
+def _bands(
+    attributes: dict[str, Any], name: str, count: int, path: str
+) -> list[tuple[float, bool]]:
+    """(centre in nm, present) of each band of a cube."""
+    centres = np.ravel(attributes.get(f"List_Cw_{name}", []))
+    if len(centres) != count:
+        raise SceneError(
+            f"'{path}' has {count} {name.upper()} bands but {len(centres)} wavelengths "
+            f"(attribute List_Cw_{name}): it should be a PRISMA file as delivered. Fetch it again."
+        )
+    flags = np.ravel(attributes.get(f"List_Cw_{name}_Flags", centres > 0))
+    return [
+        (float(centre), bool(flag) and centre > 0)
+        for centre, flag in zip(centres, flags, strict=True)
+    ]
+
+
+def _grid(attributes: dict[str, Any], cube: Entry) -> tuple[str | None, tuple[float, ...] | None]:
+    """CRS and transform of level 2D; its corners are pixel centres, unless the sizes deny it."""
+    code, west = attributes.get("Epsg_Code"), attributes.get("Product_ULcorner_easting")
+    north, east = (attributes.get(f"Product_{key}") for key in
+                   ("ULcorner_northing", "LRcorner_easting"))  # fmt: skip
+    if not code or west is None or north is None or east is None:
+        return None, None
+    width = cube.shape[2]
+    edges = abs(float(east) - float(west) - width * PIXEL) < PIXEL / 4
+    shift = 0.0 if edges else PIXEL / 2
+    transform = (PIXEL, 0.0, float(west) - shift, 0.0, -PIXEL, float(north) + shift)
+    return CRS.from_epsg(int(code)).to_wkt(), transform
+
+
+def _place(contents: Contents, cube: Entry) -> tuple[Variable | None, Variable | None]:
+    folder = cube.group.replace("Data Fields", "Geolocation Fields")
+    for suffix in ("", "_VNIR"):
+        names = f"Latitude{suffix}", f"Longitude{suffix}"
+        if all(contents.entry(f"{folder}/{name}") for name in names):
+            latitude, longitude = (Variable(folder, name, ("y", "x")) for name in names)
+            return latitude, longitude
+    return None, None

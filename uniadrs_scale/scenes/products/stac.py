@@ -1,0 +1,160 @@
+"""STAC items: a JSON file, a URL, or a pystac.Item; bands in the item's order or the caller's."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import pystac
+from pystac.errors import STACError, STACTypeError
+
+from uniadrs_scale.errors import SceneError
+from uniadrs_scale.scenes.products.landsat import pixel_flags
+from uniadrs_scale.scenes.products.metadata import Band, Product, iso_time, nanometres
+from uniadrs_scale.scenes.products.sentinel2 import scene_classes
+from uniadrs_scale.storage.buckets import glimpse, read_object
+from uniadrs_scale.storage.remote import canonical, is_remote, uri_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from uniadrs_scale.scenes.products.metadata import Quality
+
+
+JSON = (".json", ".geojson")
+RASTER_SUFFIXES = {".tif", ".tiff", ".jp2", ".vrt", ".nc", ".img", ".png", ".zarr", ".h5"}
+RASTER_TYPES = ("image/tiff", "image/jp2", "image/vnd.stac.geotiff", "application/x-geotiff")
+NOT_DATA = {"visual", "overview", "thumbnail", "metadata", "cloud", "snow-ice", "water-mask"}
+"""Roles of assets that are pictures or masks, not measurements."""
+QUALITY = {"scl": scene_classes, "qa_pixel": pixel_flags}
+"""Assets, by key in lower case, that classify pixels."""
+
+
+def recognise(path: str) -> Product | None:
+    """The product of a STAC item's JSON file or URL; None for what is no JSON.
+
+    Raises:
+        SceneError: It is JSON but no item, or cannot be fetched.
+    """
+    suffix = PurePosixPath(uri_name(path)).suffix.lower()
+    if is_remote(path):
+        if suffix in RASTER_SUFFIXES or not (suffix in JSON or _begins_as_json(path)):
+            return None
+    elif suffix not in JSON or not Path(path).is_file():
+        return None
+    try:
+        item = _fetched(canonical(path)) if is_remote(path) else pystac.Item.from_file(path)
+    except (STACError, STACTypeError, ValueError, KeyError, TypeError, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise SceneError(
+            f"'{path}' is not a STAC item that can be read ({reason}): a scene needs JSON of type "
+            "Feature with assets. Pass an item, or a raster."
+        ) from None
+    return of_item(item)
+
+
+def _begins_as_json(uri: str) -> bool:
+    return glimpse(canonical(uri)).start.lstrip(b"\xef\xbb\xbf \r\n\t").startswith(b"{")
+
+
+def _fetched(uri: str) -> pystac.Item:
+    """An item by URL. Not by pystac: it asks once, and knows no buckets."""
+    content = read_object(uri)
+    if content is None:
+        raise OSError("there is no such object")
+    return pystac.Item.from_dict(json.loads(content), href=str(uri))
+
+
+def of_item(item: pystac.Item) -> Product:
+    """The product that an item describes.
+
+    Raises:
+        SceneError: No asset is a raster of measurements.
+    """
+    if item.get_self_href():
+        item.make_asset_hrefs_absolute()
+    bands = tuple(_bands(item))
+    if not bands:
+        raise SceneError(
+            f"STAC item '{item.id}' has no raster asset: its assets are "
+            f"{', '.join(item.assets) or 'none'}. Pass an item with GeoTIFF or JPEG 2000 assets."
+        )
+    start = item.datetime or item.common_metadata.start_datetime
+    return Product(
+        kind="STAC item",
+        name=item.id,
+        bands=bands,
+        quality=tuple(_quality(item)),
+        grid="finest",
+        gsd_m=item.properties.get("gsd"),
+        datetime=None if start is None else iso_time(start.isoformat()),
+        platform=item.properties.get("platform"),
+    )
+
+
+def _bands(item: pystac.Item) -> Iterator[Band]:
+    """Bands of all raster assets; by default those of measurements, each once."""
+    described = any(_described(asset) for asset in item.assets.values())
+    seen: set[str] = set()
+    for key, asset in item.assets.items():
+        if not _is_raster(asset):
+            continue
+        facts = _described(asset) or [{}]
+        roles = set(asset.roles or [])
+        measured = bool(_described(asset)) if described else "data" in roles or not roles
+        for number, fact in enumerate(facts, start=1):
+            name = key if len(facts) == 1 else str(fact.get("name") or f"{key}-{number}")
+            own = str(fact.get("name") or name)
+            default = measured and not roles & NOT_DATA and key.lower() not in QUALITY
+            default = default and own not in seen  # the same band as COG and as JPEG 2000
+            if default:
+                seen.add(own)
+            yield Band(
+                name=name,
+                uri=_location(asset.href),
+                number=number,
+                wavelength=_wavelength(fact),
+                aliases=tuple(filter(None, (own, _fact(fact, "common_name"), key))),
+                default=default,
+                nodata=_nodata(asset, fact, number),
+            )
+
+
+def _is_raster(asset: pystac.Asset) -> bool:
+    media = (asset.media_type or "").lower()
+    if media:
+        return media.split(";")[0] in RASTER_TYPES
+    return Path(urlsplit(asset.href).path).suffix.lower() in (".tif", ".tiff", ".jp2")
+
+
+def _described(asset: pystac.Asset) -> list[dict[str, Any]]:
+    """What the item says of the asset's bands, in STAC 1.1's words or the older extension's."""
+    return list(asset.extra_fields.get("bands") or asset.extra_fields.get("eo:bands") or [])
+
+
+def _fact(fact: dict[str, Any], name: str) -> Any:
+    return fact.get(f"eo:{name}", fact.get(name))
+
+
+def _wavelength(fact: dict[str, Any]) -> float | None:
+    micrometres = _fact(fact, "center_wavelength")
+    return None if micrometres is None else nanometres(float(micrometres), "um")
+
+
+def _nodata(asset: pystac.Asset, fact: dict[str, Any], number: int) -> float | None:
+    rasters = asset.extra_fields.get("raster:bands") or []
+    older = rasters[number - 1] if number <= len(rasters) else {}
+    value = fact.get("nodata", older.get("nodata", asset.extra_fields.get("nodata")))
+    return None if value is None else float(value)
+
+
+def _quality(item: pystac.Item) -> Iterator[Quality]:
+    for key, asset in item.assets.items():
+        if key.lower() in QUALITY and _is_raster(asset):
+            yield QUALITY[key.lower()](_location(asset.href))
+
+
+def _location(href: str) -> str:
+    return canonical(href.removeprefix("file://"))

@@ -1,0 +1,276 @@
+"""A scene as a lazy DataArray: pixels and valid mask, read where indexed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import rioxarray  # noqa: F401 - registers the .rio accessor
+import xarray as xr
+from affine import Affine
+from rasterio.control import GroundControlPoint
+from xarray.backends import BackendArray
+from xarray.core import indexing
+
+from uniadrs_scale.core.contracts import SceneInfo, SceneSource
+from uniadrs_scale.core.lattice import Window
+from uniadrs_scale.core.pixels import valid_pixels
+from uniadrs_scale.errors import SceneError
+from uniadrs_scale.swaths.conventions import (
+    GEOLOCATION,
+    content_digest,
+    geolocation_kind,
+    geolocation_text,
+    placed_by_area,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from uniadrs_scale.scenes.assembly import Facts
+    from uniadrs_scale.scenes.cubes import CubeScene
+    from uniadrs_scale.scenes.rasters import FileScene, WindowedScene
+
+
+def lazy_scene(scene: WindowedScene, facts: Facts, chunk: int) -> xr.DataArray:
+    """``scene`` as a chunked DataArray with everything known about it.
+
+    Args:
+        scene: Where pixels come from.
+        facts: What users want to know beside them.
+        chunk: Side of the chunks in pixels.
+
+    Returns:
+        (band, y, x); see :func:`uniadrs_scale.open_scene`.
+    """
+    info = scene.info
+    valid = _lazy(_ValidArray(scene), ("y", "x"), chunk, info.identity)
+    array = _lazy(_PixelArray(scene), ("band", "y", "x"), chunk, info.identity)
+    array = array.assign_coords({**_coordinates(info), "valid": valid.variable})
+    if any(facts.wavelengths):
+        centres = [np.nan if centre is None else float(centre) for centre in facts.wavelengths]
+        array = array.assign_coords(wavelength=("band", centres, {"units": "nm"}))
+    if info.transform is not None:
+        array = array.rio.write_transform(Affine(*info.transform))
+    if info.crs is not None:
+        array = array.rio.write_crs(info.crs)
+    if facts.gcps:
+        points = [GroundControlPoint(*point, id=str(k)) for k, point in enumerate(facts.gcps)]
+        # In the points' count, so that they stay right when the scene is sliced.
+        places = {axis: np.arange(array.sizes[axis]) + 0.5 for axis in ("y", "x")}
+        array = array.assign_coords(places).rio.write_gcps(points, facts.gcp_crs)
+    if scene.nodata is not None and _can_hold(info.dtype, scene.nodata):
+        array = array.rio.write_nodata(scene.nodata)
+    known = {"gsd_m": info.gsd_m, "datetime": facts.datetime, "platform": facts.platform}
+    return array.assign_attrs({k: v for k, v in known.items() if v is not None}).rename(info.name)
+
+
+def _can_hold(dtype: str, value: float) -> bool:
+    """False for a nodata value that no pixel can have, such as -9999 of uint8."""
+    kind = np.dtype(dtype)
+    if kind.kind == "f":
+        return not np.isfinite(value) or abs(value) <= np.finfo(kind).max
+    limits = (0, 1) if kind.kind == "b" else (np.iinfo(kind).min, np.iinfo(kind).max)
+    return bool(np.isfinite(value)) and limits[0] <= value <= limits[1]
+
+
+def _coordinates(info: SceneInfo) -> dict[str, Any]:
+    """Band names, and pixel centres along y and x where the grid is not rotated."""
+    coords: dict[str, Any] = {"band": list(info.bands)}
+    if info.transform is not None:
+        a, b, c, d, e, f = info.transform
+        if b == 0 and d == 0:
+            coords["x"] = c + a * (np.arange(info.width) + 0.5)
+            coords["y"] = f + e * (np.arange(info.height) + 0.5)
+    return coords
+
+
+class _PixelArray(BackendArray):
+    """(band, y, x) pixels of a scene, read where indexed."""
+
+    def __init__(self, scene: WindowedScene) -> None:
+        self.scene = scene
+        info = scene.info
+        self.shape: tuple[int, ...] = (len(info.bands), info.height, info.width)
+        self.dtype = np.dtype(info.dtype)
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
+        return indexing.explicit_indexing_adapter(
+            key, self.shape, indexing.IndexingSupport.BASIC, self._read
+        )
+
+    def _read(self, key: tuple[int | slice, ...]) -> NDArray[np.generic]:
+        (rows, row), (cols, col) = map(_span, key[-2:], self.shape[-2:])
+        window = Window(rows.start, cols.start, len(rows), len(cols))
+        return self._part(window)[(*key[:-2], row, col)]
+
+    def _part(self, window: Window) -> NDArray[np.generic]:
+        return self.scene.read(window)[0]
+
+
+class _ValidArray(_PixelArray):
+    """(y, x) valid mask of a scene, read where indexed."""
+
+    def __init__(self, scene: WindowedScene) -> None:
+        super().__init__(scene)
+        self.shape = self.shape[1:]
+        self.dtype = np.dtype(bool)
+
+    def _part(self, window: Window) -> NDArray[np.bool_]:
+        return self.scene.read(window)[1]
+
+
+def _span(key: int | slice, size: int) -> tuple[range, int | slice]:
+    """(contiguous pixels to read, what to take of them) for one basic index of an axis."""
+    if isinstance(key, slice):
+        wanted = range(size)[key]
+        if not wanted:
+            return range(0), slice(0)
+        low, high = min(wanted[0], wanted[-1]), max(wanted[0], wanted[-1])
+        return range(low, high + 1), slice(None, None, wanted.step)
+    return range(int(key) % size, int(key) % size + 1), 0
+
+
+def _lazy(array: _PixelArray, dims: tuple[str, ...], chunk: int, identity: str) -> xr.DataArray:
+    lazy = xr.DataArray(indexing.LazilyIndexedArray(array), dims=dims)
+    sizes = {"y": chunk, "x": chunk}
+    return lazy.chunk(sizes, name_prefix=f"{type(array).__name__}-", token=f"{identity}-{chunk}")
+
+
+WORKED = 2
+"""Chunks that band maths hold at once."""
+OPENED: dict[tuple[str, str], FileScene | CubeScene] = {}
+"""Scenes opened here, by the names of their two dask arrays. Any operation on an array renames it,
+so a name that is found belongs to untouched pixels. (An attribute would survive arithmetic.)"""
+
+
+def scene_source(scene: xr.DataArray) -> SceneSource:
+    """Where to read ``scene``: its files if they hold just these pixels, else the array itself.
+
+    Raises:
+        SceneError: The array's dimensions are not (band, y, x) or (y, x), or it is not real.
+    """
+    array = _require_dims(scene)
+    valid = array.coords.get("valid")
+    names = getattr(array.data, "name", ""), getattr(getattr(valid, "data", None), "name", "")
+    known = OPENED.get(cast("tuple[str, str]", names))
+    if known is not None:
+        return replace(known, info=replace(known.info, geolocation=geolocation_text(array)))
+    info = _describe(array)
+    # Tasks need no other coordinate, and those of a swath are as large as a band.
+    return ArrayScene(info, array.drop_vars([name for name in array.coords if name != "valid"]))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ArrayScene:
+    """A scene that exists as an array only: band maths, a mosaic, pixels in memory."""
+
+    info: SceneInfo
+    array: xr.DataArray
+    """(band, y, x)."""
+
+    def window(self, window: Window) -> ArrayWindow:
+        """The lazy slice of one window."""
+        rows, cols = window.slices
+        return ArrayWindow(self.array.isel(y=rows, x=cols))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ArrayWindow:
+    """A window of an :class:`ArrayScene`, still to be computed."""
+
+    array: xr.DataArray
+
+    def read(self) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
+        """Pixels (band, y, x) and valid mask (y, x)."""
+        # Synchronous: this already runs inside a task, whose threads are spoken for.
+        array = self.array.compute(scheduler="synchronous")
+        pixels = array.values
+        nodata = None if "valid" in array.coords else array.rio.nodata
+        valid = valid_pixels(pixels, [nodata] * pixels.shape[0])
+        if "valid" in array.coords:
+            valid &= array.coords["valid"].values.astype(bool)
+        return pixels, valid
+
+
+def map_coordinates(scene: xr.DataArray) -> Mapping[str, xr.DataArray]:
+    """The coordinates of ``scene`` that its map shares: where its pixels are."""
+    array = _require_dims(scene)
+    kept = {name: array.coords[name] for name in ("y", "x") if name in array.coords}
+    if geolocation_kind(array) == "arrays":
+        kept |= {name: array.coords[name].transpose("y", "x") for name in GEOLOCATION}
+    if array.rio.crs is not None or "spatial_ref" in array.coords:
+        kept["spatial_ref"] = array.coords[array.rio.grid_mapping]
+    return kept
+
+
+def _require_dims(scene: xr.DataArray) -> xr.DataArray:
+    if not isinstance(scene, xr.DataArray):
+        raise SceneError(
+            f"A scene must be an xarray.DataArray, not {type(scene).__name__}. "
+            "Use open_scene(path), or Dataset.to_dataarray('band')."
+        )
+    scene = placed_by_area(scene) if {"y", "x"} <= set(scene.dims) else scene
+    array = scene.expand_dims("band") if set(scene.dims) == {"y", "x"} else scene
+    if set(array.dims) != {"band", "y", "x"}:
+        raise SceneError(
+            f"Scene '{scene.name}' has dims {scene.dims}: (band, y, x) or (y, x) are needed. "
+            "Use .rename() or .isel()."
+        )
+    if array.dtype.kind not in "buif":
+        raise SceneError(
+            f"Scene '{scene.name}' has dtype {array.dtype}: scores need real numbers. "
+            "Take abs(...) of complex values."
+        )
+    return array.transpose("band", "y", "x")
+
+
+def _describe(array: xr.DataArray) -> SceneInfo:
+    geolocation = geolocation_text(array)
+    crs = None if geolocation else array.rio.crs
+    known = not geolocation and (
+        {"y", "x"} <= set(array.coords)
+        or "GeoTransform" in array.coords.get("spatial_ref", xr.DataArray()).attrs
+    )
+    bands = array.coords["band"].values if "band" in array.coords else range(array.sizes["band"])
+    return SceneInfo(
+        name=str(array.name or "array"),
+        identity=_identity(array),
+        height=array.sizes["y"],
+        width=array.sizes["x"],
+        bands=tuple(str(band) for band in bands),
+        dtype=str(array.dtype),
+        itemsize=array.dtype.itemsize,
+        crs=None if crs is None else crs.to_wkt(),
+        transform=tuple(array.rio.transform())[:6] if known and min(array.shape[1:]) > 1 else None,
+        gsd_m=_number(array.attrs.get("gsd_m")),
+        geolocation=geolocation,
+        block_bytes=_worked_bytes(array),
+        strip_rows=0 if array.chunks is None else array.sizes["y"],
+    )
+
+
+def _worked_bytes(array: xr.DataArray) -> int:
+    """What computing a window holds beside it: its largest chunk, made from another one.
+
+    Measured for ratios, sums over bands and stacked bands, beside two windows: the pieces, and what
+    they are put together to. A user's own graph may take more.
+    """
+    if array.chunks is None:
+        return 0
+    _, height, width = (max(sizes) for sizes in array.chunks)
+    return WORKED * array.sizes["band"] * height * width * array.dtype.itemsize
+
+
+def _number(value: object) -> float | None:
+    """A ground sample distance that arithmetic or a user left among the attributes."""
+    return float(value) if isinstance(value, int | float) and value > 0 else None
+
+
+def _identity(array: xr.DataArray) -> str:
+    """Digest of what decides the pixels: dask's names for lazy arrays, the bytes of others."""
+    parts = [array.variable, *([array.coords["valid"].variable] if "valid" in array.coords else [])]
+    return content_digest(*(xr.DataArray(part) for part in parts), text=repr(array.rio.nodata))

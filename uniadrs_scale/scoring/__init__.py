@@ -1,0 +1,1 @@
+"""One run: from a scene and a plan to a map and its report."""

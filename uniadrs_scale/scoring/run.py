@@ -1,0 +1,192 @@
+"""A plan is carried out: its store is begun or resumed, what it lacks is scored, and that is told.
+
+Refused before a byte is written: more memory than there is, and the store of another plan.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from uniadrs_scale.detector.coarse import coarsened
+from uniadrs_scale.detector.detector import gpus_in_use, weights_digest
+from uniadrs_scale.errors import SceneError
+from uniadrs_scale.maps.store import DONE, prepare
+from uniadrs_scale.runtime.cluster import connected, require_fit
+from uniadrs_scale.runtime.compute import Resources, executor, memory_limit
+from uniadrs_scale.runtime.graph import scene_statistics, score_scene
+from uniadrs_scale.scenes.sources import map_coordinates, scene_source
+from uniadrs_scale.scoring.report import Clock, RunSummary, report_place, run_facts, write_report
+from uniadrs_scale.storage.locks import claimed
+from uniadrs_scale.storage.places import has_file, has_store, place_of, remove_store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    import xarray as xr
+
+    from uniadrs_scale.core.contracts import SceneSource, TileScorer
+    from uniadrs_scale.core.pixels import BandStatistics
+    from uniadrs_scale.core.plan import ScorePlan
+    from uniadrs_scale.maps.store import ScoreStore
+    from uniadrs_scale.runtime.executor import Executor
+    from uniadrs_scale.runtime.tasks import ChunkReport
+    from uniadrs_scale.storage.places import Place
+
+
+LARGE_AREAS = 0.01
+"""Share of pixels in areas of one value from which on a summary asks whether these are data."""
+
+
+def run(
+    scene: xr.DataArray,
+    store: str | Path,
+    plan: ScorePlan,
+    detector: TileScorer,
+    *,
+    scheduler: str | None = None,
+    on_report: Callable[[ChunkReport], None] = lambda _: None,
+    report: Place | None = None,
+    performance_report: Path | None = None,
+) -> RunSummary:
+    """Carry out ``plan``, as :func:`score` does; what was done is returned instead of the map.
+
+    Args:
+        scene: As for :func:`score`.
+        store: Zarr store to write or complete.
+        plan: Of :func:`plan`, for the same scene and detector.
+        detector: Scores the tiles.
+        scheduler: As for :func:`score`.
+        on_report: Called after every committed chunk.
+        report: Where to write what was done, as JSON; by default ``STORE.run.json`` beside it. A
+            run that finds nothing to do leaves the report of the one that did it.
+        performance_report: As for :func:`score`.
+    """
+    place = place_of(store)
+    with claimed(place), connected(scheduler) as where:
+        return carry_out(
+            scene, place, plan, detector, scheduler=where, on_report=on_report,
+            report=report_place(place) if report is None else report,
+            performance_report=performance_report,
+        )  # fmt: skip
+
+
+def carry_out(
+    scene: xr.DataArray,
+    store: Place,
+    plan: ScorePlan,
+    detector: TileScorer,
+    *,
+    scheduler: str | None,
+    on_report: Callable[[ChunkReport], None],
+    report: Place,
+    performance_report: Path | None,
+) -> RunSummary:
+    """:func:`run`, of a store that nobody else writes to."""
+    clock, started = Clock(), time.perf_counter()
+    source, resources = scene_source(scene), _resources(plan, detector)
+    # Before there is a store: what a refusal advises, a smaller chunk, is another plan.
+    plan.require_memory(*memory_limit(scheduler, resources))
+    new = not has_store(store)
+    with clock("prepare"):
+        target = prepare(store, plan, map_coordinates(scene))
+    before = int((target.done == DONE).sum())
+    reports: list[ChunkReport] = []
+
+    def note(chunk: ChunkReport) -> None:
+        reports.append(chunk)
+        on_report(chunk)
+
+    def summarise(lost: list[Exception], tasks: Executor | None = None) -> RunSummary:
+        took = time.perf_counter() - started
+        summary = RunSummary.of(target.path, reports, before, lost, took)
+        facts = None if tasks is None else tasks.facts()
+        return replace(summary, stages=dict(clock.seconds), cluster=facts)
+
+    if before == target.done.size:
+        summary = summarise([])
+        if not has_file(report):
+            write_report(report, run_facts(plan, summary, weights_digest(detector)))
+        return summary
+    try:
+        with executor(scheduler, resources) as tasks:
+            with tasks.reported(performance_report):
+                lost, notes = _compute(source, target, plan, detector, tasks, note, clock)
+            summary = replace(summarise(lost, tasks), notes=notes)
+    except SceneError:
+        if new and not reports:  # a scene that cannot be scored begins no store
+            remove_store(store)
+        raise
+    except Exception as error:
+        facts = run_facts(plan, summarise([error]), weights_digest(detector))
+        write_report(report, facts | {"error": f"{type(error).__name__}: {error}"})
+        raise
+    write_report(report, run_facts(plan, summary, weights_digest(detector)))
+    return summary
+
+
+def _resources(plan: ScorePlan, detector: TileScorer) -> Resources:
+    return Resources(plan.workers, plan.threads, gpus_in_use(detector))
+
+
+def _compute(  # noqa: PLR0917 - one step of run(), with what it has gathered
+    source: SceneSource,
+    store: ScoreStore,
+    plan: ScorePlan,
+    detector: TileScorer,
+    tasks: Executor,
+    on_report: Callable[[ChunkReport], None],
+    clock: Clock,
+) -> tuple[list[Exception], tuple[str, ...]]:
+    """Check the workers, learn the scene's statistics, score; what was lost and why, and notes."""
+    seen = coarsened(detector, plan.coarsen, plan.lattice.tile)
+    if tasks.client is not None:
+        with clock("workers"):
+            require_fit(tasks.client, seen, tile=plan.lattice.tile, bands=len(source.info.bands))
+    with clock("statistics"):
+        statistics = _statistics(source, store, tasks)
+        _require_scalable(statistics, source)
+        scaled = (seen.fitted(statistics), statistics.normalisation())
+    with clock("score"):
+        lost = score_scene(source, plan, store, tasks, scaled=scaled, on_report=on_report)
+    return lost, _notes(statistics)
+
+
+def _notes(statistics: BandStatistics) -> tuple[str, ...]:
+    """What looks wrong with the scene."""
+    pixels, value = max(
+        ((pixels, value) for value, pixels in statistics.flat.items()), default=(0, 0)
+    )
+    if not LARGE_AREAS * statistics.count <= pixels < statistics.count:
+        return ()
+    note = (
+        f"{pixels / statistics.count:.0%} of the valid pixels seen lie in areas of {value}. If "
+        f"{value} means no data, say so (--nodata {value}, or open_scene(nodata={value})): its "
+        "border glows otherwise."
+    )
+    return (note,)
+
+
+def _require_scalable(statistics: BandStatistics, source: SceneSource) -> None:
+    """Raise where values are beyond arithmetic."""
+    beyond = statistics.beyond_float32()
+    if not beyond.size:
+        return
+    raise SceneError(
+        f"Band '{source.info.bands[beyond[0]]}' of '{source.info.name}' has values that single "
+        "precision cannot hold, or whose squares double precision cannot. Are they a nodata value? "
+        "Name it (nodata=), or rescale the band."
+    )
+
+
+def _statistics(source: SceneSource, store: ScoreStore, tasks: Executor) -> BandStatistics:
+    """The statistics that ``store`` was begun with; of a new one, those of the scene."""
+    known = store.statistics
+    if known is not None:
+        return known
+    statistics = scene_statistics(source, tasks)
+    if statistics.count:  # of pixels that could not be read, the next run shall know better
+        store.write_statistics(statistics)
+    return statistics

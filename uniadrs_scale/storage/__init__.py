@@ -1,0 +1,1 @@
+"""Paths, buckets and web servers: where bytes are read from and written to."""

@@ -1,0 +1,146 @@
+"""How object stores and web servers are reached by obstore: settings, patience, and what to say."""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import contextmanager
+from datetime import timedelta
+from functools import cache
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+from uniadrs_scale.errors import StoreError, UniadrsScaleError, redact
+from uniadrs_scale.storage import remote
+from uniadrs_scale.storage.retries import MAX_PAUSE, Patience, answered, failed, patience, server_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+
+ENOUGH_TRIES = 10_000
+"""Its pauses are drawn at random, so time alone says when to give up."""
+
+
+def obstore_library() -> Any:
+    """The module ``obstore``.
+
+    Raises:
+        StoreError: It is not installed.
+    """
+    try:
+        import obstore.exceptions  # noqa: PLC0415 - an optional extra
+        import obstore.store  # noqa: PLC0415
+    except ImportError:
+        raise StoreError(
+            "Buckets, and Zarr, NetCDF and HDF5 by URL, need the library 'obstore', which is not "
+            "installed. Run: pip install 'uniadrs-scale[remote]'"
+        ) from None
+    return obstore
+
+
+def bucket_of(uri: str) -> tuple[Any, str]:
+    """(obstore's store of a bucket or web server, key in it) of ``uri``."""
+    parts = urlsplit(str(uri))
+    settings = settings_for(str(uri))
+    if parts.scheme in remote.BUCKETS:
+        # Not parsed further: '?' and '#' may be part of a key.
+        place, _, key = str(uri).partition("://")[2].partition("/")
+        return connect(parts.scheme, place, settings), key.rstrip("/")
+    return connect(parts.scheme, parts.netloc, settings), unquote(parts.path).strip("/")
+
+
+def settings_for(uri: str) -> tuple[str, Patience]:
+    """What :func:`connect` needs beside a place: of the environment, and of how a server fares."""
+    return remote.s3_endpoint(), patience(server_of(uri))
+
+
+@cache
+def connect(scheme: str, place: str, settings: tuple[str, Patience], prefix: str = "") -> Any:
+    """One store a process, place and ``settings``, see :func:`settings_for`."""
+    stores = obstore_library().store
+    endpoint, (seconds, _, pause) = settings
+    retry = {
+        "max_retries": ENOUGH_TRIES if seconds else 0,
+        "backoff": {
+            "init_backoff": timedelta(seconds=pause),
+            "max_backoff": timedelta(seconds=MAX_PAUSE),
+            "base": 2,
+        },
+        "retry_timeout": timedelta(seconds=seconds),
+    }
+    client: dict[str, Any] = {
+        "connect_timeout": timedelta(seconds=remote.CONNECT_SECONDS),
+        "read_timeout": timedelta(seconds=remote.SILENT_SECONDS),
+    }
+    if scheme == "s3":
+        config: dict[str, Any] = {"endpoint": endpoint} if endpoint else {}
+        if _is_set("AWS_NO_SIGN_REQUEST"):
+            config["skip_signature"] = True
+        client["allow_http"] = endpoint.startswith("http://")
+        return stores.S3Store(
+            place, prefix=prefix or None, client_options=client, retry_config=retry, **config
+        )
+    if scheme == "gs":
+        return stores.GCSStore(
+            place, prefix=prefix or None, client_options=client, retry_config=retry
+        )
+    client["allow_http"] = True
+    url = f"{scheme}://{place}/{prefix}"
+    return stores.HTTPStore.from_url(url, client_options=client, retry_config=retry)
+
+
+def _is_set(name: str) -> bool:
+    return os.environ.get(name, "").upper() in ("YES", "TRUE", "ON", "1")
+
+
+@contextmanager
+def counted(uri: str) -> Iterator[None]:
+    """Remembers how the server of ``uri`` fares, which obstore asks inside; changes no error."""
+    server, started = server_of(uri), time.monotonic()
+    try:
+        yield
+    except Exception:
+        if time.monotonic() - started >= patience(server).seconds:
+            failed(server)
+        raise
+    answered(server)
+
+
+@contextmanager
+def translated(verb: str, uri: str, key: str = "") -> Iterator[None]:
+    """Turns what obstore raises into a StoreError that says what could not be done, and where.
+
+    Args:
+        verb: What is done.
+        uri: To what.
+        key: An object in it, if that is meant.
+    """
+    try:
+        with counted(uri):
+            yield
+    except UniadrsScaleError:
+        raise
+    except Exception as error:
+        if not (type(error).__module__.startswith("obstore") or isinstance(error, OSError)):
+            raise
+        place = f"'{key}' in '{uri}'" if key else f"'{uri}'"
+        raise StoreError(
+            f"Cannot {verb} {place} ({gist(error)}). Check the bucket's name, access rights and "
+            "credentials, and that the server is up; then run the same command: it resumes."
+        ) from None
+
+
+def gist(error: Exception) -> str:
+    """What a server said, without its XML and without secrets."""
+    text = redact(str(error)).replace("\n", " ")  # first: half a secret would not be recognised
+    code = text.partition("<Code>")[2].partition("</Code>")[0]
+    message = text.partition("<Message>")[2].partition("</Message>")[0]
+    if code or message:
+        return f"{code}: {message}".strip(": ").rstrip(".")
+    return text[:200].rstrip(". ")
+
+
+def mark_of(meta: Mapping[str, Any]) -> dict[str, str]:
+    """What tells an object from any other: its ETag (S3), its version (Google), or both."""
+    return {name: meta[name] for name in ("e_tag", "version") if meta.get(name)}

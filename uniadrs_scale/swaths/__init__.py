@@ -1,0 +1,1 @@
+"""Where the pixels of a swath are: conventions of files, and geometry."""
