@@ -15,8 +15,8 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from pydantic_core import PydanticUndefined
 
 from uniadrs_scale.archive.decide import Filters, Section
+from uniadrs_scale.core.contracts import digest
 from uniadrs_scale.core.lattice import Lattice
-from uniadrs_scale.core.plan import digest
 from uniadrs_scale.core.presets import PRESETS
 from uniadrs_scale.detector.detector import Detector
 from uniadrs_scale.errors import ArchiveError, PlanError

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from uniadrs_scale.core.plan import digest
+from uniadrs_scale.core.contracts import digest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

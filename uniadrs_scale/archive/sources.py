@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from uniadrs_scale.archive import stac_source
 from uniadrs_scale.archive.config import Folder, Static
 from uniadrs_scale.archive.decide import SourceItem, name_time
-from uniadrs_scale.core.plan import digest
+from uniadrs_scale.core.contracts import digest
 from uniadrs_scale.errors import ArchiveError
 from uniadrs_scale.storage.buckets import list_objects
 from uniadrs_scale.storage.places import below, key_matches

@@ -19,7 +19,7 @@ from pystac_client import Client
 from pystac_client.exceptions import APIError
 
 from uniadrs_scale.archive.decide import SourceItem
-from uniadrs_scale.core.plan import digest
+from uniadrs_scale.core.contracts import digest
 from uniadrs_scale.errors import ArchiveError, redact
 from uniadrs_scale.storage.buckets import glimpse, read_object
 from uniadrs_scale.storage.remote import in_bucket, is_remote, public_uri

@@ -1,13 +1,22 @@
-"""TODO."""
+"""Contracts between the rooms: what a run needs of a scene and of a scorer.
+
+Whatever decides an output says so itself: ``decisive()`` returns JSON values, spelled out name by
+name, and an identity is their :func:`digest`. So a class can be renamed, and a field with a default
+added, without making half-done stores foreign.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from uniadrs_scale.errors import PlanError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -52,12 +61,12 @@ def warm_up(scorer: TileScorer, tile: int, bands: int) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SceneInfo:
-    """What a plan must know of a scene."""
+    """Everything that a plan needs to know about a scene."""
 
     name: str
     """For people: file name or variable name."""
     identity: str
-    """Changes when the pixels do: URIs, sizes and times of files, or a digest of the graph."""
+    """Digest of :meth:`SceneSource.decisive`: changes when the pixels do."""
     height: int
     width: int
     bands: tuple[str, ...]
@@ -86,6 +95,22 @@ class SceneInfo:
         if self.height < 1 or self.width < 1:
             raise PlanError(f"Scene '{self.name}' has {self.height} x {self.width} pixels: none.")
 
+    def decisive(self) -> dict[str, Any]:
+        """Return what affects the map, as JSON values. Words and memory do not."""
+        values = {
+            "name": self.name,
+            "identity": self.identity,
+            "height": self.height,
+            "width": self.width,
+            "bands": list(self.bands),
+            "dtype": self.dtype,
+            "crs": self.crs,
+            "transform": None if self.transform is None else list(self.transform),
+        }
+        if self.geolocation:
+            values["geolocation"] = self.geolocation.rpartition(" ")[2]  # the digest
+        return values
+
     @property
     def georeference(self) -> str:
         """What ties pixels to the ground, for people."""
@@ -110,11 +135,20 @@ class WindowReader(Protocol):
 
 
 class SceneSource(Protocol):
-    """Where a run takes its pixels from."""
+    """The origin of a run's pixels."""
 
     @property
     def info(self) -> SceneInfo:
         """Size, bands, georeference and identity."""
 
     def window(self, window: Window) -> WindowReader:
-        """The reader of one window."""
+        """Return the reader of one window."""
+
+    def decisive(self) -> dict[str, Any]:
+        """Return everything that decides the pixels, as JSON values."""
+
+
+def digest(values: Mapping[str, Any]) -> str:
+    """Return 16 hex digits that are equal for equal JSON values; numpy's numbers count as such."""
+    text = json.dumps(values, sort_keys=True, default=lambda number: number.item())
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

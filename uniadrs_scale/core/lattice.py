@@ -124,6 +124,16 @@ class Lattice:
                 f"reach into one neighbour only. Use chunk >= {self.tile}."
             )
 
+    def decisive(self) -> dict[str, int]:
+        """Return the fields as JSON values."""
+        return {
+            "height": self.height,
+            "width": self.width,
+            "tile": self.tile,
+            "stride": self.stride,
+            "chunk": self.chunk,
+        }
+
     @property
     def overlap(self) -> int:
         """Pixels that neighbouring tiles share along an axis."""

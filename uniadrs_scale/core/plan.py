@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from uniadrs_scale.core.contracts import digest
 from uniadrs_scale.core.memory import MIB, MemoryForecast, Pixels, forecast
 from uniadrs_scale.errors import PlanError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from uniadrs_scale.core.contracts import SceneInfo
     from uniadrs_scale.core.lattice import Lattice
 
@@ -58,14 +55,10 @@ class ScorePlan:
             )
 
     def decisive(self) -> dict[str, Any]:
-        """What decides the output's bytes and layout, as plain values; who computes does not."""
-        scene = asdict(self.scene)
-        del scene["block_bytes"], scene["strip_rows"]  # how it is stored, not what it shows
-        if not self.scene.geolocation:  # maps on a grid keep their fingerprints
-            del scene["geolocation"]
+        """Return everything that affects the output, as JSON values. Workers do not."""
         return {
-            "scene": scene,
-            "lattice": asdict(self.lattice),
+            "scene": self.scene.decisive(),
+            "lattice": self.lattice.decisive(),
             "coarsen": self.coarsen,
             "detector": self.detector,
             "version": self.version,
@@ -174,9 +167,3 @@ class ScorePlan:
             "fingerprint": self.fingerprint,
         }
         return "\n".join(f"{key:<13}{text}" for key, text in lines.items())
-
-
-def digest(values: Mapping[str, Any]) -> str:
-    """16 hex digits that are equal for equal plain values."""
-    text = json.dumps(values, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]

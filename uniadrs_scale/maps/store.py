@@ -22,8 +22,8 @@ import numpy as np
 import xarray as xr
 import zarr
 
+from uniadrs_scale.core.contracts import digest
 from uniadrs_scale.core.pixels import BandStatistics
-from uniadrs_scale.core.plan import digest
 from uniadrs_scale.errors import StoreError
 from uniadrs_scale.maps.new_store import create
 from uniadrs_scale.storage import buckets
@@ -234,7 +234,15 @@ def require_same_plan(store: ScoreStore, plan: ScorePlan) -> ScoreStore:
     attributes = store.attributes
     if attributes.get("fingerprint") == plan.fingerprint:
         return store
-    old, new = attributes.get("plan", {}), json.loads(json.dumps(plan.decisive()))
+    old = attributes.get("plan", {})
+    made, here = old.get("version", "unknown"), plan.version
+    if made != here:
+        raise StoreError(
+            f"'{store.path}' was begun with uniadrs_scale {made}, this is {here}: versions cannot "
+            "share a map. Remove it and score again, choose another output path, or finish it with "
+            f"the old version (pip install uniadrs-scale=={made})."
+        )
+    new = json.loads(json.dumps(plan.decisive()))
     differences = [
         f"{name} was {_short(old_value)}, is {_short(new_value)}"
         for key in new

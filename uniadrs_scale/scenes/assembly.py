@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from uniadrs_scale.core.contracts import SceneInfo
+from uniadrs_scale.core.contracts import SceneInfo, digest
 from uniadrs_scale.errors import SceneError
 from uniadrs_scale.scenes.grids import (
     Grid,
@@ -126,7 +125,7 @@ def _scene(
     height = target.height if target else first.height
     info = SceneInfo(
         name=product.name,
-        identity=hashlib.sha256(repr((files, quality, decibel)).encode()).hexdigest()[:16],
+        identity="",
         height=height,
         width=target.width if target else first.width,
         bands=tuple(band.name for band in selected),
@@ -151,6 +150,7 @@ def _scene(
         quality=quality,
         decibel=decibel,
     )
+    scene = replace(scene, info=replace(info, identity=digest(scene.decisive())))
     facts = Facts(
         wavelengths=tuple(band.wavelength for band in selected),
         datetime=product.datetime,

@@ -7,9 +7,8 @@ once a valid mask hangs on it: 1.2 GB for 1024 x 1024 pixels of an imaging spect
 
 from __future__ import annotations
 
-import hashlib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,7 @@ import xarray as xr
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
-from uniadrs_scale.core.contracts import SceneInfo
+from uniadrs_scale.core.contracts import SceneInfo, digest
 from uniadrs_scale.core.pixels import valid_pixels
 from uniadrs_scale.errors import SceneError
 from uniadrs_scale.scenes.assembly import Facts, select
@@ -26,6 +25,7 @@ from uniadrs_scale.scenes.datasets import Engine, open_group
 from uniadrs_scale.scenes.grids import Grid, ground_size, side_length
 from uniadrs_scale.scenes.products.metadata import FOR_GRID, FOR_MASK, FOR_UNITS
 from uniadrs_scale.scenes.rasters import SceneWindow
+from uniadrs_scale.storage.remote import stable_uri
 from uniadrs_scale.swaths.conventions import remember_content
 
 if TYPE_CHECKING:
@@ -50,6 +50,10 @@ class Variable:
     name: str
     axes: tuple[str, ...]
     """What each axis is: 'band', 'y', 'x', or '' for one of length 1 that is dropped."""
+
+    def decisive(self) -> dict[str, Any]:
+        """Return the fields as JSON values."""
+        return {"group": self.group, "name": self.name, "axes": list(self.axes)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +96,16 @@ class CubeScene:
     selected: tuple[int, ...]
     """Bands to read, in order."""
     nodata: float | None
+
+    def decisive(self) -> dict[str, Any]:
+        """Return what decides the pixels, as JSON values."""
+        return {
+            "path": stable_uri(self.spec.path),
+            "stamp": self.spec.stamp,
+            "variables": [variable.decisive() for variable in self.spec.variables],
+            "selected": list(self.selected),
+            "nodata": self.nodata,
+        }
 
     def window(self, window: Window) -> SceneWindow:
         """A reader of ``window``, small enough to travel."""
@@ -194,10 +208,9 @@ def assemble_cube(spec: CubeSpec, options: Options) -> tuple[CubeScene, Facts]:
         )
     sizes = arrays[0].sizes
     nodata = spec.nodata if options.nodata == "auto" else options.nodata
-    digest = hashlib.sha256(repr((spec, selected, nodata)).encode()).hexdigest()[:16]
     info = SceneInfo(
         name=spec.name,
-        identity=digest,
+        identity="",
         height=sizes["y"],
         width=sizes["x"],
         bands=tuple(spec.bands[k] for k in selected),
@@ -211,6 +224,7 @@ def assemble_cube(spec: CubeSpec, options: Options) -> tuple[CubeScene, Facts]:
         strip_rows=max(map(_stored_rows, arrays)),
     )
     scene = CubeScene(info=info, spec=spec, selected=tuple(selected), nodata=nodata)
+    scene = replace(scene, info=replace(info, identity=digest(scene.decisive())))
     wavelengths = tuple(spec.wavelengths[k] for k in selected)
     facts = Facts(wavelengths=wavelengths, datetime=spec.datetime, platform=spec.platform)
     return scene, facts
@@ -224,10 +238,13 @@ def geolocation(spec: CubeSpec, chunk: int) -> dict[str, xr.DataArray]:
             lazy = xr.DataArray(
                 indexing.LazilyIndexedArray(_Plane(spec, variable)), dims=("y", "x")
             )
-            content = repr((spec.path, spec.stamp, variable))
-            token = hashlib.sha256(f"{content} {chunk}".encode()).hexdigest()[:16]
+            content = digest(
+                {"path": stable_uri(spec.path), "stamp": spec.stamp, **variable.decisive()}
+            )
             units = {"units": "degrees_north" if name == "latitude" else "degrees_east"}
-            chunked = lazy.chunk({"y": chunk, "x": chunk}, name_prefix=f"{name}-", token=token)
+            chunked = lazy.chunk(
+                {"y": chunk, "x": chunk}, name_prefix=f"{name}-", token=f"{content}-{chunk}"
+            )
             remember_content(chunked, content)
             coords[name] = chunked.assign_attrs(standard_name=name, **units)
     return coords

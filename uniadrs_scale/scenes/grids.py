@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from affine import Affine
@@ -53,6 +53,15 @@ class Grid:
                 "only georeferenced files can be brought to one grid. Give all files one size."
             )
         return cls(header.height, header.width, header.transform, header.crs)
+
+    def decisive(self) -> dict[str, Any]:
+        """Return the fields as JSON values."""
+        return {
+            "height": self.height,
+            "width": self.width,
+            "transform": list(self.transform),
+            "crs": self.crs,
+        }
 
     @property
     def geobox(self) -> GeoBox:

@@ -21,7 +21,7 @@ from rasterio.windows import Window as RasterWindow
 from uniadrs_scale.core.pixels import valid_pixels
 from uniadrs_scale.scenes.headers import open_dataset
 from uniadrs_scale.storage.buckets import await_same
-from uniadrs_scale.storage.remote import canonical, gdal_env, is_remote, unreachable
+from uniadrs_scale.storage.remote import canonical, gdal_env, is_remote, stable_uri, unreachable
 from uniadrs_scale.storage.retries import answered, server_of
 
 if TYPE_CHECKING:
@@ -78,6 +78,14 @@ class Warp:
     """Left out of every mean; None: an alpha band or mask decides. Floats without one have NaN:
     GDAL's alpha of a float raster is opaque everywhere."""
 
+    def decisive(self) -> dict[str, Any]:
+        """Return what decides the resampled pixels, as JSON values."""
+        return {
+            "grid": self.grid.decisive(),
+            "resampling": self.resampling,
+            "nodata": self.nodata,
+        }
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RasterFile:
@@ -93,6 +101,17 @@ class RasterFile:
     masked: bool
     """True where an alpha band or a mask says what is valid."""
     warp: Warp | None = None
+
+    def decisive(self) -> dict[str, Any]:
+        """Return what decides the pixels, as JSON values."""
+        return {
+            "uri": stable_uri(self.uri),
+            "stamp": self.stamp,
+            "bands": list(self.bands),
+            "nodata": list(self.nodata),
+            "masked": self.masked,
+            "warp": None if self.warp is None else self.warp.decisive(),
+        }
 
     def read(self, window: Window) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
         """Pixels (band, y, x) and valid mask (y, x) of ``window``, in one read."""
@@ -139,6 +158,10 @@ class QualityFile:
     codes: tuple[int, ...]
     """Class values, or bit numbers from 0."""
 
+    def decisive(self) -> dict[str, Any]:
+        """Return what decides the mask, as JSON values."""
+        return {"file": self.file.decisive(), "kind": self.kind, "codes": list(self.codes)}
+
     def valid(self, window: Window) -> NDArray[np.bool_]:
         """(y, x) True where no unwanted class or flag is set."""
         (values,), valid = self.file.read(window)
@@ -159,6 +182,14 @@ class FileScene:
     quality: tuple[QualityFile, ...] = ()
     decibel: bool = False
     """True where amplitudes are turned into dB."""
+
+    def decisive(self) -> dict[str, Any]:
+        """Return what decides the pixels, as JSON values."""
+        return {
+            "files": [file.decisive() for file in self.files],
+            "quality": [quality.decisive() for quality in self.quality],
+            "decibel": self.decibel,
+        }
 
     def window(self, window: Window) -> SceneWindow:
         """A reader of ``window``, small enough to travel."""

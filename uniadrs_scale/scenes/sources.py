@@ -13,7 +13,7 @@ from rasterio.control import GroundControlPoint
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
-from uniadrs_scale.core.contracts import SceneInfo, SceneSource
+from uniadrs_scale.core.contracts import SceneInfo, SceneSource, digest
 from uniadrs_scale.core.lattice import Window
 from uniadrs_scale.core.pixels import valid_pixels
 from uniadrs_scale.errors import SceneError
@@ -172,6 +172,10 @@ class ArrayScene:
     array: xr.DataArray
     """(band, y, x)."""
 
+    def decisive(self) -> dict[str, Any]:
+        """Return what decides the pixels, as JSON values."""
+        return _decisive(self.array)
+
     def window(self, window: Window) -> ArrayWindow:
         """The lazy slice of one window."""
         rows, cols = window.slices
@@ -238,7 +242,7 @@ def _describe(array: xr.DataArray) -> SceneInfo:
     bands = array.coords["band"].values if "band" in array.coords else range(array.sizes["band"])
     return SceneInfo(
         name=str(array.name or "array"),
-        identity=_identity(array),
+        identity=digest(_decisive(array)),
         height=array.sizes["y"],
         width=array.sizes["x"],
         bands=tuple(str(band) for band in bands),
@@ -270,7 +274,11 @@ def _number(value: object) -> float | None:
     return float(value) if isinstance(value, int | float) and value > 0 else None
 
 
-def _identity(array: xr.DataArray) -> str:
-    """Digest of what decides the pixels: dask's names for lazy arrays, the bytes of others."""
+def _decisive(array: xr.DataArray) -> dict[str, Any]:
+    """Return what decides the pixels: Dask's names of lazy arrays, the bytes of others."""
     parts = [array.variable, *([array.coords["valid"].variable] if "valid" in array.coords else [])]
-    return content_digest(*(xr.DataArray(part) for part in parts), text=repr(array.rio.nodata))
+    nodata = array.rio.nodata
+    return {
+        "content": content_digest(*(xr.DataArray(part) for part in parts)),
+        "nodata": None if nodata is None else float(nodata),
+    }
