@@ -205,10 +205,10 @@ def places(height: int, width: int) -> tuple[NDArray[np.float64], NDArray[np.flo
     return place(rows, cols)
 
 
-def envi(folder: Path, *, n: int = 40) -> Path:
+def envi(folder: Path, *, n: int = 40, name: str = "flight") -> Path:
     """An ENVI raster with wavelengths in micrometres and one bad band; its header is returned."""
     cube = np.stack([ramp(k, n, n, "int16") for k in range(1, 5)])
-    data = write_raster(folder / "flight.dat", cube, 5, driver="ENVI", INTERLEAVE="BIL")
+    data = write_raster(folder / f"{name}.dat", cube, 5, driver="ENVI", INTERLEAVE="BIL")
     header = data.with_suffix(".hdr")
     text = header.read_text()
     text = text[: text.index("band names")]

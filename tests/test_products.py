@@ -165,6 +165,53 @@ def test_stac_bands_follow_the_item_or_the_request(tmp_path: Path) -> None:
     assert not us.open_scene(path, mask="cloud").valid.any()
 
 
+MAKERS = {
+    "Sentinel-2": products.sentinel2, "Sentinel-1": products.sentinel1,
+    "Landsat": products.landsat, "EnMAP": products.enmap, "ENVI": products.envi,
+    "EMIT": products.emit, "PRISMA": products.prisma, "STAC": products.stac_item,
+    "MATLAB 7.3": products.matlab73,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_a_relative_path_is_the_same_scene(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = MAKERS[kind](tmp_path)
+    absolute = scene_source(us.open_scene(path))
+    monkeypatch.chdir(tmp_path)
+    relative = pickle.dumps(scene_source(us.open_scene(path.relative_to(tmp_path))))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")  # as a worker may be
+    again = pickle.loads(relative)
+    assert again == absolute
+    assert again.read(Window(0, 0, 16, 16))[0].shape[1:] == (16, 16)
+    assert scene_source(us.open_scene(f"../{path.name}")).info.bands == again.info.bands
+
+
+def test_files_of_a_relative_list_and_pattern(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("B1.tif", "B2:x.tif"):  # a colon does not make it a name of GDAL's
+        products.write_raster(tmp_path / name, ramp(1, 20, 20), 10)
+    wanted = scene_source(us.open_scene([tmp_path / "B1.tif", tmp_path / "B2:x.tif"]))
+    monkeypatch.chdir(tmp_path)
+    assert scene_source(us.open_scene(["B1.tif", "B2:x.tif"])) == wanted
+    assert scene_source(us.open_scene("./B*.tif")) == wanted
+
+
+@pytest.mark.parametrize("self_href", ["item.json", None])
+def test_a_stac_item_with_relative_hrefs(
+    self_href: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = products.stac_item(tmp_path)
+    absolute = scene_source(us.open_scene(path))
+    monkeypatch.chdir(tmp_path)
+    item = pystac.Item.from_dict(json.loads(path.read_text()))
+    item.set_self_href(self_href)
+    assert scene_source(us.open_scene(item)) == absolute
+
+
 def test_stac_in_the_words_of_version_1_1(tmp_path: Path) -> None:
     path = products.stac_item(tmp_path)
     item = json.loads(path.read_text())

@@ -31,7 +31,7 @@ from uniadrs_scale.storage.buckets import zarr_place
 from uniadrs_scale.storage.places import ROOT, has_store, place_of, require_folder, require_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 MISSING, DONE, FAILED = 0, 1, 2
 NEEDED = ("score", "done", "scored_pixels")
 """Arrays without which a group is no score store."""
+CPU_KINDS = "cpu_kinds"
 BAND_MEAN, BAND_SCATTER = "band_mean", "band_scatter"
 
 
@@ -66,6 +67,17 @@ class ScoreStore:
     def attributes(self) -> dict[str, Any]:
         """Fingerprint, plan and statistics of the run."""
         return dict(self.group.attrs)
+
+    @property
+    def cpu_kinds(self) -> tuple[str, ...]:
+        """Kinds of CPU that computed its scores, sorted."""
+        return tuple(cast("list[str]", self.attributes.get(CPU_KINDS, [])))
+
+    def add_cpu_kinds(self, kinds: Iterable[str]) -> None:
+        """Record that CPUs of these kinds computed here, too; for the driver alone."""
+        known = self.cpu_kinds
+        if not set(kinds) <= set(known):
+            self.group.update_attributes({CPU_KINDS: sorted({*kinds, *known})})
 
     def write_chunk(
         self, index: tuple[int, int], window: Window, score: NDArray[np.float32], state: int

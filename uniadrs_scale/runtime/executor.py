@@ -22,6 +22,7 @@ from distributed import as_completed, performance_report
 
 from uniadrs_scale.errors import ClusterError, PlanError
 from uniadrs_scale.runtime.cluster import PATIENCE_SECONDS, mismatches, workers_of
+from uniadrs_scale.runtime.cpu import cpu_kind
 from uniadrs_scale.runtime.lost import CUT, UNREACHABLE, outcome, scheduler_lost
 from uniadrs_scale.runtime.worker import UnfitWorkerError, process_peak
 
@@ -88,6 +89,10 @@ class Executor(ABC):
         """Who has computed, and what became of them since this executor was made."""
 
     @abstractmethod
+    def cpu_kinds(self) -> set[str]:
+        """Return the kinds of CPU that are there at this moment."""
+
+    @abstractmethod
     def compute(
         self,
         graph: Graph,
@@ -128,8 +133,12 @@ class LocalExecutor(Executor):
         """One worker."""
         return 1, 1 if self.scheduler == "sync" else os.cpu_count() or 1
 
+    def cpu_kinds(self) -> set[str]:
+        """Return the kind of this process."""
+        return {cpu_kind()}
+
     def facts(self) -> ClusterFacts:
-        """Nobody dies here who could tell."""
+        """Return the scheduler and the peak: no worker can die here."""
         return ClusterFacts(scheduler=self.scheduler, peaks={"this process": process_peak()})
 
     def compute(
@@ -180,8 +189,12 @@ class ClusterExecutor(Executor):
         workers = workers_of(self.client)
         return max(len(workers), 1), max((w["nthreads"] for w in workers.values()), default=1)
 
+    def cpu_kinds(self) -> set[str]:
+        """Ask the workers."""
+        return {str(kind) for kind in self.client.run(cpu_kind, on_error="ignore").values()}
+
     def facts(self) -> ClusterFacts:
-        """Asked of the scheduler, where it still answers."""
+        """Ask the scheduler, if it still answers."""
         try:
             gone = [event for event in self._events() if not event.get("expected")]
         except OSError:

@@ -68,7 +68,13 @@ KINDS = "score", "beside", "beyond", "commit"
 @sizeof.register(ScoredPart)  # type: ignore[untyped-decorator]  # dask.sizeof has no types
 def _size_of_part(part: ScoredPart) -> int:
     """Bytes: Dask's memory management sees nothing inside a dataclass."""
-    return int(part.body.nbytes + sum(strip.nbytes for strip in part.strips.values()))
+    return int(part.body.nbytes + sum(piece.nbytes for piece in part.strips.values()))
+
+
+@sizeof.register(Strips)  # type: ignore[untyped-decorator]  # dask.sizeof has no types
+def _size_of_strips(strips: Strips) -> int:
+    """Return the bytes of the arrays inside."""
+    return sum(piece.nbytes for piece in strips.pieces.values())
 
 
 def scene_statistics(source: SceneSource, run: Executor) -> BandStatistics:

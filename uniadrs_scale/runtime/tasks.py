@@ -15,6 +15,7 @@ from uniadrs_scale.core.pixels import BandStatistics, fill_invalid
 from uniadrs_scale.core.seams import accumulate, finalise, normaliser, taper
 from uniadrs_scale.errors import redact
 from uniadrs_scale.maps.store import DONE, FAILED
+from uniadrs_scale.runtime.cpu import cpu_kind
 from uniadrs_scale.runtime.worker import Isolation
 
 if TYPE_CHECKING:
@@ -39,8 +40,16 @@ class TileFailure:
     reason: str
 
 
-Strips = Mapping[Index, "NDArray[np.float64]"]
+Pieces = Mapping[Index, "NDArray[np.float64]"]
 """Numerators by receiving chunk; each lies at that chunk's top left corner."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Strips:
+    """What the tiles of one chunk add to a line of chunks, and the kind of CPU that scored them."""
+
+    pieces: Pieces
+    cpu: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -49,8 +58,10 @@ class ScoredPart:
 
     body: NDArray[np.float64]
     """(y, x) numerators of the chunk itself."""
-    strips: Strips
+    strips: Pieces
     """Numerators of the chunks right, below and diagonal, where tiles reach into them."""
+    cpu: str
+    """Kind of CPU that scored the tiles."""
     valid: NDArray[np.bool_] | None
     """(y, x) of the chunk itself; None where it could not be read."""
     scored: int
@@ -72,6 +83,8 @@ class ChunkReport:
     failures: tuple[TileFailure, ...]
     complete: bool
     """False where a pixel that is valid has no score."""
+    cpu_kinds: tuple[str, ...] = ()
+    """Kinds of CPU that scored its tiles or blended them, sorted."""
 
 
 def window_statistics(reader: WindowReader) -> BandStatistics | None:
@@ -129,6 +142,7 @@ def score_chunk(
         # Copied: a view would keep the whole window alive until the neighbours are done.
         body=numerator[own].copy(),
         strips=dict(_strips(numerator, index, lattice)),
+        cpu=cpu_kind(),
         valid=own_valid,
         scored=len(wanted) - len(failures) if wanted else 0,
         skipped=len(tiles) - len(wanted) if own_valid is not None else 0,
@@ -187,8 +201,8 @@ class _ScorerApart:
 
 
 def take_strips(part: ScoredPart, axis: int, line: int) -> Strips:
-    """What of ``part`` reaches into a line of chunks, so that the rest need not wait for it."""
-    return {to: strip for to, strip in part.strips.items() if to[axis] == line}
+    """Return what ``part`` adds to a line of chunks, so that the rest need not wait for it."""
+    return Strips({to: piece for to, piece in part.strips.items() if to[axis] == line}, part.cpu)
 
 
 def commit_chunk(
@@ -205,10 +219,12 @@ def commit_chunk(
     """
     window = lattice.chunk_window(index)
     numerator = part.body.copy()  # a task's input may be shared with others
+    kinds = {part.cpu, cpu_kind()}
     for strips in neighbours:
-        piece = strips.get(index)
+        piece = strips.pieces.get(index)
         if piece is not None:
             numerator[: piece.shape[0], : piece.shape[1]] += piece
+            kinds.add(strips.cpu)
     rows, cols = window.slices
     score = finalise(
         numerator,
@@ -225,6 +241,7 @@ def commit_chunk(
         skipped=part.skipped,
         failures=part.failures,
         complete=complete,
+        cpu_kinds=tuple(sorted(kinds)),
     )
 
 

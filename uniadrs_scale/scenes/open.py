@@ -19,7 +19,7 @@ from uniadrs_scale.scenes.products.stac import of_item
 from uniadrs_scale.scenes.sources import OPENED, lazy_scene
 from uniadrs_scale.storage.buckets import list_keys
 from uniadrs_scale.storage.places import key_matches
-from uniadrs_scale.storage.remote import in_bucket
+from uniadrs_scale.storage.remote import canonical, in_bucket
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -139,7 +139,10 @@ def _open(
 
 
 def expand(sources: Sequence[str | Path]) -> list[str]:
-    """Paths and URIs, patterns replaced by what they match, in natural order (B2 before B10)."""
+    """Return absolute paths and URIs: patterns become what they match, in natural order.
+
+    This is the door: no reader, and no worker in another folder, ever sees a relative path.
+    """
     expanded: list[str] = []
     for source in map(str, sources):
         if in_bucket(source) and glob.has_magic(source):
@@ -155,7 +158,7 @@ def expand(sources: Sequence[str | Path]) -> list[str]:
                 "lower case included."
             )
         expanded += found
-    return expanded
+    return [canonical(source) for source in expanded]
 
 
 def _in_bucket(pattern: str) -> list[str]:

@@ -72,7 +72,11 @@ class RunSummary:
     cluster: ClusterFacts | None = None
     """None where there was nothing to compute."""
     notes: tuple[str, ...] = ()
-    """What looks wrong with the scene, and what to do."""
+    """What looks wrong with the scene or the run, and what to do."""
+    cpu_kinds: tuple[str, ...] = ()
+    """Kinds of CPU that computed, sorted."""
+    cpu_kinds_before: tuple[str, ...] = ()
+    """Those of the chunks that were complete before."""
 
     @classmethod
     def of(
@@ -94,6 +98,7 @@ class RunSummary:
             failures=tuple(failure for report in reports for failure in report.failures),
             lost=tuple(redact(f"{type(error).__name__}: {error}") for error in lost),
             seconds=seconds,
+            cpu_kinds=tuple(sorted({kind for report in reports for kind in report.cpu_kinds})),
         )
 
     @property
@@ -145,6 +150,10 @@ def run_facts(plan: ScorePlan, summary: RunSummary, weights: str | None) -> dict
             "committed": summary.chunks,
             "complete_before": summary.kept,
             "lost": list(summary.lost),
+        },
+        "cpu_kinds": {
+            "this_run": list(summary.cpu_kinds),
+            "complete_before": list(summary.cpu_kinds_before),
         },
         "notes": list(summary.notes),
         "seconds": {**summary.stages, "total": round(summary.seconds, 3)},

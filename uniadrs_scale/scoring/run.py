@@ -15,6 +15,7 @@ from uniadrs_scale.errors import SceneError
 from uniadrs_scale.maps.store import DONE, prepare
 from uniadrs_scale.runtime.cluster import connected, require_fit
 from uniadrs_scale.runtime.compute import Resources, executor, memory_limit
+from uniadrs_scale.runtime.cpu import mixed
 from uniadrs_scale.runtime.graph import scene_statistics, score_scene
 from uniadrs_scale.scenes.sources import map_coordinates, scene_source
 from uniadrs_scale.scoring.report import Clock, RunSummary, report_place, run_facts, write_report
@@ -92,10 +93,14 @@ def carry_out(
     new = not has_store(store)
     with clock("prepare"):
         target = prepare(store, plan, map_coordinates(scene))
-    before = int((target.done == DONE).sum())
+    before, kinds_before = int((target.done == DONE).sum()), target.cpu_kinds
     reports: list[ChunkReport] = []
+    kinds = set(kinds_before)
 
     def note(chunk: ChunkReport) -> None:
+        if not kinds.issuperset(chunk.cpu_kinds):
+            kinds.update(chunk.cpu_kinds)
+            target.add_cpu_kinds(chunk.cpu_kinds)
         reports.append(chunk)
         on_report(chunk)
 
@@ -103,7 +108,10 @@ def carry_out(
         took = time.perf_counter() - started
         summary = RunSummary.of(target.path, reports, before, lost, took)
         facts = None if tasks is None else tasks.facts()
-        return replace(summary, stages=dict(clock.seconds), cluster=facts)
+        return replace(
+            summary, stages=dict(clock.seconds), cluster=facts,
+            cpu_kinds_before=kinds_before, notes=mixed(kinds),
+        )  # fmt: skip
 
     if before == target.done.size:
         summary = summarise([])
@@ -114,7 +122,8 @@ def carry_out(
         with executor(scheduler, resources) as tasks:
             with tasks.reported(performance_report):
                 lost, notes = _compute(source, target, plan, detector, tasks, note, clock)
-            summary = replace(summarise(lost, tasks), notes=notes)
+            summary = summarise(lost, tasks)
+            summary = replace(summary, notes=(*notes, *summary.notes))
     except SceneError:
         if new and not reports:  # a scene that cannot be scored begins no store
             remove_store(store)
@@ -149,6 +158,9 @@ def _compute(  # noqa: PLR0917 - one step of run(), with what it has gathered
         statistics = _statistics(source, store, tasks)
         _require_scalable(statistics, source)
         scaled = (seen.fitted(statistics), statistics.normalisation())
+    at_work = tasks.cpu_kinds()
+    if len(at_work) == 1:  # before the first chunk, so that a run killed at any moment said it
+        store.add_cpu_kinds(at_work)
     with clock("score"):
         lost = score_scene(source, plan, store, tasks, scaled=scaled, on_report=on_report)
     return lost, _notes(statistics)

@@ -145,12 +145,21 @@ def in_bucket(place: object) -> bool:
 
 
 def canonical(source: str) -> str:
-    """``source``, a URL where it is one in GDAL's words."""
+    """Return ``source`` as any worker can open it: a URL, an absolute path, or words of GDAL."""
     for prefix, scheme in VSI.items():
         if source.startswith(prefix):
             url = scheme + source.removeprefix(prefix)
             return Uri(url) if is_remote(url) else source
-    return Uri(source) if is_remote(source) else source
+    if is_remote(source):
+        return Uri(source)
+    return source if for_gdal(source) else str(Path(source).absolute())
+
+
+def for_gdal(source: str) -> bool:
+    """Return True if ``source`` is not a path, but a name that GDAL alone understands."""
+    if "://" in source or source.startswith("/vsi"):
+        return True
+    return ":" in Path(source).name and not Path(source).exists()
 
 
 def gdal_name(uri: str) -> str:

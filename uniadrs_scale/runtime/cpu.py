@@ -1,0 +1,69 @@
+"""The kind of CPU that computes: equal kinds give equal bits, other kinds may differ a little.
+
+Scores are sums, and their order and rounding follow the vector instructions: numba compiles for the
+CPU's model (fused multiply-add or not); torch, oneDNN, MKL and OpenBLAS pick kernels by what the
+CPU can do. Their own variables of the environment change these choices, so a kind names those too.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from functools import cache
+from typing import TYPE_CHECKING
+
+import llvmlite.binding as llvm
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+TOLERANCE = 2e-6
+"""Largest difference between the scores (0 to 1) of two kinds of CPU. Measured: 6e-7."""
+LEVELS = (
+    "amx-fp16", "amx-bf16", "avx512fp16", "avx512bf16", "avx512vnni", "avx512bw", "avx2", "avx",
+    "sse4.2", "sve2", "sve", "neon",
+)  # fmt: skip
+"""Vector instructions, in LLVM's words; the first one that a CPU has is its level."""
+VARIABLES = (
+    "ATEN_CPU_CAPABILITY", "DNNL_MAX_CPU_ISA", "MKL_CBWR", "MKL_DEBUG_CPU_TYPE",
+    "MKL_ENABLE_INSTRUCTIONS", "NPY_DISABLE_CPU_FEATURES", "NPY_ENABLE_CPU_FEATURES",
+    "NUMBA_CPU_FEATURES", "NUMBA_CPU_NAME", "ONEDNN_DEFAULT_FPMATH_MODE", "ONEDNN_MAX_CPU_ISA",
+    "OPENBLAS_CORETYPE",
+)  # fmt: skip
+"""Settings that make a library compute as on another CPU."""
+
+
+@cache
+def cpu_kind() -> str:
+    """Return the kind of CPU of this process."""
+    try:
+        features = [name for name, there in llvm.get_host_cpu_features().items() if there]
+    except RuntimeError:  # LLVM cannot tell on every system
+        features = []
+    return describe(platform.machine(), llvm.get_host_cpu_name(), features, os.environ)
+
+
+def describe(
+    machine: str, model: str, features: Iterable[str], environment: Mapping[str, str]
+) -> str:
+    """Return one line that is equal for CPUs that compute equal bits.
+
+    >>> describe("x86_64", "znver4", ["avx2", "sse4.2"], {"MKL_CBWR": "AVX2", "HOME": "/root"})
+    'x86_64 znver4 avx2 MKL_CBWR=AVX2'
+    """
+    there = set(features)
+    level = [name for name in LEVELS if name in there][:1]
+    settings = [f"{name}={environment[name]}" for name in VARIABLES if environment.get(name)]
+    return " ".join([machine, model, *level, *settings])
+
+
+def mixed(kinds: Iterable[str]) -> tuple[str, ...]:
+    """Return a note if the CPUs that computed a map are of several kinds."""
+    found = sorted(set(kinds))
+    if len(found) < 2:  # noqa: PLR2004 - several
+        return ()
+    note = (
+        f"{len(found)} kinds of CPU computed this map ({'; '.join(found)}). Another run may differ "
+        f"by up to {TOLERANCE:g}; use CPUs of one kind to get the same bits every time."
+    )
+    return (note,)
