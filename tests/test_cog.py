@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import tempfile
 import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -277,8 +276,8 @@ def test_output_folder_read_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         raise PermissionError(13, "Permission denied")
 
     store = write_store(tmp_path / "s.zarr", random_score(30, 30))
-    monkeypatch.setattr(tempfile, "TemporaryDirectory", refuse)
-    with pytest.raises(StoreError, match=r"Permission denied.*Check permissions"):
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(StoreError, match=r"Permission denied.*Check free space and permissions"):
         cog.to_cog(store, tmp_path / "s.tif")
 
 
