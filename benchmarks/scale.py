@@ -38,6 +38,7 @@ from uniadrs_scale.core.pixels import Normalisation
 from uniadrs_scale.maps.store import ScoreStore
 from uniadrs_scale.runtime.graph import run_graph
 from uniadrs_scale.scenes.sources import scene_source
+from uniadrs_scale.storage.places import Place
 
 IDLE = {
     "distributed.admin.tick.interval": "10s",
@@ -77,7 +78,7 @@ def graph_of(folder: Path, bands: int, chunk: int) -> tuple[ScorePlan, Graph, li
     plan = us.plan(scene, detector=scorer, chunk=chunk, scheduler="sync")
     scaling = Normalisation(offset=np.zeros(bands, np.float32), scale=np.ones(bands, np.float32))
     graph, wanted = run_graph(
-        scene_source(scene), plan, ScoreStore(folder / "map.zarr"),
+        scene_source(scene), plan, ScoreStore(Place.of(folder / "map.zarr")),
         scaled=(scorer, scaling), todo=set(plan.lattice.indices()),
     )  # fmt: skip
     return plan, graph, wanted

@@ -29,7 +29,7 @@ from rasterio.transform import from_origin
 import uniadrs_scale as us
 from uniadrs_scale.archive.decide import Action
 from uniadrs_scale.runtime.compute import Resources, executor
-from uniadrs_scale.storage.buckets import CONNECTIONS, write_object
+from uniadrs_scale.storage.buckets import CONNECTIONS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -149,12 +149,7 @@ def pretend_done(config: us.ArchiveConfig, detector: Costly) -> None:
         assets = {name: {"href": f"./{name}"} for name in files}
         item = json.dumps(template | {"properties": properties, "assets": assets}).encode()
         for name, content in {**files, f"{decision.name}.json": item}.items():
-            if isinstance(sink, str):
-                write_object(f"{sink}/{decision.name}/{name}", content)
-                continue
-            path = sink / decision.name / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
+            sink.child(decision.name, name).write(content)
 
     with ThreadPoolExecutor(CONNECTIONS) as pool:
         list(pool.map(put, us.sweep(config, detector=detector, dry_run=True).decisions))

@@ -40,9 +40,9 @@ def main() -> int:
     # The maps are an ordinary STAC collection: any client reads it. In a bucket, pystac needs to be
     # told how (its StacIO), so here only a folder is looked through.
     sink = config.output.folder
-    collection = Path(sink, "collection.json")
-    if not isinstance(sink, Path):
-        print(f"maps: {sink}/collection.json")
+    collection = sink.child("collection.json")
+    if sink.local is None:
+        print(f"maps: {collection}")
     elif collection.exists():
         items = list(pystac.Collection.from_file(str(collection)).get_items())
         items.sort(key=lambda item: item.properties["uniadrs:highest_score"] or 0, reverse=True)

@@ -82,7 +82,7 @@ def store_of(scene: xr.DataArray, score: np.ndarray, path: Path, chunk: int = 12
     """A complete store of ``scene`` whose scores are ``score``."""
     plan = us.plan(scene, tile=32, chunk=chunk, detector=FirstBand(), scheduler="sync")
     store = prepare(path, plan, map_coordinates(scene))
-    group = zarr.open_group(store.path, mode="r+")
+    group = zarr.open_group(store.path.zarr(), mode="r+")
     group["score"][:] = score
     group["done"][:] = 1
     return path

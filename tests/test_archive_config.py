@@ -30,7 +30,7 @@ def test_the_example_is_a_description(tmp_path: Path) -> None:
     path = tmp_path / "archive.yaml"
     path.write_text(example())
     config = load_config(path)
-    assert config.output.folder == tmp_path / "maps"
+    assert config.output.folder.local == tmp_path / "maps"
     # Its other fields are those that one would have without it.
     assert config.model_dump(exclude={"source", "output"}) == load(tmp_path).model_dump(
         exclude={"source", "output"}
@@ -63,8 +63,8 @@ def test_commented_fields_of_the_example_are_right(tmp_path: Path) -> None:
 def test_paths_count_from_the_file(tmp_path: Path) -> None:
     (tmp_path / "my.safetensors").touch()
     config = load(tmp_path, status_page="a/b.html", detector={"weights": "my.safetensors"})
-    assert config.source.path == tmp_path / "in"
-    assert config.status_page == tmp_path / "a" / "b.html"
+    assert config.source.path.local == tmp_path / "in"
+    assert config.status_page.local == tmp_path / "a" / "b.html"
     assert config.detector["weights"] == str(tmp_path / "my.safetensors")
     assert load(tmp_path, detector={"weights": "uniadrs-s"}).detector["weights"] == "uniadrs-s"
     stac = load(tmp_path, source={"type": "stac", "href": "stac/catalog.json"})

@@ -5,9 +5,9 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import tempfile
 import warnings
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,7 +31,6 @@ from uniadrs_scale.maps.overviews import BLOCK, max_pool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 TRANSFORM = Affine(10, 0, 600_000, 0, -10, 5_100_000)
 TILTED = Affine(9, 3, 600_000, 3, -9, 5_100_000)
@@ -277,8 +276,8 @@ def test_output_folder_read_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         raise PermissionError(13, "Permission denied")
 
     store = write_store(tmp_path / "s.zarr", random_score(30, 30))
-    monkeypatch.setattr(tempfile, "TemporaryDirectory", refuse)
-    with pytest.raises(StoreError, match=r"Permission denied.*Check permissions"):
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(StoreError, match=r"Permission denied.*Check free space and permissions"):
         cog.to_cog(store, tmp_path / "s.tif")
 
 

@@ -22,6 +22,7 @@ from uniadrs_scale.maps.store import ScoreStore
 from uniadrs_scale.runtime.executor import in_raster_order
 from uniadrs_scale.runtime.graph import run_graph
 from uniadrs_scale.scenes.sources import scene_source
+from uniadrs_scale.storage.places import Place
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -140,7 +141,7 @@ def test_no_more_strips_wait_than_are_counted_and_one_body(
     plan = us.plan(scene, **SIZES)
     assert plan.lattice.chunks == shape
     graph, _ = run_graph(
-        scene_source(scene), plan, ScoreStore(tmp_path / "map.zarr"),
+        scene_source(scene), plan, ScoreStore(Place.of(tmp_path / "map.zarr")),
         scaled=(TileMean(), Normalisation(offset=np.zeros(1), scale=np.ones(1))),
         todo=set(plan.lattice.indices()),
     )  # fmt: skip

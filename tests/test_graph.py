@@ -21,6 +21,7 @@ from uniadrs_scale.runtime.graph import run_graph, score_scene
 from uniadrs_scale.runtime.worker import UnfitWorkerError
 from uniadrs_scale.scenes.sources import scene_source
 from uniadrs_scale.scoring.run import run
+from uniadrs_scale.storage.places import Place
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -118,7 +119,7 @@ def test_a_graph_is_small_and_keeps_the_network_closed(tmp_path) -> None:
     scorer.folder = "x" * 100_000
     scaling = Normalisation(offset=np.zeros(12, np.float32), scale=np.ones(12, np.float32))
     graph, wanted = run_graph(
-        scene_source(scene), plan, ScoreStore(tmp_path / "map.zarr"),
+        scene_source(scene), plan, ScoreStore(Place.of(tmp_path / "map.zarr")),
         scaled=(scorer, scaling), todo=set(plan.lattice.indices()),
     )  # fmt: skip
     assert len(wanted) == 49 * 49

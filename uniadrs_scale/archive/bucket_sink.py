@@ -31,7 +31,7 @@ from uniadrs_scale.archive.layout import (
 from uniadrs_scale.archive.ledger import MAIN
 from uniadrs_scale.storage import buckets
 from uniadrs_scale.storage.locks import is_held, owned
-from uniadrs_scale.storage.places import ROOT
+from uniadrs_scale.storage.places import ROOT, Place
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -84,7 +84,7 @@ class BucketSink:
     def workplace(self, name: str, key: str) -> Iterator[Workplace]:
         """The store in its final place, and a temporary folder."""
         with tempfile.TemporaryDirectory(prefix="uniadrs-scale-") as folder:
-            yield Workplace(f"{self._version(name, key)}/{STORE}", Path(folder))
+            yield Workplace(Place(f"{self._version(name, key)}/{STORE}"), Path(folder))
 
     def publish(self, name: str, key: str, workplace: Workplace) -> None:
         """Send what was made and make it the product of ``name``."""
@@ -99,7 +99,7 @@ class BucketSink:
         staged = f"{self._version(name, key)}/{STAGED_ITEM}"
         content = buckets.read_object(staged) or b""
         record = record_of(content)
-        buckets.write_object(self._item(name), content, attributes={"Content-Type": GEOJSON})
+        buckets.write_object(self._item(name), content, media=GEOJSON)
         self._clear(name, key, keep=record["files"])
         for other in self._keys(name) - {key}:
             self._clear(name, other)

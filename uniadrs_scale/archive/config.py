@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import re
 from collections.abc import Callable
 from datetime import timedelta
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, model_validator
 from pydantic_core import PydanticUndefined
 
 from uniadrs_scale.archive.decide import Filters, Section
@@ -19,13 +20,13 @@ from uniadrs_scale.core.contracts import digest
 from uniadrs_scale.core.lattice import Lattice
 from uniadrs_scale.core.presets import PRESETS
 from uniadrs_scale.detector.detector import Detector
-from uniadrs_scale.errors import ArchiveError, PlanError
+from uniadrs_scale.errors import ArchiveError, PlanError, StoreError
 from uniadrs_scale.scenes.open import open_scene
+from uniadrs_scale.storage.places import Place
 from uniadrs_scale.storage.remote import in_bucket
 
 if TYPE_CHECKING:
     from uniadrs_scale.core.presets import Preset
-    from uniadrs_scale.storage.places import Place
 
 
 LARGE = 1_000_000
@@ -45,11 +46,28 @@ def duration(text: str) -> timedelta:
     return timedelta(seconds=int(match[1]) * UNITS[match[2]])
 
 
+def _place(value: Any, info: ValidationInfo) -> Place:
+    """Return the place that a description names; relative paths count from its folder."""
+    if isinstance(value, Place):
+        return value
+    if in_bucket(value):  # a whole bucket will do
+        return Place(str(value).rstrip("/"))
+    try:
+        base = (info.context or {}).get("base", "")
+        return Place.of(os.path.expanduser(value), base)  # noqa: PTH111 - as it is without a home
+    except StoreError as error:
+        raise ValueError(str(error).rstrip(".")) from None
+
+
+Anchored = Annotated[Place, BeforeValidator(_place)]
+"""A path or a URL in a bucket."""
+
+
 class Folder(Section):
     """Raster files below a folder."""
 
     type: Literal["folder"]
-    path: Annotated[Path | str, BeforeValidator(lambda value: _folder_or_bucket(value))]  # noqa: PLW0108
+    path: Anchored
     """The folder. Relative paths count from the file that holds them. Or a prefix in a bucket:
     ``s3://BUCKET/PREFIX``."""
     glob: str = "**/*.tif"
@@ -85,7 +103,7 @@ class Search(Section):
 class Output(Section):
     """Where maps go, and in which form."""
 
-    folder: Annotated[Path | str, BeforeValidator(lambda value: _sink(value))]  # noqa: PLW0108
+    folder: Anchored
     """A local (or mounted) folder, or a prefix in a bucket (``s3://BUCKET/PREFIX``): one folder a
     scene, and ``collection.json``."""
     formats: tuple[Literal["cog", "zarr"], ...] = Field(default=("cog",), min_length=1)
@@ -185,10 +203,7 @@ class ArchiveConfig(Section):
     """At its last try, publish a map with failed tiles (NaN there) instead of parking the scene."""
     keep_days: float | None = Field(default=None, gt=0)
     """Products of older acquisitions are removed, and older acquisitions not scored."""
-    status_page: Annotated[
-        Path | str | None,
-        BeforeValidator(lambda value: _sink(value)),  # noqa: PLW0108
-    ] = None
+    status_page: Anchored | None = None
     """HTML file that a sweep keeps up to date; may be in a bucket. Its links are relative, so that
     it belongs beside the maps."""
     notify: Notify = Notify()
@@ -243,7 +258,8 @@ def load_config(path: str | Path) -> ArchiveConfig:
     # A section whose fields are all commented out is read as None.
     given = {name: value for name, value in values.items() if value is not None}
     try:
-        return _anchored(ArchiveConfig.model_validate(given), file.absolute().parent)
+        base = file.absolute().parent
+        return _anchored(ArchiveConfig.model_validate(given, context={"base": base}), base)
     except ValidationError as error:
         raise ArchiveError(f"'{path}': {_sentences(error)}") from None
 
@@ -255,23 +271,11 @@ def example() -> str:
 
 def _anchored(config: ArchiveConfig, base: Path) -> ArchiveConfig:
     """``config`` with absolute paths."""
-
-    def absolute(place: Place) -> Place:
-        return base / place.expanduser() if isinstance(place, Path) else place
-
     source = config.source
-    if isinstance(source, Folder):
-        source = source.model_copy(update={"path": absolute(source.path)})
-    elif isinstance(source, Static) and "://" not in source.href:
-        source = source.model_copy(update={"href": str(absolute(Path(source.href)))})
-    page = config.status_page
-    changes = {
-        "source": source,
-        "output": config.output.model_copy(update={"folder": absolute(config.output.folder)}),
-        "status_page": None if page is None else absolute(page),
-        "detector": _anchored_weights(config.detector, base),
-    }
-    return config.model_copy(update=changes)
+    if isinstance(source, Static) and "://" not in source.href:
+        source = source.model_copy(update={"href": str(base / Path(source.href).expanduser())})
+    detector = _anchored_weights(config.detector, base)
+    return config.model_copy(update={"source": source, "detector": detector})
 
 
 def _anchored_weights(options: dict[str, Any], base: Path) -> dict[str, Any]:
@@ -299,29 +303,6 @@ def _known(section: str, options: dict[str, Any], verb: Callable[..., Any], ours
     for name in options:
         if name not in names:
             raise ValueError(f"{section}.{name} is unknown; {section} takes {sorted(names)}")
-
-
-def _sink(value: Any) -> Any:
-    """Where products go: an absolute URL in a bucket, or a path."""
-    if value is None or in_bucket(value):
-        return value and str(value).rstrip("/")
-    if "://" in str(value):
-        raise ValueError(
-            f"'{value}' cannot be written to: give a path, or a URL in a bucket (s3://, gs://)"
-        )
-    return Path(value)
-
-
-def _folder_or_bucket(value: Any) -> Any:
-    text = str(value)
-    if in_bucket(text):
-        return text.rstrip("/")
-    if "://" in text:
-        raise ValueError(
-            f"'{text}' cannot be listed: a folder is a path or a prefix in a bucket (s3://, "
-            "gs://). Use a STAC catalog for what a web server has"
-        )
-    return Path(text)
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:

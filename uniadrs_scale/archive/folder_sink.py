@@ -26,7 +26,7 @@ from uniadrs_scale.archive.layout import (
 )
 from uniadrs_scale.archive.ledger import Ledger
 from uniadrs_scale.errors import BusyError, StoreError
-from uniadrs_scale.storage.places import write_whole
+from uniadrs_scale.storage.places import Place, write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -106,7 +106,7 @@ class FolderSink:
         if scene.is_symlink() or (scene.exists() and not scene.is_dir()):
             raise StoreError(f"'{scene}' is in the way: it is no folder. Move it elsewhere.")
         part = scene / f".{key}.part"
-        yield Workplace(part / STORE, part)
+        yield Workplace(Place.of(part / STORE), part)
 
     def publish(self, name: str, key: str, workplace: Workplace) -> None:
         """Make what was made the product of ``name``."""
@@ -202,7 +202,7 @@ class FolderSink:
         path = self.place / relative
         # Mirrors and caches see by its time whether a file has changed.
         if not path.exists() or path.read_text(encoding="utf-8") != text:
-            write_whole(path, text)
+            write_whole(path, text.encode())
 
     def has(self, relative: str) -> bool:
         """True where there is such a file."""

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from uniadrs_scale.archive.ledger import Index
+    from uniadrs_scale.storage.places import Place
 
 
 KEY = re.compile(r"[0-9a-f]{16}")
@@ -32,7 +33,7 @@ RECORD = ("uniadrs:key", "uniadrs:parts", "uniadrs:highest_score", "datetime", "
 class Workplace:
     """Where one product is made. Workers write the store, the sweep's process everything else."""
 
-    store: Path | str
+    store: Place
     """The Zarr store, a path or URL; on a cluster of several machines all must see it."""
     files: Path
     """A local folder for COG, picture, report and item."""

@@ -21,8 +21,7 @@ from uniadrs_scale.scenes.open import open_scene
 from uniadrs_scale.scoring.output import run_to_file
 from uniadrs_scale.scoring.report import Clock, run_facts, write_report
 from uniadrs_scale.scoring.score import plan as make_plan
-from uniadrs_scale.storage.buckets import zarr_place
-from uniadrs_scale.storage.places import has_store, remove_leftovers, remove_store
+from uniadrs_scale.storage.places import Place
 from uniadrs_scale.storage.remote import public_uri
 
 if TYPE_CHECKING:
@@ -38,7 +37,6 @@ if TYPE_CHECKING:
     from uniadrs_scale.core.plan import ScorePlan
     from uniadrs_scale.runtime.tasks import ChunkReport
     from uniadrs_scale.scoring.report import RunSummary
-    from uniadrs_scale.storage.places import Place
 
 
 _FILTERS = threading.Lock()
@@ -82,14 +80,14 @@ def plan_order(order: Order) -> tuple[xr.DataArray, ScorePlan]:
         **config.plan.given,
     )  # fmt: skip
     store = order.workplace.store
-    remove_leftovers(store)
+    store.remove_leftovers()
     # Half of a store is left where a sweep was killed while it removed one. And the same product
     # under another path, say a new mount point, is another plan.
-    if has_store(store) and not (
+    if store.has_store() and not (
         is_score_store(store)
         and open_store(store).attributes.get("fingerprint") == plan.fingerprint
     ):
-        remove_store(store)
+        store.remove_store()
     return scene, plan
 
 
@@ -105,20 +103,20 @@ def make_product(order: Order, scene: xr.DataArray, plan: ScorePlan) -> RunSumma
     _keep_only(part, STORE)
     summary = run_to_file(
         scene, store, plan, order.detector, scheduler=config.scheduler,
-        on_report=order.on_report, report=part / "run.json",
+        on_report=order.on_report, report=Place.of(part / "run.json"),
     )  # fmt: skip
     if not (summary.complete or order.accept_incomplete):
         raise IncompleteError(_what_is_missing(summary))
     with clock("overview"):
         # Not by way of xarray, which reads every array's metadata: 40 ms, or ten requests.
-        scores = zarr.open_array(zarr_place(store, read_only=True), path="score", mode="r")
+        scores = zarr.open_array(store.zarr(read_only=True), path="score", mode="r")
         overview = Overview.of(scores)
         if config.output.quicklook:
             overview.write_png(part / "quicklook.png")
     if "cog" in config.output.formats:
         with clock("cog"):
             _to_cog(store, part / "scores.tif", complete=summary.complete)
-    write_report(part / "run.json", _run_facts(order, plan, summary, clock.seconds))
+    write_report(Place.of(part / "run.json"), _run_facts(order, plan, summary, clock.seconds))
     item = make_item(
         order.decision, plan, part, with_store="zarr" in config.output.formats,
         statistics=overview.statistics, collection=config.output.collection,

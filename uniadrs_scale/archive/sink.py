@@ -14,7 +14,6 @@ without a product.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from uniadrs_scale.archive.bucket_sink import BucketSink
@@ -23,6 +22,7 @@ from uniadrs_scale.archive.folder_sink import FolderSink
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from contextlib import AbstractContextManager
+    from pathlib import Path
 
     from uniadrs_scale.archive.layout import Survey, Workplace
     from uniadrs_scale.archive.ledger import Index, Ledger
@@ -33,7 +33,7 @@ class Sink(Protocol):
     """A place of products. Only the owner of its lock calls what writes."""
 
     @property
-    def place(self) -> Place:
+    def place(self) -> Path | str:
         """The folder, or the URL of the prefix."""
 
     def exists(self) -> bool:
@@ -98,4 +98,4 @@ class Sink(Protocol):
 
 def open_sink(place: Place) -> Sink:
     """The sink at ``place``; touches nothing."""
-    return FolderSink(place) if isinstance(place, Path) else BucketSink(place)
+    return BucketSink(place.text) if place.local is None else FolderSink(place.local)

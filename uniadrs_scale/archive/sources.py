@@ -48,9 +48,9 @@ def list_items(config: ArchiveConfig, now: datetime) -> Listing:
     if isinstance(source, Folder):
         _require_apart(source.path, config.output.folder)
         everything: Iterable[SourceItem] = (
-            _folder_items(source, source.path, config.output.folder)
-            if isinstance(source.path, Path)
-            else _bucket_items(source, source.path, config.output.folder)
+            _bucket_items(source, source.path.text, config.output.folder)
+            if source.path.local is None
+            else _folder_items(source, source.path.local, config.output.folder)
         )
     elif isinstance(source, Static):
         everything = stac_source.static_items(source)
@@ -117,7 +117,7 @@ def _folder_items(source: Folder, folder: Path, sink: Place) -> Iterator[SourceI
     if not folder.is_dir():
         raise ArchiveError(f"Source folder '{folder}' does not exist. Check 'source.path'.")
     # As text: taking paths apart costs half of a listing.
-    maps = os.path.join(sink, "")  # noqa: PTH118 - pathlib drops the separator at the end
+    maps = os.path.join(sink.text, "")  # noqa: PTH118 - pathlib drops the separator at the end
     try:
         # Maps of maps would be made for ever, if the sink lies below the source.
         found = {path for path in below(str(folder), _parts(source)) if not path.startswith(maps)}

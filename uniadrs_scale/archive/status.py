@@ -12,14 +12,11 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from html import escape
 from importlib import resources
-from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
 from uniadrs_scale.errors import HIDDEN, StoreError, redact
-from uniadrs_scale.storage.buckets import write_object
-from uniadrs_scale.storage.places import write_whole
 from uniadrs_scale.storage.remote import post_json
 
 if TYPE_CHECKING:
@@ -195,18 +192,14 @@ def write_page(place: Place, status: Status) -> None:
         runs=_runs(status),
         now=_clock(time.time()),
     )
-    if isinstance(place, Path):
-        place.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(place, text)
-    else:
-        write_object(place, text.encode())
+    place.write(text.encode())
 
 
 def _way(page: Place, folder: str) -> str:
     """From a page to the folder or prefix of maps, as a link."""
     scheme, found, rest = folder.partition("://")
-    if isinstance(page, Path):
-        return folder if found else os.path.relpath(folder, page.absolute().parent)
+    if page.local is not None:
+        return folder if found else os.path.relpath(folder, page.local.parent)
     here, _, there = str(page).partition("://")
     if here != scheme or there.partition("/")[0] != rest.partition("/")[0]:
         return folder

@@ -97,11 +97,11 @@ def status_command(
 ) -> None:
     """How an archive stands: done, pending, failed, parked, speed, time left, last errors."""
     from uniadrs_scale.archive.status import read_status, write_page
-    from uniadrs_scale.storage.places import place_of
+    from uniadrs_scale.storage.places import Place
 
     status = read_status(_sink(archive))
     if html is not None:
-        write_page(place_of(html), status)
+        write_page(Place.of(html), status)
         typer.echo(f"page     {html}")
     elif as_json:
         typer.echo(json.dumps(status.to_dict(), indent=2))

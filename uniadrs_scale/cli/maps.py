@@ -102,19 +102,19 @@ def info_command(
 def _is_ours(target: str) -> bool:
     """True for a score store, and where there is nothing at all."""
     from uniadrs_scale.maps.store import is_score_store
-    from uniadrs_scale.storage.places import has_store, place_of
+    from uniadrs_scale.storage.places import Place
 
-    return is_score_store(target) or not has_store(place_of(target))
+    return is_score_store(target) or not Place.of(target).has_store()
 
 
 def _require_replaceable(output: str, store: str) -> None:
     """Raise where ``output`` is some other raster: it may be the scene itself."""
     from uniadrs_scale.maps.reader import open_source
     from uniadrs_scale.scenes.rasters import raster_tag
-    from uniadrs_scale.storage.places import has_file, place_of
+    from uniadrs_scale.storage.places import Place
 
     fingerprint = open_source(store).tags.get("fingerprint")
-    if has_file(place_of(output)) and (
+    if Place.of(output).exists() and (
         fingerprint is None or raster_tag(output, "fingerprint") != fingerprint
     ):
         raise StoreError(

@@ -17,10 +17,8 @@ encoder's error into an empty tile. Not the COG driver straight from memory: it 
 
 from __future__ import annotations
 
-import tempfile
 from collections import deque
 from itertools import pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import rasterio.shutil
@@ -40,21 +38,19 @@ from uniadrs_scale.maps.overviews import (
     windows,
 )
 from uniadrs_scale.maps.reader import open_source, quietly
-from uniadrs_scale.storage.buckets import write_object
-from uniadrs_scale.storage.places import place_of, require_folder
-from uniadrs_scale.storage.remote import uri_name
+from uniadrs_scale.storage.places import Place
 from uniadrs_scale.swaths.geometry import Geocoding
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rasterio.windows import Window
 
     from uniadrs_scale.core.presets import Resampling
     from uniadrs_scale.maps.geocode import GeocodedScores
     from uniadrs_scale.maps.reader import ScoreSource
-    from uniadrs_scale.storage.places import Place
 
 
-MEDIA_TYPE = "image/tiff; application=geotiff; profile=cloud-optimized"
 TEMPORARY = {
     "driver": "GTiff",
     "count": 1,
@@ -82,13 +78,13 @@ COG = {
 
 
 def to_cog(
-    store: str | Path,
-    path: str | Path,
+    store: str | Path | Place,
+    path: str | Path | Place,
     *,
     crs: str | None = None,
     resolution: float | None = None,
     resampling: Resampling = "max",
-) -> Place:
+) -> Path | str:
     """A Cloud Optimized GeoTIFF of a score store is at ``path``; an older file there is replaced.
 
     Same shape, CRS, transform and bits as the store, nodata NaN, overviews by NaN-aware maximum.
@@ -119,40 +115,26 @@ def to_cog(
         StoreError: There is no score store, or the file cannot be written. ``path`` is then as it
             was before.
     """
-    target = place_of(path)
+    target = Place.of(path)
     geocoding = Geocoding(crs, resolution, resampling)
     opened = open_source(store)
-    if isinstance(target, Path):
-        _make(opened, target, geocoding)
-        return Path(path)
-    with tempfile.TemporaryDirectory(prefix="uniadrs-scale-") as folder:
-        made = Path(folder, uri_name(target))
-        _make(opened, made, geocoding)
-        write_object(target, made, attributes={"Content-Type": MEDIA_TYPE})
-    return target
-
-
-def _make(opened: ScoreSource, target: Path, geocoding: Geocoding) -> None:
-    """The file of an open store is at ``target``, whole or not at all."""
-    require_folder(target)
-    if target.is_dir():
+    target.require_folder()
+    if target.local is not None and target.local.is_dir():
         raise StoreError(f"'{target}' is a folder, and a COG is a file. Choose another name.")
     try:
         with (
-            tempfile.TemporaryDirectory(
-                prefix=f".{target.name}.", suffix=".tmp", dir=target.parent
-            ) as folder,
+            target.scratch() as folder,
             rasterio.Env(**GDAL_OPTIONS),
             quietly(),
         ):
-            source = on_a_grid(opened, geocoding, Path(folder))
-            base = Path(folder, "base.tif")
+            source = on_a_grid(opened, geocoding, folder)
+            base = folder / "base.tif"
             _copy_scores(source, base)
             _add_overviews(base)
-            finished = Path(folder, "cog.tif")
+            finished = folder / "cog.tif"
             rasterio.shutil.copy(base, finished, **COG)
             _verify(source, finished)
-            finished.replace(target)
+            target.write(finished)
     except UniadrsScaleError:
         raise
     except (OSError, RasterioError, CPLE_BaseError) as error:
@@ -161,6 +143,7 @@ def _make(opened: ScoreSource, target: Path, geocoding: Geocoding) -> None:
             f"Cannot make '{target}' from '{opened.name}' ({reason}): a COG is written whole or "
             "not at all. Check permissions and free space of its folder, then try again."
         ) from error
+    return target.plain
 
 
 def _copy_scores(source: ScoreSource | GeocodedScores, path: Path) -> None:

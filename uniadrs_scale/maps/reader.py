@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from uniadrs_scale.storage.places import Place
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ScoreSource:
@@ -56,7 +58,7 @@ class ScoreSource:
             ) from error
 
 
-def open_source(store: str | Path) -> ScoreSource:
+def open_source(store: str | Path | Place) -> ScoreSource:
     """The score store at a path or URL, read as far as a file needs to know it.
 
     Raises:

@@ -11,11 +11,7 @@ its root object, which is written after all others; one run at a time holds it
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
-import uuid
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -26,18 +22,16 @@ from uniadrs_scale.core.contracts import digest
 from uniadrs_scale.core.pixels import BandStatistics
 from uniadrs_scale.errors import StoreError
 from uniadrs_scale.maps.new_store import create
-from uniadrs_scale.storage import buckets
-from uniadrs_scale.storage.buckets import zarr_place
-from uniadrs_scale.storage.places import ROOT, has_store, place_of, require_folder, require_name
+from uniadrs_scale.storage.places import ROOT, Place
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
     from uniadrs_scale.core.lattice import Window
     from uniadrs_scale.core.plan import ScorePlan
-    from uniadrs_scale.storage.places import Place
 
 
 MISSING, DONE, FAILED = 0, 1, 2
@@ -56,7 +50,7 @@ class ScoreStore:
     @property
     def group(self) -> zarr.Group:
         """The open group, for reading and writing."""
-        return zarr.open_group(zarr_place(self.path), mode="r+", zarr_format=3)
+        return zarr.open_group(self.path.zarr(), mode="r+", zarr_format=3)
 
     @property
     def done(self) -> NDArray[np.uint8]:
@@ -129,7 +123,7 @@ class ScoreStore:
 
     def open(self) -> xr.DataArray:
         """The lazy, chunked score (y, x)."""
-        place = zarr_place(self.path)
+        place = self.path.zarr()
         dataset = xr.open_zarr(place, consolidated=False, decode_coords="all", chunks={})
         score: xr.DataArray = dataset["score"]
         return score.assign_attrs(fingerprint=dataset.attrs["fingerprint"])
@@ -160,11 +154,11 @@ class ScoreStore:
 
     def _array(self, name: str) -> zarr.Array[Any]:
         # Not by way of the group: in a bucket that is one request more.
-        return zarr.open_array(zarr_place(self.path), path=name, mode="r+", zarr_format=3)
+        return zarr.open_array(self.path.zarr(), path=name, mode="r+", zarr_format=3)
 
 
 def prepare(
-    path: str | Path, plan: ScorePlan, coordinates: Mapping[str, xr.DataArray]
+    path: str | Path | Place, plan: ScorePlan, coordinates: Mapping[str, xr.DataArray]
 ) -> ScoreStore:
     """A store for ``plan``: the one at ``path`` if it was begun with the same plan, else a new one.
 
@@ -174,50 +168,39 @@ def prepare(
     Raises:
         StoreError: ``path`` holds something else or another plan's store, or cannot be written.
     """
-    target = place_of(path)
-    require_name(target)
-    if has_store(target):
+    target = Place.of(path)
+    target.require_name()
+    if target.has_store():
         return require_same_plan(open_store(target), plan)
-    if isinstance(target, str):
-        _send(target, plan, coordinates)
-        return ScoreStore(target)
-    require_folder(target)
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        create(temporary, plan, coordinates)
-        temporary.replace(target)
-    except OSError as error:
-        raise StoreError(
-            f"Cannot create '{target}': {error.strerror or error}. Choose a writable folder."
-        ) from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return ScoreStore(target)
-
-
-def _send(target: str, plan: ScorePlan, coordinates: Mapping[str, xr.DataArray]) -> None:
-    """Make a new store at a URL. What an earlier try left there is overwritten."""
-    with tempfile.TemporaryDirectory(prefix="uniadrs-scale-") as folder:
-        made = Path(folder, "new")
-        create(made, plan, coordinates)
+    target.require_folder()
+    with target.scratch() as folder:
+        made = folder / "new"
+        try:
+            create(made, plan, coordinates)
+        except OSError as error:
+            raise StoreError(
+                f"Cannot create '{target}': {error.strerror or error}. Choose a writable folder."
+            ) from None
         ours = {path.relative_to(made).as_posix() for path in made.rglob("*")}
-        foreign = next((key for key in buckets.list_keys(target) if key not in ours), None)
+        # What a killed run left in a bucket is overwritten.
+        foreign = next((key for key in target.files() if key not in ours), None)
         if foreign is not None:
             raise StoreError(
                 f"'{target}' is not a score store, but holds '{foreign}'. Choose another output "
                 "path, or remove it yourself."
             )
-        buckets.upload(made, target, last=ROOT)
+        target.receive(made, last=ROOT)
+    return ScoreStore(target)
 
 
-def open_store(path: str | Path) -> ScoreStore:
+def open_store(path: str | Path | Place) -> ScoreStore:
     """The score store at ``path``, a path or URL.
 
     Raises:
         StoreError: There is none.
     """
-    target = place_of(path)
-    if not has_store(target):
+    target = Place.of(path)
+    if not target.has_store():
         raise StoreError(f"Score store '{path}' does not exist. Check the path.")
     if not is_score_store(target):
         raise StoreError(
@@ -226,10 +209,10 @@ def open_store(path: str | Path) -> ScoreStore:
     return ScoreStore(target)
 
 
-def is_score_store(path: str | Path) -> bool:
+def is_score_store(path: str | Path | Place) -> bool:
     """True where ``path`` is a Zarr group with the arrays of a score store."""
     try:
-        group = zarr.open_group(zarr_place(place_of(path)), mode="r", zarr_format=3)
+        group = zarr.open_group(Place.of(path).zarr(read_only=True), mode="r", zarr_format=3)
     except StoreError:  # a server that does not answer has not said no
         raise
     except (OSError, ValueError, KeyError):

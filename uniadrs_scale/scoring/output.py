@@ -15,18 +15,7 @@ from uniadrs_scale.scenes.rasters import raster_tag
 from uniadrs_scale.scoring.report import Clock, RunSummary, report_place, run_facts, write_report
 from uniadrs_scale.scoring.run import carry_out, run
 from uniadrs_scale.storage.locks import claimed
-from uniadrs_scale.storage.places import (
-    beside,
-    has_file,
-    has_store,
-    place_of,
-    remove_leftovers,
-    remove_store,
-    require_folder,
-    require_name,
-    suffix_of,
-)
-from uniadrs_scale.storage.remote import uri_name
+from uniadrs_scale.storage.places import Place
 from uniadrs_scale.swaths.geometry import Geocoding
 
 if TYPE_CHECKING:
@@ -38,12 +27,11 @@ if TYPE_CHECKING:
     from uniadrs_scale.core.contracts import TileScorer
     from uniadrs_scale.core.plan import ScorePlan
     from uniadrs_scale.runtime.tasks import ChunkReport
-    from uniadrs_scale.storage.places import Place
 
 
 def run_to_file(
     scene: xr.DataArray,
-    output: str | Path,
+    output: str | Path | Place,
     plan: ScorePlan,
     detector: TileScorer,
     *,
@@ -67,7 +55,7 @@ def run_to_file(
     if drawn != Geocoding() and (target == hidden or not plan.scene.geolocation):
         raise PlanError(
             f"CRS, resolution and resampling ({drawn.text}) are for the COG of a swath, and "
-            f"'{plan.scene.name}' into '{uri_name(target)}' is none. Leave them away; a map on a "
+            f"'{plan.scene.name}' into '{target.name}' is none. Leave them away; a map on a "
             "grid can be warped afterwards (rio warp)."
         )
     if target == hidden:
@@ -78,7 +66,7 @@ def run_to_file(
     path = report_place(target) if report is None else report
     with claimed(target), connected(scheduler) as where:
         if _is_finished(target, hidden, plan, drawn):
-            remove_leftovers(hidden)
+            hidden.remove_leftovers()
             return RunSummary.of(target, [], plan.chunks, [], 0.0)
         summary = carry_out(
             scene, hidden, plan, detector, scheduler=where, on_report=on_report,
@@ -103,7 +91,7 @@ def _into_cog(hidden: Place, target: Place, drawn: Geocoding, summary: RunSummar
             resampling=drawn.resampling,
         )
     if summary.complete:
-        remove_store(hidden)
+        hidden.remove_store()
     return replace(
         summary,
         output=target,
@@ -121,21 +109,21 @@ def output_state(output: str | Path, plan: ScorePlan) -> str:
     target, store = _targets(output)
     if target != store and _is_finished(target, store, plan):
         return f"{output} is complete: nothing to do"
-    if not has_store(store):
-        require_folder(target)
+    if not store.has_store():
+        target.require_folder()
         return f"{output} is new"
     done = require_same_plan(open_store(store), plan).done == DONE
     return f"{output}: {int(done.sum())} of {done.size} chunks are complete, the rest is resumed"
 
 
-def _targets(output: str | Path) -> tuple[Place, Place]:
+def _targets(output: str | Path | Place) -> tuple[Place, Place]:
     """(what the user asked for, the store that a run writes): the same for Zarr."""
-    target = place_of(output)
-    require_name(target)
-    if suffix_of(target) == ".zarr":
+    target = Place.of(output)
+    target.require_name()
+    if target.suffix == ".zarr":
         return target, target
-    if suffix_of(target) in (".tif", ".tiff"):
-        return target, beside(target, f".{uri_name(target)}.zarr")
+    if target.suffix in (".tif", ".tiff"):
+        return target, target.beside(f".{target.name}.zarr")
     raise StoreError(f"Output '{output}' has no known format. Let it end in .zarr or .tif.")
 
 
@@ -143,14 +131,18 @@ def _is_finished(
     target: Place, hidden: Place, plan: ScorePlan, drawn: Geocoding | None = None
 ) -> bool:
     """True where the COG at ``target`` is this plan's whole map already, drawn as wanted."""
-    there = has_file(target)
-    if there and raster_tag(target, "fingerprint") != plan.fingerprint:
+    there = target.exists()
+    if there and raster_tag(target.text, "fingerprint") != plan.fingerprint:
         raise StoreError(
             f"'{target}' exists and is not the map of this scene and plan. "
             "Remove it, or choose another output path."
         )
-    finished = there and not has_store(hidden)
-    if finished and drawn and (was := raster_tag(target, "geocoding")) not in (None, drawn.text):
+    finished = there and not hidden.has_store()
+    if (
+        finished
+        and drawn
+        and (was := raster_tag(target.text, "geocoding")) not in (None, drawn.text)
+    ):
         raise StoreError(
             f"'{target}' is the map of this scene and plan, but drawn otherwise ({was}, now "
             f"{drawn.text}). Remove it, or choose another output path."

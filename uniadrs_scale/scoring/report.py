@@ -10,16 +10,12 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import rasterio
 
 from uniadrs_scale.errors import redact
 from uniadrs_scale.runtime.executor import ClusterFacts
-from uniadrs_scale.storage.buckets import write_object
-from uniadrs_scale.storage.places import beside, write_whole
-from uniadrs_scale.storage.remote import uri_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -53,7 +49,7 @@ class Clock:
 class RunSummary:
     """What a run did; what an earlier run had already done is not counted."""
 
-    output: Path | str
+    output: Place
     """Zarr store or COG."""
     pixels: int
     """Pixels of the chunks that were committed."""
@@ -81,7 +77,7 @@ class RunSummary:
     @classmethod
     def of(
         cls,
-        output: Path | str,
+        output: Place,
         reports: list[ChunkReport],
         kept: int,
         lost: list[Exception],
@@ -137,7 +133,7 @@ def run_facts(plan: ScorePlan, summary: RunSummary, weights: str | None) -> dict
     cluster = summary.cluster or ClusterFacts(scheduler="none")
     return {
         "fingerprint": plan.fingerprint,
-        "output": uri_name(summary.output),
+        "output": summary.output.name,
         "complete": summary.complete,
         "plan": plan.to_dict(),
         "weights": {"detector": plan.detector, "sha256": weights},
@@ -183,16 +179,12 @@ def report_place(output: Place) -> Place:
 
     Not inside a store: its files are the same bytes however the run went, and a report is not.
     """
-    return beside(output, f"{uri_name(output)}.run.json")
+    return output.beside(f"{output.name}.run.json")
 
 
 def write_report(path: Place, facts: Mapping[str, Any]) -> None:
     """Write ``facts`` as JSON; what was there before is replaced whole, or left whole."""
-    text = redact(json.dumps(facts, indent=1))
-    if not isinstance(path, Path):
-        write_object(path, text.encode())
-        return
-    write_whole(path, text)
+    path.write(redact(json.dumps(facts, indent=1)).encode())
 
 
 class IncompleteWarning(UserWarning):

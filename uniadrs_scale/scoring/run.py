@@ -20,7 +20,7 @@ from uniadrs_scale.runtime.graph import scene_statistics, score_scene
 from uniadrs_scale.scenes.sources import map_coordinates, scene_source
 from uniadrs_scale.scoring.report import Clock, RunSummary, report_place, run_facts, write_report
 from uniadrs_scale.storage.locks import claimed
-from uniadrs_scale.storage.places import has_file, has_store, place_of, remove_store
+from uniadrs_scale.storage.places import Place
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from uniadrs_scale.maps.store import ScoreStore
     from uniadrs_scale.runtime.executor import Executor
     from uniadrs_scale.runtime.tasks import ChunkReport
-    from uniadrs_scale.storage.places import Place
 
 
 LARGE_AREAS = 0.01
@@ -43,7 +42,7 @@ LARGE_AREAS = 0.01
 
 def run(
     scene: xr.DataArray,
-    store: str | Path,
+    store: str | Path | Place,
     plan: ScorePlan,
     detector: TileScorer,
     *,
@@ -65,7 +64,7 @@ def run(
             run that finds nothing to do leaves the report of the one that did it.
         performance_report: As for :func:`score`.
     """
-    place = place_of(store)
+    place = Place.of(store)
     with claimed(place), connected(scheduler) as where:
         return carry_out(
             scene, place, plan, detector, scheduler=where, on_report=on_report,
@@ -90,7 +89,7 @@ def carry_out(
     source, resources = scene_source(scene), _resources(plan, detector)
     # Before there is a store: what a refusal advises, a smaller chunk, is another plan.
     plan.require_memory(*memory_limit(scheduler, resources))
-    new = not has_store(store)
+    new = not store.has_store()
     with clock("prepare"):
         target = prepare(store, plan, map_coordinates(scene))
     before, kinds_before = int((target.done == DONE).sum()), target.cpu_kinds
@@ -115,7 +114,7 @@ def carry_out(
 
     if before == target.done.size:
         summary = summarise([])
-        if not has_file(report):
+        if not report.exists():
             write_report(report, run_facts(plan, summary, weights_digest(detector)))
         return summary
     try:
@@ -126,7 +125,7 @@ def carry_out(
             summary = replace(summary, notes=(*notes, *summary.notes))
     except SceneError:
         if new and not reports:  # a scene that cannot be scored begins no store
-            remove_store(store)
+            store.remove_store()
         raise
     except Exception as error:
         facts = run_facts(plan, summarise([error]), weights_digest(detector))

@@ -180,24 +180,22 @@ def read_object(uri: str) -> bytes | None:
             return None
 
 
-def write_object(
-    uri: str, content: bytes | Path, *, attributes: Mapping[str, str] | None = None
-) -> None:
-    """``content`` is at ``uri``, whole or not at all: readers see the old object until then.
+def write_object(uri: str, content: bytes | Path, *, media: str = "") -> None:
+    """Put ``content`` at ``uri``, whole or not at all: readers see the old object until then.
 
     Args:
-        uri: Where.
+        uri: URL of the object.
         content: The bytes, or the file that holds them.
-        attributes: Headers; by default the media type that the name's ending stands for.
+        media: Media type; by default that of the name's ending.
 
     Raises:
         StoreError: It cannot be written.
     """
     store, key = bucket_of(uri)
-    media = MEDIA_TYPES.get(key.rpartition(".")[2])
-    headers = dict(attributes or ({"Content-Type": media} if media else {}))
+    media = media or MEDIA_TYPES.get(key.rpartition(".")[2], "")
     with translated("write", uri):
-        obstore_library().put(store, key, content, attributes=headers or None)
+        headers = {"Content-Type": media} if media else None
+        obstore_library().put(store, key, content, attributes=headers)
 
 
 def exists(uri: str) -> bool:

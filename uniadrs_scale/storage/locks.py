@@ -17,7 +17,6 @@ import uuid
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -25,11 +24,11 @@ from filelock import FileLock, Timeout
 
 from uniadrs_scale.errors import BusyError, StoreError
 from uniadrs_scale.storage.clients import bucket_of, mark_of, obstore_library, translated
-from uniadrs_scale.storage.places import require_folder, require_name
 from uniadrs_scale.storage.remote import in_bucket
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from uniadrs_scale.storage.places import Place
 
@@ -275,20 +274,21 @@ def claimed(target: Place) -> Iterator[None]:
         BusyError: Another run writes to ``target``.
         StoreError: The folder does not exist or cannot be written.
     """
-    if not isinstance(target, Path):
-        with owned(target):
+    folder = target.local
+    if folder is None:
+        with owned(target.text):
             yield
         return
-    require_name(target)
-    require_folder(target)
-    path = target.with_name(f".{target.name}.lock")
+    target.require_name()
+    target.require_folder()
+    path = folder.with_name(f".{target.name}.lock")
     lock = FileLock(path, timeout=0)
     try:
         lock.acquire()
     except Timeout:
         if not path.exists():  # a folder like /proc, where filelock waits for what cannot be
             raise StoreError(
-                f"Cannot create '{target}': no file can be made in '{target.parent}'. "
+                f"Cannot create '{target}': no file can be made in '{folder.parent}'. "
                 "Choose a writable folder."
             ) from None
         raise BusyError(
@@ -298,13 +298,13 @@ def claimed(target: Place) -> Iterator[None]:
     except OSError as error:
         if not target.exists():
             raise StoreError(
-                f"Cannot write to '{target.parent}': {error.strerror}. Choose a writable folder."
+                f"Cannot write to '{folder.parent}': {error.strerror}. Choose a writable folder."
             ) from None
         # Nobody can write there: a finished map can still be asked for.
         yield
         return
     try:
-        _tidy(target)
+        _tidy(folder)
         yield
     finally:
         # While it is held: filelock notices a lock file that is gone, and makes another.

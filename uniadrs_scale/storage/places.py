@@ -1,132 +1,257 @@
-"""Where things are written: a path, or a URL in a bucket."""
+"""Places that results are written to: a path on this machine, or a URL in a bucket."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 import uuid
+from contextlib import contextmanager
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from uniadrs_scale.errors import StoreError
 from uniadrs_scale.storage import buckets
-from uniadrs_scale.storage.remote import in_bucket, is_remote, uri_name
+from uniadrs_scale.storage.remote import in_bucket, uri_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 
-Place = Path | str
-"""An absolute path, or the URL of a prefix or object in a bucket."""
 ROOT = "zarr.json"
 """The object that makes a prefix a Zarr store."""
 
 
-def place_of(text: str | Path) -> Place:
-    """Where ``text`` says.
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A file or folder on this machine, or an object or prefix in a bucket.
 
-    Raises:
-        StoreError: It is a URL that nothing can be written to.
+    Made by :meth:`of`. It touches nothing until a method is called, and travels to other processes.
     """
-    given = str(text)
-    if in_bucket(given):
-        if not given.partition("://")[2].strip("/").partition("/")[2]:
-            raise StoreError(f"'{given}' names a bucket and nothing in it. Add a name: {given}/map")
-        return given.rstrip("/")
-    if is_remote(given):
-        raise StoreError(
-            f"'{given}' can be read, but not written to. Write to a folder or a bucket (s3://, "
-            "gs://)."
-        )
-    if "://" in given:
-        raise StoreError(f"'{given}' has an unknown scheme. Write to a path, s3:// or gs://.")
-    return Path(text).absolute()
+
+    text: str
+    """An absolute path, or a URL without a slash at its end."""
+
+    @classmethod
+    def of(cls, given: str | Path | Place, base: str | Path = "") -> Place:
+        """Return the place that ``given`` names; a relative path counts from the folder ``base``.
+
+        Raises:
+            StoreError: It is a URL that cannot be written to.
+        """
+        text = str(given)
+        if in_bucket(text):
+            if not text.partition("://")[2].strip("/").partition("/")[2]:
+                raise StoreError(f"'{text}' names a bucket only. Add a name: {text}/map")
+            return cls(text.rstrip("/"))
+        if "://" in text:
+            raise StoreError(
+                f"'{text}' cannot be written to. Give a path, or a URL in a bucket (s3://, gs://)."
+            )
+        return cls(str(Path(base, text).absolute()))
+
+    def __str__(self) -> str:
+        return self.text
+
+    @property
+    def local(self) -> Path | None:
+        """The path on this machine; None in a bucket."""
+        return None if in_bucket(self.text) else Path(self.text)
+
+    @property
+    def plain(self) -> Path | str:
+        """A path or a URL, as callers of the library pass it."""
+        return self.local or self.text
+
+    @property
+    def name(self) -> str:
+        """The last part."""
+        return uri_name(self.text)
+
+    @property
+    def suffix(self) -> str:
+        """The ending of the name, with the dot."""
+        return Path(self.name).suffix
+
+    def child(self, *names: str) -> Place:
+        """Return the place with these names below this one."""
+        return Place("/".join((self.text.rstrip("/"), *names)))
+
+    def beside(self, name: str) -> Place:
+        """Return another place in the same folder or prefix."""
+        return Place(f"{self.text.rpartition('/')[0]}/{name}")
+
+    def read(self) -> bytes | None:
+        """Return the bytes, None if there is no file.
+
+        Raises:
+            OSError: They cannot be read.
+        """
+        if self.local is None:
+            return buckets.read_object(self.text)
+        try:
+            return self.local.read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def write(self, content: bytes | Path, media: str = "") -> None:
+        """Put ``content`` here, whole or not at all: readers see the old file until then.
+
+        Args:
+            content: The bytes; or a file in a folder of :meth:`scratch`, which moves here.
+            media: Media type in a bucket; by default that of the name's ending.
+
+        Raises:
+            StoreError: It cannot be written.
+        """
+        if self.local is None:
+            buckets.write_object(self.text, content, media=media)
+            return
+        with self._explained("write"):
+            self.local.parent.mkdir(parents=True, exist_ok=True)
+            if isinstance(content, bytes):
+                write_whole(self.local, content)
+            else:
+                content.replace(self.local)
+
+    def exists(self) -> bool:
+        """Return True if there is a file, a folder or an object."""
+        return buckets.exists(self.text) if self.local is None else self.local.exists()
+
+    def has_store(self) -> bool:
+        """Return True if there is a folder, or in a bucket a store whose root is written."""
+        return self.child(ROOT).exists() if self.local is None else self.local.exists()
+
+    def files(self) -> list[str]:
+        """Return the names of all files below this place, relative to it."""
+        if self.local is None:
+            return buckets.list_keys(self.text)
+        files = (file for file in self.local.rglob("*") if file.is_file())
+        return [file.relative_to(self.local).as_posix() for file in files]
+
+    def remove(self) -> None:
+        """Remove the file or object, if there is one."""
+        if self.local is None:
+            parent, _, name = self.text.rpartition("/")
+            buckets.remove_objects(parent, [name])
+            return
+        with self._explained("remove"):
+            self.local.unlink(missing_ok=True)
+
+    def remove_store(self) -> None:
+        """Remove the folder or all objects, at no moment leaving half of a store.
+
+        A folder is renamed before it is emptied; after a kill, what is left has a temporary name
+        and goes with the next run (:mod:`.locks`). In a bucket the root goes first: without it,
+        nothing is a store.
+        """
+        if self.local is None:
+            buckets.remove_prefix(self.text, first=ROOT)
+            return
+        going = self._temporary()
+        with self._explained("remove"):
+            self.local.replace(going)
+        shutil.rmtree(going, ignore_errors=True)
+
+    def remove_leftovers(self) -> None:
+        """Remove what a killed :meth:`remove_store` left in a bucket. The caller holds the lock."""
+        if self.local is None and not self.has_store():
+            buckets.remove_prefix(self.text)
+
+    def require_name(self) -> None:
+        """Raise StoreError if the name is too long, or a folder in the path is a file."""
+        if self.local is None:
+            return
+        try:
+            self.local.lstat()
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            name = self.name if len(self.name) <= 60 else f"{self.name[:60]}..."  # noqa: PLR2004
+            raise StoreError(
+                f"Cannot write '{name}' ({error.strerror}). Choose another output path."
+            ) from None
+
+    def require_folder(self) -> None:
+        """Raise StoreError if the folder that is to hold this place is missing."""
+        if self.local is not None and not self.local.parent.is_dir():
+            raise StoreError(
+                f"Output folder '{self.local.parent}' does not exist. Create it, or choose another."
+            )
+
+    def zarr(self, *, read_only: bool = False) -> Any:
+        """Return what zarr and xarray open."""
+        return buckets.zarr_place(self.text, read_only=read_only)
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """Yield an empty folder for files that :meth:`write` or :meth:`receive` takes.
+
+        It is hidden next to this place, on the same disk; for a bucket, among temporary files.
+        """
+        if self.local is None:
+            with tempfile.TemporaryDirectory(prefix="uniadrs-scale-") as folder:
+                yield Path(folder)
+            return
+        made = self._temporary()
+        with self._explained("write"):
+            made.mkdir()
+        try:
+            yield made
+        finally:
+            shutil.rmtree(made, ignore_errors=True)
+
+    def receive(self, folder: Path, last: str) -> None:
+        """Move all files of a :meth:`scratch` folder here, the file ``last`` after all others.
+
+        Raises:
+            StoreError: A file cannot be moved; ``last`` is then not here.
+        """
+        if self.local is None:
+            buckets.upload(folder, self.text, last=last)
+            return
+        with self._explained("write"):
+            if not self.local.exists():
+                folder.replace(self.local)
+                return
+            for path in sorted(folder.iterdir(), key=lambda path: path.name == last):
+                path.replace(self.local / path.name)
+
+    def _temporary(self) -> Path:
+        return Path(self.beside(f".{self.name}.{uuid.uuid4().hex[:8]}.tmp").text)
+
+    @contextmanager
+    def _explained(self, verb: str) -> Iterator[None]:
+        """Turn an OSError into a StoreError that says what could not be done."""
+        try:
+            yield
+        except OSError as error:
+            raise StoreError(
+                f"Cannot {verb} '{self.text}': {error.strerror or error}. Check free space and "
+                "permissions of its folder, or choose another."
+            ) from error
 
 
-def beside(place: Place, name: str) -> Place:
-    """Another name in the same folder or prefix."""
-    if isinstance(place, Path):
-        return place.with_name(name)
-    return f"{place.rpartition('/')[0]}/{name}"
+def write_whole(path: Path, content: bytes) -> None:
+    """Write ``content`` to ``path``, whole or not at all, and never through a link.
 
-
-def suffix_of(place: Place) -> str:
-    """The ending of its name, with the dot."""
-    return Path(uri_name(place)).suffix
-
-
-def has_store(place: Place) -> bool:
-    """True where something lies at ``place``: a folder, or a store whose root is written."""
-    if isinstance(place, Path):
-        return place.exists()
-    return buckets.exists(f"{place}/{ROOT}")
-
-
-def has_file(place: Place) -> bool:
-    """True where a file or object lies at ``place``."""
-    return place.exists() if isinstance(place, Path) else buckets.exists(place)
-
-
-def require_name(target: Place) -> None:
-    """Raise where nothing can be called ``target``: a name too long, a file where a folder is."""
-    if not isinstance(target, Path):
-        return
-    try:
-        target.lstat()
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        name = target.name if len(target.name) < 80 else f"{target.name[:60]}..."  # noqa: PLR2004
-        raise StoreError(
-            f"Nothing can be written as '{name}' ({error.strerror}). Choose another output path."
-        ) from None
-
-
-def require_folder(target: Place) -> None:
-    """Raise where the folder that is to hold ``target`` does not exist; buckets have none."""
-    if isinstance(target, Path) and not target.parent.is_dir():
-        raise StoreError(
-            f"Output folder '{target.parent}' does not exist. Create it, or choose another."
-        )
-
-
-def remove_store(place: Place) -> None:
-    """No store is at ``place`` any more, and at no moment half of one.
-
-    A folder is renamed before it is emptied; killed in between, what is left has a temporary name
-    and goes with the next run (:mod:`.locks`). In a bucket the root goes first:
-    without it, nothing is a store.
-    """
-    if isinstance(place, Path):
-        going = place.with_name(f".{place.name}.{uuid.uuid4().hex[:8]}.tmp")
-        shutil.rmtree(place.replace(going), ignore_errors=True)
-    else:
-        buckets.remove_prefix(place, first=ROOT)
-
-
-def remove_leftovers(place: Place) -> None:
-    """What a killed :func:`remove_store` left in a bucket; nobody may be making a store there."""
-    if not isinstance(place, Path) and not has_store(place):
-        buckets.remove_prefix(place)
-
-
-def write_whole(path: Path, text: str) -> None:
-    """``path`` holds ``text``; at no moment a part of it.
-
-    The temporary name is always the same, so that a kill leaves at most one, and the next write
-    takes it. Callers hold a lock.
+    The temporary name is always the same: a kill leaves at most one such file, and the next write
+    replaces it. The caller holds a lock.
     """
     temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
+    temporary.unlink(missing_ok=True)
+    # "x" creates the file, and fails if anything, a link included, has been put there meanwhile.
+    with temporary.open("xb") as file:
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
 
 
 def key_matches(key: str, pattern: str) -> bool:
-    """True where ``key`` matches ``pattern``.
+    """Return True if ``key`` matches ``pattern``.
 
     >>> key_matches("2026/a.tif", "**/*.tif"), key_matches("2026/a.tif", "*.tif")
     (True, False)
@@ -143,9 +268,9 @@ def _matches(parts: list[str], pattern: list[str]) -> bool:
 
 
 def below(folder: str, pattern: Sequence[str]) -> Iterator[str]:
-    """Paths below ``folder`` that match ``pattern``, a part a level; hidden ones do not.
+    """Yield paths below ``folder`` that match ``pattern``, one part per level; none is hidden.
 
-    A folder that is taken away meanwhile, or may not be read, has nothing in it: `Path.glob` raises
+    A folder that is removed meanwhile, or may not be read, counts as empty: `Path.glob` raises
     before Python 3.13, and `glob.glob` follows links into loops.
 
     Raises:
