@@ -49,18 +49,14 @@ def _widen(value: Any) -> Callable[..., Any]:
 
 
 @overload(narrow)
-def _narrow(value: Any, like: Any) -> Callable[..., Any]:
-    del value
-
-    def rounded(value: Any, like: Any) -> Any:
-        del like
+def _narrow(value: Any, like: Any) -> Callable[..., Any]:  # noqa: ARG001
+    def rounded(value: Any, like: Any) -> Any:  # noqa: ARG001
         bits = np.float32(value).view(np.uint32)
         # To the nearest, ties to even; NaN keeps its payload's upper half, which is not 0.
         half = np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
         return np.uint16((bits + half) >> np.uint32(16))
 
-    def same(value: Any, like: Any) -> Any:
-        del like
+    def same(value: Any, like: Any) -> Any:  # noqa: ARG001
         return np.float32(value)
 
     return rounded if isinstance(like, types.Integer) else same
