@@ -100,13 +100,24 @@ def test_any_number_of_bands(tiny_weights: Path, bands: int) -> None:
     assert np.isfinite(us.Detector.load(tiny_weights).score_tiles(tiles)).all()
 
 
+FACTS = {"bands": "12", "profile": "corrected"}
+
+
 @pytest.mark.parametrize(
     ("metadata", "message"),
     [
-        ({}, r"does not say which network it is for \('width'\)"),
-        ({"width": "x", "bands": "12", "profile": "corrected"}, r"does not say which network"),
-        ({"width": "0.1", "bands": "12", "profile": "corrected"}, r"does not fit the network"),
-        ({"width": "99", "bands": "12", "profile": "corrected"}, r"width=99.0 is outside"),
+        ({}, r"do not describe a network of this library: 'width'. They need width"),
+        ({"width": "x"} | FACTS, r"do not describe a network"),
+        ({"width": "0.1"} | FACTS, r"does not fit the network"),
+        ({"width": "99"} | FACTS, r"width=99.0 is outside"),
+        ({"width": "nan"} | FACTS, r"width nan is not a finite number"),
+        ({"width": "0.1", "shortcut": "inf"} | FACTS, r"shortcut inf is not a finite number"),
+        ({"width": "0.1", "threshold": "nan"} | FACTS, r"threshold nan is not a finite number"),
+        ({"width": "0.1", "threshold": "1.2"} | FACTS, r"threshold 1.2 is outside 0..1"),
+        ({"width": "0.1", "threshold": "high"} | FACTS, r"could not convert string to float"),
+        ({"width": "0.1", "name": "a\x1b[31m"} | FACTS, r"name 'a\\x1b\[31m' is not 1 to 100"),
+        ({"width": "0.1", "name": ""} | FACTS, r"name '' is not 1 to 100 characters"),
+        ({"width": "0.1", "input": "pixels"} | FACTS, r"input 'pixels' of 12 channels"),
     ],
 )
 def test_wrong_metadata_is_refused(

@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 import uniadrs_scale as us
 from uniadrs_scale.core.pixels import BandStatistics
-from uniadrs_scale.detector import gpu, passes
+from uniadrs_scale.detector import gpu
 from uniadrs_scale.detector.detector import Detector
 from uniadrs_scale.detector.gpu import KERNELS, Conveyor, checked, passes_on
 from uniadrs_scale.detector.inference import FastNetwork, exact_gpu
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CPU, SINGLE = torch.device("cpu"), torch.float32
-RIGHT = {name: lambda *a, name=name: getattr(passes, name)(*a) for name in KERNELS}
+RIGHT = {name: lambda *a, name=name: getattr(PLAIN, name)(*a) for name in KERNELS}
 on_gpu = pytest.mark.gpu
 
 
@@ -44,7 +44,7 @@ def said(hear: Callable[[logging.Logger], list[str]]) -> list[str]:
 
 
 def offset(*arguments: Any) -> torch.Tensor:
-    result = passes.attend(*arguments)
+    result = PLAIN.attend(*arguments)
     result[0, 0, 0, 0] += 1e-3
     return result
 
@@ -54,11 +54,11 @@ def failing(*arguments: Any) -> torch.Tensor:
 
 
 def poisoned(*arguments: Any) -> torch.Tensor:
-    return torch.full_like(passes.attend(*arguments), torch.nan)
+    return torch.full_like(PLAIN.attend(*arguments), torch.nan)
 
 
 def deeper(*arguments: Any) -> torch.Tensor:
-    return passes.attend(*arguments)[None]
+    return PLAIN.attend(*arguments)[None]
 
 
 def test_right_kernels_are_used_and_nothing_is_said(said: list[str]) -> None:

@@ -191,7 +191,7 @@ def test_other_checkpoints_are_refused(checkpoint: dict[str, Tensor]) -> None:
     name = "spectral_stem.3.bias"
     with pytest.raises(WeightsError, match=rf"lacks 1 weights.*first: \['{name}'\]"):
         published.network({k: v for k, v in checkpoint.items() if k != name})
-    with pytest.raises(WeightsError, match=r"1 it does not know \(first: \['module.x'\]\)"):
+    with pytest.raises(WeightsError, match=r"1 unknown ones \(first: \['module.x'\]\)"):
         published.network({**checkpoint, "module.x": torch.zeros(1)})
     with pytest.raises(WeightsError, match=rf"'{name}' .* shape \(2,\).*needs \(64,\)"):
         published.network({**checkpoint, name: torch.zeros(2)})

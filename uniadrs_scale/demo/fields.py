@@ -1,13 +1,13 @@
-"""Random shapes on a pixel grid: 1/f fields, parcels, lines and contours.
+"""The ingredients of a landscape: random fields, parcels and lines on a pixel grid, and spectra.
 
-Nothing here repeats or follows the grid: a network finds any period within minutes and then knows
-the generator instead of landscapes.
+No shape repeats or follows the grid: a network finds any period within minutes, and then knows the
+generator instead of landscapes.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from scipy import fft
@@ -15,17 +15,21 @@ from scipy import fft
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-
+Kind = Literal["vegetation", "soil", "water", "built", "any"]
+"""A kind of land cover. ``any`` is an arbitrary smooth curve, for sensors that do not measure
+reflectance."""
 MARGIN = 0.25
-"""Fields are drawn this much larger than asked for and cropped: an FFT field is a torus, and its
+"""Share by which fields are drawn too large and then cropped: an FFT field is a torus, and its
 opposite borders must not match."""
+SPECTROMETER = 20
+"""A sensor with this many bands or more samples the spectrum evenly."""
 
 
 def white(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """Independent samples, mean 0, variance 1, within +-5.7.
+    """Return independent float32 samples of mean 0 and variance 1 within +-5.7.
 
-    The number of set bits in 32 random ones is binomial, hence close to normal, and takes a third
-    of the time of ``standard_normal``, which is most of the price of a hyperspectral tile.
+    The number of set bits among 32 random ones is binomial, so close to normal, and takes a third
+    of the time of ``standard_normal``, which would dominate a hyperspectral tile.
     """
     words = rng.integers(0, 2**32, size=shape, dtype=np.uint32)
     samples = np.bitwise_count(words).astype(np.float32)
@@ -37,11 +41,11 @@ def white(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float3
 def random_field(
     rng: np.random.Generator, shape: tuple[int, int], *, slope: float, stretch: float = 1.0
 ) -> NDArray[np.float32]:
-    """A 1/f field: amplitude falls with spatial frequency as f ** -slope.
+    """Return a 1/f field: amplitude falls with spatial frequency as f ** -slope.
 
     Args:
-        rng: Source of all randomness.
-        shape: (y, x) in pixels.
+        rng: The only source of randomness.
+        shape: (y, x) [px].
         slope: 0 is white noise, 1 is rough as bushes, 2 is smooth as hills.
         stretch: Above 1, structures are longer by this factor along a random direction.
 
@@ -55,7 +59,7 @@ def random_field(
     along = np.cos(angle) * fx + np.sin(angle) * fy
     across = np.cos(angle) * fy - np.sin(angle) * fx
     power = np.square(along * stretch) + np.square(across / stretch)
-    power[0, 0] = np.inf  # no mean: it is removed below anyway
+    power[0, 0] = np.inf  # the mean is removed below
     amplitude = power ** np.float32(-slope / 2)
     wave = np.empty(amplitude.shape, np.complex64)
     wave.real = white(rng, wave.shape)
@@ -67,14 +71,14 @@ def random_field(
 
 
 def region(field: NDArray[np.float32], share: float, softness: float) -> NDArray[np.float32]:
-    """Weights 0..1 (y, x) that cover the highest ``share`` of a field.
+    """Return weights 0..1 (y, x) that cover the highest ``share`` of a field.
 
     Args:
         field: (y, x).
-        share: Covered part of the area, 0..1.
-        softness: Width of the border in standard deviations of the field.
+        share: Covered share of the area, 0..1.
+        softness: Width of the border [standard deviations of the field].
     """
-    # A strided sample is enough for a threshold, and sorting 4 million pixels takes half a second.
+    # A strided sample is enough for a threshold; sorting 4 million pixels takes half a second.
     step = max(1, min(field.shape) // 128)
     edge = np.quantile(field[::step, ::step], 1 - share)
     weight = (field - np.float32(edge)) / np.float32(softness) + np.float32(0.5)
@@ -90,19 +94,19 @@ class Parcels:
     count: int
     """Number of labels; some may have no pixel."""
     margin: NDArray[np.float32]
-    """(y, x) distance in pixels to the nearest border of the parcel."""
+    """(y, x) distance to the nearest border of the parcel [px]."""
 
 
 def parcels(
     rng: np.random.Generator, shape: tuple[int, int], *, size: float, bend: NDArray[np.float32]
 ) -> Parcels:
-    """Strips at a random angle, each cut crosswise on its own, of log-normal widths.
+    """Cut strips at a random angle, and each strip crosswise, into parcels of log-normal widths.
 
     Args:
-        rng: Source of all randomness.
-        shape: (y, x) in pixels.
-        size: Typical side of a parcel in pixels.
-        bend: (y, x) displacement in pixels that curves the borders.
+        rng: The only source of randomness.
+        shape: (y, x) [px].
+        size: Typical side of a parcel [px].
+        bend: (y, x) displacement that curves the borders [px].
     """
     angle = rng.uniform(0, np.pi)
     y = np.arange(shape[0], dtype=np.float32)[:, None]
@@ -122,11 +126,11 @@ def parcels(
 def _cut(
     rng: np.random.Generator, position: NDArray[np.float32], size: float
 ) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
-    """Index of the interval a position falls into, and the distance to the interval's ends."""
+    """Return the interval that each position is in, and the distance to the interval's ends."""
     low, high = float(position.min()), float(position.max())
     number = int((high - low) / size * 1.6) + 4
     widths = size * np.exp(rng.normal(-0.12, 0.5, number))
-    # Closing cut far out, so that no position lies behind the last one.
+    # The last cut is far out, so that no position is behind it.
     cuts = np.concatenate(
         [[low - size], low - size * rng.uniform(0, 1) + np.cumsum(widths), [high * 2 + 9e6]]
     )
@@ -137,10 +141,10 @@ def _cut(
 
 
 def lines(rng: np.random.Generator, shape: tuple[int, int], *, count: int) -> NDArray[np.float32]:
-    """Coverage 0..1 (y, x) of ``count`` gently winding roads, anti-aliased.
+    """Return the coverage 0..1 (y, x) by ``count`` gently winding roads, anti-aliased.
 
-    Points strewn along the road are splatted bilinearly; a distance map to every road would cost
-    the area of the scene for each.
+    Points along each road are spread bilinearly; a distance map per road would cost the area of
+    the scene each time.
     """
     reach = 1.5 * max(shape)
     along = np.arange(0, 2 * reach, 0.5)
@@ -166,9 +170,9 @@ def splat(
     """Spread points bilinearly over their four pixels.
 
     Args:
-        points: (2, point) rows and columns, in pixels; those outside are dropped.
-        shape: (y, x) in pixels.
-        weight: What each point adds in total.
+        points: (2, point) rows and columns [px]; points outside are dropped.
+        shape: (y, x) [px].
+        weight: Sum that each point adds.
 
     Returns:
         float64 (y, x).
@@ -186,7 +190,86 @@ def splat(
 
 
 def contour(field: NDArray[np.float32], width: float) -> NDArray[np.float32]:
-    """Coverage 0..1 (y, x) of a band of ``width`` pixels along the field's zero line: a river."""
+    """Return the coverage 0..1 (y, x) by a river of ``width`` px along the field's zero line."""
     down, right = np.gradient(field)
     distance = np.abs(field) / (np.hypot(down, right) + np.float32(1e-6))
     return np.asarray(np.clip(np.float32(width / 2 + 0.5) - distance, 0, 1))
+
+
+def wavelengths(rng: np.random.Generator, bands: int) -> NDArray[np.float64]:
+    """Return (band,) increasing band centres of an invented sensor, 0.4..2.4 micrometres."""
+    last = rng.choice([0.9, 1.0, 2.4])
+    if bands >= SPECTROMETER:
+        return np.linspace(0.4, last, bands)
+    return np.sort(rng.uniform(0.42, last, bands))
+
+
+def smooth(rng: np.random.Generator, waves: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return a random smooth curve (band,) of magnitude about 1: offset, slope and four bumps."""
+    span = (waves - 0.4) / 2.0
+    centres, widths = rng.uniform(-0.1, 1.1, 4), np.exp(rng.uniform(-3.5, -0.7, 4))
+    bumps = np.exp(-np.square((span[:, None] - centres) / widths))
+    curve = rng.normal(0, 0.7) + rng.normal(0, 0.7) * (span - 0.5) + bumps @ rng.normal(0, 0.7, 4)
+    return np.asarray(curve)
+
+
+def material(
+    rng: np.random.Generator, waves: NDArray[np.float64], kind: Kind
+) -> NDArray[np.float32]:
+    """Return a random spectrum of one kind of land cover.
+
+    Args:
+        rng: The only source of randomness.
+        waves: (band,) wavelengths [micrometres].
+        kind: The kind that the spectrum resembles.
+
+    Returns:
+        float32 (band,), reflectance in 0.005..0.95.
+    """
+    curve = _SHAPES[kind](rng, waves)
+    curve = curve * (1 + 0.08 * smooth(rng, waves))
+    return np.asarray(np.clip(curve, 0.005, 0.95), np.float32)
+
+
+def _bump(waves: NDArray[np.float64], centre: float, width: float) -> NDArray[np.float64]:
+    return np.asarray(np.exp(-np.square((waves - centre) / width)))
+
+
+def _vegetation(rng: np.random.Generator, waves: NDArray[np.float64]) -> NDArray[np.float64]:
+    red_edge = 1 / (1 + np.exp(-(waves - rng.uniform(0.705, 0.725)) / 0.015))
+    wetness = rng.uniform(0.3, 0.9)
+    infrared = np.heaviside(waves - 1.3, 1)
+    dips = 0.5 * _bump(waves, 1.45, 0.1) + 0.8 * _bump(waves, 1.94, 0.15) + 0.35 * infrared
+    visible = rng.uniform(0.02, 0.05) + rng.uniform(0.02, 0.07) * _bump(waves, 0.555, 0.045)
+    dryness = 0.07 * rng.uniform(0, 1) ** 3 * np.heaviside(waves - 0.6, 1)
+    plateau = rng.uniform(0.18, 0.45) * np.clip(1 - wetness * dips, 0.05, 1)
+    return np.asarray(visible + dryness + plateau * red_edge)
+
+
+def _soil(rng: np.random.Generator, waves: NDArray[np.float64]) -> NDArray[np.float64]:
+    rise = 1 - np.exp(-(waves - 0.33) / rng.uniform(0.15, 0.6))
+    return np.asarray(rng.uniform(0.02, 0.06) + rng.uniform(0.12, 0.42) * rise)
+
+
+def _water(rng: np.random.Generator, waves: NDArray[np.float64]) -> NDArray[np.float64]:
+    clear = rng.uniform(0.02, 0.08) * np.exp(-(waves - 0.4) / rng.uniform(0.08, 0.2))
+    murky = rng.uniform(0, 0.05) * _bump(waves, 0.57, 0.08)
+    return np.asarray(0.008 + clear + murky)
+
+
+def _built(rng: np.random.Generator, waves: NDArray[np.float64]) -> NDArray[np.float64]:
+    grey = rng.uniform(0.07, 0.28)
+    return np.asarray(grey * (1 + 0.3 * smooth(rng, waves)) + rng.uniform(0, 0.08) * (waves - 0.4))
+
+
+def _any(rng: np.random.Generator, waves: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(rng.uniform(0.03, 0.6) * (1 + 0.45 * smooth(rng, waves)))
+
+
+_SHAPES = {
+    "vegetation": _vegetation,
+    "soil": _soil,
+    "water": _water,
+    "built": _built,
+    "any": _any,
+}

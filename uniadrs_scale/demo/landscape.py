@@ -1,14 +1,18 @@
-"""Random materials: smooth reflectance spectra over any set of wavelengths."""
+"""A random landscape, and its image as an invented sensor records it.
+
+Nature, farmland, towns, water and roads are painted one over another as shares of materials.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import ndimage
 
 from uniadrs_scale.demo import fields
+from uniadrs_scale.demo.fields import Kind, material, smooth, wavelengths
 from uniadrs_scale.errors import SceneError
 
 if TYPE_CHECKING:
@@ -16,116 +20,32 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-
-SPECTROMETER = 20
-"""From this many bands on, a sensor samples the spectrum evenly."""
-Kind = Literal["vegetation", "soil", "water", "built", "any"]
-
-
-def wavelengths(rng: np.random.Generator, bands: int) -> NDArray[np.float64]:
-    """(band,) increasing centres in micrometres of an invented sensor, within 0.4 .. 2.4."""
-    last = rng.choice([0.9, 1.0, 2.4])
-    if bands >= SPECTROMETER:
-        return np.linspace(0.4, last, bands)
-    return np.sort(rng.uniform(0.42, last, bands))
-
-
-def smooth(rng: np.random.Generator, waves: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(band,) a random smooth curve of magnitude about 1: offset, slope and four bumps."""
-    span = (waves - 0.4) / 2.0
-    centres, widths = rng.uniform(-0.1, 1.1, 4), np.exp(rng.uniform(-3.5, -0.7, 4))
-    bumps = np.exp(-np.square((span[:, None] - centres) / widths))
-    curve = rng.normal(0, 0.7) + rng.normal(0, 0.7) * (span - 0.5) + bumps @ rng.normal(0, 0.7, 4)
-    return np.asarray(curve)
-
-
-def material(
-    rng: np.random.Generator, waves: NDArray[np.float64], kind: Kind
-) -> NDArray[np.float32]:
-    """A random spectrum of one kind of land cover.
-
-    Args:
-        rng: Source of all randomness.
-        waves: (band,) micrometres.
-        kind: What it should resemble; ``any`` is an arbitrary smooth curve, which stands for
-            sensors that do not measure reflectance at all.
-
-    Returns:
-        float32 (band,), reflectance in 0.005 .. 0.95.
-    """
-    curve = _SHAPES[kind](rng, waves)
-    curve = curve * (1 + 0.08 * smooth(rng, waves))
-    return np.asarray(np.clip(curve, 0.005, 0.95), np.float32)
-
-
-def _bump(waves: NDArray[np.float64], centre: float, width: float) -> NDArray[np.float64]:
-    return np.asarray(np.exp(-np.square((waves - centre) / width)))
-
-
-def _vegetation(rng: np.random.Generator, waves: NDArray[np.float64]) -> NDArray[np.float64]:
-    red_edge = 1 / (1 + np.exp(-(waves - rng.uniform(0.705, 0.725)) / 0.015))
-    wetness = rng.uniform(0.3, 0.9)
-    infrared = np.heaviside(waves - 1.3, 1)
-    dips = 0.5 * _bump(waves, 1.45, 0.1) + 0.8 * _bump(waves, 1.94, 0.15) + 0.35 * infrared
-    visible = rng.uniform(0.02, 0.05) + rng.uniform(0.02, 0.07) * _bump(waves, 0.555, 0.045)
-    dryness = 0.07 * rng.uniform(0, 1) ** 3 * np.heaviside(waves - 0.6, 1)
-    plateau = rng.uniform(0.18, 0.45) * np.clip(1 - wetness * dips, 0.05, 1)
-    return np.asarray(visible + dryness + plateau * red_edge)
-
-
-def _soil(rng: np.random.Generator, waves: NDArray[np.float64]) -> NDArray[np.float64]:
-    rise = 1 - np.exp(-(waves - 0.33) / rng.uniform(0.15, 0.6))
-    return np.asarray(rng.uniform(0.02, 0.06) + rng.uniform(0.12, 0.42) * rise)
-
-
-def _water(rng: np.random.Generator, waves: NDArray[np.float64]) -> NDArray[np.float64]:
-    clear = rng.uniform(0.02, 0.08) * np.exp(-(waves - 0.4) / rng.uniform(0.08, 0.2))
-    murky = rng.uniform(0, 0.05) * _bump(waves, 0.57, 0.08)
-    return np.asarray(0.008 + clear + murky)
-
-
-def _built(rng: np.random.Generator, waves: NDArray[np.float64]) -> NDArray[np.float64]:
-    grey = rng.uniform(0.07, 0.28)
-    return np.asarray(grey * (1 + 0.3 * smooth(rng, waves)) + rng.uniform(0, 0.08) * (waves - 0.4))
-
-
-def _any(rng: np.random.Generator, waves: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.asarray(rng.uniform(0.03, 0.6) * (1 + 0.45 * smooth(rng, waves)))
-
-
-_SHAPES = {
-    "vegetation": _vegetation,
-    "soil": _soil,
-    "water": _water,
-    "built": _built,
-    "any": _any,
-}
 SMALLEST = 8
-"""Smallest side of a landscape in pixels; below, no texture is left to speak of."""
-KINDS: tuple[Kind, ...] = (
-    "vegetation", "vegetation", "soil", "vegetation", "soil",  # nature
-    "vegetation", "vegetation", "soil", "soil",  # crops
-    "built", "built", "built",  # roofs and roads
-    "water",
-)  # fmt: skip
+"""Smallest side of a landscape [px]; smaller ones have no texture."""
+_NATURE: tuple[Kind, ...] = ("vegetation", "vegetation", "soil", "vegetation", "soil")
+_CROPS: tuple[Kind, ...] = ("vegetation", "vegetation", "soil", "soil")
+KINDS: tuple[Kind, ...] = (*_NATURE, *_CROPS, "built", "built", "built", "water")
+"""Kinds of the materials: nature, crops, roofs and roads, water."""
 NATURE, CROPS, BUILT, WATER = slice(0, 5), slice(5, 9), slice(9, 12), 12
-"""Where each group of materials lies in ``KINDS``."""
+"""Places of each group in ``KINDS``."""
+TREES, ROOFS, STREET = 0, (9, 10), 11
+"""Materials of a town."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """What a landscape is made of, besides nature."""
+    """The contents of a landscape besides nature."""
 
     farms: int
-    """Number of districts of farmland, each with an orientation of its own."""
+    """Number of districts of farmland, each with its own orientation."""
     towns: int
     """Number of groups of towns."""
     built: float
-    """Share of the area that each group of towns takes, 0..1."""
+    """Share of the area per group of towns, 0..1."""
     lakes: float
     """Share of the area under lakes or sea, 0..1."""
     river: float
-    """Width of the river in pixels; 0 for none."""
+    """Width of the river [px]; 0 for none."""
     roads: int
     """Number of roads."""
     relief: float
@@ -133,7 +53,7 @@ class Recipe:
 
     @classmethod
     def draw(cls, rng: np.random.Generator, side: int) -> Recipe:
-        """A random recipe for a landscape of ``side`` pixels: the larger, the more it holds."""
+        """Draw a recipe for a landscape of ``side`` px: the larger, the more it holds."""
         large = side // 512
         return cls(
             farms=int(rng.integers(0, 3)) + large,
@@ -148,37 +68,37 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Landscape:
-    """How much of which material every pixel holds."""
+    """The share of each material in every pixel."""
 
     abundance: NDArray[np.float32]
-    """(material, y, x), summing to about 1 times the illumination."""
+    """(material, y, x); the sum over materials is about the illumination."""
     water: NDArray[np.float32]
     """(y, x) share of water, 0..1."""
     blur: float
-    """Standard deviation of the sensor's point spread in pixels."""
+    """Standard deviation of the sensor's point spread [px]."""
 
 
 def background(
     rng: np.random.Generator, bands: int, height: int, width: int
 ) -> NDArray[np.float32]:
-    """A random landscape as an invented sensor sees it.
+    """Return a random landscape as an invented sensor records it.
 
     Args:
-        rng: Source of all randomness; equal states give equal pixels.
+        rng: The only source of randomness; equal states give equal pixels.
         bands: At least 1.
-        height: Pixels, at least 8.
-        width: Pixels, at least 8.
+        height: At least 8 [px].
+        width: At least 8 [px].
 
     Returns:
-        float32 (band, y, x), reflectance-like, within 0..1.5 and mostly 0..0.6.
+        float32 (band, y, x), similar to reflectance, within 0..1.5 and mostly 0..0.6.
 
     Raises:
         SceneError: The size is too small.
     """
     if bands < 1 or min(height, width) < SMALLEST:
         raise SceneError(
-            f"background of {bands} x {height} x {width} (band, y, x) is too small: texture needs "
-            f"{SMALLEST} px and a sensor one band. Ask for a larger one."
+            f"A background of {bands} x {height} x {width} (band, y, x) is too small: it needs 1 "
+            f"band and {SMALLEST} px on each side. Ask for a larger one."
         )
     waves = wavelengths(rng, bands)
     invented = _now_and_then(rng, 0.3)  # radar, thermal and night sensors
@@ -191,9 +111,9 @@ def landscape(rng: np.random.Generator, shape: tuple[int, int], recipe: Recipe) 
     """Paint nature, then farmland, towns, water and roads over it.
 
     Args:
-        rng: Source of all randomness.
-        shape: (y, x) in pixels.
-        recipe: How much of what.
+        rng: The only source of randomness.
+        shape: (y, x) [px].
+        recipe: The amount of each.
     """
     abundance = np.zeros((len(KINDS), *shape), np.float32)
     _paint_nature(rng, abundance)
@@ -205,7 +125,7 @@ def landscape(rng: np.random.Generator, shape: tuple[int, int], recipe: Recipe) 
     roads = fields.lines(rng, shape, count=recipe.roads)
     water = abundance[WATER].copy()
     roads *= 1 - water * np.float32(1 - _now_and_then(rng, 0.15))  # bridges are rare
-    _paint(abundance, roads, rng.choice([9, 10, 11, 2]))
+    _paint(abundance, roads, rng.choice([*ROOFS, STREET, 2]))
     if recipe.relief > 0:
         abundance *= _light(rng, shape, water, recipe.relief)
     _grain(rng, abundance)
@@ -218,20 +138,20 @@ def expose(
     waves: NDArray[np.float64],
     kinds: Sequence[Kind],
 ) -> NDArray[np.float32]:
-    """What a sensor with bands at ``waves`` micrometres records of a landscape.
+    """Return the image of a landscape in bands at ``waves`` (band,) micrometres.
 
     Returns:
-        float32 (band, y, x), reflectance-like, not negative.
+        float32 (band, y, x), similar to reflectance, within 0..1.5.
     """
     materials = np.stack([material(rng, waves, kind) for kind in kinds], axis=1)
-    # Each texture moves the spectra of all materials a little along a curve of its own.
+    # Each texture moves the spectra of all materials a little along its own curve.
     textures = np.stack([_texture(rng, land) for _ in range(3)])
     drift = [smooth(rng, waves) * materials.mean(axis=1) for _ in textures]
     basis = np.concatenate([materials, np.stack(drift, axis=1).astype(np.float32)], axis=1)
     maps = np.concatenate([land.abundance, textures])
     air = _air(rng, waves)
     basis *= air[:, None]
-    if len(waves) >= len(maps):  # mixing and blurring commute: blur whichever has fewer maps
+    if len(waves) >= len(maps):  # mixing and blurring commute: blur the smaller stack
         maps = _blur(maps, land.blur)
     mixed = (basis @ maps.reshape(len(maps), -1)).reshape(len(waves), *maps.shape[1:])
     if len(waves) < len(maps):
@@ -243,7 +163,7 @@ def expose(
 
 
 def _now_and_then(rng: np.random.Generator, chance: float) -> int:
-    """1 with a chance in 0..1, else 0."""
+    """Return 1 with a chance in 0..1, else 0."""
     return int(rng.random() < chance)
 
 
@@ -254,7 +174,7 @@ def _paint(abundance: NDArray[np.float32], cover: NDArray[np.float32], material:
 
 
 def _paint_nature(rng: np.random.Generator, abundance: NDArray[np.float32]) -> None:
-    """The strongest of a few 1/f fields wins; how sharply is drawn too."""
+    """Paint, in each pixel, the material whose 1/f field is strongest, with a random sharpness."""
     members = rng.permutation(np.arange(len(KINDS))[NATURE])[: rng.integers(2, 6)]
     shape = (abundance.shape[1], abundance.shape[2])
     sharpness = np.float32(np.exp(rng.uniform(0.5, 3.5)))
@@ -270,7 +190,7 @@ def _paint_nature(rng: np.random.Generator, abundance: NDArray[np.float32]) -> N
 
 
 def _paint_farmland(rng: np.random.Generator, abundance: NDArray[np.float32]) -> None:
-    """Parcels, each with its own mixture of crops and its own brightness."""
+    """Paint parcels, each with its own mixture of crops and its own brightness."""
     shape = (abundance.shape[1], abundance.shape[2])
     terrain = fields.random_field(rng, shape, slope=rng.uniform(1.6, 2.2))
     cover = fields.region(terrain, rng.uniform(0.2, 0.9), rng.uniform(0.02, 0.1))
@@ -286,29 +206,29 @@ def _paint_farmland(rng: np.random.Generator, abundance: NDArray[np.float32]) ->
 
 
 def _paint_town(rng: np.random.Generator, abundance: NDArray[np.float32], share: float) -> None:
-    """Small roofs of many tones between streets, gardens and trees."""
+    """Paint small roofs of many tones between streets, gardens and trees."""
     shape = (abundance.shape[1], abundance.shape[2])
     terrain = fields.random_field(rng, shape, slope=1.7)
     cover = fields.region(terrain, share, rng.uniform(0.2, 1.0))
     plots = fields.parcels(rng, shape, size=rng.uniform(4, 10), bend=terrain * np.float32(3))
     cover = _whole_parcels(rng, plots, cover)
     tone = np.exp(rng.normal(0, 0.3, plots.count)).astype(np.float32)[plots.labels]
-    roof = rng.integers(9, 11, plots.count)[plots.labels]
+    kind = rng.integers(ROOFS[0], ROOFS[-1] + 1, plots.count)[plots.labels]
     trees = fields.random_field(rng, shape, slope=rng.uniform(0.9, 1.4))
     trees = fields.region(trees, rng.uniform(0.1, 0.5), 0.5) * cover
     street = np.clip(np.float32(1.2) - plots.margin, 0, 1) * (cover - trees)
     abundance *= 1 - cover
     tone *= cover - trees - street
-    abundance[9] += np.where(roof == 9, tone, 0)  # noqa: PLR2004
-    abundance[10] += np.where(roof == 10, tone, 0)  # noqa: PLR2004
-    abundance[11] += street
-    abundance[0] += trees
+    for roof in ROOFS:
+        abundance[roof] += np.where(kind == roof, tone, 0)
+    abundance[STREET] += street
+    abundance[TREES] += trees
 
 
 def _whole_parcels(
     rng: np.random.Generator, plots: fields.Parcels, cover: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """Cover (y, x) in {0, 1}: each parcel is in or out, with its mean cover as the chance."""
+    """Round cover (y, x) to 0 or 1 per parcel, with its mean cover as the chance of 1."""
     flat = plots.labels.ravel()
     area = np.bincount(flat, minlength=plots.count)
     chance = np.bincount(flat, cover.ravel(), minlength=plots.count) / np.maximum(area, 1)
@@ -316,7 +236,7 @@ def _whole_parcels(
 
 
 def _paint_water(rng: np.random.Generator, abundance: NDArray[np.float32], recipe: Recipe) -> None:
-    """Lakes or a coast, and a river."""
+    """Paint lakes or a coast, and a river."""
     shape = (abundance.shape[1], abundance.shape[2])
     if recipe.lakes > 0:
         terrain = fields.random_field(rng, shape, slope=rng.uniform(1.5, 2.3))
@@ -329,7 +249,7 @@ def _paint_water(rng: np.random.Generator, abundance: NDArray[np.float32], recip
 def _light(
     rng: np.random.Generator, shape: tuple[int, int], water: NDArray[np.float32], relief: float
 ) -> NDArray[np.float32]:
-    """Illumination (y, x) around 1: hills have a sunny side, water is level."""
+    """Return the illumination (y, x) around 1: hills have a sunny side, water is level."""
     hills = fields.random_field(rng, shape, slope=rng.uniform(1.8, 2.2))
     slope = np.gradient(hills, axis=int(rng.integers(2)))
     slope *= np.float32(relief / (slope.std() + 1e-6)) * (1 - water)
@@ -349,7 +269,7 @@ def _grain(rng: np.random.Generator, abundance: NDArray[np.float32]) -> None:
 
 
 def _texture(rng: np.random.Generator, land: Landscape) -> NDArray[np.float32]:
-    """A map (y, x) of how far the spectra drift, weak on water."""
+    """Return a map (y, x) of the drift of the spectra, weak on water."""
     shape = (land.water.shape[0], land.water.shape[1])
     field = fields.random_field(rng, shape, slope=rng.uniform(0.6, 1.8))
     field *= np.float32(rng.uniform(0.01, 0.08)) * (1 - np.float32(0.8) * land.water)
@@ -357,7 +277,7 @@ def _texture(rng: np.random.Generator, land: Landscape) -> NDArray[np.float32]:
 
 
 def _air(rng: np.random.Generator, waves: NDArray[np.float64]) -> NDArray[np.float32]:
-    """(band,) transmission of the air: in half of the scenes, water vapour takes its bands."""
+    """Return the transmission of the air (band,): half of the scenes have water vapour bands."""
     depth = rng.uniform(0.2, 0.9) if _now_and_then(rng, 0.5) else 0.0
     dips = np.zeros_like(waves)
     for centre, breadth in ((0.76, 0.008), (0.94, 0.03), (1.13, 0.04), (1.38, 0.06), (1.88, 0.08)):
@@ -366,14 +286,14 @@ def _air(rng: np.random.Generator, waves: NDArray[np.float64]) -> NDArray[np.flo
 
 
 def _noise_level(rng: np.random.Generator, basis: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(band,) standard deviation of the sensor's noise; a few bands are worse than the rest."""
+    """Return the standard deviation of the sensor's noise (band,); a few bands are worse."""
     level = basis[:, : len(KINDS)].mean(axis=1) * np.exp(rng.uniform(-6, -3))
     level = level * np.exp(np.abs(rng.normal(0, 0.3, len(level))))
     return np.asarray(level, np.float32)
 
 
 def _blur(maps: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
-    """Point spread over the last two axes, cut at 3 standard deviations."""
+    """Apply the point spread to the last two axes, cut at 3 standard deviations."""
     return np.asarray(
         ndimage.gaussian_filter(maps, (0, sigma, sigma), mode="nearest", truncate=3), np.float32
     )

@@ -1,4 +1,4 @@
-"""The network's neighbourhood attention: as the paper describes it, and as published.
+"""The network's attention over neighbourhoods: as the paper describes it, and as published.
 
 Sources: Li et al., arXiv 2310.07511; PiCANet's local attention (Liu et al., CVPR 2018), which it
 follows; the behaviour of the published code (commit 0ca8a7c).
@@ -13,15 +13,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 REACH = 7
-"""Side of the attention's neighbourhood, in samples."""
+"""Side of the neighbourhood [samples]."""
 STEP = 2
-"""Dilation of that neighbourhood [px]."""
+"""Dilation of the neighbourhood [px]."""
 MARGIN = STEP * (REACH // 2)
-"""Pixels the neighbourhood extends to each side."""
+"""Extent of the neighbourhood to each side [px]."""
 
 
 def _neighbour(padded: Tensor, index: int, height: int, width: int) -> Tensor:
-    """View of ``padded`` shifted to the ``index``-th of the 49 neighbours, in unfold's order."""
+    """Return the view of ``padded`` shifted to neighbour ``index`` of 49, in unfold's order."""
     row, col = STEP * (index // REACH), STEP * (index % REACH)
     return padded[..., row : row + height, col : col + width]
 
@@ -29,8 +29,8 @@ def _neighbour(padded: Tensor, index: int, height: int, width: int) -> Tensor:
 class _LocalAttention(torch.autograd.Function):
     """Sum over the 49 neighbours of weight times feature, without the 49 copies of unfold.
 
-    A hand-written backward because autograd's, for 49 views of one padded tensor, allocates and
-    adds 49 full-size zero-padded gradients.
+    A hand-written backward pass, because that of autograd allocates and adds 49 zero-padded
+    gradients of full size for 49 views of one padded tensor.
     """
 
     @staticmethod
@@ -57,7 +57,7 @@ class _LocalAttention(torch.autograd.Function):
 
 
 def local_attention(features: Tensor, weights: Tensor) -> Tensor:
-    """Each pixel's 7x7 neighbourhood (dilation 2, zero outside), averaged by its own weights.
+    """Average each pixel's 7 x 7 neighbourhood (dilation 2, zero outside) by its own weights.
 
     Formula: a[:, y, x] = sum over n of weights[n, y, x] * features[:, y + dy(n), x + dx(n)].
 
@@ -66,19 +66,26 @@ def local_attention(features: Tensor, weights: Tensor) -> Tensor:
         weights: (b, 49, h, w), summing to 1 over axis 1; row-major over the neighbourhood.
 
     Returns:
-        (b, c, h, w) in the dtype of ``features``; half precisions are accumulated in float32,
-        because 49 additions in bfloat16 lose what the attention adds.
+        (b, c, h, w) in the dtype of ``features``. Half precisions are summed in float32, because
+        49 additions in bfloat16 lose what the attention adds.
     """
     dtype = torch.promote_types(features.dtype, torch.float32)
-    total: Tensor = _LocalAttention.apply(features.to(dtype), weights.to(dtype))  # type: ignore[no-untyped-call]
+    total: Tensor = _LocalAttention.apply(features.to(dtype), weights.to(dtype))  # type: ignore[no-untyped-call]  # torch's
     return total.to(features.dtype)
 
 
 def scrambled_attention(features: Tensor, weights: Tensor) -> Tensor:
-    """What the published code computes in place of :func:`local_attention`.
+    """Compute the sums that the published code has in place of :func:`local_attention`.
 
     There, weights (49, L) and unfolded features (49, L) are read as (L, 49) without a transpose, so
     output pixel p sums the 49 products number 49 p to 49 p + 48 of the flattened (49, L) array.
+
+    Args:
+        features: (b, c, h, w).
+        weights: (b, 49, h, w).
+
+    Returns:
+        (b, c, h, w).
     """
     batch, channels, height, width = features.shape
     unfolded = F.unfold(features, REACH, dilation=STEP, padding=MARGIN)

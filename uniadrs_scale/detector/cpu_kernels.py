@@ -1,10 +1,8 @@
-"""What an inference on a CPU does between its convolutions, each in one pass over memory.
+"""The steps of an inference between its convolutions, each in one pass over a CPU's memory.
 
-Arrays are (b, y, x, c), C-contiguous, float32 or bfloat16; numba knows no bfloat16, so its bits
-come as uint16. Sums are float32 over a row and float64 over rows, always in the same order: one
-input has one output, bit for bit, on one kind of CPU.
-
-Serial and ``nogil``, as in :mod:`uniadrs_scale.blend`: tiles are what runs in parallel.
+Arrays are (b, y, x, c), C-contiguous, float32 or bfloat16. Numba has no bfloat16, so its bits come
+as uint16. Sums are float32 over a row and float64 over rows, always in the same order: one input
+has one output, bit for bit, on one kind of CPU. Serial and ``nogil``: tiles run in parallel.
 """
 
 from __future__ import annotations
@@ -20,24 +18,23 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-
 EPSILON = 1e-5
-"""Of the instance norm."""
+"""Least variance of the instance norm."""
 REACH, STEP = 7, 2
-"""Side of the attention's neighbourhood [samples], and its dilation [px]."""
-# `contract` lets a multiplication and an addition become one instruction. No other freedom: sums
-# keep their order, NaN stays NaN.
+"""As in :mod:`.attention`. Not imported: numba's cache on disk would miss a change there."""
+# `contract` lets a multiplication and an addition become one instruction. Nothing else may change:
+# sums keep their order, NaN stays NaN.
 kernel = njit(nogil=True, cache=True, fastmath={"contract"}, error_model="numpy")
 
 
 def widen(value: Any) -> Any:
-    """float32 of a stored value."""
-    raise NotImplementedError  # compiled code only
+    """Return the float32 of a stored value; compiled code only."""
+    raise NotImplementedError
 
 
 def narrow(value: Any, like: Any) -> Any:
-    """A float32 in the representation of ``like``."""
-    raise NotImplementedError  # compiled code only
+    """Return a float32 in the representation of ``like``; compiled code only."""
+    raise NotImplementedError
 
 
 @overload(widen)
@@ -67,7 +64,7 @@ def _narrow(value: Any, like: Any) -> Callable[..., Any]:  # noqa: ARG001
 
 @kernel
 def moments(x: NDArray[Any], mean: NDArray[np.float32], gain: NDArray[np.float32]) -> None:
-    """Mean and 1 / sqrt(variance + EPSILON) of each channel of one (y, x, c), into (c,) each."""
+    """Write mean and 1 / sqrt(variance + EPSILON) of each channel of one (y, x, c) to (c,) each."""
     height, width, channels = x.shape
     total, square = np.zeros(channels), np.zeros(channels)
     row, apart = np.empty(channels, np.float32), np.empty(channels, np.float32)
@@ -95,7 +92,7 @@ def moments(x: NDArray[Any], mean: NDArray[np.float32], gain: NDArray[np.float32
 
 @kernel
 def norm_relu(x: NDArray[Any]) -> None:
-    """Instance norm and ReLU of (b, y, x, c), in place."""
+    """Apply instance norm and ReLU to (b, y, x, c), in place."""
     batch, height, width, channels = x.shape
     mean, gain = np.empty(channels, np.float32), np.empty(channels, np.float32)
     for b in range(batch):
@@ -109,16 +106,15 @@ def norm_relu(x: NDArray[Any]) -> None:
 
 @kernel
 def halve(x: NDArray[Any], out: NDArray[Any]) -> None:
-    """Maximum of each 2 x 2 px of (b, y, x, c), into (b, y // 2, x // 2, c)."""
+    """Write the maximum of each 2 x 2 px of (b, y, x, c) to (b, y // 2, x // 2, c)."""
     batch, height, width, channels = out.shape
     for b in range(batch):
         for y in range(height):
             for p in range(width):
                 for c in range(channels):
                     upper = max(widen(x[b, 2 * y, 2 * p, c]), widen(x[b, 2 * y, 2 * p + 1, c]))
-                    lower = max(
-                        widen(x[b, 2 * y + 1, 2 * p, c]), widen(x[b, 2 * y + 1, 2 * p + 1, c])
-                    )
+                    left, right = widen(x[b, 2 * y + 1, 2 * p, c]), x[b, 2 * y + 1, 2 * p + 1, c]
+                    lower = max(left, widen(right))
                     out[b, y, p, c] = narrow(max(upper, lower), x[b, y, p, c])
 
 
@@ -130,12 +126,12 @@ def add_enlarged(
     cols: tuple[NDArray[np.int64], NDArray[np.float32]],
     bias: NDArray[np.float32],
 ) -> None:
-    """ReLU(x + enlarged coarse + bias), into x.
+    """Write ReLU(x + enlarged coarse + bias) to x.
 
     Args:
         x: (b, y, x, c).
         coarse: (b, y', x', c).
-        rows: For each row of ``x`` the coarse row above it, and the weight of the one below that.
+        rows: Per row of ``x`` the coarse row above it, and the weight of the next coarse row.
         cols: The same for columns.
         bias: (c,).
     """
@@ -161,7 +157,7 @@ def add_enlarged(
 
 @kernel
 def exponential(value: Any) -> Any:
-    """exp(value) of a float32 <= 0, to 2e-7 of it, by arithmetic that vectorises (Cody, Waite)."""
+    """Return exp(value) of a float32 <= 0, to 2e-7 of it, vectorised (Cody and Waite 1980)."""
     value = max(value, np.float32(-87))  # NaN stays NaN: max keeps its first argument then
     whole = np.rint(value * np.float32(1.44269504))
     rest = value - whole * np.float32(0.693359375)
@@ -178,7 +174,7 @@ def exponential(value: Any) -> Any:
 
 @kernel
 def softmax(logits: NDArray[Any], weights: NDArray[np.float32]) -> None:
-    """Softmax over the first REACH^2 channels of (x, c), into (x, REACH^2)."""
+    """Write the softmax over the first REACH^2 channels of (x, c) to (x, REACH^2)."""
     for p in range(logits.shape[0]):
         highest = widen(logits[p, 0])
         for n in range(1, REACH**2):
@@ -194,10 +190,10 @@ def softmax(logits: NDArray[Any], weights: NDArray[np.float32]) -> None:
 
 @kernel
 def attend(x: NDArray[Any], logits: NDArray[Any], out: NDArray[Any]) -> None:
-    """Each pixel's own part, plus its neighbourhood weighted by the softmax of its logits.
+    """Write each pixel's own part plus its neighbourhood, weighted by the softmax of its logits.
 
     Args:
-        x: (b, y, x, 2 c): own part, then what neighbours contribute.
+        x: (b, y, x, 2 c): a pixel's own part, then its part in its neighbours' sums.
         logits: (b, y, x, REACH^2 or more), row-major over the neighbourhood; outside counts as 0.
         out: (b, y, x, c).
     """
@@ -219,7 +215,7 @@ def attend(x: NDArray[Any], logits: NDArray[Any], out: NDArray[Any]) -> None:
                         inside = 0 <= col < width
                         near[j] = col if inside else p
                         weight[j] = weights[p, i * REACH + j] if inside else np.float32(0)
-                    # Seven at a time, so that the sum is read and written once for all of them.
+                    # Seven at a time: the sum is read and written once for all of them.
                     n0, n1, n2, n3, n4, n5, n6 = near
                     w0, w1, w2, w3, w4, w5, w6 = weight
                     for c in range(channels):
@@ -239,7 +235,7 @@ def attend(x: NDArray[Any], logits: NDArray[Any], out: NDArray[Any]) -> None:
 
 @kernel
 def attend_scrambled(x: NDArray[Any], logits: NDArray[Any], out: NDArray[Any]) -> None:
-    """As :func:`attend`, with the sums of :func:`.scrambled_attention`."""
+    """Write :func:`attend` with the sums of :func:`.scrambled_attention`."""
     batch, height, width, channels = out.shape
     pixels, total = height * width, np.empty(channels, np.float32)
     weights = np.empty((height, width, REACH**2), np.float32)
@@ -266,7 +262,7 @@ def attend_scrambled(x: NDArray[Any], logits: NDArray[Any], out: NDArray[Any]) -
 
 @kernel
 def box_sums(plane: NDArray[np.float32], y: int, reach: int, columns: NDArray[np.float64]) -> None:
-    """Bring the sums over rows ``y - reach .. y + reach`` of each column from row y - 1 to y."""
+    """Move the sums of each column over rows ``y - reach .. y + reach`` from row y - 1 to y."""
     if 0 <= y + reach < plane.shape[0]:
         for x in range(plane.shape[1]):
             columns[x] += plane[y + reach, x]
@@ -276,19 +272,17 @@ def box_sums(plane: NDArray[np.float32], y: int, reach: int, columns: NDArray[np
 
 
 @kernel
-def ring_means(
-    values: NDArray[np.float32], inner: int, outer: int, out: NDArray[np.float32]
-) -> None:
-    """As :func:`uniadrs_scale.detector.whitening.ring_mean`, of (k, y, x); running sums in float64.
+def ring_means(values: NDArray[Any], inner: int, outer: int, out: NDArray[np.float32]) -> None:
+    """Write :func:`.whitening.ring_mean` of (k, y, x) by running sums.
 
-    float64 keeps what differences of running sums lose in float32: 1e-13 of the largest sum.
+    In float64, as differences of running sums lose digits: here 1e-13 of the largest sum.
     """
     count, height, width = values.shape
     columns, line = np.empty((2, width)), np.zeros((2, width + 1))
     reach = (outer // 2, inner // 2)
     for k in range(count):
         columns[:] = 0
-        # Rows before the first fill the sums.
+        # Rows before the first one fill the sums.
         for y in range(-reach[0], height):
             for i in range(2):
                 box_sums(values[k], y, reach[i], columns[i])

@@ -13,9 +13,9 @@ import torch
 
 from uniadrs_scale.core.pixels import BandStatistics
 from uniadrs_scale.core.presets import DEFAULT_WEIGHTS, Arithmetic
-from uniadrs_scale.detector.cpu_passes import NUMBA, fast_ring_mean
 from uniadrs_scale.detector.gpu import Conveyor, Cuda, passes_on
 from uniadrs_scale.detector.inference import FastNetwork, exact_gpu, one_thread
+from uniadrs_scale.detector.passes import NUMBA, fast_ring_mean
 from uniadrs_scale.detector.weights import load_network, portable, read_weights
 from uniadrs_scale.detector.whitening import CHANNELS, Whitening, bytes_a_pixel, ring_mean
 from uniadrs_scale.errors import PlanError, WeightsError

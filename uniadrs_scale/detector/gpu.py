@@ -1,12 +1,11 @@
-"""Tiles to a device and scores back, while other tiles are being scored.
+"""A GPU at work: which kernels are right on it, and tiles that travel while others are scored.
 
-Each call has a slot: pinned memory here and memory there, for tiles and for scores, used again by
-later calls. Three queues of the device work side by side: one brings tiles, one computes, one
-brings scores back; a mark in one is what another waits for. The lock is held only while a call's
-work is put into the queue that computes, never while anybody waits, copies or decodes.
-
-So the pixels of one call travel while those of the calls before it are scored, as soon as two
-threads call (or one calls :meth:`Conveyor.submit` again before it collects).
+Each call of a :class:`Conveyor` has a slot: pinned memory on the host and memory on the device, for
+tiles and for scores, reused by later calls. Three queues of the device work side by side: one
+copies tiles in, one computes, one copies scores out; a mark in one queue is what another waits for.
+A lock is held only while the work of a call is appended to the computing queue, never while a
+thread waits, copies or decodes. So the pixels of one call travel while earlier calls are scored, as
+soon as two threads call (or one calls :meth:`Conveyor.submit` again before it collects).
 """
 
 from __future__ import annotations
@@ -32,42 +31,47 @@ if TYPE_CHECKING:
 
     from uniadrs_scale.detector.passes import Passes
 
-
-if TYPE_CHECKING:
     Shape = tuple[int, ...]
+
+LOG = logging.getLogger(__name__)
+KERNELS = ("norm_relu", "add_enlarged", "attend")
+"""Passes that :mod:`.triton_kernels` has."""
+TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2.0**-7}
+"""Largest difference of a kernel from plain torch in float32, absolute and relative; bfloat16 has
+8 bits."""
 
 
 class Mark(Protocol):
     """A place in a queue."""
 
     def synchronize(self) -> None:
-        """Wait until all work before it is done."""
+        """Wait until all work before the mark is done."""
 
 
 class Queue(Protocol):
-    """Work of a device, done in the order given, while the caller goes on."""
+    """Work of a device, done in the given order, while the caller goes on."""
 
     def run(self, work: Callable[[], object]) -> None:
-        """Append what ``work`` asks of the device."""
+        """Append the work that ``work`` gives to the device."""
 
     def mark(self) -> Mark:
-        """A mark behind all work so far."""
+        """Return a mark behind all work so far."""
 
     def after(self, mark: Mark) -> None:
-        """Whatever is appended from now on waits for ``mark``, of any queue."""
+        """Let all work that is appended from now on wait for ``mark``, of any queue."""
 
 
 class Device(Protocol):
-    """What a conveyor needs of a device."""
+    """The parts of a device that a conveyor needs."""
 
     def queue(self) -> Queue:
-        """A new queue."""
+        """Return a new queue."""
 
     def memory(self, shape: Shape) -> Tensor:
-        """Uninitialised float32 memory of the device."""
+        """Return uninitialised float32 memory of the device."""
 
     def host(self, shape: Shape) -> Tensor:
-        """Uninitialised float32 memory here, from and to which the device copies by itself."""
+        """Return uninitialised float32 memory of the host that the device copies by itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -75,13 +79,13 @@ class _Slot:
     """Memory of one call at a time."""
 
     tiles_here: Tensor
-    """(n, band, y, x)"""
+    """(n, band, y, x) on the host."""
     tiles: Tensor
-    """The same, on the device."""
+    """The same on the device."""
     scores: Tensor
     """(n, y, x) on the device."""
     scores_here: Tensor
-    """The same, here."""
+    """The same on the host."""
 
 
 class Conveyor:
@@ -90,7 +94,7 @@ class Conveyor:
     def __init__(self, device: Device) -> None:
         self._device = device
         self._bring, self._compute, self._return = (device.queue() for _ in range(3))
-        # One call's work is appended whole: its settings are those of the process.
+        # The work of a call is appended as a whole: its settings are those of the process.
         self._appending = threading.Lock()
         self._sharing = threading.Lock()
         self._idle: list[_Slot] = []
@@ -98,11 +102,11 @@ class Conveyor:
     def submit(
         self, tiles: NDArray[np.float32], work: Callable[[Tensor], Tensor]
     ) -> Callable[[], NDArray[np.float32]]:
-        """Begin to score ``tiles``; the function that is returned waits for the scores.
+        """Begin to score ``tiles``, and return a function that waits for the scores.
 
         Args:
-            tiles: (n, band, y, x); free again when this returns.
-            work: From tiles on the device to float32 scores (n, y, x) on the device.
+            tiles: (n, band, y, x); may be overwritten as soon as this returns.
+            work: Function of tiles on the device to float32 scores (n, y, x) on the device.
         """
         slot = self._slot(tiles.shape)
         slot.tiles_here.copy_(torch.from_numpy(tiles))
@@ -119,7 +123,7 @@ class Conveyor:
         def collect() -> NDArray[np.float32]:
             returned.synchronize()
             scores: NDArray[np.float32] = slot.scores_here.numpy().copy()
-            # Only now, and not after an error: the device may still be at work on a slot then.
+            # Not before, and not after an error: the device may still use the slot then.
             with self._sharing:
                 self._idle.append(slot)
             return scores
@@ -127,7 +131,7 @@ class Conveyor:
         return collect
 
     def _slot(self, shape: Shape) -> _Slot:
-        """An idle slot of this shape, or a new one; those of another shape are given up."""
+        """Return an idle slot of this shape, or a new one; drop idle slots of other shapes."""
         with self._sharing:
             self._idle = [slot for slot in self._idle if slot.tiles.shape == shape]
             if self._idle:
@@ -142,57 +146,50 @@ class Conveyor:
 
 
 class CudaQueue:
-    """A stream of a CUDA device."""
+    """A :class:`Queue` as a stream of a CUDA device."""
 
     def __init__(self, device: torch.device) -> None:
-        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch's
 
     def run(self, work: Callable[[], object]) -> None:
-        """See :class:`Queue`."""
+        """Append work to the stream."""
         with torch.cuda.stream(self._stream):
             work()
 
     def mark(self) -> torch.cuda.Event:
-        """See :class:`Queue`."""
-        # Blocking: a thread that waits sleeps, and leaves its core to one that decodes.
-        event = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+        """Record an event in the stream."""
+        # Blocking: a thread that waits sleeps, and leaves its core to a thread that decodes.
+        event = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]  # torch's
         event.record(self._stream)
         return event
 
     def after(self, mark: Mark) -> None:
-        """See :class:`Queue`."""
+        """Let the stream wait for an event."""
         self._stream.wait_event(cast("torch.cuda.Event", mark))
 
 
 @dataclass(frozen=True, slots=True)
 class Cuda:
-    """A CUDA device."""
+    """A :class:`Device` as a CUDA device."""
 
     device: torch.device
 
     def queue(self) -> CudaQueue:
-        """See :class:`Device`."""
+        """Return a new stream."""
         return CudaQueue(self.device)
 
     def memory(self, shape: Shape) -> Tensor:
-        """See :class:`Device`."""
+        """Return uninitialised float32 memory of the device."""
         return torch.empty(shape, device=self.device)
 
     def host(self, shape: Shape) -> Tensor:
-        """See :class:`Device`."""
+        """Return uninitialised, pinned float32 memory of the host."""
         return torch.empty(shape, pin_memory=True)
-
-
-LOG = logging.getLogger(__name__)
-KERNELS = ("norm_relu", "add_enlarged", "attend")
-"""Passes that :mod:`uniadrs_scale.detector.triton_kernels` has."""
-TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2.0**-7}
-"""Of a kernel against plain torch in float32, absolute and relative; bfloat16 keeps 8 bits."""
 
 
 @lru_cache(maxsize=8)
 def passes_on(device: torch.device, dtype: torch.dtype) -> Passes:
-    """The fastest passes that are right on ``device``; checked at the first call of a process."""
+    """Return the fastest passes that are right on ``device``, checked once per process."""
     if device.type != "cuda":
         return PLAIN
     with torch.cuda.device(device), torch.inference_mode():
@@ -200,17 +197,17 @@ def passes_on(device: torch.device, dtype: torch.dtype) -> Passes:
 
 
 def _triton() -> Any:
-    # By name, when a GPU is there: importing Triton costs a CPU worker time for nothing.
+    # By name, when there is a GPU: a CPU worker need not spend time on importing Triton.
     return importlib.import_module("uniadrs_scale.detector.triton_kernels")
 
 
 def checked(load: Callable[[], Any], device: torch.device, dtype: torch.dtype) -> Passes:
-    """Plain passes, replaced by those of ``load()`` that give the same on ``device``.
+    """Return the plain passes, replaced by the kernels that agree with them on ``device``.
 
     Args:
-        load: Gives the module of kernels, or raises.
-        device: Where to try them.
-        dtype: Of the tensors that they will get.
+        load: Function that returns the module of kernels, or raises.
+        device: The device to try the kernels on.
+        dtype: Type of the tensors that the kernels will get.
     """
     right, wrong = {}, {}
     for name in KERNELS:
@@ -218,7 +215,7 @@ def checked(load: Callable[[], Any], device: torch.device, dtype: torch.dtype) -
             kernel = getattr(load(), name)
             plain, samples = getattr(PLAIN, name), _samples(name, device, dtype)
             same = all(_agree(kernel, plain, sample) for sample in samples)
-        except Exception as error:  # noqa: BLE001 - whatever a compiler or a driver raises
+        except Exception as error:  # noqa: BLE001 - compilers and drivers raise anything
             wrong[name] = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
             continue
         if same:
@@ -228,10 +225,10 @@ def checked(load: Callable[[], Any], device: torch.device, dtype: torch.dtype) -
     if wrong:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in wrong.items())
         LOG.warning(
-            "Kernels left out on %s in %s (%s). Plain torch takes their place: equal scores, "
-            "but slower. Triton needs a C compiler and a GPU of compute capability 8.0 or later.",
-            device, str(dtype).removeprefix("torch."), reasons,
-        )  # fmt: skip
+            "Kernels not used on %s in %s (%s). Plain torch replaces them: equal scores, but "
+            "slower. Install a C compiler, and use a GPU of compute capability 8.0 or later.",
+            *(device, str(dtype).removeprefix("torch."), reasons),
+        )
     return replace(PLAIN, **right)
 
 
@@ -243,9 +240,10 @@ class _Sample(NamedTuple):
 
 
 def _samples(name: str, device: torch.device, dtype: torch.dtype) -> Iterator[_Sample]:
-    """Small arguments of a kernel; first no size is a multiple of a block, then channels are.
+    """Yield small arguments of a kernel.
 
-    Triton compiles the second case anew, with wide loads; it is what networks are made of.
+    First no size is a multiple of a block. Then channels are, for which Triton compiles the kernel
+    again, with wide loads; networks consist of this case.
     """
     random = torch.Generator().manual_seed(0)
     for batch, channels in ((2, 70), (1, 64)):
@@ -265,7 +263,7 @@ def _samples(name: str, device: torch.device, dtype: torch.dtype) -> Iterator[_S
 
 
 def _agree(kernel: Callable[..., Tensor], plain: Callable[..., Tensor], sample: _Sample) -> bool:
-    # Copies, since passes may overwrite; plain torch in float32 is the truth, nearly.
+    # Copies, as passes may overwrite. Plain torch in float32 is the reference.
     exact = (image.to(torch.float32, copy=True) for image in sample.images)
     expected = plain(*exact, *sample.others)
     got = kernel(*(image.clone() for image in sample.images), *sample.others).float()

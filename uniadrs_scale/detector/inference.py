@@ -1,18 +1,18 @@
-"""The network for inference: the same function as :class:`network.UniADRS`, faster.
+"""The network for inference: the same function as :class:`.network.UniADRS`, faster.
 
-What a trained network allows, and training would not:
+A trained network allows what training does not:
 
-- Biases before an instance norm cancel, and are left out.
-- A 1x1 convolution of a concatenation is the sum of two; that of the coarser half is taken before
-  its enlargement, on a quarter of the pixels, as both are linear and mix nothing of each other.
-- The attention too mixes pixels, never channels: the convolution after it comes before it, where
-  it has fewer channels and shares one product with the other half of its concatenation.
-- The two convolutions of the attention's logits are one where that is cheaper.
-- Everything between convolutions runs in one pass each (:mod:`passes`), channels last: in numba on
-  a CPU, in Triton on a GPU.
+- Biases before an instance norm cancel, and are dropped.
+- A 1x1 convolution of a concatenation is the sum of two. That of the coarser half runs before its
+  enlargement, on a quarter of the pixels: one mixes channels only, the other pixels only.
+- The attention too mixes pixels only: the convolution after it runs before it, on fewer channels,
+  and shares one product with the other half of its concatenation.
+- The two convolutions of the attention's logits become one if that is cheaper.
+- Each step between convolutions is one pass over memory (:mod:`.passes`), channels last: in numba
+  on a CPU, in Triton on a GPU.
 
-In float32 it differs from the module by rounding only. bfloat16 holds what lies between the
-layers; norms, interpolation and attention compute in float32.
+In float32 it differs from the module by rounding only. In bfloat16 the tensors between layers are
+bfloat16; norms, interpolation and attention compute in float32.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from uniadrs_scale.detector.attention import MARGIN, REACH, STEP
-from uniadrs_scale.detector.cpu_passes import NUMBA
 from uniadrs_scale.detector.network import fold_stem, require_side, split_groups
+from uniadrs_scale.detector.passes import NUMBA
 from uniadrs_scale.detector.whitening import LOCAL
 
 if TYPE_CHECKING:
@@ -36,13 +36,12 @@ if TYPE_CHECKING:
     from uniadrs_scale.detector.network import Decoder, Head, UniADRS
     from uniadrs_scale.detector.passes import Mode, Passes
 
-
 LANES = 16
-"""oneDNN computes output channels in blocks of this many; 64 suit tensor cores too."""
+"""Output channels that oneDNN computes at a time."""
 
 
 class _Place(NamedTuple):
-    """Where and how a network computes."""
+    """The device, type and passes that a network computes with."""
 
     dtype: torch.dtype
     device: torch.device
@@ -52,7 +51,7 @@ class _Place(NamedTuple):
 class _Convolution:
     """A convolution with weights in the layout, type and place of its input; the size stays.
 
-    ``spare``: it may have output channels of 0 at its end, where that is faster.
+    With ``spare`` it may get output channels of 0 at its end, for speed.
     """
 
     def __init__(
@@ -80,7 +79,7 @@ class _Convolution:
 
 
 def _of(layer: nn.Module, place: _Place, *, bias: bool = False) -> _Convolution:
-    """The convolution of ``layer``; without its bias where a norm follows."""
+    """Return the convolution of ``layer``; its bias is dropped if a norm follows."""
     conv = cast("nn.Conv2d", layer)
     return _Convolution(
         conv.weight,
@@ -110,7 +109,7 @@ class _Combined:
 
 
 class _Decoder:
-    """As :class:`network.Decoder`."""
+    """The function of :class:`.network.Decoder`."""
 
     def __init__(self, layer: Decoder, place: _Place) -> None:
         self.passes = place.passes
@@ -136,7 +135,7 @@ def _mode(layer: Decoder | Head) -> Mode:
 
 
 def _logits(first: nn.Conv2d, second: nn.Conv2d, place: _Place) -> list[_Convolution]:
-    """The attention's two convolutions, or one: nothing lies between them."""
+    """Return the attention's two convolutions, or one that equals both."""
     wide = partial(_Convolution, padding=MARGIN, dilation=STEP)
     blocks = -(-(REACH**2) // LANES) * LANES
     if len(first.weight) < blocks:
@@ -147,17 +146,17 @@ def _logits(first: nn.Conv2d, second: nn.Conv2d, place: _Place) -> list[_Convolu
     outer = second.weight[:, :, 0, 0].double()
     weight = torch.einsum("nh,hcyx->ncyx", outer, first.weight.double())
     bias = outer @ cast("Tensor", first.bias).double() + cast("Tensor", second.bias).double()
-    # Whole blocks: with 49 output channels oneDNN takes 1.2 times as long as with 64.
+    # Whole blocks: oneDNN takes 1.2 times as long with 49 output channels as with 64.
     missing = blocks - REACH**2
     weight, bias = F.pad(weight, (0, 0, 0, 0, 0, 0, 0, missing)), F.pad(bias, (0, missing))
     return [wide(weight, place, bias=bias)]
 
 
 class FastNetwork:
-    """Scores tiles as the module that it was made from, which is not needed afterwards.
+    """The function of a module, which is not needed afterwards.
 
-    Calling it changes nothing, so threads may share it. Batches have no effect on a tile's bits;
-    the number of torch's threads may have.
+    Calls change no state, so threads may share it. A tile's bits do not depend on its batch, but
+    may depend on the number of torch's threads.
     """
 
     def __init__(
@@ -194,10 +193,10 @@ class FastNetwork:
 
     @torch.no_grad()
     def __call__(self, x: Tensor) -> Tensor:
-        """Scores (b, 1, h, w) in 0..1, float32, of tiles (b, c, h, w), c >= 1, h and w >= 16.
+        """Score tiles (b, c, h, w), c >= 1, h and w >= 16: float32 (b, 1, h, w) in 0..1.
 
         Raises:
-            PlanError: As the module.
+            PlanError: As the module raises it.
         """
         logits = [self._logits(group) for group in split_groups(x, self.config)]
         return torch.stack(logits).sigmoid().mean(0)
@@ -212,8 +211,9 @@ class FastNetwork:
         x = x.to(self._place.dtype).contiguous(memory_format=torch.channels_last)
         x = norm_relu(self._folded(x.shape[1])(x))
         levels = [norm_relu(self._stem(x))]  # (b, c0, h, w)
-        for number, encoder in enumerate(self._encoders):
-            x = levels[-1] if number == 3 else halved(levels[-1])  # noqa: PLR2004 - the last stays at 1/8
+        for encoder in self._encoders:
+            last = encoder is self._encoders[-1]  # it stays at 1/8
+            x = levels[-1] if last else halved(levels[-1])
             for convolution in encoder:
                 x = norm_relu(convolution(x))
             levels.append(x)
@@ -231,10 +231,10 @@ class FastNetwork:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Torch computes with one thread of the CPU inside.
+    """Limit torch to one thread of the CPU inside the context.
 
-    The number decides the order of additions (2.6e-8). Tiles are what runs in parallel, so one
-    thread each is also the fastest. The setting is per thread.
+    The number of threads decides the order of additions (2.6e-8). Tiles run in parallel, so one
+    thread per tile is also fastest. The setting belongs to the calling thread.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -246,18 +246,18 @@ def one_thread() -> Iterator[None]:
 
 @contextmanager
 def exact_gpu() -> Iterator[None]:
-    """float32 on an NVIDIA GPU is float32 inside (not TF32), and sums have one order.
+    """Make float32 on an NVIDIA GPU float32 (not TF32), with sums in one order, in the context.
 
-    ``benchmark`` stays off: cuDNN would try its algorithms in each thread and process anew and
-    might choose different ones, which differ in their last bits. Settings of the process, so one
-    thread at a time.
+    ``benchmark`` is off: cuDNN would time its algorithms in each thread and process, and might
+    choose different ones, which differ in their last bits. The settings belong to the process, so
+    only one thread at a time may be inside.
     """
     products = torch.backends.cuda.matmul
-    # The older name raises where a program has used the newer one, and torch 2.8 has no other.
+    # The older name raises if a program has used the newer one, and torch 2.8 has only the older.
     new = hasattr(products, "fp32_precision")
     name, exact = ("fp32_precision", "ieee") if new else ("allow_tf32", False)
     before = getattr(products, name)
-    # Named, since `flags` switches cuDNN off where it is not told to leave it on.
+    # All are named, since `flags` switches cuDNN off by default.
     cudnn = {"enabled": True, "benchmark": False, "deterministic": True, "allow_tf32": False}
     setattr(products, name, exact)
     try:

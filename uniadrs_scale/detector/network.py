@@ -1,4 +1,4 @@
-"""UniADRS as a torch module: any width, any number of bands, nothing else.
+"""UniADRS as a torch module: any width, any number of bands.
 
 Sources: Li et al., "A Unified Remote Sensing Anomaly Detector Across Modalities and Scenes via
 Deviation Relationship Learning", arXiv 2310.07511, and the behaviour of its published code
@@ -12,7 +12,7 @@ describes; ``published`` repeats what the published code computes.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, cast
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -30,12 +30,14 @@ from uniadrs_scale.errors import PlanError, WeightsError
 
 Profile = Literal["corrected", "published"]
 MINIMUM_SIDE = 16
-"""Smallest tile side [px]: at 1/8 it leaves 2 px, and a norm over one pixel would erase it."""
+"""Smallest side of a tile [px]: 2 px at 1/8, as a norm over a single pixel erases it."""
+WIDEST = 4
+"""Largest factor on the published channel counts."""
 
 
 @dataclass(frozen=True, slots=True)
 class NetworkConfig:
-    """What must be known to build the network before its weights can be loaded."""
+    """The settings that a network is built from, before its weights are loaded."""
 
     width: float = 0.25
     """Factor on the published channel counts; 1 is the published network."""
@@ -44,13 +46,13 @@ class NetworkConfig:
     profile: Profile = "corrected"
     """``corrected`` or ``published``."""
     shortcut: float = 0.0
-    """Factor on the mean local energy (the last channels of :mod:`.whitening`) that
-    is added to the logit: the network then learns where local RX is wrong, not what it knows."""
+    """Factor on the mean local energy (the last channels of :mod:`.whitening`), which is added to
+    the logit: the network then learns where local RX is wrong."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.width <= 4:  # noqa: PLR2004
+        if not 0 < self.width <= WIDEST:
             raise WeightsError(
-                f"width={self.width} is outside (0, 4]. Use 0.25 (s), 0.5 (b) or 1 (l)."
+                f"width={self.width} is outside (0, {WIDEST}]. Use 0.25 (s), 0.5 (b) or 1 (l)."
             )
         if self.bands < 1:
             raise WeightsError(f"bands={self.bands}: the first convolution needs at least 1 band.")
@@ -65,40 +67,31 @@ class NetworkConfig:
             )
 
     def channels(self, published: int) -> int:
-        """The published channel count at this width, at least 1."""
+        """Return the published channel count at this width, at least 1."""
         return max(1, round(published * self.width))
 
 
-class Scored(NamedTuple):
-    """What training needs of one forward pass."""
-
-    score: Tensor
-    """(b, 1, h, w) in 0..1."""
-    features: Tensor
-    """(b, descriptor, h, w) in 0..1: the head's features after a sigmoid, for the feature loss."""
-
-
 def fold_stem(weight: Tensor, bands: int) -> Tensor:
-    """The first convolution's weights for ``bands`` bands instead of cyclic repeats of them.
+    """Return the first convolution's weights for ``bands`` bands instead of repeats of them.
 
     The network sees band ``i % bands`` at its input ``i``. A convolution is linear in its input, so
-    the repeats' weights can be added up once instead of repeating the pixels 270 / bands times.
+    the weights of the repeats are added once instead of repeating the pixels 270 / bands times.
 
     Args:
         weight: (out, in, ky, kx), with bands <= in.
-        bands: bands of the scene, >= 1.
+        bands: Bands of the scene, >= 1.
 
     Returns:
         (out, bands, ky, kx), differentiable with respect to ``weight``.
 
     Raises:
-        PlanError: If the scene has no band, or more than the weights can hold.
+        PlanError: The scene has no band, or more than the convolution has inputs.
     """
     inputs = weight.shape[1]
     if not 1 <= bands <= inputs:
         raise PlanError(
-            f"A scene of {bands} bands does not fold into a first convolution of {inputs} inputs: "
-            f"1 to {inputs} bands do. Split the scene into contiguous groups of bands."
+            f"{bands} bands do not fold into a first convolution of {inputs} inputs, which takes 1 "
+            f"to {inputs} bands. Split the scene into contiguous groups of bands."
         )
     if bands == inputs:
         return weight
@@ -108,31 +101,27 @@ def fold_stem(weight: Tensor, bands: int) -> Tensor:
 
 
 def split_groups(x: Tensor, config: NetworkConfig) -> tuple[Tensor, ...]:
-    """Contiguous groups of at most ``config.bands`` bands of tiles (b, c, h, w).
+    """Split tiles (b, c, h, w) into contiguous groups of at most ``config.bands`` bands.
 
     Raises:
-        PlanError: If the published profile meets too many bands.
+        PlanError: The published profile got more bands than it has inputs.
     """
     bands, groups = x.shape[1], -(-x.shape[1] // config.bands)
     if groups > 1 and config.profile == "published":
         raise PlanError(
-            f"A tile of {bands} bands does not fit the published network of "
-            f"{config.bands}. Use uniadrs_scale.detector.published.score, which slices the bands."
+            f"A tile of {bands} bands does not fit the published network of {config.bands} inputs. "
+            "Use uniadrs_scale.detector.published.score, which slices the bands."
         )
-    # Groups of equal size: a last group of a few bands would weigh as much as the others.
+    # Groups of equal size: a last group of a few bands would count as much as the others.
     return x.tensor_split(groups, 1)
 
 
 def require_side(x: Tensor) -> None:
-    """Refuse tiles (b, c, h, w) too small for the network.
-
-    Raises:
-        PlanError: If a side is too short.
-    """
+    """Raise PlanError if tiles (b, c, h, w) are too small for the network."""
     if min(x.shape[2:]) < MINIMUM_SIDE:
         raise PlanError(
-            f"A tile of {x.shape[2]} x {x.shape[3]} px is too small: the network norms over "
-            f"1/8 of a side and needs {MINIMUM_SIDE} px. Reflect the tile up to that size."
+            f"A tile of {x.shape[2]} x {x.shape[3]} px is too small: the network needs "
+            f"{MINIMUM_SIDE} px on each side. Reflect the tile up to that size."
         )
 
 
@@ -141,7 +130,7 @@ def _norm_relu(x: Tensor) -> Tensor:
 
 
 def _stack(inputs: int, outputs: tuple[int, ...], *, dilation: int = 1) -> nn.Sequential:
-    """Layers (conv3, norm, ReLU) for each of ``outputs``."""
+    """Build (conv3, norm, ReLU) for each channel count in ``outputs``."""
     layers: list[nn.Module] = []
     for channels in outputs:
         conv = nn.Conv2d(inputs, channels, 3, padding=dilation, dilation=dilation)
@@ -151,13 +140,13 @@ def _stack(inputs: int, outputs: tuple[int, ...], *, dilation: int = 1) -> nn.Se
 
 
 def _enlarge(coarse: Tensor, like: Tensor, profile: Profile) -> Tensor:
-    """(b, c, h / 2, w / 2) -> (b, c, h, w) of ``like``.
+    """Enlarge (b, c, h / 2, w / 2) to (b, c, h, w) of ``like``.
 
-    The published code repeats pixels, which draws the map in squares of 2 x 2: neighbours within
-    one differed 0.37 times as much as the mean, across two 1.65 times. Interpolation ends that and
-    finds more: the same weights gained .004 AUC on hyperspectral scenes, .023 on SAR.
+    The published code repeats pixels, which draws the map in squares of 2 x 2: neighbours inside a
+    square differed 0.37 times as much as the mean, across two 1.65 times. Interpolation ends that,
+    and the same weights gained .004 AUC on hyperspectral scenes, .023 on SAR.
     """
-    # size= rather than scale_factor=2: a side not divisible by 8 loses a pixel on its way down.
+    # size= instead of scale_factor=2: a side not divisible by 8 loses a pixel on its way down.
     size = like.shape[2:]
     if profile == "published":
         return F.interpolate(coarse, size=size, mode="nearest")
@@ -165,7 +154,7 @@ def _enlarge(coarse: Tensor, like: Tensor, profile: Profile) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Weights of each pixel's neighbourhood, computed from its features, and their use."""
+    """Average of each pixel's neighbourhood, by weights computed from its features."""
 
     def __init__(self, channels: int, hidden: int, profile: Profile) -> None:
         super().__init__()
@@ -174,13 +163,13 @@ class Attention(nn.Module):
         self.attend = local_attention if profile == "corrected" else scrambled_attention
 
     def forward(self, x: Tensor) -> Tensor:
-        """(b, c, h, w) -> (b, c, h, w)."""
+        """Map (b, c, h, w) to (b, c, h, w)."""
         weights = self.conv2(self.conv1(x)).softmax(1)  # (b, 49, h, w)
         return self.attend(x, weights)
 
 
 class Decoder(nn.Module):
-    """Merges one encoder level with the coarser decoder and compares it with its surroundings."""
+    """One encoder level, merged with the coarser decoder and compared with its surroundings."""
 
     def __init__(self, inputs: int, outputs: int, config: NetworkConfig) -> None:
         super().__init__()
@@ -188,12 +177,12 @@ class Decoder(nn.Module):
         self.conv1 = nn.Conv2d(2 * inputs, inputs, 1)
         self.attn = Attention(inputs, config.channels(128), config.profile)
         self.conv2 = nn.Conv2d(2 * inputs, outputs, 1)
-        # A side output of the published code. The score never uses it; it is here because
-        # published decoders carry its weights.
+        # A side output of the published code. The score does not use it, but published decoders
+        # have its weights.
         self.conv3 = nn.Conv2d(outputs, 1, 1).requires_grad_(requires_grad=False)
 
     def forward(self, encoded: Tensor, coarser: Tensor) -> Tensor:
-        """(b, inputs, h, w), (b, inputs, h or h / 2, ...) -> (b, outputs, h, w)."""
+        """Map (b, inputs, h, w) and (b, inputs, h or h / 2, ...) to (b, outputs, h, w)."""
         if coarser.shape[2:] != encoded.shape[2:]:
             coarser = _enlarge(coarser, encoded, self.profile)
         f = F.relu(self.conv1(torch.cat([_norm_relu(encoded), coarser], 1)))  # (b, inputs, h, w)
@@ -201,7 +190,7 @@ class Decoder(nn.Module):
 
 
 class NormalityExtractor(nn.Module):
-    """Encoder and decoder: how a normal neighbourhood looks, at every scale."""
+    """Encoder and decoder: the look of a normal neighbourhood, at every scale."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -209,7 +198,7 @@ class NormalityExtractor(nn.Module):
         self.normality_encoder_1 = nn.Sequential(nn.MaxPool2d(2), *_stack(c[0], (c[1],) * 2))
         self.normality_encoder_2 = nn.Sequential(nn.MaxPool2d(2), *_stack(c[1], (c[2],) * 3))
         self.normality_encoder_3 = nn.Sequential(nn.MaxPool2d(2), *_stack(c[2], (c[3],) * 3))
-        # The identity stands where the published code keeps a pooling of size 1: same numbering.
+        # The identity replaces the published pooling of size 1, so that names stay the same.
         self.normality_encoder_4 = nn.Sequential(
             nn.Identity(), *_stack(c[3], (c[4],) * 3, dilation=2)
         )
@@ -221,7 +210,7 @@ class NormalityExtractor(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """(b, c0, h, w) -> (b, c0, h / 2, w / 2)."""
+        """Map (b, c0, h, w) to (b, c0, h / 2, w / 2)."""
         e1 = self.normality_encoder_1(x)  # (b, c1, h / 2, w / 2)
         e2 = self.normality_encoder_2(e1)  # (b, c2, h / 4, w / 4)
         e3 = self.normality_encoder_3(e2)  # (b, c3, h / 8, w / 8)
@@ -234,7 +223,7 @@ class NormalityExtractor(nn.Module):
 
 
 class Head(nn.Module):
-    """Compares a pixel's own description with the normality around it."""
+    """Comparison of a pixel's own description with the normality around it."""
 
     def __init__(self, channels: int, profile: Profile) -> None:
         super().__init__()
@@ -243,14 +232,14 @@ class Head(nn.Module):
         self.conv2 = nn.Conv2d(channels, 1, 1)
 
     def forward(self, stem: Tensor, decoded: Tensor) -> tuple[Tensor, Tensor]:
-        """(b, c, h, w), (b, c, h / 2, w / 2) -> logit (b, 1, h, w), features (b, c, h, w)."""
+        """Map (b, c, h, w), (b, c, h / 2, w / 2) to logit (b, 1, h, w), features (b, c, h, w)."""
         decoded = _enlarge(decoded, stem, self.profile)
         f = self.conv1(torch.cat([_norm_relu(stem), decoded], 1))
         return self.conv2(F.relu(f)), f
 
 
 class UniADRS(nn.Module):
-    """Scores how strongly each pixel deviates from its surroundings.
+    """The network: scores how strongly each pixel deviates from its surroundings.
 
     Forward changes no state, so threads may share one instance for inference.
     """
@@ -264,33 +253,20 @@ class UniADRS(nn.Module):
         self.features_DN_combine = Head(c0, self.config.profile)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Scores (b, 1, h, w) in 0..1 of tiles (b, c, h, w), any c >= 1, h and w >= 16.
+        """Score tiles (b, c, h, w), any c >= 1, h and w >= 16: (b, 1, h, w) in 0..1.
 
         Raises:
-            PlanError: If a side is too short, or if the published profile meets too many bands.
+            PlanError: A side is too short, or the published profile got too many bands.
         """
-        return torch.stack([logit for logit, _ in self._groups(x)]).sigmoid().mean(0)
-
-    def scored(self, x: Tensor) -> Scored:
-        """Scores and features of tiles (b, c, h, w); raises as :meth:`forward`."""
-        logits, features = zip(*self._groups(x), strict=True)
-        return Scored(
-            torch.stack(logits).sigmoid().mean(0), torch.stack(features).sigmoid().mean(0)
-        )
-
-    def described(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Scores and features, both before their sigmoid; c <= bands."""
-        return self._one_group(x)
+        logits = [self.logits(group) for group in split_groups(x, self.config)]
+        return torch.stack(logits).sigmoid().mean(0)
 
     def logits(self, x: Tensor) -> Tensor:
-        """Scores before the sigmoid (b, 1, h, w), which losses need near 0 and 1; c <= bands."""
-        return self._one_group(x)[0]
+        """Return scores before the sigmoid (b, 1, h, w); c <= bands."""
+        return self.described(x)[0]
 
-    def _groups(self, x: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Logits and features of each contiguous group of at most ``bands`` bands."""
-        return [self._one_group(group) for group in split_groups(x, self.config)]
-
-    def _one_group(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def described(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits (b, 1, h, w) and features (b, c0, h, w) before the sigmoid; c <= bands."""
         require_side(x)
         stem = self._stem(x)  # (b, c0, h, w)
         logit, features = self.features_DN_combine(stem, self.normality_extractor(stem))
@@ -299,10 +275,10 @@ class UniADRS(nn.Module):
         return logit, features
 
     def _stem(self, x: Tensor) -> Tensor:
-        """(b, c, h, w) -> (b, c0, h, w), with c <= bands."""
+        """Map (b, c, h, w) to (b, c0, h, w), with c <= bands."""
         if self.config.profile == "published":
-            # Repeated as published, although folding is equal in exact arithmetic: the golden
-            # values lie 1.7e-5 from a float64 computation, so only the same float32 additions in
+            # Bands are repeated as published, although folding is equal in exact arithmetic: the
+            # golden values differ from float64 by 1.7e-5, so only the same float32 additions in
             # the same order agree to better than that.
             repeat = torch.arange(self.config.bands, device=x.device) % x.shape[1]
             stem: Tensor = self.spectral_stem(x[:, repeat])

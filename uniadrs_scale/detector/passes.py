@@ -1,36 +1,39 @@
-"""What an inference does between its convolutions: the list, and each in plain torch.
+"""The steps of an inference between its convolutions: in plain torch, and in numba for a CPU.
 
-Plain torch runs on any device, and is what the kernels are compared with: those in numba
-(:mod:`uniadrs_scale.numba_passes`) and in Triton (:mod:`uniadrs_scale.triton_kernels`).
+Plain torch runs on any device. The kernels are compared with it: those in numba
+(:mod:`.cpu_kernels`) and in Triton (:mod:`.triton_kernels`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
+from uniadrs_scale.detector import cpu_kernels as kernels
 from uniadrs_scale.detector.attention import REACH, local_attention, scrambled_attention
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from numpy.typing import NDArray
     from torch import Tensor
 
-
 Mode = Literal["bilinear", "nearest"]
-"""Of an enlargement, by torch's names; bilinear without aligned corners."""
-EPSILON = 1e-5
-"""Of the instance norm."""
+"""Names of enlargements as torch spells them; bilinear means without aligned corners."""
+EPSILON = kernels.EPSILON
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Passes:
-    """One way to compute; tensors are (b, c, y, x), fastest in channels last, and of one type.
+    """One implementation of every step. Tensors are (b, c, y, x), all of one type.
 
-    All sums are float32 at least. A pass may overwrite its first argument, and returns its result.
+    Channels last is fastest. Sums are float32 or wider. A pass may overwrite its first argument,
+    and returns its result.
     """
 
     norm_relu: Callable[[Tensor], Tensor]
@@ -40,56 +43,127 @@ class Passes:
     add_enlarged: Callable[[Tensor, Tensor, Tensor, Mode], Tensor]
     """ReLU(x + coarse enlarged to the size of x + bias); the bias is (c,) float32."""
     attend: Callable[[Tensor, Tensor], Tensor]
-    """Of (b, 2 c, y, x) the first half, plus the neighbourhood in the second, weighted by the
-    softmax of the first 49 of logits (b, 49 or more, y, x)."""
+    """First half of x (b, 2 c, y, x) plus its second half averaged over each pixel's neighbourhood,
+    weighted by the softmax of the first 49 of logits (b, 49 or more, y, x)."""
     attend_scrambled: Callable[[Tensor, Tensor], Tensor]
-    """The same as the published code sums it."""
+    """The same, summed as the published code sums it."""
     multiple: int = 1
-    """Convolutions get output channels of 0 up to a multiple of this, where that is faster."""
+    """Convolutions may be padded with zero output channels to a multiple of this, for speed."""
 
 
-def norm_relu(x: Tensor) -> Tensor:
-    """See :class:`Passes`. Not torch's instance norm, which copies to channels first and back."""
+def plain_norm_relu(x: Tensor) -> Tensor:
+    """Apply :attr:`Passes.norm_relu`; torch's instance norm would copy to channels first."""
     wide = x.float()
     variance, mean = torch.var_mean(wide, (2, 3), correction=0, keepdim=True)
     wide = wide.sub_(mean) if wide is x else wide - mean
     return wide.mul_(torch.rsqrt(variance + EPSILON)).relu_().to(x.dtype)
 
 
-def halved(x: Tensor) -> Tensor:
-    """See :class:`Passes`."""
+def plain_halved(x: Tensor) -> Tensor:
+    """Apply :attr:`Passes.halved`."""
     return F.max_pool2d(x, 2)
 
 
-def add_enlarged(x: Tensor, coarse: Tensor, bias: Tensor, mode: Mode) -> Tensor:
-    """See :class:`Passes`."""
+def plain_add_enlarged(x: Tensor, coarse: Tensor, bias: Tensor, mode: Mode) -> Tensor:
+    """Apply :attr:`Passes.add_enlarged`."""
     aligned = False if mode == "bilinear" else None
     large = F.interpolate(coarse.float(), size=x.shape[2:], mode=mode, align_corners=aligned)
     return F.relu(large + x.float() + bias[:, None, None]).to(x.dtype)
 
 
-def attend(x: Tensor, logits: Tensor) -> Tensor:
-    """See :class:`Passes`."""
-    own, near = x.float().chunk(2, 1)
-    return (own + local_attention(near, _weights(logits))).to(x.dtype)
+def _plain_attended(attention: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., Tensor]:
+    def attended(x: Tensor, logits: Tensor) -> Tensor:
+        own, near = x.float().chunk(2, 1)
+        return (own + attention(near, logits[:, : REACH**2].float().softmax(1))).to(x.dtype)
 
-
-def attend_scrambled(x: Tensor, logits: Tensor) -> Tensor:
-    """See :class:`Passes`."""
-    own, near = x.float().chunk(2, 1)
-    return (own + scrambled_attention(near, _weights(logits))).to(x.dtype)
-
-
-def _weights(logits: Tensor) -> Tensor:
-    return logits[:, : REACH**2].float().softmax(1)
+    return attended
 
 
 PLAIN = Passes(
-    norm_relu=norm_relu,
-    halved=halved,
-    add_enlarged=add_enlarged,
-    attend=attend,
-    attend_scrambled=attend_scrambled,
-    # Tensor cores want rows of 16 bytes.
-    multiple=8,
+    norm_relu=plain_norm_relu,
+    halved=plain_halved,
+    add_enlarged=plain_add_enlarged,
+    attend=_plain_attended(local_attention),
+    attend_scrambled=_plain_attended(scrambled_attention),
+    multiple=8,  # tensor cores want rows of 16 bytes
 )
+
+
+def fast_norm_relu(x: Tensor) -> Tensor:
+    """Apply :attr:`Passes.norm_relu` in place."""
+    kernels.norm_relu(_array(x))
+    return x
+
+
+def fast_halved(x: Tensor) -> Tensor:
+    """Apply :attr:`Passes.halved`."""
+    out = _like(x, x.shape[1], torch.Size(n // 2 for n in x.shape[2:]))
+    kernels.halve(_array(x), _array(out))
+    return out
+
+
+def fast_add_enlarged(x: Tensor, coarse: Tensor, bias: Tensor, mode: Mode) -> Tensor:
+    """Apply :attr:`Passes.add_enlarged` in place."""
+    rows, cols = (
+        enlargement(small, large, mode)
+        for small, large in zip(coarse.shape[2:], x.shape[2:], strict=True)
+    )
+    kernels.add_enlarged(_array(x), _array(coarse), rows, cols, bias.numpy())
+    return x
+
+
+def _fast_attended(kernel: Callable[..., None]) -> Callable[..., Tensor]:
+    def attended(x: Tensor, logits: Tensor) -> Tensor:
+        out = _like(x, x.shape[1] // 2, x.shape[2:])
+        kernel(_array(x), _array(logits), _array(out))
+        return out
+
+    return attended
+
+
+NUMBA = Passes(
+    norm_relu=fast_norm_relu,
+    halved=fast_halved,
+    add_enlarged=fast_add_enlarged,
+    attend=_fast_attended(kernels.attend),
+    attend_scrambled=_fast_attended(kernels.attend_scrambled),
+)
+
+
+def fast_ring_mean(values: Tensor, inner: int, outer: int) -> Tensor:
+    """Return :func:`.ring_mean` on a CPU: one pass instead of four matrix products."""
+    out = torch.empty_like(values, memory_format=torch.contiguous_format)
+    planes = values.contiguous().flatten(0, 1).numpy()
+    kernels.ring_means(planes, inner, outer, out.flatten(0, 1).numpy())
+    return out
+
+
+Axis = tuple["NDArray[np.int64]", "NDArray[np.float32]"]
+"""For each large sample the small one before it, and the weight of the next one.
+
+A plain tuple: numba's cache on disk would name a class by its module, and fail to load after a
+newer version of this library has moved it.
+"""
+
+
+@lru_cache(maxsize=64)
+def enlargement(small: int, large: int, mode: Mode) -> Axis:
+    """Return how ``small`` samples become ``large`` ones, as torch's ``interpolate`` does it."""
+    if mode == "nearest":
+        nearest = np.arange(large) * small // large
+        return nearest, np.zeros(large, np.float32)
+    place = np.maximum((np.arange(large) + 0.5) * (small / large) - 0.5, 0)
+    first = np.minimum(place.astype(np.int64), small - 1)
+    return first, (place - first).astype(np.float32)
+
+
+def _array(x: Tensor) -> NDArray[Any]:
+    """Return the (b, y, x, c) memory of a tensor in channels last; bfloat16 as its bits."""
+    bits = x.view(torch.uint16) if x.dtype == torch.bfloat16 else x
+    array: NDArray[Any] = bits.permute(0, 2, 3, 1).numpy()
+    return array
+
+
+def _like(x: Tensor, channels: int, size: torch.Size) -> Tensor:
+    shape = (x.shape[0], channels, *size)
+    return torch.empty(shape, dtype=x.dtype, memory_format=torch.channels_last)

@@ -1,8 +1,8 @@
 """Checkpoints and tiled inference of the published UniADRS code, with its quirks.
 
-For comparing against published numbers only: the library's own inference is
-:class:`uniadrs_scale.detector.Detector` over the lattice. Source: the behaviour of
-github.com/Jingtao-Li-CVer/UniADRS, commit 0ca8a7c, pinned by golden values.
+Only to compare with published numbers: the library's own inference is :class:`.Detector` over the
+lattice. Source: the behaviour of github.com/Jingtao-Li-CVer/UniADRS, commit 0ca8a7c, pinned by
+golden values.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-
-if TYPE_CHECKING:
     Network = Callable[[Tensor], Tensor]
+
 BANDS = 270
 """Input channels of the published network."""
 DECODERS = "normality_extractor.normality_decoders."
 DECODER_SEED = 0
+"""Seed of decoders that a checkpoint lacks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +38,11 @@ class Tiling:
     """The three numbers of the published tiled inference."""
 
     patch: int
-    """Pixels a tile contributes, and the step between tiles."""
+    """Side of the pixels that a tile contributes, and the step between tiles [px]."""
     pad: int
-    """Pixels around them that the network also sees."""
+    """Width of the frame that the network also sees [px]."""
     size: int
-    """Side to which patch + 2 pad is resized for the network."""
+    """Side to which patch + 2 pad is resized for the network [px]."""
 
     def __post_init__(self) -> None:
         if self.patch < 1 or self.pad < 0 or self.size < 1:
@@ -59,27 +59,27 @@ PRESETS: dict[str, Tiling] = {
     "sar": Tiling(patch=80, pad=140, size=224),
     "lowlight": Tiling(patch=100, pad=60, size=224),
 }
-"""What the published code uses for each modality."""
+"""Settings of the published code, by modality."""
 
 
 def network(state: Mapping[str, Tensor]) -> UniADRS:
-    """The published network with the weights of a published checkpoint, ready for inference.
+    """Build the published network with the weights of a published checkpoint, for inference.
 
-    The published code keeps its five decoders in a plain list, so they are missing from its
-    checkpoints: at published inference they were random. Such decoders are drawn from a fixed seed
-    here, with a warning, because the scores then depend on them.
+    The published code keeps its five decoders in a plain list, so its checkpoints lack them: at
+    published inference they were random. Here they are drawn from a fixed seed, with a warning,
+    because the scores depend on them.
 
     Args:
         state: Name to weights, as ``torch.load(..., weights_only=True)`` returns it.
 
     Returns:
-        A module: (b, c, h, w) -> (b, 1, h, w) in 0..1, for c <= 270 and h, w divisible by 8.
+        A module from (b, c, h, w) to (b, 1, h, w) in 0..1, for c <= 270, h and w divisible by 8.
 
     Raises:
-        WeightsError: If a weight is missing, unknown or of another shape.
+        WeightsError: A weight is missing, unknown or of another shape.
     """
     decoders = any(name.startswith(DECODERS) for name in state)
-    # fork_rng: building a network must not move the caller's random numbers.
+    # fork_rng: building a network must not change the caller's random numbers.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(DECODER_SEED)
         module = UniADRS(NetworkConfig(width=1.0, bands=BANDS, profile="published"))
@@ -89,8 +89,8 @@ def network(state: Mapping[str, Tensor]) -> UniADRS:
     )
     if not decoders:
         warnings.warn(
-            "The checkpoint has no decoders, as the published code never saves them. They are "
-            f"random here, from seed {DECODER_SEED}: scores will not equal published figures.",
+            "The checkpoint has no decoders: the published code does not save them. They are drawn "
+            f"from seed {DECODER_SEED}, so scores do not equal published figures.",
             stacklevel=2,
         )
     module.load_state_dict({**expected, **state})
@@ -98,17 +98,15 @@ def network(state: Mapping[str, Tensor]) -> UniADRS:
 
 
 def _require_same(expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
-    """Refuse a checkpoint of another network, naming the first weight that differs."""
+    """Raise WeightsError for a checkpoint of another network, with the first difference."""
     advice = "Give a checkpoint of the published UniADRS, or .safetensors made by model/train.py."
-    missing, unknown = (
-        sorted(expected.keys() - state.keys()),
-        sorted(state.keys() - expected.keys()),
-    )
+    missing = sorted(expected.keys() - state.keys())
+    unknown = sorted(state.keys() - expected.keys())
     if missing or unknown:
         raise WeightsError(
             f"The checkpoint lacks {len(missing)} weights of the published network "
-            f"(first: {missing[:1]}) and has {len(unknown)} it does not know "
-            f"(first: {unknown[:1]}). {advice}"
+            f"(first: {missing[:1]}) and has {len(unknown)} unknown ones (first: {unknown[:1]}). "
+            f"{advice}"
         )
     for name, weight in expected.items():
         if state[name].shape != weight.shape:
@@ -121,25 +119,25 @@ def _require_same(expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -
 def score(
     image: NDArray[np.float32], network: Network, *, patch: int, pad: int, size: int
 ) -> NDArray[np.float32]:
-    """Scores of an image by the published tiled inference.
+    """Score an image by the published tiled inference.
 
-    Over 270 bands, slice j takes bands j to j + 269 and the last slice the last 270, and the slices
-    join by a running (a + b) / 2 that starts from 0, which halves them. The published code runs a
-    single slice through the same average; as it scales scores to 0..1 afterwards, that has no
-    effect, and is left out here.
+    Of more than 270 bands, slice j has bands j to j + 269 and the last slice the last 270. Slices
+    are joined by a running (a + b) / 2 that starts at 0, which halves them. The published code runs
+    a single slice through the same average; as it scales scores to 0..1 afterwards, that has no
+    effect, and is omitted here.
 
     Args:
-        image: (c, h, w), in the units the network was trained on (published: 0..1).
-        network: (1, c, size, size) -> (1, 1, size, size), c <= 270.
-        patch: Pixels a tile contributes; see :data:`PRESETS`.
-        pad: Pixels around them.
-        size: Side of the network's input.
+        image: (c, h, w), in the units that the network was trained on (published: 0..1).
+        network: Function of (1, c, size, size) to (1, 1, size, size), c <= 270.
+        patch: See :class:`Tiling`, as ``pad`` and ``size``.
+        pad: See ``patch``.
+        size: See ``patch``.
 
     Returns:
         (h, w), in 0..1 for one slice.
 
     Raises:
-        SceneError: If the image is smaller than a reflection needs, or the numbers make no tile.
+        SceneError: The image is smaller than a reflection needs, or the numbers make no tile.
     """
     tiling = Tiling(patch, pad, size)
     bands = image.shape[0]
@@ -155,7 +153,7 @@ def score(
 
 
 def _tiled(image: Tensor, network: Network, tiling: Tiling) -> Tensor:
-    """Scores (h, w) of one slice of bands (c, h, w)."""
+    """Score one slice of bands (c, h, w): (h, w)."""
     height, width = image.shape[1:]
     patch, pad = tiling.patch, tiling.pad
     rows, cols = height // patch + 1, width // patch + 1
@@ -169,9 +167,8 @@ def _tiled(image: Tensor, network: Network, tiling: Tiling) -> Tensor:
             with torch.inference_mode():
                 small = network(F.interpolate(tile, (tiling.size, tiling.size)))
                 scored = F.interpolate(small, tile.shape[2:])
-            scores[y : y + patch, x : x + patch] = scored[
-                0, 0, pad : pad + patch, pad : pad + patch
-            ]
+            inside = scored[0, 0, pad : pad + patch, pad : pad + patch]
+            scores[y : y + patch, x : x + patch] = inside
     return scores[:height, :width]
 
 
@@ -181,6 +178,6 @@ def _reflect(image: Tensor, sides: tuple[int, int, int, int]) -> Tensor:
     if max(sides[:2]) >= width or max(sides[2:]) >= height:
         raise SceneError(
             f"An image of {height} x {width} px cannot be reflected by {sides} px (left, right, "
-            "top, bottom): a reflection is shorter than its side. Use a smaller patch or pad."
+            "top, bottom): a reflection must be shorter than the image. Use a smaller patch or pad."
         )
     return F.pad(image[None], sides, mode="reflect")[0]

@@ -1,12 +1,12 @@
-"""What an inference on a GPU does between its convolutions, in Triton: each in one pass.
+"""The steps of an inference between its convolutions on a GPU, in Triton: each in one pass.
 
-As :mod:`uniadrs_scale.kernels` on a CPU. Importing this module imports Triton, which torch's GPU
-wheels bring along, and which compiles a kernel when it is first called; so only
-:mod:`uniadrs_scale.gpu` imports it, and only where there is a GPU.
+The counterpart of :mod:`.cpu_kernels`. Importing this module imports Triton, which torch's GPU
+wheels contain and which compiles a kernel at its first call. So only :mod:`.gpu` imports it, and
+only if there is a GPU.
 
-Arrays are (b, y, x, c), dense; float32 or bfloat16, sums in float32. No atomics, and how a sum is
-cut into pieces depends on the size of a tile alone: one input has one output on one kind of GPU,
-wherever in a batch it lies. Offsets within one tile are 32-bit, enough for 4096 px.
+Arrays are (b, y, x, c), dense, float32 or bfloat16; sums are float32. No kernel uses atomics, and
+the pieces of a sum depend on the size of a tile alone: one input has one output on one kind of GPU,
+at any place in a batch. Offsets within one tile are 32-bit, enough for 4096 px.
 """
 
 from __future__ import annotations
@@ -24,24 +24,23 @@ from uniadrs_scale.detector.passes import EPSILON
 if TYPE_CHECKING:
     from uniadrs_scale.detector.passes import Mode
 
-
 SIDE = 8
-"""Of the square of pixels that one program attends [px]. A square shares more neighbours than a row
-does: with the 6 px around it 400 pixels are fetched for 64, and for a row of 64 532 (7 rows)."""
+"""Side of the square of pixels that one program of :func:`attend` computes [px]. A square shares
+more neighbours than a row: 400 pixels are fetched for 64, and 532 for a row of 64 (7 rows)."""
 WARPS = 8
-"""Of a program that attends: 80 registers a thread in bfloat16 on sm_90, so 24 warps on a
+"""Warps of such a program: 80 registers per thread in bfloat16 on sm_90, so 24 warps per
 multiprocessor; with 4 it is 254 registers and 8 warps."""
 LINE = 128
-"""Bytes of a line of the cache: a program's channels of one pixel."""
+"""Bytes of a cache line: one program's channels of one pixel."""
 PIECES = 32
-"""Into which the pixels of a tile are cut for its moments, at most."""
+"""Most pieces that the pixels of a tile are cut into for its moments."""
 PIECE = 512
-"""Pixels of such a piece, at least."""
+"""Fewest pixels of a piece."""
 ROWS = 64
 """Pixels that a program holds at a time."""
 OPTIONS = {"enable_fp_fusion": True}
-"""A multiplication and an addition may become one instruction, as on the CPU; said, since Triton
-3.9 warns where it is not."""
+"""A multiplication and an addition may become one instruction, as on the CPU. Stated, because
+Triton 3.9 warns if it is missing."""
 
 
 @triton.jit
@@ -59,7 +58,7 @@ def _attend(
     block: tl.constexpr,
     wide: tl.constexpr,
 ):
-    """(b, y, x, 2 c) and (b, y, x, columns) to (b, y, x, c), a square of pixels a program."""
+    """Map (b, y, x, 2 c) and (b, y, x, columns) to (b, y, x, c); one square per program."""
     across = tl.cdiv(width, side)
     place = tl.arange(0, side * side)
     row = tl.program_id(0) // across * side + place // side
@@ -83,7 +82,7 @@ def _attend(
     for i in range(reach):
         near_row = row + step * (i - reach // 2)
         in_rows = inside & (near_row >= 0) & (near_row < height)
-        # Unrolled, so that seven loads are under way at a time.
+        # Unrolled: seven loads run at a time.
         for j in tl.static_range(reach):
             near_col = col + step * (j - reach // 2)
             there = in_rows & (near_col >= 0) & (near_col < width)
@@ -102,17 +101,8 @@ def _attend(
 
 
 @triton.jit
-def _moments(
-    x,
-    means,
-    squares,
-    pixels,
-    channels,
-    piece,
-    rows: tl.constexpr,
-    block: tl.constexpr,
-):
-    """Of each piece: means, and sums of squared differences from them, into (b, piece, c)."""
+def _moments(x, means, squares, pixels, channels, piece, rows: tl.constexpr, block: tl.constexpr):
+    """Write mean and sum of squared differences from it, per piece, to (b, piece, c)."""
     channel = tl.program_id(1) * block + tl.arange(0, block)
     real = channel < channels
     batch = tl.program_id(2).to(tl.int64)
@@ -152,7 +142,7 @@ def _norm_relu(
     block: tl.constexpr,
     pieces: tl.constexpr,
 ):
-    """In place, by what :func:`_moments` found of the pieces."""
+    """Normalise x in place by the moments of its pieces (:func:`_moments`)."""
     channel = tl.program_id(1) * block + tl.arange(0, block)
     real = channel < channels
     batch = tl.program_id(2).to(tl.int64)
@@ -173,15 +163,15 @@ def _norm_relu(
         both = (pixel < last)[:, None] & real[None, :]
         place = x + (pixel * channels)[:, None] + channel[None, :]
         value = (tl.load(place, mask=both, other=0).to(tl.float32) - mean[None, :]) * gain[None, :]
-        # Not a maximum, which would make 0 of NaN.
+        # Not a maximum, which would turn NaN into 0.
         tl.store(place, tl.where(value < 0, 0, value), mask=both)
 
 
 @triton.jit
 def _source(position, small, large, interpolated: tl.constexpr):
-    """The coarse sample before each position, and the weight of the next."""
+    """Return the coarse sample before each position, and the weight of the next one."""
     if interpolated:
-        # A size of 1 comes as a number, which has no `to`.
+        # A size of 1 is a Python number, which has no `to`.
         place = tl.maximum((position.to(tl.float32) + 0.5) * (small / large) - 0.5, 0)
         first = tl.minimum(place.to(tl.int32), small - 1)
         return first, place - first.to(tl.float32)
@@ -202,7 +192,7 @@ def _add_enlarged(
     rows: tl.constexpr,
     block: tl.constexpr,
 ):
-    """ReLU(x + enlarged coarse + bias), into x."""
+    """Write ReLU(x + enlarged coarse + bias) to x."""
     pixel = tl.program_id(0) * rows + tl.arange(0, rows)
     channel = tl.program_id(1) * block + tl.arange(0, block)
     real = channel < channels
@@ -229,10 +219,10 @@ def _add_enlarged(
 
 
 def attend(x: Tensor, logits: Tensor) -> Tensor:
-    """Each pixel's own part, plus its neighbourhood weighted by the softmax of its logits.
+    """Return each pixel's own part plus its neighbourhood, weighted by the softmax of its logits.
 
     Args:
-        x: (b, 2 c, y, x): own part, then what neighbours contribute.
+        x: (b, 2 c, y, x): a pixel's own part, then its part in its neighbours' sums.
         logits: (b, REACH^2 or more, y, x), row-major over the neighbourhood; outside counts as 0.
 
     Returns:
@@ -244,54 +234,51 @@ def attend(x: Tensor, logits: Tensor) -> Tensor:
     out = torch.empty((batch, height, width, channels), dtype=x.dtype, device=x.device)
     squares = triton.cdiv(height, SIDE) * triton.cdiv(width, SIDE)
     block = _block(channels, x)
-    _attend[squares, triton.cdiv(channels, block), batch](
-        seen, by, out, height, width, channels, by.shape[3],
-        reach=REACH, step=STEP, side=SIDE, block=block,
-        wide=triton.next_power_of_2(REACH**2), num_warps=WARPS, **OPTIONS,
-    )  # fmt: skip
+    sizes = (height, width, channels, by.shape[3])
+    wide = triton.next_power_of_2(REACH**2)
+    fixed = {"reach": REACH, "step": STEP, "side": SIDE, "num_warps": WARPS, **OPTIONS}
+    grid = (squares, triton.cdiv(channels, block), batch)
+    _attend[grid](seen, by, out, *sizes, block=block, wide=wide, **fixed)
     return out.permute(0, 3, 1, 2)
 
 
 def norm_relu(x: Tensor) -> Tensor:
-    """Instance norm and ReLU of (b, c, y, x); in place where that is in channels last."""
+    """Apply instance norm and ReLU to (b, c, y, x); in place if it is in channels last."""
     seen = _dense(x)
     batch, height, width, channels = seen.shape
     pixels, block = height * width, _block(channels, x)
     pieces = min(PIECES, triton.cdiv(pixels, PIECE))
-    piece = triton.cdiv(pixels, pieces)  # no piece is empty: they are longer than many
+    piece = triton.cdiv(pixels, pieces)  # pieces are longer than there are pieces, so none is empty
     means, squares = torch.empty((2, batch, pieces, channels), device=x.device)
     grid = (pieces, triton.cdiv(channels, block), batch)
     sizes = (pixels, channels, piece)
     _moments[grid](seen, means, squares, *sizes, rows=ROWS, block=block, **OPTIONS)
-    _norm_relu[grid](
-        seen, means, squares, *sizes, EPSILON,
-        rows=ROWS, block=block, pieces=triton.next_power_of_2(pieces), **OPTIONS,
-    )  # fmt: skip
+    fixed = {"rows": ROWS, "block": block, "pieces": triton.next_power_of_2(pieces), **OPTIONS}
+    _norm_relu[grid](seen, means, squares, *sizes, EPSILON, **fixed)
     return seen.permute(0, 3, 1, 2)
 
 
 def add_enlarged(x: Tensor, coarse: Tensor, bias: Tensor, mode: Mode) -> Tensor:
-    """ReLU(x + enlarged coarse + bias); in place where ``x`` is in channels last.
+    """Return ReLU(x + enlarged coarse + bias); in place if ``x`` is in channels last.
 
     Args:
         x: (b, c, y, x).
         coarse: (b, c, y', x').
         bias: (c,) float32.
-        mode: As torch's ``bilinear`` without aligned corners, or its ``nearest``.
+        mode: Torch's ``bilinear`` without aligned corners, or its ``nearest``.
     """
     seen, small = _dense(x), _dense(coarse)
     batch, height, width, channels = seen.shape
     block = _block(channels, x)
     grid = (triton.cdiv(height * width, ROWS), triton.cdiv(channels, block), batch)
-    _add_enlarged[grid](
-        seen, small, bias, height, width, *small.shape[1:3], channels,
-        interpolated=mode == "bilinear", rows=ROWS, block=block, **OPTIONS,
-    )  # fmt: skip
+    sizes = (height, width, *small.shape[1:3], channels)
+    fixed = {"interpolated": mode == "bilinear", "rows": ROWS, "block": block, **OPTIONS}
+    _add_enlarged[grid](seen, small, bias, *sizes, **fixed)
     return seen.permute(0, 3, 1, 2)
 
 
 def _dense(x: Tensor) -> Tensor:
-    """(b, c, y, x) as (b, y, x, c); no copy in channels last."""
+    """Return (b, c, y, x) as (b, y, x, c), without a copy in channels last."""
     return x.permute(0, 2, 3, 1).contiguous()
 
 

@@ -1,8 +1,9 @@
-"""A weights file: where it lies, what it says of itself, the network in it."""
+"""A weights file: its place, its metadata, the network in it."""
 
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -17,32 +18,32 @@ from uniadrs_scale.detector.whitening import CHANNELS
 from uniadrs_scale.errors import WeightsError
 
 Input = Literal["bands", "whitened"]
+"""A network sees the scaled bands, or the channels that :mod:`.whitening` makes of them."""
+LONGEST_NAME = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WeightsInfo:
-    """What a weights file says of itself, read without building the network."""
+    """The metadata of a weights file, read without building the network."""
 
     path: str
     name: str
     sha256: str
+    """Hexadecimal digest of the file."""
     config: NetworkConfig
     input: Input = "bands"
-    """Whether the network sees the scaled bands, or what :mod:`whitening` makes of them."""
+    threshold: float = 0.5
+    """Recommended threshold, 0..1: at most 1e-4 of the pixels of empty windows exceed it. Files
+    without one, such as published checkpoints, get 0.5."""
     metadata: dict[str, str] = field(default_factory=dict)
-    """Command, seed, data, figures, licence, as `model/train.py` wrote them."""
-
-    @property
-    def threshold(self) -> float:
-        """The recommended threshold: at most 1e-4 of the pixels of empty windows exceed it."""
-        return float(self.metadata.get("threshold", "0.5"))
+    """Command, seed, data, figures and licence, as `model/train.py` wrote them."""
 
 
 def read_weights(weights: str | Path) -> WeightsInfo:
-    """What a weights file says of itself.
+    """Read the metadata of a weights file, given by path, or by name if it is a shipped one.
 
     Raises:
-        WeightsError: The file is missing, corrupt, or not for this network.
+        WeightsError: The file is missing, corrupt, or its metadata do not fit this network.
     """
     path = _find(weights)
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -52,41 +53,58 @@ def read_weights(weights: str | Path) -> WeightsInfo:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-        config = NetworkConfig(
-            width=float(metadata["width"]),
-            bands=int(metadata["bands"]),
-            profile=cast("Any", metadata["profile"]),
-            shortcut=float(metadata.get("shortcut", "0")),
-        )
-        seen = _input(metadata.get("input", "bands"), config.bands)
     except (SafetensorError, OSError) as error:
         raise WeightsError(
             f"'{weights}' is not a readable weights file: {error}. "
             "Give a .safetensors file made by model/train.py, or a published .pth checkpoint."
         ) from None
+    try:
+        return _described(path, sha256, metadata)
     except (KeyError, ValueError) as error:
         raise WeightsError(
-            f"'{weights}' does not say which network it is for ({error}): its metadata needs "
-            "width, bands and profile. Save it with model/train.py."
+            f"The metadata of '{weights}' do not describe a network of this library: {error}. They "
+            "need width, bands and profile. Save the file with model/train.py."
         ) from None
+
+
+def _described(path: Path, sha256: str, metadata: dict[str, str]) -> WeightsInfo:
+    """Check every value that the library uses; raise KeyError or ValueError."""
+    config = NetworkConfig(
+        width=_number(metadata, "width"),
+        bands=int(metadata["bands"]),
+        profile=cast("Any", metadata["profile"]),
+        shortcut=_number(metadata, "shortcut", "0"),
+    )
+    seen, name = metadata.get("input", "bands"), metadata.get("name", path.stem)
+    threshold = _number(metadata, "threshold", "0.5")
+    if seen not in get_args(Input) or (seen == "whitened" and config.bands != CHANNELS):
+        raise ValueError(f"input '{seen}' of {config.bands} channels")
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"threshold {threshold} is outside 0..1")
+    if not (name.isprintable() and 0 < len(name) <= LONGEST_NAME):
+        raise ValueError(f"name {name[:LONGEST_NAME]!r} is not 1 to {LONGEST_NAME} characters")
     return WeightsInfo(
         path=str(path),
-        name=metadata.get("name", path.stem),
+        name=name,
         sha256=sha256,
         config=config,
-        input=seen,
+        input=cast("Input", seen),
+        threshold=threshold,
         metadata=metadata,
     )
 
 
-def _input(name: str, channels: int) -> Input:
-    if name not in get_args(Input) or (name == "whitened" and channels != CHANNELS):
-        raise ValueError(f"input '{name}' of {channels} channels")
-    return cast("Input", name)
+def _number(metadata: dict[str, str], name: str, default: str | None = None) -> float:
+    """Return a finite number of the metadata; raise KeyError or ValueError."""
+    text = metadata[name] if default is None else metadata.get(name, default)
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{name} {text} is not a finite number")
+    return value
 
 
 def load_network(info: WeightsInfo) -> UniADRS:
-    """The network with its weights, on the CPU.
+    """Build the network with its weights, on the CPU.
 
     Raises:
         WeightsError: The file is damaged, or its tensors are not those of the network it names.
@@ -94,7 +112,7 @@ def load_network(info: WeightsInfo) -> UniADRS:
     if info.config.profile == "published" and not info.path.endswith(".safetensors"):
         try:
             state = torch.load(info.path, map_location="cpu", weights_only=True)
-        except Exception as error:  # noqa: BLE001 - a damaged archive raises whatever it likes
+        except Exception as error:  # noqa: BLE001 - a damaged archive raises anything
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise WeightsError(
                 f"'{info.path}' is not a readable checkpoint: {reason} "
@@ -103,25 +121,26 @@ def load_network(info: WeightsInfo) -> UniADRS:
         return published.network(state)
     try:
         with safe_open(info.path, framework="pt") as file:
-            state = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 - no mapping
+            # A list, as the handle is not a mapping.
+            state = {name: file.get_tensor(name).float() for name in list(file.keys())}
         network = UniADRS(info.config)
         network.load_state_dict(state)
     except (RuntimeError, ValueError, OverflowError, MemoryError, SafetensorError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[:2][-1].strip()
         raise WeightsError(
-            f"'{info.path}' does not fit the network it names ({info.config}): "
+            f"'{info.path}' does not fit the network that it names ({info.config}): "
             f"{reason} Make it again with model/train.py."
         ) from None
     return network
 
 
 def shipped_weights() -> list[str]:
-    """Names of the weights that come with the library."""
+    """Return the names of the weights that come with the library, sorted."""
     return sorted(path.stem for path in _shipped_folder().glob("*.safetensors"))
 
 
 def portable(path: str) -> str:
-    """A name instead of a path for shipped weights: workers may have them elsewhere."""
+    """Return the name of shipped weights, which workers may have elsewhere; else the path."""
     return Path(path).stem if Path(path).parent == _shipped_folder() else path
 
 
@@ -141,6 +160,6 @@ def _find(weights: str | Path) -> Path:
 
 
 def _shipped_folder() -> Path:
-    """The weights inside the installed package, or in a checkout those of `model/`."""
+    """Return the weights folder of the installed package, or `model/weights` of a checkout."""
     installed = Path(str(resources.files("uniadrs_scale"))) / "weights"
     return installed if installed.is_dir() else installed.parents[1] / "model" / "weights"

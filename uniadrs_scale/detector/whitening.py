@@ -1,4 +1,9 @@
-"""Means over the ring between two squares around every pixel: what surrounds a target."""
+"""The 24 channels that the network sees of a scene with any bands.
+
+Bands are whitened by the scene's covariance: leading components, and Mahalanobis energies at four
+strengths of regularisation, of the pixel itself (global RX) and of its difference from the mean of
+the ring around it (local RX; Reed and Yu, IEEE TASSP 38, 1990).
+"""
 
 from __future__ import annotations
 
@@ -17,14 +22,36 @@ if TYPE_CHECKING:
 
     from uniadrs_scale.core.pixels import BandStatistics
 
+COMPONENTS = 16
+"""Leading components that the network sees; missing ones are 0."""
+EXACT = 64
+"""Components whose energies are summed one by one; all others share their mean variance."""
+RIDGES = (1e-2, 1e-3, 1e-4, 1e-5)
+"""Regularisations of the energies, relative to the largest eigenvalue."""
+GAIN = 2
+"""Index of the ridge that scales the components."""
+FLOOR = 0.05
+"""Term added to an energy before its logarithm: a pixel equal to the mean is not an event."""
+LIMIT = 8.0
+"""Largest magnitude of a channel."""
+INNER, OUTER = 9, 21
+"""Sides of the ring whose mean is subtracted for the local energies [px]."""
+CHANNELS = COMPONENTS + 2 * len(RIDGES)
+"""Input channels of a network that sees whitened bands."""
+LOCAL = slice(CHANNELS - len(RIDGES), CHANNELS)
+"""The local energies among them."""
+
 
 def ring_mean(values: Tensor, inner: int, outer: int) -> Tensor:
-    """(n, k, y, x) mean over the ring of each pixel; cut at the tile's edges.
+    """Return the mean over the square ring around each pixel, cut at the tile's edges.
 
     Args:
         values: (n, k, y, x).
-        inner: Side of the inner square, which is left out [px], odd.
-        outer: Side of the outer one [px], odd.
+        inner: Side of the square inside the ring [px], odd.
+        outer: Side of the ring [px], odd.
+
+    Returns:
+        (n, k, y, x).
     """
     height, width = values.shape[2:]
     total, count = torch.zeros_like(values), values.new_zeros(height, width)
@@ -35,37 +62,25 @@ def ring_mean(values: Tensor, inner: int, outer: int) -> Tensor:
     return total / count
 
 
-@lru_cache(maxsize=16)  # brought to a GPU once: that waits for all its work before
+@lru_cache(maxsize=16)  # copied to a GPU once: a copy waits for all earlier work
 @torch.inference_mode(mode=False)
 def _within(size: int, reach: int, device: torch.device) -> Tensor:
-    """(size, size) 1 where two positions are at most ``reach`` apart.
+    """Return (size, size): 1 where two positions differ by at most ``reach``, else 0.
 
-    As a matrix product, a box sum is ten times faster than torch's pooling, and keeps the precision
+    A box sum by matrix products is ten times faster than torch's pooling, and keeps the precision
     that differences of running sums lose.
     """
     position = torch.arange(size)
     return ((position[:, None] - position).abs() <= reach).float().to(device)
 
 
-COMPONENTS = 16
-EXACT = 64
-RIDGES = (1e-2, 1e-3, 1e-4, 1e-5)
-"""Relative to the largest eigenvalue."""
-GAIN = 2
-FLOOR = 0.05
-"""Of the energies' logarithm: a pixel like the mean is no event either."""
-LIMIT = 8.0
-INNER, OUTER = 9, 21
-"""Sides of the ring whose mean is taken off for the local energies [px]."""
-CHANNELS = COMPONENTS + 2 * len(RIDGES)
-"""Input channels of a network that sees whitened bands; those a scene does not have are 0."""
-LOCAL = slice(CHANNELS - len(RIDGES), CHANNELS)
-"""The local energies among them."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Whitening:
-    """A scene's linear map of scaled bands, and the weights of its squares."""
+    """A scene's linear map of scaled bands, and the weights of the squared components.
+
+    v_k and w_k are eigenvectors and eigenvalues of D^1/2 C D^1/2, with C the correlation of the
+    bands and D their deviations over the mean deviation; r is a ridge.
+    """
 
     basis: NDArray[np.float32]
     """(component, band): v_k' D^1/2, for bands scaled to mean 0 and deviation 1."""
@@ -74,23 +89,24 @@ class Whitening:
     gains: NDArray[np.float32]
     """(COMPONENTS or fewer,) 1 / sqrt(w_k + r w_1)."""
     weights: NDArray[np.float32]
-    """(energy, component + 1) of the squared components, and of the residual."""
+    """(energy, component + 1): 1 / (w_k + r w_1), scaled to a mean energy of 1; the last column
+    weights the residual."""
 
     @classmethod
     def of(cls, statistics: BandStatistics) -> Whitening:
-        """The whitening of a scene."""
+        """Return the whitening of a scene with these statistics."""
         return cls.from_correlation(statistics.correlation, statistics.deviation)
 
     @classmethod
     def from_correlation(
         cls, correlation: NDArray[np.float64], deviation: NDArray[np.float64]
     ) -> Whitening:
-        """The whitening of a scene.
+        """Return the whitening of a scene.
 
         Args:
-            correlation: (band, band) covariance of the scaled bands; 0 for dead ones.
-            deviation: (band,) standard deviations in the scene's units. Units matter, since noise
-                often has equal size in all of them, but not fully: bands may have different ones.
+            correlation: (band, band) covariance of the scaled bands; 0 for dead bands.
+            deviation: (band,) standard deviations in the scene's units. They count half: noise is
+                often equal in these units, but bands may have different ones.
         """
         root = np.sqrt(deviation / max(float(deviation.mean()), np.finfo(np.float64).tiny))
         values, vectors = np.linalg.eigh(correlation * np.outer(root, root))
@@ -99,7 +115,7 @@ class Whitening:
         kept = min(EXACT, len(values))
         tail = values[kept:]
         rest = float(tail.mean()) if len(tail) else 0.0
-        # Which way an eigenvector points is arbitrary: towards brighter.
+        # The sign of an eigenvector is arbitrary: let it point towards brighter pixels.
         leading = vectors[:, :kept] * np.where(vectors[:, :kept].sum(0) < 0, -1, 1)
         ridges = np.array(RIDGES)[:, None] * largest
         weights = 1 / (np.append(values[:kept], rest) + ridges)
@@ -115,11 +131,15 @@ class Whitening:
     def apply(
         self, scaled: Tensor, ring: Callable[[Tensor, int, int], Tensor] = ring_mean
     ) -> Tensor:
-        """(n, CHANNELS, y, x) of bands scaled to mean 0 and deviation 1, (n, band, y, x) float32.
+        """Return the network's channels.
 
-        ``ring`` is :func:`ring_mean` or another way to the same means.
+        Args:
+            scaled: float32 (n, band, y, x), bands of mean 0 and deviation 1. Pixels without data
+                are 0, and so are their components.
+            ring: :func:`ring_mean`, or a faster function with equal results.
 
-        Of zeros, as filled in for pixels without data, all components are 0.
+        Returns:
+            float32 (n, CHANNELS, y, x) in -LIMIT..LIMIT.
         """
         basis, root, gains, weights = _tensors(self, scaled.device)
         flat = scaled.flatten(2)  # (n, band, pixel)
@@ -132,7 +152,7 @@ class Whitening:
         out[:, :count] = parts[:, :count] * gains[:, None]
         ends = COMPONENTS, COMPONENTS + len(RIDGES), CHANNELS
         out[:, ends[0] : ends[1]] = weights[:, :-1] @ squares + weights[:, -1:] * rest[:, None]
-        grid = parts[:, :count].unflatten(2, scaled.shape[2:])  # type: ignore[no-untyped-call]
+        grid = parts[:, :count].view(len(scaled), count, *scaled.shape[2:])
         squares[:, :count] = (grid - ring(grid, INNER, OUTER)).flatten(2).square()
         out[:, ends[1] :] = weights[:, :-1] @ squares + weights[:, -1:] * rest[:, None]
         out[:, COMPONENTS:] = (out[:, COMPONENTS:] + FLOOR).log_()
@@ -142,15 +162,15 @@ class Whitening:
 @lru_cache(maxsize=4)
 @torch.inference_mode(mode=False)
 def _tensors(whitening: Whitening, device: torch.device) -> tuple[Tensor, ...]:
-    """Basis, root, gains and weights on ``device``, brought there once.
+    """Return basis, root, gains and weights on ``device``, copied there once.
 
-    Bringing them waits until the device has done all before it, so once for each batch would keep
-    it from ever working ahead.
+    A copy waits until the device has done all earlier work: one per batch would keep it from
+    working ahead.
     """
     arrays = (whitening.basis, whitening.root, whitening.gains, whitening.weights)
     return tuple(torch.from_numpy(values).to(device) for values in arrays)
 
 
 def bytes_a_pixel(bands: int) -> int:
-    """Peak memory of :meth:`Whitening.apply`, beyond its input: components twice, squared bands."""
+    """Return the peak memory of :meth:`Whitening.apply` beyond its input, in bytes per pixel."""
     return 4 * (2 * min(bands, EXACT) + bands + 3 * COMPONENTS + CHANNELS)
