@@ -138,6 +138,15 @@ def test_few_chunks_occupy_all_workers(cluster, tmp_path) -> None:
     assert len(np.unique(who[::32, ::32])) == 2
 
 
+def test_scoring_tasks_are_marked_as_roots(tmp_path) -> None:
+    """The mark of Dask that the test above relies on: stealing may hide that it is missing."""
+    scene = xr.DataArray(np.zeros((128, 128), np.float32), dims=("y", "x"))
+    _, _, graph, _ = recorded(tmp_path, scene, tile=32, stride=32, chunk=64)
+    scored = [task for key, task in graph.items() if str(key[0]).startswith("score-")]
+    assert len(scored) == 4
+    assert all(task.data_producer for task in scored)
+
+
 def test_unknown_schedulers_are_refused() -> None:
     with (
         pytest.raises(us.PlanError, match=r"scheduler='quick' is unknown"),
