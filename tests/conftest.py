@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import faulthandler
 import logging
 import os
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import psutil
 import pytest
 import rasterio
 import torch
@@ -18,6 +21,7 @@ from distributed import Client
 from hypothesis import HealthCheck, settings
 from rasterio.transform import from_origin
 from safetensors.torch import save_file
+from waiting import LIMIT, end
 
 from uniadrs_scale.detector.network import NetworkConfig, UniADRS
 from uniadrs_scale.runtime.cluster import await_workers, local_cluster
@@ -44,10 +48,46 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
 )
 
 
+SECONDS_TO_END = 30
+"""How long threads that a failed test left behind may keep this process from ending."""
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure() -> None:
+    """See to it that this process ends, whatever failed tests have left behind."""
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.kill()
+    # Prints where all threads are, and exits, if the interpreter still waits for one by then.
+    faulthandler.dump_traceback_later(SECONDS_TO_END, exit=True, file=sys.__stderr__)
+
+
+@pytest.fixture
+def spawn() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """Start a process, as ``subprocess.Popen`` does; it ends with the test at the latest."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(command: list[str], **options: Any) -> subprocess.Popen[bytes]:
+        started.append(subprocess.Popen(command, **options))
+        return started[-1]
+
+    yield start
+    end(started)
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip what needs a GPU where there is none."""
     if item.get_closest_marker("gpu") and not torch.cuda.is_available():
         pytest.skip("needs an NVIDIA GPU")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _busy_machine() -> Iterator[None]:
+    """Give schedulers and workers more time than a user's run does."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("cluster", "executor", "lost"):
+            patch.setattr(f"uniadrs_scale.runtime.{module}.PATIENCE_SECONDS", LIMIT)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 import threading
-import time
 from contextlib import contextmanager
 from importlib.metadata import version
 from typing import TYPE_CHECKING
@@ -26,6 +25,7 @@ from rasterio.transform import from_origin
 from safetensors import safe_open
 from safetensors.numpy import save_file
 from standins import DiesOnce, Slow, TileMean, Waiting
+from waiting import LIMIT, beside, end, wait_until
 
 import uniadrs_scale as us
 from uniadrs_scale.cli import main as cli
@@ -36,7 +36,7 @@ from uniadrs_scale.runtime.executor import ClusterExecutor
 from uniadrs_scale.runtime.worker import Shared, difference
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
 OPTIONS = {"preset": "single-band", "tile": 64, "stride": 48, "chunk": 100}
@@ -55,13 +55,6 @@ def whole() -> np.ndarray:
 
 def report(store: Path) -> dict:
     return json.loads(store.with_name(f"{store.name}.run.json").read_text(encoding="utf-8"))
-
-
-def until(holds: Callable[[], object]) -> None:
-    """Return once ``holds`` says so; after two minutes anyway, and the test fails by itself."""
-    deadline = time.monotonic() + 120
-    while not holds() and time.monotonic() < deadline:
-        time.sleep(0.02)
 
 
 def commits(client: Client) -> set[str]:
@@ -93,7 +86,7 @@ def test_a_worker_with_other_versions_is_named_before_anything_runs(tmp_path: Pa
         client = own.client
         assert client is not None
         with odd_worker(client.scheduler.address, tmp_path):
-            client.wait_for_workers(2, timeout=120)
+            client.wait_for_workers(2, timeout=LIMIT)
             match = rf"Worker tcp://\S+ has numpy 0.0.1, not {version('numpy')}\. Every worker"
             with pytest.raises(us.ClusterError, match=match):
                 us.score(scene(), tmp_path / "map.zarr", detector=TileMean(), **OPTIONS)
@@ -122,27 +115,22 @@ def test_a_late_worker_that_does_not_fit_is_sent_away_and_costs_nothing(
 
         def join() -> None:
             with odd_worker(client.scheduler.address, tmp_path):
-                until(lambda: sent_away(client))
-                go.touch()
-                done.wait(120)
+                try:
+                    wait_until(lambda: sent_away(client))
+                finally:
+                    go.touch()
+                done.wait(LIMIT)
 
-        done, joining = threading.Event(), threading.Thread(target=join)
-        joining.start()
-        try:
-            store = tmp_path / "map.zarr"
+        done, store = threading.Event(), tmp_path / "map.zarr"
+        with beside(join):
             got = us.score(scene(), store, detector=Waiting(go), **OPTIONS).values
-        finally:
             done.set()
-            joining.join()
     np.testing.assert_array_equal(got, whole)
     (line,) = report(store)["cluster"]["dismissed"]
     assert "has numpy 0.0.1" in line
 
 
-def test_an_adaptive_cluster_that_begins_empty(
-    tmp_path: Path, whole: np.ndarray, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("uniadrs_scale.runtime.cluster.PATIENCE_SECONDS", 300)  # a busy machine
+def test_an_adaptive_cluster_that_begins_empty(tmp_path: Path, whole: np.ndarray) -> None:
     # Without a nanny, which gives a busy machine a minute to start a process and then gives up.
     worker = {
         "cls": SubprocessWorker,
@@ -181,37 +169,39 @@ def scheduler_and_worker(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes]
     crew = []
     try:
         for command in commands:
-            crew.append(subprocess.Popen([sys.executable, "-m", "dask", *command], cwd=folder,
-                                         stderr=subprocess.DEVNULL))  # fmt: skip
-            while not file.exists():
-                time.sleep(0.05)
+            full = [sys.executable, "-m", "dask", *command]
+            crew.append(subprocess.Popen(full, cwd=folder, stderr=subprocess.DEVNULL))
+            wait_until(lambda: file.exists() and file.read_text().endswith("}"), process=crew[0])
         yield crew[0], json.loads(file.read_text())["address"]
     finally:
-        for process in crew:
-            process.kill()
-            process.wait()
+        end(crew)
 
 
 def test_a_scheduler_that_is_killed_is_a_sentence_and_another_one_resumes(
     tmp_path: Path, whole: np.ndarray, cluster: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("cluster", "execute", "lost"):
-        monkeypatch.setattr(f"uniadrs_scale.graph.{module}.PATIENCE_SECONDS", 3)
     store, scorer = tmp_path / "map.zarr", Slow(0.05)
+    clients, submit = [], ClusterExecutor._submit
+
+    def remembering(own: ClusterExecutor, *args: object) -> object:
+        clients.append(own.client)
+        return submit(own, *args)
+
+    monkeypatch.setattr(ClusterExecutor, "_submit", remembering)
     with scheduler_and_worker(tmp_path) as (scheduler, address):
 
         def kill() -> None:
-            while not list(store.glob("done/c/*/*")):
-                time.sleep(0.02)
+            wait_until(lambda: list(store.glob("done/c/*/*")))
+            clients[-1]._timeout = 3  # now, and not before: it is how long any answer may take
             scheduler.kill()
 
-        killing = threading.Thread(target=kill)
-        killing.start()
         with Client(address, set_as_default=False) as client:
-            client.wait_for_workers(1, timeout=60)
-        with pytest.raises(us.ClusterError, match=r"scheduler at tcp://\S+ is gone.*it resumes"):
+            client.wait_for_workers(1, timeout=LIMIT)
+        with (
+            beside(kill),
+            pytest.raises(us.ClusterError, match=r"scheduler at tcp://\S+ is gone.*it resumes"),
+        ):
             us.score(scene(), store, detector=scorer, scheduler=address, **OPTIONS)
-        killing.join()
     assert "is gone" in report(store)["error"]
     again = {"scheduler": cluster.scheduler.address, **OPTIONS}
     np.testing.assert_array_equal(us.score(scene(), store, detector=scorer, **again), whole)
@@ -225,17 +215,16 @@ def test_a_scheduler_that_comes_back_costs_what_was_at_work(
     scorer = Waiting(tmp_path / "go")
 
     def cut() -> None:
-        until(scorer.waits.exists)
-        connection = cluster.scheduler_comm
-        connection.comm.abort()
-        until(lambda: cluster.scheduler_comm is not connection)
-        scorer.file.touch()
+        try:
+            wait_until(scorer.waits.exists)
+            connection = cluster.scheduler_comm
+            connection.comm.abort()
+            wait_until(lambda: cluster.scheduler_comm is not connection)
+        finally:
+            scorer.file.touch()
 
-    cutting = threading.Thread(target=cut)
-    cutting.start()
-    with cluster.as_current():
+    with beside(cut), cluster.as_current():
         got = us.score(scene(), tmp_path / "map.zarr", detector=scorer, **OPTIONS).values
-    cutting.join()
     np.testing.assert_array_equal(got, whole)
 
 
@@ -246,16 +235,19 @@ def test_tasks_that_somebody_cancels_are_lost_and_never_taken_for_done(
     before = commits(cluster)  # of earlier runs, which nobody has collected yet
 
     def cancel() -> None:
-        until(lambda: scorer.waits.exists() and commits(cluster) - before)
-        keys = sorted(commits(cluster) - before)[:2]
-        cluster.cancel([Future(key, cluster) for key in keys], force=True)
-        scorer.file.touch()
+        try:
+            wait_until(lambda: scorer.waits.exists() and commits(cluster) - before)
+            keys = sorted(commits(cluster) - before)[:2]
+            cluster.cancel([Future(key, cluster) for key in keys], force=True)
+        finally:
+            scorer.file.touch()
 
-    cancelling = threading.Thread(target=cancel)
-    cancelling.start()
-    with cluster.as_current(), pytest.warns(us.IncompleteWarning, match="Somebody cancelled"):
+    with (
+        beside(cancel),
+        cluster.as_current(),
+        pytest.warns(us.IncompleteWarning, match="Somebody cancelled"),
+    ):
         us.score(scene(), store, detector=scorer, **OPTIONS)
-    cancelling.join()
     assert len(report(store)["chunks"]["lost"]) >= 1
 
 

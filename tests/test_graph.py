@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -22,9 +21,6 @@ from uniadrs_scale.runtime.worker import UnfitWorkerError
 from uniadrs_scale.scenes.sources import scene_source
 from uniadrs_scale.scoring.run import run
 from uniadrs_scale.storage.places import Place
-
-if TYPE_CHECKING:
-    from distributed import Client
 
 
 class Recorder(LocalExecutor):
@@ -132,15 +128,23 @@ def test_a_graph_is_small_and_keeps_the_network_closed(tmp_path) -> None:
         _ = back[next(iter(graph))]().value
 
 
-def test_few_chunks_occupy_all_workers(cluster) -> None:
+def test_few_chunks_occupy_all_workers(cluster, tmp_path) -> None:
     # Four chunks on two workers: too few for Dask to take them for roots by itself, which then
     # sends all of them to the worker that holds what they share.
     scene = xr.DataArray(np.random.default_rng(0).random((128, 128)), dims=("y", "x"))
     options = {"preset": "single-band", "tile": 32, "stride": 32, "chunk": 64}
     with cluster.as_current():
-        who = us.score(scene, detector=WhoScored(), **options).values
-    _, tiles = np.unique(who[::32, ::32], return_counts=True)
-    assert tiles.tolist() == [8, 8]
+        who = us.score(scene, detector=WhoScored(tmp_path, 2), **options).values
+    assert len(np.unique(who[::32, ::32])) == 2
+
+
+def test_scoring_tasks_are_marked_as_roots(tmp_path) -> None:
+    """The mark of Dask that the test above relies on: stealing may hide that it is missing."""
+    scene = xr.DataArray(np.zeros((128, 128), np.float32), dims=("y", "x"))
+    _, _, graph, _ = recorded(tmp_path, scene, tile=32, stride=32, chunk=64)
+    scored = [task for key, task in graph.items() if str(key[0]).startswith("score-")]
+    assert len(scored) == 4
+    assert all(task.data_producer for task in scored)
 
 
 def test_unknown_schedulers_are_refused() -> None:
@@ -170,11 +174,12 @@ def test_chunks_come_line_by_line_across_the_shorter_axis(tmp_path) -> None:
 
 
 @pytest.mark.parametrize(("shape", "axis"), [((1500, 400), 0), ((400, 1500), 1)])
-def test_a_cluster_keeps_that_order(tmp_path, cluster: Client, shape, axis: int) -> None:
+def test_a_cluster_keeps_that_order(tmp_path, shape, axis: int) -> None:
+    """With one worker: of two, one may fall behind on a busy machine."""
     scene = xr.DataArray(np.zeros(shape, np.float32), dims=("y", "x"))
     plan = us.plan(scene, tile=64, stride=48, chunk=64, detector=TileMean())
     lines: list[int] = []
-    with cluster.as_current():
+    with executor(None, Resources(1, 1)) as own, own.client.as_current():
         run(
             scene, tmp_path / "map.zarr", plan, TileMean(), scheduler=None,
             on_report=lambda report: lines.append(report.index[axis]),

@@ -22,6 +22,7 @@ from uniadrs_scale.demo.demo import write_scene
 from uniadrs_scale.demo.scene import demo_scene
 from uniadrs_scale.detector.detector import is_gpu_build
 
+NUMBER = re.compile(r"\d+(?:\.\d+)?")
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
@@ -44,7 +45,10 @@ def test_the_python_code_prints_what_the_readme_says(tmp_path: Path) -> None:
         expected, done.stdout = (
             re.sub(r"\d+ MiB", "... MiB", text) for text in (expected, done.stdout)
         )
-    assert done.stdout == expected
+    assert NUMBER.sub("#", done.stdout) == NUMBER.sub("#", expected)
+    # The last digits of scores, and so what exceeds a threshold, depend on the kind of CPU.
+    numbers, wanted = ([float(n) for n in NUMBER.findall(t)] for t in (done.stdout, expected))
+    assert numbers == pytest.approx(wanted, rel=0.01)
     assert (tmp_path / "scores.tif").exists()
 
 

@@ -18,6 +18,7 @@ from servers import PLANTED, serving
 from standins import TileMean
 from test_remote_scenes import make_cog
 from typer.testing import CliRunner
+from waiting import wait_until
 
 import uniadrs_scale as us
 from uniadrs_scale.cli.main import app
@@ -213,12 +214,7 @@ def test_an_owner_gives_signs_of_life(bucket: str, monkeypatch: pytest.MonkeyPat
     place = f"{bucket}/map.zarr"
     with lease.owned(place):
         first = buckets.read_object(f"{place}.lock")
-        for _ in range(500):
-            if buckets.read_object(f"{place}.lock") != first:
-                break
-            threading.Event().wait(0.02)
-        else:
-            pytest.fail("no heartbeat")
+        wait_until(lambda: buckets.read_object(f"{place}.lock") != first)
         buckets.write_object(f"{place}.lock", b"somebody else's")
         threading.Event().wait(0.1)
     assert buckets.read_object(f"{place}.lock") == b"somebody else's"

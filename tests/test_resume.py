@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
-import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +13,7 @@ import psutil
 import pytest
 import xarray as xr
 from standins import Failing, FirstBand, KillsDriver, TileMean
+from waiting import wait_until
 
 import uniadrs_scale as us
 from uniadrs_scale.core.lattice import Lattice
@@ -22,7 +21,8 @@ from uniadrs_scale.maps.store import DONE, FAILED, MISSING, open_store
 from uniadrs_scale.runtime.graph import needed_tiles
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    import subprocess
+    from collections.abc import Callable, Iterable
 
 OPTIONS = {"preset": "single-band", "tile": 64, "stride": 48, "chunk": 100}
 
@@ -59,16 +59,22 @@ def alive(pids: Iterable[int]) -> list[int]:
 
 
 @pytest.mark.parametrize("scheduler", ["sync", "cluster"])
-def test_killed_driver_resumes_to_the_same_bytes(tmp_path: Path, scheduler: str) -> None:
+def test_killed_driver_resumes_to_the_same_bytes(
+    tmp_path: Path, scheduler: str, spawn: Callable[..., subprocess.Popen[bytes]]
+) -> None:
     (tmp_path / "seen").mkdir()
-    child = subprocess.Popen(
+    child = spawn(
         [sys.executable, "-c", DRIVER, str(tmp_path), scheduler],
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
     )
     workers: set[int] = set()
-    while child.poll() is None:
-        workers |= {p.pid for p in psutil.Process(child.pid).children(recursive=True)}
-        time.sleep(0.05)
+
+    def ended() -> bool:
+        with suppress(psutil.NoSuchProcess):
+            workers.update(p.pid for p in psutil.Process(child.pid).children(recursive=True))
+        return child.poll() is not None
+
+    wait_until(ended)
     assert child.returncode == -9
     before = open_store(tmp_path / "map.zarr").done
     assert 0 < (before == DONE).sum() < before.size
@@ -83,10 +89,7 @@ def test_killed_driver_resumes_to_the_same_bytes(tmp_path: Path, scheduler: str)
     assert files(tmp_path / "map.zarr") == files(tmp_path / "whole.zarr")
     total = us.plan(scene(), detector=scorer, scheduler="sync", **OPTIONS).lattice.tiles
     assert len(list(scorer.folder.iterdir())) < total
-    deadline = time.monotonic() + 30
-    while alive(workers) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert not alive(workers), "worker processes outlive a killed driver"
+    wait_until(lambda: not alive(workers))  # worker processes do not outlive a killed driver
 
 
 def test_resume_scores_only_what_missing_chunks_need() -> None:

@@ -7,11 +7,10 @@ import logging
 import os
 import re
 import signal
-import subprocess
 import sys
 import threading
-import time
 from datetime import UTC, datetime, timedelta
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,10 +22,10 @@ from archives import write_archive, write_scene
 from pystac.validation.stac_validator import JsonSchemaSTACValidator
 from servers import PLANTED
 from standins import FirstBand, TileMean
+from waiting import LIMIT, wait_until
 
 import uniadrs_scale as us
 from uniadrs_scale.archive import bucket_sink
-from uniadrs_scale.archive import sweep as runner
 from uniadrs_scale.archive.bucket_ledger import BucketLedger
 from uniadrs_scale.archive.bucket_sink import BucketSink
 from uniadrs_scale.cli import main as cli
@@ -35,9 +34,14 @@ from uniadrs_scale.storage import buckets
 from uniadrs_scale.storage import locks as fence
 from uniadrs_scale.storage import locks as lease
 
+runner = import_module("uniadrs_scale.archive.sweep")  # the package has a function of that name
+
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    Spawn = Callable[..., subprocess.Popen[bytes]]
 
 
 @pytest.fixture
@@ -445,22 +449,25 @@ def test_the_command_line(run: Callable, tmp_path: Path, bucket: str) -> None:
 SCENES = 8
 
 
-def start(archive: Path, log: Path) -> subprocess.Popen[bytes]:
-    command = [
-        sys.executable,
-        "-m",
-        "uniadrs_scale.cli.main",
-        "sweep",
-        str(archive),
-        "--log",
-        "json",
-    ]
-    with log.open("ab") as file:
-        return subprocess.Popen(command, stdout=file, stderr=file)
+@pytest.fixture
+def start(spawn: Spawn) -> Callable[[Path, Path], subprocess.Popen[bytes]]:
+    """Start a sweep of an archive, which appends to a log."""
+    command = [sys.executable, "-m", "uniadrs_scale.cli.main", "sweep"]
+
+    def begin(archive: Path, log: Path) -> subprocess.Popen[bytes]:
+        with log.open("ab") as file:
+            return spawn([*command, str(archive), "--log", "json"], stdout=file, stderr=file)
+
+    return begin
 
 
 @pytest.mark.slow
-def test_a_bad_week(tmp_path: Path, bucket: str, tiny_weights: Path) -> None:
+def test_a_bad_week(
+    tmp_path: Path,
+    bucket: str,
+    tiny_weights: Path,
+    start: Callable[[Path, Path], subprocess.Popen[bytes]],
+) -> None:
     """Poison, SIGKILL in the middle, two at once, an input replaced; by a timer's command."""
     names = [f"scene{number:02}" for number in range(SCENES)]
     for number, name in enumerate(names):
@@ -480,19 +487,15 @@ def test_a_bad_week(tmp_path: Path, bucket: str, tiny_weights: Path) -> None:
                    for key in buckets.list_keys(bucket))  # fmt: skip
 
     process = start(archive, log)
-    deadline = time.monotonic() + 100
-    while items() < 3:
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        time.sleep(0.05)
+    wait_until(lambda: items() >= 3, process=process)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert f"{bucket}/.sweep/lock" in [f"{bucket}/{key}" for key in buckets.list_keys(bucket)]
     describe(tmp_path, bucket, **options)
     at_once = [start(archive, log), start(archive, log)]
-    codes = sorted(process.wait(timeout=150) for process in at_once)
+    codes = sorted(process.wait(LIMIT) for process in at_once)
     assert codes in ([0, 75], [1, 75])
-    while start(archive, log).wait(timeout=150) != 0:  # poisons, until they are parked
+    while start(archive, log).wait(LIMIT) != 0:  # poisons, until they are parked
         assert log.read_text().count('"event": "begin"') < 7
     assert tree(bucket) == expected(bucket, names, FILES)
     events = [json.loads(line) for line in log.read_text().splitlines() if line[:7] == '{"time"']
@@ -511,6 +514,6 @@ def test_a_bad_week(tmp_path: Path, bucket: str, tiny_weights: Path) -> None:
         assert sent == (tmp_path / "map.tif").read_bytes()
     old = {name: product(bucket, name)[1] for name in names}
     write_scene(tmp_path / "incoming" / "scene07.tif", 99, side=96)
-    assert start(archive, log).wait(timeout=150) == 0
+    assert start(archive, log).wait(LIMIT) == 0
     assert [n for n in names if product(bucket, n)[1] != old[n]] == ["scene07"]
     assert tree(bucket) == expected(bucket, names, FILES)

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
 import sys
-import time
 from collections import Counter
 from glob import glob
 from typing import TYPE_CHECKING, Any
@@ -19,12 +17,17 @@ import pystac
 import pytest
 import rasterio
 from archives import write_archive, write_scene
+from waiting import LIMIT, wait_until
 
 import uniadrs_scale as us
 from uniadrs_scale.archive.folder_sink import FolderSink
 
 if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Callable
     from pathlib import Path
+
+    Spawn = Callable[..., subprocess.Popen[bytes]]
 
 SCENES = 36
 OPTIONS = {"tile": 64, "chunk": 64}
@@ -33,18 +36,18 @@ OPTIONS = {"tile": 64, "chunk": 64}
 class Commands:
     """Starts sweeps of one archive and keeps what they log."""
 
-    def __init__(self, archive: Path, logs: Path) -> None:
-        self.archive, self.logs = archive, logs
+    def __init__(self, archive: Path, logs: Path, spawn: Spawn) -> None:
+        self.archive, self.logs, self.spawn = archive, logs, spawn
         logs.mkdir()
 
     def start(self) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "uniadrs_scale.cli.main", "sweep", str(self.archive)]
         log = self.logs / f"{len(list(self.logs.iterdir()))}.jsonl"
         with log.open("wb") as file:
-            return subprocess.Popen([*command, "--log", "json"], stdout=file, stderr=file)
+            return self.spawn([*command, "--log", "json"], stdout=file, stderr=file)
 
     def run(self) -> int:
-        return self.start().wait(timeout=300)
+        return self.start().wait(LIMIT)
 
     def done(self) -> Counter[str]:
         """How often each scene was reported done."""
@@ -73,13 +76,8 @@ def poison(folder: Path) -> None:
 
 def kill_after(process: subprocess.Popen[bytes], maps: Path, wanted: int) -> None:
     """SIGKILL once so many products are there."""
-    deadline = time.monotonic() + 300
-    pattern = f"{maps}/*/*.json"
-    while len(glob(pattern)) < wanted and process.poll() is None:  # noqa: PTH207 - Path.glob
-        # raises where a folder that it has listed is taken away, as a poison's is.
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-    assert process.poll() is None, "it had ended before it could be killed"
+    # Not Path.glob: it raises if a folder that it has listed is taken away, as a poison's is.
+    wait_until(lambda: len(glob(f"{maps}/*/*.json")) >= wanted, process=process)  # noqa: PTH207
     process.send_signal(signal.SIGKILL)
     process.wait()
 
@@ -111,7 +109,7 @@ def check_tree(maps: Path, names: set[str]) -> None:
 
 
 @pytest.mark.slow
-def test_a_bad_week(tmp_path: Path, tiny_weights: Path) -> None:
+def test_a_bad_week(tmp_path: Path, tiny_weights: Path, spawn: Spawn) -> None:
     incoming, maps = tmp_path / "incoming", tmp_path / "maps"
     names = {f"scene{number:02}" for number in range(SCENES)}
     for number, name in enumerate(sorted(names)):
@@ -121,13 +119,13 @@ def test_a_bad_week(tmp_path: Path, tiny_weights: Path) -> None:
         "detector": {"weights": str(tiny_weights), "device": "cpu"}, "plan": OPTIONS,
     }  # fmt: skip
     archive = write_archive(tmp_path, **options, scheduler=None, workers=2)
-    commands = Commands(archive, tmp_path / "logs")
+    commands = Commands(archive, tmp_path / "logs", spawn)
 
     for wanted in (6, 14, 22):
         kill_after(commands.start(), maps, wanted)
     archive = write_archive(tmp_path, **options)
     at_once = [commands.start(), commands.start()]
-    codes = sorted(process.wait(timeout=300) for process in at_once)
+    codes = sorted(process.wait(LIMIT) for process in at_once)
     assert codes[0] in (0, 1), "one works; poisons may have been parked before"
     assert codes[1] == 75, "the other finds it busy"
     # A kill may come between a product and its line in the log; but never is there a second one.
