@@ -20,6 +20,8 @@ SECRET_VARIABLES = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_T
                     "GDAL_HTTP_USERPWD", "GDAL_HTTP_HEADERS", "GDAL_HTTP_BEARER")  # fmt: skip
 SHORTEST_SECRET = 6
 """Characters; a shorter value would be found in innocent words."""
+LONGEST = 300
+"""Characters of another library's error in a message."""
 LOGGERS = ("rasterio.env", "rasterio._env", "rasterio._err", "rasterio._io",
            "urllib3.connectionpool")  # fmt: skip
 """Loggers of libraries that write whole URLs."""
@@ -40,6 +42,16 @@ def redact(text: str) -> str:
         if len(value) >= SHORTEST_SECRET:
             clean = clean.replace(value, HIDDEN)
     return clean
+
+
+def gist(error: object) -> str:
+    r"""Return the first line of another library's error, without secrets and the final dot.
+
+    >>> gist(ValueError("no such file.\nTraceback ...")), gist(KeyError())
+    ('no such file', 'KeyError')
+    """
+    text = redact(str(error)).strip() or type(error).__name__
+    return text.splitlines()[0][:LONGEST].rstrip(". ")
 
 
 class _Redacting(logging.Filter):
@@ -86,6 +98,10 @@ class ClusterError(UniadrsScaleError, OSError):
 
 class StoreError(UniadrsScaleError, OSError):
     """The output cannot be written, or belongs to another run."""
+
+
+class TrustError(SceneError, StoreError):
+    """A file from elsewhere would run code, or a remote one names files of this machine."""
 
 
 class ArchiveError(UniadrsScaleError, ValueError):

@@ -107,8 +107,8 @@ def test_pickles_are_read_from_our_own_processes_only() -> None:
     readers = {path.name for path in (ROOT / "uniadrs_scale").rglob("*.py")
                if any(name.startswith(("pickle.", "cloudpickle.load"))
                       for name, _ in calls(path))}  # fmt: skip
-    # cluster.py and shared.py: what the driver sent to its workers, as Dask itself does
-    assert readers <= {"isolation.py", "cluster.py", "shared.py"}
+    # what the driver sent to its workers, as Dask itself does
+    assert readers <= {"worker.py", "cluster.py"}
 
 
 def test_yaml_makes_no_objects(tmp_path: Path) -> None:

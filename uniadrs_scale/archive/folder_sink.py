@@ -27,6 +27,7 @@ from uniadrs_scale.archive.layout import (
 from uniadrs_scale.archive.ledger import Ledger
 from uniadrs_scale.errors import BusyError, StoreError
 from uniadrs_scale.storage.places import Place, write_whole
+from uniadrs_scale.storage.trust import require_no_links
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -55,6 +56,7 @@ class FolderSink:
 
     def ledger(self) -> Ledger:
         """The open ledger; made where there is none."""
+        require_no_links(self.state)
         try:
             self.state.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -106,6 +108,7 @@ class FolderSink:
         if scene.is_symlink() or (scene.exists() and not scene.is_dir()):
             raise StoreError(f"'{scene}' is in the way: it is no folder. Move it elsewhere.")
         part = scene / f".{key}.part"
+        require_no_links(part)
         yield Workplace(Place.of(part / STORE), part)
 
     def publish(self, name: str, key: str, workplace: Workplace) -> None:

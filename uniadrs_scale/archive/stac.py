@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +23,7 @@ from rasterio.crs import CRS
 from rasterio.warp import transform as warp
 
 from uniadrs_scale.archive.layout import STORE
+from uniadrs_scale.storage.places import write_whole
 from uniadrs_scale.storage.remote import public_uri
 
 if TYPE_CHECKING:
@@ -224,11 +224,8 @@ def _union(boxes: Sequence[Sequence[float]]) -> list[float]:
 
 
 def write_item(path: Path, item: Mapping[str, Any]) -> None:
-    """``item`` is at ``path``, and on disk."""
-    with path.open("w", encoding="utf-8") as file:
-        json.dump(item, file, indent=1, allow_nan=False)
-        file.flush()
-        os.fsync(file.fileno())
+    """Write ``item`` as a whole file."""
+    write_whole(path, json.dumps(item, indent=1, allow_nan=False).encode())
 
 
 def _text(time: datetime) -> str:

@@ -22,7 +22,8 @@ from uniadrs_scale.archive.decide import SourceItem
 from uniadrs_scale.core.contracts import digest
 from uniadrs_scale.errors import ArchiveError, redact
 from uniadrs_scale.storage.buckets import glimpse, read_object
-from uniadrs_scale.storage.remote import in_bucket, is_remote, public_uri
+from uniadrs_scale.storage.remote import canonical, in_bucket, is_remote, public_uri
+from uniadrs_scale.storage.trust import require_remote
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -70,7 +71,11 @@ def static_items(source: Static) -> Iterator[SourceItem]:
             yield from _parsed(((href, item) for item in items), reader, source.assets)
             continue
         links = [link for link in document.get("links", []) if isinstance(link, dict)]
-        targets = [(link.get("rel"), resolve(str(link.get("href")), href)) for link in links]
+        targets = [
+            (link["rel"], resolve(str(link.get("href")), href))
+            for link in links
+            if link.get("rel") in ("child", "item")
+        ]
         waiting += [target for rel, target in targets if rel == "child"]
         named = [target for rel, target in targets if rel == "item" and target not in seen]
         seen.update(named)
@@ -173,9 +178,7 @@ def _asks_server(document: dict[str, Any] | Exception, href: str) -> bool:
     return isinstance(assets, dict) and any(
         isinstance(asset, dict)
         and "file:checksum" not in asset
-        # Resolving takes long, and from a file to a file there is nothing to resolve.
-        and ("://" in href or "://" in str(asset.get("href")))
-        and is_remote(resolve(str(asset.get("href")), href))
+        and (is_remote(href) or is_remote(canonical(str(asset.get("href")))))
         for asset in assets.values()
     )
 
@@ -268,16 +271,21 @@ def _box(numbers: list[float] | None) -> Box | None:
 
 def _self_link(item: dict[str, Any]) -> str:
     for link in item.get("links") or []:
-        if isinstance(link, dict) and link.get("rel") == "self" and "://" in str(link.get("href")):
+        if isinstance(link, dict) and link.get("rel") == "self" and is_remote(link.get("href")):
             return str(link["href"])
     return ""
 
 
 def resolve(href: str, base: str) -> str:
-    """``href`` as ``base``, the document that names it, means it; a path or a URL."""
-    if href.startswith("file://"):
-        return href.removeprefix("file://")
-    if "://" in href or os.path.isabs(href):  # noqa: PTH117 - pathlib is 20 times slower here
+    """Return the path or URL that ``href`` means in the document at ``base``.
+
+    Raises:
+        TrustError: The document is on a server and names a local file.
+    """
+    local = not is_remote(base)
+    if "://" in href or href.startswith("/vsi") or (href.startswith("/") and in_bucket(base)):
+        return canonical(require_remote(href, base).removeprefix("file://"))
+    if local and os.path.isabs(href):  # noqa: PTH117 - pathlib is 20 times slower here
         return href
     if in_bucket(base):  # whose scheme urljoin does not know
         scheme, _, path = base.partition("://")

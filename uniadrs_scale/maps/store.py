@@ -123,7 +123,7 @@ class ScoreStore:
 
     def open(self) -> xr.DataArray:
         """The lazy, chunked score (y, x)."""
-        place = self.path.zarr()
+        place = self.path.zarr(read_only=True)
         dataset = xr.open_zarr(place, consolidated=False, decode_coords="all", chunks={})
         score: xr.DataArray = dataset["score"]
         return score.assign_attrs(fingerprint=dataset.attrs["fingerprint"])

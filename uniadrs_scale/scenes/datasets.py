@@ -15,11 +15,12 @@ import numpy as np
 import xarray as xr
 import zarr
 
-from uniadrs_scale.errors import SceneError, StoreError
+from uniadrs_scale.errors import SceneError, StoreError, TrustError
 from uniadrs_scale.scenes.headers import locate
 from uniadrs_scale.storage.buckets import glimpse, zarr_place
 from uniadrs_scale.storage.range_file import RangeFile
 from uniadrs_scale.storage.remote import canonical, is_remote, uri_name
+from uniadrs_scale.storage.trust import require_self_contained
 
 Engine = Literal["h5netcdf", "scipy", "zarr"]
 OPEN_GROUPS = 32
@@ -51,12 +52,16 @@ def open_group(path: str, stamp: str, engine: Engine, group: str) -> xr.Dataset:
         SceneError: It cannot be opened.
     """
     source: Any = path
-    if is_remote(path):
-        source = zarr_place(path, read_only=True) if engine == "zarr" else RangeFile(path, stamp)
+    if engine == "zarr":
+        source = zarr_place(path, read_only=True)
+    elif is_remote(path):
+        with h5py.File(RangeFile(path, stamp)) as file:
+            require_self_contained(file, path)
+        source = RangeFile(path, stamp)
     options: dict[str, Any] = {"phony_dims": "sort"} if engine == "h5netcdf" else {}
     if engine == "zarr":
         # Said, not guessed: xarray warns where it has to find out.
-        metadata = zarr.open_group(zarr_place(path, read_only=True), mode="r").metadata
+        metadata = zarr.open_group(source, mode="r").metadata
         options["consolidated"] = metadata.consolidated_metadata is not None
     if group:
         options["group"] = group
@@ -65,6 +70,8 @@ def open_group(path: str, stamp: str, engine: Engine, group: str) -> xr.Dataset:
             source, engine=engine, chunks=None, cache=False, decode_times=False,
             decode_coords=False, **options,
         )  # fmt: skip
+    except TrustError:
+        raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         place = f"group '{group}' of '{path}'" if group else f"'{path}'"
         raise SceneError(
@@ -218,7 +225,10 @@ def _hdf5(path: str, content: RangeFile | None = None) -> tuple[Entry, ...]:
 
     try:
         with h5py.File(content or path) as file:
+            require_self_contained(file, path)
             file.visititems(note)
+    except TrustError:
+        raise
     except OSError as error:
         raise SceneError(
             f"'{path}' begins like HDF5 or NetCDF-4, but cannot be read ({error}): it is cut off "
@@ -231,6 +241,8 @@ def _zarr(path: str) -> tuple[Entry, ...]:
     try:
         group = zarr.open_group(zarr_place(path, read_only=True), mode="r")
         members = group.members(max_depth=None)
+    except TrustError:
+        raise
     except StoreError as error:
         raise SceneError(
             f"{error} A Zarr store on a web server must have consolidated metadata."

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import warnings
 from bisect import bisect_left
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import rasterio
 from rasterio.enums import ColorInterp, MaskFlags
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import RasterioError
 
 from uniadrs_scale.core.contracts import crs_name
 from uniadrs_scale.errors import SceneError
 from uniadrs_scale.scenes.products.metadata import iso_time, nanometres
 from uniadrs_scale.storage.buckets import glimpse
-from uniadrs_scale.storage.remote import Uri, canonical, gdal_env, gdal_name, is_remote, uri_name
+from uniadrs_scale.storage.remote import Uri, canonical, is_remote, uri_name
+from uniadrs_scale.storage.trust import open_raster
+
+if TYPE_CHECKING:
+    import rasterio
 
 GroundPoint = tuple[float, float, float, float, float]
 """(row, column, x, y, z) of a ground control point."""
@@ -203,11 +206,7 @@ def _require_real_bands(uri: str, dtypes: tuple[str, ...], subdatasets: list[str
 
 def open_dataset(uri: str) -> rasterio.DatasetReader:
     """Open a raster for reading, georeferenced or not."""
-    with warnings.catch_warnings():
-        # A scene without georeference is scored like any other; the plan says so.
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        with gdal_env(uri):
-            return rasterio.open(gdal_name(uri))
+    return open_raster(uri)
 
 
 def locate(source: str) -> tuple[str, str]:

@@ -19,12 +19,13 @@ from uniadrs_scale.storage.clients import (
     bucket_of,
     connect,
     counted,
-    gist,
     obstore_library,
+    server_gist,
     settings_for,
     translated,
 )
 from uniadrs_scale.storage.remote import PEEK, Glimpse, in_bucket, is_remote
+from uniadrs_scale.storage.trust import Checked, checked_store
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
@@ -46,7 +47,7 @@ MEDIA_TYPES = {
 """By ending: browsers go by them."""
 
 
-class BucketStore(ObjectStore[Any]):
+class BucketStore(Checked, ObjectStore[Any]):
     """Zarr's view of a bucket, whose errors are sentences."""
 
     @contextmanager
@@ -55,9 +56,12 @@ class BucketStore(ObjectStore[Any]):
             yield
 
     async def get(
-        self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
+        self,
+        key: str,
+        prototype: BufferPrototype | None = None,
+        byte_range: ByteRequest | None = None,
     ) -> Buffer | None:
-        """One object; None where there is none."""
+        """Return one object, None if there is none."""
         with self._said("read", key):
             return await super().get(key, prototype, byte_range)
 
@@ -102,7 +106,7 @@ def _url_of(store: Any) -> str:
 def zarr_place(place: str | Path, *, read_only: bool = False) -> Any:
     """What zarr and xarray open for a path or URL."""
     if not is_remote(place):
-        return place
+        return checked_store(place, read_only=read_only)
     parts = urlsplit(str(place))
     _, key = bucket_of(str(place))
     where = str(place).partition("://")[2].partition("/")[0]
@@ -131,7 +135,7 @@ def glimpse(uri: str, *, whole: bool = False) -> Glimpse:
     except FileNotFoundError:
         raise SceneError(f"'{uri}' does not exist. Check bucket and key.") from None
     except Exception as error:  # noqa: BLE001 - obstore has a base class only where it is installed
-        raise remote.unreachable(uri, gist(error)) from None
+        raise remote.unreachable(uri, server_gist(error)) from None
     changed = meta["e_tag"] or meta["last_modified"].isoformat()
     return Glimpse(stamp=f"{meta['size']}-{changed}", size=meta["size"], start=start)
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import time
 from contextlib import contextmanager
 from datetime import timedelta
-from functools import cache
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from uniadrs_scale.errors import StoreError, UniadrsScaleError, redact
+from uniadrs_scale.errors import StoreError, UniadrsScaleError, gist, redact
 from uniadrs_scale.storage import remote
 from uniadrs_scale.storage.retries import MAX_PAUSE, Patience, answered, failed, patience, server_of
 
@@ -20,6 +19,8 @@ if TYPE_CHECKING:
 
 ENOUGH_TRIES = 10_000
 """Its pauses are drawn at random, so time alone says when to give up."""
+STORES = 32
+"""Clients that a process keeps: each has connections and memory of its own."""
 
 
 def obstore_library() -> Any:
@@ -55,7 +56,7 @@ def settings_for(uri: str) -> tuple[str, Patience]:
     return remote.s3_endpoint(), patience(server_of(uri))
 
 
-@cache
+@lru_cache(maxsize=STORES)
 def connect(scheme: str, place: str, settings: tuple[str, Patience], prefix: str = "") -> Any:
     """One store a process, place and ``settings``, see :func:`settings_for`."""
     stores = obstore_library().store
@@ -75,7 +76,7 @@ def connect(scheme: str, place: str, settings: tuple[str, Patience], prefix: str
     }
     if scheme == "s3":
         config: dict[str, Any] = {"endpoint": endpoint} if endpoint else {}
-        if _is_set("AWS_NO_SIGN_REQUEST"):
+        if remote.is_set("AWS_NO_SIGN_REQUEST"):
             config["skip_signature"] = True
         client["allow_http"] = endpoint.startswith("http://")
         return stores.S3Store(
@@ -88,10 +89,6 @@ def connect(scheme: str, place: str, settings: tuple[str, Patience], prefix: str
     client["allow_http"] = True
     url = f"{scheme}://{place}/{prefix}"
     return stores.HTTPStore.from_url(url, client_options=client, retry_config=retry)
-
-
-def _is_set(name: str) -> bool:
-    return os.environ.get(name, "").upper() in ("YES", "TRUE", "ON", "1")
 
 
 @contextmanager
@@ -126,19 +123,17 @@ def translated(verb: str, uri: str, key: str = "") -> Iterator[None]:
             raise
         place = f"'{key}' in '{uri}'" if key else f"'{uri}'"
         raise StoreError(
-            f"Cannot {verb} {place} ({gist(error)}). Check the bucket's name, access rights and "
-            "credentials, and that the server is up; then run the same command: it resumes."
+            f"Cannot {verb} {place} ({server_gist(error)}). Check the bucket's name, access rights "
+            "and credentials, and that the server is up; then run the same command: it resumes."
         ) from None
 
 
-def gist(error: Exception) -> str:
-    """What a server said, without its XML and without secrets."""
+def server_gist(error: Exception) -> str:
+    """Return what a server said, without its XML and without secrets."""
     text = redact(str(error)).replace("\n", " ")  # first: half a secret would not be recognised
     code = text.partition("<Code>")[2].partition("</Code>")[0]
     message = text.partition("<Message>")[2].partition("</Message>")[0]
-    if code or message:
-        return f"{code}: {message}".strip(": ").rstrip(".")
-    return text[:200].rstrip(". ")
+    return gist(f"{code}: {message}".strip(": ") or text[:200] or error)
 
 
 def mark_of(meta: Mapping[str, Any]) -> dict[str, str]:

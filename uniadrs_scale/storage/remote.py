@@ -24,7 +24,7 @@ import requests
 import urllib3
 from rasterio.session import DummySession
 
-from uniadrs_scale.errors import URL, SceneError, redact, redact_logs
+from uniadrs_scale.errors import URL, SceneError, gist, redact_logs
 from uniadrs_scale.storage.retries import PassingError, patience, patiently, server_of
 
 if TYPE_CHECKING:
@@ -199,6 +199,11 @@ def gdal_settings(uri: str) -> dict[str, str]:
     return ours | {"GDAL_HTTP_MAX_RETRY": str(min(patience().tries, GDAL_TRIES))}
 
 
+def is_set(name: str) -> bool:
+    """Return True if a variable of the environment says yes."""
+    return os.environ.get(name, "").upper() in ("YES", "TRUE", "ON", "1")
+
+
 def s3_endpoint() -> str:
     """URL of an S3 server that is not Amazon's; empty for Amazon's."""
     named = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
@@ -241,9 +246,9 @@ def fetch(uri: str, headers: Mapping[str, str] | None = None, most: int | None =
             ) as answer:
                 return _received(answer, most)
         except PASSING as error:
-            raise PassingError(_short(error)) from None
+            raise PassingError(gist(error)) from None
         except requests.RequestException as error:
-            raise OSError(_short(error)) from None
+            raise OSError(gist(error)) from None
 
     return patiently(server_of(uri), ask)
 
@@ -287,15 +292,9 @@ def glimpse_http(uri: str, *, whole: bool = False) -> Glimpse:
 def unreachable(uri: str, error: object) -> SceneError:
     """What to say of a remote file that cannot be read."""
     return SceneError(
-        f"'{uri}' cannot be read ({_short(error)}). Check the URL, access rights and credentials "
+        f"'{uri}' cannot be read ({gist(error)}). Check the URL, access rights and credentials "
         "(a signed URL may have expired), and that the server is up; then try again."
     )
-
-
-def _short(error: object) -> str:
-    """The gist of a library's message: its first line, without secrets."""
-    text = str(error).strip() or type(error).__name__
-    return redact(text.splitlines()[0])[:300].rstrip(". ")
 
 
 redact_logs()

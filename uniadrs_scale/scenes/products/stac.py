@@ -16,6 +16,7 @@ from uniadrs_scale.scenes.products.metadata import Band, Product, iso_time, nano
 from uniadrs_scale.scenes.products.sentinel2 import scene_classes
 from uniadrs_scale.storage.buckets import glimpse, read_object
 from uniadrs_scale.storage.remote import canonical, is_remote, uri_name
+from uniadrs_scale.storage.trust import require_remote
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -98,6 +99,7 @@ def _bands(item: pystac.Item) -> Iterator[Band]:
     """Bands of all raster assets; by default those of measurements, each once."""
     described = any(_described(asset) for asset in item.assets.values())
     seen: set[str] = set()
+    base = item.get_self_href() or ""
     for key, asset in item.assets.items():
         if not _is_raster(asset):
             continue
@@ -113,7 +115,7 @@ def _bands(item: pystac.Item) -> Iterator[Band]:
                 seen.add(own)
             yield Band(
                 name=name,
-                uri=_location(asset.href),
+                uri=_location(asset.href, base),
                 number=number,
                 wavelength=_wavelength(fact),
                 aliases=tuple(filter(None, (own, _fact(fact, "common_name"), key))),
@@ -153,8 +155,8 @@ def _nodata(asset: pystac.Asset, fact: dict[str, Any], number: int) -> float | N
 def _quality(item: pystac.Item) -> Iterator[Quality]:
     for key, asset in item.assets.items():
         if key.lower() in QUALITY and _is_raster(asset):
-            yield QUALITY[key.lower()](_location(asset.href))
+            yield QUALITY[key.lower()](_location(asset.href, item.get_self_href() or ""))
 
 
-def _location(href: str) -> str:
-    return canonical(href.removeprefix("file://"))
+def _location(href: str, base: str) -> str:
+    return canonical(require_remote(href, base).removeprefix("file://"))
