@@ -53,5 +53,5 @@ def test_a_model_of_two_small_classes_scores_a_scene() -> None:
     pixels = np.random.default_rng(0).normal(size=(4, 90, 80)).astype(np.float32)
     pixels[:, 40, 30] = 60
     scene = xr.DataArray(pixels, dims=("band", "y", "x"))
-    scores = us.score(scene, detector=own, tile=32, scheduler="sync")
+    scores = us.score(scene, detector=own, tile=32, preset="hyperspectral", scheduler="sync")
     assert np.unravel_index(int(scores.values.argmax()), scores.shape) == (40, 30)
