@@ -26,8 +26,14 @@ if TYPE_CHECKING:
 TILES = np.random.default_rng(0).normal(size=(3, 5, 64, 64)).astype(np.float32)
 
 
+def score(detector: Detector, tiles: np.ndarray) -> np.ndarray:
+    """Scores of the tiles, by the statistics of the first."""
+    everywhere = np.ones(tiles.shape[2:], bool)
+    return detector.fitted(BandStatistics.of(tiles[0], everywhere)).score_tiles(tiles)
+
+
 def test_scores_are_float32_between_0_and_1(tiny_weights: Path) -> None:
-    scores = us.Detector.load(tiny_weights).score_tiles(TILES)
+    scores = score(us.Detector.load(tiny_weights), TILES)
     assert scores.shape == (3, 64, 64)
     assert scores.dtype == np.float32
     assert scores.min() >= 0
@@ -39,7 +45,7 @@ def test_it_is_the_network_and_nothing_else(tiny_weights: Path) -> None:
     network.load_state_dict(load_file(tiny_weights))
     with torch.inference_mode():
         expected = network(torch.from_numpy(TILES))[:, 0].numpy()
-    got = us.Detector.load(tiny_weights).score_tiles(TILES)
+    got = score(us.Detector.load(tiny_weights), TILES)
     np.testing.assert_allclose(got, expected, atol=1e-6)
 
 
@@ -59,12 +65,11 @@ def test_bits_do_not_depend_on_the_thread_or_on_torchs_threads() -> None:
         np.testing.assert_array_equal(got, results[0])
 
 
-def test_weights_that_need_a_scene_say_so() -> None:
+def test_only_a_fitted_detector_scores_and_it_travels_small() -> None:
     detector = us.Detector.load(device="cpu")
-    with pytest.raises(us.PlanError, match=r"score a scene by its statistics"):
-        detector.score_tiles(TILES)
+    assert not hasattr(detector, "score_tiles")
     fitted = detector.fitted(BandStatistics.of(TILES[0], np.ones((64, 64), bool)))
-    assert fitted.identity == detector.identity
+    assert not hasattr(fitted, "fitted")
     message = pickle.dumps(fitted)
     assert len(message) < 20_000
     np.testing.assert_array_equal(
@@ -89,15 +94,15 @@ def test_changed_weights_are_noticed_by_a_worker(tiny_weights: Path, tmp_path: P
 
 
 def test_bfloat16_is_close(tiny_weights: Path) -> None:
-    exact = us.Detector.load(tiny_weights).score_tiles(TILES)
-    close = us.Detector.load(tiny_weights, dtype="bfloat16").score_tiles(TILES)
+    exact = score(us.Detector.load(tiny_weights), TILES)
+    close = score(us.Detector.load(tiny_weights, dtype="bfloat16"), TILES)
     assert 0 < abs(exact - close).max() < 0.05
 
 
 @pytest.mark.parametrize("bands", [1, 12, 13, 40])
 def test_any_number_of_bands(tiny_weights: Path, bands: int) -> None:
     tiles = np.random.default_rng(bands).normal(size=(1, bands, 48, 48)).astype(np.float32)
-    assert np.isfinite(us.Detector.load(tiny_weights).score_tiles(tiles)).all()
+    assert np.isfinite(score(us.Detector.load(tiny_weights), tiles)).all()
 
 
 FACTS = {"bands": "12", "profile": "corrected"}

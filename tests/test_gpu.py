@@ -121,8 +121,8 @@ def test_kernels_are_checked_once_a_process(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_cpu_never_imports_triton(tiny_weights: Path) -> None:
     code = (
         "import sys, numpy as np, uniadrs_scale as us, uniadrs_scale.detector.gpu\n"
-        f"us.Detector.load({str(tiny_weights)!r}, device='cpu')"
-        ".score_tiles(np.zeros((1, 3, 32, 32), np.float32))\n"
+        f"us.Detector.load({str(tiny_weights)!r}, device='cpu').score_with("
+        "None, np.zeros((1, 3, 32, 32), np.float32))\n"
         "assert 'triton' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -11,7 +11,7 @@ import uniadrs_scale as us
 from uniadrs_scale.core.contracts import SceneInfo
 from uniadrs_scale.core.pixels import BandStatistics
 from uniadrs_scale.core.presets import PRESETS, choose_preset
-from uniadrs_scale.detector.coarse import Coarse, coarsened
+from uniadrs_scale.detector.coarse import Coarse, FittedCoarse, coarsened
 from uniadrs_scale.errors import PlanError
 
 
@@ -77,7 +77,7 @@ def test_a_coarse_scorer_sees_means_and_answers_where_they_were(factor: int) -> 
             seen.append(tiles)
             return super().score_tiles(tiles)
 
-    scorer = Coarse(Watching(), factor)
+    scorer = Coarse(Watching(), factor).fitted(STATISTICS)
     scores = scorer.score_tiles(tiles)
     small = 24 // factor
     means = tiles.reshape(2, 3, small, factor, small, factor).mean(axis=(3, 5))
@@ -109,7 +109,7 @@ def test_a_coarse_scorer_stands_for_its_own() -> None:
     assert (scorer.batch, scorer.identity) == (5, plain.identity)
     assert scorer.activation_bytes(48, 2) >= plain.activation_bytes(16, 2) + 4 * 5 * 48**2
     fitted = scorer.fitted(STATISTICS)
-    assert isinstance(fitted, Coarse)
+    assert isinstance(fitted, FittedCoarse)
     assert fitted.factor == 3
     assert type(fitted.scorer) is FirstBand
     for factor, tile in ((0, 48), (3, 50)):

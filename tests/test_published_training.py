@@ -15,6 +15,7 @@ import train
 from test_simulate import same, source
 
 import uniadrs_scale
+from uniadrs_scale.core.pixels import BandStatistics
 from uniadrs_scale.detector.whitening import CHANNELS
 
 CONFIG = Path(train.__file__).parent / "configs" / "published.toml"
@@ -137,7 +138,8 @@ def test_published_weights_say_that_they_see_bands(tmp_path: Path) -> None:
     assert detector.info.input == "bands"
     assert detector.info.config.bands == 270
     tiles = np.random.default_rng(0).standard_normal((1, 5, 32, 32), np.float32)
-    assert np.isfinite(detector.score_tiles(tiles)).all()
+    statistics = BandStatistics.of(tiles[0], np.ones((32, 32), bool))
+    assert np.isfinite(detector.fitted(statistics).score_tiles(tiles)).all()
 
 
 def test_held_out_windows_are_of_the_same_simulation() -> None:

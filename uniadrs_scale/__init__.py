@@ -18,6 +18,7 @@ from uniadrs_scale.errors import (
 if TYPE_CHECKING:
     from uniadrs_scale.archive.config import ArchiveConfig, load_config
     from uniadrs_scale.archive.sweep import SweepReport, sweep
+    from uniadrs_scale.core.contracts import FittedScorer, Scorer
     from uniadrs_scale.core.plan import ScorePlan
     from uniadrs_scale.detector.detector import Detector
     from uniadrs_scale.evaluation.maps import evaluate_map
@@ -32,11 +33,13 @@ __all__ = [
     "BusyError",
     "ClusterError",
     "Detector",
+    "FittedScorer",
     "IncompleteWarning",
     "PlanError",
     "SceneError",
     "SceneWarning",
     "ScorePlan",
+    "Scorer",
     "StoreError",
     "SweepReport",
     "UniadrsScaleError",
@@ -55,9 +58,11 @@ __all__ = [
 _LATER = {
     "ArchiveConfig": "archive.config",
     "Detector": "detector.detector",
+    "FittedScorer": "core.contracts",
     "IncompleteWarning": "scoring.report",
     "SceneWarning": "scoring.report",
     "ScorePlan": "core.plan",
+    "Scorer": "core.contracts",
     "SweepReport": "archive.sweep",
     "evaluate_map": "evaluation.maps",
     "load_config": "archive.config",

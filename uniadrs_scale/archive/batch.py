@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from uniadrs_scale.archive.decide import Decision
     from uniadrs_scale.archive.ledger import Ledger
     from uniadrs_scale.archive.sink import Sink
-    from uniadrs_scale.core.contracts import TileScorer
+    from uniadrs_scale.core.contracts import Scorer
     from uniadrs_scale.runtime.executor import Executor
     from uniadrs_scale.runtime.tasks import ChunkReport
     from uniadrs_scale.scoring.report import RunSummary
@@ -76,7 +76,7 @@ class Crew:
     def __init__(
         self,
         config: ArchiveConfig,
-        detector: TileScorer,
+        detector: Scorer,
         sink: Sink,
         ledger: Ledger,
         stop: threading.Event,

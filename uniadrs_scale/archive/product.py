@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from uniadrs_scale.archive.config import ArchiveConfig
     from uniadrs_scale.archive.decide import Decision, SourceItem
     from uniadrs_scale.archive.layout import Workplace
-    from uniadrs_scale.core.contracts import TileScorer
+    from uniadrs_scale.core.contracts import Scorer
     from uniadrs_scale.core.plan import ScorePlan
     from uniadrs_scale.runtime.tasks import ChunkReport
     from uniadrs_scale.scoring.report import RunSummary
@@ -48,7 +48,7 @@ class Order:
 
     decision: Decision
     config: ArchiveConfig
-    detector: TileScorer
+    detector: Scorer
     workplace: Workplace
     on_report: Callable[[ChunkReport], None]
     accept_incomplete: bool

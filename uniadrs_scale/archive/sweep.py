@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from uniadrs_scale.archive.layout import Survey
     from uniadrs_scale.archive.ledger import Ledger
     from uniadrs_scale.archive.sink import Sink
-    from uniadrs_scale.core.contracts import TileScorer
+    from uniadrs_scale.core.contracts import Scorer
 
 
 @dataclass(slots=True, kw_only=True)
@@ -123,7 +123,7 @@ a large archive, where an update must not take more than a twentieth of the time
 def sweep(
     archive: ArchiveConfig | str | Path,
     *,
-    detector: TileScorer | None = None,
+    detector: Scorer | None = None,
     dry_run: bool = False,
     keep_days: float | None = None,
 ) -> SweepReport:
@@ -165,7 +165,7 @@ def sweep(
         ) from error
 
 
-def _foresee(config: ArchiveConfig, detector: TileScorer, sink: Sink) -> SweepReport:
+def _foresee(config: ArchiveConfig, detector: Scorer, sink: Sink) -> SweepReport:
     """What a sweep would decide. Nothing is written: not even a ledger where there is none yet."""
     if not sink.exists():
         return _decide(config, detector, sink.survey({}), {})
@@ -174,7 +174,7 @@ def _foresee(config: ArchiveConfig, detector: TileScorer, sink: Sink) -> SweepRe
 
 
 def _decide(
-    config: ArchiveConfig, detector: TileScorer, found: Survey, tries: Mapping[str, Tries]
+    config: ArchiveConfig, detector: Scorer, found: Survey, tries: Mapping[str, Tries]
 ) -> SweepReport:
     """List the source and decide about each item; writes nothing."""
     now = datetime.now(UTC)
@@ -241,7 +241,7 @@ class _Sweep:
     def __init__(
         self,
         config: ArchiveConfig,
-        detector: TileScorer,
+        detector: Scorer,
         sink: Sink,
         ledger: Ledger,
         stop: Stop,

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     import xarray as xr
 
-    from uniadrs_scale.core.contracts import TileScorer
+    from uniadrs_scale.core.contracts import Scorer
     from uniadrs_scale.core.plan import ScorePlan
     from uniadrs_scale.swaths.geometry import Geocoding
 
@@ -168,7 +168,7 @@ class Running:
     ] = None
     workers: Workers = None
 
-    def detector(self) -> TileScorer:
+    def detector(self) -> Scorer:
         """What scores tiles."""
         from uniadrs_scale.detector.detector import Detector
         from uniadrs_scale.detector.rx import GlobalRX, LocalRX
@@ -186,7 +186,7 @@ class Running:
         with connected(self.scheduler, tls) as scheduler:
             yield replace(self, scheduler=scheduler, tls_ca_file=None, tls_cert=None, tls_key=None)
 
-    def plan(self, scene: xr.DataArray, detector: TileScorer) -> ScorePlan:
+    def plan(self, scene: xr.DataArray, detector: Scorer) -> ScorePlan:
         """What a run over ``scene`` would do."""
         from uniadrs_scale.scoring.score import plan
 

@@ -24,38 +24,52 @@ if TYPE_CHECKING:
     from uniadrs_scale.core.pixels import BandStatistics
 
 
-class TileScorer(Protocol):
-    """Whatever turns tiles into scores: the detector, or a stand-in. Pickled to every worker."""
+class Scorer(Protocol):
+    """A model that scores tiles once it knows the scene: implement this to bring your own.
+
+    Pickled to every worker, as is the :class:`FittedScorer` that it makes.
+    """
 
     @property
     def identity(self) -> str:
-        """Equal for equal scores: part of the run's fingerprint."""
+        """Text that is equal for equal scores: part of the run's fingerprint."""
 
     @property
     def batch(self) -> int:
-        """Tiles a call; calls always have this many, for bit-identical results."""
+        """Tiles per call."""
 
     def activation_bytes(self, tile: int, bands: int) -> int:
-        """Peak memory of one call beyond its input, in bytes."""
+        """Return the peak memory of one call beyond its input, in bytes."""
 
-    def fitted(self, statistics: BandStatistics) -> TileScorer:
-        """The scorer for a scene of these statistics; itself where it needs none of them."""
+    def fitted(self, statistics: BandStatistics) -> FittedScorer:
+        """Return the scorer of a scene with these statistics."""
+
+
+class FittedScorer(Protocol):
+    """A model that scores the tiles of one scene.
+
+    It may have a method ``warm_up(tile, bands)``: see :class:`WarmedUp`.
+    """
+
+    @property
+    def batch(self) -> int:
+        """Tiles per call. Every call has exactly this many, for bit-identical results."""
 
     def score_tiles(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(n, band, y, x) scaled tiles to (n, y, x) scores in 0..1."""
+        """Return scores (n, y, x) in 0..1 of scaled tiles (n, band, y, x)."""
 
 
 @runtime_checkable
-class WarmScorer(Protocol):
-    """A scorer that is slow the first time, or has a device that may be broken."""
+class WarmedUp(Protocol):
+    """A fitted scorer that is slow the first time, or uses a device that may be broken."""
 
     def warm_up(self, tile: int, bands: int) -> None:
-        """Score a batch that is nobody's, once a process; raises where that does not work."""
+        """Score one dummy batch per process; raise if the weights or the device do not work."""
 
 
-def warm_up(scorer: TileScorer, tile: int, bands: int) -> None:
-    """Have ``scorer`` ready for tiles (band, tile, tile), where it knows how."""
-    if isinstance(scorer, WarmScorer):
+def warm_up(scorer: FittedScorer, tile: int, bands: int) -> None:
+    """Make ``scorer`` ready for tiles (band, tile, tile), if it knows how."""
+    if isinstance(scorer, WarmedUp):
         scorer.warm_up(tile, bands)
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from uniadrs_scale.core.contracts import TileScorer
+    from uniadrs_scale.core.contracts import Scorer
     from uniadrs_scale.demo.scene import PlantedTarget, SyntheticScene
     from uniadrs_scale.runtime.tasks import ChunkReport
     from uniadrs_scale.scoring.report import RunSummary
@@ -97,7 +97,7 @@ def demo(
     size: int = 2048,
     seed: int = 7,
     workers: int | None = None,
-    detector: TileScorer | None = None,
+    detector: Scorer | None = None,
     on_report: Callable[[ChunkReport], None] = lambda _: None,
 ) -> DemoReport:
     """A folder with an invented scene, its map as Zarr and COG, and a picture of both.

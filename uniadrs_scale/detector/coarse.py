@@ -1,4 +1,4 @@
-"""A scorer that sees a coarser scene than there is: radar targets are many pixels of speckle."""
+"""A scorer that sees a coarser scene: radar targets span many pixels of speckle."""
 
 from __future__ import annotations
 
@@ -16,42 +16,55 @@ from uniadrs_scale.errors import PlanError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from uniadrs_scale.core.contracts import TileScorer
+    from uniadrs_scale.core.contracts import FittedScorer, Scorer
     from uniadrs_scale.core.pixels import BandStatistics
 
 
 @dataclass(frozen=True, slots=True)
 class Coarse:
-    """``scorer`` on means of ``factor`` x ``factor`` px, its scores interpolated back."""
+    """A scorer on means of ``factor`` x ``factor`` px, its scores interpolated back."""
 
-    scorer: TileScorer
+    scorer: Scorer
     factor: int
 
     @property
     def identity(self) -> str:
-        """That of the scorer; the plan holds the factor."""
+        """Identity of the scorer; the plan holds the factor."""
         return self.scorer.identity
 
     @property
     def batch(self) -> int:
-        """Tiles a call."""
+        """Tiles per call."""
         return self.scorer.batch
 
     def activation_bytes(self, tile: int, bands: int) -> int:
-        """Of the coarse tile, and of its scores at full size."""
+        """Return the peak memory of the coarse tile, and of its scores at full size."""
         seen = self.scorer.activation_bytes(tile // self.factor, bands)
         return seen + 4 * self.batch * (tile**2 + bands * (tile // self.factor) ** 2)
 
-    def fitted(self, statistics: BandStatistics) -> TileScorer:
-        """For a scene of these statistics, at full resolution."""
-        return Coarse(self.scorer.fitted(statistics), self.factor)
+    def fitted(self, statistics: BandStatistics) -> FittedCoarse:
+        """Return the scorer of a scene with these statistics, at full resolution."""
+        return FittedCoarse(self.scorer.fitted(statistics), self.factor)
+
+
+@dataclass(frozen=True, slots=True)
+class FittedCoarse:
+    """The fitted scorer of a :class:`Coarse`."""
+
+    scorer: FittedScorer
+    factor: int
+
+    @property
+    def batch(self) -> int:
+        """Tiles per call."""
+        return self.scorer.batch
 
     def warm_up(self, tile: int, bands: int) -> None:
-        """As the scorer's, if it has one."""
+        """Warm the scorer up with coarse tiles."""
         warm_up(self.scorer, tile // self.factor, bands)
 
     def score_tiles(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(n, band, y, x) scaled tiles to (n, y, x) scores; sides are multiples of the factor."""
+        """Return scores (n, y, x) of scaled tiles whose sides are multiples of the factor."""
         full = tiles.shape[2:]
         with torch.inference_mode(), one_thread():
             coarse = F.avg_pool2d(torch.from_numpy(np.ascontiguousarray(tiles)), self.factor)
@@ -60,11 +73,11 @@ class Coarse:
             return cast("NDArray[np.float32]", fine[:, 0].numpy())
 
 
-def coarsened(scorer: TileScorer, factor: int, tile: int) -> TileScorer:
-    """``scorer`` at 1 / ``factor`` of the resolution; itself for a factor of 1.
+def coarsened(scorer: Scorer, factor: int, tile: int) -> Scorer:
+    """Return ``scorer`` at 1 / ``factor`` of the resolution; itself for a factor of 1.
 
     Raises:
-        PlanError: The tile is no multiple of the factor.
+        PlanError: The tile is not a multiple of the factor.
     """
     if factor < 1 or tile % factor:
         raise PlanError(

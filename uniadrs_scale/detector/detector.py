@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from uniadrs_scale.core.contracts import TileScorer
     from uniadrs_scale.detector.network import UniADRS
     from uniadrs_scale.detector.weights import WeightsInfo
 
@@ -108,7 +107,7 @@ class Detector:
 
     @property
     def batch(self) -> int:
-        """Tiles a call."""
+        """Tiles per call."""
         return 1 if self.device.type == "cpu" else GPU_BATCH
 
     def activation_bytes(self, tile: int, bands: int) -> int:
@@ -121,16 +120,15 @@ class Detector:
             pixel = max(pixel, bytes_a_pixel(bands)) + 4 * CHANNELS
         return int(pixel * tile**2 * self.batch)
 
-    def fitted(self, statistics: BandStatistics) -> TileScorer:
-        """The detector for one scene; itself, where its network sees the bands as they are."""
-        if self.info.input == "bands":
-            return self
-        return FittedDetector(self, Whitening.of(statistics))
+    def fitted(self, statistics: BandStatistics) -> FittedDetector:
+        """Return the detector of a scene with these statistics."""
+        whitening = None if self.info.input == "bands" else Whitening.of(statistics)
+        return FittedDetector(self, whitening)
 
     def warm_up(self, tile: int, bands: int) -> None:
-        """Score noise, once a process and shape, so that no tile of a scene pays for it.
+        """Score noise once per process and shape, so that no tile of a scene pays for it.
 
-        Kernels are loaded or compiled, and a device that does not work shows before a run begins.
+        This loads or compiles kernels, and shows before a run if the device does not work.
 
         Raises:
             PlanError: The scores are not finite.
@@ -148,25 +146,10 @@ class Detector:
             )
         self._warm.add((tile, bands))
 
-    def score_tiles(
-        self, tiles: NDArray[np.float32], whitening: Whitening | None = None
+    def score_with(
+        self, whitening: Whitening | None, tiles: NDArray[np.float32]
     ) -> NDArray[np.float32]:
-        """How strongly each pixel deviates from its surroundings.
-
-        Args:
-            tiles: float32 (n, band, y, x), each band scaled to the scene's mean 0 and standard
-                deviation 1 (see :class:`.Normalisation`), finite, no side below
-                16 px.
-            whitening: Of the scene, where the network needs one: see :meth:`fitted`.
-
-        Returns:
-            float32 (n, y, x) in 0..1.
-        """
-        if (whitening is None) != (self.info.input == "bands"):
-            raise PlanError(
-                f"Weights '{self.info.name}' score a scene by its statistics. "
-                "Use detector.fitted(statistics).score_tiles(tiles)."
-            )
+        """Score the tiles of a scene that has this whitening: see :class:`FittedDetector`."""
         seen = np.ascontiguousarray(tiles, np.float32)
         if self._conveyor is not None:
             with torch.inference_mode():
@@ -191,33 +174,30 @@ class FittedDetector:
     """A detector and the whitening of one scene; pickles small, like the detector itself."""
 
     detector: Detector
-    whitening: Whitening
-
-    @property
-    def identity(self) -> str:
-        """That of the detector: the statistics follow from the scene."""
-        return self.detector.identity
+    whitening: Whitening | None
+    """None if the network sees the bands as they are."""
 
     @property
     def batch(self) -> int:
-        """Tiles a call."""
+        """Tiles per call."""
         return self.detector.batch
 
-    def activation_bytes(self, tile: int, bands: int) -> int:
-        """As the detector's."""
-        return self.detector.activation_bytes(tile, bands)
-
-    def fitted(self, statistics: BandStatistics) -> TileScorer:
-        """The detector for another scene."""
-        return self.detector.fitted(statistics)
-
     def warm_up(self, tile: int, bands: int) -> None:
-        """As the detector's."""
+        """Warm the detector up: see :meth:`Detector.warm_up`."""
         self.detector.warm_up(tile, bands)
 
     def score_tiles(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
-        """As the detector's, for tiles of this scene."""
-        return self.detector.score_tiles(tiles, self.whitening)
+        """Return how strongly each pixel deviates from its surroundings.
+
+        Args:
+            tiles: float32 (n, band, y, x), each band scaled to the scene's mean 0 and standard
+                deviation 1 (see :class:`.Normalisation`), finite, no side below
+                16 px.
+
+        Returns:
+            float32 (n, y, x) in 0..1.
+        """
+        return self.detector.score_with(self.whitening, tiles)
 
 
 def gpus_in_use(detector: object) -> tuple[str, ...]:

@@ -15,13 +15,11 @@ import torch
 
 from uniadrs_scale.detector.inference import one_thread
 from uniadrs_scale.detector.whitening import ring_mean
-from uniadrs_scale.errors import PlanError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from uniadrs_scale.core.contracts import TileScorer
     from uniadrs_scale.core.pixels import BandStatistics
 
 
@@ -35,17 +33,15 @@ RIDGE = 1e-3
 """Of a local covariance, relative to the mean of its diagonal."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class GlobalRX:
     """Mahalanobis distance from the scene's mean, in its leading principal components."""
 
-    basis: NDArray[np.float32] | None = None
-    """(component, band) whitening of scaled bands; None before :meth:`fitted`."""
     components: int = PRINCIPAL
 
     @property
     def batch(self) -> int:
-        """Tiles a call."""
+        """Tiles per call."""
         return 1
 
     @property
@@ -54,15 +50,34 @@ class GlobalRX:
         return f"rx components={self.components}"
 
     def activation_bytes(self, tile: int, bands: int) -> int:
-        """The components of a tile, their squares and a copy of its bands, in bytes."""
+        """Return the bytes of a tile's components, their squares and a copy of its bands."""
         return 4 * tile**2 * (3 * min(self.components, bands) + bands)
 
-    def fitted(self, statistics: BandStatistics) -> TileScorer:
-        """RX of the scene that has these statistics."""
-        return type(self)(_whitening_basis(statistics, self.components), self.components)
+    def fitted(self, statistics: BandStatistics) -> FittedRX:
+        """Return RX of the scene with these statistics."""
+        return FittedRX(self, _whitening_basis(statistics, self.components))
+
+    def distance(self, parts: Tensor) -> Tensor:
+        """Return the squared distance (n, y, x) of components (n, k, y, x)."""
+        distance: Tensor = parts.square().sum(1)
+        return distance
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FittedRX:
+    """RX of one scene."""
+
+    rx: GlobalRX
+    basis: NDArray[np.float32]
+    """(component, band) whitening of scaled bands."""
+
+    @property
+    def batch(self) -> int:
+        """Tiles per call."""
+        return self.rx.batch
 
     def score_tiles(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
-        """d^2 / (d^2 + components) in 0..1, for d the distance: about 1/2 for an ordinary pixel.
+        """Return d^2 / (d^2 + components), d the distance: about 1/2 for an ordinary pixel.
 
         Args:
             tiles: float32 (n, band, y, x), each band scaled to the scene's mean 0 and standard
@@ -72,25 +87,18 @@ class GlobalRX:
             float32 (n, y, x).
         """
         with torch.inference_mode(), one_thread():
-            distance = self._distance(self._components(tiles))
-            scores = distance / (distance + self.components)
+            distance = self.rx.distance(self.whitened(tiles))
+            scores = distance / (distance + self.rx.components)
             return cast("NDArray[np.float32]", scores.numpy())
 
-    def _components(self, tiles: NDArray[np.float32]) -> Tensor:
-        """(n, component, y, x) of deviation 1."""
-        if self.basis is None:
-            raise PlanError("RX needs a scene's statistics. Use rx.fitted(statistics).")
+    def whitened(self, tiles: NDArray[np.float32]) -> Tensor:
+        """Return the components (n, component, y, x), of deviation 1."""
         flat = torch.from_numpy(np.ascontiguousarray(tiles)).flatten(2)
         parts = torch.from_numpy(self.basis) @ flat
         return parts.view(len(tiles), -1, *tiles.shape[2:])
 
-    def _distance(self, parts: Tensor) -> Tensor:
-        """Squared distance (n, y, x) of components (n, k, y, x)."""
-        distance: Tensor = parts.square().sum(1)
-        return distance
 
-
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class LocalRX(GlobalRX):
     """Mahalanobis distance from a pixel's surroundings: a square ring around it."""
 
@@ -102,11 +110,12 @@ class LocalRX(GlobalRX):
         return f"lrx components={self.components} windows={INNER},{OUTER} ridge={RIDGE}"
 
     def activation_bytes(self, tile: int, bands: int) -> int:
-        """The local covariances of a tile and what solving with them takes, in bytes."""
+        """Return the bytes of a tile's local covariances and of solving with them."""
         kept = min(self.components, bands)
         return 4 * tile**2 * (4 * kept**2 + 4 * kept + bands)
 
-    def _distance(self, parts: Tensor) -> Tensor:
+    def distance(self, parts: Tensor) -> Tensor:
+        """Return the squared distance (n, y, x) from each pixel's ring."""
         kept = parts.shape[1]
         mean = ring_mean(parts, INNER, OUTER)  # (n, k, y, x)
         row, col = torch.triu_indices(kept, kept)

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 from dask import config as dask_config
 from distributed import Client, Scheduler, Security, default_client
 from distributed.deploy.spec import SpecCluster
@@ -19,6 +20,7 @@ from distributed.protocol import pickle
 from distributed.system import memory_limit as machine_memory
 
 from uniadrs_scale.core.contracts import warm_up
+from uniadrs_scale.core.pixels import BandStatistics
 from uniadrs_scale.errors import ClusterError, PlanError
 from uniadrs_scale.runtime.worker import PACKAGES, Shared, UnfitWorkerError, difference
 
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from uniadrs_scale.core.contracts import TileScorer
+    from uniadrs_scale.core.contracts import Scorer
     from uniadrs_scale.runtime.compute import Resources
 
 
@@ -141,16 +143,17 @@ def workers_of(client: Client) -> dict[str, Any]:
 class _Proof:
     """A scorer, and the tiles that a worker must be able to score with it."""
 
-    scorer: TileScorer
+    scorer: Scorer
     tile: int
     bands: int
 
     def prepare(self) -> None:
-        """Score one batch."""
-        warm_up(self.scorer, self.tile, self.bands)
+        """Score one batch of noise, whatever the scene's statistics will be."""
+        noise = BandStatistics(count=1, mean=np.zeros(self.bands), scatter=np.eye(self.bands))
+        warm_up(self.scorer.fitted(noise), self.tile, self.bands)
 
 
-def require_fit(client: Client, scorer: TileScorer, *, tile: int, bands: int) -> None:
+def require_fit(client: Client, scorer: Scorer, *, tile: int, bands: int) -> None:
     """Every worker has the driver's versions, opens ``scorer`` and has scored a batch with it.
 
     Workers that join later are checked when they open their first task.

@@ -52,7 +52,7 @@ from uniadrs_scale.scenes.sources import ArrayScene, ArrayWindow
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-    from uniadrs_scale.core.contracts import SceneSource, TileScorer, WindowReader
+    from uniadrs_scale.core.contracts import FittedScorer, SceneSource, WindowReader
     from uniadrs_scale.core.lattice import Lattice, Window
     from uniadrs_scale.core.pixels import Normalisation
     from uniadrs_scale.core.plan import ScorePlan
@@ -107,7 +107,7 @@ def score_scene(
     store: ScoreStore,
     run: Executor,
     *,
-    scaled: tuple[TileScorer, Normalisation],
+    scaled: tuple[FittedScorer, Normalisation],
     on_report: Callable[[ChunkReport], None],
 ) -> list[Exception]:
     """Score and commit every chunk that ``store`` does not have yet; what was lost, and why.
@@ -145,7 +145,7 @@ def run_graph(
     plan: ScorePlan,
     store: ScoreStore,
     *,
-    scaled: tuple[TileScorer, Normalisation],
+    scaled: tuple[FittedScorer, Normalisation],
     todo: Collection[Index],
     apart: bool = False,
 ) -> tuple[Graph, list[Key]]:
@@ -201,7 +201,7 @@ class _Run:
     """None for an array, whose windows come with the tasks."""
     lattice: Lattice
     store: ScoreStore
-    scaled: tuple[TileScorer, Normalisation]
+    scaled: tuple[FittedScorer, Normalisation]
     apart: bool
     """Whether tiles are read and scored in processes of their own."""
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from uniadrs_scale.core.contracts import TileScorer, WindowReader
+    from uniadrs_scale.core.contracts import FittedScorer, WindowReader
     from uniadrs_scale.core.lattice import Lattice, Window
     from uniadrs_scale.core.pixels import Normalisation
     from uniadrs_scale.maps.store import ScoreStore
@@ -100,7 +100,7 @@ def score_chunk(
     index: Index,
     tiles: Sequence[Window],
     lattice: Lattice,
-    scaled: tuple[TileScorer, Normalisation],
+    scaled: tuple[FittedScorer, Normalisation],
 ) -> ScoredPart:
     """Score ``tiles``, all owned by chunk ``index``, and cut their sum along chunk borders.
 
@@ -155,7 +155,7 @@ def score_chunk_apart(
     index: Index,
     tiles: Sequence[Window],
     lattice: Lattice,
-    scaled: tuple[TileScorer, Normalisation],
+    scaled: tuple[FittedScorer, Normalisation],
 ) -> ScoredPart:
     """:func:`score_chunk` with reading and scoring in a child process.
 
@@ -180,21 +180,11 @@ class _ReaderApart:
 @dataclass(frozen=True, slots=True)
 class _ScorerApart:
     isolation: Isolation
-    detector: TileScorer
-
-    @property
-    def identity(self) -> str:
-        return self.detector.identity
+    detector: FittedScorer
 
     @property
     def batch(self) -> int:
         return self.detector.batch
-
-    def activation_bytes(self, tile: int, bands: int) -> int:
-        return self.detector.activation_bytes(tile, bands)
-
-    def fitted(self, statistics: BandStatistics) -> TileScorer:
-        return _ScorerApart(self.isolation, self.detector.fitted(statistics))
 
     def score_tiles(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
         return self.isolation.call(self.detector.score_tiles, tiles)
@@ -255,7 +245,7 @@ def network_input(
 
 
 def _score_tiles(
-    inputs: Iterator[tuple[Window, NDArray[np.float32]]], detector: TileScorer
+    inputs: Iterator[tuple[Window, NDArray[np.float32]]], detector: FittedScorer
 ) -> Iterator[tuple[Window, NDArray[np.float32] | str]]:
     """Scores, or why there is none, in calls of exactly ``detector.batch`` tiles.
 
@@ -272,7 +262,7 @@ def _score_tiles(
 
 
 def _score_group(
-    group: list[tuple[Window, NDArray[np.float32]]], detector: TileScorer
+    group: list[tuple[Window, NDArray[np.float32]]], detector: FittedScorer
 ) -> Iterator[tuple[Window, NDArray[np.float32] | str]]:
     stack = np.zeros((detector.batch, *group[0][1].shape), np.float32)
     for slot, (_, pixels) in zip(stack, group, strict=False):

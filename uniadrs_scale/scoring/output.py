@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     import xarray as xr
 
-    from uniadrs_scale.core.contracts import TileScorer
+    from uniadrs_scale.core.contracts import Scorer
     from uniadrs_scale.core.plan import ScorePlan
     from uniadrs_scale.runtime.tasks import ChunkReport
 
@@ -33,7 +33,7 @@ def run_to_file(
     scene: xr.DataArray,
     output: str | Path | Place,
     plan: ScorePlan,
-    detector: TileScorer,
+    detector: Scorer,
     *,
     scheduler: str | None = None,
     on_report: Callable[[ChunkReport], None] = lambda _: None,

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     import xarray as xr
 
-    from uniadrs_scale.core.contracts import SceneSource, TileScorer
+    from uniadrs_scale.core.contracts import SceneSource, Scorer
     from uniadrs_scale.core.pixels import BandStatistics
     from uniadrs_scale.core.plan import ScorePlan
     from uniadrs_scale.maps.store import ScoreStore
@@ -44,7 +44,7 @@ def run(
     scene: xr.DataArray,
     store: str | Path | Place,
     plan: ScorePlan,
-    detector: TileScorer,
+    detector: Scorer,
     *,
     scheduler: str | None = None,
     on_report: Callable[[ChunkReport], None] = lambda _: None,
@@ -77,7 +77,7 @@ def carry_out(
     scene: xr.DataArray,
     store: Place,
     plan: ScorePlan,
-    detector: TileScorer,
+    detector: Scorer,
     *,
     scheduler: str | None,
     on_report: Callable[[ChunkReport], None],
@@ -135,7 +135,7 @@ def carry_out(
     return summary
 
 
-def _resources(plan: ScorePlan, detector: TileScorer) -> Resources:
+def _resources(plan: ScorePlan, detector: Scorer) -> Resources:
     return Resources(plan.workers, plan.threads, gpus_in_use(detector))
 
 
@@ -143,7 +143,7 @@ def _compute(  # noqa: PLR0917 - one step of run(), with what it has gathered
     source: SceneSource,
     store: ScoreStore,
     plan: ScorePlan,
-    detector: TileScorer,
+    detector: Scorer,
     tasks: Executor,
     on_report: Callable[[ChunkReport], None],
     clock: Clock,

@@ -23,7 +23,7 @@ from uniadrs_scale.scoring.run import run
 if TYPE_CHECKING:
     import xarray as xr
 
-    from uniadrs_scale.core.contracts import TileScorer
+    from uniadrs_scale.core.contracts import Scorer
 
 
 def score(
@@ -34,7 +34,7 @@ def score(
     tile: int | None = None,
     stride: int | None = None,
     chunk: int | None = None,
-    detector: TileScorer | None = None,
+    detector: Scorer | None = None,
     scheduler: str | None = None,
     workers: int | None = None,
     performance_report: str | Path | None = None,
@@ -88,7 +88,7 @@ def _score_into(  # noqa: PLR0917 - what score() was given, in its order
     scene: xr.DataArray,
     store: str | Path,
     run_plan: ScorePlan,
-    detector: TileScorer,
+    detector: Scorer,
     scheduler: str | None,
     performance_report: Path | None,
 ) -> xr.DataArray:
@@ -111,7 +111,7 @@ def plan(
     tile: int | None = None,
     stride: int | None = None,
     chunk: int | None = None,
-    detector: TileScorer | None = None,
+    detector: Scorer | None = None,
     scheduler: str | None = None,
     workers: int | None = None,
 ) -> ScorePlan:
