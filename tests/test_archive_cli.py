@@ -20,10 +20,11 @@ from archives import serve, write_archive, write_scene
 from standins import FirstBand
 
 from uniadrs_scale.archive import sweep as runner
-from uniadrs_scale.archive.folder_sink import FolderSink
+from uniadrs_scale.archive.sink import Sink
 from uniadrs_scale.archive.sweep import interruptible
 from uniadrs_scale.cli import archive as cli_archive
 from uniadrs_scale.cli import main as cli
+from uniadrs_scale.storage.places import Place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -114,7 +115,7 @@ def test_json_for_machines(run, archive: Path) -> None:
 
 
 def test_busy_is_75(run, archive: Path) -> None:
-    sink = FolderSink(archive.parent / "maps")
+    sink = Sink(Place.of(archive.parent / "maps"))
     with sink.locked() as ledger:
         busy = run("sweep", archive)
         assert (busy.code, busy.out) == (75, "")
@@ -141,8 +142,8 @@ def test_page(run, archive: Path) -> None:
 
 def test_every_ends_on_sigterm(run, archive: Path) -> None:
     def end_the_second() -> None:
-        sink = FolderSink(archive.parent / "maps")
-        while not sink.state.is_dir() or sink.is_busy():
+        sink = Sink(Place.of(archive.parent / "maps"))
+        while not sink.exists() or sink.is_busy():
             time.sleep(0.01)
         with sink.ledger() as ledger:
             while len(ledger.runs()) < 2:

@@ -21,7 +21,8 @@ import rasterio
 from archives import write_archive, write_scene
 
 import uniadrs_scale as us
-from uniadrs_scale.archive.folder_sink import FolderSink
+from uniadrs_scale.archive.sink import Sink
+from uniadrs_scale.storage.places import Place
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -140,7 +141,7 @@ def test_a_bad_week(tmp_path: Path, tiny_weights: Path) -> None:
     assert set(commands.done().values()) == {1}
     check_tree(maps, names)
     check_maps(tmp_path, names, tiny_weights)
-    with FolderSink(maps).ledger() as ledger:
+    with Sink(Place.of(maps)).ledger() as ledger:
         troubles = {trouble["name"]: trouble for trouble in ledger.troubles()}
     assert set(troubles) == {f"poison_{kind}" for kind in ("text", "empty", "torn", "complex")}
     assert all(trouble["parked"] for trouble in troubles.values())

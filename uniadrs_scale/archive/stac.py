@@ -23,7 +23,7 @@ from pystac.extensions.raster import (
 from rasterio.crs import CRS
 from rasterio.warp import transform as warp
 
-from uniadrs_scale.archive.layout import STORE
+from uniadrs_scale.archive.sink import STORE
 from uniadrs_scale.storage.remote import public_uri
 
 if TYPE_CHECKING:
