@@ -19,10 +19,11 @@ import pytest
 from archives import serve, write_archive, write_scene
 from standins import FirstBand
 
-from uniadrs_scale.archive.folder_sink import FolderSink
+from uniadrs_scale.archive.sink import Sink
 from uniadrs_scale.archive.sweep import interruptible
 from uniadrs_scale.cli import archive as cli_archive
 from uniadrs_scale.cli import main as cli
+from uniadrs_scale.storage.places import Place
 
 runner = import_module("uniadrs_scale.archive.sweep")  # the package has a function of that name
 
@@ -115,7 +116,7 @@ def test_json_for_machines(run, archive: Path) -> None:
 
 
 def test_busy_is_75(run, archive: Path) -> None:
-    sink = FolderSink(archive.parent / "maps")
+    sink = Sink(Place.of(archive.parent / "maps"))
     with sink.locked() as ledger:
         busy = run("sweep", archive)
         assert (busy.code, busy.out) == (75, "")

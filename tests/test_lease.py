@@ -11,7 +11,7 @@ import pytest
 import uniadrs_scale as us
 from uniadrs_scale.storage import buckets
 from uniadrs_scale.storage import locks as lease
-from uniadrs_scale.storage.locks import FencedObject
+from uniadrs_scale.storage.clients import ConditionalObject
 
 
 @pytest.fixture
@@ -20,17 +20,17 @@ def lock(bucket: str) -> str:
 
 
 def test_a_lock_that_another_owns_by_now_is_left_alone(lock: str) -> None:
-    ours = lease._Lease.acquire(lock, "a map")
+    ours = lease.Lease.acquire(lock, "a map")
     buckets.write_object(lock, b"another's")
     ours.release()
     assert buckets.read_object(lock) == b"another's"
-    ours.lost = True
+    ours.taken = True
     ours.release()
     assert buckets.read_object(lock) == b"another's"
 
 
 def test_a_lock_that_is_ours_or_gone_is_given_back(lock: str) -> None:
-    ours = lease._Lease.acquire(lock, "a map")
+    ours = lease.Lease.acquire(lock, "a map")
     ours.release()
     assert not buckets.exists(lock)
     ours.release()
@@ -40,22 +40,22 @@ def test_a_server_that_fails_once_does_not_end_the_signs_of_life(
     lock: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lease, "HEARTBEAT", 0.01)
-    write, beats, stop = FencedObject.write, [], threading.Event()
+    write, beats, stop = ConditionalObject.write, [], threading.Event()
 
-    def failing_first(self: FencedObject, content: bytes) -> None:
+    def failing_first(self: ConditionalObject, content: bytes) -> None:
         beats.append(content)
         if len(beats) < 3:
             raise us.StoreError("away")
         write(self, content)
         stop.set()
 
-    monkeypatch.setattr(FencedObject, "write", failing_first)
-    ours = lease._Lease.acquire(lock, "a map")
+    monkeypatch.setattr(ConditionalObject, "write", failing_first)
+    ours = lease.Lease.acquire(lock, "a map")
     beating = threading.Thread(target=ours.beat, args=(stop,))
     beating.start()
     beating.join(60)
     assert buckets.read_object(lock) == beats[2]
-    assert not ours.lost
+    assert not ours.taken
     ours.release()
     assert not buckets.exists(lock), "what it wrote last is known as its own"
 
@@ -64,13 +64,13 @@ def test_an_owner_who_was_succeeded_gives_no_more_signs_of_life(
     lock: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lease, "HEARTBEAT", 0.01)
-    ours = lease._Lease.acquire(lock, "a map")
+    ours = lease.Lease.acquire(lock, "a map")
     buckets.write_object(lock, b"another's")
     beating = threading.Thread(target=ours.beat, args=(threading.Event(),))
     beating.start()
     beating.join(60)
     assert not beating.is_alive()
-    assert ours.lost
+    assert ours.taken
     assert buckets.read_object(lock) == b"another's"
 
 
@@ -84,17 +84,17 @@ def test_an_answer_that_was_lost_makes_no_second_owner(
         return put(*args, **options)  # refused: it is there
 
     monkeypatch.setattr(obstore, "put", repeated)
-    ours = lease._Lease.acquire(lock, "a map")
+    ours = lease.Lease.acquire(lock, "a map")
     monkeypatch.setattr(obstore, "put", put)
     with pytest.raises(us.BusyError):
-        lease._Lease.acquire(lock, "a map")
+        lease.Lease.acquire(lock, "a map")
     ours.release()
     assert not buckets.exists(lock)
 
 
 def test_looking_at_a_lock_leaves_it(lock: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not lease.is_held(lock)
-    ours = lease._Lease.acquire(lock, "a map")
+    ours = lease.Lease.acquire(lock, "a map")
     content = buckets.read_object(lock)
     assert lease.is_held(lock)
     assert buckets.read_object(lock) == content

@@ -26,6 +26,7 @@ from uniadrs_scale.maps import store as stores
 from uniadrs_scale.maps.store import open_store
 from uniadrs_scale.storage import buckets, places
 from uniadrs_scale.storage import locks as lease
+from uniadrs_scale.storage.places import Place
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -167,7 +168,7 @@ def test_what_is_no_store_or_another_plan_is_refused(bucket: str, scene_file: Pa
 def test_one_run_at_a_time(bucket: str, scene_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scene, store = us.open_scene(scene_file), f"{bucket}/map.zarr"
     with (
-        lease.owned(store),
+        lease.claimed(Place(store)),
         pytest.raises(us.BusyError, match=rf"Another run \(process {os.getpid()} on .* writes to"),
     ):
         us.score(scene, store, **OPTIONS)
@@ -175,11 +176,11 @@ def test_one_run_at_a_time(bucket: str, scene_file: Path, monkeypatch: pytest.Mo
     # Its owner was a process of this machine that is no more: no need to wait.
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    dead = lease._me() | {"process": ended.pid, "started": 0.0}
+    dead = lease.this_process() | {"process": ended.pid, "started": 0.0}
     buckets.write_object(f"{store}.lock", json.dumps(dead).encode())
     us.score(scene, store, **OPTIONS)
     # Its owner was elsewhere: wait for the lease.
-    stranger = lease._me() | {"machine": "elsewhere"}
+    stranger = lease.this_process() | {"machine": "elsewhere"}
     buckets.write_object(f"{store}.lock", json.dumps(stranger).encode())
     with pytest.raises(us.BusyError):
         us.score(scene, store, **OPTIONS)
@@ -198,12 +199,12 @@ def test_of_two_who_take_over_a_dead_lock_one_does(
 
     def meanwhile(*args: object) -> float:
         monkeypatch.setattr(lease, "_age", age)
-        winners.append(lease._Lease.acquire(uri, bucket))
+        winners.append(lease.Lease.acquire(uri, bucket))
         return age(*args)
 
     monkeypatch.setattr(lease, "_age", meanwhile)
     with pytest.raises(us.BusyError):
-        lease._Lease.acquire(uri, bucket)
+        lease.Lease.acquire(uri, bucket)
     (winner,) = winners
     winner.release()
     assert buckets.list_keys(bucket) == []
@@ -212,7 +213,7 @@ def test_of_two_who_take_over_a_dead_lock_one_does(
 def test_an_owner_gives_signs_of_life(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "HEARTBEAT", 0.02)
     place = f"{bucket}/map.zarr"
-    with lease.owned(place):
+    with lease.claimed(Place(place)):
         first = buckets.read_object(f"{place}.lock")
         wait_until(lambda: buckets.read_object(f"{place}.lock") != first)
         buckets.write_object(f"{place}.lock", b"somebody else's")
@@ -309,5 +310,5 @@ def test_half_removed_is_no_store(
     assert not stores.is_score_store(store)
     with pytest.raises(us.StoreError, match="is not a score store, but holds"):
         us.score(scene, store, **OPTIONS)
-    places.Place(store).remove_store()
+    Place(store).remove_store()
     assert buckets.list_keys(store) == []

@@ -26,8 +26,9 @@ from standins import Failing, FirstBand, TileMean
 
 import uniadrs_scale as us
 from uniadrs_scale.archive.batch import Crew, Outcome
-from uniadrs_scale.archive.folder_sink import FolderSink
 from uniadrs_scale.archive.ledger import Ledger
+from uniadrs_scale.archive.sink import Sink
+from uniadrs_scale.storage.places import Place
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -214,7 +215,7 @@ def test_failures_are_bounded_parked_and_retried(archive: Path) -> None:
     assert third.complete, "what is parked is no news"
     assert third.facts()["decided"]["parked"] == 1
     assert "bad" not in names(archive / "maps")
-    with FolderSink(archive / "maps").ledger() as ledger:
+    with Sink(Place.of(archive / "maps")).ledger() as ledger:
         assert ledger.unpark() == ["bad"]
     assert us.sweep(config, detector=FirstBand()).failed.keys() == {"bad"}
 
@@ -357,7 +358,7 @@ def test_a_product_that_somebody_removed_is_made_again(archive: Path) -> None:
     assert product(archive, "s_20240101")[0]["assets"]["score"] == item["assets"]["score"]
 
 
-def test_killed_between_the_last_two_renames(archive: Path) -> None:
+def test_killed_before_the_item_is_written(archive: Path) -> None:
     config = write_archive(archive)
     us.sweep(config, detector=FirstBand())
     item, folder = product(archive, "s_20240101")
@@ -389,15 +390,18 @@ def test_unfinished_files_of_a_killed_try_go(archive: Path) -> None:
     config = write_archive(archive)
     todo = us.sweep(config, detector=FirstBand(), dry_run=True).decisions
     for decision in todo:
-        part = archive / "maps" / decision.name / f".{decision.fingerprint.key}.part"
-        (part / ".scores.tif.x1y2").mkdir(parents=True)
-        (part / ".scores.tif.x1y2" / "base.tif").touch()
-        (part / ".scores.zarr.ab.tmp").mkdir()
-        (part / "quicklook.png").touch()
+        scene, key = archive / "maps" / decision.name, decision.fingerprint.key
+        for version in (scene / key, scene / f".{key}.part", scene / f".{key}.0123abcd.tmp"):
+            (version / ".scores.tif.x1y2.tmp").mkdir(parents=True)
+            (version / ".scores.tif.x1y2.tmp" / "base.tif").touch()
+            (version / ".scores.zarr.ab.tmp").mkdir()
+            (version / "quicklook.png").touch()
+        (scene / f".{decision.name}.json.tmp").touch()
     assert len(us.sweep(config, detector=FirstBand()).done) == 3
     for decision in todo:
         _, folder = product(archive, decision.name)
         assert names(folder) == ["quicklook.png", "run.json", "scores.tif"]
+        assert names(folder.parent) == sorted([folder.name, f"{decision.name}.json"])
         assert folder.name == decision.fingerprint.key
 
 
@@ -432,7 +436,7 @@ def test_who_kills_the_workers(
     config = us.load_config(write_archive(archive, scheduler="sync"))
     todo = us.sweep(config, detector=FirstBand(), dry_run=True).decisions
     config = config.model_copy(update={"scheduler": None})
-    sink = FolderSink(archive / "maps")
+    sink = Sink(Place.of(archive / "maps"))
     with sink.ledger() as ledger:
         crew = Crew(config, FirstBand(), sink, ledger, threading.Event())
         workers = _Workers(crew, killers, together=2)
@@ -459,7 +463,7 @@ def test_a_full_disk_is_nobodys_failure(archive: Path) -> None:
     config = write_archive(archive)
     with pytest.raises(us.StoreError, match=r"takes no more .*No space left"):
         us.sweep(config, detector=NoRoom())
-    with FolderSink(archive / "maps").ledger() as ledger:
+    with Sink(Place.of(archive / "maps")).ledger() as ledger:
         assert all(t.failures == t.interruptions == 0 for t in ledger.tries().values())
         assert len(ledger.tries()) == 1, "the others were not begun"
         assert ledger.runs()[0]["state"] == "broken"
@@ -484,7 +488,7 @@ def test_sigterm_ends_cleanly_and_the_next_sweep_resumes(archive: Path) -> None:
     assert report.exit_code == 128 + signal.SIGTERM
     assert len(report.done) < 3
     assert report.failed == {}
-    with FolderSink(archive / "maps").ledger() as ledger:
+    with Sink(Place.of(archive / "maps")).ledger() as ledger:
         assert ledger.runs()[0]["state"] == "stopped"
         assert all(t.interruptions == t.failures == 0 for t in ledger.tries().values())
     again = us.sweep(config, detector=FirstBand())  # the same identity? no: its class differs
@@ -494,7 +498,7 @@ def test_sigterm_ends_cleanly_and_the_next_sweep_resumes(archive: Path) -> None:
 
 def test_one_sweep_at_a_time(archive: Path) -> None:
     config = write_archive(archive)
-    sink = FolderSink(archive / "maps")
+    sink = Sink(Place.of(archive / "maps"))
     with sink.locked():
         assert sink.is_busy()
         with pytest.raises(us.BusyError, match="one at a time"):
@@ -505,7 +509,7 @@ def test_one_sweep_at_a_time(archive: Path) -> None:
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    with Ledger.at(tmp_path / "ledger.sqlite") as opened:
+    with Ledger(Place.of(tmp_path)) as opened:
         yield opened
 
 

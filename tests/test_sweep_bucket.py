@@ -25,14 +25,14 @@ from standins import FirstBand, TileMean
 from waiting import LIMIT, wait_until
 
 import uniadrs_scale as us
-from uniadrs_scale.archive import bucket_sink
-from uniadrs_scale.archive.bucket_ledger import BucketLedger
-from uniadrs_scale.archive.bucket_sink import BucketSink
+from uniadrs_scale.archive.ledger import Ledger
+from uniadrs_scale.archive.sink import Sink
 from uniadrs_scale.cli import main as cli
 from uniadrs_scale.maps.store import open_store
-from uniadrs_scale.storage import buckets
-from uniadrs_scale.storage import locks as fence
+from uniadrs_scale.storage import buckets, places
 from uniadrs_scale.storage import locks as lease
+from uniadrs_scale.storage.clients import ConditionalObject
+from uniadrs_scale.storage.places import Place
 
 runner = import_module("uniadrs_scale.archive.sweep")  # the package has a function of that name
 
@@ -143,7 +143,7 @@ def test_with_nothing_to_do_nothing_is_written_but_the_run(
         if content:
             obstore.put(client, key, content)
         assert us.sweep(config, detector=FirstBand()).facts()["decided"]["keep"] == 3
-    assert len(BucketLedger(f"{bucket}/.sweep").products()) == 3
+    assert len(Ledger(Place(f"{bucket}/.sweep")).products()) == 3
 
 
 def test_changes_mean_rework_and_the_old_map_stays_till_then(archive: Path, bucket: str) -> None:
@@ -257,7 +257,7 @@ def test_an_edited_item_loses_no_map_but_late_writes_go(archive: Path, bucket: s
 
 
 def test_one_sweep_at_a_time_and_who_was_cut_off_ends(archive: Path, bucket: str) -> None:
-    config, sink = describe(archive, bucket), BucketSink(bucket)
+    config, sink = describe(archive, bucket), Sink(Place(bucket))
     assert not sink.is_busy()
     with sink.locked():
         assert sink.is_busy()
@@ -269,13 +269,13 @@ def test_one_sweep_at_a_time_and_who_was_cut_off_ends(archive: Path, bucket: str
     with sink.locked() as ledger:
         ledger.begin("scene", "key")
         # Cut off for so long that somebody else took over.
-        with BucketLedger(sink.state) as other:
+        with Ledger(sink.state) as other:
             other.begin("scene", "key")
             with pytest.raises(us.BusyError, match="cut off for longer than its lease"):
                 ledger.begin("another", "key")
-            assert [*BucketLedger(sink.state).tries()] == ["scene"]
+            assert [*Ledger(sink.state).tries()] == ["scene"]
             other.release("scene")
-    dead = lease._me() | {"started": 0.0}
+    dead = lease.this_process() | {"started": 0.0}
     buckets.write_object(f"{sink.state}/lock", json.dumps(dead).encode())
     assert not sink.is_busy(), "its owner was a process of this machine that is no more"
     buckets.write_object(f"{sink.state}/lock", json.dumps(dead | {"machine": "else"}).encode())
@@ -283,7 +283,7 @@ def test_one_sweep_at_a_time_and_who_was_cut_off_ends(archive: Path, bucket: str
 
 
 def test_a_write_whose_answer_was_lost(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    fenced, content = fence.FencedObject.read(f"{bucket}/object")
+    fenced, content = ConditionalObject.read(f"{bucket}/object")
     assert content is None
     put = obstore.put
 
@@ -300,22 +300,22 @@ def test_a_write_whose_answer_was_lost(bucket: str, monkeypatch: pytest.MonkeyPa
 
 
 def test_changes_travel_together(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    ledger, writes, slow = BucketLedger(bucket), [], threading.Event()
-    write = fence.FencedObject.write
+    ledger, writes, slow = Ledger(Place(bucket)), [], threading.Event()
+    write = ConditionalObject.write
 
-    def counted(self: fence.FencedObject, content: bytes) -> None:
+    def counted(self: ConditionalObject, content: bytes) -> None:
         writes.append(self.uri)
         slow.wait(0.1)
         write(self, content)
 
-    monkeypatch.setattr(fence.FencedObject, "write", counted)
+    monkeypatch.setattr(ConditionalObject, "write", counted)
     with ledger:
         threads = [threading.Thread(target=ledger.begin, args=(f"s{k}", "k")) for k in range(20)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        assert len(BucketLedger(bucket).tries()) == 20
+        assert len(Ledger(Place(bucket)).tries()) == 20
         assert len(writes) < 6
 
 
@@ -337,7 +337,7 @@ def test_a_server_that_fails_is_nobodys_failure(
     with pytest.raises(us.StoreError, match="the server is away"):
         us.sweep(config, detector=FirstBand())
     monkeypatch.setattr(obstore, "put", put)
-    with BucketLedger(f"{bucket}/.sweep") as ledger:
+    with Ledger(Place(f"{bucket}/.sweep")) as ledger:
         assert not any(tries.failures for tries in ledger.tries().values())
     assert len(us.sweep(config, detector=FirstBand()).done) == 3
 
@@ -358,19 +358,20 @@ def test_a_listing_in_parts_misses_nothing(
     archive: Path, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     us.sweep(describe(archive, bucket, output={"formats": ["cog", "zarr"]}), detector=FirstBand())
-    sink = BucketSink(bucket)
+    sink = Sink(Place(bucket))
     for share, page in ((500, 1000), (1, 1000), (1, 7), (2, 3)):
-        monkeypatch.setattr(bucket_sink, "SHARE", share)
+        monkeypatch.setattr(places, "SHARE", share)
         monkeypatch.setattr(buckets, "PAGE", page)
         with sink.ledger() as ledger:
             found = sink.survey(ledger.products())
         assert [*found.products] == ["s_20240101", "s_20240102", "s_20240103"]
         assert not (found.changed)
         assert not (found.gone)
-        assert not (found.versions)
-        assert not (any(found.strays.values()))
+        assert {n: [*keys] for n, keys in found.versions.items()} == {
+            n: [r["uniadrs:key"]] for n, r in found.products.items()
+        }
     parts = ("", "s_20240101"), ("s_20240101", "s_20240103"), ("s_20240103", "")
-    listed = [key for part in parts for key, _ in sink._between(*part)]
+    listed = [key for part in parts for key, _ in sink.place._between("scores.zarr", *part)]
     assert len(listed) == len(set(listed))
 
 
@@ -431,7 +432,7 @@ def test_the_command_line(run: Callable, tmp_path: Path, bucket: str) -> None:
     assert f'src="../good/{key}/quicklook.png"' in page
     assert call("status", archive, "--html", tmp_path / "now.html")[0] == 0
     assert f'src="{bucket}/good/{key}/quicklook.png"' in (tmp_path / "now.html").read_text()
-    with BucketSink(bucket).locked():
+    with Sink(Place(bucket)).locked():
         assert call("sweep", archive)[0] == call("retry", archive)[0] == 75
         assert "one at a time" in said[-1][1]
     assert "was killed" not in call("status", archive)[1]
@@ -501,7 +502,7 @@ def test_a_bad_week(
     events = [json.loads(line) for line in log.read_text().splitlines() if line[:7] == '{"time"']
     done = [event["scene"] for event in events if event.get("event") == "done"]
     assert len(done) == len(set(done)) >= SCENES - 5, "never twice"
-    with BucketLedger(f"{bucket}/.sweep") as ledger:
+    with Ledger(Place(f"{bucket}/.sweep")) as ledger:
         troubles = {t["name"]: (t["parked"], t["failures"]) for t in ledger.troubles()}
     assert troubles == {"poison_text": (True, 1), "poison_torn": (True, 1)}
     detector = us.Detector.load(tiny_weights, device="cpu")

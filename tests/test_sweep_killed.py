@@ -20,7 +20,8 @@ from archives import write_archive, write_scene
 from waiting import LIMIT, wait_until
 
 import uniadrs_scale as us
-from uniadrs_scale.archive.folder_sink import FolderSink
+from uniadrs_scale.archive.sink import Sink
+from uniadrs_scale.storage.places import Place
 
 if TYPE_CHECKING:
     import subprocess
@@ -138,7 +139,7 @@ def test_a_bad_week(tmp_path: Path, tiny_weights: Path, spawn: Spawn) -> None:
     assert set(commands.done().values()) == {1}
     check_tree(maps, names)
     check_maps(tmp_path, names, tiny_weights)
-    with FolderSink(maps).ledger() as ledger:
+    with Sink(Place.of(maps)).ledger() as ledger:
         troubles = {trouble["name"]: trouble for trouble in ledger.troubles()}
     assert set(troubles) == {f"poison_{kind}" for kind in ("text", "empty", "torn", "complex")}
     assert all(trouble["parked"] for trouble in troubles.values())

@@ -1,7 +1,12 @@
-"""What sweeps remember beside the products: tries, runs, and an index of the items in the sink.
+"""The memory of sweeps: tries, runs, and an index of the items in the sink.
 
-An SQLite file, so that a kill at any moment leaves it whole and `status` can read while a sweep
-writes. Losing it loses counts of tries, nothing else: the truth about products is their items.
+Two SQLite databases. In a folder they are files, so that a kill at any moment leaves them whole and
+`status` and `retry` can use them while a sweep writes. In a bucket they are objects that are held
+in memory, and put after each change: a PUT is atomic, and fails if another process has put since
+(:class:`.ConditionalObject`). The index grows with the archive, so it is an object of its
+own, or each try would send it along. Losing the databases loses counts of tries, nothing else: the
+truth about products is their items. Rejected for buckets: one object per scene, of which a sweep
+would have to read each; and files on this machine, which the next sweep, on another, cannot read.
 """
 
 from __future__ import annotations
@@ -10,17 +15,25 @@ import json
 import sqlite3
 import threading
 import time
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Self
 
 from uniadrs_scale.archive.decide import Tries
 from uniadrs_scale.errors import StoreError
+from uniadrs_scale.storage.clients import ConditionalObject
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
-    from pathlib import Path
+
+    from uniadrs_scale.storage.places import Place
 
 
+Index = dict[str, tuple[str, dict[str, Any]]]
+"""(stamp, record) of the items as last seen, by name."""
+MAIN, PRODUCTS = "main", "products_index"
+"""Schemas of the two databases; the first one is SQLite's word."""
+LEDGER = "ledger.sqlite"
+NAMES = {MAIN: LEDGER, PRODUCTS: "index.sqlite"}
 SCHEMA = """
 BEGIN IMMEDIATE;
 CREATE TABLE IF NOT EXISTS tries (
@@ -35,53 +48,82 @@ CREATE TABLE IF NOT EXISTS runs (
 PRAGMA user_version = 1;
 COMMIT;
 """
-PRODUCTS = "products (name TEXT PRIMARY KEY, stamp TEXT NOT NULL, record TEXT NOT NULL)"
+INDEX_SCHEMA = f"""
+CREATE TABLE IF NOT EXISTS {PRODUCTS}.products (
+    name TEXT PRIMARY KEY, stamp TEXT NOT NULL, record TEXT NOT NULL
+)
+"""
 VERSION = 1
-PATIENCE = 30
-"""Seconds to wait for another process that writes."""
+BUSY_SECONDS = 30
+"""How long to wait for another process that writes."""
 MOST_RUNS = 1000
 """Sweeps that are remembered: three years of nights."""
-MAIN = "main"
-"""What SQLite calls the database of a file."""
 
 
 class Ledger:
     """One open ledger; its methods may be called from several threads.
 
     Args:
-        database: Open, and not bound to a thread.
-        name: For people.
-        index: Schema of the table of products.
+        state: The folder or prefix that holds it. In a bucket, opening and reading write nothing.
 
     Raises:
-        StoreError: The database is damaged, or of a newer version of this library.
+        StoreError: It cannot be read, is damaged, or was written by a newer version.
     """
 
-    def __init__(self, database: sqlite3.Connection, name: str, index: str = MAIN) -> None:
-        self.name, self._index = name, index
-        self._lock = threading.Lock()
-        self._database = database
+    def __init__(self, state: Place) -> None:
+        self._lock, self._sending = threading.Lock(), threading.Lock()
+        self._objects: dict[str, ConditionalObject] = {}
+        self._changes, self._sent = 0, dict.fromkeys(NAMES, 0)
+        state.make_folder()
+        places = {schema: state.child(name) for schema, name in NAMES.items()}
+        name = places[MAIN].text
         try:
-            version = database.execute("PRAGMA user_version").fetchone()[0]
-            if version == 0:
-                database.executescript(SCHEMA)
-            if not database.execute(f"PRAGMA {index}.table_info(products)").fetchall():
-                database.execute(f"CREATE TABLE {index}.{PRODUCTS}")
-        except sqlite3.Error as error:
-            raise _damaged(name, error) from None
-        if version > VERSION:
-            raise StoreError(f"Ledger '{name}' was written by a newer version. Update this one.")
-
-    @classmethod
-    def at(cls, path: Path) -> Self:
-        """The ledger in a file; made where there is none."""
-        try:
-            database = sqlite3.connect(
-                path, timeout=PATIENCE, isolation_level=None, check_same_thread=False
+            self._database = sqlite3.connect(
+                places[MAIN].local or ":memory:",
+                timeout=BUSY_SECONDS,
+                isolation_level=None,
+                check_same_thread=False,
             )
+            self._fetch(places, MAIN)
+            version = self._database.execute("PRAGMA user_version").fetchone()[0]
+            self._open_index(places)
+            if version == 0:
+                self._database.executescript(SCHEMA)
         except sqlite3.Error as error:
-            raise _damaged(str(path), error) from None
-        return cls(database, str(path))
+            raise StoreError(
+                f"Ledger '{name}' cannot be opened: {error}. If it is damaged, remove it: products "
+                "stay known by their items, and only counts of tries are lost."
+            ) from None
+        if version > VERSION:
+            raise StoreError(
+                f"Ledger '{name}' was written by a newer version. Update uniadrs_scale."
+            )
+
+    def _fetch(self, places: Mapping[str, Place], schema: str) -> None:
+        """Read a database that is an object in a bucket."""
+        place = places[schema]
+        if place.local is None:
+            self._objects[schema], content = ConditionalObject.read(place.text)
+            if content:
+                self._database.deserialize(content, name=schema)
+
+    def _open_index(self, places: Mapping[str, Place]) -> None:
+        """Open the index; make it anew if it is damaged, as the items have all it holds."""
+        file = places[PRODUCTS].local
+        attach = f"ATTACH ? AS {PRODUCTS}", (str(file or ":memory:"),)
+        try:
+            self._database.execute(*attach)
+            self._fetch(places, PRODUCTS)
+            self._database.execute(INDEX_SCHEMA)
+        except sqlite3.DatabaseError as error:
+            if isinstance(error, sqlite3.OperationalError):  # such as a locked database
+                raise
+            with suppress(sqlite3.OperationalError):  # it may not have been attached
+                self._database.execute(f"DETACH {PRODUCTS}")
+            if file is not None:
+                file.unlink()
+            self._database.execute(*attach)
+            self._database.execute(INDEX_SCHEMA)
 
     def __enter__(self) -> Self:
         return self
@@ -90,7 +132,7 @@ class Ledger:
         self._database.close()
 
     def tries(self) -> dict[str, Tries]:
-        """By name; a try that nobody ended counts as an interruption."""
+        """Return tries by name; one that was begun and not ended counts as an interruption."""
         rows = self._rows("SELECT name, key, failures, interruptions + running, error FROM tries")
         return {
             name: Tries(key=key, failures=failures, interruptions=interruptions, error=error)
@@ -98,7 +140,7 @@ class Ledger:
         }
 
     def begin(self, name: str, key: str) -> None:
-        """A try of ``name`` begins; written before the scene is touched."""
+        """Note that a try of ``name`` begins, before the scene is touched."""
         self._write(
             "INSERT INTO tries (name, key, running, time) VALUES (?, ?, 1, ?) "
             "ON CONFLICT (name) DO UPDATE SET time = excluded.time, "
@@ -110,7 +152,7 @@ class Ledger:
         )
 
     def fail(self, name: str, error: str, *, parked: bool) -> None:
-        """The try has failed."""
+        """Note that the try has failed."""
         self._write(
             "UPDATE tries SET running = 0, failures = failures + 1, error = ?, parked = ?, time = ?"
             " WHERE name = ?",
@@ -118,15 +160,15 @@ class Ledger:
         )
 
     def release(self, name: str) -> None:
-        """The try was stopped on purpose: as if it had never begun."""
+        """Note that the try was stopped on purpose: it does not count."""
         self._write("UPDATE tries SET running = 0 WHERE name = ?", (name,))
 
     def succeed(self, name: str) -> None:
-        """The scene has its product."""
+        """Note that the scene has its product."""
         self._write("DELETE FROM tries WHERE name = ?", (name,))
 
     def settle(self, names: Iterable[str], parked: Iterable[str]) -> None:
-        """Forget tries of items that are not in ``names``; just those of ``parked`` are parked."""
+        """Forget tries of items that are not in ``names``; park exactly those of ``parked``."""
         known, given_up = set(names), set(parked)
         with self._transaction(MAIN) as database:
             for (name,) in database.execute("SELECT name FROM tries").fetchall():
@@ -138,7 +180,7 @@ class Ledger:
                     )
 
     def unpark(self, names: Iterable[str] = ()) -> list[str]:
-        """Forget the tries of these parked scenes, or of all; their names."""
+        """Forget the tries of these parked scenes, or of all; return their names."""
         wanted = set(names)
         with self._transaction(MAIN) as database:
             rows = database.execute("SELECT name FROM tries WHERE parked ORDER BY name").fetchall()
@@ -147,7 +189,7 @@ class Ledger:
         return chosen
 
     def troubles(self) -> list[dict[str, Any]]:
-        """Scenes with failures, the last first."""
+        """Return scenes with failures, the latest first."""
         names = ("name", "failures", "interruptions", "error", "parked", "time")
         rows = self._rows(
             f"SELECT {', '.join(names)} FROM tries WHERE failures OR parked "  # noqa: S608
@@ -156,7 +198,7 @@ class Ledger:
         return [dict(zip(names, row, strict=True)) | {"parked": bool(row[4])} for row in rows]
 
     def products(self) -> Index:
-        """The items as last seen."""
+        """Return the items as last seen."""
         rows = self._rows("SELECT name, stamp, record FROM products")
         return {name: (stamp, json.loads(record)) for name, stamp, record in rows}
 
@@ -166,19 +208,19 @@ class Ledger:
         names = [(name,) for name in gone]
         if not (rows or names):
             return
-        with self._transaction(self._index) as database:
+        with self._transaction(PRODUCTS) as database:
             database.executemany("INSERT OR REPLACE INTO products VALUES (?, ?, ?)", rows)
             database.executemany("DELETE FROM products WHERE name = ?", names)
 
     def product_count(self) -> int:
-        """Number of products in the index."""
+        """Return the number of products in the index."""
         return int(self._rows("SELECT count(*) FROM products")[0][0])
 
     def start_run(self, owner: str, facts: Mapping[str, Any]) -> int:
-        """A sweep begins; its number."""
+        """Note that a sweep begins; return its number."""
         now = time.time()
         with self._transaction(MAIN) as database:
-            # Whoever holds the lock knows that no other sweep runs.
+            # The caller holds the lock: no other sweep runs.
             database.execute("UPDATE runs SET state = 'killed' WHERE state = 'running'")
             number = database.execute(
                 "INSERT INTO runs (started, seen, owner, state, facts) "
@@ -189,14 +231,14 @@ class Ledger:
         return int(number or 0)
 
     def update_run(self, number: int, facts: Mapping[str, Any], state: str = "running") -> None:
-        """What the sweep has done so far, and whether it runs, ended or was stopped."""
+        """Note what the sweep has done so far, and whether it runs, has ended or was stopped."""
         self._write(
             "UPDATE runs SET seen = ?, state = ?, facts = ? WHERE id = ?",
             (time.time(), state, json.dumps(facts), number),
         )
 
     def runs(self, most: int = 10) -> list[dict[str, Any]]:
-        """The latest sweeps, the last first."""
+        """Return the latest sweeps, the last one first."""
         names = ("started", "seen", "owner", "state")
         rows = self._rows(
             f"SELECT {', '.join(names)}, facts FROM runs ORDER BY id DESC LIMIT ?",  # noqa: S608
@@ -214,22 +256,23 @@ class Ledger:
 
     @contextmanager
     def _transaction(self, schema: str) -> Iterator[sqlite3.Connection]:
-        """Everything that is written in here, or nothing; then it is kept."""
+        """Write everything inside, or nothing; then keep it."""
         with self._lock, self._database as database:
             database.execute("BEGIN IMMEDIATE")
             yield database
         self._keep(schema)
 
     def _keep(self, schema: str) -> None:
-        """Called after each change of a schema: SQLite has written the file."""
-
-
-def _damaged(name: str, error: sqlite3.Error) -> StoreError:
-    return StoreError(
-        f"Ledger '{name}' cannot be opened: {error}. If it is damaged, remove it: products stay "
-        "known by their items, and only counts of tries are lost."
-    )
-
-
-Index = dict[str, tuple[str, dict[str, Any]]]
-"""(stamp, record) of the items that were seen before, by name."""
+        """Put the database in a bucket; changes that other threads make meanwhile go with it."""
+        if schema not in self._objects:
+            return
+        with self._lock:
+            self._changes += 1
+            mine = self._changes
+        with self._sending:
+            if self._sent[schema] >= mine:
+                return
+            with self._lock:
+                upto, content = self._changes, self._database.serialize(name=schema)
+            self._objects[schema].write(content)
+            self._sent[schema] = upto

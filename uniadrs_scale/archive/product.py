@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
 import warnings
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import zarr
 
-from uniadrs_scale.archive.layout import STAGED_ITEM, STORE
+from uniadrs_scale.archive.sink import ITEM
 from uniadrs_scale.archive.stac import make_item, write_item
 from uniadrs_scale.detector.detector import weights_digest
 from uniadrs_scale.errors import SceneError
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
 
     from uniadrs_scale.archive.config import ArchiveConfig
     from uniadrs_scale.archive.decide import Decision, SourceItem
-    from uniadrs_scale.archive.layout import Workplace
+    from uniadrs_scale.archive.sink import Workplace
     from uniadrs_scale.core.contracts import Scorer
     from uniadrs_scale.core.plan import ScorePlan
     from uniadrs_scale.runtime.tasks import ChunkReport
@@ -99,8 +98,6 @@ def make_product(order: Order, scene: xr.DataArray, plan: ScorePlan) -> RunSumma
     """
     config, store, part = order.config, order.workplace.store, order.workplace.files
     clock = Clock()
-    part.mkdir(parents=True, exist_ok=True)
-    _keep_only(part, STORE)
     summary = run_to_file(
         scene, store, plan, order.detector, scheduler=config.scheduler,
         on_report=order.on_report, report=Place.of(part / "run.json"),
@@ -121,19 +118,8 @@ def make_product(order: Order, scene: xr.DataArray, plan: ScorePlan) -> RunSumma
         order.decision, plan, part, with_store="zarr" in config.output.formats,
         statistics=overview.statistics, collection=config.output.collection,
     )  # fmt: skip
-    write_item(part / STAGED_ITEM, item)
+    write_item(part / ITEM, item)
     return summary
-
-
-def _keep_only(folder: Path, name: str) -> None:
-    """Remove all else from ``folder``: unfinished files of a try that was killed."""
-    for path in folder.iterdir():
-        if path.name == name:
-            continue
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
 
 
 def _to_cog(store: Place, path: Path, *, complete: bool) -> None:

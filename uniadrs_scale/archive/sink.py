@@ -1,4 +1,4 @@
-"""Where products go: a folder or a bucket, behind one interface.
+"""Where products go: a folder, or a prefix in a bucket.
 
     SINK/collection.json              the STAC collection
     SINK/NAME/NAME.json               the scene's STAC item: written last, it *is* the product
@@ -6,96 +6,301 @@
     SINK/.sweep/                      lock and ledger
 
 KEY is the product's fingerprint. Neither a folder nor a prefix can be exchanged for another in one
-step, a file and an object can: so a new version lies beside the old one, and the moment its item
-replaces the old item it is the product. Readers never see half of one and half of the other.
+step, a file and an object can: a new version is made next to the old one, and it is the product
+from the moment its item replaces the old item. Readers never see half of one and half of the other.
 Rejected: a fixed folder that is renamed away and back, which leaves a moment, or a killed sweep,
 without a product.
+
+Workers write ``NAME/KEY/scores.zarr``, where the next sweep resumes it. All other files are made in
+a temporary folder and moved there, ``item.json`` last.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+import json
+import re
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
-from uniadrs_scale.archive.bucket_sink import BucketSink
-from uniadrs_scale.archive.folder_sink import FolderSink
+from uniadrs_scale.archive.ledger import LEDGER, Ledger
+from uniadrs_scale.errors import BusyError, StoreError
+from uniadrs_scale.storage import buckets
+from uniadrs_scale.storage.locks import exclusive, is_held
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from contextlib import AbstractContextManager
+    from collections.abc import Collection, Iterator, Mapping
     from pathlib import Path
 
-    from uniadrs_scale.archive.layout import Survey, Workplace
-    from uniadrs_scale.archive.ledger import Index, Ledger
+    from uniadrs_scale.archive.ledger import Index
     from uniadrs_scale.storage.places import Place
 
 
-class Sink(Protocol):
-    """A place of products. Only the owner of its lock calls what writes."""
+KEY = re.compile(r"[0-9a-f]{16}")
+"""Names of versions: the fingerprint of a product."""
+STORE = "scores.zarr"
+ITEM = "item.json"
+"""Next to the files of a version that is whole, until it is the scene's product."""
+MAPS = ("scores.tif", "quicklook.png", "run.json")
+MADE = re.compile(
+    rf"\.?({'|'.join(map(re.escape, (STORE, ITEM, *MAPS)))})"
+    r"(\.lock(\.[0-9a-f]{8}\.now)?|\.(\w+\.)?tmp)?"
+)
+"""All that sweeps put into a version, also under temporary names; nothing else is removed."""
+UNFINISHED = re.compile(r"\.([0-9a-f]{16}\.(part|[0-9a-f]{8}\.tmp)|.+\.json\.tmp)")
+"""What a killed sweep leaves next to versions; ``.part`` is of version 0.1."""
+COLLECTION = "collection.json"
+STATE = ".sweep"
+"""Holds what sweeps remember: lock, ledger."""
+GEOJSON = "application/geo+json"
+RECORD = ("uniadrs:key", "uniadrs:parts", "uniadrs:highest_score", "datetime", "created")
+"""Properties of an item that the index holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Workplace:
+    """The places where one product is made."""
+
+    store: Place
+    """The Zarr store, which workers write; on a cluster of several machines all must see it."""
+    files: Path
+    """A local folder for COG, picture, report and item."""
+
+
+@dataclass(slots=True)
+class Survey:
+    """The content of the sink."""
+
+    products: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Records of whole products by name: see :func:`record_of`."""
+    versions: dict[str, dict[str, set[str]]] = field(default_factory=dict)
+    """Names of the files in each version, by name and key."""
+    unfinished: set[str] = field(default_factory=set)
+    """Names of scenes next to whose versions a killed sweep left something."""
+    changed: Index = field(default_factory=dict)
+    """Items that the index does not have, or has in another state."""
+    gone: set[str] = field(default_factory=set)
+    """Names in the index that have no product any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sink:
+    """A place of products. Only the owner of its lock calls methods that write."""
+
+    place: Place
 
     @property
-    def place(self) -> Path | str:
-        """The folder, or the URL of the prefix."""
+    def state(self) -> Place:
+        """The folder of lock and ledger."""
+        return self.place.child(STATE)
 
     def exists(self) -> bool:
-        """True where a sweep has been at work."""
+        """Return True if a sweep has written here."""
+        return self.state.child(LEDGER).exists()
 
-    def ledger(self) -> AbstractContextManager[Ledger]:
-        """The open ledger, for reading."""
+    def ledger(self) -> Ledger:
+        """Open the ledger, for reading."""
+        return Ledger(self.state)
 
     def amending(self) -> AbstractContextManager[Ledger]:
-        """The open ledger, to change what a sweep has written.
+        """Open the ledger to change what a sweep has written.
 
         Raises:
             BusyError: A sweep holds the sink, and its ledger cannot be shared.
         """
+        return self.ledger() if self.place.local else self.locked()
 
-    def locked(self) -> AbstractContextManager[Ledger]:
-        """Hold the sink and its open ledger; both are made where there are none.
+    @contextmanager
+    def locked(self) -> Iterator[Ledger]:
+        """Hold the sink, and open its ledger; both are made if there are none.
 
         Raises:
             BusyError: Another sweep holds it.
         """
+        self.state.make_folder()
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(exclusive(self.state.child("lock"), self.place))
+            except BusyError as error:
+                if self.place.local is None:
+                    raise
+                with self.ledger() as ledger:
+                    owner = next((run["owner"] for run in ledger.runs(1)), "unknown")
+                raise BusyError(f"{error} The latest sweep is {owner}.") from None
+            yield stack.enter_context(self.ledger())
 
     def is_busy(self) -> bool:
-        """True while a sweep holds the sink."""
+        """Return True while a sweep holds the sink."""
+        return is_held(self.state.child("lock"))
 
-    def workplace(self, name: str, key: str) -> AbstractContextManager[Workplace]:
-        """Where to make a product; may hold what an earlier sweep began.
+    @contextmanager
+    def workplace(self, name: str, key: str) -> Iterator[Workplace]:
+        """Yield where to make a product; the store may be one that an earlier sweep began.
 
         Raises:
-            StoreError: Something else is in its place.
+            StoreError: Something else has the name.
         """
+        scene, version = self.place.child(name), self._version(name, key)
+        folders = [place for place in (version, scene) if place.local]
+        for folder in reversed(folders):
+            folder.make_folder()
+        try:
+            with version.scratch() as files:
+                yield Workplace(version.child(STORE), files)
+        finally:
+            with suppress(StoreError):
+                for folder in folders:  # they go if they are empty
+                    folder.clear(lambda _: False)
 
     def publish(self, name: str, key: str, workplace: Workplace) -> None:
-        """Make what was made the product of ``name``. A kill on the way is finished by `tidy`."""
+        """Make the finished files the product of ``name``; after a kill, :meth:`tidy` goes on."""
+        self._version(name, key).receive(workplace.files, last=ITEM)
+        self._finish(name, key)
+
+    def _finish(self, name: str, key: str) -> dict[str, Any]:
+        """Make a whole version the product; return its record, empty if it has no usable item.
+
+        Writing the item is the moment of change. May be done again after a kill.
+        """
+        content = self._version(name, key).child(ITEM).read() or b""
+        record = record_of(content)
+        if record:
+            self._item(name).write(content, media=GEOJSON)
+            self._clear(name, key, keep=record["files"])
+            for other in self._keys(name) - {key}:
+                self._clear(name, other)
+        return record
 
     def survey(self, index: Index) -> Survey:
-        """Look at everything; items are read only where ``index`` does not know them."""
+        """Look at everything; read an item only if ``index`` does not have it in this state."""
+        found, items = self._listing(sorted(index))
+        new = sorted(n for n, stamp in items.items() if n not in index or index[n][0] != stamp)
+        records = {name: index[name][1] for name in items.keys() - set(new)}
+        with ThreadPoolExecutor(buckets.CONNECTIONS) as pool:
+            contents = list(pool.map(lambda name: self._item(name).read(), new))
+        for name, content in zip(new, contents, strict=True):
+            record = record_of(content)
+            if record:
+                records[name] = record
+                found.changed[name] = (items[name], record)
+        for name, record in sorted(records.items()):
+            if record["uniadrs:key"] in found.versions.get(name, {}):
+                found.products[name] = record
+        found.gone = index.keys() - found.products.keys()
+        return found
+
+    def _listing(self, known: list[str]) -> tuple[Survey, dict[str, str]]:
+        """(versions in the sink, stamp of each item by name)."""
+        found, items = Survey(), dict[str, str]()
+        for path, stamp in self.place.listing(skip=STORE, known=known):
+            name, _, rest = path.partition("/")
+            key, _, inner = rest.partition("/")
+            if name.startswith("."):
+                continue
+            if rest == f"{name}.json":
+                items[name] = stamp()
+            elif KEY.fullmatch(key):
+                parts = found.versions.setdefault(name, {}).setdefault(key, set())
+                parts.add(inner.partition("/")[0])
+            elif UNFINISHED.fullmatch(key):
+                found.unfinished.add(name)
+        return found, items
 
     def tidy(self, found: Survey, wanted: Mapping[str, str]) -> list[str]:
-        """Finish what a killed sweep had all but finished, remove what nobody resumes.
+        """Finish what a killed sweep had all but finished, remove what no sweep resumes.
 
         Args:
-            found: What lies in the sink.
+            found: The content of the sink.
             wanted: Keys of the products that are to be made, by name.
 
         Returns:
             Names of products that are there now.
         """
+        published = []
+        for name, versions in found.versions.items():
+            key = wanted.get(name, "")
+            if ITEM in versions.get(key, ()) and (record := self._finish(name, key)):
+                found.products[name] = record
+                published.append(name)
+                continue
+            product = found.products.get(name, {"uniadrs:key": "", "files": []})
+            for other, parts in versions.items():
+                if other == product["uniadrs:key"]:
+                    # Not maps: if a user edits an item, what it named must stay.
+                    keep = {*product["files"], *MAPS}
+                elif other == key:
+                    keep = {STORE}
+                else:
+                    keep = set()
+                    found.unfinished.add(name)
+                if not keep or _made(parts, keep):
+                    self._clear(name, other, keep=keep)
+        for name in found.unfinished:
+            self._clear_scene(name)
+        return published
 
     def discard(self, name: str) -> None:
         """Remove what was begun for ``name``; its product, if any, stays."""
+        current = record_of(self._item(name).read()).get("uniadrs:key")
+        for key in self._keys(name) - {current}:
+            self._clear(name, key)
+        self._clear_scene(name)
 
     def remove(self, name: str) -> None:
         """Remove the product of ``name``: the item first, then what it named."""
+        self._item(name).remove()
+        for key in self._keys(name):
+            self._clear(name, key)
+        self._clear_scene(name)
 
-    def write_text(self, relative: str, text: str) -> None:
-        """``relative`` holds ``text``, whole; untouched where it does already."""
+    def write_text(self, name: str, text: str) -> None:
+        """Write ``text`` to the file ``name``, unless it has this text already.
 
-    def has(self, relative: str) -> bool:
-        """True where there is such a file or object."""
+        Mirrors and caches go by the time of a file.
+        """
+        if self.place.child(name).read() != text.encode():
+            self.place.child(name).write(text.encode())
+
+    def has(self, name: str) -> bool:
+        """Return True if there is such a file or object."""
+        return self.place.child(name).exists()
+
+    def _item(self, name: str) -> Place:
+        return self.place.child(name, f"{name}.json")
+
+    def _version(self, name: str, key: str) -> Place:
+        return self.place.child(name, key)
+
+    def _keys(self, name: str) -> set[str]:
+        """Return the keys of the versions of ``name``."""
+        listed = self.place.child(name).listing(skip=STORE, levels=2)
+        return {key for path, _ in listed if KEY.fullmatch(key := path.partition("/")[0])}
+
+    def _clear(self, name: str, key: str, *, keep: Collection[str] = ()) -> None:
+        """Remove all files from a version that sweeps make, except ``keep``."""
+        self._version(name, key).clear(lambda part: bool(_made({part}, keep)))
+
+    def _clear_scene(self, name: str) -> None:
+        """Remove what a killed sweep left next to versions; then the folder, if it is empty."""
+        self.place.child(name).clear(lambda part: bool(UNFINISHED.fullmatch(part)))
 
 
-def open_sink(place: Place) -> Sink:
-    """The sink at ``place``; touches nothing."""
-    return BucketSink(place.text) if place.local is None else FolderSink(place.local)
+def _made(parts: Collection[str], keep: Collection[str]) -> list[str]:
+    """Return the names of files that sweeps make, except ``keep``."""
+    return [part for part in parts if part not in keep and MADE.fullmatch(part)]
+
+
+def record_of(content: bytes | None) -> dict[str, Any]:
+    """Return what the index holds of an item; empty if this is not an item of a sweep.
+
+    RECORD, ``bbox``, and ``files``: names of the files that the item's assets point at.
+    """
+    try:
+        item = json.loads(content or b"")
+        record = {name: item["properties"][name] for name in RECORD}
+    except (ValueError, KeyError, TypeError):
+        return {}
+    hrefs = [asset.get("href", "") for asset in (item.get("assets") or {}).values()]
+    files = sorted(str(href).rstrip("/").rpartition("/")[2] for href in hrefs)
+    return record | {"bbox": item.get("bbox"), "files": files}

@@ -6,6 +6,7 @@ import logging
 import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from fnmatch import fnmatchcase
 from itertools import groupby
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -16,10 +17,10 @@ from uniadrs_scale.archive.decide import SourceItem, name_time
 from uniadrs_scale.core.contracts import digest
 from uniadrs_scale.errors import ArchiveError
 from uniadrs_scale.storage.buckets import list_objects
-from uniadrs_scale.storage.places import below, key_matches
+from uniadrs_scale.storage.places import key_matches
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from uniadrs_scale.archive.config import ArchiveConfig
     from uniadrs_scale.storage.places import Place
@@ -182,3 +183,34 @@ def _status(path: Path) -> os.stat_result:
         return path.stat()
     except FileNotFoundError:
         return path.lstat()
+
+
+def below(folder: str, pattern: Sequence[str]) -> Iterator[str]:
+    """Yield paths below ``folder`` that match ``pattern``, one part per level; none is hidden.
+
+    A folder that is removed meanwhile, or may not be read, counts as empty: `Path.glob` raises
+    before Python 3.13, and `glob.glob` follows links into loops.
+
+    Raises:
+        OSError: A folder cannot be read for another reason, such as a disk that fails.
+    """
+    first, *rest = pattern
+    if first == "**" and rest:
+        yield from below(folder, rest)
+    for entry in _visible(folder):
+        if first == "**":
+            if entry.is_dir(follow_symlinks=False):
+                yield from below(entry.path, pattern)
+        elif fnmatchcase(entry.name, first):
+            if not rest:
+                yield entry.path
+            elif entry.is_dir():
+                yield from below(entry.path, rest)
+
+
+def _visible(folder: str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return [entry for entry in entries if not entry.name.startswith(".")]
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return []

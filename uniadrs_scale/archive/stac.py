@@ -22,7 +22,7 @@ from pystac.extensions.raster import (
 from rasterio.crs import CRS
 from rasterio.warp import transform as warp
 
-from uniadrs_scale.archive.layout import STORE
+from uniadrs_scale.archive.sink import STORE
 from uniadrs_scale.storage.places import write_whole
 from uniadrs_scale.storage.remote import public_uri
 

@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, Any
 from uniadrs_scale.archive.batch import Crew, Outcome
 from uniadrs_scale.archive.config import ArchiveConfig, load_config
 from uniadrs_scale.archive.decide import Action, Known, Policy, Recipe, count, reconcile
-from uniadrs_scale.archive.layout import COLLECTION
-from uniadrs_scale.archive.sink import open_sink
+from uniadrs_scale.archive.sink import COLLECTION, Sink
 from uniadrs_scale.archive.sources import list_items
 from uniadrs_scale.archive.stac import collection_text
 from uniadrs_scale.archive.status import notify, read_status, write_page
@@ -32,9 +31,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from uniadrs_scale.archive.decide import Decision, Tries
-    from uniadrs_scale.archive.layout import Survey
     from uniadrs_scale.archive.ledger import Ledger
-    from uniadrs_scale.archive.sink import Sink
+    from uniadrs_scale.archive.sink import Survey
     from uniadrs_scale.core.contracts import Scorer
 
 
@@ -147,7 +145,7 @@ def sweep(
     if keep_days is not None:
         config = config.model_copy(update={"keep_days": keep_days})
     scorer = detector if detector is not None else Detector.load(**config.detector)
-    sink = open_sink(config.output.folder)
+    sink = Sink(config.output.folder)
     if dry_run:
         return _foresee(config, scorer, sink)
     try:

@@ -139,9 +139,9 @@ def retry_command(
 
 def _sink(archive: Path) -> Sink:
     from uniadrs_scale.archive.config import load_config
-    from uniadrs_scale.archive.sink import open_sink
+    from uniadrs_scale.archive.sink import Sink
 
-    return open_sink(load_config(archive).output.folder)
+    return Sink(load_config(archive).output.folder)
 
 
 def _write_example(archive: Path | None) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from uniadrs_scale.errors import StoreError, UniadrsScaleError, gist, redact
+from uniadrs_scale.errors import BusyError, StoreError, UniadrsScaleError, gist, redact
 from uniadrs_scale.storage import remote
 from uniadrs_scale.storage.retries import MAX_PAUSE, Patience, answered, failed, patience, server_of
 
@@ -139,3 +140,51 @@ def server_gist(error: Exception) -> str:
 def mark_of(meta: Mapping[str, Any]) -> dict[str, str]:
     """What tells an object from any other: its ETag (S3), its version (Google), or both."""
     return {name: meta[name] for name in ("e_tag", "version") if meta.get(name)}
+
+
+@dataclass(slots=True)
+class ConditionalObject:
+    """An object that is replaced only if it is as this process knows it; for one thread."""
+
+    uri: str
+    mark: dict[str, str]
+    """Tells the object from any other; empty if there is none."""
+
+    @classmethod
+    def read(cls, uri: str) -> tuple[ConditionalObject, bytes | None]:
+        """Return the object and its bytes, None if there is no object.
+
+        Raises:
+            StoreError: It cannot be read.
+        """
+        store, key = bucket_of(uri)
+        with translated("read", uri):
+            try:
+                answer = obstore_library().get(store, key)
+                return cls(uri, mark_of(answer.meta)), bytes(answer.bytes())
+            except FileNotFoundError:
+                return cls(uri, {}), None
+
+    def write(self, content: bytes) -> None:
+        """Replace the object.
+
+        Raises:
+            BusyError: Another process has written it since.
+            StoreError: It cannot be written.
+        """
+        obstore = obstore_library()
+        store, key = bucket_of(self.uri)
+        mode: Any = self.mark or "create"
+        refused = (obstore.exceptions.AlreadyExistsError, obstore.exceptions.PreconditionError)
+        with translated("write", self.uri):
+            try:
+                self.mark = mark_of(obstore.put(store, key, content, mode=mode))
+            except refused:
+                # If the answer to a write is lost, its repetition is refused.
+                there, found = ConditionalObject.read(self.uri)
+                if found != content:
+                    raise BusyError(
+                        f"Another process has written '{self.uri}' meanwhile: this one was cut off "
+                        "for longer than its lease, and ends. Run the same command again."
+                    ) from None
+                self.mark = there.mark

@@ -6,9 +6,12 @@ import os
 import shutil
 import tempfile
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +20,13 @@ from uniadrs_scale.storage import buckets
 from uniadrs_scale.storage.remote import in_bucket, uri_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 
 ROOT = "zarr.json"
 """The object that makes a prefix a Zarr store."""
+SHARE = 500
+"""Folders of a bucket that are listed at a time: about two requests, for COGs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +160,50 @@ class Place:
             self.local.replace(going)
         shutil.rmtree(going, ignore_errors=True)
 
+    def clear(self, going: Callable[[str], bool]) -> None:
+        """Remove the files and stores right below whose names ``going`` accepts.
+
+        A folder that is empty then goes, too.
+        """
+        if self.local is None:
+            keys = [key for key in buckets.list_keys(self.text) if going(key.partition("/")[0])]
+            roots = [key for key in keys if key.partition("/")[2] == ROOT]
+            buckets.remove_objects(self.text, roots)
+            buckets.remove_objects(self.text, [key for key in keys if key not in roots])
+            return
+        with self._explained("clear"):
+            if not _is_folder(self.local):
+                return
+            for path in filter(lambda path: going(path.name), list(self.local.iterdir())):
+                Place(str(path)).remove_store() if _is_folder(path) else path.unlink()
+            if not any(self.local.iterdir()):
+                self.local.rmdir()
+
+    def listing(
+        self, *, skip: str, known: Sequence[str] = (), levels: int = 3
+    ) -> Iterator[tuple[str, Callable[[], str]]]:
+        """Yield (name relative to this place, its stamp) of all files in it.
+
+        Args:
+            skip: Name of folders that need not be listed whole: a Zarr store may hold more files
+                than all else.
+            known: Names of folders that are probably there, sorted. A bucket is listed in several
+                parts at once, as a server gives the next thousand keys only after the last.
+            levels: Depth of the files; in a folder, deeper folders count as files. A folder counts
+                as a file, too, if it is hidden or empty; no link is followed.
+        """
+        if self.local is not None:
+            yield from _walk(self.text, "", levels)
+            return
+        edges = ["", *known[SHARE::SHARE], ""]
+        with ThreadPoolExecutor(buckets.CONNECTIONS) as pool:
+            parts = pool.map(partial(self._between, skip), edges[:-1], edges[1:])
+            for key, meta in chain.from_iterable(parts):
+                yield key, partial(_mark, meta)
+
+    def _between(self, skip: str, after: str, until: str) -> list[tuple[str, Mapping[str, Any]]]:
+        return list(buckets.list_objects(self.text, skip=skip, after=after, until=until))
+
     def remove_leftovers(self) -> None:
         """Remove what a killed :meth:`remove_store` left in a bucket. The caller holds the lock."""
         if self.local is None and not self.has_store():
@@ -173,6 +222,19 @@ class Place:
             raise StoreError(
                 f"Cannot write '{name}' ({error.strerror}). Choose another output path."
             ) from None
+
+    def make_folder(self) -> None:
+        """Make a folder here, if there is none.
+
+        Raises:
+            StoreError: Something else has the name, even a link to a folder.
+        """
+        if self.local is None or _is_folder(self.local):
+            return
+        if self.local.is_symlink() or self.local.exists():
+            raise StoreError(f"'{self}' is in the way: it is not a folder. Move it elsewhere.")
+        with self._explained("make"):
+            self.local.mkdir(parents=True)
 
     def require_folder(self) -> None:
         """Raise StoreError if the folder that is to hold this place is missing."""
@@ -250,6 +312,43 @@ def write_whole(path: Path, content: bytes) -> None:
     temporary.replace(path)
 
 
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
+
+
+def _walk(folder: str, before: str, levels: int) -> Iterator[tuple[str, Callable[[], str]]]:
+    try:
+        with os.scandir(folder) as found:
+            entries = list(found)
+    except (FileNotFoundError, NotADirectoryError):  # perhaps just removed
+        return
+    except PermissionError:
+        if before:  # another user's folder
+            return
+        raise
+    if not entries:
+        yield before, str
+    for entry in entries:
+        name = before + entry.name
+        deeper = levels > 1 and entry.name[0] != "." and entry.is_dir(follow_symlinks=False)
+        if deeper:
+            yield from _walk(entry.path, f"{name}/", levels - 1)
+        else:
+            yield name, partial(_stamp, entry)
+
+
+def _stamp(entry: os.DirEntry[str]) -> str:
+    try:
+        status = entry.stat()
+    except OSError:  # just removed, or a link to nothing
+        return ""
+    return f"{status.st_size}:{status.st_mtime_ns}:{status.st_ino}"
+
+
+def _mark(meta: Mapping[str, Any]) -> str:
+    return f"{meta['size']}:{meta['e_tag'] or meta['last_modified']}"
+
+
 def key_matches(key: str, pattern: str) -> bool:
     """Return True if ``key`` matches ``pattern``.
 
@@ -265,34 +364,3 @@ def _matches(parts: list[str], pattern: list[str]) -> bool:
     if pattern[0] == "**":
         return _matches(parts, pattern[1:]) or _matches(parts[1:], pattern)
     return fnmatchcase(parts[0], pattern[0]) and _matches(parts[1:], pattern[1:])
-
-
-def below(folder: str, pattern: Sequence[str]) -> Iterator[str]:
-    """Yield paths below ``folder`` that match ``pattern``, one part per level; none is hidden.
-
-    A folder that is removed meanwhile, or may not be read, counts as empty: `Path.glob` raises
-    before Python 3.13, and `glob.glob` follows links into loops.
-
-    Raises:
-        OSError: A folder cannot be read for another reason, such as a disk that fails.
-    """
-    first, *rest = pattern
-    if first == "**" and rest:
-        yield from below(folder, rest)
-    for entry in _visible(folder):
-        if first == "**":
-            if entry.is_dir(follow_symlinks=False):
-                yield from below(entry.path, pattern)
-        elif fnmatchcase(entry.name, first):
-            if not rest:
-                yield entry.path
-            elif entry.is_dir():
-                yield from below(entry.path, rest)
-
-
-def _visible(folder: str) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            return [entry for entry in entries if not entry.name.startswith(".")]
-    except (FileNotFoundError, NotADirectoryError, PermissionError):
-        return []
