@@ -13,7 +13,6 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from report import matrix, split
 
-from uniadrs_scale.demo.picture import INK
 from uniadrs_scale.maps.overviews import COLOURS, NODATA, block_maximum
 
 if TYPE_CHECKING:
@@ -28,6 +27,7 @@ SHOWN, SIDE = 7, 420
 """Most scenes a sheet, and most pixels of a map's side in it."""
 PF = np.geomspace(1e-5, 1, 200)
 """False alarm rates at which curves are averaged."""
+INK = "#1d1d1f"
 LINES = ("#0b6e99", "#d1495b", "#edae49", "#5b8c5a", "#6a4c93", "#8c564b", "#3b3b3b", "#e377c2")
 
 
