@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from uniadrs_scale.demo import fields, scene
-from uniadrs_scale.demo import landscape as spectra
+from uniadrs_scale.demo import fields as spectra
 from uniadrs_scale.demo.landscape import background
 from uniadrs_scale.demo.scene import SyntheticScene, demo_scene
 from uniadrs_scale.errors import SceneError

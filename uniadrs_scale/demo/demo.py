@@ -219,12 +219,14 @@ def render(
     bar.tick_params(labelsize=6.5, length=2, pad=1, colors=INK)
     # Spread over the list of targets, which begins with the boats.
     shown = np.linspace(0, len(scene.targets) - 1, min(CLOSE_UPS, len(scene.targets)))
+    step = (WIDTH - 2 * BORDER - CLOSE_UP) / (CLOSE_UPS - 1)
     for column, index in enumerate(shown.round().astype(int)):
-        left = BORDER + column * (WIDTH - 2 * BORDER - CLOSE_UP) / (CLOSE_UPS - 1)
         window = _around(scene.targets[index], REACH, REACH)
         for row, image in enumerate((colour, score)):
             top = HEADER + PANEL + 14 + row * (CLOSE_UP + 8)
-            axes = _show(figure, (left, top, CLOSE_UP, CLOSE_UP), image[window], norm=norm)
+            axes = _show(
+                figure, (BORDER + column * step, top, CLOSE_UP, CLOSE_UP), image[window], norm=norm
+            )
             axes.set(xticks=[], yticks=[])
             axes.spines[:].set(color=FOUND if found[index] else MISSED, linewidth=1.2)
     _letter(figure, found, side)
@@ -260,7 +262,7 @@ def _show(figure: Figure, box: Box, image: NDArray[np.float32], **style: Any) ->
 def _letter(figure: Figure, found: Sequence[bool], side: int) -> None:
     """Write the title with the counts, and the meaning of the circles."""
     facts = f"invented scene, {side} x {side} px, 4 bands"
-    for left, bottom, text, style in (
+    lines: tuple[tuple[int, int, str, dict[str, Any]], ...] = (
         (BORDER, 40, f"{sum(found)} of {len(found)} planted anomalies found", {"weight": "bold"}),
         (BORDER, HEADER - 10, facts, {"size": 8}),
         (SECOND, HEADER - 10, "anomaly score, without training on the scene", {"size": 8}),
@@ -268,6 +270,7 @@ def _letter(figure: Figure, found: Sequence[bool], side: int) -> None:
         (SECOND + 662, 40, "found", {"size": 10}),
         (SECOND + 750, 40, "\u25cf", {"size": 11, "color": MISSED}),
         (SECOND + 772, 40, "missed", {"size": 10}),
-    ):
+    )
+    for left, bottom, text, style in lines:
         x, y, _, _ = _place(left, bottom, 0, 0)
         figure.text(x, y, text, **({"color": INK, "size": 15} | style))
