@@ -116,8 +116,8 @@ def quicklook(pixels: NDArray[np.generic]) -> NDArray[np.float32]:
     to 2.5 micrometres. Stretched from the 1st to the 99th percentile.
     """
     bands = len(pixels)
-    few = (2, 1, 0) if bands > 2 else (0, 0, 0)  # noqa: PLR2004 - red, green, blue
-    chosen = [bands * n // 100 for n in (13, 8, 3)] if bands > 30 else few  # noqa: PLR2004
+    few = (2, 1, 0) if bands > 2 else (0, 0, 0)  # red, green, blue
+    chosen = [bands * n // 100 for n in (13, 8, 3)] if bands > 30 else few
     colour = np.stack([pixels[band] for band in chosen], axis=-1).astype(np.float32)
     low, high = np.nanpercentile(colour, [1, 99], axis=(0, 1))
     return np.clip((colour - low) / np.maximum(high - low, 1e-9), 0, 1).astype(np.float32)

@@ -232,7 +232,7 @@ def test_boats_are_on_water_and_the_rest_is_not() -> None:
 
 
 def test_impossible_scenes_are_refused() -> None:
-    with pytest.raises(SceneError, match="takes at least 256 px and 0 anomalies"):
+    with pytest.raises(SceneError, match="needs at least 256 px and 0 anomalies"):
         demo_scene(0, 128)
     with pytest.raises(SceneError, match=r"no room for 400 anomalies: only .* Ask for fewer"):
         demo_scene(0, 256, 400)

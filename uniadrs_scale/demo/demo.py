@@ -163,7 +163,7 @@ def count_found(
         threshold: By default the score that 1 of 1000 background pixels exceeds.
     """
     nan = float("nan")
-    if not scene.truth.any():  # there is no distance to a target
+    if not scene.truth.any():  # distances would be undefined
         return Findings((), nan, nan)
     distance = np.asarray(ndimage.distance_transform_edt(~scene.truth), np.float64)
     background = score[scene.valid & np.isfinite(score) & (distance > CLEAR)]
