@@ -1,9 +1,9 @@
-"""What helps: the recipe with one thing changed, same budget, several seeds, judged alike.
+"""Ablation: the recipe with one thing changed, at the same budget, over several seeds.
 
     python model/ablate.py --data TRAIN_IMAGERY --validation VALIDATION_IMAGERY --out runs/ablation
 
-Every run is a file in the output folder, so a killed ablation goes on where it was. The table has
-the mean AUC(D,F) of each group of scenes with its smallest and largest seed.
+Every run leaves a file in the output folder, so a killed ablation resumes. The table has the mean
+AUC(D,F) of each group of scenes, with its smallest and largest seed.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ VARIANTS: dict[str, dict[str, object]] = {
     "no empty windows": {"empty": 0.0},
     "width 1/2": {"width": 0.5},
 }
-"""Name to what it changes in the recipe; backgrounds are decided by the data."""
+"""Name to the values that it changes in the recipe; the data decide the backgrounds."""
 GENERATED = "generated backgrounds only"
 
 
 def figures_of(
     recipe: Recipe, data: Path | None, validation: Path, folder: Path, groups: list[str]
 ) -> dict[str, float]:
-    """Train one variant with one seed, or read what it reached; mean AUC(D,F) by group."""
+    """Train one variant with one seed, or read its result; return mean AUC(D,F) by group."""
     done = folder / "figures.json"
     if done.exists():
         found: dict[str, float] = json.loads(done.read_text())
@@ -62,7 +62,7 @@ def figures_of(
 
 
 def table(found: dict[str, list[dict[str, float]]]) -> str:
-    """Markdown: a row a variant, mean (smallest to largest seed)."""
+    """Return a Markdown table: one row per variant, mean (smallest to largest seed)."""
     columns = list(next(iter(found.values()))[0])
     lines = ["| variant | seeds | " + " | ".join(columns) + " |", "|---" * (len(columns) + 2) + "|"]
     for name, seeds in found.items():
@@ -75,7 +75,7 @@ def table(found: dict[str, list[dict[str, float]]]) -> str:
 
 
 def main() -> None:
-    """Parse the command line, run what is missing, print and write the table."""
+    """Parse the command line, run the missing variants, print and write the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

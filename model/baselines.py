@@ -1,7 +1,7 @@
-"""What a detector must beat: RX, local RX, and intensity. Without weights, on whole images.
+"""Baselines on whole images: RX, local RX, and intensity.
 
-RX (Reed and Yu 1990) is the squared Mahalanobis distance to the mean of the image, local RX to the
-mean of a ring around the pixel. Maps have no upper limit; figures that rank do not mind.
+RX (Reed and Yu, IEEE TASSP 38, 1990) is the squared Mahalanobis distance from the image's mean,
+local RX that from the mean of a ring around the pixel. Maps have no upper limit.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 RIDGE = 1e-4
-"""Added to every variance of whitened data, a hundredth of a standard deviation: where a ring is
-flat, rounding would be an anomaly."""
+"""Added to every variance of whitened data, a hundredth of a standard deviation: in a flat ring,
+rounding would be an anomaly."""
 COMPONENTS = 60
 """Principal components kept by the usual RX of hyperspectral scenes."""
 LOCAL_COMPONENTS = 20
-"""Kept by local RX: a ring has a few hundred pixels to estimate a covariance from (10 and 30 do
-no better on hyperspectral scenes)."""
+"""Principal components kept by local RX: a ring has a few hundred pixels to estimate a covariance
+from (10 and 30 are not better on hyperspectral scenes)."""
 STRIP = 2**18
 """Pixels whose local covariances are in memory at a time."""
 
@@ -35,26 +35,26 @@ class Ring:
     """The surroundings of a pixel: a square without the square inside it."""
 
     inner: int
-    """Side that is left out [px], odd: as large as a target."""
+    """Side of the square inside the ring [px], odd: as large as a target."""
     outer: int
-    """Side of the whole [px], odd."""
+    """Side of the ring [px], odd."""
 
 
 SMALL, LARGE = Ring(15, 25), Ring(31, 45)
 RINGS: Mapping[str, Ring] = {"multispectral": LARGE, "sar": LARGE, "visible": LARGE}
-"""One setting a modality for every image of it, :data:`SMALL` where none is named.
+"""One setting per modality, for every image of it; others get :data:`SMALL`.
 
 The best of (7, 15), (11, 21), (15, 25), (21, 31) and (31, 45) by mean AUC(D,F) on the validation
-scenes (within .001 for infrared): a baseline at its best is the one to beat.
+scenes (within .001 for infrared), in favour of the baseline.
 """
 
 
 def whitened(pixels: NDArray[np.generic], components: int | None = None) -> NDArray[np.float64]:
-    """Principal components of variance 1 (component, y, x), the strongest first.
+    """Return principal components of variance 1 (component, y, x), the strongest first.
 
     Args:
         pixels: (band, y, x), any real dtype.
-        components: How many at most; None: all. Without variance (to rounding) there is none.
+        components: Most components; None: all. Those without variance (to rounding) are dropped.
     """
     bands, height, width = pixels.shape
     values = pixels.reshape(bands, -1).astype(np.float64)
@@ -67,16 +67,16 @@ def whitened(pixels: NDArray[np.generic], components: int | None = None) -> NDAr
 
 
 def rx(pixels: NDArray[np.generic], components: int | None = None) -> NDArray[np.float32]:
-    """Global RX (y, x) of (band, y, x), on all or on the strongest principal components."""
+    """Return global RX (y, x) of (band, y, x), on all or on the strongest components."""
     return np.square(whitened(pixels, components)).sum(axis=0).astype(np.float32)
 
 
 def local_rx(
     pixels: NDArray[np.generic], ring: Ring, components: int = LOCAL_COMPONENTS
 ) -> NDArray[np.float32]:
-    """Local RX (y, x) of (band, y, x): mean and covariance of the ring around each pixel.
+    """Return local RX (y, x) of (band, y, x), by mean and covariance of the ring of each pixel.
 
-    At the image's edge the ring is what lies inside the image.
+    At the image's edge the ring is cut.
     """
     parts = whitened(pixels, components)
     bands, height, width = parts.shape
@@ -91,7 +91,7 @@ def local_rx(
 
 
 def _local_rx(parts: NDArray[np.float64], ring: Ring, own: slice) -> NDArray[np.float64]:
-    """Local RX of the rows ``own`` of a strip (component, y, x) with its surroundings."""
+    """Return local RX of the rows ``own`` of a strip (component, y, x) with its surroundings."""
     bands, count = len(parts), _ring_sum(np.ones(parts.shape[1:]), ring)[own]
     mean = np.stack([_ring_sum(part, ring)[own] for part in parts], axis=-1) / count[..., None]
     covariance = np.empty((*count.shape, bands, bands))
@@ -105,18 +105,18 @@ def _local_rx(parts: NDArray[np.float64], ring: Ring, own: slice) -> NDArray[np.
 
 
 def _ring_sum(values: NDArray[np.float64], ring: Ring) -> NDArray[np.float64]:
-    """Sums over the ring around every pixel (y, x), zero outside."""
+    """Return sums over the ring around every pixel (y, x), zero outside."""
     return _box_sum(values, ring.outer) - _box_sum(values, ring.inner)
 
 
 def _box_sum(values: NDArray[np.float64], side: int) -> NDArray[np.float64]:
-    """Sums over the square around every pixel (y, x), zero outside."""
+    """Return sums over the square around every pixel (y, x), zero outside."""
     mean = ndimage.uniform_filter(values, side, mode="constant")
     return np.asarray(mean * side**2, np.float64)
 
 
 def intensity(pixels: NDArray[np.generic]) -> NDArray[np.float32]:
-    """Mean of all bands over 5 x 5 px (y, x): what is bright."""
+    """Return the mean of all bands over 5 x 5 px (y, x)."""
     mean = pixels.astype(np.float64).mean(axis=0)
     return np.asarray(ndimage.uniform_filter(mean, 5, mode="reflect"), np.float32)
 

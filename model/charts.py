@@ -1,6 +1,6 @@
-"""Figures of an evaluation as PNG: ROC curves of each group, maps beside truth.
+"""Pictures of an evaluation as PNG: ROC curves of each group, and maps next to the labels.
 
-Drawn on figures of their own, never through pyplot, whose global state picks a window system.
+They are not made by pyplot, whose global state picks a window system.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from report import matrix, split
 
-from uniadrs_scale.demo.picture import INK
 from uniadrs_scale.maps.overviews import COLOURS, NODATA, block_maximum
 
 if TYPE_CHECKING:
@@ -25,14 +24,15 @@ if TYPE_CHECKING:
     from report import Result
 
 SHOWN, SIDE = 7, 420
-"""Most scenes a sheet, and most pixels of a map's side in it."""
+"""Most scenes per sheet, and most pixels of a map's side in it."""
 PF = np.geomspace(1e-5, 1, 200)
-"""False alarm rates at which curves are averaged."""
+"""False alarm rates that curves are averaged at."""
+INK = "#1d1d1f"
 LINES = ("#0b6e99", "#d1495b", "#edae49", "#5b8c5a", "#6a4c93", "#8c564b", "#3b3b3b", "#e377c2")
 
 
 def draw_curves(results: Sequence[Result], path: Path) -> None:
-    """ROC curves, one panel a group: mean Pd over scenes and seeds at every Pf, logarithmic."""
+    """Draw ROC curves, one panel per group: mean Pd over scenes and seeds at every Pf."""
     cells = split(results)
     groups = list(dict.fromkeys(group for group, _ in cells))
     names = list(dict.fromkeys(name for _, name in cells))
@@ -54,7 +54,7 @@ def draw_curves(results: Sequence[Result], path: Path) -> None:
 
 
 def _detection(result: Result) -> NDArray[np.float64]:
-    """Pd (pf,) at the lowest threshold that keeps Pf within each of :data:`PF`."""
+    """Return Pd (pf,) at the lowest threshold that keeps Pf within each of :data:`PF`."""
     last = np.searchsorted(result.curve.alarm_rate, PF, side="right") - 1
     return np.where(last >= 0, result.curve.detection_rate[np.maximum(last, 0)], 0.0)
 
@@ -69,11 +69,11 @@ def draw_maps(
     areas: Mapping[str, Sequence[float]],
     path: Path,
 ) -> None:
-    """A sheet with a row a scene: the scene, its labels, the map of each detector.
+    """Draw a sheet with one row per scene: the scene, its labels, the map of each detector.
 
     Args:
-        images: At most :data:`SHOWN` are drawn, those where the first detector is worst.
-        maps: By detector, one (y, x) an image.
+        images: At most :data:`SHOWN` are drawn, the worst of the first detector.
+        maps: By detector, one (y, x) per image.
         areas: By detector, AUC(D,F) of each image.
         path: The PNG to write.
     """
@@ -97,7 +97,7 @@ def draw_maps(
 
 
 def _range(scores: NDArray[np.float32]) -> Normalize:
-    """From the median to what 1 of 200 pixels exceeds: RX has no upper end, a few pixels rule."""
+    """Span from the median to the score of 1 in 200 pixels: a few pixels of RX dominate a map."""
     low, high = (float(v) for v in np.nanquantile(scores, [0.5, 0.995]))
     return Normalize(low, max(high, low + 1e-9))
 
@@ -110,25 +110,25 @@ def _panel(axes: Any, picture: NDArray[np.float32], title: str, norm: Any = None
 
 
 def quicklook(pixels: NDArray[np.generic]) -> NDArray[np.float32]:
-    """(y, x, 3) in 0..1 of (band, y, x): red, green and blue as far as one can guess them.
+    """Return (y, x, 3) in 0..1 of (band, y, x): likely red, green and blue.
 
-    The third, second and first of few bands; of many, those where 0.4 to 2.5 micrometres have
-    them. Stretched from the 1st to the 99th percentile.
+    The third, second and first of few bands; of many, the bands of these colours if they span 0.4
+    to 2.5 micrometres. Stretched from the 1st to the 99th percentile.
     """
     bands = len(pixels)
-    few = (2, 1, 0) if bands > 2 else (0, 0, 0)  # noqa: PLR2004 - red, green, blue
-    chosen = [bands * n // 100 for n in (13, 8, 3)] if bands > 30 else few  # noqa: PLR2004
+    few = (2, 1, 0) if bands > 2 else (0, 0, 0)  # red, green, blue
+    chosen = [bands * n // 100 for n in (13, 8, 3)] if bands > 30 else few
     colour = np.stack([pixels[band] for band in chosen], axis=-1).astype(np.float32)
     low, high = np.nanpercentile(colour, [1, 99], axis=(0, 1))
     return np.clip((colour - low) / np.maximum(high - low, 1e-9), 0, 1).astype(np.float32)
 
 
 def shrunk(picture: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(y, x, colour), every n-th pixel."""
+    """Return every n-th pixel (y, x, colour)."""
     factor = -(-max(picture.shape[:2]) // SIDE)
     return picture[::factor, ::factor]
 
 
 def _coarse(score: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The highest of each block: averages would hide a boat."""
+    """Return the highest score of each block: averages would hide a boat."""
     return block_maximum(score, -(-max(score.shape) // SIDE))

@@ -1,4 +1,4 @@
-"""Windows without anything to find: whatever exceeds the threshold there is a false alarm."""
+"""Windows without anomalies: every pixel over the threshold is a false alarm."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SIDE = 128
-"""Side of a window [px]. Each is a scene of its own, scaled by its own statistics."""
+"""Side of a window [px]. Each is a scene, scaled by its own statistics."""
 BANDS = (1, 3, 4, 6, 12, 60)
-"""Generated windows have these many bands in turn."""
+"""Bands of generated windows, in turn."""
 CANDIDATES, EACH = 300, 4
-"""Windows looked at in every real scene, and most of them taken."""
+"""Windows examined per real scene, and most windows used of it."""
 APART = 20
-"""Pixels between a real window and the nearest labelled ship."""
+"""Least distance of a real window from a labelled ship [px]."""
 CONTRAST, OUTSTANDING = 2.5, 6.0
-"""Highest difference between a pixel of a calm window and the mean of the 15 px around it, in
-standard deviations of its scene and of the window itself, by band."""
+"""Largest difference between a pixel of a calm window and the mean of the 15 px around it, in
+standard deviations of its scene and of the window itself, in any band."""
 TEXTURE = 0.45
-"""Highest root mean square of these differences, in standard deviations of the scene: towns have
+"""Largest root mean square of these differences, in standard deviations of the scene: towns have
 more, fields and water less."""
 
 
 def generated(number: int, seed: int) -> list[imagery.Image]:
-    """Landscapes with fields, roads, towns and water, and nothing planted."""
+    """Return landscapes with fields, roads, towns and water, without anomalies."""
     return [
         _window(
             f"generated {order}",
@@ -44,11 +44,10 @@ def generated(number: int, seed: int) -> list[imagery.Image]:
 
 
 def real(folder: Path, number: int, seed: int) -> list[imagery.Image]:
-    """Water and fields of the multispectral training scenes.
+    """Return windows of water and fields of the multispectral training scenes.
 
-    Taken are windows at random places, away from ships and nodata, in which no pixel stands out
-    (see :data:`CONTRAST`, :data:`TEXTURE`): of every scene the calmest, then of each that has one
-    the second, and so on.
+    They are at random places, away from ships and nodata, and no pixel stands out (see
+    :data:`CONTRAST`, :data:`TEXTURE`): the calmest of every scene, then the second, and so on.
     """
     images = [*imagery.ports(folder), *imagery.multispectral(folder)]
     found: list[tuple[int, imagery.Image]] = []  # with its rank in its scene
@@ -60,9 +59,9 @@ def real(folder: Path, number: int, seed: int) -> list[imagery.Image]:
 
 
 def _calmest(image: imagery.Image, rng: np.random.Generator) -> Iterator[imagery.Image]:
-    """Windows of a scene that do not overlap, calmest first."""
+    """Yield windows of a scene that do not overlap, calmest first."""
     contrast = _contrast(image.scaled())
-    # Neither ships nor nodata: they get a contrast that is never taken.
+    # Ships and nodata get a contrast that is never accepted.
     contrast[:, ndimage.binary_dilation(image.targets, iterations=APART)] = np.inf
     contrast[:, (image.pixels == 0).all(axis=0)] = np.inf
     limits = [size - SIDE + 1 for size in image.targets.shape]
@@ -85,7 +84,7 @@ def _calmest(image: imagery.Image, rng: np.random.Generator) -> Iterator[imagery
 
 
 def _contrast(scaled: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(band, y, x) distance of every pixel from the mean around it."""
+    """Return the difference (band, y, x) of every pixel from the mean around it."""
     return np.abs(scaled - ndimage.uniform_filter(scaled, (0, 15, 15)))
 
 

@@ -1,12 +1,11 @@
-"""Judges weights and baselines on labelled imagery: tables, ROC curves, maps beside truth.
+"""Judge weights and baselines on labelled imagery: tables, ROC curves, maps next to labels.
 
     python model/evaluate.py WEIGHTS [WEIGHTS ...] --data VALIDATION_IMAGERY --out runs/eval
     python model/evaluate.py WEIGHTS --detector uniadrs rx60 lrx --images IMAGES --masks MASKS
 
-Files whose metadata give the same name are seeds of one recipe and share a row. Every scene goes
-through the library's public path at its native resolution, without any setting of its own.
-``--out`` is a folder for everything that is made, ``--write`` stores the mean figures in the
-weights' metadata.
+Files with the same name in their metadata are seeds of one recipe and share a row. Every scene is
+scored through the public API, with one setting per modality. ``--out`` is the folder of tables and
+pictures, ``--write`` stores the mean figures in the weights' metadata.
 """
 
 from __future__ import annotations
@@ -49,14 +48,14 @@ GROUPS: dict[str, tuple[str, Callable[[Path], list[imagery.Image]]]] = {
 """Group of scenes: its folder, which is also its modality, and its reader."""
 
 PRESETS = {"hyperspectral": "hyperspectral", "sar": "sar", "infrared": "single-band"}
-"""The one setting of a modality; images without metadata do not say that they are radar."""
+"""The preset of a modality: images without metadata do not show that they are radar."""
 QUIET_WINDOWS, SEED = 24, 5
-"""Empty windows of each kind, and what they are drawn from."""
+"""Empty windows of each kind, and the seed that they are drawn from."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What is judged."""
+    """A set of weights or a baseline to judge."""
 
     detector: str
     """Name of the recipe or of the baseline."""
@@ -65,19 +64,19 @@ class Entry:
 
     @property
     def label(self) -> tuple[str, str]:
-        """(detector, weights) as results name them; seeds are told apart by file and digest."""
+        """(detector, weights) as results name them; seeds differ in file and digest."""
         if self.weights is None:
             return self.detector, ""
         info = uniadrs_scale.Detector.load(self.weights, device="cpu").info
         return self.detector, f"{self.weights.stem} {info.sha256[:8]}"
 
     def score(self, image: imagery.Image, modality: str) -> NDArray[np.float32]:
-        """The map (y, x) that a user of the library gets."""
+        """Return the map (y, x) that a user of the library gets."""
         if self.weights is None:
             return baselines.BASELINES[self.detector](image.pixels, modality)
         scene = xr.DataArray(image.pixels, dims=("band", "y", "x"), name=image.name)
         detector = uniadrs_scale.Detector.load(self.weights, device="cpu")
-        scores: NDArray[np.float32] = uniadrs_scale.scoring.score(
+        scores: NDArray[np.float32] = uniadrs_scale.score(
             scene, detector=detector, scheduler="sync", preset=PRESETS.get(modality, "auto")
         ).to_numpy()
         return scores
@@ -90,19 +89,19 @@ class Group:
     name: str
     modality: str
     images: Sequence[imagery.Image]
-    """Those with a target where labels count."""
+    """Images with a target in the counted area."""
 
     @classmethod
     def of(cls, name: str, modality: str, images: Iterable[imagery.Image]) -> Group:
-        """The group of those images that can be judged.
+        """Return the group of the images that can be judged.
 
         Raises:
-            SceneError: If there is none.
+            SceneError: No image can be.
         """
         judged = [i for i in images if (i.targets & i.counted).any()]
         if not judged:
             raise uniadrs_scale.SceneError(
-                f"Group '{name}' has no image with a target where labels count. Check the folder."
+                f"Group '{name}' has no image with a target in the counted area. Check the folder."
             )
         return cls(name=name, modality=modality, images=judged)
 
@@ -111,7 +110,7 @@ Judged = tuple[report.Result, "NDArray[np.float32]"]
 
 
 def entries(weights: Sequence[Path], detectors: Sequence[str]) -> list[Entry]:
-    """The detectors asked for, in that order; ``uniadrs`` stands for all weights."""
+    """Return the requested detectors in their order; ``uniadrs`` stands for all weights."""
     found: list[Entry] = []
     for name in detectors:
         if name == "uniadrs":
@@ -132,25 +131,25 @@ def judge(group: Group, task: tuple[Entry, imagery.Image]) -> Judged:
 def evaluate(
     group: Group, judged: Sequence[Entry], each: Callable[..., Iterable[Judged]] = map
 ) -> list[Judged]:
-    """Results and maps of every detector on every image, in that order; ``each`` as ``map``."""
+    """Return results and maps by detector, then by image; ``each`` works like ``map``."""
     tasks = [(entry, image) for entry in judged for image in group.images]
-    bare = Group(name=group.name, modality=group.modality, images=())  # images travel one by one
+    bare = Group(name=group.name, modality=group.modality, images=())  # images travel singly
     return list(each(partial(judge, bare), tasks))
 
 
 @contextmanager
 def processes(workers: int) -> Iterator[Callable[..., Iterable[Judged]]]:
-    """``map`` over so many processes; over this one if it is one."""
+    """Provide ``map`` over this many processes; in this process if it is one."""
     if workers == 1:
         yield map
         return
-    # Not fork: torch's threads do not survive it.
+    # Not fork: it breaks torch's threads.
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         yield pool.map
 
 
 def quiet(judged: Sequence[Entry], training: Path | None) -> list[report.Quiet]:
-    """Share of pixels over the recommended threshold where nothing is to be found."""
+    """Return the share of pixels over the recommended threshold in empty windows."""
     kinds = {"generated": empty.generated(QUIET_WINDOWS, SEED)}
     if training is not None:
         kinds["real"] = empty.real(training / "multispectral", QUIET_WINDOWS, SEED)
@@ -164,15 +163,20 @@ def quiet(judged: Sequence[Entry], training: Path | None) -> list[report.Quiet]:
             detector, weights = entry.label
             found.append(
                 report.Quiet(
-                    detector=detector, weights=weights, kind=kind, threshold=limit,
-                    windows=len(windows), share=float(np.mean(shares)), worst=float(max(shares)),
+                    detector=detector,
+                    weights=weights,
+                    kind=kind,
+                    threshold=limit,
+                    windows=len(windows),
+                    share=float(np.mean(shares)),
+                    worst=float(max(shares)),
                 )
-            )  # fmt: skip
+            )
     return found
 
 
 def draw(group: Group, judged: Sequence[Judged], folder: Path) -> None:
-    """The sheet of maps of a group, for the first weights of each detector."""
+    """Draw the sheet of maps of a group, for the first weights of each detector."""
     first: dict[str, str] = {}
     for result, _ in judged:
         first.setdefault(result.detector, result.weights)
@@ -199,7 +203,7 @@ def annotate(weights: Path, facts: dict[str, str]) -> None:
 
 
 def read_groups(args: argparse.Namespace) -> Iterable[Group]:
-    """The imagery that the command line names, a group at a time."""
+    """Yield the imagery of the command line, one group at a time."""
     if args.images is not None:
         yield Group.of(args.images.name, args.modality, imagery.folder(args.images, args.masks))
     if args.published is not None:
@@ -211,7 +215,7 @@ def read_groups(args: argparse.Namespace) -> Iterable[Group]:
 
 
 def parse() -> argparse.Namespace:
-    """The command line, checked."""
+    """Parse and check the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -223,9 +227,11 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--images", type=Path, help="any folder of images, with --masks")
     parser.add_argument("--masks", type=Path, help="masks of the same names")
     parser.add_argument("--modality", default="multispectral", help="of --images, for lrx")
-    parser.add_argument("--published", type=Path, help="folder laid out as the authors' test data")
     parser.add_argument(
-        "--training", type=Path, help="training imagery: empty parts are scored too"
+        "--published", type=Path, help="folder with the layout of the authors' data"
+    )
+    parser.add_argument(
+        "--training", type=Path, help="training imagery: its empty parts are scored too"
     )
     parser.add_argument("--out", type=Path, help="folder for tables and figures")
     parser.add_argument("--workers", type=int, default=1, help="processes")
@@ -238,14 +244,14 @@ def parse() -> argparse.Namespace:
     if ("uniadrs" in args.detector) != bool(args.weights):
         parser.error("give weights for --detector uniadrs, and only for it")
     if args.workers < 1:
-        parser.error("--workers: at least 1 is needed")
+        parser.error("--workers must be at least 1")
     if args.write and len(args.weights) != 1:
         parser.error("--write stores the figures of one weights file")
     return args
 
 
 def main() -> None:
-    """Parse the command line, evaluate; what cannot be judged ends with a sentence and code 1."""
+    """Parse the command line and evaluate; end with a sentence and code 1 on an error."""
     try:
         run(parse())
     except uniadrs_scale.UniadrsScaleError as error:

@@ -1,9 +1,8 @@
-"""Reads the training and validation imagery, each image as one scaled scene.
+"""Training and validation imagery: each image as one scene with its labels.
 
 The folders are those of the data README: ``hyperspectral/*.mat``, ``multispectral/``, ``sar/``,
-``infrared/``. Every scene is scaled as the library scales it: per band, by the whole scene.
-:func:`folder` reads any folder of images and masks, :func:`published` the layout of the authors,
-:func:`rasters` any folder of backgrounds.
+``infrared/``. :func:`folder` reads any folder of images and masks, :func:`published` the layout of
+the authors, :func:`rasters` any folder of backgrounds.
 """
 
 from __future__ import annotations
@@ -30,9 +29,9 @@ if TYPE_CHECKING:
 SHIPS = "ships_mask.tif"
 RASTERS = {".bmp", ".dat", ".img", ".jpeg", ".jpg", ".png", ".tif", ".tiff"}
 PLAIN = {".jp2", ".jpeg", ".jpg", ".mat", ".png", ".tif", ".tiff"}
-"""What :func:`rasters` looks for."""
+"""Suffixes that :func:`rasters` reads."""
 SMALLEST = 16
-"""Shorter sides [px] make no window."""
+"""Shortest side of an image to cut windows from [px]."""
 PUBLISHED = {
     "HSI": "hyperspectral",
     "visible_light": "visible",
@@ -40,23 +39,23 @@ PUBLISHED = {
     "thermal": "infrared",
     "low_light": "lowlight",
 }
-"""Folder of the published test data, with ``images`` and ``labels`` inside, to its modality."""
+"""Folders of the published test data, each with ``images`` and ``labels``, to modalities."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Image:
-    """One image as read, with what is known about its targets."""
+    """One image as read, with its labels."""
 
     name: str
     pixels: NDArray[np.generic]
     """(band, y, x), in the file's units."""
     targets: NDArray[np.bool_]
-    """(y, x), True on a labelled target."""
+    """(y, x), True on labelled targets."""
     counted: NDArray[np.bool_]
-    """(y, x), True where a figure may look: the labels are complete there."""
+    """(y, x), True in the area with complete labels, which figures are taken of."""
 
     def scaled(self) -> NDArray[np.float32]:
-        """(band, y, x), scaled per band over the scene, as the library does."""
+        """Return (band, y, x), each band scaled by the whole scene, as the library does it."""
         everywhere = np.ones(self.pixels.shape[1:], bool)
         return BandStatistics.of(self.pixels, everywhere).normalisation().apply(self.pixels)
 
@@ -68,7 +67,7 @@ def _image(name: str, pixels: NDArray[np.generic], targets: NDArray[np.generic] 
 
 
 def _bands(path: Path) -> NDArray[np.generic]:
-    """(band, y, x) of any raster; images without georeference are fine here."""
+    """Read (band, y, x) of any raster, with or without a georeference."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         with rasterio.open(path) as dataset:
@@ -77,7 +76,7 @@ def _bands(path: Path) -> NDArray[np.generic]:
 
 
 def hyperspectral(folder: Path) -> list[Image]:
-    """Every cube below ``folder``; Jasper Ridge and Samson are (band, pixel) in Fortran order."""
+    """Read every cube of ``folder``; Jasper Ridge and Samson are (band, pixel), Fortran order."""
     images = []
     for path in sorted(folder.glob("*.mat")):
         content = loadmat(path)
@@ -89,14 +88,14 @@ def hyperspectral(folder: Path) -> list[Image]:
             targets = None
         elif "hsi_img_sub" in content:
             pixels, targets = content["hsi_img_sub"], None  # its mask is the valid area
-        else:  # the small cut-out of one target: too small to be a scene
+        else:  # a cut-out of one target is too small to be a scene
             continue
         images.append(_image(path.stem, np.ascontiguousarray(pixels.transpose(2, 0, 1)), targets))
     return images
 
 
 def water(green: NDArray[np.generic], infrared: NDArray[np.generic]) -> NDArray[np.bool_]:
-    """Where ships can be: NDWI > 0, closed by 5 px, holes filled, so that ships stay inside.
+    """Return the area of ships: NDWI > 0, closed by 5 px, holes filled, so that ships are inside.
 
     NDWI = (green - infrared) / (green + infrared) (McFeeters 1996), here B03 and B08.
     """
@@ -108,7 +107,7 @@ def water(green: NDArray[np.generic], infrared: NDArray[np.generic]) -> NDArray[
 
 
 def ports(folder: Path) -> list[Image]:
-    """Sentinel-2 ports: one file per band; labels count on water only, where both bands exist."""
+    """Read Sentinel-2 ports, one file per band; labels count on water if B03 and B08 exist."""
     images = []
     for mask in sorted(folder.glob(f"*/{SHIPS}")):
         paths = sorted(p for p in mask.parent.glob("B*.tif"))
@@ -124,7 +123,7 @@ def ports(folder: Path) -> list[Image]:
 
 
 def multispectral(folder: Path) -> list[Image]:
-    """Everything else of the multispectral folder: NAIP, Landsat and the 5 m image."""
+    """Read the other multispectral images: NAIP, Landsat and the 5 m image."""
     singles = [
         *sorted(folder.glob("*.tif")),
         *sorted(folder.glob("naip/*.tif")),
@@ -139,7 +138,7 @@ def multispectral(folder: Path) -> list[Image]:
 
 
 def infrared(folder: Path) -> list[Image]:
-    """Infrared frames: grey, so one band; targets from the mask of the same name."""
+    """Read infrared frames: grey, so one band; targets from the mask of the same name."""
     images = []
     for path in sorted((folder / "images").glob("*.png")):
         mask = _bands(folder / "masks" / path.name).max(axis=0)
@@ -150,7 +149,7 @@ def infrared(folder: Path) -> list[Image]:
 
 
 def sar(folder: Path) -> list[Image]:
-    """SAR scenes: one band; ships from HRSID's coloured instances (non-black) where given."""
+    """Read SAR scenes: one band; ships from HRSID's coloured instances (not black) if given."""
     images = []
     for path in sorted([*folder.glob("*.tiff"), *folder.glob("*.png")]):
         if "_instance_" in path.name:
@@ -162,13 +161,13 @@ def sar(folder: Path) -> list[Image]:
 
 
 def rasters(root: Path) -> list[Image]:
-    """Every raster file (or .mat) below ``root``, at any depth, sorted by path; no targets known.
+    """Read every raster file (or .mat) below ``root``, at any depth, by path, without targets.
 
-    What a file marks as nodata, and NaN, is not counted, and is filled with its band's mean. Files
-    of less than 16 px a side are left out. Files are held in memory whole, as float32.
+    Nodata and NaN are not counted, and get the mean of their band. Files with a side of less than
+    16 px are dropped. Files are held in memory whole, as float32.
 
     Raises:
-        SceneError: If a file cannot be read.
+        SceneError: A file cannot be read.
     """
     paths = sorted(p for p in root.rglob("*") if p.suffix.lower() in PLAIN and p.is_file())
     images = (_plain(path) for path in paths)
@@ -191,18 +190,19 @@ def _plain(path: Path) -> Image:
 
 
 def folder(images: Path, masks: Path) -> list[Image]:
-    """Any folder of images (raster files or .mat) and the folder of their masks, nonzero = target.
+    """Read any folder of images (raster files or .mat) and their masks, nonzero = target.
 
-    A mask has its image's name, or that with ``mask`` for ``image``, as published; the suffix may
-    be another.
+    A mask has its image's name, with ``mask`` for ``image`` or without, and any suffix.
 
     Raises:
-        SceneError: If there is no image, or one has no mask or one of another size.
+        SceneError: The folder holds no image, or a mask is missing or differs in size.
     """
     paths = sorted(p for p in images.glob("*") if p.suffix.lower() in RASTERS | {".mat"})
     known = {p.stem: p for p in masks.glob("*") if p.suffix.lower() in RASTERS | {".mat"}}
     if not paths:
-        raise SceneError(f"{images} holds no image ({', '.join(sorted(RASTERS))} or .mat).")
+        raise SceneError(
+            f"{images} holds no image ({', '.join(sorted(RASTERS))} or .mat). Check the folder."
+        )
     found = []
     for path in paths:
         mask = known.get(path.stem, known.get(path.stem.replace("image", "mask")))
@@ -211,35 +211,38 @@ def folder(images: Path, masks: Path) -> list[Image]:
         pixels, targets = _pixels(path), _pixels(mask).max(axis=0)
         if pixels.shape[1:] != targets.shape:
             raise SceneError(
-                f"{mask.name} is {targets.shape} px, but its image {pixels.shape[1:]} (y, x)."
+                f"{mask.name} is {targets.shape} px (y, x), but its image {pixels.shape[1:]}. "
+                "Give masks on the grid of their images."
             )
         found.append(_image(path.stem, pixels, targets))
     return found
 
 
 def published(root: Path) -> dict[str, list[Image]]:
-    """Images by modality of a folder laid out as the published test data.
+    """Read a folder with the layout of the published test data; return images by modality.
 
     Raises:
-        SceneError: If it has none of the published folders, or an image has no mask.
+        SceneError: All published folders are missing, or an image has no mask.
     """
     present = {
         modality: root / name for name, modality in PUBLISHED.items() if (root / name).is_dir()
     }
     if not present:
-        raise SceneError(f"{root} has none of the folders {', '.join(PUBLISHED)}.")
+        raise SceneError(
+            f"{root} has none of the folders {', '.join(PUBLISHED)}. Check the folder."
+        )
     return {m: folder(place / "images", place / "labels") for m, place in present.items()}
 
 
 def _pixels(path: Path) -> NDArray[np.generic]:
-    """(band, y, x) of a raster file or .mat; grey that is stored as colour is one band.
+    """Read (band, y, x) of a raster file or .mat; grey stored as colour becomes one band.
 
     Raises:
-        SceneError: If it cannot be read, or holds no image.
+        SceneError: It cannot be read, or holds no image.
     """
     try:
         pixels = _cube(path) if path.suffix.lower() == ".mat" else _bands(path)
-    # What GDAL raises, and what scipy does of a broken .mat or one of version 7.3.
+    # GDAL raises the first, scipy the others for a broken .mat or one of version 7.3.
     except (RasterioIOError, MatReadError, NotImplementedError, ValueError, OSError) as error:
         raise SceneError(f"{path} cannot be read: {error} Convert it to TIFF.") from None
     grey = len(pixels) in (3, 4) and all((band == pixels[0]).all() for band in pixels[1:3])
@@ -247,7 +250,7 @@ def _pixels(path: Path) -> NDArray[np.generic]:
 
 
 def _cube(path: Path) -> NDArray[np.generic]:
-    """(band, y, x) of the largest array of a .mat, whose others are masks or wavelengths."""
+    """Read (band, y, x) from the largest array of a .mat; others are masks or wavelengths."""
     arrays = [v for v in loadmat(path).values() if isinstance(v, np.ndarray) and v.ndim in (2, 3)]
     numbers = [v for v in arrays if v.dtype.kind in "biuf" and min(v.shape) > 1]
     if not numbers:

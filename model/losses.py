@@ -1,7 +1,7 @@
-"""Losses: the two published ones, kept for comparison, and the one that ``train.py`` uses.
+"""Losses: the loss of ``train.py``, and the two published ones for comparison.
 
-Source of the published ones: Li et al., arXiv 2310.07511, and the behaviour of the published code
-(commit 0ca8a7c), which golden values pin down.
+Source of the published losses: Li et al., arXiv 2310.07511, and the behaviour of the published code
+(commit 0ca8a7c), pinned by golden values.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from torch import Tensor
 BACKGROUND, ANOMALY, IGNORED, LARGE = 0, 1, 2, 3
 THRESHOLDS = (0.9, 0.85, 0.8, 0.75, 0.7, 0.6)
 SPACING = 0.05
-"""Between the published code's six false alarm rates, 0.05 to 0.3 ..."""
+"""Step between the published code's six false alarm rates, 0.05 to 0.3."""
 ANCHORS = 0.175
-"""... and their mean."""
+"""Mean of these rates."""
 
 
 class _Multiplier(torch.autograd.Function):
-    """A Lagrange multiplier: not negative, and ascending where everything else descends."""
+    """A Lagrange multiplier: not negative, with a reversed gradient."""
 
     @staticmethod
     def forward(_ctx: Any, multiplier: Tensor) -> Tensor:
@@ -33,7 +33,7 @@ class _Multiplier(torch.autograd.Function):
 
 
 def published_pixel_loss(scores: Tensor, labels: Tensor, multipliers: Tensor) -> Tensor:
-    """The published pixel-level ranking loss, quirks included.
+    """Compute the published pixel-level ranking loss as the published code does.
 
     For each of six thresholds t the cross entropy of every pixel is weighted: anomalies at or below
     t and background at or above t by -log t, anomalies above t by 1, background below t by 1/2;
@@ -64,7 +64,7 @@ def published_pixel_loss(scores: Tensor, labels: Tensor, multipliers: Tensor) ->
 
 
 def _spread(features: Tensor) -> tuple[Tensor, Tensor]:
-    """Compactness of features (n, c) around their centre, and the centre (c,)."""
+    """Return the compactness of features (n, c) around their centre, and the centre (c,)."""
     centre = features.mean(0)
     squared = (features - centre).square().sum(1)
     radius = torch.sqrt(squared + 1e-8).mean()
@@ -73,10 +73,10 @@ def _spread(features: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def published_feature_loss(features: Tensor, labels: Tensor) -> Tensor:
-    """The published feature-level loss, before its factor of 0.1.
+    """Compute the published feature-level loss, before its factor of 0.1.
 
-    Normal pixels (background and large objects) and anomalies shall each be compact, their centres
-    far apart.
+    It is low if normal pixels (background and large objects) and anomalies are each compact, and
+    their centres far apart.
 
     Args:
         features: (c, h, w) in 0..1.
@@ -94,7 +94,7 @@ def published_feature_loss(features: Tensor, labels: Tensor) -> Tensor:
 
 
 def published_loss(scores: Tensor, features: Tensor, labels: Tensor, multipliers: Tensor) -> Tensor:
-    """Both published losses of a batch, with the published factors.
+    """Compute both published losses of a batch, with the published factors.
 
     Args:
         scores: (b, h, w) in 0..1.
@@ -105,7 +105,7 @@ def published_loss(scores: Tensor, features: Tensor, labels: Tensor, multipliers
     Returns:
         () the loss.
     """
-    # Large normal objects are background to the pixel loss, and as normal as it to the other.
+    # Large normal objects count as background in both losses.
     counted = labels != IGNORED
     pixel = published_pixel_loss(scores[counted], labels[counted], multipliers)
     parts = [published_feature_loss(f, m) for f, m in zip(features, labels, strict=True)]
@@ -117,11 +117,11 @@ RANKING = 1.25
 
 
 def detection_loss(logits: Tensor, labels: Tensor, share: float = 0.1) -> Tensor:
-    """What ``train.py`` descends: a calibrated part, and a ranking part within each window.
+    """Compute the loss of ``train.py``: a calibrated part, and a ranking part per window.
 
-    The cross entropy keeps empty windows dark; ranking is what AUC measures: an anomaly shall lie
-    above the background of its own window, most of all above the background that scores highest.
-    Unlike the published loss it raises, not lowers, the weight of the hardest pixels.
+    The cross entropy keeps empty windows dark. AUC measures the ranking: an anomaly should score
+    above the background of its own window, above all above its highest scores. Unlike the
+    published loss it raises the weight of the hardest pixels.
 
     Args:
         logits: (b, h, w), scores before the sigmoid.
@@ -143,7 +143,7 @@ def detection_loss(logits: Tensor, labels: Tensor, share: float = 0.1) -> Tensor
 
 
 def _ranking(anomalies: Tensor, normal: Tensor) -> Tensor:
-    """Mean of softplus(normal - anomaly) over pairs, of all normals and of the hardest."""
+    """Return the mean of softplus(normal - anomaly) over pairs, of all normals and the hardest."""
     hardest = normal.topk(min(len(normal), 1 + len(normal) // 50)).values
     evenly = normal[:: max(1, len(normal) // 256)]
     anomalies = anomalies[:: max(1, len(anomalies) // 128)]

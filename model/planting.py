@@ -1,4 +1,4 @@
-"""What is planted into a window: small anomalies, and large objects and roads that are none."""
+"""Objects planted into a window: small anomalies, and large objects and roads that are normal."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ Group = Literal["few", "crowd", "large"]
 COUNT: dict[Group, tuple[float, float]] = {"few": (1, 14), "crowd": (10, 40), "large": (1, 5)}
 """Targets in a window."""
 AREA: dict[Group, tuple[float, float]] = {"few": (1, 40), "crowd": (2, 20)}
-"""Of a typical target [px]; a large one has from 40 px up to a twentieth of its window."""
+"""Area of a typical target [px]; a large one has 40 px up to a twentieth of its window."""
 
 
 def plant_anomalies(
     rng: np.random.Generator, window: Window, sources: Sequence[Source], space: Space
 ) -> None:
-    """A few small targets, often of one signature."""
+    """Plant a few small targets, often of one signature, in place."""
     side = window.labels.shape[0]
     kind = draw_group(rng, len(window.pixels))
     crowd = kind == "crowd"
     count = int(log_uniform(rng, *COUNT[kind]))
     typical = log_uniform(rng, *((40, 0.05 * side**2) if kind == "large" else AREA[kind]))
-    by_energy = len(window.pixels) >= SPECTRAL and rng.random() < 0.75  # noqa: PLR2004
+    by_energy = len(window.pixels) >= SPECTRAL and rng.random() < 0.75
     shared = (
         draw_signature(rng, window, sources, space)
         if rng.random() < (0.85 if crowd else 0.6)
@@ -54,22 +54,22 @@ def plant_anomalies(
         else:
             spectrum = contrasted(rng, window, patch, spectrum)
         content = grainy(rng, spectrum, patch, 0.25)
-        opaque = np.float32(1 if rng.random() < 0.7 else rng.uniform(0.4, 1))  # noqa: PLR2004
+        opaque = np.float32(1 if rng.random() < 0.7 else rng.uniform(0.4, 1))
         mix(window, Patch(patch.rows, patch.cols, patch.alpha * opaque), content)
         label(window, patch, ANOMALY)
 
 
 def draw_group(rng: np.random.Generator, bands: int) -> Group:
-    """Which targets a window has."""
+    """Draw the kind of targets of a window."""
     # Radar and grey scenes are finer than spectral ones: a ship has hundreds of pixels.
-    if rng.random() < (0.4 if bands <= 2 else 0.1):  # noqa: PLR2004
+    if rng.random() < (0.4 if bands <= 2 else 0.1):
         return "large"
     # Ships in a port, cars, tanks and roofs come in crowds.
-    return "crowd" if rng.random() < 0.3 else "few"  # noqa: PLR2004
+    return "crowd" if rng.random() < 0.3 else "few"
 
 
 def grainy(rng: np.random.Generator, spectrum: Floats, patch: Patch, most: float) -> Floats:
-    """(band, y, x) one spectrum, its brightness differing from pixel to pixel by up to ``most``."""
+    """Return (band, y, x): a spectrum whose brightness varies between pixels by up to ``most``."""
     grain = rng.normal(1, rng.uniform(0, most), patch.alpha.shape).astype(np.float32)
     return spectrum[:, None, None] * grain
 
@@ -77,7 +77,7 @@ def grainy(rng: np.random.Generator, spectrum: Floats, patch: Patch, most: float
 def plant_normal(
     rng: np.random.Generator, window: Window, sources: Sequence[Source], space: Space
 ) -> None:
-    """Large objects and roads, which are not anomalies, however strange their material."""
+    """Plant large objects and roads, in place: normal, even if their material is strange."""
     side = window.labels.shape[0]
     kinds = ["large"] * int(rng.choice([0, 1, 2, 4], p=[0.45, 0.3, 0.15, 0.1]))
     kinds += ["road"] * int(rng.choice([0, 1, 3], p=[0.8, 0.12, 0.08]))
@@ -90,7 +90,7 @@ def plant_normal(
         content = texture(rng, window, sources, patch, space) if large else None
         if content is None:
             spectrum = draw_signature(rng, window, sources, space)
-            if len(window.pixels) >= SPECTRAL and rng.random() < 0.5:  # noqa: PLR2004
+            if len(window.pixels) >= SPECTRAL and rng.random() < 0.5:
                 spectrum = space.rescaled(rng, spectrum)
             else:
                 spectrum = contrasted(rng, window, patch, spectrum)
@@ -102,8 +102,8 @@ def plant_normal(
 def draw_signature(
     rng: np.random.Generator, window: Window, sources: Sequence[Source], space: Space
 ) -> Floats:
-    """(band,) a spectrum that the window may not contain."""
-    if len(window.pixels) >= SPECTRAL and rng.random() < 0.4:  # noqa: PLR2004
+    """Draw a spectrum (band,) that the window may not contain."""
+    if len(window.pixels) >= SPECTRAL and rng.random() < 0.4:
         return space.rare(rng)
     return signature(rng, window, sources)
 
@@ -115,8 +115,8 @@ def texture(
     patch: Patch,
     space: Space,
 ) -> Floats | None:
-    """(band, y, x) a piece of another place, with the pixels it really has; now and then None."""
-    if not sources or rng.random() < 0.4:  # noqa: PLR2004
+    """Return a piece (band, y, x) of another scene with its real pixels; sometimes None."""
+    if not sources or rng.random() < 0.4:
         return None
     bands = len(window.pixels)
     other = draw_source(rng, sources, bands).pixels
@@ -130,7 +130,7 @@ def texture(
     index = np.linspace(0, len(other) - 1, bands).round().astype(int)
     piece = other[index][:, rows[:, None], cols]
     mean = piece.mean(axis=(1, 2))
-    if bands >= SPECTRAL and rng.random() < 0.7:  # noqa: PLR2004
+    if bands >= SPECTRAL and rng.random() < 0.7:
         moved = space.rescaled(rng, mean)
         size = float(np.abs(mean).mean()) + 0.3
         piece = (piece - mean[:, None, None]) * (float(np.abs(moved).mean()) / size) + moved[
@@ -140,7 +140,7 @@ def texture(
 
 
 def road(rng: np.random.Generator, side: int) -> Floats:
-    """A bent line of 1 to 5 px across a window of twice the side."""
+    """Return the coverage of a bent line of 1 to 5 px in a window of twice the side."""
     y, x = np.mgrid[-side : side + 1, -side : side + 1].astype(np.float32)
     angle, bend = rng.uniform(0, np.pi), rng.normal(0, 0.3) / side
     along = x * np.cos(angle) + y * np.sin(angle)

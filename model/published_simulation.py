@@ -1,22 +1,22 @@
-"""The simulation of Li et al. (arXiv 2310.07511), rewritten from what their code does.
+"""The simulation of Li et al. (arXiv 2310.07511), written after the behaviour of their code.
 
-For the recipe ``published``, which shows what theirs is worth; our own is ``simulate.py``. Source:
-the behaviour of github.com/Jingtao-Li-CVer/UniADRS, commit 0ca8a7c.
+For the recipe ``published``, to compare with ours (``simulate.py``). Source: the behaviour of
+github.com/Jingtao-Li-CVer/UniADRS, commit 0ca8a7c.
 
-As published: one window of 224 px a step, half of them spectral, half spatial.
-Spectral: of a piece of 100 px, 2 to 5 rectangles of large normal objects, then 2 to 5 of anomalies
+As published: one window of 224 px per step, half of them spectral, half spatial.
+Spectral: in a piece of 100 px, 2 to 5 rectangles of large normal objects, then 2 to 5 of anomalies
 get the same pixels with their bands shuffled; rotation by up to 45 degrees, zoom by up to 10 %, a
 piecewise warp, enlarged by nearest neighbour, 270 bands drawn with replacement.
 Spatial: a piece of 224 px, noisy in 70 % of the windows; two objects of 6 to 50 % of the area are
 normal, two of 2 to 6 % anomalies; three bands, or one of them in half of the windows.
-Every window has anomalies, with hard edges; existing targets are ignored. Flaws, but theirs.
+Every window has anomalies, with hard edges; existing targets are ignored.
 
-Not as published: pasted objects that turn black (they resized bytes to 0..1 and pasted them among
-bytes: a plain bug); iSAID and its bank of objects, whose place take the scenes at hand, generated
-landscapes, and shapes of ``targets.py`` filled with a piece of another scene; WHU-Hi, whose place
-take the hyperspectral scenes at hand, drawn by weight instead of by file; division by a piece's
-maximum, since the library scales every band by its scene; the warp's mesh, bilinear between its
-4 x 4 knots instead of linear in triangles.
+Not as published: pasted objects do not turn black (a bug: bytes resized to 0..1 were pasted among
+bytes); iSAID and its bank of objects are replaced by the scenes at hand, generated landscapes, and
+shapes of ``targets.py`` filled with a piece of another scene; WHU-Hi by the hyperspectral scenes at
+hand, drawn by weight instead of by file; pieces are not divided by their maximum, as the library
+scales every band by its scene; the warp is bilinear between its 4 x 4 knots instead of linear in
+triangles.
 """
 
 from __future__ import annotations
@@ -45,36 +45,37 @@ SIDE, SPECTRAL_SIDE = 224, 100
 """Sides of a window, and of the piece that a spectral one is enlarged from [px]."""
 SPECTRAL_ANOMALY, SPECTRAL_LARGE = (0.0064, 0.0225), (0.0225, 0.5)
 SPATIAL_ANOMALY, SPATIAL_LARGE = (0.02, 0.06), (0.06, 0.5)
-"""Of the window's area, a piece."""
+"""Share of the window's area per object."""
 HOLES = (2, 5)
+"""Rectangles of each kind in a spectral window."""
 OBJECTS = 2
-"""Of each kind in a spatial window."""
+"""Objects of each kind in a spatial window."""
 NOISE = (0.06, 0.14)
-"""Deviation of the noise in deviations of the scene: variance 10 to 50 among bytes, as published,
-if a picture's deviation is about 50."""
+"""Deviation of the noise [deviations of the scene]: the published variance of 10 to 50 of bytes,
+for a picture with a deviation of about 50."""
 
 
 def batch(seed: int, step: int, sources: Sequence[Source]) -> tuple[Floats, NDArray[np.uint8]]:
-    """The window of one training step.
+    """Simulate the window of one training step.
 
     Args:
-        seed: Of the whole run.
+        seed: Seed of the whole run.
         step: Number of the step.
-        sources: Real scenes; where none is of the kind wanted, a landscape is generated.
+        sources: Real scenes. If none is of the drawn kind, a landscape is generated.
 
     Returns:
         float32 (1, band, y, x) scaled bands, 270, 3 or 1 of them, and labels uint8 (1, y, x).
     """
     rng = np.random.default_rng((seed, step))
-    window = (spectral if rng.random() > 0.5 else spatial)(rng, sources)  # noqa: PLR2004
+    window = (spectral if rng.random() > 0.5 else spatial)(rng, sources)
     return window.pixels[None], window.labels[None]
 
 
 def spectral(rng: np.random.Generator, sources: Sequence[Source]) -> Window:
-    """Pixels with shuffled bands, in large rectangles and in small ones."""
+    """Simulate a window with shuffled bands, in large rectangles and in small ones."""
     pixels, ignored, scaling = _spectral_piece(rng, sources)
     labels = np.where(ignored, IGNORED, 0).astype(np.uint8)
-    # In the scene's units, where bands differ in level: of scaled ones a shuffle changes little.
+    # In the scene's units: bands differ in level, so a shuffle changes them more than scaled ones.
     planted = pixels.copy()
     for share, value in ((SPECTRAL_LARGE, LARGE), (SPECTRAL_ANOMALY, ANOMALY)):
         inside = _holes(rng, labels.shape, share)
@@ -91,7 +92,7 @@ def spectral(rng: np.random.Generator, sources: Sequence[Source]) -> Window:
 def _spectral_piece(
     rng: np.random.Generator, sources: Sequence[Source]
 ) -> tuple[Floats, NDArray[np.bool_], Normalisation]:
-    """(band, y, x) in the units of a scene, what to ignore of it, and the scene's scaling."""
+    """Draw (band, y, x) in the units of a scene, the pixels to ignore, and the scene's scaling."""
     source = _draw(rng, [s for s in sources if len(s.pixels) >= SPECTRAL])
     if source is None:
         pixels = background(rng, BANDS, SPECTRAL_SIDE, SPECTRAL_SIDE)
@@ -107,11 +108,11 @@ def _spectral_piece(
 
 
 def spatial(rng: np.random.Generator, sources: Sequence[Source]) -> Window:
-    """Pieces of other places, large ones normal and small ones anomalies."""
+    """Simulate a window with pieces of other scenes, normal if large and anomalies if small."""
     few = [s for s in sources if len(s.pixels) < SPECTRAL]
     pixels, ignored = _spatial_piece(rng, few)
     labels = np.where(ignored, IGNORED, 0).astype(np.uint8)
-    if rng.random() < 0.7:  # noqa: PLR2004
+    if rng.random() < 0.7:
         level = np.float32(rng.uniform(*NOISE))
         pixels = pixels + level * rng.standard_normal(pixels.shape, np.float32)
     rows, cols = (np.arange(SIDE) * n // SIDE for n in labels.shape)
@@ -124,7 +125,7 @@ def spatial(rng: np.random.Generator, sources: Sequence[Source]) -> Window:
             content = _content(rng, few, shape.shape, len(pixels))
             pixels[:, *here] = np.where(shape, content, pixels[:, *here])
             labels[here][shape] = value
-    if rng.random() > 0.5:  # noqa: PLR2004
+    if rng.random() > 0.5:
         pixels = pixels[[rng.integers(len(pixels))]]
     return Window(pixels=np.clip(pixels, -CLIP, CLIP), labels=labels)
 
@@ -132,7 +133,7 @@ def spatial(rng: np.random.Generator, sources: Sequence[Source]) -> Window:
 def _spatial_piece(
     rng: np.random.Generator, sources: Sequence[Source]
 ) -> tuple[Floats, NDArray[np.bool_]]:
-    """(band, y, x) of up to 3 scaled bands and up to 224 px, and what to ignore of it."""
+    """Draw (band, y, x) of up to 3 scaled bands and 224 px, and the pixels to ignore."""
     source = _draw(rng, sources)
     if source is None:
         pixels = standard(background(rng, 3, SIDE, SIDE))
@@ -144,7 +145,7 @@ def _spatial_piece(
 def _content(
     rng: np.random.Generator, sources: Sequence[Source], shape: tuple[int, ...], bands: int
 ) -> Floats:
-    """(band, y, x) what an object is made of: a piece of any place, enlarged where too small."""
+    """Draw the pixels (band, y, x) of an object: a piece of any scene, enlarged if too small."""
     piece, _ = _spatial_piece(rng, sources)
     rows, cols = (
         np.arange(n) * min(n, m) // n for n, m in zip(shape, piece.shape[1:], strict=True)
@@ -154,7 +155,7 @@ def _content(
 
 
 def _draw(rng: np.random.Generator, sources: Sequence[Source]) -> Source | None:
-    """One of the sources by weight; None of none."""
+    """Draw one of the sources by weight; None without sources."""
     if not sources:
         return None
     weights = np.array([s.weight for s in sources])
@@ -162,7 +163,7 @@ def _draw(rng: np.random.Generator, sources: Sequence[Source]) -> Source | None:
 
 
 def _crop(rng: np.random.Generator, source: Source, side: int) -> tuple[Floats, NDArray[np.bool_]]:
-    """A piece of up to ``side`` px of a scene, as it lies."""
+    """Cut a piece of up to ``side`` px from a scene, not turned."""
     sizes = [min(side, n) for n in source.ignored.shape]
     top, left = (
         int(rng.integers(n - m + 1)) for n, m in zip(source.ignored.shape, sizes, strict=True)
@@ -174,7 +175,7 @@ def _crop(rng: np.random.Generator, source: Source, side: int) -> tuple[Floats, 
 def _holes(
     rng: np.random.Generator, shape: tuple[int, ...], share: tuple[float, float]
 ) -> NDArray[np.bool_]:
-    """2 to 5 upright rectangles, each with an area of ``share``."""
+    """Draw 2 to 5 upright rectangles (y, x), each with an area of ``share``."""
     inside = np.zeros(shape, bool)
     shortest, longest = (int(np.sqrt(s * shape[0] * shape[1])) for s in share)
     for _ in range(int(rng.integers(HOLES[0], HOLES[1] + 1))):
@@ -185,11 +186,11 @@ def _holes(
 
 
 def _object(rng: np.random.Generator, area: float) -> NDArray[np.bool_]:
-    """(y, x) a shape of about ``area`` px; what is longer than a window is squeezed, as published.
+    """Draw a shape (y, x) of about ``area`` px, squeezed if longer than a window, as published.
 
     A squeezed side is 0.9 of the window's, and the other grows to keep the area.
     """
-    shape = SHAPES[rng.integers(len(SHAPES))](rng, area) >= 0.5  # noqa: PLR2004
+    shape = SHAPES[rng.integers(len(SHAPES))](rng, area) >= 0.5
     shape = shape[np.ix_(shape.any(1), shape.any(0))]
     sizes = list(shape.shape)
     for axis in (0, 1):
@@ -202,10 +203,10 @@ def _object(rng: np.random.Generator, area: float) -> NDArray[np.bool_]:
 
 
 def _warp(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.intp]:
-    """(y, x) which pixel of the raster (counted row by row) comes to lie where.
+    """Return (y, x): the number of the source pixel (row by row) of every pixel.
 
     A rotation of up to 45 degrees and a zoom of up to 10 % around the centre, then shifts of 3 to
-    5 % of the side, normally distributed, at 4 x 4 knots. What is missing at the edges is mirrored.
+    5 % of the side, normally distributed, at 4 x 4 knots. Missing pixels at the edges are mirrored.
     """
     size = np.array(shape, float)[:, None, None]
     where = np.indices(shape).astype(float)

@@ -1,4 +1,4 @@
-"""What a training run is: a value, read from ``configs/*.toml``, and what follows from it alone."""
+"""A training run as a value, read from ``configs/*.toml``, with all that follows from it alone."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 EPOCH, CYCLE, LOWEST = 101, 10, 1e-4
-"""Published schedule: steps of an epoch, epochs of the first cycle, lowest learning rate."""
+"""Published schedule: steps per epoch, epochs of the first cycle, lowest learning rate."""
 MULTIPLIERS = {"lr": 1e-3, "weight_decay": 5e-4}
-"""Published optimiser of the loss's multipliers."""
+"""Published settings for the loss's multipliers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,21 +30,21 @@ class Recipe:
     name: str
     width: float = 0.25
     profile: Profile = "corrected"
-    """Of the network."""
+    """Profile of the network."""
     shortcut: float = 0.0
-    """Of the finished weights (:class:`.NetworkConfig`), not while training:
-    trained with it, a network was worse held out (.79 instead of .83 after 150 steps)."""
+    """Shortcut of the finished weights (:class:`.NetworkConfig`). It is 0 while training: a network
+    trained with it was worse on held-out windows (.79 instead of .83 after 150 steps)."""
     decoders: Literal["trained", "frozen"] = "trained"
-    """``frozen`` leaves them random, as the published code does by accident."""
+    """``frozen`` keeps them random, as the published code does by mistake."""
     simulation: Literal["ours", "published"] = "ours"
-    """``ours`` feeds whitened bands; ``published`` the scaled bands, one window of 224 px a step,
-    none without an anomaly."""
+    """``ours`` gives whitened bands; ``published`` scaled bands, one window of 224 px per step, all
+    with anomalies."""
     loss: Literal["detection", "published"] = "detection"
     optimiser: Literal["adamw", "published"] = "adamw"
     """``published``: Adam, a rate that falls along a cosine from ``rate`` and restarts after 10,
-    20, 40 ... epochs of 101 steps, and no step where the loss is 0."""
+    20, 40 ... epochs of 101 steps, and no step if the loss is 0."""
     windows: float = 8
-    """Windows a step, in windows of 96 px."""
+    """Windows per step, in windows of 96 px."""
     empty: float = 0.2
     """Share of windows without an anomaly."""
     sensors: Literal["basic", "all"] = "basic"
@@ -56,7 +56,7 @@ class Recipe:
     """Steps of the linear rise of ``adamw``'s rate."""
     decay: float = 1e-4
     average: float = 0.998
-    """Of the moving average of the weights; 0 keeps the weights themselves."""
+    """Factor of the moving average of the weights; 0 keeps the weights themselves."""
     clip: float = 2.0
     half: bool = False
     check: int = 250
@@ -70,7 +70,7 @@ class Recipe:
         ):
             raise ValueError(
                 f"windows={self.windows}, empty={self.empty}, sensors={self.sensors!r} do not fit "
-                "the published simulation, which has one window a step, always with anomalies. "
+                "the published simulation: one window per step, always with anomalies. "
                 'Use windows = 1, empty = 0 and sensors = "basic".'
             )
 
@@ -81,9 +81,9 @@ class Recipe:
         return NetworkConfig(self.width, bands, self.profile)
 
     def rate_at(self, step: int) -> float:
-        """Learning rate of the network's weights.
+        """Return the learning rate of the network's weights.
 
-        ``adamw``: linear warm-up, level, then linear to 0 over the last half.
+        ``adamw``: linear warm-up, constant, then linear to 0 over the last half.
         """
         if self.optimiser == "published":
             return self._restarting(step // EPOCH)
@@ -91,7 +91,7 @@ class Recipe:
         return self.rate * min(1.0, rise, fall)
 
     def _restarting(self, epoch: int) -> float:
-        """As torch's CosineAnnealingWarmRestarts, as a function: there is nothing to resume."""
+        """Return the rate of torch's CosineAnnealingWarmRestarts, without a state to resume."""
         cycle = CYCLE
         while epoch >= cycle:
             epoch, cycle = epoch - cycle, 2 * cycle
@@ -100,7 +100,7 @@ class Recipe:
     def optimiser_of(
         self, parameters: Iterable[Tensor], multipliers: Tensor
     ) -> torch.optim.Optimizer:
-        """The optimiser: the network's group first, then that of the loss's multipliers."""
+        """Make the optimiser: the network's group first, then that of the loss's multipliers."""
         first = {"params": list(parameters)}
         if self.optimiser == "published":
             groups = [first, {"params": [multipliers], **MULTIPLIERS}]

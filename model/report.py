@@ -22,36 +22,41 @@ DRAWS, SEED = 2000, 0
 LONG = 10
 """Groups with more scenes are listed by their mean and their worst scenes."""
 COLUMNS = {
-    "AUC(D,F)": 3, "AP": 3, "FPR at .95": 3, "AUC(D,tau)": 3, "AUC(F,tau)": 3,
-    "FA/Mpx at .5": 0, "FA/Mpx at .8": 0,
-}  # fmt: skip
+    "AUC(D,F)": 3,
+    "AP": 3,
+    "FPR at .95": 3,
+    "AUC(D,tau)": 3,
+    "AUC(F,tau)": 3,
+    "FA/Mpx at .5": 0,
+    "FA/Mpx at .8": 0,
+}
 """Column to its decimals; see :meth:`Result.values`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Result:
-    """What one detector reaches on one scene."""
+    """The figures of one detector on one scene."""
 
     detector: str
     """Name of the weights, or of the baseline."""
     weights: str
-    """Name of the weights file: seeds of one recipe share ``detector``. Empty for a baseline."""
+    """Name of the weights file, as seeds of one recipe share ``detector``; empty for a baseline."""
     group: str
     scene: str
     figures: Figures
     average_precision: float
     alarm_rate: float
-    """FPR at 95 % Pd, by pixels."""
+    """FPR at 95 % Pd, of pixels."""
     alarms: tuple[float, float]
-    """False alarms a megapixel where .5 and .8 of the objects are found."""
+    """False alarms per megapixel if .5 and .8 of the objects are found."""
     curve: RocCurve
-    """Thinned, to draw."""
+    """Thinned curve, to draw."""
 
     @classmethod
     def of(
         cls, entry: tuple[str, str], group: str, image: Image, scores: NDArray[np.float32]
     ) -> Result:
-        """Judge a map where the image's labels count; ``entry`` is (detector, weights)."""
+        """Judge a map in the counted area; ``entry`` is (detector, weights)."""
         judged, truth = scores[image.counted], image.targets[image.counted]
         curve = RocCurve.of(judged, truth)
         objects = ObjectScene.of(scores, image.targets, image.counted)
@@ -77,7 +82,7 @@ class Result:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quiet:
-    """Pixels over the recommended threshold where nothing is to be found."""
+    """Pixels over the recommended threshold in empty windows."""
 
     detector: str
     weights: str
@@ -86,35 +91,34 @@ class Quiet:
     threshold: float
     windows: int
     share: float
-    """Of all pixels of all windows."""
+    """Share of all pixels of all windows, 0..1."""
     worst: float
-    """Of the worst window."""
+    """Share of the worst window, 0..1."""
 
     def row(self) -> tuple[str, ...]:
-        """The line of the table."""
-        return (
-            self.detector, self.weights, self.kind, f"{self.threshold:.3f}", str(self.windows),
-            f"{self.share:.1e}", f"{self.worst:.1e}",
-        )  # fmt: skip
+        """Return the row of the table."""
+        names = (self.detector, self.weights, self.kind)
+        counts = (f"{self.threshold:.3f}", str(self.windows))
+        return (*names, *counts, f"{self.share:.1e}", f"{self.worst:.1e}")
 
 
 QUIET = ("detector", "weights", "windows", "threshold", "number", "share above", "worst window")
 
 
 def matrix(results: Sequence[Result], column: int = 0) -> NDArray[np.float64]:
-    """(seed, scene) of one figure of one detector in one group."""
+    """Return one figure (seed, scene) of one detector in one group."""
     seeds = dict.fromkeys(r.weights for r in results)
     return np.array([[r.values[column] for r in results if r.weights == seed] for seed in seeds])
 
 
 def interval(groups: Sequence[NDArray[np.float64]]) -> tuple[float, float]:
-    """95 % interval of the mean over groups of the mean figure, by hierarchical bootstrap.
+    """Return the 95 % interval of the mean over groups, by hierarchical bootstrap.
 
-    Each draw takes as many seeds as there are, the same for all groups, and in each group as many
-    scenes as there are, with replacement. With one seed it says nothing about seeds.
+    Each draw resamples the seeds, the same for all groups, and in each group the scenes, with
+    replacement. With one seed the interval does not cover the spread of seeds.
 
     Args:
-        groups: (seed, scene) a group, with the same number of seeds.
+        groups: (seed, scene) per group, with the same number of seeds.
     """
     rng = np.random.default_rng(SEED)
     number = len(groups[0])
@@ -128,7 +132,7 @@ def interval(groups: Sequence[NDArray[np.float64]]) -> tuple[float, float]:
 
 
 def split(results: Iterable[Result]) -> dict[tuple[str, str], list[Result]]:
-    """Results by (group, detector), in the order in which they came."""
+    """Return results by (group, detector), in their order."""
     found: dict[tuple[str, str], list[Result]] = {}
     for result in results:
         found.setdefault((result.group, result.detector), []).append(result)
@@ -136,7 +140,7 @@ def split(results: Iterable[Result]) -> dict[tuple[str, str], list[Result]]:
 
 
 def group_table(results: Sequence[Result]) -> list[tuple[str, ...]]:
-    """A row a group and detector, then the mean over groups."""
+    """Return one row per group and detector, then the mean over groups."""
     cells = split(results)
     rows: list[tuple[str, ...]] = [("group", "detector", "seeds", "scenes", *COLUMNS)]
     groups = dict.fromkeys(group for group, _ in cells)
@@ -150,7 +154,7 @@ def group_table(results: Sequence[Result]) -> list[tuple[str, ...]]:
 
 
 def _row(label: str, detector: str, groups: Sequence[Sequence[Result]]) -> tuple[str, ...]:
-    """The line of a detector: means over groups of means over seeds and scenes."""
+    """Return the row of a detector: means over groups of means over seeds and scenes."""
     areas = [matrix(group) for group in groups]
     low, high = interval(areas)
     cells = []
@@ -163,7 +167,10 @@ def _row(label: str, detector: str, groups: Sequence[Sequence[Result]]) -> tuple
 
 
 def scene_table(results: Sequence[Result]) -> list[tuple[str, ...]]:
-    """AUC(D,F) of every scene, mean over seeds, a column a detector; worst first in long groups."""
+    """Return AUC(D,F) of every scene, mean over seeds, one column per detector.
+
+    Long groups have their worst scenes only.
+    """
     detectors = list(dict.fromkeys(r.detector for r in results))
     rows: list[tuple[str, ...]] = [("group", "scene", *detectors)]
     for group in dict.fromkeys(r.group for r in results):
@@ -185,22 +192,24 @@ def scene_table(results: Sequence[Result]) -> list[tuple[str, ...]]:
 
 
 def means(results: Sequence[Result]) -> dict[str, float]:
-    """Mean AUC(D,F) of each group; the results are one detector's."""
+    """Return the mean AUC(D,F) of each group, of the results of one detector."""
     return {
         group: round(float(matrix(found).mean()), 4) for (group, _), found in split(results).items()
     }
 
 
 def markdown(rows: Sequence[tuple[str, ...]]) -> str:
-    """Rows, the first of them the header, as a Markdown table."""
+    """Format rows, the first of which is the header, as a Markdown table."""
     lines = [rows[0], ("---",) * len(rows[0]), *rows[1:]]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def write_csv(path: Path, results: Sequence[Result]) -> None:
-    """Every figure of every scene, detector and seed, unrounded."""
+    """Write every figure of every scene, detector and seed, unrounded, and the other AUCs."""
+    others = [name for name in results[0].figures.family if name not in COLUMNS]
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["group", "scene", "detector", "weights", *COLUMNS])
+        writer.writerow(["group", "scene", "detector", "weights", *COLUMNS, *others])
         for r in results:
-            writer.writerow([r.group, r.scene, r.detector, r.weights, *r.values])
+            rest = [r.figures.family[name] for name in others]
+            writer.writerow([r.group, r.scene, r.detector, r.weights, *r.values, *rest])

@@ -1,4 +1,4 @@
-"""The log of a training run, for people (CSV) and for TensorBoard."""
+"""The log of a training run, as CSV and for TensorBoard."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ COLUMNS = ("loss", "rate", "held_out_auc")
 
 
 class Log:
-    """Means of what was added since the last line; a resumed run goes on in the same files."""
+    """Means of the values added since the last line; a resumed run appends to the same files."""
 
     def __init__(self, folder: Path, step: int) -> None:
         self._file = (folder / "log.csv").open("a", newline="")
         self._csv = csv.writer(self._file)
         if self._file.tell() == 0:
             self._csv.writerow(["step", *COLUMNS, "seconds"])
-        # What a killed run logged after its last checkpoint is done again.
+        # A killed run repeats the steps after its last checkpoint.
         self._board = SummaryWriter(str(folder / "board"), purge_step=step)
         self._values: dict[str, list[float]] = defaultdict(list)
 
@@ -34,12 +34,12 @@ class Log:
         self._board.close()
 
     def add(self, name: str, step: int, value: float) -> None:
-        """Note a value; ``name`` is one of COLUMNS."""
+        """Add a value; ``name`` is one of COLUMNS."""
         self._values[name].append(value)
         self._board.add_scalar(name, value, step)
 
     def write(self, step: int, seconds: float) -> None:
-        """A line of the CSV."""
+        """Write a line of the CSV."""
         means = (self._values.pop(name, []) for name in COLUMNS)
         cells = (f"{sum(values) / len(values):.6g}" if values else "" for values in means)
         self._csv.writerow([step, *cells, f"{seconds:.0f}"])

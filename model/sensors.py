@@ -1,7 +1,6 @@
-"""What sensors and weather do to a window: noise, stripes, speckle; dead bands, haze, low light.
+"""Effects of sensors and weather: noise, stripes, speckle; dead bands, haze, low light.
 
-The latter are drawn with a generator of their own, so that a recipe without them draws the same
-windows as ever.
+The last three have their own random generator, so that recipes without them draw the same windows.
 """
 
 from __future__ import annotations
@@ -21,19 +20,19 @@ if TYPE_CHECKING:
 LIKELY = 0.15
 """Probability of each effect."""
 FULL_WELL = (20, 2000)
-"""Photons in a pixel of full brightness, at low light."""
+"""Photons per pixel of full brightness, at low light."""
 
 
 def disturb(rng: np.random.Generator, pixels: Floats) -> Floats:
-    """Noise, stripes and speckle of a sensor, none of them in half of the windows."""
+    """Add noise, stripes and speckle of a sensor; half of the windows get none."""
     bands, height, width = pixels.shape
-    if rng.random() < 0.3:  # noqa: PLR2004
+    if rng.random() < 0.3:
         level = np.float32(log_uniform(rng, 0.02, 0.4))
         pixels = pixels + level * rng.standard_normal(pixels.shape, np.float32)
-    if rng.random() < 0.08:  # noqa: PLR2004
+    if rng.random() < 0.08:
         level = np.float32(log_uniform(rng, 0.02, 0.3))
         pixels = pixels + level * rng.standard_normal((bands, 1, width), np.float32)
-    if bands <= 2 and rng.random() < 0.4:  # noqa: PLR2004 - radar: multiplicative, above a floor
+    if bands <= 2 and rng.random() < 0.4:  # radar: multiplicative, above a floor
         looks = rng.uniform(1, 8)
         speckle = rng.gamma(looks, 1 / looks, (1, height, width)).astype(np.float32)
         pixels = (pixels - pixels.min()) * speckle
@@ -41,17 +40,17 @@ def disturb(rng: np.random.Generator, pixels: Floats) -> Floats:
 
 
 def degrade(rng: np.random.Generator, pixels: Floats) -> Floats:
-    """Dead bands, haze and low light, each now and then.
+    """Apply dead bands, haze and low light, each with probability ``LIKELY``.
 
     Args:
         rng: The only source of randomness.
-        pixels: (band, y, x) scaled to deviation 1; never changed.
+        pixels: (band, y, x) scaled to deviation 1; not changed.
 
     Returns:
-        (band, y, x) float32, of no particular scale; ``pixels`` itself where nothing happens.
+        float32 (band, y, x) of any scale; ``pixels`` itself without an effect.
     """
     likely = rng.random(3) < LIKELY
-    if likely[0] and len(pixels) <= 4:  # noqa: PLR2004 - cameras at night; radar knows no night
+    if likely[0] and len(pixels) <= 4:  # cameras at night
         pixels = low_light(rng, pixels)
     if likely[1] and len(pixels) > 1:
         pixels = haze(rng, pixels)
@@ -61,9 +60,9 @@ def degrade(rng: np.random.Generator, pixels: Floats) -> Floats:
 
 
 def dead_bands(rng: np.random.Generator, pixels: Floats) -> Floats:
-    """Up to a quarter of the bands hold one value, or noise without an image.
+    """Fill up to a quarter of the bands with one value, or with noise without an image.
 
-    Water vapour takes runs of neighbours, a broken detector takes a single band.
+    Water vapour affects runs of neighbours, a broken detector a single band.
     """
     bands = len(pixels)
     out = pixels.copy()
@@ -77,7 +76,7 @@ def dead_bands(rng: np.random.Generator, pixels: Floats) -> Floats:
 
 
 def haze(rng: np.random.Generator, pixels: Floats) -> Floats:
-    """A smooth veil hides up to 70 % of the ground; the first bands, mostly blue, most of it.
+    """Hide up to 70 % of the ground by a smooth veil, most in the first bands (mostly blue).
 
     Koschmieder's law: seen = ground * t + light * (1 - t), with a transmission t per pixel and
     band.
@@ -94,9 +93,9 @@ def haze(rng: np.random.Generator, pixels: Floats) -> Floats:
 
 
 def low_light(rng: np.random.Generator, pixels: Floats) -> Floats:
-    """Few photons: their number is Poisson distributed, so the dark parts drown in noise."""
+    """Draw few photons from a Poisson distribution, so that dark parts are mostly noise."""
     low = pixels.min()
     light = (pixels - low) / max(float(pixels.max() - low), 1e-6)
-    light = light ** np.float32(rng.uniform(0.7, 2.5))  # a night is darker than dim: few lamps
+    light = light ** np.float32(rng.uniform(0.7, 2.5))  # nights are dark, with few lamps
     full = log_uniform(rng, *FULL_WELL)
     return rng.poisson(light * full).astype(np.float32) / np.float32(full)

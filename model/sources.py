@@ -1,4 +1,4 @@
-"""Real scenes that training windows are cut from: which there are, which is drawn, which piece."""
+"""Real scenes that training windows are cut from: reading, drawing, cutting."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Source:
     ignored: NDArray[np.bool_]
     """(y, x), True on real targets and on pixels without data."""
     weight: float
-    """How often it is drawn, relative to the others."""
+    """Relative frequency of being drawn."""
     mean: NDArray[np.float64]
     """(band,) mean of each band in the file's units."""
     deviation: NDArray[np.float64]
@@ -39,18 +39,17 @@ class Source:
 
 
 def read_sources(folder: Path) -> list[Source]:
-    """Every training scene below ``folder``, real targets ignored.
+    """Read every training scene below ``folder``; real targets are ignored.
 
     A folder with the layout of the data README is read by kind of imagery, each with its share of
     the windows. Any other folder is read as plain rasters, at any depth, all equally often: see
     :func:`imagery.rasters`.
 
     Raises:
-        ValueError: If the folder belongs to the validation imagery or holds it, or holds none at
-            all.
+        ValueError: The folder is part of the validation imagery, holds it, or has no imagery.
     """
     if "validate" in folder.resolve().parts:
-        raise ValueError(f"{folder} is validation imagery. Train on the folder beside it.")
+        raise ValueError(f"{folder} is validation imagery. Give the folder of training imagery.")
     spectral = folder / "multispectral"
     groups = [
         (imagery.hyperspectral(folder / "hyperspectral"), 4.0),
@@ -66,11 +65,15 @@ def read_sources(folder: Path) -> list[Source]:
     ]
     if not sources:
         if next(folder.rglob("validate"), None):
-            raise ValueError(f"{folder} holds validation imagery. Train on the folder beside it.")
+            raise ValueError(
+                f"{folder} holds validation imagery. Give the folder of training imagery."
+            )
         images = imagery.rasters(folder)
         sources = [_source(image, ~image.counted, 1 / len(images)) for image in images]
     if not sources:
-        raise ValueError(f"{folder} holds no imagery. See the data README for its layout.")
+        raise ValueError(
+            f"{folder} holds no imagery. Give a folder of rasters, or one as the data README says."
+        )
     return sources
 
 
@@ -89,13 +92,13 @@ def _source(image: imagery.Image, ignored: NDArray[np.bool_], weight: float) -> 
 
 
 def draw_source(rng: np.random.Generator, sources: Sequence[Source], bands: int) -> Source:
-    """One of the sources, which there must be, to serve a band count."""
+    """Draw one of the sources (at least one) for a band count."""
     weights = np.array([affinity(s, bands) for s in sources])
     return sources[rng.choice(len(sources), p=weights / weights.sum())]
 
 
 def affinity(source: Source, bands: int) -> float:
-    """How often a source should serve a band count: cubes for many, grey scenes for one."""
+    """Return the weight of a source for a band count: cubes for many, grey scenes for one."""
     own = source.pixels.shape[0]
     if bands == 1:
         return source.weight * (3 if own == 1 else 1)
@@ -105,17 +108,17 @@ def affinity(source: Source, bands: int) -> float:
 
 
 def cut(rng: np.random.Generator, source: Source, side: int) -> tuple[Floats, NDArray[np.bool_]]:
-    """A square of ``side`` px, turned, mirrored and at another scale now and then."""
+    """Cut a square of ``side`` px, turned, and sometimes mirrored or at another scale."""
     height, width = source.ignored.shape
-    zoom = log_uniform(rng, 0.6, 2) if rng.random() < 0.4 else 1.0  # noqa: PLR2004
+    zoom = log_uniform(rng, 0.6, 2) if rng.random() < 0.4 else 1.0
     want = max(16, min(round(side / zoom), height, width))
-    for _ in range(4):  # look for a place that is not mostly without data
+    for _ in range(4):  # look for a place with enough data
         top, left = int(rng.integers(height - want + 1)), int(rng.integers(width - want + 1))
         here = np.s_[top : top + want, left : left + want]
-        if source.ignored[here].mean() < 0.3:  # noqa: PLR2004
+        if source.ignored[here].mean() < 0.3:
             break
     pixels, ignored = source.pixels[:, *here], source.ignored[here]
-    # Nearest neighbour keeps the noise of each pixel; interpolation would give zoomed windows away.
+    # Nearest neighbour keeps the noise of each pixel; interpolation would reveal zoomed windows.
     index = np.minimum((np.arange(side) * want) // side, want - 1)
     pixels, ignored = pixels[:, index[:, None], index], ignored[index[:, None], index]
     if want < side:
@@ -123,6 +126,6 @@ def cut(rng: np.random.Generator, source: Source, side: int) -> tuple[Floats, ND
         pixels = ndimage.uniform_filter1d(pixels, 2, axis=2)
     turns = int(rng.integers(4))
     pixels, ignored = np.rot90(pixels, turns, (1, 2)), np.rot90(ignored, turns)
-    if rng.random() < 0.5:  # noqa: PLR2004
+    if rng.random() < 0.5:
         pixels, ignored = pixels[:, :, ::-1], ignored[:, ::-1]
     return pixels, ignored

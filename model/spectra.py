@@ -1,4 +1,4 @@
-"""Spectra of training windows: other bands of a scene, and what a target is painted with."""
+"""Spectra of training windows: other bands of a scene, and signatures of targets."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float32]
 
 ENERGY = (2.5, 40)
-"""Of targets in spectral scenes, relative to the scene's mean: labelled targets of the training
-scenes lie there."""
+"""Energy of targets in spectral scenes, relative to the scene's mean: the range of labelled targets
+in the training scenes."""
 SPECTRAL = 14
-"""From this many bands on, a source is a spectrum rather than a handful of bands."""
+"""A source with this many bands or more is spectral."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Space:
-    """The spectra of a window: what is common and what is rare in it."""
+    """The spectra of a window: common and rare ones."""
 
     whitening: Whitening
     spread: Floats
@@ -40,7 +40,7 @@ class Space:
     def of(
         cls, pixels: Floats, deviation: NDArray[np.float64], correlation: NDArray[np.float64] | None
     ) -> Space:
-        """The space of a scene's correlation, or of the window's own."""
+        """Return the space of a scene's correlation, or of the window's own."""
         if correlation is None:
             flat = pixels.reshape(len(pixels), -1)
             correlation = (flat @ flat.T).astype(np.float64) / flat.shape[1]
@@ -51,44 +51,44 @@ class Space:
         return cls(whitening, spread, back)
 
     def unusual(self, pixels: Floats) -> Floats:
-        """(y, x) mean logarithm of the energies of pixels (band, y, x)."""
+        """Return the mean logarithm (y, x) of the energies of pixels (band, y, x)."""
         seen = self.whitening.apply(torch.from_numpy(np.ascontiguousarray(pixels))[None])
         return seen[0, COMPONENTS : COMPONENTS + len(RIDGES)].mean(0).numpy()
 
     def rare(self, rng: np.random.Generator) -> Floats:
-        """(band,) a spectrum that is unusual in any direction, not only in bright ones."""
+        """Draw a spectrum (band,) that is unusual in any direction, not only in bright ones."""
         count = int(log_uniform(rng, 2, len(self.spread) + 0.99))
         parts = np.zeros(len(self.spread), np.float32)
         parts[:count] = rng.standard_normal(count) * self.spread[:count]
-        mixed = rng.random() < 0.1  # noqa: PLR2004
+        mixed = rng.random() < 0.1
         return self.inverse @ (rng.permutation(parts) if mixed else parts)
 
     def rescaled(
         self, rng: np.random.Generator, spectrum: Floats, want: float | None = None
     ) -> Floats:
-        """The spectrum, moved along its difference from the mean to an energy that targets have."""
+        """Move a spectrum along its difference from the mean to an energy that targets have."""
         energy = float(np.exp(self.unusual(spectrum[:, None, None])[0, 0]))
         want = log_uniform(rng, *ENERGY) if want is None else want
         return spectrum * np.float32(np.sqrt(want / max(energy, 1e-3)))
 
 
 def pick(rng: np.random.Generator, own: int, bands: int) -> NDArray[np.intp]:
-    """Indices of ``bands`` of ``own`` bands: a range, evenly spread, any; rarely unordered."""
+    """Draw indices of ``bands`` of ``own`` bands: a range, evenly spread, any; rarely unordered."""
     kind = rng.random()
-    if kind < 0.35:  # noqa: PLR2004
+    if kind < 0.35:
         start = int(rng.integers(own - bands + 1))
         index = np.arange(start, start + bands)
-    elif kind < 0.65:  # noqa: PLR2004
+    elif kind < 0.65:
         index = np.linspace(0, own - 1, bands).round().astype(np.intp)
     else:
         index = np.sort(rng.permutation(own)[:bands])
-    if rng.random() < 0.15:  # noqa: PLR2004
+    if rng.random() < 0.15:
         index = rng.permutation(index)
-    return index[::-1] if rng.random() < 0.2 else index  # noqa: PLR2004
+    return index[::-1] if rng.random() < 0.2 else index
 
 
 def smooth_curves(rng: np.random.Generator, count: int, bands: int) -> Floats:
-    """(count, bands) random curves along the band axis, of deviation about 1."""
+    """Draw random curves (count, bands) along the band axis, of deviation about 1."""
     knots = rng.standard_normal((count, int(rng.integers(3, 25))))
     at = np.linspace(0, knots.shape[1] - 1, bands)
     low = np.minimum(at.astype(int), knots.shape[1] - 2)
@@ -97,7 +97,7 @@ def smooth_curves(rng: np.random.Generator, count: int, bands: int) -> Floats:
 
 
 def expand(rng: np.random.Generator, pixels: Floats, bands: int) -> Floats:
-    """More bands than there are: features of each pixel, mixed by smooth curves along the bands."""
+    """Make more bands: features of each pixel, mixed by smooth curves along the bands."""
     own, height, width = pixels.shape
     flat = pixels.reshape(own, -1)
     if own >= SPECTRAL:
@@ -115,36 +115,36 @@ def expand(rng: np.random.Generator, pixels: Floats, bands: int) -> Floats:
 
 
 def signature(rng: np.random.Generator, window: Window, sources: Sequence[Source]) -> Floats:
-    """(band,) a spectrum that the window may not contain."""
+    """Draw a spectrum (band,) that the window may not contain."""
     bands, side = window.pixels.shape[0], window.pixels.shape[1]
     own = window.pixels[:, rng.integers(side), rng.integers(side)].copy()
     kind = rng.random()
-    if kind < 0.25:  # noqa: PLR2004 - a material of its own
+    if kind < 0.25:  # a material of its own
         return smooth_curves(rng, 1, bands)[0] * 1.5 + np.float32(rng.normal())
-    if kind < 0.45:  # noqa: PLR2004 - bright or dark
+    if kind < 0.45:  # bright or dark
         return own * 0.3 + np.float32(rng.choice([1, 1, -0.7]) * log_uniform(rng, 1, 6))
-    if kind < 0.65 and sources:  # noqa: PLR2004 - a pixel of another scene
+    if kind < 0.65 and sources:  # a pixel of another scene
         pixels = sources[rng.integers(min(len(sources), 30))].pixels
         other = pixels[:, rng.integers(pixels.shape[1]), rng.integers(pixels.shape[2])]
         at = np.linspace(0, len(other) - 1, bands)
         return np.interp(at, np.arange(len(other)), other).astype(np.float32) * 1.3
-    if kind < 0.8:  # noqa: PLR2004 - the same values in other bands
-        return rng.permutation(own) if rng.random() < 0.3 else np.roll(own, rng.integers(bands))  # noqa: PLR2004
+    if kind < 0.8:  # the same values in other bands
+        return rng.permutation(own) if rng.random() < 0.3 else np.roll(own, rng.integers(bands))
     # the same material, shining, shaded or bent
     return own * np.float32(rng.choice([-1, 0.3, 2])) + smooth_curves(rng, 1, bands)[0]
 
 
 def contrasted(rng: np.random.Generator, window: Window, patch: Patch, spectrum: Floats) -> Floats:
-    """The spectrum, moved along its difference from the surroundings to a sensible contrast.
+    """Move a spectrum along its difference from the surroundings to a visible contrast.
 
-    One band needs several deviations to show anything, many bands add up their evidence.
+    One band needs several deviations; the evidence of many bands adds up.
     """
     around, texture = surroundings(window, patch)
     difference = spectrum - around
-    weakest = 2.2 if len(spectrum) < 4 else 1.2 if len(spectrum) < SPECTRAL else 0.7  # noqa: PLR2004
+    weakest = 2.2 if len(spectrum) < 4 else 1.2 if len(spectrum) < SPECTRAL else 0.7
     low = weakest * np.hypot(texture, 0.05)
     want = min(log_uniform(rng, low, low * 8), 9.0)
     rms = float(np.sqrt(np.square(difference).mean())) + 1e-6
-    if low <= rms <= 8 * low and rng.random() < 0.5:  # noqa: PLR2004 - natural contrast
+    if low <= rms <= 8 * low and rng.random() < 0.5:  # natural contrast
         return spectrum
     return around + difference * np.float32(want / rms)

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float32]
 
 ANOMALY, IGNORED, LARGE = 1, 2, 3
-"""Labels beside 0, background. ``LARGE`` is a large normal object."""
+"""Labels; 0 is background. ``LARGE`` is a large normal object."""
 RIM = (0.08, 0.4)
-"""Share of a target in a pixel: below, the pixel is background; above, it is target."""
+"""Share of a target in a pixel: less is background, more is target, between is ignored."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -32,14 +32,14 @@ class Window:
 
 
 def log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
-    """A value in low..high with uniform logarithm."""
+    """Draw a value in low..high with uniform logarithm."""
     return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
 
 def _grid(
     rng: np.random.Generator, radius: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Coordinates [px] of a patch around a rotated, sub-pixel shifted centre."""
+    """Return coordinates [px] of a patch around a rotated centre with a sub-pixel shift."""
     half = int(np.ceil(radius)) + 2
     y, x = np.mgrid[-half : half + 1, -half : half + 1].astype(float)
     y, x = y - rng.uniform(-0.5, 0.5), x - rng.uniform(-0.5, 0.5)
@@ -48,14 +48,14 @@ def _grid(
 
 
 def _bar(y: NDArray[np.float64], x: NDArray[np.float64], a: float, b: float) -> Floats:
-    """Coverage of a rectangle of half sides a and b [px], edges one pixel soft."""
+    """Return the coverage of a rectangle of half sides a and b [px], edges one pixel soft."""
     inside = np.clip(a - np.abs(y) + 0.5, 0, 1) * np.clip(b - np.abs(x) + 0.5, 0, 1)
-    # A side below a pixel still covers only part of it.
+    # A side shorter than a pixel covers part of it.
     return (inside * min(1, 2 * a) * min(1, 2 * b)).astype(np.float32)
 
 
 def rectangle(rng: np.random.Generator, area: float) -> Floats:
-    """A rotated rectangle of ``area`` px, sides up to 1:6: roofs, vehicles, ships."""
+    """Draw a rotated rectangle of ``area`` px, sides up to 1:6: roofs, vehicles, ships."""
     aspect = log_uniform(rng, 1, 6)
     a, b = np.sqrt(area / aspect) / 2, np.sqrt(area * aspect) / 2
     y, x = _grid(rng, float(np.hypot(a, b)))
@@ -63,7 +63,7 @@ def rectangle(rng: np.random.Generator, area: float) -> Floats:
 
 
 def ellipse(rng: np.random.Generator, area: float) -> Floats:
-    """A rotated ellipse of ``area`` px, axes up to 1:4: tanks, points of light, ships."""
+    """Draw a rotated ellipse of ``area`` px, axes up to 1:4: tanks, points of light, ships."""
     aspect = log_uniform(rng, 1, 4)
     a, b = np.sqrt(area / np.pi / aspect), np.sqrt(area / np.pi * aspect)
     y, x = _grid(rng, b)
@@ -72,7 +72,7 @@ def ellipse(rng: np.random.Generator, area: float) -> Floats:
 
 
 def aircraft(rng: np.random.Generator, area: float) -> Floats:
-    """A fuselage, wings and a tail of ``area`` px together."""
+    """Draw a fuselage, wings and a tail of ``area`` px together."""
     length = np.sqrt(area / rng.uniform(0.25, 0.45))
     thin = area / length / rng.uniform(3.2, 4.2)
     y, x = _grid(rng, length * 0.75)
@@ -86,7 +86,7 @@ def aircraft(rng: np.random.Generator, area: float) -> Floats:
 
 
 def blob(rng: np.random.Generator, area: float) -> Floats:
-    """An irregular patch of about ``area`` px: smooth noise cut at a level."""
+    """Draw an irregular patch of about ``area`` px: smooth noise cut at a level."""
     radius = np.sqrt(area / np.pi)
     y, x = _grid(rng, radius * 1.6)
     noise = ndimage.gaussian_filter(rng.standard_normal(y.shape), max(radius * 0.6, 0.5))
@@ -104,16 +104,16 @@ SHAPES: tuple[Callable[[np.random.Generator, float], Floats], ...] = (
 
 
 def coverage(rng: np.random.Generator, area: float) -> Floats:
-    """Share of a target of ``area`` px in each pixel of a patch, 0..1, after a point spread."""
+    """Draw the share of a target of ``area`` px in each pixel, 0..1, after a point spread."""
     shape = SHAPES[rng.integers(len(SHAPES))](rng, area)
-    if rng.random() < 0.6:  # noqa: PLR2004
+    if rng.random() < 0.6:
         shape = ndimage.gaussian_filter(np.pad(shape, 2), rng.uniform(0.3, 0.9))
     return shape
 
 
 @dataclass(frozen=True, slots=True)
 class Patch:
-    """Where a coverage falls into a window, cut at the window's edges."""
+    """The place of a coverage in a window, cut at the window's edges."""
 
     rows: slice
     cols: slice
@@ -128,7 +128,7 @@ def place(
     around: NDArray[np.integer] | None = None,
     reach: float | None = None,
 ) -> Patch:
-    """A coverage at a random place whose centre lies within the window, or near a given point."""
+    """Place a coverage at random, with its centre in the window or near a given point."""
     height, width = shape.shape
     if around is None or reach is None:
         middle = rng.integers(0, side, 2)
@@ -140,7 +140,7 @@ def place(
 
 
 def surroundings(window: Window, patch: Patch, margin: int = 6) -> tuple[Floats, float]:
-    """Mean spectrum (band,) and texture (rms deviation over bands) around a patch."""
+    """Return mean spectrum (band,) and texture (rms deviation over bands) around a patch."""
     rows = slice(max(patch.rows.start - margin, 0), patch.rows.stop + margin)
     cols = slice(max(patch.cols.start - margin, 0), patch.cols.stop + margin)
     near = window.pixels[:, rows, cols]
@@ -151,12 +151,12 @@ def surroundings(window: Window, patch: Patch, margin: int = 6) -> tuple[Floats,
 
 
 def mix(window: Window, patch: Patch, content: Floats) -> None:
-    """Linear mixture of target and background.
+    """Mix target and background linearly.
 
     Args:
         window: Changed in place.
-        patch: Where, and the target's share of each pixel.
-        content: (band, y, x) the target's pixels.
+        patch: The place, and the target's share of each pixel.
+        content: (band, y, x) pixels of the target.
     """
     under = window.pixels[:, patch.rows, patch.cols]
     alpha = patch.alpha[None]
@@ -165,7 +165,7 @@ def mix(window: Window, patch: Patch, content: Floats) -> None:
 
 
 def label(window: Window, patch: Patch, value: int) -> None:
-    """Mark a target and its rim; a rim never hides another target."""
+    """Label a target and its rim, in place; a rim does not hide another target."""
     under = window.labels[patch.rows, patch.cols]
     under[(patch.alpha > RIM[0]) & (under != ANOMALY)] = IGNORED if value == ANOMALY else value
     under[patch.alpha >= RIM[1]] = value

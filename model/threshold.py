@@ -1,9 +1,9 @@
-"""Recommends a threshold: what too few pixels exceed where there is nothing to find.
+"""Recommend a threshold that few pixels of empty windows exceed.
 
     python model/threshold.py WEIGHTS --training TRAIN_IMAGERY
 
-The share that the weights may exceed, on windows other than those that ``evaluate.py`` judges;
-written into the weights' metadata, where the library finds it.
+The windows differ from those of ``evaluate.py``. The threshold is written into the weights'
+metadata, where the library reads it.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import numpy as np
 from evaluate import Entry, annotate
 
 SHARE = 1e-4
-"""What is promised; `evaluate.py` checks it on other windows."""
+"""Largest share of pixels over the threshold; `evaluate.py` checks it on other windows."""
 WINDOWS, SEED = 48, 77
 
 
 def recommended(weights: Path, training: Path | None) -> float:
-    """The highest of the thresholds of each kind of empty windows."""
+    """Return the highest of the thresholds of each kind of empty windows."""
     entry = Entry("uniadrs", weights)
     kinds = [empty.generated(WINDOWS, SEED)]
     if training is not None:

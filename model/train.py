@@ -1,10 +1,10 @@
-"""Trains a detector on simulated anomalies; killed and started again, it ends at the same weights.
+"""Train a detector on simulated anomalies; a killed and resumed run ends at the same weights.
 
     python model/train.py model/configs/uniadrs-s.toml --data TRAIN_IMAGERY --out runs/uniadrs-s
 
-Without ``--data`` the backgrounds are generated landscapes only. The output folder holds
+Without ``--data`` all backgrounds are generated landscapes. The output folder holds
 ``checkpoint.pt``, ``log.csv``, TensorBoard events and, at the end, ``NAME.safetensors``: the moving
-average of the weights that did best on held-out windows.
+average of the weights that was best on held-out windows.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ LICENCE = "Apache-2.0; training imagery has licences of its own, see model/READM
 
 
 class Windows(Dataset[tuple[Tensor, Tensor]]):
-    """The batch of every step, simulated when asked for."""
+    """The batch of every step, simulated on demand."""
 
     def __init__(self, recipe: Recipe, folder: Path | None) -> None:
         self.recipe = recipe
@@ -68,7 +68,7 @@ class Windows(Dataset[tuple[Tensor, Tensor]]):
         return torch.from_numpy(pixels), torch.from_numpy(labels)
 
     def held_out(self) -> list[tuple[Tensor, Tensor]]:
-        """Windows that no recipe trains on, the same for all recipes of one simulation."""
+        """Simulate windows that no recipe trains on, equal for all recipes of one simulation."""
         published = self.recipe.simulation == "published"
         batch = published_simulation.batch if published else simulate.batch
         drawn = (batch(HELD_OUT, step, self.sources) for step in range(self.recipe.held_out))
@@ -76,7 +76,7 @@ class Windows(Dataset[tuple[Tensor, Tensor]]):
 
 
 class Run:
-    """Everything that changes while training, and how it is kept."""
+    """The state of a training run, and its checkpoint."""
 
     def __init__(self, recipe: Recipe, out: Path, device: str = "cpu") -> None:
         self.recipe, self.out, self.step = recipe, out, 0
@@ -94,9 +94,9 @@ class Run:
         self.file = out / "checkpoint.pt"
 
     def descend(self, pixels: Tensor, labels: Tensor) -> float:
-        """One step; returns the loss."""
+        """Make one step, and return the loss."""
         published = self.recipe.optimiser == "published"
-        # The published multipliers have a rate of their own.
+        # The published multipliers have their own rate.
         for group in self.optimiser.param_groups[: 1 if published else None]:
             group["lr"] = self.recipe.rate_at(self.step)
         self.optimiser.zero_grad()
@@ -104,12 +104,12 @@ class Run:
         if not published or loss.item() > 0:
             loss.backward()
             norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.clip)
-            # Behind a channel that is constant over a window, instance normalisation multiplies
-            # gradients by 316 a layer. Clipping an infinite one gives NaN, and with it all weights.
+            # After a channel that is constant over a window, instance normalisation multiplies
+            # gradients by 316 per layer. Clipping an infinite one would make all weights NaN.
             if torch.isfinite(norm):
                 self.optimiser.step()
         self.step += 1
-        # The average forgets its start quickly: untrained weights would stay in it for long.
+        # A short memory at the start: untrained weights would stay in the average for long.
         keep = min(self.recipe.average, self.step / (self.step + 10))
         for name, value in self.network.state_dict().items():
             self.mean[name].lerp_(value, 1 - keep)
@@ -127,10 +127,10 @@ class Run:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.half)
 
     def validate(self, windows: list[tuple[Tensor, Tensor]]) -> float:
-        """Mean AUC over held-out windows with anomalies; the best average so far is kept.
+        """Return the mean AUC over held-out windows with anomalies, and keep the best average.
 
-        The rule that decides which weights a run ends with. Held-out simulation, never real scenes:
-        those judge the result.
+        This rule chooses the weights that a run ends with. The windows are simulated: real scenes
+        judge the result.
         """
         judge = copy.deepcopy(self.network).eval()
         judge.load_state_dict(self.mean)
@@ -149,7 +149,7 @@ class Run:
         return figure
 
     def save(self) -> None:
-        """Keep the state so that a kill at any moment leaves a whole checkpoint behind."""
+        """Write the checkpoint; a kill at any moment leaves a whole one."""
         state = {
             "recipe": asdict(self.recipe),
             "step": self.step,
@@ -165,17 +165,19 @@ class Run:
         partial.replace(self.file)
 
     def resume(self) -> None:
-        """Continue where the last checkpoint stands, if there is one.
+        """Continue from the last checkpoint, if the folder has one.
 
         Raises:
-            ValueError: If the folder holds a run of another recipe.
+            ValueError: The folder holds a run of another recipe.
         """
         if not self.file.exists():
             return
         state = torch.load(self.file, map_location=self.device, weights_only=True)
-        # Not compared as they are: what a recipe says today, an older checkpoint left to defaults.
+        # Compared as recipes: an older checkpoint may lack values that had defaults.
         if Recipe(**state["recipe"]) != self.recipe:
-            raise ValueError(f"{self.file} is of another recipe. Use another --out, or delete it.")
+            raise ValueError(
+                f"{self.file} belongs to another recipe. Use another --out, or delete it."
+            )
         self.network.load_state_dict(state["network"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.mean, self.step, self.best = state["mean"], state["step"], state["best"]
@@ -184,23 +186,23 @@ class Run:
 
 
 def write_weights(path: Path, state: dict[str, Tensor], about: dict[str, str]) -> None:
-    """Weights as safetensors, with all that is needed to use and to judge them.
+    """Write weights as safetensors, with the metadata to use and to judge them.
 
-    Stored as float16, half the size: no figure of a scene moved in its third decimal.
+    float16 has half the size, and changed no figure of a scene in its third decimal.
     """
     halves = {name: value.half().contiguous() for name, value in state.items()}
     weightsfile.write(path, halves, {"format": FORMAT, **about})
 
 
 def metadata(recipe: Recipe, file: str, *, with_imagery: bool) -> dict[str, str]:
-    """What a weights file says about itself; ``evaluate.py --write`` adds the figures.
+    """Return the metadata of a weights file; ``evaluate.py --write`` adds the figures.
 
     Args:
-        recipe: The run.
+        recipe: The recipe of the run.
         file: Name of the recipe's file.
-        with_imagery: Whether real scenes served as backgrounds beside generated ones.
+        with_imagery: True if real scenes were backgrounds too.
     """
-    # Folders as seen from the repository, not as this machine calls them.
+    # Folders relative to the repository, not those of this machine.
     data = " --data ../shared/data/train" if with_imagery else ""
     real = " and the real scenes listed in model/README.md" if with_imagery else ""
     return {
@@ -222,17 +224,17 @@ def metadata(recipe: Recipe, file: str, *, with_imagery: bool) -> dict[str, str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """Where and how a run computes: never what comes out, but for the last bits."""
+    """Device and processes of a run. They affect the last bits of the weights only."""
 
     device: str = "cpu"
     every: float = 120.0
     """Seconds between checkpoints."""
     workers: int = 1
-    """Processes that simulate; 0: inline."""
+    """Processes that simulate; 0: in this process."""
 
 
 def train(recipe: Recipe, data: Path | None, out: Path, machine: Machine | None = None) -> Run:
-    """Train to the recipe's last step, from the checkpoint in ``out`` where there is one."""
+    """Train to the recipe's last step, from the checkpoint in ``out`` if it has one."""
     machine = machine or Machine()
     run = Run(recipe, out, machine.device)
     run.resume()
@@ -278,7 +280,7 @@ def main() -> None:
     if args.seed is not None:
         values["seed"] = args.seed
     recipe = Recipe(**values)
-    # numpy's matrix products too: their last bits depend on the number of threads.
+    # numpy too: the last bits of its matrix products depend on the number of threads.
     with threadpool_limits(args.threads):
         run = train(recipe, args.data, args.out, Machine(device=args.device, every=args.every))
     about = metadata(recipe, args.recipe.name, with_imagery=args.data is not None)

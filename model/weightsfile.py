@@ -1,4 +1,4 @@
-"""Writes weights so that equal ones make equal files."""
+"""Weights files whose bytes are equal if their content is."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 def write(path: Path, state: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """A safetensors file whose bytes follow from its content alone.
+    """Write a safetensors file whose bytes follow from its content alone.
 
-    safetensors writes metadata in an order that changes from call to call (its issue 584), so that
-    no digest of a file would ever come out again. Here its header is sorted.
+    safetensors writes metadata in an order that changes from call to call (its issue 584), so the
+    digest of a file could not be reproduced. Here the header is sorted.
     """
     packed = save(state, metadata)
     start = 8 + int.from_bytes(packed[:8], "little")

@@ -75,9 +75,9 @@ def test_what_cannot_be_judged_is_refused() -> None:
     scores, truth = np.zeros((4, 5), np.float32), np.zeros((4, 5), bool)
     with pytest.raises(SceneError, match="0 objects on 20 scored pixels"):
         ObjectScene.of(scores, truth)
-    with pytest.raises(SceneError, match="do not belong together"):
+    with pytest.raises(SceneError, match="differ in size"):
         ObjectScene.of(scores[:3], truth)
     with pytest.raises(SceneError, match="1 objects on 0 scored pixels"):
         ObjectScene.of(scores * np.nan, ~truth)
-    with pytest.raises(SceneError, match=r"detection=0 is no share of objects"):
+    with pytest.raises(SceneError, match=r"detection=0 is not a share of objects"):
         ObjectScene.of(scores, ~truth).threshold_at(0)

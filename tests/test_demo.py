@@ -14,9 +14,8 @@ from PIL import Image
 from standins import StandIn
 
 from uniadrs_scale.demo import demo as module
-from uniadrs_scale.demo.demo import count_found, demo, write_scene
-from uniadrs_scale.demo.picture import render, true_colour
-from uniadrs_scale.demo.scene import PlantedTarget, SyntheticScene, demo_scene
+from uniadrs_scale.demo.demo import count_found, demo, render, true_colour
+from uniadrs_scale.demo.scene import PlantedTarget, SyntheticScene, demo_scene, write_scene
 from uniadrs_scale.errors import SceneError, StoreError
 from uniadrs_scale.maps.overviews import block_maximum, colour_range
 from uniadrs_scale.scenes.open import open_scene
@@ -177,7 +176,7 @@ def test_picture_shows_found_and_missed(invented: SyntheticScene, tmp_path: Path
 
 
 def test_rendering_leaves_pyplot_alone() -> None:
-    code = "import sys, uniadrs_scale.demo.picture; print('matplotlib.pyplot' in sys.modules)"
+    code = "import sys, uniadrs_scale.demo.demo; print('matplotlib.pyplot' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "False"
 
@@ -259,8 +258,8 @@ def test_demo_writes_what_it_reports(report: module.DemoReport, folder: Path) ->
     assert 0 <= report.found <= 4
     text = report.text()
     assert text.startswith(f"{report.found} of 4 planted anomalies found")
-    assert f"exceeded by {report.alarms:.4%} of the background" in text
-    assert report.alarms <= 1e-3  # a stand-in recommends no threshold
+    assert f"exceeded by {report.findings.alarms:.4%} of the background" in text
+    assert report.findings.alarms <= 1e-3  # a stand-in recommends no threshold
     for path in (report.scene, report.store, report.cog, report.picture):
         assert path.exists()
         assert str(path) in text
@@ -271,7 +270,7 @@ def test_demo_writes_what_it_reports(report: module.DemoReport, folder: Path) ->
 def test_demo_again_scores_nothing_anew(report: module.DemoReport, folder: Path) -> None:
     reports: list[Any] = []
     again = demo(folder, size=300, seed=3, detector=Distance(), on_report=reports.append)
-    assert (again.found, again.threshold) == (report.found, report.threshold)
+    assert again.findings == report.findings
     assert (reports, again.summary.kept) == ([], report.summary.chunks)
 
 

@@ -19,12 +19,13 @@ from torch.utils._pytree import tree_leaves
 import uniadrs_scale as us
 from uniadrs_scale.core.pixels import BandStatistics
 from uniadrs_scale.detector import gpu
-from uniadrs_scale.detector.detector import Detector
+from uniadrs_scale.detector.detector import Detector, gpus_in_use
 from uniadrs_scale.detector.gpu import KERNELS, Conveyor, checked, passes_on
 from uniadrs_scale.detector.inference import FastNetwork, exact_gpu
 from uniadrs_scale.detector.network import NetworkConfig, UniADRS
 from uniadrs_scale.detector.passes import PLAIN
 from uniadrs_scale.detector.weights import read_weights
+from uniadrs_scale.detector.whitening import ring_mean
 from uniadrs_scale.runtime.compute import Resources, executor
 
 if TYPE_CHECKING:
@@ -168,7 +169,7 @@ def late_detector(info: Any, dtype: Any) -> Detector:
     network.load_state_dict(load_file(info.path))
     arithmetic = torch.float32 if dtype == "float32" else torch.bfloat16
     detector._network = FastNetwork(network, arithmetic, CPU, PLAIN)
-    detector._ring = us.detector.ring_mean
+    detector._ring = ring_mean
     detector._conveyor = Conveyor(LateDevice())
     return detector
 
@@ -197,7 +198,7 @@ def test_what_holds_the_lock_brings_nothing_to_the_device(
     """
     info, meta = read_weights("uniadrs-s"), torch.device("meta")
     detector = Detector(info, "cpu", "bfloat16")
-    detector._ring = us.detector.ring_mean
+    detector._ring = ring_mean
     network = UniADRS(info.config)
     detector._network = FastNetwork(network, torch.bfloat16, meta, PLAIN)
     whitening = detector.fitted(STATISTICS).whitening
@@ -305,7 +306,7 @@ def test_each_gpu_has_one_process_and_maps_are_the_cpus(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     scene = us.open_scene(_scene(tmp_path / "scene.tif", rng))
     detector = us.Detector.load(device="cuda")
-    names = us.detector.gpus_in_use(detector)
+    names = gpus_in_use(detector)
     with executor(None, Resources.of(None, None, names)) as cluster:
         assert cluster.client is not None
         seen = cluster.client.run(_visible)

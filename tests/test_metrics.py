@@ -57,7 +57,7 @@ def test_equal_scores_are_found_together() -> None:
     assert curve.alarm_rate_at(0.5) == 0
     assert curve.alarm_rate_at(0.51) == 2 / 3
     assert curve.alarms_per_megapixel_at(1) == 2 / 5 * 1e6
-    with pytest.raises(SceneError, match=r"detection=95 is no share\. Use a number in 0\.\.1"):
+    with pytest.raises(SceneError, match=r"detection=95 is not a share\. Use a number in 0\.\.1"):
         curve.alarm_rate_at(95)
 
 
@@ -152,7 +152,7 @@ def test_what_cannot_be_counted_is_refused() -> None:
     with pytest.raises(SceneError, match=r"Scores of 0\.0\.\.1\.5 cannot be counted"):
         ScoreHistogram.of(np.array([0.0, 1.5], np.float32), truth)
     small = ScoreHistogram.of(np.array([0.0, 1], np.float32), truth, capacity=4)
-    with pytest.raises(SceneError, match="4 and 8 bins do not merge"):
+    with pytest.raises(SceneError, match="4 and 8 bins cannot be"):
         small.merge(ScoreHistogram.combine((), capacity=8))
     with pytest.raises(SceneError, match="0 of 0 scored pixels are anomalies"):
         ScoreHistogram.combine(()).figures()

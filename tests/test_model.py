@@ -88,7 +88,7 @@ def test_the_smoke_recipe_gives_the_same_weights_again_killed_or_not(tmp_path: P
     pixels[:, 20:23, 20:23] += 9
     detector = uniadrs_scale.Detector.load(whole / "smoke.safetensors", device="cpu")
     scene = xr.DataArray(pixels, dims=("band", "y", "x"))
-    scores = uniadrs_scale.scoring.score(scene, detector=detector, scheduler="sync").to_numpy()
+    scores = uniadrs_scale.score(scene, detector=detector, scheduler="sync").to_numpy()
     assert scores.shape == (50, 40)
     assert np.isfinite(scores).all()
 

@@ -108,7 +108,7 @@ def test_folding_passes_gradients_to_every_repeat() -> None:
 
 @pytest.mark.parametrize("bands", [0, 271])
 def test_folding_refuses_other_band_counts(bands: int) -> None:
-    with pytest.raises(PlanError, match=rf"{bands} bands .* 1 to 270 bands do"):
+    with pytest.raises(PlanError, match=rf"{bands} bands .* takes 1 to 270 bands"):
         fold_stem(torch.zeros(2, 270, 3, 3), bands)
 
 

@@ -18,8 +18,7 @@ import pytest
 from typer.main import get_command
 
 from uniadrs_scale.cli.main import app
-from uniadrs_scale.demo.demo import write_scene
-from uniadrs_scale.demo.scene import demo_scene
+from uniadrs_scale.demo.scene import demo_scene, write_scene
 from uniadrs_scale.detector.detector import is_gpu_build
 
 NUMBER = re.compile(r"\d+(?:\.\d+)?")

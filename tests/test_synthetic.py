@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from uniadrs_scale.demo import fields, scene
-from uniadrs_scale.demo import landscape as spectra
+from uniadrs_scale.demo import fields as spectra
 from uniadrs_scale.demo.landscape import background
 from uniadrs_scale.demo.scene import SyntheticScene, demo_scene
 from uniadrs_scale.errors import SceneError
@@ -232,7 +232,7 @@ def test_boats_are_on_water_and_the_rest_is_not() -> None:
 
 
 def test_impossible_scenes_are_refused() -> None:
-    with pytest.raises(SceneError, match="takes at least 256 px and 0 anomalies"):
+    with pytest.raises(SceneError, match="needs at least 256 px and 0 anomalies"):
         demo_scene(0, 128)
     with pytest.raises(SceneError, match=r"no room for 400 anomalies: only .* Ask for fewer"):
         demo_scene(0, 256, 400)

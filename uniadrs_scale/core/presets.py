@@ -1,6 +1,6 @@
-"""The settings for each kind of imagery, and the literals that an option accepts.
+"""The settings for each kind of imagery, and the values that an option accepts.
 
-Imports no library, so that --help is fast.
+This module imports no library, so that --help is fast.
 """
 
 from __future__ import annotations
@@ -18,30 +18,32 @@ Arithmetic = Literal["float32", "bfloat16"]
 Resampling = Literal["max", "nearest"]
 DEFAULT_WEIGHTS = "uniadrs-s"
 SPECTRAL = 14
-"""From this many bands on, a scene is a spectrum a pixel."""
+"""A scene with this many bands or more has a spectrum per pixel."""
 RADAR = re.compile(r"(^|[^a-z])(vv|vh|hh|hv|sigma0|gamma0|amplitude)([^a-z]|$)", re.IGNORECASE)
+"""Names of radar bands."""
 POOLED = 8
-"""Side of the squares that the network pools to one sample [px of what it sees]."""
+"""Side of the squares that the network pools to one sample [coarsened px]."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preset:
-    """Tile and step for one kind of imagery; both in scene pixels."""
+    """Tile and step for one kind of imagery."""
 
     name: str
     tile: int
-    """Side of a tile [px]."""
+    """Side of a tile [scene px]."""
     coarsen: int = 1
-    """The network sees means of ``coarsen`` x ``coarsen`` px: what the sensor resolves, not what it
-    samples."""
+    """The network sees means of ``coarsen`` x ``coarsen`` px: the sensor's resolution, if that is
+    coarser than its sampling."""
     why: str
-    """For the plan's summary."""
+    """Reason, for the plan's summary."""
 
     def stride(self, tile: int) -> int:
-        """Step between tiles of side ``tile`` [px]: an eighth of a tile overlaps, or a bit more.
+        """Return the step between tiles of side ``tile`` [px]: at least an eighth overlaps.
 
-        More costs time and brings nothing: `benchmarks/README.md` has AUC and step at seams by
-        overlap. A multiple of what the network pools, so that its grid is the same in all tiles.
+        A larger overlap costs time and finds no more: `benchmarks/README.md` has AUC and step at
+        seams by overlap. It is a multiple of the squares that the network pools, so that their
+        grid is the same in all tiles.
         """
         pooled = POOLED * self.coarsen
         overlap = -(-tile // 8 // pooled) * pooled
@@ -51,7 +53,7 @@ class Preset:
 PRESETS = {
     preset.name: preset
     for preset in (
-        Preset(name="hyperspectral", tile=128, why="a spectrum a pixel, scenes of few pixels"),
+        Preset(name="hyperspectral", tile=128, why="a spectrum per pixel, scenes of few pixels"),
         Preset(name="multispectral", tile=256, coarsen=2, why="some bands, targets of many pixels"),
         Preset(name="single-band", tile=224, why="infrared, panchromatic or low light"),
         Preset(name="sar", tile=384, coarsen=3, why="speckle, and targets of many pixels"),
@@ -60,13 +62,13 @@ PRESETS = {
 
 
 def choose_preset(scene: SceneInfo, name: str = "auto") -> Preset:
-    """The preset called ``name``, or the one that the scene's bands suggest.
+    """Return the preset called ``name``, or the one that the scene's bands suggest.
 
-    Radar is told from other scenes of one or two bands by its band names (VV, VH, HH, HV, sigma0):
-    nothing else in a raster says so.
+    Radar is recognised by its band names (VV, VH, HH, HV, sigma0) or the scene's name: nothing else
+    in a raster shows it.
 
     Raises:
-        PlanError: There is no such preset.
+        PlanError: The preset does not exist.
     """
     if name != "auto":
         if name not in PRESETS:

@@ -1,27 +1,28 @@
-"""The demo: invent a scene with planted anomalies, score it, count and show what was found."""
+"""The demo: invent a scene with planted anomalies, score it, count and show the ones found."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import matplotlib as mpl
 import numpy as np
 import rasterio
-from affine import Affine
+from matplotlib.figure import Figure
+from matplotlib.patches import Circle
 from scipy import ndimage
 
-from uniadrs_scale.demo.picture import render
-from uniadrs_scale.demo.scene import demo_scene
+from uniadrs_scale.demo.scene import demo_scene, write_scene
 from uniadrs_scale.detector.detector import Detector
-from uniadrs_scale.errors import StoreError
 from uniadrs_scale.maps.cog import to_cog
+from uniadrs_scale.maps.overviews import COLOURS, NODATA, block_maximum, colour_range
 from uniadrs_scale.scenes.open import open_scene
 from uniadrs_scale.scoring.run import run
 from uniadrs_scale.scoring.score import plan
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -30,33 +31,40 @@ if TYPE_CHECKING:
     from uniadrs_scale.runtime.tasks import ChunkReport
     from uniadrs_scale.scoring.report import RunSummary
 
+    Box = tuple[float, float, float, float]
 
 ANOMALIES = 40
-"""Planted in a scene of 2048 x 2048 px; smaller scenes get fewer, by area, but at least 4."""
+"""Anomalies in a scene of 2048 x 2048 px; smaller scenes have fewer, by area, but at least 4."""
 FALSE_ALARMS = 1e-3
-"""Share of background pixels that may exceed the threshold of a scorer that recommends none."""
+"""Share of background pixels over the threshold of a scorer that recommends none."""
 NEAR, CLEAR = 3, 8
-"""Pixels around a footprint that count as the target, and that do not count as background."""
+"""Pixels around a footprint that count as the target, and pixels that do not count as background
+[px]."""
 RULE = f"found: the highest score within {NEAR} px exceeds the threshold"
-TRANSFORM = Affine(10, 0, 600_000, 0, -10, 5_300_000)
-"""10 m pixels in UTM zone 32 North (EPSG:32632)."""
+WIDTH, HEIGHT, DPI = 1800, 1212, 150
+"""Size of the picture [px], and the resolution of its lettering [px per inch]."""
+BORDER, HEADER, PANEL, SECOND = 20, 84, 852, 894
+"""White edge, top of the panels, their side, and left edge of the second one [px]."""
+CLOSE_UPS, CLOSE_UP, REACH = 14, 117, 20
+"""Number of close-ups, their side in the picture [px], and scene pixels around the target."""
+FOUND, MISSED, INK = "#22e0ff", "#ff5470", "#1d1d1f"
 
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """Which planted targets a score map tells from the background."""
+    """The planted targets that a score map tells from the background."""
 
     found: tuple[bool, ...]
-    """For each target of the scene, in its order."""
+    """One value per target of the scene, in its order."""
     threshold: float
-    """As given, or what only 1 of 1000 background pixels exceeds; NaN without targets."""
+    """As given, or the score that 1 of 1000 background pixels exceeds; NaN without targets."""
     alarms: float
     """Share of background pixels over the threshold, 0..1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoReport:
-    """What the demo wrote and found."""
+    """The files of a demo, and its counts."""
 
     scene: Path
     """The invented scene, a GeoTIFF."""
@@ -66,26 +74,30 @@ class DemoReport:
     """Its anomaly map, COG."""
     picture: Path
     """Both side by side, PNG."""
-    planted: int
-    found: int
-    threshold: float
-    """The one that the weights recommend, or see :func:`count_found`."""
-    alarms: float
-    """Share of background pixels over the threshold, 0..1."""
+    findings: Findings
     summary: RunSummary
-    """What the run did."""
+
+    @property
+    def found(self) -> int:
+        """Number of targets found."""
+        return sum(self.findings.found)
+
+    @property
+    def planted(self) -> int:
+        """Number of targets planted."""
+        return len(self.findings.found)
 
     @property
     def complete(self) -> bool:
-        """True where every valid pixel has a score."""
+        """True if every valid pixel has a score."""
         return self.summary.complete
 
     def text(self) -> str:
-        """The closing lines: the counts, the rule they follow, and where to look."""
+        """Return the closing lines: the counts, the rule they follow, and the files."""
         return (
             f"{self.found} of {self.planted} planted anomalies found (threshold "
-            f"{self.threshold:.3f}, exceeded by {self.alarms:.4%} of the background)\n"
-            f"{RULE}\n{self.summary.text()}\n"
+            f"{self.findings.threshold:.3f}, exceeded by {self.findings.alarms:.4%} of the "
+            f"background)\n{RULE}\n{self.summary.text()}\n"
             f"scene    {self.scene}\nmap      {self.store}\n"
             f"COG      {self.cog}\npicture  {self.picture}"
         )
@@ -100,20 +112,20 @@ def demo(
     detector: Scorer | None = None,
     on_report: Callable[[ChunkReport], None] = lambda _: None,
 ) -> DemoReport:
-    """A folder with an invented scene, its map as Zarr and COG, and a picture of both.
+    """Make a folder with an invented scene, its map as Zarr and COG, and a picture of both.
 
-    Run again, it resumes what is missing.
+    A second call resumes an interrupted one.
 
     Args:
-        folder: Is made if it does not exist.
+        folder: The folder; made if it does not exist.
         size: Side of the scene [px], at least 256.
-        seed: Another seed is another landscape with other anomalies.
-        workers: Processes on this machine; by default one a core, or one a GPU.
-        detector: Scores the tiles; by default the weights that ship with the library.
+        seed: Another seed gives another landscape with other anomalies.
+        workers: Processes on this machine; by default one per core, or one per GPU.
+        detector: Scorer of the tiles; by default the weights that ship with the library.
         on_report: Called after every committed chunk.
 
     Returns:
-        Where everything is, and how many planted anomalies were found by :func:`count_found`.
+        The files, and the planted anomalies that were found (:func:`count_found`).
 
     Raises:
         UniadrsScaleError: The folder cannot be written or holds another demo, or ``size`` is too
@@ -127,82 +139,31 @@ def demo(
     scorer = detector if detector is not None else Detector.load()
     run_plan = plan(scene, detector=scorer, workers=workers)
     summary = run(scene, store, run_plan, scorer, on_report=on_report)
-    cog = to_cog(store, target / "scores.tif")
+    cog = Path(to_cog(store, target / "scores.tif"))
     with rasterio.open(cog) as output:
         score = output.read(1)
     findings = count_found(score, invented, getattr(scorer, "threshold", None))
     picture = render(score, invented, findings.found, target / "demo.png")
     return DemoReport(
-        scene=path, store=store, cog=Path(cog), picture=picture, planted=len(findings.found),
-        found=sum(findings.found), threshold=findings.threshold, alarms=findings.alarms,
-        summary=summary,
-    )  # fmt: skip
-
-
-def write_scene(scene: SyntheticScene, path: Path) -> None:
-    """The scene is a georeferenced GeoTIFF at ``path``, in a folder that is made if need be.
-
-    A file that holds the same pixels is left alone: writing it anew would make it another scene to
-    the run that is to be resumed.
-
-    Raises:
-        StoreError: The file cannot be written, or ``path`` holds something else.
-    """
-    if not path.exists():
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _write(scene, path)
-        except OSError as error:
-            raise StoreError(
-                f"Cannot write '{path}' ({error}). Choose a folder that you may write to."
-            ) from error
-    elif not _holds(path, scene):
-        raise StoreError(
-            f"'{path}' is not the scene of this demo (other size, seed or version), and is not "
-            "overwritten. Choose another folder, or remove this one."
-        )
-
-
-def _write(scene: SyntheticScene, path: Path) -> None:
-    """By way of a hidden file beside it: an interrupted run leaves no half scene."""
-    bands, height, width = scene.pixels.shape
-    temporary = path.with_name(f".{path.name}")
-    with rasterio.open(
-        temporary, "w", driver="GTiff", count=bands, height=height, width=width, dtype="uint16",
-        nodata=0, crs="EPSG:32632", transform=TRANSFORM, tiled=True, blockxsize=256,
-        blockysize=256, compress="deflate", predictor=2,
-    ) as output:  # fmt: skip
-        output.write(scene.pixels)
-        output.descriptions = ("blue", "green", "red", "near infrared")
-    temporary.replace(path)
-
-
-def _holds(path: Path, scene: SyntheticScene) -> bool:
-    """Whether the file at ``path`` is a raster of the scene's pixels."""
-    try:
-        with rasterio.open(path) as present:
-            return present.count == len(scene.pixels) and np.array_equal(
-                present.read(), scene.pixels
-            )
-    except OSError:
-        return False
+        scene=path, store=store, cog=cog, picture=picture, findings=findings, summary=summary
+    )
 
 
 def count_found(
     score: NDArray[np.float32], scene: SyntheticScene, threshold: float | None = None
 ) -> Findings:
-    """Which planted targets stand out of the background.
+    """Count the planted targets that stand out of the background.
 
-    Background is what is valid and more than 8 px away from every target. A target is found when
-    the highest score within 3 px of its footprint exceeds the threshold.
+    Background is every valid pixel more than 8 px away from all targets. A target is found if the
+    highest score within 3 px of its footprint exceeds the threshold.
 
     Args:
-        score: (y, x), NaN = invalid.
-        scene: What was scored.
-        threshold: By default the score that only 1 of 1000 background pixels exceeds.
+        score: (y, x) of the scene, 0..1, NaN = invalid.
+        scene: The scored scene.
+        threshold: By default the score that 1 of 1000 background pixels exceeds.
     """
     nan = float("nan")
-    if not scene.truth.any():  # a distance to nothing is undefined
+    if not scene.truth.any():  # distances would be undefined
         return Findings((), nan, nan)
     distance = np.asarray(ndimage.distance_transform_edt(~scene.truth), np.float64)
     background = score[scene.valid & np.isfinite(score) & (distance > CLEAR)]
@@ -218,10 +179,98 @@ def count_found(
 def _highest_near(
     score: NDArray[np.float32], distance: NDArray[np.float64], target: PlantedTarget
 ) -> float:
-    """The highest score within NEAR pixels of a footprint; -inf if there is none."""
-    reach = target.radius + NEAR
-    square = tuple(
-        slice(max(centre - reach, 0), centre + reach + 1) for centre in (target.row, target.col)
-    )
+    """Return the highest score within NEAR px of a footprint, -inf if all are invalid."""
+    square = _around(target, target.radius + NEAR, target.radius + NEAR + 1)
     near = score[square][distance[square] <= NEAR]
     return float(np.max(near, initial=-np.inf, where=np.isfinite(near)))
+
+
+def _around(target: PlantedTarget, before: int, after: int) -> tuple[slice, ...]:
+    """Return the rows and columns around a target, cut at the scene's upper left edges."""
+    return tuple(slice(max(n - before, 0), n + after) for n in (target.row, target.col))
+
+
+def render(
+    score: NDArray[np.float32], scene: SyntheticScene, found: Sequence[bool], path: Path
+) -> Path:
+    """Draw a PNG of 1800 x 1212 px: scene and map with the targets marked, and close-ups.
+
+    The figure is not made by pyplot, whose global state leaks figures and picks a window system.
+
+    Args:
+        score: (y, x) of the scene, 0..1, NaN = invalid.
+        scene: The scored scene.
+        found: One value per target: True if the map tells it from the background.
+        path: The file to write.
+    """
+    figure = Figure(figsize=(WIDTH / DPI, HEIGHT / DPI), dpi=DPI, facecolor="white")
+    colour, norm, side = true_colour(scene), colour_range(score), len(score)
+    # Averages would hide a boat: each block shows its highest score.
+    coarse, smooth = block_maximum(score, -(-side // PANEL)), {"interpolation": "antialiased"}
+    extent = (-0.5, side - 0.5, side - 0.5, -0.5)
+    for left, image, style in ((BORDER, colour, smooth), (SECOND, coarse, {"norm": norm})):
+        axes = _show(figure, (left, HEADER, PANEL, PANEL), image, extent=extent, **style)
+        axes.set_axis_off()
+        for target, is_found in zip(scene.targets, found, strict=True):
+            ring = {"fill": False, "lw": 0.8, "ec": FOUND if is_found else MISSED}
+            axes.add_patch(Circle((target.col, target.row), target.radius + 0.007 * side, **ring))
+    bar = figure.add_axes(_place(SECOND + PANEL + 6, HEADER, 10, PANEL))
+    figure.colorbar(axes.images[0], cax=bar).outline.set_visible(False)
+    bar.tick_params(labelsize=6.5, length=2, pad=1, colors=INK)
+    # Spread over the list of targets, which begins with the boats.
+    shown = np.linspace(0, len(scene.targets) - 1, min(CLOSE_UPS, len(scene.targets)))
+    step = (WIDTH - 2 * BORDER - CLOSE_UP) / (CLOSE_UPS - 1)
+    for column, index in enumerate(shown.round().astype(int)):
+        window = _around(scene.targets[index], REACH, REACH)
+        for row, image in enumerate((colour, score)):
+            top = HEADER + PANEL + 14 + row * (CLOSE_UP + 8)
+            axes = _show(
+                figure, (BORDER + column * step, top, CLOSE_UP, CLOSE_UP), image[window], norm=norm
+            )
+            axes.set(xticks=[], yticks=[])
+            axes.spines[:].set(color=FOUND if found[index] else MISSED, linewidth=1.2)
+    _letter(figure, found, side)
+    figure.savefig(path)
+    return path
+
+
+def true_colour(scene: SyntheticScene) -> NDArray[np.float32]:
+    """Return red, green and blue (y, x, 3) in 0..1, stretched per band; nodata is grey."""
+    picture = np.empty((*scene.valid.shape, 3), np.float32)
+    for place, band in enumerate((2, 1, 0)):
+        pixels = scene.pixels[band].astype(np.float32)
+        low, high = np.percentile(pixels[scene.valid], [0.5, 99.5])
+        # Half of the darkest value is kept: water is not black from above.
+        picture[..., place] = np.clip((pixels - low / 2) / max(high - low / 2, 1), 0, 1) ** 0.7
+    picture[~scene.valid] = int(NODATA[1:3], 16) / 255
+    return picture
+
+
+def _place(left: float, top: float, width: float, height: float) -> Box:
+    """Convert a rectangle [px from the top left corner] to matplotlib's units."""
+    return left / WIDTH, 1 - (top + height) / HEIGHT, width / WIDTH, height / HEIGHT
+
+
+def _show(figure: Figure, box: Box, image: NDArray[np.float32], **style: Any) -> Any:
+    """Add axes at ``box`` [px] that show an image."""
+    axes = figure.add_axes(_place(*box))
+    colours = mpl.colormaps[COLOURS].with_extremes(bad=NODATA)
+    axes.imshow(image, cmap=colours, **({"interpolation": "nearest"} | style))
+    return axes
+
+
+def _letter(figure: Figure, found: Sequence[bool], side: int) -> None:
+    """Write the title with the counts, and the meaning of the circles."""
+    facts = f"invented scene, {side} x {side} px, 4 bands"
+    lines: tuple[tuple[int, int, str, dict[str, Any]], ...] = (
+        (BORDER, 40, f"{sum(found)} of {len(found)} planted anomalies found", {"weight": "bold"}),
+        (BORDER, HEADER - 10, facts, {"size": 8}),
+        (SECOND, HEADER - 10, "anomaly score, without training on the scene", {"size": 8}),
+        (SECOND + 640, 40, "\u25cf", {"size": 11, "color": FOUND}),
+        (SECOND + 662, 40, "found", {"size": 10}),
+        (SECOND + 750, 40, "\u25cf", {"size": 11, "color": MISSED}),
+        (SECOND + 772, 40, "missed", {"size": 10}),
+    )
+    for left, bottom, text, style in lines:
+        x, y, _, _ = _place(left, bottom, 0, 0)
+        figure.text(x, y, text, **({"color": INK, "size": 15} | style))

@@ -1,19 +1,19 @@
-"""Figures of a map of any size, from counts that add up: chunk / combine / finalise.
+"""Figures of a map of any size, from counts that add up: one histogram per chunk, merged.
 
-A score is kept as an integer *key* that grows with it: the bit pattern of its float32 up to one
-half, mirrored above. Equally many keys are then about equally far apart in log-odds, fine near 0
-where a network's scores crowd and fine near 1 where its anomalies do. While there are few distinct
-scores every key has its own bin and every figure is exact. When a map has more, each pair of
-neighbouring bins becomes one (a bit of the key is dropped), until they fit.
+The *key* of a score is an integer that grows with it: the bit pattern of its float32 up to one
+half, mirrored above. So keys are dense near 0, where most of a network's scores are, and near 1,
+where its anomalies are. If there are few distinct scores, each has its own bin and every figure is
+exact. If there are more, neighbouring bins are merged in pairs (the last bit of all keys is
+dropped) until they fit.
 
-How exact. Only pairs of an anomaly and a background pixel in the same bin can be misjudged, each by
-one half. So ``|area - exact| <= area_error``, half the share of such pairs, which is known when the
-counting is done. With 2^18 bins no score is known worse than to 2^-10 of it (or of its distance to
-1), whatever the distribution; where a map's scores spread over 2^-22 ..  1, to 2^-13, which leaves
-an ``area_error`` of a few 1e-5. The narrower a distribution, the fewer bits are dropped. The bound
-takes equal scores of a shared bin for misjudged too, so it is wide where many scores are exactly 0.
+Precision. Only pairs of an anomaly and a background pixel in the same bin can be misjudged, each by
+one half. So ``|area - exact| <= area_error``, half the share of such pairs, which is known after
+counting. With 2^18 bins every score is known to 2^-10 of it (or of its distance to 1) for any
+distribution, and to 2^-13 if the scores are within 2^-22..1, which leaves an ``area_error`` of a
+few 1e-5. The bound counts equal scores of a shared bin as misjudged too, so it is wide if many
+scores are exactly 0.
 
-Rejected: bins of equal width (a network's background lies in the first of 10,000) and quantile
+Rejected: bins of equal width (a network's background falls into the first of 10,000), and quantile
 sketches, whose result depends on the order of merging.
 """
 
@@ -33,37 +33,36 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-
 CAPACITY = 2**18
-"""Most bins, 20 bytes each."""
+"""Most bins, of 20 bytes each."""
 HALF = int(np.float32(0.5).view(np.uint32))
 """Key of one half."""
 UNIT = 2.0**-32
-"""Sums count in units of this, as integers: exact, so that no order of adding decides a bit."""
+"""Unit of sums of scores. They are integers, so exact in any order of adding."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ScoreHistogram:
     """Counts of anomalous and of background pixels by score.
 
-    The value of a map is the same for every way to cut it into parts and every order of merging:
-    ``shift`` is the smallest that fits the union, and counts and sums are integers.
+    A map has one value for every division into parts and every order of merging: ``shift`` is the
+    smallest that fits the union, and counts and sums are integers.
     """
 
     keys: NDArray[np.uint32]
-    """(bin,) rising, occupied bins only: key of a score without its last ``shift`` bits."""
+    """(bin,) rising, occupied bins only: keys without their last ``shift`` bits."""
     anomalies: NDArray[np.int64]
     """(bin,) anomalous pixels."""
     background: NDArray[np.int64]
     """(bin,) background pixels."""
     shift: int
-    """Bits dropped; 0 means that every distinct score has its bin."""
+    """Bits dropped; 0 if every distinct score has its own bin."""
     capacity: int
     """Most bins."""
     low: float
-    """Lowest score, inf if there is none."""
+    """Lowest score, inf without scores."""
     high: float
-    """Highest score, -inf if there is none."""
+    """Highest score, -inf without scores."""
     anomaly_sum: int
     """Sum of the anomalies' scores, in units of 2^-32."""
     background_sum: int
@@ -77,22 +76,22 @@ class ScoreHistogram:
         *,
         capacity: int = CAPACITY,
     ) -> ScoreHistogram:
-        """The histogram of one part of a map.
+        """Count one part of a map.
 
         Args:
-            scores: Any shape, in 0..1, taken as float32; NaN where there is no score.
+            scores: Any shape, in 0..1, used as float32; NaN = no score.
             truth: Same shape, True = anomaly.
             capacity: Most bins.
 
         Raises:
-            SceneError: If the shapes differ, or a score is not within 0..1.
+            SceneError: The shapes differ, or a score is not within 0..1.
         """
         pixels, anomaly = scored_pixels(scores, truth)
         values = pixels.astype(np.float32) + np.float32(0)  # no negative zero
         if values.size and not (values.min() >= 0 and values.max() <= 1):
             raise SceneError(
-                f"Scores of {values.min()}..{values.max()} cannot be counted: this histogram is of "
-                "scores in 0..1. Scale the map first, by its own lowest and highest value."
+                f"Scores of {values.min()}..{values.max()} cannot be counted: they must be in "
+                "0..1. Scale the map first, by its own lowest and highest value."
             )
         units = np.rint(values.astype(np.float64) / UNIT).astype(np.int64)
         keys, place = np.unique(_keys(values), return_inverse=True)
@@ -114,24 +113,20 @@ class ScoreHistogram:
     def combine(
         cls, parts: Iterable[ScoreHistogram], *, capacity: int = CAPACITY
     ) -> ScoreHistogram:
-        """The histogram of the union of disjoint parts, in any order."""
-        none = np.zeros(0, np.int64)
-        empty = cls(
-            keys=none.astype(np.uint32), anomalies=none, background=none, shift=0,
-            capacity=capacity, low=np.inf, high=-np.inf, anomaly_sum=0, background_sum=0,
-        )  # fmt: skip
-        return reduce(cls.merge, parts, empty)
+        """Merge the histograms of disjoint parts, in any order."""
+        nothing = np.zeros(0)
+        return reduce(cls.merge, parts, cls.of(nothing, nothing > 0, capacity=capacity))
 
     def merge(self, other: ScoreHistogram) -> ScoreHistogram:
-        """The histogram of the union of two disjoint parts.
+        """Merge the histograms of two disjoint parts.
 
         Raises:
-            SceneError: If they were made with different capacities.
+            SceneError: Their capacities differ.
         """
         if self.capacity != other.capacity:
             raise SceneError(
-                f"Histograms of {self.capacity} and {other.capacity} bins do not merge to the same "
-                "value in every order. Make all parts with the same capacity."
+                f"Histograms of at most {self.capacity} and {other.capacity} bins cannot be "
+                "merged. Make all parts with the same capacity."
             )
         shift = max(self.shift, other.shift)
         keys = np.concatenate(
@@ -152,10 +147,10 @@ class ScoreHistogram:
         return _fitted(both)
 
     def curve(self) -> RocCurve:
-        """The ROC curve with one point a bin; a threshold is the lowest score of its bin.
+        """Return the ROC curve with one point per bin; thresholds are the lowest scores of bins.
 
         Raises:
-            SceneError: If one of the two classes has no pixel.
+            SceneError: One of the two classes has no pixel.
         """
         return RocCurve(
             thresholds=_scores(self.keys[::-1] << np.uint32(self.shift)),
@@ -165,17 +160,17 @@ class ScoreHistogram:
 
     @property
     def area_error(self) -> float:
-        """What AUC(D,F) can be wrong by at most; 0 while every distinct score has its bin."""
+        """Largest error of AUC(D,F), 0..0.5; 0 if every distinct score has its own bin."""
         if not self.shift:
             return 0.0
         share = self.anomalies / self.anomalies.sum() * (self.background / self.background.sum())
         return float(share.sum() / 2)
 
     def figures(self) -> Figures:
-        """The figures of the map, as :func:`uniadrs_scale.evaluation.metrics.figures` scales them.
+        """Return the figures of the map, scaled as :func:`.metrics.figures` scales them.
 
         Raises:
-            SceneError: If one of the two classes has no pixel.
+            SceneError: One of the two classes has no pixel.
         """
         area = self.curve().area
         span = self.high - self.low
@@ -188,7 +183,7 @@ class ScoreHistogram:
 
 
 def _fitted(both: ScoreHistogram) -> ScoreHistogram:
-    """Equal keys joined; bits dropped until no more than ``capacity`` bins are occupied."""
+    """Join equal keys, and drop bits until at most ``capacity`` bins are occupied."""
     if not both.keys.size:
         return both
     keys, shift = both.keys, both.shift
@@ -207,7 +202,7 @@ def _fitted(both: ScoreHistogram) -> ScoreHistogram:
 
 
 def _keys(scores: NDArray[np.float32]) -> NDArray[np.uint32]:
-    """uint32 that grow with the score; different for different scores."""
+    """Return uint32 keys that grow with the score, different for different scores."""
     below = scores.view(np.uint32)
     # Exact: 1 - score of a float32 in 0.5..1 is a float32 (Sterbenz).
     above = np.uint32(2 * HALF) - (np.float32(1) - scores).view(np.uint32)
@@ -215,6 +210,6 @@ def _keys(scores: NDArray[np.float32]) -> NDArray[np.uint32]:
 
 
 def _scores(keys: NDArray[np.uint32]) -> NDArray[np.float32]:
-    """The inverse of :func:`_keys`."""
+    """Invert :func:`_keys`."""
     above = np.float32(1) - (np.uint32(2 * HALF) - np.maximum(keys, HALF)).view(np.float32)
     return np.where(keys <= HALF, keys.view(np.float32), above)

@@ -1,8 +1,8 @@
-"""Figures of a map of any size.
+"""Figures of a map of any size, by Dask.
 
-Strategy. One task a chunk counts its pixels, a tree of tasks adds the counts four by four. No
-task sees more than a chunk of scores and labels, or four histograms of at most 5 MiB; three more a
-level of the tree wait for their siblings. One histogram travels to the driver.
+One task per chunk counts its pixels, and a tree of tasks merges the counts four by four. A task has
+at most a chunk of scores and labels, or four histograms of at most 5 MiB; three more per level of
+the tree wait for their siblings. One histogram travels to the driver.
 """
 
 from __future__ import annotations
@@ -20,11 +20,10 @@ if TYPE_CHECKING:
     import xarray as xr
     from numpy.typing import NDArray
 
-
 CHUNK, MERGED = 1024, 4
-"""Side of the pieces of an array that has no chunks [px], and histograms merged by one task."""
+"""Chunk side of an array without chunks [px], and histograms merged per task."""
 COUNTED = 2**19
-"""Pixels counted at a time: sorting takes 90 bytes each."""
+"""Pixels counted at a time; sorting takes 90 bytes per pixel."""
 
 
 def evaluate_map(
@@ -33,22 +32,22 @@ def evaluate_map(
     *,
     counted: xr.DataArray | None = None,
 ) -> ScoreHistogram:
-    """How well ``scores`` tell the anomalies of ``truth`` from the rest, chunk by chunk.
+    """Count how well ``scores`` tell the anomalies of ``truth`` from the background.
 
-    Computed by the active Dask client, or else by threads of this process. The result depends
-    neither on chunks nor on workers.
+    The active Dask client computes, or else threads of this process. The result does not depend on
+    chunks or workers.
 
     Args:
-        scores: (y, x) in 0..1, NaN where there is no score; lazy or in memory.
-        truth: (y, x) on the same grid, nonzero = anomaly. Its chunks may be others.
-        counted: (y, x), True where the labels are complete; None: everywhere.
+        scores: (y, x) in 0..1, NaN = no score; lazy or in memory.
+        truth: (y, x) on the same grid, nonzero = anomaly. Its chunks may differ.
+        counted: (y, x), True in the area with complete labels; None: everywhere.
 
     Returns:
-        Counts by score: ``.figures()`` has AUC(D,F) and the mean scores, ``.curve()`` the ROC
-        curve, average precision and rates of false alarms, ``.area_error`` how exact AUC is.
+        Counts by score: ``.figures()`` has AUC(D,F) and its family, ``.curve()`` the ROC curve,
+        average precision and rates of false alarms, ``.area_error`` the largest error of the AUC.
 
     Raises:
-        SceneError: If the arrays are not on one grid, or a score is not within 0..1.
+        SceneError: The arrays are not on one grid, or a score is not within 0..1.
     """
     layers = [scores, truth, *([] if counted is None else [counted])]
     for layer in layers[1:]:
@@ -68,7 +67,7 @@ def _count(
     truth: NDArray[np.generic],
     counted: NDArray[np.generic] | None = None,
 ) -> ScoreHistogram:
-    """The histogram of one chunk."""
+    """Count one chunk, strip by strip."""
     if counted is not None:
         scores = np.where(counted != 0, scores, np.float32(np.nan))
     rows = max(COUNTED // max(scores.shape[1], 1), 1)
@@ -77,17 +76,17 @@ def _count(
 
 
 def _lazy(layer: xr.DataArray) -> Any:
-    """The layer as a dask array; what has no chunks yet is cut."""
+    """Return the layer as a dask array, cut into chunks if it has none."""
     return layer.data if layer.chunks else da.from_array(layer.data, chunks=CHUNK)
 
 
 def _require_same_grid(scores: xr.DataArray, layer: xr.DataArray) -> None:
-    """Refuse a layer whose pixels are not those of the map."""
+    """Raise SceneError if a layer is not on the grid of the map."""
     same = scores.dims == layer.dims and scores.shape == layer.shape
     for axis in {"y", "x"} & set(scores.coords) & set(layer.coords):
         same = same and bool(np.array_equal(scores[axis], layer[axis]))
     if not same:
         raise SceneError(
             f"Scores {dict(scores.sizes)} and '{layer.name}' {dict(layer.sizes)} are not on one "
-            "grid: dimensions, sizes or the coordinates y and x differ. Reproject or crop one."
+            "grid: dimensions, sizes or coordinates differ. Reproject or crop one of them."
         )

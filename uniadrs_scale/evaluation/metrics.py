@@ -1,11 +1,10 @@
-"""Figures of merit of an anomaly map: ROC curve, precision, and Chang's nine (3-D ROC analysis).
+"""Figures of merit of an anomaly map in memory: ROC curve, precision, Chang's nine, objects.
 
 Source of the nine: Chang, "An Effective Evaluation Tool for Hyperspectral Target Detection: 3D
-Receiver Operating Characteristic Curve Analysis", IEEE TGRS 59 (2021). Exact, without sampling
-thresholds: the area under the curve of D against tau is the mean score of the anomalies.
+Receiver Operating Characteristic Curve Analysis", IEEE TGRS 59 (2021). They are exact, without
+sampled thresholds: the area under the curve of D against tau is the mean score of the anomalies.
 
-For maps that do not fit in memory see :mod:`uniadrs_scale.histogram`, for whole objects instead of
-pixels :mod:`uniadrs_scale.alarms`.
+Maps that do not fit in memory: :mod:`.histogram`.
 """
 
 from __future__ import annotations
@@ -22,62 +21,58 @@ from uniadrs_scale.errors import SceneError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+NEAR = 2
+"""An alarm at most this far from an object, diagonals included, belongs to it [px]."""
+EIGHT = np.ones((3, 3), bool)
+"""Pixels that touch at a corner are one object."""
+REACH = np.ones((2 * NEAR + 1, 2 * NEAR + 1), bool)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
-    """Detection D, false alarms F and threshold tau, after scaling scores to 0..1."""
+    """Areas under curves of detection D, false alarms F and threshold tau; scores in 0..1."""
 
     auc_df: float
-    """Area under the ROC curve, 0..1: an anomaly scores above background this often."""
+    """Area under the ROC curve, 0..1: how often an anomaly scores above a background pixel."""
     auc_dt: float
     """Mean score of the anomalies, 0..1; higher is better."""
     auc_ft: float
     """Mean score of the background, 0..1; lower is better."""
 
     @property
-    def auc_td(self) -> float:
-        """Target detectability: D,F + D,tau."""
-        return self.auc_df + self.auc_dt
+    def family(self) -> dict[str, float]:
+        """All nine figures by their names in the literature; high is best, except of AUC(F,tau).
 
-    @property
-    def auc_bs(self) -> float:
-        """Background suppressibility: D,F - F,tau."""
-        return self.auc_df - self.auc_ft
-
-    @property
-    def auc_tdbs(self) -> float:
-        """Detectability in suppressed background: D,tau - F,tau."""
-        return self.auc_dt - self.auc_ft
-
-    @property
-    def auc_odp(self) -> float:
-        """Overall detection probability: D,tau + (1 - F,tau)."""
-        return self.auc_dt + (1 - self.auc_ft)
-
-    @property
-    def auc_oa(self) -> float:
-        """Overall accuracy: D,F + D,tau - F,tau."""
-        return self.auc_df + self.auc_dt - self.auc_ft
-
-    @property
-    def auc_snpr(self) -> float:
-        """Signal to noise probability ratio: D,tau / F,tau."""
-        return self.auc_dt / self.auc_ft if self.auc_ft else float("inf")
+        TD: target detectability. BS: background suppressibility. TDBS: both. ODP: overall
+        detection probability. OA: overall accuracy. SNPR: signal to noise probability ratio.
+        """
+        df, dt, ft = self.auc_df, self.auc_dt, self.auc_ft
+        return {
+            "AUC(D,F)": df,
+            "AUC(D,tau)": dt,
+            "AUC(F,tau)": ft,
+            "AUC_TD": df + dt,
+            "AUC_BS": df - ft,
+            "AUC_TDBS": dt - ft,
+            "AUC_ODP": dt + (1 - ft),
+            "AUC_OA": df + dt - ft,
+            "AUC_SNPR": dt / ft if ft else float("inf"),
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class RocCurve:
-    """What every threshold finds; a pixel is found where its score is at least the threshold.
+    """Pixels found by every threshold; a pixel is found if its score is at least the threshold.
 
-    One point a distinct score: pixels of equal score are found together, never one by one.
+    One point per distinct score: pixels of equal score are found together.
     """
 
     thresholds: NDArray[np.floating]
     """(n,) distinct scores, falling."""
     detected: NDArray[np.int64]
-    """(n,) anomalous pixels found; the last is their number."""
+    """(n,) anomalous pixels found; the last value is their number."""
     alarms: NDArray[np.int64]
-    """(n,) background pixels found; the last is their number."""
+    """(n,) background pixels found; the last value is their number."""
 
     def __post_init__(self) -> None:
         positives = int(self.detected[-1]) if self.detected.size else 0
@@ -85,12 +80,12 @@ class RocCurve:
         if not (positives and negatives):
             raise SceneError(
                 f"{positives} of {positives + negatives} scored pixels are anomalies: an ROC curve "
-                "needs both classes. Check the labels and where they count."
+                "needs both classes. Check the labels and the counted area."
             )
 
     @classmethod
     def of(cls, scores: NDArray[np.floating], truth: NDArray[np.bool_]) -> RocCurve:
-        """The curve of a map against its labels; arguments and errors as :func:`figures`."""
+        """Return the curve of a map against its labels; arguments and errors as :func:`figures`."""
         values, anomaly = scored_pixels(scores, truth)
         order = np.argsort(values)[::-1]
         values, anomaly = values[order], anomaly[order]
@@ -101,17 +96,17 @@ class RocCurve:
 
     @property
     def detection_rate(self) -> NDArray[np.float64]:
-        """(n,) Pd, the share of anomalous pixels found."""
+        """(n,) Pd, the share of anomalous pixels found, 0..1."""
         return np.asarray(self.detected / self.detected[-1], np.float64)
 
     @property
     def alarm_rate(self) -> NDArray[np.float64]:
-        """(n,) Pf, the share of background pixels found."""
+        """(n,) Pf, the share of background pixels found, 0..1."""
         return np.asarray(self.alarms / self.alarms[-1], np.float64)
 
     @property
     def area(self) -> float:
-        """AUC(D,F): an anomaly outscores background this often, ties one half."""
+        """AUC(D,F): how often an anomaly outscores a background pixel, ties one half."""
         # float64: the product of the counts of a large map does not fit int64.
         before = np.concatenate([[0.0], self.detection_rate])
         steps = np.diff(self.alarms, prepend=0).astype(np.float64)
@@ -124,29 +119,29 @@ class RocCurve:
         return float((steps * (self.detected / (self.detected + self.alarms))).sum())
 
     def at(self, detection: float) -> int:
-        """Index of the highest threshold that finds at least this share of anomalous pixels.
+        """Return the index of the highest threshold that finds this share of anomalous pixels.
 
         Raises:
             SceneError: The share is not within 0..1.
         """
         if not 0 <= detection <= 1:
-            raise SceneError(f"detection={detection} is no share. Use a number in 0..1.")
-        # Compared as the rates that the curve shows, so that .95 of 20 pixels is 19 of them.
+            raise SceneError(f"detection={detection} is not a share. Use a number in 0..1.")
+        # Compared as rates, so that .95 of 20 pixels is 19 of them.
         return int(np.searchsorted(self.detection_rate, detection))
 
     def alarm_rate_at(self, detection: float) -> float:
-        """Share of background pixels found where this share of anomalous pixels is."""
+        """Return the share of background pixels found if this share of anomalous pixels is."""
         return float(self.alarm_rate[self.at(detection)])
 
     def alarms_per_megapixel_at(self, detection: float) -> float:
-        """Background pixels found a million scored pixels; for objects see ``alarms``."""
+        """Return the background pixels found per million scored pixels, at this detection rate."""
         pixels = int(self.detected[-1]) + int(self.alarms[-1])
         return float(self.alarms[self.at(detection)] * (1e6 / pixels))
 
     def thinned(self, points: int = 400) -> RocCurve:
-        """A curve to draw: about as many points, spread over both axes and, for F, its logarithm.
+        """Return a curve of about as many points, spread over both axes and the logarithm of F.
 
-        Points are left out, none is moved; the first and the last stay.
+        Points are dropped, not moved; the first and the last stay.
         """
         last = self.thresholds.size - 1
         each = points // 3
@@ -166,29 +161,29 @@ class RocCurve:
 def scored_pixels(
     scores: NDArray[np.floating], truth: NDArray[np.bool_]
 ) -> tuple[NDArray[np.floating], NDArray[np.bool_]]:
-    """Scores and labels (n,) of the pixels that have a score.
+    """Return scores and labels (n,) of the pixels that have a score.
 
     Raises:
-        SceneError: If the shapes differ.
+        SceneError: The shapes differ.
     """
     if scores.shape != truth.shape:
         raise SceneError(
-            f"Scores of shape {scores.shape} and labels of shape {truth.shape} do not belong "
-            "together. Give both on the same grid."
+            f"Scores of shape {scores.shape} and labels of shape {truth.shape} differ in size. "
+            "Give both on the same grid."
         )
     scored = np.isfinite(scores)
     return scores[scored], np.asarray(truth, bool)[scored]
 
 
 def figures(scores: NDArray[np.floating], truth: NDArray[np.bool_]) -> Figures:
-    """The figures of a map against its labels.
+    """Return the figures of a map against its labels.
 
     Args:
-        scores: Any shape, any scale; NaN where there is no score, and left out.
+        scores: Any shape, any scale; pixels with NaN are dropped.
         truth: Same shape, True = anomaly.
 
     Raises:
-        SceneError: If the shapes differ, or one of the two classes has no scored pixel.
+        SceneError: The shapes differ, or one of the two classes has no scored pixel.
     """
     area = RocCurve.of(scores, truth).area
     values, anomaly = scored_pixels(scores, truth)
@@ -202,33 +197,26 @@ def figures(scores: NDArray[np.floating], truth: NDArray[np.bool_]) -> Figures:
     )
 
 
-NEAR = 2
-"""An alarm this many pixels from an object, diagonals included, belongs to it [px]."""
-EIGHT = np.ones((3, 3), bool)
-"""Pixels that touch at a corner are one object."""
-REACH = np.ones((2 * NEAR + 1, 2 * NEAR + 1), bool)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ObjectScene:
-    """A map as objects see it: how many are found, and how many alarms are false.
+    """A map judged by objects: how many are found, and how many alarms are false.
 
-    The rules, exactly. An *object* is a component (8 neighbours) of the labels where they count.
+    The exact rules. An *object* is a component (8 neighbours) of the labels in the counted area.
     Its *peak* is the highest score within 2 px of it (a square of 5 px around each of its pixels).
     An *alarm* is a component (8 neighbours) of counted pixels whose score is at least the
-    threshold; it is *false* if none of its pixels is within 2 px of a labelled pixel, counted or
-    not. An object is found if its peak is at least the threshold. A lower threshold can mean fewer
-    false alarms: they grow together.
+    threshold; it is *false* if all its pixels are more than 2 px from any labelled pixel, counted
+    or not. An object is found if its peak is at least the threshold. A lower threshold can mean
+    fewer false alarms, as they grow together.
     """
 
     scores: NDArray[np.floating]
-    """(y, x), -inf where nothing counts."""
+    """(y, x), -inf outside the counted area."""
     near: NDArray[np.bool_]
     """(y, x), True within 2 px of a labelled pixel."""
     peaks: NDArray[np.floating]
-    """(object,) peaks, falling; -inf for an object that no counted score is near."""
+    """(object,) peaks, falling; -inf for an object without a counted score near it."""
     area: int
-    """Pixels that count."""
+    """Counted pixels."""
 
     @classmethod
     def of(
@@ -237,28 +225,28 @@ class ObjectScene:
         truth: NDArray[np.bool_],
         counted: NDArray[np.bool_] | None = None,
     ) -> ObjectScene:
-        """The objects of a map.
+        """Find the objects of a map.
 
         Args:
-            scores: (y, x), any scale, NaN where there is no score.
+            scores: (y, x), any scale, NaN = no score.
             truth: (y, x), True = anomaly.
-            counted: (y, x), True where labels are complete; None: everywhere.
+            counted: (y, x), True in the area with complete labels; None: everywhere.
 
         Raises:
-            SceneError: If the shapes differ, or no object or no pixel counts.
+            SceneError: The shapes differ, or no object or no pixel counts.
         """
         where = np.ones(truth.shape, bool) if counted is None else counted
         if not scores.shape == truth.shape == where.shape:
             raise SceneError(
-                f"Scores {scores.shape}, labels {truth.shape} and counted area {where.shape} do "
-                "not belong together. Give all on the same grid."
+                f"Scores {scores.shape}, labels {truth.shape} and counted area {where.shape} "
+                "differ in size. Give all on the same grid."
             )
         judged = where & np.isfinite(scores)
         labels, number = cast("tuple[NDArray[np.int32], int]", ndimage.label(truth & where, EIGHT))
         if not (number and judged.any()):
             raise SceneError(
-                f"{number} objects on {int(judged.sum())} scored pixels that count: alarms need "
-                "both. Check the labels and where they count."
+                f"{number} objects on {int(judged.sum())} scored pixels of the counted area: "
+                "alarms need both. Check the labels and the counted area."
             )
         seen = np.where(judged, scores, -np.inf)
         highest = ndimage.maximum_filter(seen, size=REACH.shape, mode="constant", cval=-np.inf)
@@ -271,29 +259,29 @@ class ObjectScene:
         )
 
     def threshold_at(self, detection: float) -> float:
-        """The highest threshold that finds at least this share of the objects; may be -inf.
+        """Return the highest threshold that finds this share of the objects; may be -inf.
 
         Args:
-            detection: Share of objects, in 0 < detection <= 1.
+            detection: Share of the objects, in 0 < detection <= 1.
 
         Raises:
             SceneError: The share is not in that range.
         """
         if not 0 < detection <= 1:
             raise SceneError(
-                f"detection={detection} is no share of objects. Use 0 < detection <= 1."
+                f"detection={detection} is not a share of objects. Use 0 < detection <= 1."
             )
-        # .8 * 5 objects must be 4, whatever the last bit of the product.
+        # .8 * 5 objects must be 4, for any last bit of the product.
         needed = math.ceil(round(detection * self.peaks.size, 9))
         return float(self.peaks[needed - 1])
 
     def false_alarms(self, threshold: float) -> int:
-        """False alarms at this threshold."""
+        """Return the number of false alarms at this threshold."""
         found = np.isfinite(self.scores) & (self.scores >= threshold)
         labels, number = cast("tuple[NDArray[np.int32], int]", ndimage.label(found, EIGHT))
         excused = np.unique(labels[self.near & found])
         return number - excused.size
 
     def false_alarms_per_megapixel(self, detection: float) -> float:
-        """False alarms a million counted pixels, where this share of the objects is found."""
+        """Return the false alarms per million counted pixels if this share of objects is found."""
         return self.false_alarms(self.threshold_at(detection)) * (1e6 / self.area)
