@@ -95,7 +95,7 @@ def test_a_run_that_breaks_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     def broken(*_: object, **__: object) -> None:
         raise us.ClusterError("nobody is left")
 
-    monkeypatch.setattr("uniadrs_scale.runtime.graph.score_scene", broken)
+    monkeypatch.setattr("uniadrs_scale.scoring.run.score_scene", broken)
     with pytest.raises(us.ClusterError):
         us.score(scene(), tmp_path / "map.zarr", detector=TileMean(), scheduler="sync", **OPTIONS)
     facts = load(tmp_path / "map.zarr.run.json")
