@@ -7,6 +7,7 @@ they are checked here.
 from __future__ import annotations
 
 import ast
+import importlib
 import re
 from pathlib import Path
 
@@ -98,3 +99,32 @@ def test_functions_have_few_parameters() -> None:
         and parameters(node) > MOST_PARAMETERS
     ]
     assert not crowded
+
+
+def exists(reference: str) -> bool:
+    """Return True if a dotted name is a module of the library or a name in one."""
+    parts = reference.split(".")
+    for count in range(len(parts), 0, -1):
+        try:
+            found: object = importlib.import_module(".".join(parts[:count]))
+        except ImportError:
+            continue
+        for part in parts[count:]:
+            if not hasattr(found, part):
+                return False
+            found = getattr(found, part)
+        return True
+    return False
+
+
+def test_references_to_the_library_exist() -> None:
+    folders = "uniadrs_scale", "tests", "model", "benchmarks", "pipelines", "docs"
+    files = [path for folder in folders for path in (ROOT / folder).rglob("*")]
+    gone = {
+        f"{path.relative_to(ROOT)}: {found}"
+        for path in (*files, *ROOT.glob("*.md"))
+        if path.suffix in {".py", ".md"} and path != Path(__file__)
+        for found in re.findall(r"\buniadrs_scale(?:\.\w+)+", path.read_text(encoding="utf-8"))
+        if not exists(found)
+    }
+    assert not gone
