@@ -1,4 +1,4 @@
-"""The published forward pass, written as the published code writes it: what ours is compared with.
+"""The published forward pass, computed as the published code computes it, to compare with.
 
 A plain re-implementation of the behaviour of github.com/Jingtao-Li-CVer/UniADRS, commit 0ca8a7c:
 bands repeated up to 270 and all of them convolved, channels first, unfold in the attention,
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 BANDS = 270
 EXTRACTOR = "normality_extractor."
 LEVELS = {1: (1, 4), 2: (1, 4, 7), 3: (1, 4, 7), 4: (1, 4, 7)}
-"""Encoder to the published numbers of its convolutions."""
+"""Numbers of the convolutions of each encoder in the published code."""
 
 
 class PublishedForward:
-    """(b, c, h, w) to scores (b, 1, h, w), c <= 270, sides divisible by 8."""
+    """A function of (b, c, h, w) to scores (b, 1, h, w), c <= 270, sides divisible by 8."""
 
     def __init__(self, state: Mapping[str, Tensor]) -> None:
         self.state = state
@@ -36,11 +36,11 @@ class PublishedForward:
             x = self._layer(f"spectral_stem.{number}", x)
         levels = [x]
         for level, numbers in LEVELS.items():
-            if level < 4:  # noqa: PLR2004 - the fourth stays at 1/8
+            if level < 4:  # the fourth stays at 1/8
                 x = F.max_pool2d(x, 2)
             for number in numbers:
                 name = f"{EXTRACTOR}normality_encoder_{level}.{number}"
-                x = self._layer(name, x, dilation=1 if level < 4 else 2)  # noqa: PLR2004
+                x = self._layer(name, x, dilation=1 if level < 4 else 2)
             levels.append(x)
         name = f"{EXTRACTOR}normality_encoder_5."
         x = self._conv(f"{name}0", x, padding=12, dilation=12)
@@ -75,7 +75,7 @@ class PublishedForward:
         return self._norm(self._conv(f"{name}conv2", a))
 
     def _attention(self, name: str, f: Tensor) -> Tensor:
-        """Unfolded features and weights multiplied in the published order of their memory."""
+        """Multiply unfolded features and weights in the published order of their memory."""
         batch, channels = f.shape[:2]
         hidden = self._conv(f"{name}conv1", f, padding=6, dilation=2)
         weights = self._conv(f"{name}conv2", hidden).softmax(1)

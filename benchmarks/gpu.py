@@ -1,10 +1,10 @@
-"""Figures of a GPU, and whether its scores are the CPU's.
+"""Figures of a GPU, and a check that its scores equal the CPU's.
 
     python benchmarks/gpu.py                            # every row, on the GPU
     python benchmarks/gpu.py correct tile               # some rows
     python benchmarks/gpu.py --device cpu --side 512 --tile 64    # tries the script without a GPU
 
-Ends with 1 if a score is farther from the CPU's float32 score than stated.
+Ends with code 1 if a score differs from the CPU's float32 score by more than stated.
 """
 
 from __future__ import annotations
@@ -43,32 +43,33 @@ if TYPE_CHECKING:
 
 ROWS = ("correct", "peak", "passes", "tile", "layers", "calls", "file")
 TOLERANCE = {"fp32": 1e-4, "bf16": 2e-2}
-"""Largest difference from the CPU's float32 scores. Random weights of `l` cost more in bfloat16."""
+"""Largest difference from the CPU's float32 scores."""
 RANDOM_BF16 = 5e-2
+"""The same for the random weights of `l` in bfloat16."""
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 BANDS = 4
 
 
 class Setting(NamedTuple):
-    """What all rows share."""
+    """Settings of all rows."""
 
     device: torch.device
     folder: Path
     side: int
-    """Of the scene of `file` [px]."""
+    """Side of the scene of `file` [px]."""
     tile: int
     repeats: int
     threads: tuple[int, ...]
-    """Threads of a worker, each tried in turn."""
+    """Threads per worker, tried in turn."""
 
     @property
     def batch(self) -> int:
-        """Tiles a call: the detector's, or two where a CPU stands in."""
+        """Tiles per call: the detector's, or two on a CPU."""
         return 16 if self.device.type == "cuda" else 2
 
     def timed(self, calls: dict[str, Callable[[], object]]) -> dict[str, float]:
-        """Median seconds of each call, the work of the device included."""
-        # Several at a time on a GPU, so that waiting for it counts little.
+        """Return the median seconds of each call, including the work of the device."""
+        # Several at a time on a GPU, so that the wait for it is a small part.
         times = 10 if self.device.type == "cuda" else 1
 
         def whole(call: Callable[[], object]) -> None:
@@ -83,13 +84,13 @@ class Setting(NamedTuple):
 
 
 def pixels(setting: Setting, tiles: int) -> np.ndarray:
-    """(tiles, BANDS, y, x) of noise as tiles are: mean 0, deviation 1."""
+    """Return noise (tiles, BANDS, y, x) scaled as tiles are: mean 0, deviation 1."""
     shape = (tiles, BANDS, setting.tile, setting.tile)
     return np.random.default_rng(0).normal(size=shape).astype(np.float32)
 
 
 def fitted(setting: Setting, device: str) -> dict[str, Any]:
-    """`s` and `l` in both types, fitted to :func:`pixels`."""
+    """Return `s` and `l` in both types, fitted to :func:`pixels`."""
     everywhere = np.ones((setting.tile, setting.tile), bool)
     statistics = BandStatistics.of(pixels(setting, 1)[0], everywhere)
     found = detectors(setting.folder, device)
@@ -97,7 +98,7 @@ def fitted(setting: Setting, device: str) -> dict[str, Any]:
 
 
 def correct(setting: Setting) -> dict[str, Any]:
-    """Scores of tiles, and of a whole map, against the CPU's in float32."""
+    """Compare scores of tiles, and of a whole map, with the CPU's in float32."""
     tiles, row = pixels(setting, setting.batch), {}
     here, there = fitted(setting, "cpu"), fitted(setting, str(setting.device))
     for name, detector in there.items():
@@ -120,7 +121,7 @@ def correct(setting: Setting) -> dict[str, Any]:
 
 
 def peak(setting: Setting) -> dict[str, Any]:
-    """FLOP/s of a large matrix product, and bytes a second of a copy, on this device."""
+    """Measure FLOP/s of a large matrix product, and bytes per second of a copy."""
     side = 8192 if setting.device.type == "cuda" else 512
     row = {}
     for short, dtype in DTYPES.items():
@@ -135,11 +136,11 @@ def peak(setting: Setting) -> dict[str, Any]:
 
 
 def passes(setting: Setting) -> dict[str, Any]:
-    """Each kernel against plain torch, at the sizes of `l`, and its share of a copy's bandwidth."""
+    """Compare each kernel with plain torch at the sizes of `l`, and with a copy's bandwidth."""
     row, dtype, copy = {}, torch.bfloat16, peak(setting)["copy [GB/s]"] * 1e9
     chosen = passes_on(setting.device, dtype)
     for name in KERNELS:
-        # (channels, side): the stem; what decoders attend.
+        # (channels, part of the side): the stem, or the decoders' attention.
         for channels, part in [(64, 1)] if name != "attend" else [(64, 2), (128, 4), (512, 8)]:
             arguments, moved = _arguments(setting, name, channels, setting.tile // part)
             calls = {
@@ -156,7 +157,7 @@ def passes(setting: Setting) -> dict[str, Any]:
 def _arguments(
     setting: Setting, name: str, channels: int, side: int
 ) -> tuple[tuple[Any, ...], float]:
-    """Arguments of a pass, and the bytes that it must read and write at least."""
+    """Return arguments of a pass, and the bytes that it must read and write."""
 
     def tensor(channels: int, side: int) -> torch.Tensor:
         made = torch.randn(setting.batch, channels, side, side, device=setting.device)
@@ -164,7 +165,7 @@ def _arguments(
 
     one = 2 * setting.batch * channels * side**2
     if name == "norm_relu":
-        return (tensor(channels, side),), 3 * one  # read twice: moments come first
+        return (tensor(channels, side),), 3 * one  # read twice, first for the moments
     if name == "add_enlarged":
         bias = torch.randn(channels, device=setting.device)
         return (tensor(channels, side), tensor(channels, side // 2), bias, "bilinear"), 2.25 * one
@@ -172,7 +173,7 @@ def _arguments(
 
 
 def tile(setting: Setting) -> dict[str, Any]:
-    """The network alone, its input on the device: time, share of the peak, and what it owes."""
+    """Time the network alone, its input on the device; compare with the peak and variants."""
     row: dict[str, Any] = {}
     peaks = peak(setting)
     for size, width in (("l", 1.0), ("s", 0.25)):
@@ -194,8 +195,8 @@ def tile(setting: Setting) -> dict[str, Any]:
             took = {k: t / setting.batch for k, t in setting.timed(calls).items()}
             best = peaks[f"matrix product {short} [TFLOP/s]"] * 1e12
             name = f"{size} {short}"
-            row[f"{name} [ms a tile]"] = round(1e3 * took[""], 4)
-            row[f"{name} GFLOP a tile"] = round(flops / 1e9, 1)
+            row[f"{name} [ms per tile]"] = round(1e3 * took[""], 4)
+            row[f"{name} GFLOP per tile"] = round(flops / 1e9, 1)
             row[f"{name} of the peak"] = f"{flops / took[''] / best:.0%}"
             row[f"{name} plain / kernels"] = round(took["plain"] / took[""], 2)
             row[f"{name} with cudnn.benchmark"] = round(took["benchmark"] / took[""], 2)
@@ -204,13 +205,13 @@ def tile(setting: Setting) -> dict[str, Any]:
 
 
 def layers(setting: Setting) -> dict[str, Any]:
-    """Each convolution of `l` in bfloat16, alone: share of the peak, and of all convolutions."""
+    """Time each convolution of `l` in bfloat16: share of the peak, and of all convolutions."""
     torch.manual_seed(0)
     module = UniADRS(NetworkConfig(1.0, CHANNELS)).eval()
     network = FastNetwork(module, torch.bfloat16, setting.device, PLAIN)
     x = torch.randn(setting.batch, CHANNELS, setting.tile, setting.tile, device=setting.device)
     found: dict[str, list[Any]] = {}
-    plain = fast._Convolution.__call__  # noqa: SLF001
+    plain = fast._Convolution.__call__
 
     def watched(convolution: Any, seen: torch.Tensor) -> torch.Tensor:
         outputs, inputs, side, _ = convolution.weight.shape
@@ -219,12 +220,12 @@ def layers(setting: Setting) -> dict[str, Any]:
         found.setdefault(name, [0, flops, partial(plain, convolution, seen)])[0] += 1
         return plain(convolution, seen)
 
-    fast._Convolution.__call__ = watched  # type: ignore[method-assign]  # noqa: SLF001
+    fast._Convolution.__call__ = watched  # type: ignore[method-assign]
     try:
         with torch.inference_mode():
             network(x)
     finally:
-        fast._Convolution.__call__ = plain  # type: ignore[method-assign]  # noqa: SLF001
+        fast._Convolution.__call__ = plain  # type: ignore[method-assign]
     best = peak(setting)["matrix product bf16 [TFLOP/s]"] * 1e12
     took = setting.timed({name: call for name, (_, _, call) in found.items()})
     whole = sum(count * took[name] for name, (count, _, _) in found.items())
@@ -236,7 +237,7 @@ def layers(setting: Setting) -> dict[str, Any]:
 
 
 def _flops(network: FastNetwork, x: torch.Tensor) -> float:
-    """Of one tile: convolutions and matrix products."""
+    """Count the FLOPs of convolutions and matrix products for one tile."""
     with torch.inference_mode(), FlopCounterMode(display=False) as counted:
         network(x[:1])
     return float(counted.get_total_flops())
@@ -248,7 +249,7 @@ def _benchmarked(network: FastNetwork, x: torch.Tensor) -> torch.Tensor:
 
 
 def _launch(network: FastNetwork, x: torch.Tensor) -> float:
-    """Seconds until a call returns: what the CPU does, and a CUDA graph would save."""
+    """Return the seconds until a call returns: CPU work that a CUDA graph would save."""
     with torch.inference_mode(), exact_gpu():
         started = time.perf_counter()
         network(x)
@@ -259,7 +260,7 @@ def _launch(network: FastNetwork, x: torch.Tensor) -> float:
 
 
 def calls(setting: Setting) -> dict[str, Any]:
-    """`score_tiles` from threads: numpy to numpy, whitening and transfers included."""
+    """Time `score_tiles` from threads: numpy to numpy, with whitening and transfers."""
     row, tiles = {}, pixels(setting, setting.batch)
     peaks, rounds = peak(setting), 4 * setting.repeats
     x = torch.randn(1, CHANNELS, setting.tile, setting.tile)
@@ -278,7 +279,7 @@ def calls(setting: Setting) -> dict[str, Any]:
             size, short = name.split()
             best = peaks[f"matrix product {short} [TFLOP/s]"] * 1e12
             place = f"{name} {threads} threads"
-            row[f"{place} [ms a tile]"] = round(1e3 * a_tile, 4)
+            row[f"{place} [ms per tile]"] = round(1e3 * a_tile, 4)
             row[f"{place} of the peak"] = f"{flops[size] / a_tile / best:.0%}"
     return row
 
@@ -288,7 +289,7 @@ def _ask(pool: ThreadPoolExecutor, detector: Any, tiles: np.ndarray, rounds: int
 
 
 def file(setting: Setting) -> dict[str, Any]:
-    """A uint16 COG-like file of 4 bands, from disk to COG, on warm workers; one a GPU."""
+    """Time a tiled uint16 file of 4 bands, from disk to COG, on warm workers, one per GPU."""
     write_scene(setting.folder / "scene.tif", setting.side, BANDS)
     scene = us.open_scene(setting.folder / "scene.tif")
     corner = scene.isel(y=slice(0, 1024), x=slice(0, 1024))
@@ -299,7 +300,7 @@ def file(setting: Setting) -> dict[str, Any]:
             options = {"detector": detector, "preset": "single-band"}
             base = setting.folder / f"{name} {threads}"
             with executor(None, Resources(len(gpus) or 1, threads, gpus)) as cluster:
-                assert cluster.client is not None  # noqa: S101
+                assert cluster.client is not None
                 with cluster.client.as_current():
                     us.score(corner, f"{base} warm.zarr", chunk=512, **options)
                     started = time.perf_counter()
@@ -315,21 +316,21 @@ def file(setting: Setting) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure, print the table, say whether scores are right."""
+    """Measure, print the table, and check the scores."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("rows", nargs="*", choices=[*ROWS, []], help="by default all")
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--side", type=int, default=10_980, help="of the scene of 'file' [px]")
+    parser.add_argument("--side", type=int, default=10_980, help="side of the scene of 'file' [px]")
     parser.add_argument("--tile", type=int, default=224, help="[px]")
     parser.add_argument("--repeats", type=int, default=9)
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2, 4, 8], help="of a worker")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2, 4, 8], help="per worker")
     parser.add_argument("--out", type=Path, default=Path("runs/benchmarks"))
     options = parser.parse_args()
     device, results = torch.device(options.device), {}
     if device.type == "cpu":
-        torch.set_num_threads(1)  # as the detector computes on one
+        torch.set_num_threads(1)  # as the detector does
     options.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as name:
         setting = Setting(

@@ -4,10 +4,9 @@
     python benchmarks/memory.py --side 2000 --width 200000 --kind warped
 
 Prints both, in MiB, and their ratio. ``--network`` scores with the shipped weights instead (slow).
-``--kind`` is what the scene is made of: one ``file``; two of mixed resolution, one of them
-``warped`` to the other's grid; or band maths, which Dask computes in each task (``lazy``).
-Where kernels are compiled, the first time, the peak is about 50 MiB higher: NUMBA_CACHE_DIR at an
-empty folder shows it.
+``--kind`` is the kind of scene: one ``file``; two files of mixed resolution, one of them ``warped``
+to the other's grid; or band maths, which Dask computes in each task (``lazy``). The first run
+compiles kernels, which adds about 50 MiB to the peak: set NUMBA_CACHE_DIR to an empty folder.
 """
 
 from __future__ import annotations
@@ -36,33 +35,33 @@ Kind = Literal["file", "warped", "lazy"]
 
 
 class Deviation:
-    """A stand-in network: distance from the tile's mean. No activations worth counting."""
+    """A stand-in for the network: distance from the tile's mean, with few activations."""
 
     identity = "deviation"
     batch = 1
 
     def activation_bytes(self, tile: int, bands: int) -> int:
-        """One float32 copy of the tile."""
+        """Return the bytes of one float32 copy of the tile."""
         return 4 * bands * tile**2
 
     def fitted(self, statistics: object) -> Deviation:
-        """The same for every scene."""
+        """Return the scorer itself, the same for every scene."""
         del statistics
         return self
 
     def score_tiles(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(n, band, y, x) to (n, y, x) in 0..1."""
+        """Score (n, band, y, x): (n, y, x) in 0..1."""
         return np.tanh(np.abs(tiles - tiles.mean(axis=(2, 3), keepdims=True)).mean(axis=1))
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Forecast and truth of one run."""
+    """Forecast and measured memory of one run."""
 
     forecast: int
-    """Bytes a worker."""
+    """Forecast per worker [bytes]."""
     peak: int
-    """Largest resident set that any worker process has had, bytes; as the kernel kept it."""
+    """Largest resident set of any worker process, as the kernel recorded it [bytes]."""
     seconds: float
 
     @property
@@ -74,16 +73,27 @@ class Measured:
 def write_scene(
     path: Path, side: int, bands: int, block: int = 512, *, width: int = 0, pixel: int = 10
 ) -> None:
-    """A noise scene, written piece by piece; a block of the file holds all bands."""
+    """Write a noise scene piece by piece; a block of the file holds all bands."""
     whole = width or side
     rng = np.random.default_rng(0)
     noise = rng.integers(1, 16, (bands, 1000, 1000), np.uint16) * np.uint16(600)
     profile = {
-        "driver": "GTiff", "height": side, "width": whole, "count": bands, "dtype": "uint16",
-        "tiled": True, "blockxsize": block, "blockysize": block, "interleave": "pixel",
-        "compress": "zstd", "zstd_level": 1, "bigtiff": "yes", "nodata": 0,
-        "crs": "EPSG:32632", "transform": from_origin(500_000, 5_000_000, pixel, pixel),
-    }  # fmt: skip
+        "driver": "GTiff",
+        "height": side,
+        "width": whole,
+        "count": bands,
+        "dtype": "uint16",
+        "tiled": True,
+        "blockxsize": block,
+        "blockysize": block,
+        "interleave": "pixel",
+        "compress": "zstd",
+        "zstd_level": 1,
+        "bigtiff": "yes",
+        "nodata": 0,
+        "crs": "EPSG:32632",
+        "transform": from_origin(500_000, 5_000_000, pixel, pixel),
+    }
     with rasterio.open(path, "w", **profile) as file:
         for row in range(0, side, 1000):
             for col in range(0, whole, 1000):
@@ -94,7 +104,7 @@ def write_scene(
 def make_scene(
     folder: Path, side: int, bands: int, *, block: int = 512, width: int = 0, kind: Kind = "file"
 ) -> xr.DataArray:
-    """A scene of ``bands`` bands and ``side`` rows, see the top of this file."""
+    """Make a scene of ``bands`` bands and ``side`` rows: see the top of this file."""
     width = width or side
     first = bands - bands // 2 if kind == "warped" else bands
     write_scene(folder / "scene.tif", side, first, block, width=width)
@@ -121,7 +131,7 @@ def measure(
     width: int = 0,
     kind: Kind = "file",
 ) -> Measured:
-    """Score a scene on worker processes and ask the run's report for their peaks."""
+    """Score a scene on worker processes and read their peaks from the run's report."""
     scene = make_scene(folder, side, bands, block=block, width=width, kind=kind)
     detector = us.Detector.load(device="cpu") if network else Deviation()
     options = {"detector": detector, "chunk": chunk, "workers": workers}
@@ -140,18 +150,24 @@ def main() -> None:
     parser.add_argument("--chunk", type=int, default=1024)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--block", type=int, default=512)
-    parser.add_argument("--width", type=int, default=0, help="as --side if not given")
+    parser.add_argument("--width", type=int, default=0, help="by default that of --side")
     parser.add_argument("--kind", choices=("file", "warped", "lazy"), default="file")
     parser.add_argument("--network", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         got = measure(
-            Path(folder), options.side, options.bands,
-            chunk=options.chunk, workers=options.workers, network=options.network,
-            block=options.block, width=options.width, kind=options.kind,
-        )  # fmt: skip
+            Path(folder),
+            options.side,
+            options.bands,
+            chunk=options.chunk,
+            workers=options.workers,
+            network=options.network,
+            block=options.block,
+            width=options.width,
+            kind=options.kind,
+        )
     print(
-        f"forecast {got.forecast / MIB:.0f} MiB, peak {got.peak / MIB:.0f} MiB a worker, "
+        f"forecast {got.forecast / MIB:.0f} MiB, peak {got.peak / MIB:.0f} MiB per worker, "
         f"ratio {got.ratio:.2f}; {got.seconds:.0f} s, "
         f"{options.side * (options.width or options.side) / 1e6 / got.seconds:.2f} Mpx/s"
     )

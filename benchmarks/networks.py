@@ -1,4 +1,4 @@
-"""Rows of the table about one tile: the network against the published one, and against the peak."""
+"""Rows about one tile: the network against the published one, and against the peak."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def published_module() -> UniADRS:
-    """The published network, all weights random from a seed: speed does not depend on them."""
+    """Build the published network with random weights: speed does not depend on them."""
     torch.manual_seed(0)
     return UniADRS(NetworkConfig(1.0, 270, "published")).eval()
 
 
 def tile(repeats: int = 5) -> dict[str, Any]:
-    """One tile of 224 px and 4 bands, one thread."""
+    """Time one tile of 224 px and 4 bands, on one thread."""
     torch.set_num_threads(1)
     torch.manual_seed(1)
     x, module = torch.rand(1, BANDS, SIDE, SIDE), published_module()
@@ -55,7 +55,7 @@ def tile(repeats: int = 5) -> dict[str, Any]:
         seen = torch.randn(1, CHANNELS, SIDE, SIDE)
         for size, (name, dtype) in product(("s", "xs"), ARITHMETICS.items()):
             detector = us.Detector.load(f"uniadrs-{size}", device="cpu", dtype=dtype)
-            fitted, network = detector.fitted(statistics), detector._network  # noqa: SLF001
+            fitted, network = detector.fitted(statistics), detector._network
             calls[f"{size} {name}"] = lambda n=network: n(seen)
             calls[f"{size} {name} with whitening"] = lambda d=fitted: d.score_tiles(pixels)
         took = interleaved(calls, repeats)
@@ -69,12 +69,12 @@ def tile(repeats: int = 5) -> dict[str, Any]:
 
 
 def layers(repeats: int = 9) -> dict[str, Any]:
-    """`uniadrs-s`: share of the matrix-product peak by convolution, and of all of the forward."""
+    """Time `uniadrs-s`: share of the matrix-product peak per convolution, and of the forward."""
     torch.set_num_threads(1)
     row: dict[str, Any] = {}
     x = torch.randn(1, CHANNELS, SIDE, SIDE)
     for name, dtype in ARITHMETICS.items():
-        network = us.Detector.load(device="cpu", dtype=dtype)._network  # noqa: SLF001
+        network = us.Detector.load(device="cpu", dtype=dtype)._network
         peak = peak_flops(DTYPES[name])
         whole, flops, seconds = _profiled(network, x, repeats)
         row[f"peak {name} [GFLOP/s]"] = round(peak / 1e9)
@@ -88,8 +88,8 @@ def layers(repeats: int = 9) -> dict[str, Any]:
 def _profiled(
     network: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor, repeats: int
 ) -> tuple[float, dict[str, float], dict[str, float]]:
-    """Median seconds of a forward; FLOPs and fastest seconds of its convolutions, by shape."""
-    plain = fast._Convolution.__call__  # noqa: SLF001
+    """Return median seconds of a forward; FLOPs and fastest seconds of convolutions by shape."""
+    plain = fast._Convolution.__call__
     flops: dict[str, float] = {}
     seconds: dict[str, list[float]] = defaultdict(list)
 
@@ -104,12 +104,12 @@ def _profiled(
 
     with torch.inference_mode():
         whole = interleaved({"forward": lambda: network(x)}, repeats)["forward"]
-        fast._Convolution.__call__ = watched  # type: ignore[method-assign]  # noqa: SLF001
+        fast._Convolution.__call__ = watched  # type: ignore[method-assign]
         try:
             for _ in range(repeats):
                 network(x)
         finally:
-            fast._Convolution.__call__ = plain  # type: ignore[method-assign]  # noqa: SLF001
+            fast._Convolution.__call__ = plain  # type: ignore[method-assign]
     times = {name: len(values) / repeats for name, values in seconds.items()}
     return (
         whole,
@@ -119,13 +119,13 @@ def _profiled(
 
 
 def blend(repeats: int = 15) -> dict[str, Any]:
-    """The blend kernel against this process's memory bandwidth, and its share of a tile."""
+    """Time the blend kernel against the memory bandwidth, and its share of a tile."""
     torch.set_num_threads(1)
-    tiles = 24  # side by side: more than the caches hold
+    tiles = 24  # more than the caches hold
     weights = taper(SIDE, SIDE // 4)
     total = np.zeros((SIDE, SIDE * tiles * 4))
     score = np.random.default_rng(0).random((SIDE, SIDE), np.float32)
-    network = us.Detector.load(device="cpu")._network  # noqa: SLF001
+    network = us.Detector.load(device="cpu")._network
     x = torch.randn(1, CHANNELS, SIDE, SIDE)
 
     def blended() -> None:
@@ -137,7 +137,7 @@ def blend(repeats: int = 15) -> dict[str, Any]:
     one = took["blend"] / (tiles * 4)
     speed = (2 * 8 + 4) * SIDE**2 / one  # numerator read and written, score read
     return {
-        "blend [ms a tile]": round(1e3 * one, 3),
+        "blend [ms per tile]": round(1e3 * one, 3),
         "share of memory bandwidth": f"{speed / bandwidth():.0%}",
         "share of a tile's time (s, fp32)": f"{one / (one + took['forward']):.1%}",
     }

@@ -1,8 +1,8 @@
-"""Draws megapixels per second against scene size, file to Zarr, as docs/speed.png.
+"""Draw megapixels per second against scene size, file to Zarr, as docs/speed.png.
 
     python benchmarks/plot.py --out docs/speed.png --sides 1024 2048 4096 8192
 
-Start-up of the workers is part of a run, as it is for a user: that is why small scenes are slower.
+Small scenes are slower, because the start of the workers is part of a run, as it is for a user.
 """
 
 from __future__ import annotations
@@ -25,13 +25,15 @@ mpl.use("Agg")
 
 
 LINES: tuple[tuple[str, Arithmetic], ...] = (
-    ("uniadrs-s", "float32"), ("uniadrs-s", "bfloat16"), ("uniadrs-xs", "bfloat16"),
-)  # fmt: skip
+    ("uniadrs-s", "float32"),
+    ("uniadrs-s", "bfloat16"),
+    ("uniadrs-xs", "bfloat16"),
+)
 """Weights and arithmetic."""
 
 
 def speed(folder: Path, side: int, weights: str, dtype: Arithmetic) -> float:
-    """Mpx/s of one run over a scene of 4 bands, workers started and stopped."""
+    """Return Mpx/s of one run over a scene of 4 bands, with start and stop of the workers."""
     write_scene(folder / "scene.tif", side, 4)
     scene = us.open_scene(folder / "scene.tif")
     detector = us.Detector.load(weights, device="cpu", dtype=dtype)
@@ -41,8 +43,8 @@ def speed(folder: Path, side: int, weights: str, dtype: Arithmetic) -> float:
 
 
 def draw(found: dict[str, list[float]], sides: list[int], path: Path) -> None:
-    """One line each."""
-    from matplotlib import pyplot as plt  # noqa: PLC0415 - after the backend was chosen
+    """Draw one line per weights and arithmetic."""
+    from matplotlib import pyplot as plt  # after the backend was chosen
 
     figure, axes = plt.subplots(figsize=(6, 3.5), layout="constrained")
     for name, values in found.items():

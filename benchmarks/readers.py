@@ -5,8 +5,8 @@
     python benchmarks/readers.py --strip --share 2     # the same, valid everywhere
     python benchmarks/readers.py --swath        # the map of 20,000 x 4,000 px without a grid
 
-A reader that loads a scene whole would show a ratio of 1 or more: memory beyond the interpreter's,
-over the bytes of the scene. Each product is read in a process of its own.
+The ratio is memory beyond the interpreter's over the bytes of the scene: at least 1 if a reader
+loads a scene whole. Each product is read in its own process.
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ SIZES = {
     "matlab73": {"rows": 2400, "cols": 1500, "bands": 12},
     "stac_item": {"n": 5000},
 }
-"""Arguments of the fixtures in tests/products.py: small products made large."""
+"""Arguments that make the small products of tests/products.py large."""
 CHUNK = 512
 BLOCK = 512
 
 
 def peak_mib() -> float:
-    """Largest resident set of this process so far."""
+    """Return the largest resident set of this process so far [MiB]."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
@@ -75,15 +75,15 @@ def read_all(path: str, options: dict[str, str]) -> None:
 def make(kind: str, folder: str) -> None:
     """Write a large product of one kind and print its path."""
     sys.path.insert(0, str(TESTS))
-    import products  # noqa: PLC0415 - only here, and only in a process of its own
+    import products  # in the process that writes
 
     print(getattr(products, kind)(Path(folder), **SIZES[kind]))
 
 
 def make_swath(folder: str, height: int, width: int, control: str) -> None:
-    """Write the scores of a swath with known geometry, as if a run had made them."""
+    """Write the scores of a swath with known geometry, as a run does."""
     sys.path.insert(0, str(TESTS))
-    from swaths import Swath, store_of  # noqa: PLC0415 - as above
+    from swaths import Swath, store_of
 
     scene = Swath(height=height, width=width, latitude=20).scene(control=control == "points")
     store_of(scene, scene.values[0], Path(folder) / "map.zarr", chunk=1024)
@@ -99,7 +99,7 @@ def geocode(folder: str) -> None:
 
 
 def swath(height: int, width: int) -> None:
-    """Peak memory and time of drawing a swath, by arrays and by control points."""
+    """Print peak memory and time of drawing a swath, by arrays and by control points."""
     scores = height * width * 4 / MIB
     for kind in ("arrays", "points"):
         with tempfile.TemporaryDirectory() as folder:
@@ -114,16 +114,16 @@ def swath(height: int, width: int) -> None:
 
 
 def child(*arguments: str) -> list[str]:
-    """What this script prints when started again."""
+    """Start this script again and return the words that it prints."""
     command = [sys.executable, "-W", "ignore", __file__, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(done.stderr)
     return done.stdout.split()
 
 
 def every_reader(kinds: list[str]) -> None:
-    """A line for each kind of product."""
+    """Print a line per kind of product."""
     print("reader       scene MiB  window MiB  before  peak  ratio")
     for kind in kinds:
         with tempfile.TemporaryDirectory() as folder:
@@ -137,21 +137,30 @@ def every_reader(kinds: list[str]) -> None:
 
 
 def swaying(rows: NDArray[np.intp], height: int, width: int, share: float) -> NDArray[np.bool_]:
-    """(row, col) valid: ``share`` of the columns, swaying from side to side as an orbit's swath
-    does on a map."""  # noqa: D205,D209
+    """Return the valid mask (row, col): ``share`` of the columns, swaying as a swath on a map."""
     centre = width * (0.5 + 0.33 * np.sin(rows * 12 / height))
     return np.abs(np.arange(width)[None] - centre[:, None]) < width * share / 2
 
 
 def write_strip(path: Path, *, height: int, width: int, share: float = 1 / 3) -> None:
-    """A sparse two-band strip: what is invalid is not in the file."""
+    """Write a sparse strip of two bands, without its invalid blocks."""
     profile = {
-        "driver": "GTiff", "height": height, "width": width, "count": 2, "dtype": "uint16",
-        "tiled": True, "blockxsize": min(BLOCK, -(-width // 64) * 16),
-        "blockysize": min(BLOCK, -(-width // 64) * 16), "compress": "zstd", "zstd_level": 1,
-        "crs": "EPSG:32632", "transform": from_origin(5e5, 9e6, 10, 10), "nodata": 0,
-        "sparse_ok": True, "bigtiff": "yes",
-    }  # fmt: skip
+        "driver": "GTiff",
+        "height": height,
+        "width": width,
+        "count": 2,
+        "dtype": "uint16",
+        "tiled": True,
+        "blockxsize": min(BLOCK, -(-width // 64) * 16),
+        "blockysize": min(BLOCK, -(-width // 64) * 16),
+        "compress": "zstd",
+        "zstd_level": 1,
+        "crs": "EPSG:32632",
+        "transform": from_origin(5e5, 9e6, 10, 10),
+        "nodata": 0,
+        "sparse_ok": True,
+        "bigtiff": "yes",
+    }
     side = profile["blockysize"]
     cols = np.arange(width)
     with rasterio.open(path, "w", **profile) as file:
@@ -167,7 +176,7 @@ def write_strip(path: Path, *, height: int, width: int, share: float = 1 / 3) ->
 
 
 def tiles_with_pixels(lattice: Lattice, share: float) -> int:
-    """How many tiles of a strip have a valid pixel, counted without reading it."""
+    """Count the tiles of a strip with a valid pixel, without reading it."""
     count = 0
     for index in lattice.indices():
         for tile in map(lattice.inside, lattice.owned_tiles(index)):
@@ -178,14 +187,14 @@ def tiles_with_pixels(lattice: Lattice, share: float) -> int:
 
 
 def strip(height: int, width: int, share: float) -> None:
-    """Score a long strip with a stand-in network and say what it cost."""
+    """Score a long strip with a stand-in for the network and print the cost."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "strip.tif"
         write_strip(path, height=height, width=width, share=share)
         scene = us.open_scene(path)
         started = time.perf_counter()
         detector = Deviation()
-        # Threads: worker processes could not import the stand-in from memory.py.
+        # Threads, as worker processes cannot import the stand-in from memory.py.
         plan = us.plan(scene, detector=detector, scheduler="threads")
         planned, before = time.perf_counter() - started, peak_mib()
         clock, cpu = time.perf_counter(), time.process_time()
@@ -206,9 +215,9 @@ def main() -> None:
     parser.add_argument("kinds", nargs="*", choices=[[], *SIZES], default=[])
     parser.add_argument("--strip", action="store_true")
     parser.add_argument("--swath", action="store_true")
-    parser.add_argument("--height", type=int, help="default 200,000; of a swath 20,000")
-    parser.add_argument("--width", type=int, help="default 2,000; of a swath 4,000")
-    parser.add_argument("--share", type=float, default=1 / 3, help="of a strip's width: valid")
+    parser.add_argument("--height", type=int, help="default 200,000; swath: 20,000")
+    parser.add_argument("--width", type=int, help="default 2,000; swath: 4,000")
+    parser.add_argument("--share", type=float, default=1 / 3, help="valid share of a strip's width")
     parser.add_argument("--make", nargs=2, metavar=("KIND", "FOLDER"), help=argparse.SUPPRESS)
     parser.add_argument("--read", help=argparse.SUPPRESS)
     parser.add_argument("--make-swath", nargs=4, help=argparse.SUPPRESS)

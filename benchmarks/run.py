@@ -1,11 +1,10 @@
-"""All figures of benchmarks/README.md, as one Markdown table.
+"""The figures of benchmarks/README.md, as one Markdown table.
 
     python benchmarks/run.py                        # every row that has no result yet
-    python benchmarks/run.py tile blend --again     # some rows, measured anew
+    python benchmarks/run.py tile blend --again     # measure some rows again
     python benchmarks/run.py --data VALIDATION      # with the row about overlap
 
-Each row runs in a process of its own and leaves OUT/ROW.json, so that an interrupted table goes on
-where it stopped.
+Each row runs in its own process and leaves OUT/ROW.json, so that an interrupted table resumes.
 """
 
 from __future__ import annotations
@@ -27,9 +26,9 @@ ROWS = ("tile", "layers", "blend", "imports", "pipeline", "files", "overlap", "p
 
 
 def measure(row: str, options: argparse.Namespace) -> dict[str, Any]:
-    """The figures of one row."""
-    import networks  # noqa: PLC0415 - the table alone needs no torch
-    import whole  # noqa: PLC0415
+    """Measure the figures of one row."""
+    import networks  # the table alone does not need torch
+    import whole
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -48,7 +47,7 @@ def measure(row: str, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def machine() -> str:
-    """Where and when."""
+    """Return processor, cores and date."""
     cpus = Path("/proc/cpuinfo")
     lines = cpus.read_text(encoding="utf-8").splitlines() if cpus.exists() else []
     model = next((s.partition(": ")[2] for s in lines if s.startswith("model name")), "")
@@ -57,7 +56,7 @@ def machine() -> str:
 
 
 def table(rows: Iterable[tuple[str, dict[str, Any]]]) -> str:
-    """Markdown, one line a figure."""
+    """Format rows as Markdown, one line per figure."""
     lines = ["| row | figure | value |", "|---|---|---|"]
     for row, figures in rows:
         lines += [f"| {row} | {name} | {_short(value)} |" for name, value in figures.items()]
@@ -65,26 +64,30 @@ def table(rows: Iterable[tuple[str, dict[str, Any]]]) -> str:
 
 
 def _short(value: object) -> str:
-    return f"{value:.2g}" if isinstance(value, float) and 0 < value < 1e-2 else str(value)  # noqa: PLR2004
+    return f"{value:.2g}" if isinstance(value, float) and 0 < value < 1e-2 else str(value)
 
 
 def parse() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("rows", nargs="*", choices=[*ROWS, []], help="by default all")
     parser.add_argument("--out", type=Path, default=Path("runs/benchmarks"))
-    parser.add_argument("--again", action="store_true", help="also rows that have a result")
+    parser.add_argument("--again", action="store_true", help="measure rows that have a result too")
     parser.add_argument("--data", type=Path, help="validation imagery, for the row 'overlap'")
-    parser.add_argument("--side", type=int, default=4096, help="of the scene of 'pipeline' [px]")
-    parser.add_argument("--cog-side", type=int, default=20_000, help="of the store of 'cog' [px]")
+    parser.add_argument(
+        "--side", type=int, default=4096, help="side of the scene of 'pipeline' [px]"
+    )
+    parser.add_argument(
+        "--cog-side", type=int, default=20_000, help="side of the store of 'cog' [px]"
+    )
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
 def main() -> None:
-    """Measure what is missing, print the table."""
+    """Measure the missing rows, print the table."""
     options = parse()
     wanted = options.rows or list(ROWS)
     options.out.mkdir(parents=True, exist_ok=True)
@@ -100,7 +103,7 @@ def main() -> None:
             continue
         started = time.perf_counter()
         print(f"{row} ...", file=sys.stderr, flush=True)
-        done = subprocess.run([sys.executable, __file__, row, "--inside", *_passed(options)])  # noqa: PLW1510, S603 - its exit code is looked at
+        done = subprocess.run([sys.executable, __file__, row, "--inside", *_passed(options)])  # noqa: PLW1510 - its exit code is used
         failed += [row] if done.returncode else []
         print(f"{row} took {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
     found = [(row, options.out / f"{row}.json") for row in ROWS]

@@ -1,11 +1,10 @@
-"""What a scene of 100,000 x 100,000 x 12 costs before a pixel is scored: graph, scheduler, store.
+"""The cost of a scene of 100,000 x 100,000 x 12 before the first score: graph, scheduler, store.
 
     python benchmarks/scale.py --side 100000 --bands 12 --chunk 2048 --workers 32
 
-The graph is the real one, pickled as a run sends it, and carried out by a real scheduler in a
-process of its own and workers that share processes, CREW in each, with tasks that do nothing.
-Seconds are those of the processor, so that a busy machine does not count; printed as a table, and
-as JSON with ``--json``.
+The graph is the real one, pickled as a run sends it. A real scheduler in its own process carries it
+out with empty tasks, on workers that share processes (CREW per process). Seconds are processor
+time, which does not depend on other load. Printed as a table, or as JSON with ``--json``.
 """
 
 from __future__ import annotations
@@ -50,10 +49,10 @@ IDLE = {
     "distributed.worker.memory.terminate": False,
     "distributed.comm.timeouts.connect": "120s",
 }
-"""What workers do when they do nothing, 50 times a second: hundreds on two cores did nothing else.
-Not of the scheduler, and heartbeats stay."""
+"""Settings that stop the housekeeping of idle workers, 50 times per second, which would fill two
+cores. The scheduler and heartbeats are unchanged."""
 CREW = 32
-"""Workers that share a process."""
+"""Workers per process."""
 
 if TYPE_CHECKING:
     from uniadrs_scale.core.plan import ScorePlan
@@ -61,31 +60,44 @@ if TYPE_CHECKING:
 
 
 def write_scene(path: Path, side: int, bands: int) -> None:
-    """A scene without a single block: its header says all that a plan needs."""
+    """Write a scene without blocks: a plan needs its header only."""
     profile = {
-        "driver": "GTiff", "height": side, "width": side, "count": bands, "dtype": "uint16",
-        "tiled": True, "blockxsize": 512, "blockysize": 512, "sparse_ok": True, "bigtiff": "yes",
-        "crs": "EPSG:32632", "transform": from_origin(500_000, 5_000_000, 10, 10), "nodata": 0,
-    }  # fmt: skip
+        "driver": "GTiff",
+        "height": side,
+        "width": side,
+        "count": bands,
+        "dtype": "uint16",
+        "tiled": True,
+        "blockxsize": 512,
+        "blockysize": 512,
+        "sparse_ok": True,
+        "bigtiff": "yes",
+        "crs": "EPSG:32632",
+        "transform": from_origin(500_000, 5_000_000, 10, 10),
+        "nodata": 0,
+    }
     with rasterio.open(path, "w", **profile):
         pass
 
 
 def graph_of(folder: Path, bands: int, chunk: int) -> tuple[ScorePlan, Graph, list[Key]]:
-    """The plan and the graph of a new run."""
+    """Return plan, graph and wanted keys of a new run."""
     scene = us.open_scene(folder / "scene.tif")
     scorer = Deviation()
     plan = us.plan(scene, detector=scorer, chunk=chunk, scheduler="sync")
     scaling = Normalisation(offset=np.zeros(bands, np.float32), scale=np.ones(bands, np.float32))
     graph, wanted = run_graph(
-        scene_source(scene), plan, ScoreStore(Place.of(folder / "map.zarr")),
-        scaled=(scorer, scaling), todo=set(plan.lattice.indices()),
-    )  # fmt: skip
+        scene_source(scene),
+        plan,
+        ScoreStore(Place.of(folder / "map.zarr")),
+        scaled=(scorer, scaling),
+        todo=set(plan.lattice.indices()),
+    )
     return plan, graph, wanted
 
 
 def volumes(plan: ScorePlan) -> dict[str, Any]:
-    """Objects of the store, and bytes that the run reads, sends between workers and writes."""
+    """Return the objects of the store, and the bytes that a run reads, exchanges and writes."""
     lattice = plan.lattice
     value = plan.scene.itemsize * len(plan.scene.bands)
     read = strips = 0
@@ -96,7 +108,7 @@ def volumes(plan: ScorePlan) -> dict[str, Any]:
         strips += 8 * (pixels - own.height * own.width)
     pixels = lattice.height * lattice.width
     return {
-        # A shard of scores and two entries of the ledger a chunk; the rest is metadata.
+        # Per chunk a shard of scores and two entries of the ledger; the rest is metadata.
         "store objects": 3 * plan.chunks,
         "read [GB]": round(read / 1e9, 1),
         "read, times the scene": round(read / (pixels * value), 3),
@@ -106,11 +118,11 @@ def volumes(plan: ScorePlan) -> dict[str, Any]:
 
 
 def nothing(*_: object) -> None:
-    """Stands for a task's work."""
+    """Do nothing, instead of a task's work."""
 
 
 def nothing_but_work(address: str, names: range) -> None:
-    """Be workers with these names until the scheduler ends."""
+    """Run workers with these names until the scheduler ends."""
 
     async def work() -> None:
         async with AsyncExitStack() as crew:
@@ -128,9 +140,10 @@ def nothing_but_work(address: str, names: range) -> None:
 
 
 async def carried_out(graph: Graph, wanted: list[Key], workers: int) -> tuple[float, float]:
-    """(processor seconds of the scheduler, seconds in all) for ``graph``, with empty tasks.
+    """Carry ``graph`` out with empty tasks.
 
-    The scheduler has a process of its own, whose clock is read.
+    Returns:
+        Processor seconds of the scheduler, in its own process, and seconds of the whole.
     """
     empty = {
         key: Task(key, nothing, *(TaskRef(need) for need in sorted(task.dependencies, key=str)))
@@ -186,9 +199,9 @@ def main() -> None:
         "pickled [MB]": round(sent / 1e6, 2),
         **volumes(plan),
         "workers": options.workers,
-        "scheduler [ms a task]": round(1e3 * scheduler / tasks, 3),
-        "scheduler, tasks a second": round(tasks / scheduler),
-        "as run here, tasks a second": round(tasks / whole),
+        "scheduler [ms per task]": round(1e3 * scheduler / tasks, 3),
+        "scheduler, tasks per second": round(tasks / scheduler),
+        "as run here, tasks per second": round(tasks / whole),
     }
     if options.json:
         print(json.dumps(figures, indent=1))

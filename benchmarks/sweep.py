@@ -4,11 +4,12 @@
     python benchmarks/sweep.py listing --items 10000
     python benchmarks/sweep.py listing --items 10000 --bucket s3://bucket/prefix
 
-``throughput`` scores the same number of pixels both ways with a stand-in network that takes
-``--milliseconds`` a tile, waiting as for a GPU (or, with ``--busy``, computing as on a CPU), and
-prints the ratio of tiles a second. Not of pixels: a small scene has more tiles a pixel, as those at
-its edges are pulled back, and that is not the cluster standing idle. ``listing`` makes an archive
-of empty files and an STAC catalog, pretends that all is done, and times a whole sweep of each.
+``throughput`` scores the same number of pixels both ways with a stand-in for the network that takes
+``--milliseconds`` per tile, asleep as for a GPU (or, with ``--busy``, computing as on a CPU), and
+prints the ratio of tiles per second. Pixels per second would differ even without idle time: small
+scenes have more tiles per pixel, as those at their edges are pulled back. ``listing`` makes an
+archive of empty files and a STAC catalog, writes items as if all were done, and times a sweep of
+each.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
 
 class Costly:
-    """A stand-in network: the first band, after a while."""
+    """A stand-in for the network: returns the first band after a given time."""
 
     batch = 1
 
@@ -47,21 +48,21 @@ class Costly:
 
     @property
     def identity(self) -> str:
-        """Its scores do not depend on how long they take."""
+        """Name; scores do not depend on the time that they take."""
         return "costly"
 
     def activation_bytes(self, tile: int, bands: int) -> int:
-        """Nothing beyond its input."""
+        """Return 0: no memory beyond the input."""
         del tile, bands
         return 0
 
     def fitted(self, statistics: object) -> Costly:
-        """The same for every scene."""
+        """Return the scorer itself, the same for every scene."""
         del statistics
         return self
 
     def score_tiles(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(n, band, y, x) to (n, y, x)."""
+        """Return the first band (n, y, x) of (n, band, y, x)."""
         if self.busy:
             end = time.thread_time() + self.seconds
             while time.thread_time() < end:
@@ -72,18 +73,28 @@ class Costly:
 
 
 def write_scene(path: Path, side: int, place: int) -> None:
-    """A noise scene of two bands."""
+    """Write a noise scene of two bands."""
     pixels = np.random.default_rng(place).integers(1, 3000, (2, side, side)).astype(np.uint16)
     with rasterio.open(
-        path, "w", driver="GTiff", height=side, width=side, count=2, dtype="uint16",
-        crs="EPSG:32632", transform=from_origin(5e5 + 1e4 * place, 5e6, 10, 10), nodata=0,
-        tiled=True, blockxsize=256, blockysize=256,
-    ) as file:  # fmt: skip
+        path,
+        "w",
+        driver="GTiff",
+        height=side,
+        width=side,
+        count=2,
+        dtype="uint16",
+        crs="EPSG:32632",
+        transform=from_origin(5e5 + 1e4 * place, 5e6, 10, 10),
+        nodata=0,
+        tiled=True,
+        blockxsize=256,
+        blockysize=256,
+    ) as file:
         file.write(pixels)
 
 
 def timed_sweep(folder: Path, detector: Costly) -> tuple[float, us.SweepReport]:
-    """Seconds of one sweep over ``folder/in``, and what it did."""
+    """Return seconds and report of one sweep over ``folder/in``."""
     config = us.ArchiveConfig.model_validate(
         {
             "source": {"type": "folder", "path": folder / "in"},
@@ -108,7 +119,7 @@ def throughput(arguments: argparse.Namespace, folder: Path) -> None:
     detector = Costly(arguments.milliseconds / 1000, busy=arguments.busy)
     speeds = {}
     failed = False
-    # One cluster for both: starting it is not what is compared.
+    # One cluster for both: its start is not compared.
     with executor(None, Resources.of(None, arguments.workers)):
         timed_sweep(folder / "warm", detector)
         for name in ("small", "large"):
@@ -122,17 +133,17 @@ def throughput(arguments: argparse.Namespace, folder: Path) -> None:
                 f"{speeds[name]:.1f} tiles/s"
             )
     if failed:
-        raise SystemExit("scenes failed: the figures mean nothing")
+        raise SystemExit("Scenes failed, so the figures are void. Read the report above.")
     print(f"ratio   {speeds['small'] / speeds['large']:.2f}")
 
 
 def tiles_in(path: Path, detector: Costly) -> int:
-    """Of one scene."""
+    """Count the tiles of one scene."""
     return us.plan(us.open_scene(path), detector=detector, scheduler="sync").lattice.tiles
 
 
 def pretend_done(config: us.ArchiveConfig, detector: Costly) -> None:
-    """Put the items of a finished archive into its sink, with maps of a byte."""
+    """Put the items of a finished archive into its sink, with maps of one byte."""
     template = {"type": "Feature", "bbox": [10.0, 50.0, 11.0, 51.0]}
     sink = config.output.folder
 
@@ -191,7 +202,7 @@ def listing(arguments: argparse.Namespace, folder: Path) -> None:
 
 
 def stac_item(name: str, files: Path) -> dict[str, Any]:
-    """An item of the size that providers write."""
+    """Return an item of a size that is usual for providers."""
     href = os.path.relpath(files / f"{name}.tif", files.parent / "catalog")
     bands = [f"B{number:02}" for number in range(1, 13)]
     return {
@@ -213,7 +224,7 @@ def stac_item(name: str, files: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure what was asked for."""
+    """Run the chosen measurement."""
     parser = argparse.ArgumentParser(description=__doc__)
     verbs = parser.add_subparsers(required=True)
     both = verbs.add_parser("throughput")

@@ -1,4 +1,4 @@
-"""How a ratio is measured: alternatives in turn, in one process, and the median of each."""
+"""Measurement of ratios: alternatives in turn, in one process, and the median of each."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def interleaved(calls: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Median seconds of each call: A B C A B C ..., after one round that is not counted."""
+    """Return median seconds of each call: A B C A B C ..., after one round not counted."""
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for turn in range(repeats + 1):
         for name, call in calls.items():
@@ -26,10 +26,10 @@ def interleaved(calls: Mapping[str, Callable[[], object]], repeats: int) -> dict
 
 
 def peak_flops(dtype: torch.dtype, side: int = 2048) -> float:
-    """FLOP/s of a large matrix product on this thread: the better of torch's two libraries.
+    """Measure FLOP/s of a large matrix product on this thread, by the faster library of torch.
 
-    As ``a @ b`` and as a convolution of 1 x 1, since torch gives float32 products to MKL and
-    convolutions to oneDNN, which on AMD is the faster of the two.
+    As ``a @ b`` and as a convolution of 1 x 1: torch gives float32 products to MKL and
+    convolutions to oneDNN, which is faster on AMD.
     """
     a, b = (torch.randn(side, side).to(dtype) for _ in range(2))
     x = torch.randn(1, side, 32, side // 32).to(dtype).contiguous(memory_format=torch.channels_last)
@@ -39,6 +39,6 @@ def peak_flops(dtype: torch.dtype, side: int = 2048) -> float:
 
 
 def bandwidth(numbers: int = 2**25) -> float:
-    """Bytes a second that this thread copies, reads and writes together."""
+    """Measure the bytes per second that this thread copies, reads plus writes."""
     source, target = torch.ones(numbers), torch.zeros(numbers)
     return 8 * numbers / interleaved({"copy": lambda: target.copy_(source)}, 5)["copy"]

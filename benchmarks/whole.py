@@ -1,4 +1,4 @@
-"""Rows of the table about whole runs: pipeline, workers, file to file, COG, imports, overlap."""
+"""Rows about whole runs: pipeline, workers, file to file, COG, imports, overlap."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ SECONDS = time.perf_counter
 
 
 def _forwards(tiles: int, side: int, bands: int) -> None:
-    """Score so many tiles in this process, and do nothing else."""
+    """Score a number of tiles in this process, and do nothing else."""
     pixels = np.random.default_rng(0).normal(size=(1, bands, side, side)).astype(np.float32)
     everywhere = np.ones((side, side), bool)
     detector = us.Detector.load(device="cpu").fitted(BandStatistics.of(pixels[0], everywhere))
@@ -50,14 +50,14 @@ def _forwards(tiles: int, side: int, bands: int) -> None:
 
 @contextmanager
 def _warm(workers: int, folder: Path, scene: Any, **options: Any) -> Iterator[Client]:
-    """A cluster whose workers have weights and compiled kernels."""
-    # Not the default client: an executor would take the other's cluster for its own.
+    """Start a cluster whose workers have weights and compiled kernels."""
+    # Not the default client: an executor would use the cluster of the other one.
     with (
         local_cluster(Resources(workers, 1)) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
         await_workers(client, workers)
-        # Chunks enough that each worker gets some.
+        # Enough chunks for all workers.
         corner = scene.isel(y=slice(0, 1024), x=slice(0, 1024))
         with client.as_current():
             us.score(corner, folder / f"warm{workers}.zarr", chunk=256, **options)
@@ -65,7 +65,7 @@ def _warm(workers: int, folder: Path, scene: Any, **options: Any) -> Iterator[Cl
 
 
 def pipeline(folder: Path, side: int = 4096, repeats: int = 3) -> dict[str, Any]:
-    """File to Zarr with one and two workers, and forward passes alone of as many tiles."""
+    """Time file to Zarr with one and two workers, and forward passes alone of as many tiles."""
     bands, maps = 4, count()
     write_scene(folder / "scene.tif", side, bands)
     scene = us.open_scene(folder / "scene.tif")
@@ -99,7 +99,7 @@ def pipeline(folder: Path, side: int = 4096, repeats: int = 3) -> dict[str, Any]
 
 
 def file_to_file(folder: Path, side: int = 1024, bands: int = 4) -> dict[str, Any]:
-    """A 1024 x 1024 scene, file to COG, against the published tiled inference (extrapolated)."""
+    """Time file to COG of 1024 x 1024 px, against the published inference (extrapolated)."""
     write_scene(folder / "scene.tif", side, bands)
     with rasterio.open(folder / "scene.tif") as file:
         pixels = file.read().astype(np.float32) / 10_000
@@ -120,7 +120,7 @@ def file_to_file(folder: Path, side: int = 1024, bands: int = 4) -> dict[str, An
     scene = us.open_scene(folder / "scene.tif")
     for name, detector in detectors(folder).items():
         with executor(None, Resources(2, 1)) as cluster:
-            assert cluster.client is not None  # noqa: S101
+            assert cluster.client is not None
             with cluster.client.as_current():
                 us.score(scene, folder / f"warm {name}.zarr", chunk=512, detector=detector)
                 walls = []
@@ -140,11 +140,11 @@ def _numbers(tiling: Any) -> dict[str, int]:
 
 
 def detectors(folder: Path, device: str = "cpu") -> dict[str, us.Detector]:
-    """`s` and `xs` as shipped; `l` with random weights: it has none yet, and speed needs none."""
-    from safetensors.torch import save_file  # noqa: PLC0415
+    """Return `s` and `xs` as shipped, and `l` with random weights, as it has no others."""
+    from safetensors.torch import save_file
 
-    from uniadrs_scale.detector.network import NetworkConfig, UniADRS  # noqa: PLC0415
-    from uniadrs_scale.detector.whitening import CHANNELS  # noqa: PLC0415
+    from uniadrs_scale.detector.network import NetworkConfig, UniADRS
+    from uniadrs_scale.detector.whitening import CHANNELS
 
     torch.manual_seed(0)
     facts = {"name": "l", "width": "1", "bands": str(CHANNELS), "profile": "corrected"}
@@ -159,7 +159,7 @@ def detectors(folder: Path, device: str = "cpu") -> dict[str, us.Detector]:
 
 
 def cog(folder: Path, side: int = 20_000) -> dict[str, Any]:
-    """A store's COG, against GDAL copying that COG (all levels decoded and compressed again)."""
+    """Time a store's COG, against a copy by GDAL (all levels decoded and compressed again)."""
     write_scene(folder / "scene.tif", side, 1)
     scene = us.open_scene(folder / "scene.tif")
     options = {"preset": "single-band", "scheduler": "threads"}
@@ -170,10 +170,14 @@ def cog(folder: Path, side: int = 20_000) -> dict[str, Any]:
     with rasterio.open(folder / "map.tif") as file:
         made = file.profile | file.tags(ns="IMAGE_STRUCTURE")
     creation = {
-        "compress": str(made["compress"]).upper(), "tiled": True, "copy_src_overviews": True,
-        "blockxsize": made["blockxsize"], "blockysize": made["blockysize"], "bigtiff": "yes",
+        "compress": str(made["compress"]).upper(),
+        "tiled": True,
+        "copy_src_overviews": True,
+        "blockxsize": made["blockxsize"],
+        "blockysize": made["blockysize"],
+        "bigtiff": "yes",
         "predictor": made.get("PREDICTOR", 1),
-    }  # fmt: skip
+    }
     started = SECONDS()
     gdal_copy(folder / "map.tif", folder / "copy.tif", driver="GTiff", **creation)
     gdal = SECONDS() - started
@@ -188,7 +192,7 @@ def cog(folder: Path, side: int = 20_000) -> dict[str, Any]:
 
 
 def imports(repeats: int = 7) -> dict[str, Any]:
-    """Wall seconds of a new interpreter, median; and of an empty one, included in all."""
+    """Time new interpreters, median; all times include that of an empty one."""
     codes = {
         "python": "pass",
         "import uniadrs_scale": "import uniadrs_scale",
@@ -200,13 +204,13 @@ def imports(repeats: int = 7) -> dict[str, Any]:
     for _ in range(repeats):
         for name, code in codes.items():
             started = SECONDS()
-            subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)  # noqa: S603
+            subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
             took[name].append(SECONDS() - started)
     return {f"{name} [s]": round(statistics.median(values), 2) for name, values in took.items()}
 
 
 def overlap(data: Path | None) -> dict[str, Any]:
-    """Mean AUC and seam step of `uniadrs-s` by overlap, on validation scenes."""
+    """Return mean AUC and seam step of `uniadrs-s` by overlap, on validation scenes."""
     row: dict[str, Any] = {}
     scenes = _validation(data, hyperspectral_tile=64)
     for share in (0, 8, 4, 2) if scenes else ():
@@ -222,16 +226,19 @@ def overlap(data: Path | None) -> dict[str, Any]:
 
 
 def precision(data: Path | None) -> dict[str, Any]:
-    """AUC of `uniadrs-s` in bfloat16 against float32, on validation scenes."""
+    """Compare the AUC of `uniadrs-s` in bfloat16 and float32, on validation scenes."""
     apart, areas = 0.0, []
     for array, targets, preset, tile in _validation(data, hyperspectral_tile=128):
         maps = [
             us.score(
-                array, preset=preset, tile=tile, scheduler="sync",
+                array,
+                preset=preset,
+                tile=tile,
+                scheduler="sync",
                 detector=us.Detector.load(device="cpu", dtype=dtype),
             ).to_numpy()
             for dtype in ("float32", "bfloat16")
-        ]  # fmt: skip
+        ]
         areas.append([figures(scores, targets).auc_df for scores in maps])
         apart = max(apart, float(np.abs(maps[1] - maps[0]).max()))
     if not areas:
@@ -249,11 +256,11 @@ def precision(data: Path | None) -> dict[str, Any]:
 def _validation(
     data: Path | None, hyperspectral_tile: int
 ) -> list[tuple[xr.DataArray, NDArray[np.bool_], str, int]]:
-    """Scene, targets, preset and tile of labelled scenes; none without a folder."""
+    """Read scene, targets, preset and tile of labelled scenes; none without a folder."""
     if data is None:
         return []
     sys.path.insert(0, str(Path(__file__).parents[1] / "model"))
-    import imagery  # noqa: PLC0415 - a script of model/, beside this folder
+    import imagery  # a script of model/
 
     found = [
         (image, "hyperspectral", hyperspectral_tile)
@@ -267,7 +274,7 @@ def _validation(
 
 
 def seam_step(scores: NDArray[np.float32], tile: int, stride: int) -> float:
-    """Mean step across the edges of tiles, relative to that between all other columns."""
+    """Return the mean step across the edges of tiles over that between other columns."""
     steps = np.abs(np.diff(scores, axis=1)).mean(axis=0)
     edges = np.zeros(len(steps), bool)
     for origin in range(0, scores.shape[1] - tile + 1, stride):

@@ -1,4 +1,4 @@
-"""An archive, again and again: point a timer at this script, or at 'uniadrs-scale sweep'.
+"""Keep the maps of an archive up to date: start this, or 'uniadrs-scale sweep', by a timer.
 
     uniadrs-scale sweep --init archive.yaml     # writes a commented description; edit it
     python pipelines/archive.py archive.yaml
@@ -18,27 +18,27 @@ import uniadrs_scale as us
 
 
 def main() -> int:
-    """Say what is to do, do it, and list where the strongest anomalies are."""
+    """List the scenes to score, score them, and list those with the strongest anomalies."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("archive", type=Path, help="YAML description of the archive")
     parser.add_argument("--top", type=int, default=5, help="scenes to list")
     arguments = parser.parse_args()
 
-    # Relative paths in the description count from its folder, not from where this was started.
+    # Relative paths in the description start at its folder, not at the working directory.
     config = us.load_config(arguments.archive)
 
-    # A dry run decides, and writes nothing.
+    # A dry run decides, and does not write.
     for decision in us.sweep(config, dry_run=True).decisions:
         if decision.action == "score":
             print(f"to do: {decision.name} ({decision.reason})")
 
-    # One cluster for all scenes. A scene that fails never stops the next; the same command
-    # resumes what was interrupted; a second one at the same time is refused (us.BusyError).
+    # One cluster for all scenes. A scene that fails does not stop the next; the same command
+    # resumes an interrupted sweep; a second one at the same time is refused (us.BusyError).
     report = us.sweep(config)
     print(report.text())
 
-    # The maps are an ordinary STAC collection: any client reads it. In a bucket, pystac needs to be
-    # told how (its StacIO), so here only a folder is looked through.
+    # The maps are an ordinary STAC collection for any client. For a bucket, pystac needs its own
+    # StacIO, so here only folders are listed.
     sink = config.output.folder
     collection = sink.child("collection.json")
     if sink.local is None:

@@ -1,12 +1,12 @@
-"""One scene on any Dask cluster. WHERE is 'local', 'slurm', 'kubernetes', or an address.
+"""Score one scene on any Dask cluster. WHERE is local, slurm, kubernetes, or an address.
 
     python pipelines/cluster.py local                SCENE.tif OUT.zarr
     python pipelines/cluster.py tcp://HOST:8786      SCENE.tif OUT.zarr
     python pipelines/cluster.py slurm --workers 40   SCENE.tif OUT.zarr
     python pipelines/cluster.py kubernetes           SCENE.tif OUT.zarr
 
-Workers need this library and nothing else, and see scene and output under the same paths.
-docs/cluster.md has the files that go with it.
+Workers need this library only, and must see scene and output under the same paths. docs/cluster.md
+has the files that belong to it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import uniadrs_scale as us
 
 
 def slurm(workers: int) -> object:
-    """Workers as jobs of one core and 4 GB each; more or fewer as there is work."""
+    """Start workers as jobs of one core and 4 GB each, as many as there is work for."""
     from dask_jobqueue import SLURMCluster  # noqa: PLC0415 - pip install dask-jobqueue
 
     cluster = SLURMCluster(
@@ -29,7 +29,7 @@ def slurm(workers: int) -> object:
         processes=1,
         memory="4GB",
         walltime="02:00:00",
-        # A worker leaves before its job is killed, and hands over what it holds.
+        # A worker ends before its job is killed, and hands its results over.
         worker_extra_args=["--lifetime", "110m", "--lifetime-stagger", "5m"],
     )
     cluster.adapt(minimum=0, maximum=workers)
@@ -37,7 +37,7 @@ def slurm(workers: int) -> object:
 
 
 def kubernetes(workers: int) -> object:
-    """Workers as pods of the cluster that docs/cluster.md describes."""
+    """Start workers as pods of the cluster that docs/cluster.md describes."""
     from dask_kubernetes.operator import KubeCluster  # noqa: PLC0415 - pip install dask-kubernetes
 
     cluster = KubeCluster.from_name("uniadrs")
@@ -46,7 +46,7 @@ def kubernetes(workers: int) -> object:
 
 
 def main() -> None:
-    """Score on the cluster; only reports travel back here."""
+    """Score on the cluster; only reports travel back."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("where")
     parser.add_argument("scene", nargs="+")
@@ -64,7 +64,7 @@ def main() -> None:
         else:
             start = {"slurm": slurm, "kubernetes": kubernetes}.get(arguments.where)
             where = start(arguments.workers) if start else arguments.where
-        # score() uses the active client. Without one it would start workers on this machine.
+        # score() uses the active client; without one it starts workers on this machine.
         client = stack.enter_context(Client(where))
         client.wait_for_workers(1)
         print(f"{len(client.scheduler_info(n_workers=-1)['workers'])} workers")

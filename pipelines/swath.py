@@ -1,10 +1,10 @@
-"""A full swath on this machine: open, forecast, score, write a map for QGIS.
+"""Score a full swath on this machine: open, forecast, score, write a map for QGIS.
 
     python pipelines/swath.py SCENE OUT_FOLDER
 
-SCENE is whatever `open_scene` takes: a raster, one file per band, a product folder (Sentinel-2,
-Landsat, Sentinel-1, EnMAP), ENVI, EMIT, PRISMA, NetCDF, HDF5, Zarr, .mat or a STAC item. Run again
-after an interruption, it finishes what is missing.
+SCENE is any input of `open_scene`: a raster, one file per band, a product folder (Sentinel-2,
+Landsat, Sentinel-1, EnMAP), ENVI, EMIT, PRISMA, NetCDF, HDF5, Zarr, .mat or a STAC item. The same
+command resumes an interrupted run.
 """
 
 from __future__ import annotations
@@ -16,22 +16,20 @@ import uniadrs_scale as us
 
 
 def main() -> None:
-    """From a scene to OUT_FOLDER/scores.zarr and OUT_FOLDER/scores.tif."""
+    """Write OUT_FOLDER/scores.zarr and OUT_FOLDER/scores.tif of a scene."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("scene", nargs="+", help="a product, a raster, or one file per band")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--bands", nargs="+", help="by name, or by number from 1")
     parser.add_argument("--grid", help="finest, coarsest or a band, for several resolutions")
     parser.add_argument("--variable", nargs="+", help="arrays of a NetCDF, HDF5, Zarr or .mat file")
-    parser.add_argument(
-        "--mask", nargs="+", default=["none"], help="cloud, or classes to leave out"
-    )
-    parser.add_argument("--units", choices=["amplitude", "dB"], help="of Sentinel-1")
+    parser.add_argument("--mask", nargs="+", default=["none"], help="cloud, or classes to mask")
+    parser.add_argument("--units", choices=["amplitude", "dB"], help="units of Sentinel-1")
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
     mask = arguments.mask[0] if len(arguments.mask) == 1 else arguments.mask
 
-    # Nothing is read yet: the scene is lazy, the plan is arithmetic.
+    # No pixel is read yet: the scene is lazy, and the plan is arithmetic.
     scene = us.open_scene(
         arguments.scene,
         bands=arguments.bands,
@@ -42,7 +40,7 @@ def main() -> None:
     )
     print(us.plan(scene).summary())
 
-    # Worker processes on this machine, one a core or one a GPU; each keeps one network.
+    # Worker processes on this machine, one per core or per GPU; each keeps one network.
     scores = us.score(scene, arguments.folder / "scores.zarr")
     cog = us.to_cog(arguments.folder / "scores.zarr", arguments.folder / "scores.tif")
 

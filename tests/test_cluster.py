@@ -29,7 +29,7 @@ from waiting import LIMIT, beside, end, wait_until
 
 import uniadrs_scale as us
 from uniadrs_scale.cli import main as cli
-from uniadrs_scale.detector.coarse import Coarse
+from uniadrs_scale.detector.detector import Coarse
 from uniadrs_scale.runtime.cluster import TlsFiles, _Proof, connected
 from uniadrs_scale.runtime.compute import Resources, executor
 from uniadrs_scale.runtime.executor import ClusterExecutor

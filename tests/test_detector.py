@@ -89,7 +89,7 @@ def test_changed_weights_are_noticed_by_a_worker(tiny_weights: Path, tmp_path: P
     path = tmp_path / "copy.safetensors"
     path.write_bytes(tiny_weights.read_bytes())
     call, arguments = us.Detector.load(path).__reduce__()
-    with pytest.raises(us.WeightsError, match=r"but the run was planned with"):
+    with pytest.raises(us.WeightsError, match=r"but the plan has"):
         call(arguments[0], "0" * 64, *arguments[2:])
 
 

@@ -15,7 +15,7 @@ from standins import Batched, Counting, FirstBand, TileMean
 
 import uniadrs_scale as us
 from uniadrs_scale.core.presets import PRESETS
-from uniadrs_scale.detector.coarse import coarsened
+from uniadrs_scale.detector.detector import coarsened
 
 if TYPE_CHECKING:
     from pathlib import Path

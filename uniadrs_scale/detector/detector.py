@@ -10,55 +10,55 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
+from uniadrs_scale.core.contracts import warm_up
 from uniadrs_scale.core.pixels import BandStatistics
 from uniadrs_scale.core.presets import DEFAULT_WEIGHTS, Arithmetic
-from uniadrs_scale.detector.gpu import Conveyor, Cuda, passes_on
-from uniadrs_scale.detector.inference import FastNetwork, exact_gpu, one_thread
+from uniadrs_scale.detector.gpu import Conveyor, Cuda, device_called, passes_on
+from uniadrs_scale.detector.inference import exact_gpu, for_inference, one_thread
 from uniadrs_scale.detector.passes import NUMBA, fast_ring_mean
 from uniadrs_scale.detector.weights import load_network, portable, read_weights
 from uniadrs_scale.detector.whitening import CHANNELS, Whitening, bytes_a_pixel, ring_mean
 from uniadrs_scale.errors import PlanError, WeightsError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from uniadrs_scale.detector.network import UniADRS
+    from uniadrs_scale.core.contracts import FittedScorer, Scorer
     from uniadrs_scale.detector.weights import WeightsInfo
 
-
-if TYPE_CHECKING:
-    Network = Callable[[Tensor], Tensor]
 GPU_BATCH = 16
-"""Tiles a call on a GPU; on a CPU one tile already fills the caches."""
+"""Tiles per call on a GPU; on a CPU one tile already fills the caches."""
 ACTIVATION_BYTES, BAND_BYTES = 3200, 4
-"""Peak growth per tile pixel: at published width, and a band (the convolution's own copy of its
-input). Measured at width 1/4: 780 bytes with 4 bands, 1379 with 200."""
+"""Peak growth per tile pixel at published width, and per band (the convolution copies its input)
+[bytes]. Measured at width 1/4: 780 bytes with 4 bands, 1379 with 200."""
+_LOADING = threading.Lock()
 
 
 class Detector:
-    """Scores tiles with one set of weights on one device.
+    """A scorer with one set of weights on one device.
 
-    Pickles as a reference: a worker process builds the network once and keeps it, whatever the
-    number of tasks. The file must be readable there; the weights that ship with the library are.
+    It pickles as a reference: a worker process builds the network once and keeps it for all tasks.
+    Workers must be able to read the weights file; shipped weights are always there.
     """
 
     def __init__(self, info: WeightsInfo, device: str, dtype: Arithmetic) -> None:
         self.info = info
-        self.device = _device(device)
+        self.device = device_called(device)
         self.dtype: Arithmetic = dtype
         self._requested = device
         self._ring = fast_ring_mean if self.device.type == "cpu" else ring_mean
-        self._network = _for_inference(load_network(info), self.device, dtype)
-        self._conveyor = None
+        arithmetic = torch.float32 if dtype == "float32" else torch.bfloat16
+        passes = NUMBA if self.device.type == "cpu" else passes_on(self.device, arithmetic)
+        self._network = for_inference(load_network(info), arithmetic, self.device, passes)
         self._warm: set[tuple[int, int]] = set()
+        self._conveyor = None
         if self.device.type == "cuda":
-            # The weights are on their way there by another queue than those that will use them.
-            torch.cuda.synchronize(self.device)
+            torch.cuda.synchronize(self.device)  # weights travel by another queue than tiles
             self._conveyor = Conveyor(Cuda(self.device))
 
     @classmethod
@@ -69,26 +69,25 @@ class Detector:
         device: str = "auto",
         dtype: Arithmetic = "float32",
     ) -> Detector:
-        """The detector with these weights; the same object for equal arguments in one process.
+        """Return the detector with these weights: one object per process and arguments.
 
         Args:
             weights: Name of weights that ship with the library, or a path to ``.safetensors``, or
                 to a ``.pth`` checkpoint of the published code.
-            device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda`` or ``cuda:1``.
+            device: ``auto`` (a GPU if there is one), ``cpu``, ``cuda`` or ``cuda:1``.
             dtype: Arithmetic of the network; ``bfloat16`` is faster and about 1e-2 less exact.
 
         Raises:
-            WeightsError: The file is missing, corrupt, or not for this network.
-            PlanError: The device does not exist here, or the arithmetic is unknown.
+            WeightsError: The file is missing, corrupt, or does not fit this network.
+            PlanError: The device does not exist, or the arithmetic is unknown.
         """
         if dtype not in get_args(Arithmetic):
-            raise PlanError(f"dtype='{dtype}' is unknown. Use one of {get_args(Arithmetic)}.")
+            raise PlanError(f"dtype='{dtype}' is unknown. Use {' or '.join(get_args(Arithmetic))}.")
         info = read_weights(weights)
         return _resident(info.path, info.sha256, device, dtype)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Without the index: a worker sees the GPU that it was given as its first.
-        device = self._requested.partition(":")[0]
+        device = self._requested.partition(":")[0]  # a worker sees its own GPU as the first
         return _resident, (portable(self.info.path), self.info.sha256, device, self.dtype)
 
     def __repr__(self) -> str:
@@ -96,13 +95,13 @@ class Detector:
 
     @property
     def identity(self) -> str:
-        """Weights and arithmetic; the device is left out, as workers choose their own."""
+        """Weights and arithmetic, without the device, as workers choose their own."""
         config = self.info.config
         return f"{self.info.name} {config.profile} {self.dtype} sha256:{self.info.sha256[:12]}"
 
     @property
     def threshold(self) -> float:
-        """Score above which a pixel is worth a look: see :class:`WeightsInfo`."""
+        """Recommended threshold, 0..1: see :class:`.WeightsInfo`."""
         return self.info.threshold
 
     @property
@@ -111,12 +110,12 @@ class Detector:
         return 1 if self.device.type == "cpu" else GPU_BATCH
 
     def activation_bytes(self, tile: int, bands: int) -> int:
-        """Peak growth of one call in the worker's own memory, beyond its input, in bytes."""
+        """Return the peak growth of a worker's memory in one call, beyond its input, in bytes."""
         if self.device.type != "cpu":
-            return 4 * (bands + 1) * tile**2 * self.batch  # what is pinned for the device
+            return 4 * (bands + 1) * tile**2 * self.batch  # memory pinned for the device
         seen = bands if self.info.input == "bands" else CHANNELS
         pixel = ACTIVATION_BYTES * self.info.config.width + BAND_BYTES * seen
-        if self.info.input == "whitened":  # before the network runs, so the larger of both
+        if self.info.input == "whitened":  # whitening precedes the network, so the larger counts
             pixel = max(pixel, bytes_a_pixel(bands)) + 4 * CHANNELS
         return int(pixel * tile**2 * self.batch)
 
@@ -126,44 +125,40 @@ class Detector:
         return FittedDetector(self, whitening)
 
     def warm_up(self, tile: int, bands: int) -> None:
-        """Score noise once per process and shape, so that no tile of a scene pays for it.
-
-        This loads or compiles kernels, and shows before a run if the device does not work.
+        """Score noise once per process and shape: this compiles kernels and tests the device.
 
         Raises:
             PlanError: The scores are not finite.
         """
         if (tile, bands) in self._warm:
             return
-        noise = np.random.default_rng(0).standard_normal(
-            (self.batch, bands, tile, tile), np.float32
-        )
+        shape = (self.batch, bands, tile, tile)
+        noise = np.random.default_rng(0).standard_normal(shape, np.float32)
         even = BandStatistics(count=1, mean=np.zeros(bands), scatter=np.eye(bands))
         if not np.isfinite(self.fitted(even).score_tiles(noise)).all():
             raise PlanError(
-                f"{self} scores noise with values that are not finite: the weights are damaged, or "
-                "the device is. Use other weights, or device='cpu'."
+                f"The scores that {self} gives to noise are not finite: the weights or the device "
+                "are damaged. Use other weights, or device='cpu'."
             )
         self._warm.add((tile, bands))
 
     def score_with(
         self, whitening: Whitening | None, tiles: NDArray[np.float32]
     ) -> NDArray[np.float32]:
-        """Score the tiles of a scene that has this whitening: see :class:`FittedDetector`."""
+        """Score tiles of the scene with this whitening: see :class:`FittedDetector`."""
         seen = np.ascontiguousarray(tiles, np.float32)
-        if self._conveyor is not None:
-            with torch.inference_mode():
+        with torch.inference_mode():
+            if self._conveyor is not None:
                 return self._conveyor.submit(seen, partial(self._on_gpu, whitening))()
-        with torch.inference_mode(), one_thread():
-            scores: NDArray[np.float32] = self._scores(whitening, torch.from_numpy(seen)).numpy()
-            return scores
+            with one_thread():
+                return self._scores(whitening, torch.from_numpy(seen)).numpy()
 
     def _on_gpu(self, whitening: Whitening | None, tiles: Tensor) -> Tensor:
         with torch.inference_mode(), exact_gpu():
             return self._scores(whitening, tiles)
 
     def _scores(self, whitening: Whitening | None, tiles: Tensor) -> Tensor:
-        """Scores (n, y, x), float32 and where ``tiles`` (n, band, y, x) are."""
+        """Score tiles (n, band, y, x): float32 (n, y, x) on the same device."""
         if whitening is not None:
             tiles = whitening.apply(tiles, self._ring)
         return self._network(tiles)[:, 0].float()
@@ -171,7 +166,7 @@ class Detector:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FittedDetector:
-    """A detector and the whitening of one scene; pickles small, like the detector itself."""
+    """A detector and the whitening of one scene; it pickles small, as the detector does."""
 
     detector: Detector
     whitening: Whitening | None
@@ -191,8 +186,7 @@ class FittedDetector:
 
         Args:
             tiles: float32 (n, band, y, x), each band scaled to the scene's mean 0 and standard
-                deviation 1 (see :class:`.Normalisation`), finite, no side below
-                16 px.
+                deviation 1 (see :class:`.Normalisation`), finite, sides of at least 16 px.
 
         Returns:
             float32 (n, y, x) in 0..1.
@@ -201,9 +195,9 @@ class FittedDetector:
 
 
 def gpus_in_use(detector: object) -> tuple[str, ...]:
-    """The GPUs of this machine to share among workers, as CUDA_VISIBLE_DEVICES names them.
+    """Return the GPUs for workers to share, by their names in CUDA_VISIBLE_DEVICES.
 
-    All that torch sees, or the one that ``detector`` was told to use; none for a CPU or a stand-in.
+    All that torch sees, or the one that ``detector`` uses; none for a CPU or another model.
     """
     if not isinstance(detector, Detector) or detector.device.type != "cuda":
         return ()
@@ -213,20 +207,17 @@ def gpus_in_use(detector: object) -> tuple[str, ...]:
 
 
 def is_gpu_build() -> bool:
-    """Whether torch is built for GPUs, whatever this machine has."""
+    """Return True if torch is built for GPUs; the machine may have none."""
     return torch.version.cuda is not None or torch.version.hip is not None
 
 
 def weights_digest(detector: object) -> str | None:
-    """sha256 of the weights that ``detector`` scores with; None where it has none."""
+    """Return the sha256 of the weights of ``detector``, None for a model without weights."""
     return detector.info.sha256 if isinstance(detector, Detector) else None
 
 
-_LOADING = threading.Lock()
-
-
 def _resident(path: str, sha256: str, device: str, dtype: Arithmetic) -> Detector:
-    """The process's one detector of these weights; also how a pickled detector comes back."""
+    """Return the only detector of these weights in this process; unpickling calls this too."""
     with _LOADING:  # lru_cache alone would let two threads build it twice
         return _cached(path, sha256, device, dtype)
 
@@ -236,36 +227,73 @@ def _cached(path: str, sha256: str, device: str, dtype: Arithmetic) -> Detector:
     info = read_weights(path)
     if info.sha256 != sha256:
         raise WeightsError(
-            f"'{path}' has sha256 {info.sha256[:12]}..., but the run was planned with "
-            f"{sha256[:12]}...: it changed, or this worker sees another file. Plan again."
+            f"'{path}' has sha256 {info.sha256[:12]}..., but the plan has {sha256[:12]}...: it "
+            "changed, or this worker reads another file. Plan again."
         )
     return Detector(info, device, dtype)
 
 
-def _for_inference(module: UniADRS, device: torch.device, dtype: Arithmetic) -> Network:
-    """The function of ``module`` on ``device``."""
-    arithmetic = torch.float32 if dtype == "float32" else torch.bfloat16
-    # Published figures want the published order of additions too: on noise-like weights any other
-    # differs by 3e-5, as much as the published order differs from exact arithmetic.
-    if dtype == "float32" and module.config.profile == "published":
-        return cast("Network", module.to(device).eval())
-    passes = NUMBA if device.type == "cpu" else passes_on(device, arithmetic)
-    return FastNetwork(module, arithmetic, device, passes)
+@dataclass(frozen=True, slots=True)
+class Coarse:
+    """A scorer on means of ``factor`` x ``factor`` px, its scores interpolated back."""
+
+    scorer: Scorer
+    factor: int
+
+    @property
+    def identity(self) -> str:
+        """Identity of the scorer; the plan holds the factor."""
+        return self.scorer.identity
+
+    @property
+    def batch(self) -> int:
+        """Tiles per call."""
+        return self.scorer.batch
+
+    def activation_bytes(self, tile: int, bands: int) -> int:
+        """Return the peak memory of the coarse tile and of its scores at full size, in bytes."""
+        seen = self.scorer.activation_bytes(tile // self.factor, bands)
+        return seen + 4 * self.batch * (tile**2 + bands * (tile // self.factor) ** 2)
+
+    def fitted(self, statistics: BandStatistics) -> FittedCoarse:
+        """Return the scorer of a scene with these statistics, at full resolution."""
+        return FittedCoarse(self.scorer.fitted(statistics), self.factor)
 
 
-def _device(name: str) -> torch.device:
-    """The torch device, checked to exist."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        device = torch.device("meta")
-    if device.type not in ("cpu", "cuda"):
-        raise PlanError(f"device='{name}' is unknown. Use auto, cpu, cuda or cuda:N.")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+@dataclass(frozen=True, slots=True)
+class FittedCoarse:
+    """The fitted scorer of a :class:`Coarse`."""
+
+    scorer: FittedScorer
+    factor: int
+
+    @property
+    def batch(self) -> int:
+        """Tiles per call."""
+        return self.scorer.batch
+
+    def warm_up(self, tile: int, bands: int) -> None:
+        """Warm the scorer up with coarse tiles."""
+        warm_up(self.scorer, tile // self.factor, bands)
+
+    def score_tiles(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return scores (n, y, x) of scaled tiles whose sides are multiples of the factor."""
+        with torch.inference_mode(), one_thread():
+            coarse = F.avg_pool2d(torch.from_numpy(np.ascontiguousarray(tiles)), self.factor)
+            scores = torch.from_numpy(self.scorer.score_tiles(coarse.numpy()))[:, None]
+            fine = F.interpolate(scores, size=tiles.shape[2:], mode="bilinear", align_corners=False)
+            return cast("NDArray[np.float32]", fine[:, 0].numpy())
+
+
+def coarsened(scorer: Scorer, factor: int, tile: int) -> Scorer:
+    """Return ``scorer`` at 1 / ``factor`` of the resolution; itself for a factor of 1.
+
+    Raises:
+        PlanError: The tile is not a multiple of the factor.
+    """
+    if factor < 1 or tile % factor:
         raise PlanError(
-            f"device='{name}' does not exist here: torch sees {torch.cuda.device_count()} GPUs. "
-            "Use device='auto' or 'cpu'."
+            f"coarsen={factor} does not fit tile={tile} px: a tile must hold whole coarse pixels. "
+            f"Use tile={max(tile // max(factor, 1), 16) * max(factor, 1)}."
         )
-    return device
+    return scorer if factor == 1 else Coarse(scorer, factor)

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from uniadrs_scale.detector.attention import REACH
 from uniadrs_scale.detector.passes import PLAIN
+from uniadrs_scale.errors import PlanError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -185,6 +186,28 @@ class Cuda:
     def host(self, shape: Shape) -> Tensor:
         """Return uninitialised, pinned float32 memory of the host."""
         return torch.empty(shape, pin_memory=True)
+
+
+def device_called(name: str) -> torch.device:
+    """Return the torch device ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+
+    Raises:
+        PlanError: The name is unknown, or the device does not exist on this machine.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = torch.device("meta")
+    if device.type not in ("cpu", "cuda"):
+        raise PlanError(f"device='{name}' is unknown. Use auto, cpu, cuda or cuda:N.")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise PlanError(
+            f"device='{name}' does not exist here: torch sees {torch.cuda.device_count()} GPUs. "
+            "Use device='auto' or 'cpu'."
+        )
+    return device
 
 
 @lru_cache(maxsize=8)

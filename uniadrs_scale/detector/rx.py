@@ -1,4 +1,4 @@
-"""The detectors that experts compare with: global and local RX, on the same path as the network.
+"""The reference detectors of the field, global and local RX, as scorers.
 
 Source: Reed and Yu, "Adaptive multiple-band CFAR detection of an optical pattern with unknown
 spectral distribution", IEEE TASSP 38 (1990); the dual window of the local version as in Kwon and
@@ -22,15 +22,14 @@ if TYPE_CHECKING:
 
     from uniadrs_scale.core.pixels import BandStatistics
 
-
 PRINCIPAL = 60
-"""Components of global RX: beyond them there is noise (.954 instead of .927 mean AUC on ABU)."""
+"""Components of global RX: more of them add noise (.927 instead of .954 mean AUC on ABU)."""
 LOCAL = 10
-"""Components of local RX: its outer window must hold many more pixels than there are components."""
+"""Components of local RX: its outer window must have many more pixels than components."""
 INNER, OUTER = 9, 25
-"""Sides of the dual window [px]: targets fit the inner one, surroundings are what lies between."""
+"""Sides of the dual window [px]: targets fit the inner one, the ring is their surroundings."""
 RIDGE = 1e-3
-"""Of a local covariance, relative to the mean of its diagonal."""
+"""Ridge of a local covariance, relative to the mean of its diagonal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +124,7 @@ class LocalRX(GlobalRX):
         covariance = parts.new_zeros(len(parts), *parts.shape[2:], kept, kept)
         covariance[..., row, col] = covariance[..., col, row] = moments.movedim(1, -1)
         trace = covariance.diagonal(dim1=-2, dim2=-1).mean(-1)
-        # Deviation 1 is that of the whole scene: the second term is for surroundings without any.
+        # The whole scene has deviation 1: the second term is for flat surroundings.
         ridge = RIDGE * trace + RIDGE**2
         covariance.diagonal(dim1=-2, dim2=-1).add_(ridge[..., None])
         difference = (parts - mean).movedim(1, -1)  # (n, y, x, k)
@@ -135,7 +134,7 @@ class LocalRX(GlobalRX):
 
 
 def _whitening_basis(statistics: BandStatistics, components: int) -> NDArray[np.float32]:
-    """(component, band): leading principal components in the scene's units, of deviation 1."""
+    """Return the leading principal components (component, band) of the scene, of deviation 1."""
     deviation = statistics.deviation
     covariance = statistics.correlation * np.outer(deviation, deviation)
     values, vectors = np.linalg.eigh(covariance)

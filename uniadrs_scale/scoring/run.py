@@ -9,8 +9,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from uniadrs_scale.detector.coarse import coarsened
-from uniadrs_scale.detector.detector import gpus_in_use, weights_digest
+from uniadrs_scale.detector.detector import coarsened, gpus_in_use, weights_digest
 from uniadrs_scale.errors import SceneError
 from uniadrs_scale.maps.store import DONE, prepare
 from uniadrs_scale.runtime.cluster import connected, require_fit

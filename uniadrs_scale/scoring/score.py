@@ -11,8 +11,7 @@ from uniadrs_scale.core import __version__
 from uniadrs_scale.core.lattice import Lattice, default_chunk
 from uniadrs_scale.core.plan import ScorePlan
 from uniadrs_scale.core.presets import choose_preset
-from uniadrs_scale.detector.coarse import coarsened
-from uniadrs_scale.detector.detector import Detector, gpus_in_use, is_gpu_build
+from uniadrs_scale.detector.detector import Detector, coarsened, gpus_in_use, is_gpu_build
 from uniadrs_scale.maps.store import open_store
 from uniadrs_scale.runtime.cluster import connected
 from uniadrs_scale.runtime.compute import Resources
