@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from uniadrs_scale.validity import Nodata, Validity, matches, valid_pixels
+from uniadrs_scale.core.validity import Nodata, Validity, matches, valid_pixels
 
 LOWEST = float(np.finfo(np.float32).min)
 
