@@ -12,27 +12,9 @@ from scipy import ndimage
 from scipy.ndimage import distance_transform_edt
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
 
     from numpy.typing import NDArray
-
-
-def valid_pixels(pixels: NDArray[np.generic], nodata: Sequence[float | None]) -> NDArray[np.bool_]:
-    """(y, x) True where every band holds a finite value other than its nodata value.
-
-    One missing band makes a pixel invalid: a made-up value would be an anomaly of its own.
-
-    Args:
-        pixels: (band, y, x).
-        nodata: One value a band, None where the band has none.
-    """
-    valid = np.ones(pixels.shape[1:], dtype=bool)
-    for band, missing in zip(pixels, nodata, strict=True):
-        if missing is not None and not np.isnan(missing):
-            valid &= band != missing
-        if band.dtype.kind == "f":
-            valid &= np.isfinite(band)
-    return valid
 
 
 def fill_invalid(pixels: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.float32]:

@@ -7,7 +7,7 @@ A pixel is invalid if *any* band has its nodata value, or only if *all* bands ha
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 NOT_FINITE, EVERY_BAND, SOME_BANDS = "not finite", "nodata", "nodata in some bands"
-"""Reasons that pixel values give."""
+MASKED = "alpha or mask"
+"""Reasons why pixels are invalid; classes of a quality band have their names."""
 EXTREME = 0.99
 """Share of the largest float from which on a nodata value may have been rounded when written."""
 SINGLE = float(np.finfo(np.float32).max)
@@ -54,16 +55,28 @@ class Validity:
 
     def drop_nodata(self, pixels: NDArray[np.generic], nodata: Nodata) -> None:
         """Make pixels (band, y, x) invalid by their nodata values."""
-        some, every = nodata_pixels(pixels, nodata.values)
-        self.drop(every, EVERY_BAND)
-        if not nodata.together:
-            self.drop(some, SOME_BANDS)
+        self.drop_nodata_of([(pixels, nodata)])
+
+    def drop_nodata_of(self, parts: Sequence[tuple[NDArray[np.generic], Nodata]]) -> None:
+        """Make pixels invalid by the nodata values of all parts (band, y, x) of one scene."""
+        found = [
+            (nodata_pixels(pixels, nodata.values), nodata.together) for pixels, nodata in parts
+        ]
+        known = [(masks, together) for masks, together in found if masks is not None]
+        for which in ([every for (_, every), _ in known], [e for (_, e), t in known if t]):
+            if which:
+                self.drop(np.logical_and.reduce(which), EVERY_BAND)
+        for (some, _), together in known:
+            if not together:
+                self.drop(some, SOME_BANDS)
 
     def drop_not_finite(self, pixels: NDArray[np.generic]) -> None:
         """Make pixels (band, y, x) invalid that are NaN or infinite in any band."""
         if pixels.dtype.kind == "f":
+            finite = np.ones(pixels.shape[1:], bool)
             for band in pixels:
-                self.drop(~np.isfinite(band), NOT_FINITE)
+                finite &= np.isfinite(band)
+            self.drop(~finite, NOT_FINITE)
 
 
 def valid_pixels(
@@ -84,18 +97,21 @@ def valid_pixels(
 
 def nodata_pixels(
     pixels: NDArray[np.generic], values: Sequence[float | None]
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Return (y, x) masks: where any band has its nodata value, and where all have theirs."""
-    some = np.zeros(pixels.shape[1:], bool)
-    every = np.zeros(pixels.shape[1:], bool)
-    seen = 0
-    for band, value in zip(pixels, values, strict=True):
-        if value is None or np.isnan(value):
-            continue
-        found = matches(band, value)
-        some |= found
-        every = found if not seen else every & found
-        seen += 1
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]] | None:
+    """Return (y, x) masks: where any band has its nodata value, and where all have theirs.
+
+    None if no band has a value that its pixels can have.
+    """
+    masks = [
+        matches(band, value)
+        for band, value in zip(pixels, values, strict=True)
+        if value is not None and value_limits(band.dtype, value) is not None
+    ]
+    if not masks:
+        return None
+    some, every = masks[0], masks[0]
+    for mask in masks[1:]:
+        some, every = some | mask, every & mask
     return some, every
 
 
@@ -113,12 +129,16 @@ def matches(band: NDArray[np.generic], value: float) -> NDArray[np.bool_]:
     return np.asarray(band == low if low == high else (band >= low) & (band <= high), bool)
 
 
-def value_limits(dtype: np.dtype[np.generic], value: float) -> tuple[object, object] | None:
+def value_limits(dtype: np.dtype[Any], value: float) -> tuple[Any, Any] | None:
     """Return the lowest and highest pixel that a nodata value means, None if no pixel can be it.
+
+    NaN is no value: :data:`NOT_FINITE` says so already.
 
     >>> value_limits(np.dtype("uint8"), -9999.0), value_limits(np.dtype("int16"), -9999.0)
     (None, (np.int16(-9999), np.int16(-9999)))
     """
+    if np.isnan(value):
+        return None
     if dtype.kind == "b":
         return (bool(value), bool(value)) if value in (0, 1) else None
     if dtype.kind in "iu":
@@ -131,7 +151,7 @@ def value_limits(dtype: np.dtype[np.generic], value: float) -> tuple[object, obj
     return _float_limits(dtype, value)
 
 
-def _float_limits(dtype: np.dtype[np.generic], value: float) -> tuple[object, object]:
+def _float_limits(dtype: np.dtype[Any], value: float) -> tuple[Any, Any]:
     own = float(np.finfo(dtype).max)
     for largest in (own, SINGLE):
         near, far = EXTREME * largest, largest / EXTREME if largest < own else np.inf

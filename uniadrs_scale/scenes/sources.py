@@ -15,7 +15,7 @@ from xarray.core import indexing
 
 from uniadrs_scale.core.contracts import SceneInfo, SceneSource, digest
 from uniadrs_scale.core.lattice import Window
-from uniadrs_scale.core.pixels import valid_pixels
+from uniadrs_scale.core.validity import valid_pixels
 from uniadrs_scale.errors import SceneError
 from uniadrs_scale.swaths.conventions import (
     GEOLOCATION,
