@@ -258,7 +258,7 @@ def test_every_product_is_scored(tmp_path: Path) -> None:
         (
             "landsat",
             "*SR_B3.TIF",
-            r"names '.*SR_B3.TIF' \(FILE_NAME_BAND_3\), but it is not beside",
+            r"names '.*SR_B3.TIF' \(FILE_NAME_BAND_3\), but it is not next",
         ),
         ("sentinel1", "*-vh-*.tiff", r"names '.*-vh-.*tiff' .*incomplete"),
         ("sentinel1", "s1*.xml", r"should be a Sentinel-1 product, but has no 'annotation"),

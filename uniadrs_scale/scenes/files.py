@@ -22,7 +22,15 @@ from rasterio.windows import Window
 
 from uniadrs_scale.errors import SceneError
 from uniadrs_scale.storage.buckets import glimpse
-from uniadrs_scale.storage.remote import Uri, canonical, gdal_env, gdal_name, is_remote
+from uniadrs_scale.storage.remote import (
+    Uri,
+    canonical,
+    for_gdal,
+    gdal_env,
+    gdal_name,
+    is_remote,
+    uri_name,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,6 +43,7 @@ PAGE = re.compile(r"(?P<head>GTIFF_DIR:(?:off:)?\d+:)(?P<path>.+)")
 """GDAL's name of one page of a TIFF."""
 RAW = {"ENVI", "EHdr", "ERS", "ISCE", "PAux", "ROI_PAC", "RRASTER", "GenBin"}
 """Drivers of files without structure: bytes missing at the end read as zeros."""
+ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 ACROSS = 3
 """Windows per axis."""
 SIDE = 128
@@ -68,13 +77,22 @@ def locate(source: str) -> tuple[str, str]:
     uri = canonical(source)
     if is_remote(uri):
         return uri, glimpse(uri).stamp
-    path = Path(source).absolute()
-    if "://" in source or source.startswith("/vsi") or (":" in path.name and not path.exists()):
+    if for_gdal(source):
         return Uri(source), ""
+    path = Path(source).absolute()
     if not path.exists():
         raise SceneError(f"Scene file '{source}' does not exist. Check the path.")
     stat = path.stat()
     return str(path), f"{stat.st_size}-{stat.st_mtime_ns}"
+
+
+def require_unpacked(source: str) -> None:
+    """Raise SceneError if ``source`` is an archive."""
+    name = uri_name(source).lower()
+    if name.endswith(ARCHIVES) and not Path(source).is_dir():
+        raise SceneError(
+            f"'{source}' is an archive. Unpack it, then pass the folder or the files in it."
+        )
 
 
 def require_whole(dataset: rasterio.DatasetReader, uri: str) -> None:
