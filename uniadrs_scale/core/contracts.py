@@ -132,6 +132,13 @@ class SceneInfo:
         return values
 
     @property
+    def remarks(self) -> tuple[str, ...]:
+        """Sentences about what was assumed, and about a place that the map cannot have."""
+        if not self.unplaced:
+            return self.notes
+        return (*self.notes, f"The map has no place on the ground: {self.unplaced}.")
+
+    @property
     def georeference(self) -> str:
         """What ties pixels to the ground, for people."""
         if self.geolocation:
@@ -153,6 +160,14 @@ class WindowReader(Protocol):
 
     def read(self) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
         """Pixels (band, y, x) and valid mask (y, x)."""
+
+
+@runtime_checkable
+class CountingReader(WindowReader, Protocol):
+    """A reader that can say why pixels are invalid."""
+
+    def counted(self) -> tuple[NDArray[np.generic], NDArray[np.bool_], Mapping[str, int]]:
+        """Read pixels, valid mask, and the number of invalid pixels by reason."""
 
 
 class SceneSource(Protocol):

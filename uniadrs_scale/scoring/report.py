@@ -53,6 +53,8 @@ class RunSummary:
     """Zarr store or COG."""
     pixels: int
     """Pixels of the chunks that were committed."""
+    valid: int
+    """Valid pixels among them."""
     chunks: int
     kept: int
     """Chunks that were complete before."""
@@ -67,6 +69,8 @@ class RunSummary:
     """Seconds of each stage."""
     cluster: ClusterFacts | None = None
     """None where there was nothing to compute."""
+    invalid: Mapping[str, float] = field(default_factory=dict)
+    """Share of the sampled pixels that each reason makes invalid."""
     notes: tuple[str, ...] = ()
     """What looks wrong with the scene or the run, and what to do."""
     cpu_kinds: tuple[str, ...] = ()
@@ -87,6 +91,7 @@ class RunSummary:
         return cls(
             output=output,
             pixels=sum(report.pixels for report in reports),
+            valid=sum(report.valid for report in reports),
             chunks=len(reports),
             kept=kept,
             tiles_scored=sum(report.scored for report in reports),
@@ -109,6 +114,7 @@ class RunSummary:
         tiles = f"{self.tiles_scored} scored, {self.tiles_skipped} skipped (no valid pixel)"
         lines = [
             f"pixels   {self.pixels / 1e6:.2f} Mpx in {self.chunks} chunks{before}",
+            f"valid    {self.valid / max(self.pixels, 1):.1%} of the pixels{self._reasons()}",
             f"tiles    {tiles}, {len(self.failures)} failed",
             f"time     {self.seconds:.1f} s, {speed:.2f} Mpx/s",
         ]
@@ -120,6 +126,11 @@ class RunSummary:
             lines.append(f"failed   ... and {len(self.failures) - 10} more tiles")
         lines += [f"lost     {reason}" for reason in self.lost]
         return "\n".join([*lines, *(f"note     {note}" for note in self.notes)])
+
+    def _reasons(self) -> str:
+        shares = sorted(self.invalid.items(), key=lambda item: -item[1])
+        words = ", ".join(f"{reason} {share:.1%}" for reason, share in shares)
+        return f"; not valid: {words}" if words else ""
 
 
 def run_facts(plan: ScorePlan, summary: RunSummary, weights: str | None) -> dict[str, Any]:
@@ -137,6 +148,11 @@ def run_facts(plan: ScorePlan, summary: RunSummary, weights: str | None) -> dict
         "complete": summary.complete,
         "plan": plan.to_dict(),
         "weights": {"detector": plan.detector, "sha256": weights},
+        "pixels": {
+            "committed": summary.pixels,
+            "valid": summary.valid,
+            "invalid_share": {name: round(share, 6) for name, share in summary.invalid.items()},
+        },
         "tiles": {
             "scored": summary.tiles_scored,
             "skipped": summary.tiles_skipped,
