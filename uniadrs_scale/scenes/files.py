@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import threading
-import warnings
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import rasterio
 from rasterio.enums import ColorInterp, Resampling
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import RasterioError
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
@@ -26,11 +25,11 @@ from uniadrs_scale.storage.remote import (
     Uri,
     canonical,
     for_gdal,
-    gdal_env,
     gdal_name,
     is_remote,
     uri_name,
 )
+from uniadrs_scale.storage.trust import open_raster
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,15 +56,6 @@ MANY = 64
 OPEN_FILES = 64
 """Datasets that a thread keeps open."""
 RGB = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
-
-
-def open_dataset(uri: str) -> rasterio.DatasetReader:
-    """Open a raster for reading, georeferenced or not."""
-    with warnings.catch_warnings():
-        # A scene without georeference is scored like any other; the plan says so.
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        with gdal_env(uri):
-            return rasterio.open(gdal_name(uri))
 
 
 def locate(source: str) -> tuple[str, str]:
@@ -172,7 +162,7 @@ class _OpenDatasets(threading.local):
         if key not in self.datasets:
             if len(self.datasets) >= OPEN_FILES:
                 self.datasets.pop(next(iter(self.datasets))).close()
-            source = open_dataset(uri)
+            source = open_raster(uri)
             self.datasets[key] = source if warp is None else _warped(source, warp)
         return self.datasets[key]
 

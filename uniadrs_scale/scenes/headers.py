@@ -19,12 +19,12 @@ from uniadrs_scale.scenes.files import (
     is_grey_picture,
     locate,
     measured_alpha,
-    open_dataset,
     require_whole,
 )
 from uniadrs_scale.scenes.grids import Grid, same_crs, same_transform
 from uniadrs_scale.scenes.products.metadata import iso_time, nanometres
 from uniadrs_scale.storage.remote import is_remote, uri_name
+from uniadrs_scale.storage.trust import open_raster
 
 if TYPE_CHECKING:
     import rasterio
@@ -82,7 +82,7 @@ class Header:
         """Read the header of ``source``."""
         uri, stamp = locate(source)
         try:
-            with open_dataset(uri) as dataset, warnings.catch_warnings():
+            with open_raster(uri) as dataset, warnings.catch_warnings():
                 # Nodata does not replace the alpha band here: a pixel must pass both.
                 warnings.simplefilter("ignore", NodataShadowWarning)
                 return cls._of_dataset(dataset, uri, stamp)

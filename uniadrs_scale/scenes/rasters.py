@@ -15,10 +15,11 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window as RasterWindow
 
 from uniadrs_scale.core.validity import MASKED, Nodata, Validity
-from uniadrs_scale.scenes.files import OPEN, open_dataset
+from uniadrs_scale.scenes.files import OPEN
 from uniadrs_scale.storage.buckets import await_same
 from uniadrs_scale.storage.remote import canonical, gdal_env, is_remote, stable_uri, unreachable
 from uniadrs_scale.storage.retries import answered, server_of
+from uniadrs_scale.storage.trust import open_raster
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -245,7 +246,7 @@ def decibels(amplitude: NDArray[np.generic]) -> NDArray[np.float32]:
 def raster_tag(path: str | Path, name: str) -> str | None:
     """Return one tag of a raster file, None if there is no such tag, or no such raster."""
     try:
-        with open_dataset(canonical(str(path))) as dataset:
+        with open_raster(canonical(str(path))) as dataset:
             tags: dict[str, str] = dataset.tags()
             return tags.get(name)
     except RasterioError:

@@ -6,7 +6,8 @@ import json
 import os
 import platform
 import time
-from contextlib import contextmanager
+from collections import Counter
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from importlib.metadata import version
@@ -14,17 +15,22 @@ from typing import TYPE_CHECKING, Any
 
 import rasterio
 
+from uniadrs_scale.core.contracts import CountingReader
+from uniadrs_scale.core.lattice import sample_windows
 from uniadrs_scale.errors import redact
 from uniadrs_scale.runtime.executor import ClusterFacts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from uniadrs_scale.core.contracts import SceneSource
     from uniadrs_scale.core.plan import ScorePlan
     from uniadrs_scale.runtime.tasks import ChunkReport, TileFailure
     from uniadrs_scale.storage.places import Place
 
 
+SAMPLE, ACROSS = 128, 3
+"""Side of a sampled window [px], and windows along an axis."""
 LIBRARIES = ("torch", "numpy", "dask", "distributed", "zarr", "xarray", "rasterio")
 
 
@@ -114,10 +120,12 @@ class RunSummary:
         tiles = f"{self.tiles_scored} scored, {self.tiles_skipped} skipped (no valid pixel)"
         lines = [
             f"pixels   {self.pixels / 1e6:.2f} Mpx in {self.chunks} chunks{before}",
-            f"valid    {self.valid / max(self.pixels, 1):.1%} of the pixels{self._reasons()}",
             f"tiles    {tiles}, {len(self.failures)} failed",
             f"time     {self.seconds:.1f} s, {speed:.2f} Mpx/s",
         ]
+        if self.pixels:
+            share = shares_text(self.valid / self.pixels, self.invalid)
+            lines.insert(1, f"valid    {share} of the pixels")
         lines += [
             f"failed   tile at pixel ({f.window.row}, {f.window.col}): {f.reason}"
             for f in self.failures[:10]
@@ -127,10 +135,31 @@ class RunSummary:
         lines += [f"lost     {reason}" for reason in self.lost]
         return "\n".join([*lines, *(f"note     {note}" for note in self.notes)])
 
-    def _reasons(self) -> str:
-        shares = sorted(self.invalid.items(), key=lambda item: -item[1])
-        words = ", ".join(f"{reason} {share:.1%}" for reason, share in shares)
-        return f"; not valid: {words}" if words else ""
+
+def shares_text(valid: float, invalid: Mapping[str, float]) -> str:
+    """Return the valid share and the others by reason, as text.
+
+    >>> shares_text(0.9, {"cloud": 0.02, "nodata": 0.08})
+    '90.0% (nodata 8.0%, cloud 2.0%)'
+    """
+    ordered = sorted(invalid.items(), key=lambda item: -item[1])
+    reasons = ", ".join(f"{reason} {share:.1%}" for reason, share in ordered)
+    return f"{valid:.1%}" + (f" ({reasons})" if reasons else "")
+
+
+def sampled_validity(source: SceneSource) -> tuple[int, dict[str, int]]:
+    """Return the valid pixels of a few small windows, and the invalid ones by reason."""
+    valid, lost = 0, Counter[str]()
+    info = source.info
+    for window in sample_windows(info.height, info.width, block=SAMPLE, across=ACROSS):
+        with suppress(Exception):  # the run meets the same error, and reports it
+            reader = source.window(window)
+            _, mask, reasons = (
+                reader.counted() if isinstance(reader, CountingReader) else (*reader.read(), {})
+            )
+            valid += int(mask.sum())
+            lost.update(reasons)
+    return valid, dict(lost)
 
 
 def run_facts(plan: ScorePlan, summary: RunSummary, weights: str | None) -> dict[str, Any]:

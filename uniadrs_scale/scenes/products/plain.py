@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from uniadrs_scale.errors import SceneError
-from uniadrs_scale.scenes.files import open_dataset
 from uniadrs_scale.scenes.headers import Header
 from uniadrs_scale.scenes.products.metadata import Band, Product, iso_time, nanometres
 from uniadrs_scale.storage.remote import is_remote, uri_name
+from uniadrs_scale.storage.trust import open_raster
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -120,7 +120,7 @@ def recognise(path: str) -> Product | None:
     if header is None:
         return None
     data = _data_of(header) if Path(path) == header else Path(path).absolute()
-    with open_dataset(str(data)) as dataset:
+    with open_raster(str(data)) as dataset:
         if dataset.driver != "ENVI":
             return None
         _require_header(data, header, dataset.files)
