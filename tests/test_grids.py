@@ -119,7 +119,9 @@ def test_what_cannot_share_a_grid_is_refused(tmp_path: Path, mixed: list[Path]) 
     bare = write_raster(tmp_path / "bare.tif", ramp(1, 20, 20), 20, crs=None, transform=None)
     with pytest.raises(us.SceneError, match=r"'bare.tif' has no transform: only georeferenced"):
         us.open_scene([mixed[0], bare], grid="finest")
-    with pytest.raises(us.SceneError, match=r"grid='best' is no grid of this scene.*fine, coarse"):
+    with pytest.raises(
+        us.SceneError, match=r"grid='best' is not a grid of this scene.*fine, coarse"
+    ):
         us.open_scene(mixed, grid="best")
 
 

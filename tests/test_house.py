@@ -1,7 +1,6 @@
 """The structure of the library: its rooms, the direction of imports, and limits of size.
 
-The layers themselves are checked by import-linter (``make lint``); circles inside a room are not, so
-they are checked here.
+The layers are checked by import-linter (``make lint``). Circles in a room are checked here.
 """
 
 from __future__ import annotations
@@ -13,6 +12,8 @@ from pathlib import Path
 
 import grimp
 import pytest
+
+import uniadrs_scale as us
 
 ROOT = Path(__file__).parents[1]
 LIBRARY = ROOT / "uniadrs_scale"
@@ -38,8 +39,6 @@ def test_the_root_holds_two_files_and_the_rooms() -> None:
 
 
 def test_no_module_of_the_root_has_the_name_of_a_public_function() -> None:
-    import uniadrs_scale as us
-
     functions = {name for name in us.__all__ if callable(getattr(us, name))}
     assert not functions & (ROOMS | {"errors"})
 

@@ -1,7 +1,7 @@
-"""The ten rules of plain English, over the library, the scripts, the tests' names and the documents.
+"""The ten rules of plain English, in the library, the scripts and the documents.
 
-Each rule is a regular expression for a turn of phrase that readers stumble over. A line that is right
-as it is stands in ``RIGHT``. The imperative mood of docstrings is checked by ruff (D401).
+Each rule is a regular expression for a turn of phrase that is hard to read. Exceptions are in
+``RIGHT``. The imperative mood of docstrings is checked by ruff (D401).
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ RULES = {
         r"\b(True|False|None|raise[sd]?|refused?|empty|missing) where\b"
         r"|\bwhere (it|they|there|nobody|none|no) \w+"
     ),
-    "Write 'is not a', not 'is no' or 'is none'": r"\b(is|are|was|were) (no|none)\b(?! longer| more)",
+    "Write 'is not a', not 'is no' or 'is none'": (
+        r"\b(is|are|was|were) (no|none)\b(?! longer| more)"
+    ),
     "No sentence begins with 'Of'": START + r"Of (the|a|an|what|those|one|all|each|\w+s) ",
     "No people": r"\b([Nn]obody|[Ss]omebody|[Ww]hoever|[Aa]nybody|anybody's|nobody's|somebody's)\b",
     "Name the thing instead of 'what ...'": (
@@ -51,7 +53,7 @@ RULES = {
         r"\b([Pp]atien(ce|t|tly)|guilty|slip of the pen|stumbles?|wait(s|ed)? for ever|dies?|dying"
         r"|guess(ed)? anew|anew|bad luck|in vain)\b"
     ),
-    "No sentence begins with 'Whether' or 'That'": r"(?:^|\"\"\"|# )That (?!is\b|was\b|way\b|said\b)",
+    "No sentence begins with 'That'": r"(?:^|\"\"\"|# )That (?!is\b|was\b|way\b|said\b)",
 }
 RIGHT: tuple[str, ...] = ()
 """Parts of lines that match a rule and are right."""

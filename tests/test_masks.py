@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uniadrs_scale.core.pixels import fill_invalid, valid_pixels
+from uniadrs_scale.core.pixels import fill_invalid
+from uniadrs_scale.core.validity import valid_pixels
 
 
 def test_valid_needs_every_band() -> None:

@@ -31,7 +31,14 @@ def info(*bands: str, name: str = "scene.tif") -> SceneInfo:
         (info(*map(str, range(14))), "hyperspectral"),
         (info("VV"), "sar"),
         (info("1", "sigma0_vh"), "sar"),
-        (info("1", name="S1A_IW_HH.tif"), "sar"),
+        (info("S1_VV", "S1_VH", name="S1_VV.tif ..."), "sar"),
+        (info("HH", "HV", "VH", "VV"), "sar"),
+        (info("Sigma0_VV_db"), "sar"),
+        # Names of files do not count: HH is also a town, and what all bands share is not a band.
+        (info("1", name="S1A_IW_HH.tif"), "single-band"),
+        (info("HH_town", name="HH_town.tif"), "single-band"),
+        (info("HH_town_B1", "HH_town_B2", name="HH_town_B1.tif ..."), "multispectral"),
+        (info("HH", "B2", "B3"), "multispectral"),
         # Letters that happen to be inside a word are no polarisation.
         (info("navvy"), "single-band"),
         (info("1", name="highhill.tif"), "single-band"),

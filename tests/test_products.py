@@ -258,7 +258,7 @@ def test_every_product_is_scored(tmp_path: Path) -> None:
         (
             "landsat",
             "*SR_B3.TIF",
-            r"names '.*SR_B3.TIF' \(FILE_NAME_BAND_3\), but it is not beside",
+            r"names '.*SR_B3.TIF' \(FILE_NAME_BAND_3\), but it is not next",
         ),
         ("sentinel1", "*-vh-*.tiff", r"names '.*-vh-.*tiff' .*incomplete"),
         ("sentinel1", "s1*.xml", r"should be a Sentinel-1 product, but has no 'annotation"),
@@ -298,10 +298,10 @@ def test_strange_products_get_a_sentence(tmp_path: Path) -> None:
         with pytest.raises(us.SceneError, match=message):
             us.open_scene(tmp_path / name)
     options = {
-        r"mask='cloudy' is no class of 'S2A_.*which has cast_shadow": (safe, {"mask": "cloudy"}),
+        r"mask='cloudy' is not a class of 'S2A_.*which has cast_shadow": (safe, {"mask": "cloudy"}),
         r"units='dB' applies to Sentinel-1 GRD, but 'S2A": (safe, {"units": "dB"}),
         r"variable='x' applies to NetCDF.*but 'S2A": (safe, {"variable": "x"}),
-        r"grid='B99' is no grid of this scene": (safe, {"grid": "B99"}),
+        r"grid='B99' is not a grid of this scene": (safe, {"grid": "B99"}),
         r"mask='cloud' applies to products.*'flight.dat' is an ENVI": (header, {"mask": "cloud"}),
         r"Band 'B99' is not one of 'S2A_": (safe, {"bands": ["B99"]}),
     }
@@ -309,7 +309,7 @@ def test_strange_products_get_a_sentence(tmp_path: Path) -> None:
         with pytest.raises(us.SceneError, match=message):
             us.open_scene(path, **option)
     header.with_suffix(".dat").unlink()
-    with pytest.raises(us.SceneError, match=r"is an ENVI header, but its data file is not"):
+    with pytest.raises(us.SceneError, match=r"is an ENVI header, but its data file is not next"):
         us.open_scene(header)
     metadata = safe / "MTD_MSIL2A.xml"
     two = metadata.read_text().replace(

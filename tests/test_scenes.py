@@ -107,7 +107,9 @@ def test_nodata_can_be_given_or_denied(tmp_path: Path) -> None:
     assert not us.open_scene(path).valid[3, 4]
     assert us.open_scene(path, nodata=None).valid.all()
     value = int(pixels[0, 0, 0])
-    assert not us.open_scene(path, nodata=value).valid[0, 0]
+    assert us.open_scene(path, nodata=value).valid[0, 0]  # in one band only
+    assert not us.open_scene(path, nodata=value, nodata_when="any").valid[0, 0]
+    assert us.open_scene(path, nodata_when="all").valid[3, 4]
 
 
 def test_an_untouched_scene_is_read_from_its_files_any_other_from_its_array(

@@ -62,6 +62,14 @@ class Reading:
     nodata: Annotated[
         str, typer.Option(help="Value of invalid pixels; 'none' if every value is valid.")
     ] = "auto"
+    nodata_when: Annotated[
+        str,
+        typer.Option(
+            help="A pixel is invalid if 'any' band has its nodata value, or if 'all' have theirs. "
+            "Default: any for values that files declare, all for --nodata, for the zeros of "
+            "products, and for 8-bit data."
+        ),
+    ] = "auto"
     grid: Annotated[
         str | None,
         typer.Option(
@@ -95,6 +103,7 @@ class Reading:
             scenes,
             bands=_band_list(self.bands),
             nodata=_nodata_value(self.nodata),
+            nodata_when=cast("Any", self.nodata_when),
             grid=self.grid,
             variable=None if self.variable is None else _items(self.variable),
             mask=self.mask if self.mask in ("none", "cloud") else classes,

@@ -89,16 +89,26 @@ def plan_command(
     reading: Reading,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")] = False,
 ) -> None:
-    """Forecast what 'score' with the same arguments would do: tiles, tasks, memory; run nothing."""
+    """Forecast what 'score' with the same arguments would do; run nothing."""
+    from uniadrs_scale.scenes.sources import scene_source
     from uniadrs_scale.scoring.output import output_state
+    from uniadrs_scale.scoring.report import sampled_validity, shares_text
 
+    scene = reading.open(scenes)
     with running.connected() as here:
-        plan = here.plan(reading.open(scenes), running.detector())
+        plan = here.plan(scene, running.detector())
     state = "" if output is None else output_state(output, plan)
+    valid, lost = sampled_validity(scene_source(scene))
+    seen = max(valid + sum(lost.values()), 1)
     if as_json:
-        typer.echo(json.dumps(plan.to_dict() | {"output": state or None}, indent=2))
-    else:
-        typer.echo(plan.summary() + (f"\n{'output':<13}{state}" if state else ""))
+        sample = {"pixels": seen, "valid": valid, "invalid": lost}
+        facts = plan.to_dict() | {"output": state or None, "sample": sample}
+        typer.echo(json.dumps(facts, indent=2))
+        return
+    shares = shares_text(valid / seen, {reason: pixels / seen for reason, pixels in lost.items()})
+    typer.echo(f"{plan.summary()}\n{'valid':<13}{shares} of a sample of {seen / 1e6:.2f} Mpx")
+    if state:
+        typer.echo(f"{'output':<13}{state}")
 
 
 def demo_command(

@@ -97,6 +97,12 @@ class SceneInfo:
     """Which common grid bands were brought to, as a sentence; empty where they share one."""
     geolocation: str = ""
     """Of a swath: what places its pixels, and a digest of that; empty where a grid does."""
+    unplaced: str = ""
+    """Why words about a place do not amount to one, as part of a sentence."""
+    masked: str = ""
+    """Values and classes that make pixels invalid, for people."""
+    notes: tuple[str, ...] = ()
+    """Sentences about what was assumed when the scene was opened."""
     block_bytes: int = 0
     """What a reader holds beside a window: blocks of a file that are decoded whole."""
     strip_rows: int = 0
@@ -126,13 +132,21 @@ class SceneInfo:
         return values
 
     @property
+    def remarks(self) -> tuple[str, ...]:
+        """Sentences about what was assumed, and about a place that the map cannot have."""
+        if not self.unplaced:
+            return self.notes
+        return (*self.notes, f"The map has no place on the ground: {self.unplaced}.")
+
+    @property
     def georeference(self) -> str:
         """What ties pixels to the ground, for people."""
         if self.geolocation:
             what = self.geolocation.rpartition(" ")[0]  # without the digest
             return f"{what}: scored as sensed, drawn on a grid as a COG"
         if self.transform is None:
-            return "none: the map will have none either"
+            why = f" ({self.unplaced})" if self.unplaced else ""
+            return f"none{why}: the map will have none either"
         return crs_name(self.crs) or "transform without CRS"
 
 
@@ -146,6 +160,14 @@ class WindowReader(Protocol):
 
     def read(self) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
         """Pixels (band, y, x) and valid mask (y, x)."""
+
+
+@runtime_checkable
+class CountingReader(WindowReader, Protocol):
+    """A reader that can say why pixels are invalid."""
+
+    def counted(self) -> tuple[NDArray[np.generic], NDArray[np.bool_], Mapping[str, int]]:
+        """Read pixels, valid mask, and the number of invalid pixels by reason."""
 
 
 class SceneSource(Protocol):

@@ -12,27 +12,9 @@ from scipy import ndimage
 from scipy.ndimage import distance_transform_edt
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
 
     from numpy.typing import NDArray
-
-
-def valid_pixels(pixels: NDArray[np.generic], nodata: Sequence[float | None]) -> NDArray[np.bool_]:
-    """(y, x) True where every band holds a finite value other than its nodata value.
-
-    One missing band makes a pixel invalid: a made-up value would be an anomaly of its own.
-
-    Args:
-        pixels: (band, y, x).
-        nodata: One value a band, None where the band has none.
-    """
-    valid = np.ones(pixels.shape[1:], dtype=bool)
-    for band, missing in zip(pixels, nodata, strict=True):
-        if missing is not None and not np.isnan(missing):
-            valid &= band != missing
-        if band.dtype.kind == "f":
-            valid &= np.isfinite(band)
-    return valid
 
 
 def fill_invalid(pixels: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
@@ -78,6 +60,14 @@ SMALL = 4
 """Bytes of integers of which a slab's sum fits a float64's 53 bits: 2^14 times 2^32."""
 AREA = 9
 """Side of what has one value around a pixel that may have no data [px]."""
+BLOCK = 8
+"""Side of the blocks in which speckle is looked for [px]."""
+BLOCKS, MOST = 64, 32
+"""Blocks that are needed for that, and the most along an axis of a piece."""
+CALMEST = 0.05
+"""Quantile of the blocks by their variation."""
+SPECKLE = 0.15
+"""Difference of neighbours by their mean, and skewness, from which on blocks look like radar."""
 SLAB = 2**14
 """Pixels whose moments are computed at a time: 2 * STEPS + 14 bits fit a float64's 53."""
 
@@ -93,8 +83,12 @@ class BandStatistics:
     scatter: NDArray[np.float64]
     """(band, band) sum of products of differences from the mean."""
     flat: Mapping[float, int] = field(default_factory=dict)
-    """Valid pixels amid others that have the same value, in every band, by that value: a nodata
-    value that nobody declared looks like that."""
+    """Valid pixels amid others that have the same value, in every band, by that value: an
+    undeclared nodata value looks like that."""
+    lost: Mapping[str, int] = field(default_factory=dict)
+    """Invalid pixels by reason."""
+    speckle: tuple[int, int] = (0, 0)
+    """Pieces that look like radar, and all pieces that were looked at."""
 
     @classmethod
     def none(cls, bands: int) -> BandStatistics:
@@ -102,19 +96,31 @@ class BandStatistics:
         return cls(count=0, mean=np.zeros(bands), scatter=np.zeros((bands, bands)))
 
     @classmethod
-    def of(cls, pixels: NDArray[np.generic], valid: NDArray[np.bool_]) -> BandStatistics:
-        """Statistics of one piece of a scene.
+    def of(
+        cls,
+        pixels: NDArray[np.generic],
+        valid: NDArray[np.bool_],
+        lost: Mapping[str, int] | None = None,
+    ) -> BandStatistics:
+        """Return the statistics of one piece of a scene.
 
         Args:
             pixels: (band, y, x), any real dtype.
             valid: (y, x), True = valid.
+            lost: Invalid pixels by reason.
         """
         bands = pixels.shape[0]
         flat, index = pixels.reshape(bands, -1), np.flatnonzero(valid)
         slabs = (slice(start, start + SLAB) for start in range(0, index.size, SLAB))
         whole = index.size == valid.size  # then nothing has to be picked
         pieces = (flat[:, slab if whole else index[slab]] for slab in slabs)
-        return replace(cls.combine(map(_moments, pieces), bands), flat=_flat_areas(pixels, valid))
+        return replace(
+            cls.combine(map(_moments, pieces), bands),
+            flat=_flat_areas(pixels, valid),
+            lost=dict(lost or {}),
+            speckle=(int(looks), 1) if (looks := looks_like_speckle(pixels, valid)) is not None
+            else (0, 0),
+        )  # fmt: skip
 
     @classmethod
     def combine(cls, parts: Iterable[BandStatistics], bands: int) -> BandStatistics:
@@ -122,11 +128,11 @@ class BandStatistics:
         return reduce(cls.merge, parts, cls.none(bands))
 
     def merge(self, other: BandStatistics) -> BandStatistics:
-        """Statistics of the union of two disjoint parts (Chan, Golub and LeVeque 1983)."""
-        if other.count == 0:
-            return self
-        if self.count == 0:
-            return other
+        """Return statistics of the union of two parts (Chan, Golub and LeVeque 1983)."""
+        seen = (self.speckle[0] + other.speckle[0], self.speckle[1] + other.speckle[1])
+        lost = dict(Counter(self.lost) + Counter(other.lost))
+        if not (self.count and other.count):
+            return replace(self if self.count else other, lost=lost, speckle=seen)
         count = self.count + other.count
         delta = other.mean - self.mean
         between = np.outer(delta, delta) * (self.count * other.count / count)
@@ -135,7 +141,15 @@ class BandStatistics:
             mean=self.mean + delta * (other.count / count),
             scatter=self.scatter + other.scatter + between,
             flat=dict(Counter(self.flat) + Counter(other.flat)),
+            lost=lost,
+            speckle=seen,
         )
+
+    @property
+    def invalid(self) -> dict[str, float]:
+        """Share of all pixels seen that each reason makes invalid."""
+        seen = self.count + sum(self.lost.values())
+        return {reason: pixels / seen for reason, pixels in self.lost.items()}
 
     @property
     def deviation(self) -> NDArray[np.float64]:
@@ -201,6 +215,33 @@ def _flat_areas(pixels: NDArray[np.generic], valid: NDArray[np.bool_]) -> dict[f
     around = ndimage.minimum_filter(flat.view(np.uint8), AREA, mode="constant", cval=1)
     values, counts = np.unique(first[around.view(bool)], return_counts=True)
     return dict(zip(values.tolist(), counts.tolist(), strict=True))
+
+
+def looks_like_speckle(pixels: NDArray[np.generic], valid: NDArray[np.bool_]) -> bool | None:
+    """Return True if a single band varies as radar does even in its calmest places.
+
+    Speckle multiplies, so that neighbours differ by a third of their mean, and bright pixels stand
+    out more than dark ones. In the calmest twentieth of the blocks of 60 optical and infrared
+    images they differ by 0.04 at most, in radar by 0.2 to 0.4. None if it cannot be judged.
+    """
+    rows, cols = (min(size // BLOCK, MOST) for size in valid.shape)
+    if len(pixels) > 1 or not rows or not cols:
+        return None
+    cut = slice(rows * BLOCK), slice(cols * BLOCK)
+    values, known = (
+        plane[cut].reshape(rows, BLOCK, cols, BLOCK).swapaxes(1, 2).reshape(-1, BLOCK, BLOCK)
+        for plane in (pixels[0], valid)
+    )
+    values = values[known.all(axis=(1, 2))].astype(np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        means, deviations = values.mean(axis=(1, 2)), values.std(axis=(1, 2))
+        values = values[(means > 0) & (deviations > 0)]
+        if len(values) < BLOCKS:
+            return None
+        means, deviations = (v[(means > 0) & (deviations > 0)] for v in (means, deviations))
+        differences = np.abs(np.diff(values, axis=2)).mean(axis=(1, 2)) / means
+        skewness = ((values - means[:, None, None]) ** 3).mean(axis=(1, 2)) / deviations**3
+        return bool(np.quantile(differences, CALMEST) > SPECKLE and np.median(skewness) > SPECKLE)
 
 
 def _sums(values: NDArray[np.float64]) -> NDArray[np.float64]:

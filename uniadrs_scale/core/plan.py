@@ -143,7 +143,7 @@ class ScorePlan:
         }
 
     def summary(self) -> str:
-        """The forecast as text, a line a fact."""
+        """Return the forecast as text, one line per fact."""
         scene, lattice, memory = self.scene, self.lattice, self.memory
         rows, cols = lattice.chunks
         megapixels = scene.height * scene.width / 1e6
@@ -153,6 +153,7 @@ class ScorePlan:
             + (f", {scene.gsd_m:g} m" if scene.gsd_m else ""),
             "georeference": scene.georeference,
             **({"grid": scene.grid} if scene.grid else {}),
+            **({"not valid": scene.masked} if scene.masked else {}),
             "tiles": f"{lattice.tiles} of {lattice.tile} px, stride {lattice.stride} px "
             f"(each pixel is scored {lattice.tiles * lattice.tile**2 / 1e6 / megapixels:.1f} "
             "times on average)",
@@ -166,4 +167,5 @@ class ScorePlan:
             f"{self.workers} workers x {self.threads} threads",
             "fingerprint": self.fingerprint,
         }
-        return "\n".join(f"{key:<13}{text}" for key, text in lines.items())
+        notes = [("note", note) for note in scene.remarks]
+        return "\n".join(f"{key:<13}{text}" for key, text in (*lines.items(), *notes))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Literal
 
 from uniadrs_scale.errors import PlanError
@@ -19,8 +20,10 @@ Resampling = Literal["max", "nearest"]
 DEFAULT_WEIGHTS = "uniadrs-s"
 SPECTRAL = 14
 """A scene with this many bands or more has a spectrum per pixel."""
-RADAR = re.compile(r"(^|[^a-z])(vv|vh|hh|hv|sigma0|gamma0|amplitude)([^a-z]|$)", re.IGNORECASE)
-"""Names of radar bands."""
+RADAR = {"vv", "vh", "hh", "hv", "sigma0", "gamma0", "beta0", "amplitude"}
+"""Words in the names of radar bands."""
+POLARISATIONS = 4
+"""Largest band count of radar."""
 POOLED = 8
 """Side of the squares that the network pools to one sample [coarsened px]."""
 
@@ -64,9 +67,6 @@ PRESETS = {
 def choose_preset(scene: SceneInfo, name: str = "auto") -> Preset:
     """Return the preset called ``name``, or the one that the scene's bands suggest.
 
-    Radar is recognised by its band names (VV, VH, HH, HV, sigma0) or the scene's name: nothing else
-    in a raster shows it.
-
     Raises:
         PlanError: The preset does not exist.
     """
@@ -74,8 +74,22 @@ def choose_preset(scene: SceneInfo, name: str = "auto") -> Preset:
         if name not in PRESETS:
             raise PlanError(f"preset='{name}' is unknown. Use auto, {', '.join(PRESETS)}.")
         return PRESETS[name]
-    if any(RADAR.search(text) for text in (*scene.bands, scene.name)):
+    if _is_radar(scene):
         return PRESETS["sar"]
     if len(scene.bands) >= SPECTRAL:
         return PRESETS["hyperspectral"]
     return PRESETS["multispectral" if len(scene.bands) > 1 else "single-band"]
+
+
+def _is_radar(scene: SceneInfo) -> bool:
+    """Return True if the names of bands are polarisations: nothing else in a raster says so.
+
+    File names do not count, HH is also a town: neither the name of the only file, which stands for
+    that of its band, nor what the names of all bands share.
+    """
+    if len(scene.bands) > POLARISATIONS or scene.bands == (PurePath(scene.name).stem,):
+        return False
+    words = [set(re.findall(r"[a-z]+0?", band.lower())) for band in scene.bands]
+    shared = set.intersection(*words) if len(words) > 1 else set()
+    radar = [bool((found - shared) & RADAR) for found in words]
+    return all(radar) or (any(radar) and len(radar) <= POLARISATIONS // 2)

@@ -273,4 +273,5 @@ def _letter(figure: Figure, found: Sequence[bool], side: int) -> None:
     )
     for left, bottom, text, style in lines:
         x, y, _, _ = _place(left, bottom, 0, 0)
-        figure.text(x, y, text, **({"color": INK, "size": 15} | style))
+        shown: dict[str, Any] = {"color": INK, "size": 15} | style
+        figure.text(x, y, text, **shown)

@@ -17,6 +17,7 @@ from uniadrs_scale.core.pixels import BandStatistics
 from uniadrs_scale.core.presets import DEFAULT_WEIGHTS, Arithmetic
 from uniadrs_scale.detector.gpu import Conveyor, Cuda, device_called, passes_on
 from uniadrs_scale.detector.inference import exact_gpu, for_inference, one_thread
+from uniadrs_scale.detector.network import MINIMUM_SIDE
 from uniadrs_scale.detector.passes import NUMBA, fast_ring_mean
 from uniadrs_scale.detector.weights import load_network, portable, read_weights
 from uniadrs_scale.detector.whitening import CHANNELS, Whitening, bytes_a_pixel, ring_mean
@@ -110,7 +111,16 @@ class Detector:
         return 1 if self.device.type == "cpu" else GPU_BATCH
 
     def activation_bytes(self, tile: int, bands: int) -> int:
-        """Return the peak growth of a worker's memory in one call, beyond its input, in bytes."""
+        """Return the peak growth of a worker's memory in one call, beyond its input, in bytes.
+
+        Raises:
+            PlanError: The tile is too small for the network.
+        """
+        if tile < MINIMUM_SIDE:
+            raise PlanError(
+                f"The network would see tiles of {tile} px, after the preset has coarsened them, "
+                f"but needs {MINIMUM_SIDE} px. Use a larger tile, or another preset."
+            )
         if self.device.type != "cpu":
             return 4 * (bands + 1) * tile**2 * self.batch  # memory pinned for the device
         seen = bands if self.info.input == "bands" else CHANNELS

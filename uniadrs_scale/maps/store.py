@@ -107,6 +107,8 @@ class ScoreStore:
         return BandStatistics(
             count=int(cast("int", counts["valid_pixels"])),
             flat=dict(cast("list[tuple[float, int]]", counts["flat_areas"])),
+            lost=dict(cast("dict[str, int]", counts["invalid_pixels"])),
+            speckle=cast("tuple[int, int]", tuple(cast("list[int]", counts["speckle"]))),
             mean=np.asarray(self._array(BAND_MEAN)[:], np.float64),
             scatter=np.asarray(self._array(BAND_SCATTER)[:], np.float64),
         )
@@ -119,7 +121,14 @@ class ScoreStore:
         # Last: what makes them count.
         flat = [list(pair) for pair in statistics.flat.items()]  # JSON has no numbers for names
         attributes = self._array(BAND_SCATTER).attrs
-        attributes.update({"valid_pixels": statistics.count, "flat_areas": flat})
+        attributes.update(
+            {
+                "valid_pixels": statistics.count,
+                "invalid_pixels": dict(statistics.lost),
+                "flat_areas": flat,
+                "speckle": list(statistics.speckle),
+            }
+        )
 
     def open(self) -> xr.DataArray:
         """The lazy, chunked score (y, x)."""

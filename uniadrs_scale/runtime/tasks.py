@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from uniadrs_scale.core.contracts import CountingReader
 from uniadrs_scale.core.pixels import BandStatistics, fill_invalid
 from uniadrs_scale.core.seams import accumulate, finalise, normaliser, taper
 from uniadrs_scale.errors import redact
@@ -78,6 +79,8 @@ class ChunkReport:
     index: Index
     pixels: int
     """Pixels of the chunk, valid or not."""
+    valid: int
+    """Valid pixels of the chunk."""
     scored: int
     skipped: int
     failures: tuple[TileFailure, ...]
@@ -90,6 +93,8 @@ class ChunkReport:
 def window_statistics(reader: WindowReader) -> BandStatistics | None:
     """Moments of one sample window; None where it cannot be read."""
     try:
+        if isinstance(reader, CountingReader):
+            return BandStatistics.of(*reader.counted())
         return BandStatistics.of(*reader.read())
     except Exception:  # noqa: BLE001 - score_chunk meets the same error, and reports it
         return None
@@ -227,6 +232,7 @@ def commit_chunk(
     return ChunkReport(
         index=index,
         pixels=score.size,
+        valid=0 if part.valid is None else int(np.count_nonzero(part.valid)),
         scored=part.scored,
         skipped=part.skipped,
         failures=part.failures,

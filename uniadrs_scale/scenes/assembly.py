@@ -1,4 +1,4 @@
-"""From what metadata say to a scene that can be read: selection, grid, masks, identity."""
+"""The way from metadata to a scene that can be read: selection, grid, masks, identity."""
 
 from __future__ import annotations
 
@@ -9,24 +9,27 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from uniadrs_scale.core.contracts import SceneInfo, digest
+from uniadrs_scale.core.validity import Nodata, value_limits
 from uniadrs_scale.errors import SceneError
 from uniadrs_scale.scenes.grids import (
     Grid,
+    Warp,
     choose_grid,
+    covered,
     ground_size,
     ground_size_of_points,
     resampling,
 )
 from uniadrs_scale.scenes.headers import GroundPoint, Header
+from uniadrs_scale.scenes.masks import Values, nodata_values, quality_files, words_of_masks
 from uniadrs_scale.scenes.products.metadata import FOR_MASK, FOR_UNITS, FOR_VARIABLE, Band, Product
-from uniadrs_scale.scenes.rasters import FileScene, QualityFile, RasterFile, Warp
+from uniadrs_scale.scenes.rasters import FileScene, RasterFile
 from uniadrs_scale.storage.remote import uri_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from uniadrs_scale.scenes.products.metadata import Nodata, Options, Quality
-
+    from uniadrs_scale.scenes.products.metadata import Options
 
 MANY = 16
 """Names that fit in an error message."""
@@ -34,139 +37,145 @@ MANY = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What users want to know of a scene and its pixels do not depend on."""
+    """Facts for users, on which no pixel depends."""
 
     wavelengths: tuple[float | None, ...]
-    """nm, one a band."""
+    """One per band, nm."""
     datetime: str | None = None
     platform: str | None = None
     gcps: tuple[GroundPoint, ...] = ()
     gcp_crs: str | None = None
 
 
-def plain_product(sources: Sequence[str], headers: dict[str, Header]) -> Product:
-    """Raster files without product metadata, one after the other.
-
-    Args:
-        sources: Paths or URIs.
-        headers: Receives what the files say of themselves.
-
-    Raises:
-        SceneError: A file is missing or no raster, or the files differ in their number of bands.
-    """
-    bands: list[Band] = []
-    first = None
-    for source in sources:
-        header = Header.of(source)
-        first = first or header
-        first.require_same_count(header)
-        headers[header.uri] = header
-        bands += (
-            Band(name=name, uri=header.uri, number=number, wavelength=wavelength)
-            for name, number, wavelength in zip(
-                header.names, header.numbers, header.wavelengths, strict=True
-            )
-        )
-    if first is None:
-        raise SceneError("No scene file was given. Name at least one raster file.")
-    name = uri_name(first.uri) if len(sources) == 1 else f"{uri_name(first.uri)} ..."
-    return Product(kind="raster file", name=name, bands=tuple(bands), datetime=first.datetime)
-
-
 def assemble(
     product: Product, options: Options, headers: Mapping[str, Header]
 ) -> tuple[FileScene, Facts]:
-    """The scene that a product and a caller's options make; reads headers only.
+    """Return the scene that a product and a caller's options make; reads headers only.
 
     Args:
-        product: What there is.
-        options: What is wanted.
+        product: All bands that there are.
+        options: The wishes of the caller.
         headers: Those that have been read already, by URI.
 
     Raises:
         SceneError: A band, class or option does not exist, or the files do not fit together.
     """
+    _require_options(product, options)
+    known = dict(headers)
+    product = replace(product, bands=tuple(_counted(product.bands, options, known)))
+    selected = _selected_bands(product, options)
+    known |= {uri: Header.of(uri) for uri in {band.uri for band in selected} - set(known)}
+    known |= {header.uri: header for header in known.values()}
+    for header in {band.uri: known[band.uri] for band in selected}.values():
+        header.require_values()
+    target, sentence = _common_grid(product, selected, options, known)
+    values = nodata_values(selected, known, options)
+    files = tuple(_raster_files(selected, known, values, target))
+    own = target or (known[selected[0].uri].grid() if product.quality else None)
+    scene = FileScene(
+        info=_info(product, selected, known, target),
+        files=files,
+        nodata=_one_value(files, decibel=options.units == "dB"),
+        quality=tuple(quality_files(product, options, own)) if own else (),
+        decibel=options.units == "dB",
+    )
+    info = replace(
+        scene.info,
+        identity=digest(scene.decisive()),
+        dtype="float32" if scene.decibel else scene.info.dtype,
+        itemsize=4 if scene.decibel else scene.info.itemsize,
+        grid=sentence,
+        strip_rows=scene.info.height if len(files) > 1 or scene.decibel else 0,
+        block_bytes=sum(known[file.uri].block_bytes for file in files),
+        masked=words_of_masks(scene),
+    )
+    first = known[selected[0].uri]
+    return replace(scene, info=info), Facts(
+        wavelengths=tuple(band.wavelength for band in selected),
+        datetime=product.datetime,
+        platform=product.platform,
+        gcps=first.gcps,
+        gcp_crs=first.gcp_crs,
+    )
+
+
+def _require_options(product: Product, options: Options) -> None:
+    """Raise SceneError if an option does not apply to the product."""
     kind = f"{'an' if product.kind[0] in 'AEIO' else 'a'} {product.kind}"
     options.refuse(product.name, kind, variable=FOR_VARIABLE)
-    if not product.quality:
+    clouds = any(quality.cloud for quality in product.quality)
+    if not product.quality or (options.mask == "cloud" and not clouds):
         options.refuse(product.name, f"{kind} without one", mask=FOR_MASK)
     if not product.amplitude:
         options.refuse(product.name, kind, units=FOR_UNITS)
-    known = dict(headers)
-    selected = _selected_bands(product, options)
-    known |= {uri: Header.of(uri) for uri in {band.uri for band in selected} - set(known)}
-    target, sentence = _common_grid(product, selected, options, known)
-    files = tuple(_raster_files(selected, known, options.nodata, target))
-    own = target or (Grid.of(known[selected[0].uri]) if product.quality else None)
-    quality = tuple(_quality_files(product, options, own)) if own else ()
-    return _scene(
-        product, options, selected, known,
-        parts=(files, quality), grid=(target, sentence),
-    )  # fmt: skip
+    if options.units not in (None, "amplitude", "dB"):
+        raise SceneError(
+            f"units={options.units!r} is unknown: radar amplitudes are 'amplitude' as stored, or "
+            "'dB'. Pass one of these."
+        )
 
 
-def _scene(
+def _info(
     product: Product,
-    options: Options,
     selected: Sequence[Band],
     headers: Mapping[str, Header],
-    *,
-    parts: tuple[tuple[RasterFile, ...], tuple[QualityFile, ...]],
-    grid: tuple[Grid | None, str],
-) -> tuple[FileScene, Facts]:
-    files, quality = parts
-    target, sentence = grid
+    target: Grid | None,
+) -> SceneInfo:
+    """Return what is known before files are chosen; the rest is filled in by :func:`assemble`."""
     first = headers[selected[0].uri]
-    decibel = options.units == "dB"
-    dtypes = [headers[band.uri].dtype_of(band.number) for band in selected]
-    dtype = np.dtype(np.float32) if decibel else np.result_type(*dtypes)
-    values = {repr(value): value for file in files for value in file.nodata}
-    georeferenced = target or (Grid.of(first) if first.transform and first.crs else None)
-    height = target.height if target else first.height
-    info = SceneInfo(
+    dtype = np.result_type(*(headers[band.uri].dtype_of(band.number) for band in selected))
+    grid = target or (first.grid() if first.transform and first.crs else None)
+    size = ground_size(grid) if grid else product.gsd_m
+    measured = {band.uri: headers[band.uri].measured for band in selected}
+    return SceneInfo(
         name=product.name,
         identity="",
-        height=height,
+        height=target.height if target else first.height,
         width=target.width if target else first.width,
         bands=tuple(band.name for band in selected),
         dtype=str(dtype),
         itemsize=dtype.itemsize,
         crs=target.crs if target else first.crs,
         transform=target.transform if target else first.transform,
-        gsd_m=(ground_size(georeferenced) if georeferenced else product.gsd_m)
-        or ground_size_of_points(first.gcps, first.gcp_crs),
-        grid=sentence,
-        geolocation=f"{len(first.gcps)} ground control points"
-        if first.gcps and first.gcp_crs
-        else "",
-        block_bytes=sum(headers[file.uri].block_bytes for file in files),
-        # What was read of each is held until all are put together.
-        strip_rows=height if len(files) > 1 or decibel else 0,
+        gsd_m=size or ground_size_of_points(first.gcps, first.gcp_crs),
+        geolocation=f"{len(first.gcps)} ground control points" if first.gcps else "",
+        unplaced="" if target else first.unplaced,
+        notes=product.notes
+        + tuple(
+            f"Band {number} of '{uri_name(uri)}' is tagged as alpha, but its values are no mask: "
+            "it is scored as a band."
+            for uri, number in measured.items()
+            if number
+        ),
     )
-    scene = FileScene(
-        info=info,
-        files=files,
-        nodata=float("nan") if decibel else values.popitem()[1] if len(values) == 1 else None,
-        quality=quality,
-        decibel=decibel,
-    )
-    scene = replace(scene, info=replace(info, identity=digest(scene.decisive())))
-    facts = Facts(
-        wavelengths=tuple(band.wavelength for band in selected),
-        datetime=product.datetime,
-        platform=product.platform,
-        gcps=first.gcps if first.gcp_crs else (),
-        gcp_crs=first.gcp_crs,
-    )
-    return scene, facts
+
+
+def _one_value(files: Sequence[RasterFile], *, decibel: bool) -> float | None:
+    """Return the nodata value of all bands, None if they differ."""
+    if decibel:
+        return float("nan")
+    values = {repr(value): value for file in files for value in file.nodata.values}
+    return values.popitem()[1] if len(values) == 1 else None
+
+
+def _counted(bands: Sequence[Band], options: Options, headers: dict[str, Header]) -> Iterator[Band]:
+    """Yield the bands, each of an undescribed file by itself, as the file counts them."""
+    for band in bands:
+        wanted = options.bands is not None and {band.name, *band.aliases} & set(options.bands)
+        if band.number or not (band.default or wanted):
+            yield replace(band, number=band.number or 1)
+            continue
+        header = Header.of(band.uri)
+        headers[header.uri] = header
+        for number in header.numbers:
+            name = band.name if len(header.numbers) == 1 else f"{band.name}-{number}"
+            yield replace(
+                band, name=name, number=number, uri=header.uri,
+                aliases=(header.names[number - 1], *band.aliases),
+            )  # fmt: skip
 
 
 def _selected_bands(product: Product, options: Options) -> list[Band]:
-    if options.units not in (None, "amplitude", "dB"):
-        raise SceneError(
-            f"units={options.units!r} is unknown: radar amplitudes are 'amplitude' as stored, or "
-            "'dB'. Pass one of these."
-        )
     if options.bands is None:
         return [band for band in product.bands if band.default]
     names = [(band.name, *band.aliases) for band in product.bands]
@@ -174,7 +183,7 @@ def _selected_bands(product: Product, options: Options) -> list[Band]:
 
 
 def select(wanted: Sequence[int | str], names: Sequence[Sequence[str]], source: str) -> list[int]:
-    """Positions of the wanted bands, by 1-based number or by any of their names.
+    """Return positions of the wanted bands, by number from 1 or by any of their names.
 
     Raises:
         SceneError: One does not exist, or none is wanted.
@@ -202,7 +211,7 @@ def select(wanted: Sequence[int | str], names: Sequence[Sequence[str]], source: 
 def _common_grid(
     product: Product, selected: Sequence[Band], options: Options, headers: Mapping[str, Header]
 ) -> tuple[Grid | None, str]:
-    """The grid that bands must be brought to, and what the plan says of it; None where none."""
+    """Return the grid that bands must be brought to, and the plan's sentence; None if they fit."""
     uris = list({band.uri: None for band in selected})
     first = headers[uris[0]]
     mixed = not all(first.same_place(headers[uri]) for uri in uris)
@@ -212,94 +221,64 @@ def _common_grid(
     if choice is None:
         for uri in uris:
             first.require_same_place(headers[uri])
-    named = dict.fromkeys([band.name for band in selected])
-    candidates = {name: _header(name, selected, headers) for name in named}
-    if isinstance(choice, str) and choice not in candidates:
+    named = {band.name: headers[band.uri] for band in reversed(selected)}
+    if isinstance(choice, str) and choice not in named:
         # A band that is not itself wanted may still lend its grid.
         for band in product.bands:
             if choice in (band.name, *band.aliases):
-                candidates[choice] = headers.get(band.uri) or Header.of(band.uri)
-    return choose_grid(choice, candidates)
-
-
-def _header(name: str, bands: Sequence[Band], headers: Mapping[str, Header]) -> Header:
-    return next(headers[band.uri] for band in bands if band.name == name)
+                named[choice] = headers.get(band.uri) or Header.of(band.uri)
+    ordered = {band.name: named.pop(band.name) for band in selected if band.name in named}
+    return choose_grid(choice, {name: h.grid() for name, h in (ordered | named).items()})
 
 
 def _raster_files(
-    selected: Sequence[Band], headers: Mapping[str, Header], nodata: Nodata, target: Grid | None
+    selected: Sequence[Band],
+    headers: Mapping[str, Header],
+    values: Sequence[Values],
+    target: Grid | None,
 ) -> Iterator[RasterFile]:
-    """Consecutive bands of one file become one read."""
+    """Yield one read for consecutive bands of one file."""
 
-    def value(band: Band) -> float | None:
-        if nodata != "auto":
-            return nodata
-        tagged = headers[band.uri].nodata_of(band.number)
-        return band.nodata if tagged is None else tagged
+    # A resampled file is read with one nodata value, so that no mean includes it.
+    def key(item: tuple[Band, Values]) -> tuple[str, bool, str]:
+        band, (value, together) = item
+        return band.uri, together, str(value) if target else ""
 
-    # A resampled file is read with one nodata value, so that no mean is taken over it.
-    def key(band: Band) -> tuple[str, str]:
-        return band.uri, str(value(band)) if target else ""
-
-    for (uri, _), group in groupby(selected, key=key):
-        bands = list(group)
-        header, values = headers[uri], tuple(value(band) for band in bands)
+    for (uri, together, _), group in groupby(zip(selected, values, strict=True), key=key):
+        pairs = list(group)
+        header, numbers = headers[uri], tuple(band.number for band, _ in pairs)
+        warp = _warp(header, pairs[0][1], target)
+        # GDAL writes nodata outside a warped file: without its outline, any band must count.
+        outlined = warp is None or warp.nodata is None or warp.inside is not None
+        alone = tuple(n for n in header.masks if n in numbers)
         yield RasterFile(
             uri=header.uri,
             stamp=header.stamp,
-            bands=tuple(band.number for band in bands),
-            nodata=values,
-            masked=header.masked,
-            warp=_warp(header, values[0], target),
+            bands=numbers,
+            nodata=Nodata(tuple(value for _, (value, _) in pairs), together and outlined),
+            # A caller who names the alpha band takes it for a measurement.
+            alpha=None if warp or header.alpha in numbers else header.alpha,
+            masks=() if warp else (*header.shared_mask, *alone),
+            warp=warp,
         )
 
 
-def _warp(header: Header, nodata: float | None, target: Grid | None) -> Warp | None:
-    if target is None or target == (Grid.of(header)):
+def _warp(header: Header, values: Values, target: Grid | None) -> Warp | None:
+    if target is None or header.fits(target):
         return None
-    method = resampling(Grid.of(header), target, uri_name(header.uri))
-    real = header.dtypes[0].startswith("float")
-    if real and not header.masked and nodata is None:
-        nodata = float("nan")
-    if not real and nodata is not None and nodata != int(nodata):
+    if header.measured:
+        raise SceneError(
+            f"Band {header.measured} of '{uri_name(header.uri)}' is tagged as alpha, but holds "
+            "measurements: GDAL cannot bring it to another grid. Correct the tag (gdal_edit.py "
+            f"-colorinterp_{header.measured} undefined), then open it again."
+        )
+    source, (nodata, together) = header.grid(), values
+    method = resampling(source, target, uri_name(header.uri))
+    dtype = np.dtype(header.dtypes[0])
+    bare = header.alpha is None and not header.masks and not header.shared_mask
+    if nodata is not None and not np.isnan(nodata) and value_limits(dtype, nodata) is None:
         nodata = None
-    return Warp(target, method, nodata)
-
-
-def _quality_files(product: Product, options: Options, scene: Grid) -> Iterator[QualityFile]:
-    """Quality rasters of which at least one class is unwanted."""
-    unwanted = _unwanted(product, options)
-    for quality, codes in zip(product.quality, unwanted, strict=True):
-        if not codes:
-            continue
-        header = Header.of(quality.uri)
-        own = Grid.of(header)
-        method = None if own == scene else resampling(own, scene, quality.uri, classes=True)
-        warp = None if method is None else Warp(scene, method, None)
-        file = RasterFile(
-            uri=header.uri, stamp=header.stamp, bands=header.numbers[:1], nodata=(None,),
-            masked=False, warp=warp,
-        )  # fmt: skip
-        yield QualityFile(file, quality.kind, codes)
-
-
-def _unwanted(product: Product, options: Options) -> list[tuple[int, ...]]:
-    """Codes to mask out, for each quality raster of the product."""
-    mask = options.mask
-    if isinstance(mask, str) and mask not in ("none", "cloud"):
-        mask = (mask,)
-    known = {name for quality in product.quality for name, _ in quality.codes}
-    numbers = {code for quality in product.quality for _, code in quality.codes}
-    for item in mask if isinstance(mask, tuple) else ():
-        if item not in known and item not in numbers:
-            raise SceneError(
-                f"mask={item!r} is no class of '{product.name}', which has "
-                f"{', '.join(sorted(known))}. Name these, or pass 'cloud' or 'none'."
-            )
-    return [_codes(quality, mask) for quality in product.quality]
-
-
-def _codes(quality: Quality, mask: str | tuple[str | int, ...]) -> tuple[int, ...]:
-    wanted: set[str | int] = set(quality.always)
-    wanted |= set(quality.cloud if mask == "cloud" else () if isinstance(mask, str) else mask)
-    return tuple(code for name, code in quality.codes if name in wanted or code in wanted)
+    if dtype.kind == "f" and bare and nodata is None:
+        nodata = float("nan")
+    inside = covered(source, target) if together and bare and nodata is not None else None
+    return Warp(target, method, nodata, inside)

@@ -18,7 +18,7 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from uniadrs_scale.core.contracts import SceneInfo, digest
-from uniadrs_scale.core.pixels import valid_pixels
+from uniadrs_scale.core.validity import Nodata, Validity
 from uniadrs_scale.errors import SceneError
 from uniadrs_scale.scenes.assembly import Facts, select
 from uniadrs_scale.scenes.datasets import Engine, open_group
@@ -112,7 +112,12 @@ class CubeScene:
         return SceneWindow(self, window)
 
     def read(self, window: Window) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
-        """Pixels (band, y, x) in the scene's dtype and valid mask (y, x)."""
+        """Read pixels (band, y, x) in the scene's dtype and valid mask (y, x)."""
+        pixels, validity = self.counted(window)
+        return pixels, validity.valid
+
+    def counted(self, window: Window) -> tuple[NDArray[np.generic], Validity]:
+        """Read pixels (band, y, x), which are valid, and why others are not."""
         shape = (len(self.selected), window.height, window.width)
         pixels = np.empty(shape, self.info.dtype)
         first = 0
@@ -122,7 +127,10 @@ class CubeScene:
                 wanted = np.array([self.selected[k] - first for k in places])
                 _read_into(pixels, places, open_variable(self.spec, variable), wanted, window)
             first += count
-        return pixels, valid_pixels(pixels, [self.nodata] * len(pixels))
+        validity = Validity(pixels.shape[1:])
+        validity.drop_not_finite(pixels)
+        validity.drop_nodata(pixels, Nodata((self.nodata,) * len(pixels)))
+        return pixels, validity
 
 
 def _read_into(

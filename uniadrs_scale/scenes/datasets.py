@@ -16,7 +16,7 @@ import xarray as xr
 import zarr
 
 from uniadrs_scale.errors import SceneError, StoreError, TrustError
-from uniadrs_scale.scenes.headers import locate
+from uniadrs_scale.scenes.files import locate
 from uniadrs_scale.storage.buckets import glimpse, zarr_place
 from uniadrs_scale.storage.range_file import RangeFile
 from uniadrs_scale.storage.remote import canonical, is_remote, uri_name

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -22,16 +22,17 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from uniadrs_scale.scenes.headers import Header
-
-
+PLANE = 3
+"""Points that place a plane."""
+SAME = 0.01
+"""Distance of corners up to which two grids are one [px]."""
 Resampling = Literal["nearest", "bilinear", "average", "mode"]
 ELLIPSOID = Geod(ellps="WGS84")
 
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """Where the pixels of a raster lie."""
+    """Place of the pixels of a raster."""
 
     height: int
     width: int
@@ -39,20 +40,6 @@ class Grid:
     """Affine coefficients (a, b, c, d, e, f) of pixel corners."""
     crs: str
     """WKT."""
-
-    @classmethod
-    def of(cls, header: Header) -> Grid:
-        """The grid of a raster file.
-
-        Raises:
-            SceneError: It has none.
-        """
-        if header.transform is None or header.crs is None:
-            raise SceneError(
-                f"'{Path(header.uri).name}' has no {'CRS' if header.transform else 'transform'}: "
-                "only georeferenced files can be brought to one grid. Give all files one size."
-            )
-        return cls(header.height, header.width, header.transform, header.crs)
 
     def decisive(self) -> dict[str, Any]:
         """Return the fields as JSON values."""
@@ -65,27 +52,84 @@ class Grid:
 
     @property
     def geobox(self) -> GeoBox:
-        """The same for odc-geo."""
+        """This grid for odc-geo."""
         return GeoBox((self.height, self.width), Affine(*self.transform), self.crs)
 
 
-def choose_grid(choice: object, headers: Mapping[str, Header]) -> tuple[Grid, str]:
-    """The common grid of a scene, and the sentence that tells of it.
+@dataclass(frozen=True, slots=True)
+class Warp:
+    """How a raster is brought to another grid while it is read."""
+
+    grid: Grid
+    resampling: str
+    """A name of ``rasterio.enums.Resampling``."""
+    nodata: float | None
+    """Value that no mean includes; None if an alpha band or mask decides. Floats without one have
+    NaN: GDAL's alpha of a float raster is opaque everywhere."""
+    inside: tuple[int, int, int, int] | None = None
+    """Rows (start, stop) and columns (start, stop) of the grid that the raster covers."""
+
+    def decisive(self) -> dict[str, Any]:
+        """Return what decides the resampled pixels, as JSON values."""
+        return {
+            "grid": self.grid.decisive(),
+            "resampling": self.resampling,
+            "nodata": self.nodata,
+            "inside": None if self.inside is None else list(self.inside),
+        }
+
+
+@lru_cache(maxsize=64)
+def same_crs(one: str | None, other: str | None) -> bool:
+    """Return True if two WKTs mean one CRS, whatever their words."""
+    if one == other or one is None or other is None:
+        return one == other
+    return bool(CRS.from_wkt(one).equals(CRS.from_wkt(other), ignore_axis_order=True))
+
+
+def covered(source: Grid, target: Grid) -> tuple[int, int, int, int] | None:
+    """Return the rows and columns (starts and stops) of ``target`` with centres in ``source``.
+
+    None if one is turned against the other, or in another CRS.
+    """
+    upright = all(grid.transform[1] == grid.transform[3] == 0 for grid in (source, target))
+    if not upright or not same_crs(source.crs, target.crs):
+        return None
+    (a, _, c, _, e, f), (ta, _, tc, _, te, tf) = source.transform, target.transform
+    cols = sorted((c + a * side - tc) / ta for side in (0, source.width))
+    rows = sorted((f + e * side - tf) / te for side in (0, source.height))
+    top, bottom, left, right = (math.ceil(round(edge - 0.5, 6)) for edge in (*rows, *cols))
+    return top, bottom, left, right
+
+
+def same_transform(
+    one: tuple[float, ...] | None, other: tuple[float, ...] | None, shape: tuple[int, int]
+) -> bool:
+    """Return True if no corner of a raster moves by more than SAME pixels."""
+    if one is None or other is None:
+        return one is other
+    (a, b, c, d, e, f), (height, width) = np.subtract(one, other), shape
+    corners = [(0, 0), (width, 0), (0, height), (width, height)]
+    off = max(max(abs(a * x + b * y + c), abs(d * x + e * y + f)) for x, y in corners)
+    return bool(off <= SAME * math.sqrt(abs(one[0] * one[4] - one[1] * one[3])))
+
+
+def choose_grid(choice: object, grids: Mapping[str, Grid]) -> tuple[Grid, str]:
+    """Return the common grid of a scene, and the sentence about it.
 
     Args:
-        choice: 'finest', 'coarsest', a key of ``headers``, or an odc-geo GeoBox.
-        headers: By band name, of the bands that make the scene.
+        choice: 'finest', 'coarsest', a key of ``grids``, or an odc-geo GeoBox.
+        grids: By band name, of the bands that make the scene.
 
     Raises:
-        SceneError: The choice is none of these, or a file has no georeference.
+        SceneError: The choice is none of these.
     """
     if isinstance(choice, GeoBox):
         crs = None if choice.crs is None else choice.crs.to_wkt()
         if crs is None:
-            raise SceneError("grid= has no CRS: give a GeoBox with one.")
+            raise SceneError("grid= has no CRS. Pass a GeoBox with one.")
         height, width = choice.shape
         return Grid(height, width, tuple(choice.affine)[:6], crs), _sentence("given", choice)
-    grids = {name: Grid.of(header) for name, header in headers.items()}
     sizes = {name: ground_size(grid) or math.inf for name, grid in grids.items()}
     if choice in ("finest", "coarsest"):
         name = (min if choice == "finest" else max)(sizes, key=lambda band: sizes[band])
@@ -93,7 +137,7 @@ def choose_grid(choice: object, headers: Mapping[str, Header]) -> tuple[Grid, st
     if isinstance(choice, str) and choice in grids:
         return grids[choice], _sentence(f"that of {choice}", grids[choice].geobox)
     raise SceneError(
-        f"grid={choice!r} is no grid of this scene: it must be 'finest', 'coarsest', one of its "
+        f"grid={choice!r} is not a grid of this scene: it must be 'finest', 'coarsest', one of its "
         f"bands ({', '.join(list(grids)[:16])}) or an odc-geo GeoBox. Pass one of these."
     )
 
@@ -103,7 +147,7 @@ def _sentence(which: str, geobox: GeoBox) -> str:
 
 
 def resampling(source: Grid, target: Grid, name: str, *, classes: bool = False) -> Resampling:
-    """How a raster is brought to ``target``: unchanged if the pixels coincide.
+    """Return how a raster is brought to ``target``: unchanged if the pixels coincide.
 
     Smaller pixels are interpolated, since repeated ones would draw squares; larger ones averaged,
     so that no source pixel is dropped. Classes are never mixed.
@@ -125,7 +169,7 @@ def resampling(source: Grid, target: Grid, name: str, *, classes: bool = False) 
 
 
 def ground_size(grid: Grid) -> float | None:
-    """Side of the central pixel on the ground [m], to three digits; None where it has no place.
+    """Return the side of the central pixel on the ground [m], to three digits, if it is known.
 
     Measured along the ellipsoid: 10 m of a Mercator projection are 7 m on the ground at 45 degrees.
     """
@@ -140,8 +184,8 @@ def ground_size(grid: Grid) -> float | None:
 
 
 def ground_size_of_points(points: Sequence[tuple[float, ...]], crs: str | None) -> float | None:
-    """The same from ground control points (row, column, x, y, z): the mean over the swath."""
-    if len(points) < 3 or crs is None:  # noqa: PLR2004 - a plane
+    """Return it from ground control points (row, column, x, y, z): the mean over the swath."""
+    if len(points) < PLANE or crs is None:
         return None
     rows, cols, x, y, _ = np.transpose(points)
     design = np.column_stack([np.ones_like(rows), cols, rows])
@@ -152,7 +196,7 @@ def ground_size_of_points(points: Sequence[tuple[float, ...]], crs: str | None) 
 
 
 def side_length(longitude: NDArray[np.float64], latitude: NDArray[np.float64]) -> float | None:
-    """Side of a pixel [m] from three places: a corner, the next along x, the next along y."""
+    """Return a pixel's side [m] from three places: a corner, the next along x, and along y."""
     if not np.isfinite([longitude, latitude]).all():
         return None
     _, _, sides = ELLIPSOID.inv(longitude[[0, 0]], latitude[[0, 0]], longitude[1:], latitude[1:])

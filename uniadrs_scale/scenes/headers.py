@@ -1,21 +1,29 @@
-"""What raster files say of themselves, and whether several of them are one scene."""
+"""What raster files say about themselves, and whether several files are one scene."""
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from dataclasses import dataclass
+import warnings
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rasterio.enums import ColorInterp, MaskFlags
-from rasterio.errors import RasterioError
+from rasterio.errors import NodataShadowWarning, RasterioError
 
 from uniadrs_scale.core.contracts import crs_name
 from uniadrs_scale.errors import SceneError
+from uniadrs_scale.scenes.files import (
+    PAGE,
+    RGB,
+    is_grey_picture,
+    locate,
+    measured_alpha,
+    require_whole,
+)
+from uniadrs_scale.scenes.grids import Grid, same_crs, same_transform
 from uniadrs_scale.scenes.products.metadata import iso_time, nanometres
-from uniadrs_scale.storage.buckets import glimpse
-from uniadrs_scale.storage.remote import Uri, canonical, is_remote, uri_name
+from uniadrs_scale.storage.remote import is_remote, uri_name
 from uniadrs_scale.storage.trust import open_raster
 
 if TYPE_CHECKING:
@@ -27,35 +35,56 @@ GroundPoint = tuple[float, float, float, float, float]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Header:
-    """What one file says of itself."""
+    """Metadata of one file."""
 
     uri: str
     stamp: str
     height: int
     width: int
     numbers: tuple[int, ...]
+    """Bands that hold measurements, from 1."""
+    alpha: int | None
+    """Band that says which pixels are valid."""
+    measured: int | None
+    """Band that is tagged as alpha but holds measurements."""
+    shared_mask: tuple[int, ...]
+    """A band whose mask is that of all bands; empty if there is none."""
+    masks: tuple[int, ...]
+    """Bands with a mask of their own, as in a VRT."""
     names: tuple[str, ...]
     dtypes: tuple[str, ...]
     nodata: tuple[float | None, ...]
-    masked: bool
+    """One per band of the file, as are names and dtypes."""
+    picture: bool
+    """True if the first three bands are red, green and blue."""
+    grey: bool
+    """True if these three are equal."""
+    palette: bool
+    """True if values are numbers of colours."""
+    pages: tuple[str, ...]
+    """GDAL's names of the rasters in the file if there are several."""
     crs: str | None
     transform: tuple[float, ...] | None
+    unplaced: str
+    """Why the words about a place do not amount to one, as part of a sentence."""
     wavelengths: tuple[float | None, ...]
     """Centres, nm."""
     datetime: str | None
-    """Of acquisition, ISO 8601."""
+    """Time of acquisition, ISO 8601."""
     gcps: tuple[GroundPoint, ...]
-    """Ground control points, where there is no transform."""
+    """Ground control points if there is no transform."""
     gcp_crs: str | None
     block_bytes: int
-    """Of one block of the file, with all bands where they lie side by side in it."""
+    """Bytes of one block of the file, with all bands if they are next to each other in it."""
 
     @classmethod
     def of(cls, source: str) -> Header:
         """Read the header of ``source``."""
         uri, stamp = locate(source)
         try:
-            with open_dataset(uri) as dataset:
+            with open_raster(uri) as dataset, warnings.catch_warnings():
+                # Nodata does not replace the alpha band here: a pixel must pass both.
+                warnings.simplefilter("ignore", NodataShadowWarning)
                 return cls._of_dataset(dataset, uri, stamp)
         except RasterioError as error:
             if is_remote(uri):
@@ -72,84 +101,129 @@ class Header:
 
     @classmethod
     def _of_dataset(cls, dataset: rasterio.DatasetReader, uri: str, stamp: str) -> Header:
-        numbers = tuple(
-            number
-            for number, colour in zip(dataset.indexes, dataset.colorinterp, strict=True)
-            if colour != ColorInterp.alpha
-        )
+        _require_bands(uri, dataset.count, dataset.subdatasets)
         # Each once: rasterio asks GDAL for all bands whenever one of these is looked at.
-        kinds, described, missing = dataset.dtypes, dataset.descriptions, dataset.nodatavals
-        dtypes = tuple(kinds[n - 1] for n in numbers)
-        _require_real_bands(uri, dtypes, dataset.subdatasets)
+        colours, dtypes, described = dataset.colorinterp, dataset.dtypes, dataset.descriptions
+        _require_real(uri, dtypes)
+        require_whole(dataset, uri)
+        alpha = next((n for n, c in enumerate(colours, start=1) if c == ColorInterp.alpha), None)
+        measured = alpha if alpha is not None and measured_alpha(dataset, alpha) else None
+        alpha = None if measured or dataset.count == 1 else alpha
+        flags = list(zip(dataset.indexes, dataset.mask_flag_enums, strict=True))
+        shared = tuple(n for n, flag in flags if flag == [MaskFlags.per_dataset])
         stem = Path(uri_name(uri)).stem
-        names = tuple(described[n - 1] or (stem if dataset.count == 1 else str(n)) for n in numbers)
-        flags = dataset.mask_flag_enums[numbers[0] - 1]
-        bare = dataset.transform.is_identity and dataset.crs is None
-        points, points_crs = dataset.gcps if bare else ([], None)
         return cls(
             uri=uri,
             stamp=stamp,
             height=dataset.height,
             width=dataset.width,
-            numbers=numbers,
-            names=names,
+            numbers=tuple(n for n in dataset.indexes if n != alpha),
+            alpha=alpha,
+            measured=measured,
+            shared_mask=shared[:1],
+            masks=tuple(n for n, flag in flags if not flag),
+            names=tuple(
+                described[n - 1] or (stem if dataset.count == 1 else str(n))
+                for n in dataset.indexes
+            ),
             dtypes=dtypes,
-            nodata=tuple(missing[n - 1] for n in numbers),
-            masked=MaskFlags.per_dataset in flags,
-            crs=None if dataset.crs is None else dataset.crs.to_wkt(),
-            transform=None if bare else tuple(dataset.transform)[:6],
-            wavelengths=tuple(_wavelength(dataset, n) for n in numbers),
+            nodata=dataset.nodatavals,
+            picture=colours[:3] == RGB,
+            grey=is_grey_picture(dataset),
+            palette=ColorInterp.palette in colours,
+            pages=_pages(dataset, uri),
+            wavelengths=tuple(_wavelength(dataset, n) for n in dataset.indexes),
             datetime=_acquired(dataset),
-            gcps=tuple((p.row, p.col, p.x, p.y, p.z or 0.0) for p in points),
-            gcp_crs=None if points_crs is None else points_crs.to_wkt(),
             block_bytes=_block_bytes(dataset),
+            **_place(dataset),
         )
 
     def dtype_of(self, number: int) -> str:
-        """Of a band by its number in the file."""
-        return self.dtypes[self._place(number)]
+        """Return the dtype of a band by its number in the file."""
+        self._require_band(number)
+        return self.dtypes[number - 1]
 
     def nodata_of(self, number: int) -> float | None:
-        """Of a band by its number in the file."""
-        return self.nodata[self._place(number)]
+        """Return the nodata value of a band by its number in the file."""
+        self._require_band(number)
+        return self.nodata[number - 1]
 
-    def _place(self, number: int) -> int:
-        place = bisect_left(self.numbers, number)
-        if self.numbers[place : place + 1] == (number,):
-            return place
-        raise SceneError(
-            f"'{self.uri}' has no band {number}, but its product's metadata say so: the two do not "
-            "belong together. Fetch the product again."
-        )
+    def _require_band(self, number: int) -> None:
+        if not 1 <= number <= len(self.dtypes):
+            raise SceneError(
+                f"'{self.uri}' has no band {number}, but its product's metadata say so: the two do "
+                "not belong together. Fetch the product again."
+            )
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.height, self.width
+
+    def grid(self) -> Grid:
+        """Return the place of the pixels.
+
+        Raises:
+            SceneError: The file has none.
+        """
+        if self.transform is None or self.crs is None:
+            raise SceneError(
+                f"'{uri_name(self.uri)}' has no {'CRS' if self.transform else 'transform'}: only "
+                "georeferenced files can be brought to one grid. Give all files one size."
+            )
+        return Grid(self.height, self.width, self.transform, self.crs)
+
+    def require_values(self) -> None:
+        """Raise SceneError if pixels are numbers of colours instead of measurements."""
+        if self.palette:
+            raise SceneError(
+                f"'{uri_name(self.uri)}' has a palette: its values are numbers of colours, whose "
+                "differences mean nothing. Expand it (gdal_translate -expand rgb), or pass the "
+                "measurements that it was made from."
+            )
 
     def require_same_count(self, other: Header) -> None:
-        """Raise where two files of one scene have differently many bands."""
-        if len(self.names) != len(other.names):
+        """Raise SceneError if two files of one scene differ in band count."""
+        if len(self.numbers) != len(other.numbers):
             mine, theirs = f"'{uri_name(self.uri)}'", f"'{uri_name(other.uri)}'"
             raise SceneError(
-                f"{theirs} has {len(other.names)} bands but {mine} has {len(self.names)}: the "
-                "files of one scene must have equally many. Score them apart, or split them."
+                f"{theirs} has {len(other.numbers)} bands but {mine} has {len(self.numbers)}: the "
+                "files of one scene must have equally many. Score them separately, or split them."
             )
 
     def same_place(self, other: Header) -> bool:
-        """True where two files lie pixel on pixel."""
-        return self._placement == other._placement
+        """Return True if two files are pixel on pixel, to a hundredth of a pixel."""
+        return (
+            self.size == other.size
+            and same_crs(self.crs, other.crs)
+            and same_crs(self.gcp_crs, other.gcp_crs)
+            # The heights of control points place no pixel.
+            and [point[:4] for point in self.gcps] == [point[:4] for point in other.gcps]
+            and same_transform(self.transform, other.transform, self.size)
+        )
 
-    @property
-    def _placement(self) -> object:
-        """What decides where pixels are: of control points not their heights."""
-        points = tuple(point[:4] for point in self.gcps)
-        return self.crs, self.height, self.width, self.transform, points, self.gcp_crs
+    def fits(self, grid: Grid) -> bool:
+        """Return True if the file is on ``grid``, to a hundredth of a pixel."""
+        return (
+            self.size == (grid.height, grid.width)
+            and same_crs(self.crs, grid.crs)
+            and same_transform(self.transform, grid.transform, self.size)
+        )
+
+    def renamed(self, name: str) -> Header:
+        """Return the header with ``name`` for its only band, unless that has one."""
+        stem = Path(uri_name(self.uri)).stem
+        return replace(self, names=tuple(name if own == stem else own for own in self.names))
 
     def require_same_place(self, other: Header) -> None:
-        """Raise where two files of one scene do not lie pixel on pixel."""
+        """Raise SceneError if two files of one scene are not pixel on pixel."""
         if self.same_place(other):
             return
         mine, theirs = f"'{uri_name(self.uri)}'", f"'{uri_name(other.uri)}'"
         advice = (
             "files of one scene must share one grid. Name it: grid='finest', 'coarsest' or a band."
         )
-        if self.crs != other.crs:
+        if not same_crs(self.crs, other.crs):
             crs, other_crs = crs_name(self.crs) or "none", crs_name(other.crs) or "none"
             raise SceneError(
                 f"{theirs} and {mine} have different CRS ({other_crs}, {crs}): the {advice}"
@@ -157,7 +231,7 @@ class Header:
         if self.gcps != other.gcps:
             raise SceneError(
                 f"{theirs} and {mine} have different ground control points: the files of one scene "
-                "must share one geometry. Score them apart."
+                "must share one geometry. Score them separately."
             )
         raise SceneError(
             f"{theirs} has {other.height} x {other.width} px at {_origin(other.transform)} but "
@@ -165,8 +239,40 @@ class Header:
         )
 
 
+def _place(dataset: rasterio.DatasetReader) -> dict[str, Any]:
+    """Return the fields of a header that place its pixels: a transform, or control points.
+
+    GDAL has the identity if a file has no transform: its CRS alone places nothing.
+    """
+    crs = None if dataset.crs is None else dataset.crs.to_wkt()
+    if not dataset.transform.is_identity:
+        transform = tuple(dataset.transform)[:6]
+        return {"crs": crs, "transform": transform, "unplaced": "", "gcps": (), "gcp_crs": None}
+    points, points_crs = dataset.gcps
+    placed = bool(points) and points_crs is not None
+    words = {
+        "ground control points come without a CRS": points and points_crs is None,
+        f"the CRS {crs_name(crs)} comes without a transform": crs is not None,
+        "RPCs are not used": bool(dataset.tags(ns="RPC")),
+        "geolocation arrays are not used": bool(dataset.tags(ns="GEOLOCATION")),
+    }
+    return {
+        "crs": None,
+        "transform": None,
+        "unplaced": "" if placed else " and ".join(word for word, found in words.items() if found),
+        "gcps": tuple((p.row, p.col, p.x, p.y, p.z or 0.0) for p in points) if placed else (),
+        "gcp_crs": points_crs.to_wkt() if placed else None,
+    }
+
+
+def _pages(dataset: rasterio.DatasetReader, uri: str) -> tuple[str, ...]:
+    """Return GDAL's names of the pages of a TIFF, none if there is but one."""
+    names = [name for name in dataset.subdatasets if PAGE.match(name)]
+    return tuple(names) if len(names) > 1 and not PAGE.match(uri) else ()
+
+
 def _block_bytes(dataset: rasterio.DatasetReader) -> int:
-    """What GDAL decodes at once, and keeps while the file is open."""
+    """Return the bytes that GDAL decodes at once, and keeps while the file is open."""
     height, width = dataset.block_shapes[0]
     # As a tag: rasterio's enumeration does not know every driver's word.
     mixed = dataset.tags(ns="IMAGE_STRUCTURE").get("INTERLEAVE") == "PIXEL"
@@ -175,7 +281,7 @@ def _block_bytes(dataset: rasterio.DatasetReader) -> int:
 
 
 def _wavelength(dataset: rasterio.DatasetReader, number: int) -> float | None:
-    """Centre in nm, as GDAL knows it from ENVI headers and other formats' metadata."""
+    """Return a band's centre in nm, as GDAL knows it from ENVI headers and other metadata."""
     tags = dataset.tags(number, ns="IMAGERY")
     try:
         return nanometres(float(tags["CENTRAL_WAVELENGTH_UM"]), "um")
@@ -184,43 +290,26 @@ def _wavelength(dataset: rasterio.DatasetReader, number: int) -> float | None:
 
 
 def _acquired(dataset: rasterio.DatasetReader) -> str | None:
-    """Acquisition time; GDAL writes the epoch where it cannot parse a product's metadata."""
+    """Return the acquisition time; GDAL writes the epoch if it cannot parse a product's."""
     time = iso_time(dataset.tags(ns="IMAGERY").get("ACQUISITIONDATETIME"))
     return None if time is None or time.startswith("1970-01-01T00:00:00") else time
 
 
-def _require_real_bands(uri: str, dtypes: tuple[str, ...], subdatasets: list[str]) -> None:
-    if not dtypes:
-        hint = (
-            f"Open one of its subdatasets: {', '.join(subdatasets[:4])}"
-            if subdatasets
-            else ("Give a raster with at least one band that is not alpha")
-        )
-        raise SceneError(f"'{uri}' has no bands. {hint}.")
-    if any(dtype.startswith("complex") for dtype in dtypes):
+def _require_bands(uri: str, count: int, subdatasets: list[str]) -> None:
+    if count:
+        return
+    hint = "Pass a raster with at least one band"
+    if subdatasets:
+        hint = f"Open one of its subdatasets: {', '.join(subdatasets[:4])}"
+    raise SceneError(f"'{uri}' has no bands. {hint}.")
+
+
+def _require_real(uri: str, dtypes: tuple[str, ...]) -> None:
+    if any("complex" in dtype for dtype in dtypes):
         raise SceneError(
             f"'{uri}' holds complex values ({dtypes[0]}): scores need real ones. "
             "Write the magnitude to a file, or pass abs(...) as a DataArray."
         )
-
-
-def open_dataset(uri: str) -> rasterio.DatasetReader:
-    """Open a raster for reading, georeferenced or not."""
-    return open_raster(uri)
-
-
-def locate(source: str) -> tuple[str, str]:
-    """(URI that any worker can open, stamp that changes with the file)."""
-    uri = canonical(source)
-    if is_remote(uri):
-        return uri, glimpse(uri).stamp
-    if "://" in source or source.startswith("/vsi") or ":" in Path(source).name:
-        return Uri(source), ""
-    path = Path(source).absolute()
-    if not path.exists():
-        raise SceneError(f"Scene file '{source}' does not exist. Check the path.")
-    stat = path.stat()
-    return str(path), f"{stat.st_size}-{stat.st_mtime_ns}"
 
 
 def _origin(transform: tuple[float, ...] | None) -> str:

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import pystac
 
 from uniadrs_scale.errors import SceneError, UniadrsScaleError
-from uniadrs_scale.scenes.assembly import assemble, plain_product
+from uniadrs_scale.scenes.assembly import assemble
 from uniadrs_scale.scenes.cubes import CubeScene, CubeSpec, assemble_cube, geolocation
 from uniadrs_scale.scenes.datasets import is_hdf5
+from uniadrs_scale.scenes.files import require_unpacked
 from uniadrs_scale.scenes.products.matlab import is_matlab, read_matlab
 from uniadrs_scale.scenes.products.metadata import Options, natural_order
+from uniadrs_scale.scenes.products.plain import plain_product
 from uniadrs_scale.scenes.products.recognise import recognise
 from uniadrs_scale.scenes.products.stac import of_item
 from uniadrs_scale.scenes.sources import OPENED, lazy_scene
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
 
     from uniadrs_scale.scenes.headers import Header
-    from uniadrs_scale.scenes.products.metadata import Nodata
+    from uniadrs_scale.scenes.products.metadata import Nodata, NodataWhen
     from uniadrs_scale.scenes.rasters import FileScene
 
 
@@ -42,6 +44,7 @@ def open_scene(
     *,
     bands: Sequence[int | str] | None = None,
     nodata: Nodata = "auto",
+    nodata_when: NodataWhen = "auto",
     chunk: int = 1024,
     grid: str | GeoBox | None = None,
     variable: str | Sequence[str] | None = None,
@@ -63,6 +66,10 @@ def open_scene(
             common names. By default all but alpha, bad bands and Landsat's panchromatic one.
         nodata: The value of invalid pixels; by default as the files say. None: every finite value
             is valid.
+        nodata_when: 'any': a pixel is invalid if any band has its nodata value; 'all': only if all
+            bands have theirs. By default 'any' for values that files declare, and 'all' for a value
+            given here, for the zeros that products fill with, and for 8-bit data and pictures, in
+            which each value is also a measurement.
         chunk: Side of the lazy array's chunks in pixels. Scores never depend on it.
         grid: For rasters of several resolutions: 'finest', 'coarsest', the name of a band that has
             the wanted grid, or an odc-geo GeoBox. Others are interpolated (bilinear) or averaged
@@ -89,6 +96,7 @@ def open_scene(
     options = Options(
         bands=None if bands is None else tuple(bands),
         nodata=nodata,
+        nodata_when=nodata_when,
         grid=grid,
         variable=variable if isinstance(variable, str | None) else tuple(variable),
         mask=cast("Any", mask) if isinstance(mask, str) else tuple(mask),
@@ -126,6 +134,8 @@ def _open(
         scene, facts = assemble(of_item(source), options, headers)
         return scene, lazy_scene(scene, facts, chunk)
     sources = expand([source] if isinstance(source, str | Path) else source)
+    for name in sources:
+        require_unpacked(name)
     single = sources[0] if len(sources) == 1 else None
     if single is not None and is_matlab(single) and not is_hdf5(single):
         return None, read_matlab(single, options)

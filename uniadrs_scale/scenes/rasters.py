@@ -7,35 +7,32 @@ file: a fraction of the memory and traffic of moving raw chunks between tasks.
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
-import rasterio
-from rasterio.enums import ColorInterp, Resampling
 from rasterio.errors import RasterioError
-from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window as RasterWindow
 
-from uniadrs_scale.core.pixels import valid_pixels
-from uniadrs_scale.scenes.headers import open_dataset
+from uniadrs_scale.core.validity import MASKED, Nodata, Validity
+from uniadrs_scale.scenes.files import OPEN
 from uniadrs_scale.storage.buckets import await_same
 from uniadrs_scale.storage.remote import canonical, gdal_env, is_remote, stable_uri, unreachable
 from uniadrs_scale.storage.retries import answered, server_of
+from uniadrs_scale.storage.trust import open_raster
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
+    from rasterio.vrt import WarpedVRT
 
     from uniadrs_scale.core.contracts import SceneInfo
     from uniadrs_scale.core.lattice import Window
-    from uniadrs_scale.scenes.grids import Grid
+    from uniadrs_scale.scenes.grids import Warp
 
 
-OPEN_FILES = 64
-"""Datasets that a thread keeps open."""
 GDAL_CACHE_BYTES = 16 * 2**20
 """GDAL's default block cache is 5 % of the machine's memory, in every worker process."""
 
@@ -52,7 +49,10 @@ class WindowedScene(Protocol):
         """The one nodata value of all bands, if any."""
 
     def read(self, window: Window) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
-        """Pixels (band, y, x) and valid mask (y, x)."""
+        """Read pixels (band, y, x) and valid mask (y, x)."""
+
+    def counted(self, window: Window) -> tuple[NDArray[np.generic], Validity]:
+        """Read pixels (band, y, x), which are valid, and why others are not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,28 +63,15 @@ class SceneWindow:
     window: Window
 
     def read(self) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
-        """Pixels (band, y, x) and valid mask (y, x)."""
+        """Read pixels (band, y, x) and valid mask (y, x)."""
         return self.scene.read(self.window)
 
-
-@dataclass(frozen=True, slots=True)
-class Warp:
-    """How a raster is brought to another grid while it is read."""
-
-    grid: Grid
-    resampling: str
-    """A name of ``rasterio.enums.Resampling``."""
-    nodata: float | None
-    """Left out of every mean; None: an alpha band or mask decides. Floats without one have NaN:
-    GDAL's alpha of a float raster is opaque everywhere."""
-
-    def decisive(self) -> dict[str, Any]:
-        """Return what decides the resampled pixels, as JSON values."""
-        return {
-            "grid": self.grid.decisive(),
-            "resampling": self.resampling,
-            "nodata": self.nodata,
-        }
+    def counted(
+        self,
+    ) -> tuple[NDArray[np.generic], NDArray[np.bool_], Mapping[str, int]]:
+        """Read pixels, valid mask, and the number of invalid pixels by reason."""
+        pixels, validity = self.scene.counted(self.window)
+        return pixels, validity.valid, validity.lost
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,10 +83,11 @@ class RasterFile:
     """Size and modification time: a changed file is another scene, and is opened anew."""
     bands: tuple[int, ...]
     """1-based, in the order to read."""
-    nodata: tuple[float | None, ...]
-    """One a band."""
-    masked: bool
-    """True where an alpha band or a mask says what is valid."""
+    nodata: Nodata
+    alpha: int | None = None
+    """Band that is zero where pixels are invalid."""
+    masks: tuple[int, ...] = ()
+    """Bands whose masks say which pixels are valid."""
     warp: Warp | None = None
 
     def decisive(self) -> dict[str, Any]:
@@ -108,45 +96,65 @@ class RasterFile:
             "uri": stable_uri(self.uri),
             "stamp": self.stamp,
             "bands": list(self.bands),
-            "nodata": list(self.nodata),
-            "masked": self.masked,
+            "nodata": {"values": list(self.nodata.values), "together": self.nodata.together},
+            "alpha": self.alpha,
+            "masks": list(self.masks),
             "warp": None if self.warp is None else self.warp.decisive(),
         }
 
-    def read(self, window: Window) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
-        """Pixels (band, y, x) and valid mask (y, x) of ``window``, in one read."""
+    def read(self, window: Window) -> tuple[NDArray[np.generic], NDArray[np.bool_] | None]:
+        """Read pixels (band, y, x) of ``window``, and what alpha and masks show (None: all)."""
         try:
             return self._try(window)
         except RasterioError:
             if not is_remote(self.uri):
                 raise
-        # GDAL gives up soon, and where it cannot connect, at once. This goes on asking.
+        # GDAL gives up soon, and at once if it cannot connect. This tries for longer.
         await_same(self.uri, self.stamp)
         try:
             return self._try(window)
         except RasterioError as error:
             raise unreachable(self.uri, error.__cause__ or error) from None
 
-    def _try(self, window: Window) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
+    def _try(self, window: Window) -> tuple[NDArray[np.generic], NDArray[np.bool_] | None]:
         try:
             with gdal_env(self.uri, GDAL_CACHEMAX=GDAL_CACHE_BYTES):
                 read = self._read(window)
         except RasterioError:
             # The next try opens it anew: GDAL may remember what went wrong.
-            _OPEN.forget(self.uri, self.stamp, self.warp)
+            OPEN.forget(self.uri, self.stamp, self.warp)
             raise
         if is_remote(self.uri):
             answered(server_of(self.uri))
         return read
 
-    def _read(self, window: Window) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
+    def _read(self, window: Window) -> tuple[NDArray[np.generic], NDArray[np.bool_] | None]:
         area = RasterWindow(window.col, window.row, window.width, window.height)
-        dataset = _OPEN.dataset(self.uri, self.stamp, self.warp)
-        pixels = dataset.read(list(self.bands), window=area)
-        valid = valid_pixels(pixels, self.nodata)
-        if self.masked or self.warp is not None:
-            valid &= dataset.read_masks(1, window=area) > 0
-        return pixels, valid
+        dataset = OPEN.dataset(self.uri, self.stamp, self.warp)
+        if self.warp is not None:
+            return dataset.read(list(self.bands), window=area), self._warped(dataset, window, area)
+        shown = [dataset.read_masks(band, window=area) > 0 for band in self.masks]
+        if self.alpha is None:
+            pixels = dataset.read(list(self.bands), window=area)
+        else:  # in the same read, which is one for all bands that are stored together
+            *_, alpha = pixels = dataset.read([*self.bands, self.alpha], window=area)
+            pixels = pixels[:-1]
+            shown.append(alpha > 0)
+        return pixels, np.logical_and.reduce(shown) if shown else None
+
+    def _warped(
+        self, dataset: WarpedVRT, window: Window, area: RasterWindow
+    ) -> NDArray[np.bool_] | None:
+        """Return what a warped view shows: GDAL sets nodata elsewhere, if there is such a value."""
+        warp = self.warp
+        if warp is None or warp.nodata is None:
+            return np.asarray(dataset.read_masks(1, window=area) > 0, bool)
+        if warp.inside is None:
+            return None
+        top, bottom, left, right = warp.inside
+        rows, cols = (np.arange(span.start, span.stop) for span in window.slices)
+        down, along = (rows >= top) & (rows < bottom), (cols >= left) & (cols < right)
+        return np.asarray(down[:, None] & along, bool)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,21 +162,27 @@ class QualityFile:
     """A raster of classes or flags, and which of them make a pixel invalid."""
 
     file: RasterFile
-    kind: Literal["classes", "bits"]
-    codes: tuple[int, ...]
-    """Class values, or bit numbers from 0."""
+    kind: Literal["classes", "bits", "pairs"]
+    codes: tuple[tuple[str, int], ...]
+    """Names and class values, or bit numbers from 0; of pairs the lower bit."""
 
     def decisive(self) -> dict[str, Any]:
         """Return what decides the mask, as JSON values."""
-        return {"file": self.file.decisive(), "kind": self.kind, "codes": list(self.codes)}
+        codes = [code for _, code in self.codes]
+        return {"file": self.file.decisive(), "kind": self.kind, "codes": codes}
 
-    def valid(self, window: Window) -> NDArray[np.bool_]:
-        """(y, x) True where no unwanted class or flag is set."""
-        (values,), valid = self.file.read(window)
-        if self.kind == "classes":
-            return valid & ~np.isin(values, self.codes)
-        flagged = np.asarray(values & sum(1 << bit for bit in self.codes), bool)
-        return np.asarray(valid & ~flagged, bool)
+    def drop(self, validity: Validity, window: Window) -> None:
+        """Make pixels invalid in which an unwanted class or flag is set."""
+        (values,), shown = self.file.read(window)
+        for name, code in self.codes:
+            if self.kind == "classes":
+                found = values == code
+            else:
+                wanted = (1 if self.kind == "bits" else 3) << code
+                found = (values & wanted) == wanted
+            validity.drop(np.asarray(found, bool), name)
+        if shown is not None:
+            validity.drop(~shown, MASKED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,10 +192,10 @@ class FileScene:
     info: SceneInfo
     files: tuple[RasterFile, ...]
     nodata: float | None
-    """The one nodata value of all bands; None where there is none or they differ."""
+    """The one nodata value of all bands, None if there is none or they differ."""
     quality: tuple[QualityFile, ...] = ()
     decibel: bool = False
-    """True where amplitudes are turned into dB."""
+    """True if amplitudes are turned into dB."""
 
     def decisive(self) -> dict[str, Any]:
         """Return what decides the pixels, as JSON values."""
@@ -192,77 +206,47 @@ class FileScene:
         }
 
     def window(self, window: Window) -> SceneWindow:
-        """A reader of ``window``, small enough to travel."""
+        """Return a reader of ``window``, small enough to travel."""
         return SceneWindow(self, window)
 
     def read(self, window: Window) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
-        """Pixels (band, y, x) in the scene's dtype and valid mask (y, x)."""
-        parts = [file.read(window) for file in self.files]
-        masks = [valid for _, valid in parts]
-        masks += [quality.valid(window) for quality in self.quality]
-        valid = masks[0] if len(masks) == 1 else np.logical_and.reduce(masks)
+        """Read pixels (band, y, x) in the scene's dtype and valid mask (y, x)."""
+        pixels, validity = self.counted(window)
+        return pixels, validity.valid
+
+    def counted(self, window: Window) -> tuple[NDArray[np.generic], Validity]:
+        """Read pixels (band, y, x), which are valid, and why others are not."""
+        validity = Validity((window.height, window.width))
+        parts = []
+        for file in self.files:
+            pixels, shown = file.read(window)
+            parts.append((pixels, file.nodata))
+            validity.drop_not_finite(pixels)
+            if shown is not None:
+                validity.drop(~shown, MASKED)
+        validity.drop_nodata_of(parts)
+        for quality in self.quality:
+            quality.drop(validity, window)
         if self.decibel:
-            return np.concatenate([decibels(pixels) for pixels, _ in parts]), valid
+            scaled = np.concatenate([decibels(pixels) for pixels, _ in parts])
+            validity.drop_not_finite(scaled)
+            return scaled, validity
         if len(parts) == 1:
-            return parts[0][0], valid
-        return np.concatenate([pixels for pixels, _ in parts], dtype=self.info.dtype), valid
+            return parts[0][0], validity
+        return np.concatenate([pixels for pixels, _ in parts], dtype=self.info.dtype), validity
 
 
 def decibels(amplitude: NDArray[np.generic]) -> NDArray[np.float32]:
-    """20 log10 of radar amplitudes, float32; NaN where there is no echo."""
+    """Return 20 log10 of radar amplitudes, float32; NaN without an echo."""
     numbers = amplitude.astype(np.float32)
     numbers[numbers <= 0] = np.nan
     return np.asarray(20 * np.log10(numbers), np.float32)
 
 
-class _OpenDatasets(threading.local):
-    """Datasets of this thread: GDAL handles are not to be shared, so no lock is needed either."""
-
-    def __init__(self) -> None:
-        self.datasets: dict[tuple[str, str, str], Any] = {}
-
-    def dataset(self, uri: str, stamp: str, warp: Warp | None = None) -> Any:
-        """The open dataset or warped view of one; the least recently opened makes room."""
-        # As text: a NaN that has travelled is not equal to itself, and no view would be found.
-        key = uri, stamp, repr(warp)
-        if key not in self.datasets:
-            if len(self.datasets) >= OPEN_FILES:
-                self.datasets.pop(next(iter(self.datasets))).close()
-            source = open_dataset(uri)
-            self.datasets[key] = source if warp is None else _warped(source, warp)
-        return self.datasets[key]
-
-    def forget(self, uri: str, stamp: str, warp: Warp | None = None) -> None:
-        """Close a dataset, so that it is opened anew."""
-        known = self.datasets.pop((uri, stamp, repr(warp)), None)
-        if known is not None:
-            known.close()
-
-
-_OPEN = _OpenDatasets()
-
-
-def _warped(source: rasterio.DatasetReader, warp: Warp) -> WarpedVRT:
-    """A view of ``source`` on another grid. GDAL warps it in fixed blocks, whatever is read."""
-    grid = warp.grid
-    return WarpedVRT(
-        source,
-        crs=grid.crs,
-        transform=rasterio.Affine(*grid.transform),
-        height=grid.height,
-        width=grid.width,
-        resampling=Resampling[warp.resampling],
-        src_nodata=warp.nodata,
-        nodata=warp.nodata,
-        # What lies outside the file must not be taken for zeros.
-        add_alpha=warp.nodata is None and ColorInterp.alpha not in source.colorinterp,
-    )
-
-
 def raster_tag(path: str | Path, name: str) -> str | None:
-    """One tag of a raster file; None where there is no such tag, or no such raster."""
+    """Return one tag of a raster file, None if there is no such tag, or no such raster."""
     try:
-        with open_dataset(canonical(str(path))) as dataset:
+        with open_raster(canonical(str(path))) as dataset:
             tags: dict[str, str] = dataset.tags()
             return tags.get(name)
     except RasterioError:

@@ -15,7 +15,7 @@ from xarray.core import indexing
 
 from uniadrs_scale.core.contracts import SceneInfo, SceneSource, digest
 from uniadrs_scale.core.lattice import Window
-from uniadrs_scale.core.pixels import valid_pixels
+from uniadrs_scale.core.validity import Nodata, Validity
 from uniadrs_scale.errors import SceneError
 from uniadrs_scale.swaths.conventions import (
     GEOLOCATION,
@@ -189,15 +189,23 @@ class ArrayWindow:
     array: xr.DataArray
 
     def read(self) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
-        """Pixels (band, y, x) and valid mask (y, x)."""
-        # Synchronous: this already runs inside a task, whose threads are spoken for.
+        """Read pixels (band, y, x) and valid mask (y, x)."""
+        pixels, valid, _ = self.counted()
+        return pixels, valid
+
+    def counted(self) -> tuple[NDArray[np.generic], NDArray[np.bool_], Mapping[str, int]]:
+        """Read pixels, valid mask, and the number of invalid pixels by reason."""
+        # Synchronous: this already runs inside a task, whose threads are in use.
         array = self.array.compute(scheduler="synchronous")
         pixels = array.values
-        nodata = None if "valid" in array.coords else array.rio.nodata
-        valid = valid_pixels(pixels, [nodata] * pixels.shape[0])
+        validity = Validity(pixels.shape[1:])
+        validity.drop_not_finite(pixels)
         if "valid" in array.coords:
-            valid &= array.coords["valid"].values.astype(bool)
-        return pixels, valid
+            validity.drop(~array.coords["valid"].values, "not in 'valid'")
+        else:
+            nodata = Nodata((array.rio.nodata,) * len(pixels), pixels.dtype.itemsize == 1)
+            validity.drop_nodata(pixels, nodata)
+        return pixels, validity.valid, validity.lost
 
 
 def map_coordinates(scene: xr.DataArray) -> Mapping[str, xr.DataArray]:
@@ -229,7 +237,31 @@ def _require_dims(scene: xr.DataArray) -> xr.DataArray:
             f"Scene '{scene.name}' has dtype {array.dtype}: scores need real numbers. "
             "Take abs(...) of complex values."
         )
-    return array.transpose("band", "y", "x")
+    return _with_plain_mask(array).transpose("band", "y", "x")
+
+
+def _with_plain_mask(array: xr.DataArray) -> xr.DataArray:
+    """Return ``array`` with its mask, if it has one, spread over both axes.
+
+    Raises:
+        SceneError: The mask is not boolean, or not one of y and x.
+    """
+    if "valid" not in array.coords:
+        return array
+    valid = array.coords["valid"]
+    if valid.dtype != bool:
+        raise SceneError(
+            f"The coordinate 'valid' has dtype {valid.dtype}: a mask is boolean, True where a "
+            "pixel is valid. Assign one, such as valid=scene.valid == 1 (after coarsen or interp, "
+            "1 means that all pixels were valid)."
+        )
+    if not valid.dims or not set(valid.dims) <= {"y", "x"}:
+        raise SceneError(
+            f"The coordinate 'valid' has dims {valid.dims}: a mask has y, x or both. Use "
+            ".all('band') for one that has bands."
+        )
+    whole = valid.variable.set_dims({axis: array.sizes[axis] for axis in ("y", "x")})
+    return array.assign_coords(valid=whole)
 
 
 def _describe(array: xr.DataArray) -> SceneInfo:

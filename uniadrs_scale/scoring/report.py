@@ -6,7 +6,8 @@ import json
 import os
 import platform
 import time
-from contextlib import contextmanager
+from collections import Counter
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from importlib.metadata import version
@@ -14,17 +15,22 @@ from typing import TYPE_CHECKING, Any
 
 import rasterio
 
+from uniadrs_scale.core.contracts import CountingReader
+from uniadrs_scale.core.lattice import sample_windows
 from uniadrs_scale.errors import redact
 from uniadrs_scale.runtime.executor import ClusterFacts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from uniadrs_scale.core.contracts import SceneSource
     from uniadrs_scale.core.plan import ScorePlan
     from uniadrs_scale.runtime.tasks import ChunkReport, TileFailure
     from uniadrs_scale.storage.places import Place
 
 
+SAMPLE, ACROSS = 128, 3
+"""Side of a sampled window [px], and windows along an axis."""
 LIBRARIES = ("torch", "numpy", "dask", "distributed", "zarr", "xarray", "rasterio")
 
 
@@ -53,6 +59,8 @@ class RunSummary:
     """Zarr store or COG."""
     pixels: int
     """Pixels of the chunks that were committed."""
+    valid: int
+    """Valid pixels among them."""
     chunks: int
     kept: int
     """Chunks that were complete before."""
@@ -67,6 +75,8 @@ class RunSummary:
     """Seconds of each stage."""
     cluster: ClusterFacts | None = None
     """None where there was nothing to compute."""
+    invalid: Mapping[str, float] = field(default_factory=dict)
+    """Share of the sampled pixels that each reason makes invalid."""
     notes: tuple[str, ...] = ()
     """What looks wrong with the scene or the run, and what to do."""
     cpu_kinds: tuple[str, ...] = ()
@@ -87,6 +97,7 @@ class RunSummary:
         return cls(
             output=output,
             pixels=sum(report.pixels for report in reports),
+            valid=sum(report.valid for report in reports),
             chunks=len(reports),
             kept=kept,
             tiles_scored=sum(report.scored for report in reports),
@@ -112,6 +123,9 @@ class RunSummary:
             f"tiles    {tiles}, {len(self.failures)} failed",
             f"time     {self.seconds:.1f} s, {speed:.2f} Mpx/s",
         ]
+        if self.pixels:
+            share = shares_text(self.valid / self.pixels, self.invalid)
+            lines.insert(1, f"valid    {share} of the pixels")
         lines += [
             f"failed   tile at pixel ({f.window.row}, {f.window.col}): {f.reason}"
             for f in self.failures[:10]
@@ -120,6 +134,32 @@ class RunSummary:
             lines.append(f"failed   ... and {len(self.failures) - 10} more tiles")
         lines += [f"lost     {reason}" for reason in self.lost]
         return "\n".join([*lines, *(f"note     {note}" for note in self.notes)])
+
+
+def shares_text(valid: float, invalid: Mapping[str, float]) -> str:
+    """Return the valid share and the others by reason, as text.
+
+    >>> shares_text(0.9, {"cloud": 0.02, "nodata": 0.08})
+    '90.0% (nodata 8.0%, cloud 2.0%)'
+    """
+    ordered = sorted(invalid.items(), key=lambda item: -item[1])
+    reasons = ", ".join(f"{reason} {share:.1%}" for reason, share in ordered)
+    return f"{valid:.1%}" + (f" ({reasons})" if reasons else "")
+
+
+def sampled_validity(source: SceneSource) -> tuple[int, dict[str, int]]:
+    """Return the valid pixels of a few small windows, and the invalid ones by reason."""
+    valid, lost = 0, Counter[str]()
+    info = source.info
+    for window in sample_windows(info.height, info.width, block=SAMPLE, across=ACROSS):
+        with suppress(Exception):  # the run meets the same error, and reports it
+            reader = source.window(window)
+            _, mask, reasons = (
+                reader.counted() if isinstance(reader, CountingReader) else (*reader.read(), {})
+            )
+            valid += int(mask.sum())
+            lost.update(reasons)
+    return valid, dict(lost)
 
 
 def run_facts(plan: ScorePlan, summary: RunSummary, weights: str | None) -> dict[str, Any]:
@@ -137,6 +177,11 @@ def run_facts(plan: ScorePlan, summary: RunSummary, weights: str | None) -> dict
         "complete": summary.complete,
         "plan": plan.to_dict(),
         "weights": {"detector": plan.detector, "sha256": weights},
+        "pixels": {
+            "committed": summary.pixels,
+            "valid": summary.valid,
+            "invalid_share": {name: round(share, 6) for name, share in summary.invalid.items()},
+        },
         "tiles": {
             "scored": summary.tiles_scored,
             "skipped": summary.tiles_skipped,

@@ -9,6 +9,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from uniadrs_scale.core.validity import SOME_BANDS
 from uniadrs_scale.detector.detector import coarsened, gpus_in_use, weights_digest
 from uniadrs_scale.errors import SceneError
 from uniadrs_scale.maps.store import DONE, prepare
@@ -22,7 +23,7 @@ from uniadrs_scale.storage.locks import claimed
 from uniadrs_scale.storage.places import Place
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     import xarray as xr
@@ -108,7 +109,7 @@ def carry_out(
         facts = None if tasks is None else tasks.facts()
         return replace(
             summary, stages=dict(clock.seconds), cluster=facts,
-            cpu_kinds_before=kinds_before, notes=mixed(kinds),
+            cpu_kinds_before=kinds_before, notes=(*plan.scene.remarks, *mixed(kinds)),
         )  # fmt: skip
 
     if before == target.done.size:
@@ -119,9 +120,11 @@ def carry_out(
     try:
         with executor(scheduler, resources) as tasks:
             with tasks.reported(performance_report):
-                lost, notes = _compute(source, target, plan, detector, tasks, note, clock)
+                lost, seen = _compute(source, target, plan, detector, tasks, note, clock)
             summary = summarise(lost, tasks)
-            summary = replace(summary, notes=(*notes, *summary.notes))
+            summary = replace(
+                summary, invalid=seen.invalid, notes=(*summary.notes, *_notes(seen, plan)),
+            )  # fmt: skip
     except SceneError:
         if new and not reports:  # a scene that cannot be scored begins no store
             store.remove_store()
@@ -146,8 +149,8 @@ def _compute(  # noqa: PLR0917 - one step of run(), with what it has gathered
     tasks: Executor,
     on_report: Callable[[ChunkReport], None],
     clock: Clock,
-) -> tuple[list[Exception], tuple[str, ...]]:
-    """Check the workers, learn the scene's statistics, score; what was lost and why, and notes."""
+) -> tuple[list[Exception], BandStatistics]:
+    """Check the workers, learn the scene's statistics, score; return what was lost, and these."""
     seen = coarsened(detector, plan.coarsen, plan.lattice.tile)
     if tasks.client is not None:
         with clock("workers"):
@@ -161,22 +164,29 @@ def _compute(  # noqa: PLR0917 - one step of run(), with what it has gathered
         store.add_cpu_kinds(at_work)
     with clock("score"):
         lost = score_scene(source, plan, store, tasks, scaled=scaled, on_report=on_report)
-    return lost, _notes(statistics)
+    return lost, statistics
 
 
-def _notes(statistics: BandStatistics) -> tuple[str, ...]:
-    """What looks wrong with the scene."""
+def _notes(statistics: BandStatistics, plan: ScorePlan) -> Iterator[str]:
+    """Yield what looks wrong with the scene, and what to do."""
     pixels, value = max(
         ((pixels, value) for value, pixels in statistics.flat.items()), default=(0, 0)
     )
-    if not LARGE_AREAS * statistics.count <= pixels < statistics.count:
-        return ()
-    note = (
-        f"{pixels / statistics.count:.0%} of the valid pixels seen lie in areas of {value}. If "
-        f"{value} means no data, say so (--nodata {value}, or open_scene(nodata={value})): its "
-        "border glows otherwise."
-    )
-    return (note,)
+    if LARGE_AREAS * statistics.count <= pixels < statistics.count:
+        yield (
+            f"{pixels / statistics.count:.0%} of the valid pixels seen are in areas of {value}. If "
+            f"{value} means no data, say so (--nodata {value}, or open_scene(nodata={value})): its "
+            "border glows otherwise."
+        )
+    partly = statistics.invalid.get(SOME_BANDS, 0)
+    if partly >= LARGE_AREAS:
+        yield (
+            f"{partly:.0%} of the pixels have their nodata value in some bands only. If they are "
+            "data, keep them (--nodata-when all, or open_scene(nodata_when='all'))."
+        )
+    looks, judged = statistics.speckle
+    if 2 * looks > judged and plan.coarsen == 1:
+        yield "The band varies as radar does (speckle). If it is radar, score it with --preset sar."
 
 
 def _require_scalable(statistics: BandStatistics, source: SceneSource) -> None:

@@ -108,6 +108,8 @@ PASSING = (
     requests.exceptions.ChunkedEncodingError,
     urllib3.exceptions.HTTPError,  # while the body is read
 )
+WORDS = re.compile(r"[A-Za-z]\w+:")
+"""Start of a name in GDAL's words, such as GTIFF_DIR:1:/data/a.tif."""
 PEEK = 1024
 """Bytes that tell what a file is."""
 GDAL_REMOTE = {
@@ -159,7 +161,8 @@ def for_gdal(source: str) -> bool:
     """Return True if ``source`` is not a path, but a name that GDAL alone understands."""
     if "://" in source or source.startswith("/vsi"):
         return True
-    return ":" in Path(source).name and not Path(source).exists()
+    words = WORDS.match(source) is not None or ":" in Path(source).name
+    return words and not Path(source).exists()
 
 
 def gdal_name(uri: str) -> str:

@@ -1,7 +1,7 @@
 """Landsat folders (4 to 9), as their MTL text file describes them.
 
-Collection 2, levels 1 and 2. MTL files of Collection 1 and before open too; their quality band
-packs its flags differently, so of it only fill is used.
+Collection 2, levels 1 and 2, and Collection 1 and before. The quality band has changed twice: first
+it held confidences in pairs of bits, then flags among them, now flags alone.
 """
 
 from __future__ import annotations
@@ -17,7 +17,15 @@ if TYPE_CHECKING:
 
 
 FLAGS = ("fill", "dilated_cloud", "cirrus", "cloud", "cloud_shadow", "snow", "clear", "water")
-"""Of QA_PIXEL in Collection 2, by bit."""
+"""Flags of QA_PIXEL in Collection 2, by bit."""
+PAIRS = {
+    0: {"water": 4, "vegetation": 8, "snow": 10, "thin_cirrus": 12, "cloud": 14},
+    1: {"cloud": 5, "cloud_shadow": 7, "snow": 9, "cirrus": 11},
+}
+"""Confidences in BQA of Collection 1 and before (0), by their lower bit; high if both are set.
+
+Before, cirrus is not a cloud for the mask: a third of a scene with 11 % of cloud has it.
+"""
 CLOUD = ("dilated_cloud", "cirrus", "cloud", "cloud_shadow")
 WAVELENGTHS = {
     "OLI": {"B1": 443, "B2": 482, "B3": 561, "B4": 655, "B5": 865, "B6": 1609, "B7": 2201,
@@ -39,13 +47,13 @@ COMMON_NAMES = {
     "MSS": {},
 }  # fmt: skip
 PAN = "pan"
-"""Left out unless named: it would make all other bands four times their size."""
+"""Omitted unless named: it would make all other bands four times their size."""
 LINE = re.compile(r'^\s*(?P<key>[A-Z0-9_]+)\s*=\s*"?(?P<value>[^"]*?)"?\s*$')
 BAND_KEY = re.compile(r"^FILE_NAME_BAND_(?P<band>(?:ST_B)?[0-9]+(?:_VCID_[12])?)$")
 
 
 def recognise(path: str) -> Product | None:
-    """The product of a Landsat folder or its *_MTL.txt; None for others.
+    """Return the product of a Landsat folder or its *_MTL.txt, None for others.
 
     Raises:
         SceneError: The MTL file names no band, or one that is missing.
@@ -61,12 +69,11 @@ def recognise(path: str) -> Product | None:
             f"'{metadata}' names no band (FILE_NAME_BAND_1 ...): it should be the MTL file of a "
             "Landsat product. Fetch it again, or pass the rasters as a list."
         )
-    quality = _quality(metadata, facts, "FILE_NAME_QUALITY_L1_PIXEL", FLAGS)
     return Product(
         kind=f"Landsat {facts.get('PROCESSING_LEVEL', facts.get('DATA_TYPE', ''))} product",
         name=_product_id(facts) or metadata.stem,
         bands=bands,
-        quality=quality or _quality(metadata, facts, "FILE_NAME_BAND_QUALITY", FLAGS[:1]),
+        quality=_quality(metadata, facts),
         grid="finest",
         datetime=iso_time(f"{facts.get('DATE_ACQUIRED')}T{facts.get('SCENE_CENTER_TIME')}"),
         platform=facts.get("SPACECRAFT_ID"),
@@ -74,7 +81,7 @@ def recognise(path: str) -> Product | None:
 
 
 def pixel_flags(uri: str, flags: tuple[str, ...] = FLAGS) -> Quality:
-    """The QA_PIXEL band at ``uri`` as a quality raster."""
+    """Return the QA_PIXEL band at ``uri`` as a quality raster."""
     return Quality(
         uri=uri,
         kind="bits",
@@ -85,7 +92,7 @@ def pixel_flags(uri: str, flags: tuple[str, ...] = FLAGS) -> Quality:
 
 
 def _parse(metadata: Path) -> dict[str, str]:
-    """Keys of the MTL file, without the groups that tell of the level 1 product it came from."""
+    """Return keys of the MTL file, without the groups about the level 1 product it came from."""
     facts: dict[str, str] = {}
     group = ""
     for line in metadata.read_text(encoding="utf-8", errors="replace").splitlines():
@@ -122,16 +129,27 @@ def _bands(metadata: Path, facts: dict[str, str], sensor: str) -> list[Band]:
     return bands
 
 
-def _quality(
-    metadata: Path, facts: dict[str, str], key: str, flags: tuple[str, ...]
-) -> tuple[Quality, ...]:
-    if key not in facts:
+def _quality(metadata: Path, facts: dict[str, str]) -> tuple[Quality, ...]:
+    """Return the quality band in the words of its collection."""
+    if "FILE_NAME_QUALITY_L1_PIXEL" in facts:
+        return (pixel_flags(_find(metadata, facts, "FILE_NAME_QUALITY_L1_PIXEL")),)
+    if "FILE_NAME_BAND_QUALITY" not in facts:
         return ()
-    return (pixel_flags(_find(metadata, facts, key), flags),)
+    uri = _find(metadata, facts, "FILE_NAME_BAND_QUALITY")
+    pairs = PAIRS.get(int(facts.get("COLLECTION_NUMBER", "0")), {})
+    return (
+        pixel_flags(uri, FLAGS[:1]),
+        Quality(
+            uri=uri,
+            kind="pairs",
+            codes=tuple(pairs.items()),
+            cloud=tuple(name for name in CLOUD if name in pairs),
+        ),
+    )
 
 
 def _find(metadata: Path, facts: dict[str, str], key: str) -> str:
-    """The file that the MTL names; under another prefix if the product was renamed as a whole."""
+    """Return the file that the MTL names, under another prefix if the product was renamed."""
     file, prefix = facts[key], _product_id(facts)
     renamed = metadata.name[: -len("_MTL.txt")] + file.removeprefix(prefix)
     wanted = {file.lower(), renamed.lower()}
@@ -139,11 +157,11 @@ def _find(metadata: Path, facts: dict[str, str], key: str) -> str:
         if other.name.lower() in wanted:
             return str(other)
     raise SceneError(
-        f"'{metadata}' names '{file}' ({key}), but it is not beside it: the product is incomplete. "
-        "Fetch that file, or pass the rasters that are there as a list."
+        f"'{metadata}' names '{file}' ({key}), but it is not next to it: the product is "
+        "incomplete. Fetch that file, or pass the rasters that are there as a list."
     )
 
 
 def _product_id(facts: dict[str, str]) -> str:
-    """Collection 2 and 1 have a product's own name, older files only the scene's."""
+    """Return the product's name, of files before Collection 1 that of the scene."""
     return facts.get("LANDSAT_PRODUCT_ID") or facts.get("LANDSAT_SCENE_ID") or ""

@@ -15,7 +15,7 @@ import xarray as xr
 from scipy.io import loadmat, whosmat
 from scipy.io.matlab import MatReadError
 
-from uniadrs_scale.core.pixels import valid_pixels
+from uniadrs_scale.core.validity import valid_pixels
 from uniadrs_scale.errors import SceneError
 from uniadrs_scale.scenes.assembly import select
 from uniadrs_scale.scenes.cubes import CubeSpec, Variable

@@ -1,6 +1,6 @@
-"""What a product's metadata say: frozen values, the same for every sensor.
+"""Contents of a product's metadata: frozen values, the same for every sensor.
 
-A recogniser reads metadata only and returns one of two specs: a :class:`Product` of rasters that
+A recogniser reads only metadata and returns one of two specs: a :class:`Product` of rasters that
 GDAL opens, or a :class:`~uniadrs_scale.io.cubes.CubeSpec` of arrays that xarray opens.
 """
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 from xml.etree import ElementTree as ET
 
 from uniadrs_scale.errors import SceneError
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 
 Nodata = float | Literal["auto"] | None
+NodataWhen = Literal["auto", "any", "all"]
 Mask = Literal["none", "cloud"] | tuple[str | int, ...]
 
 
@@ -31,15 +32,15 @@ class Band:
     name: str
     uri: str
     number: int = 1
-    """In its file, from 1."""
+    """Position in its file, from 1; 0 stands for all bands of a file that nothing describes."""
     wavelength: float | None = None
     """Centre, nm."""
     aliases: tuple[str, ...] = ()
     """Other names it may be asked for by, e.g. STAC's common name."""
     default: bool = True
-    """Part of the scene where no bands are named."""
+    """Part of the scene if no bands are named."""
     nodata: float | None = None
-    """As the metadata say; the file's own tag comes first."""
+    """Fill value by the product's metadata; the file's own tag comes first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,13 +48,13 @@ class Quality:
     """A raster that classifies pixels: scene classes, or flags in bits."""
 
     uri: str
-    kind: Literal["classes", "bits"]
+    kind: Literal["classes", "bits", "pairs"]
     codes: tuple[tuple[str, int], ...]
-    """(name, class value or bit number)."""
+    """(name, class value or bit number); of pairs of bits, set if both are, the lower one."""
     cloud: tuple[str, ...] = ()
-    """What ``mask="cloud"`` makes invalid."""
+    """Classes that ``mask="cloud"`` makes invalid."""
     always: tuple[str, ...] = ()
-    """What is never a valid pixel, e.g. fill."""
+    """Classes that are never valid pixels, e.g. fill."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,28 +67,50 @@ class Product:
     bands: tuple[Band, ...]
     quality: tuple[Quality, ...] = ()
     grid: str | None = None
-    """Common grid where the bands differ and the caller names none; None: the caller must."""
+    """Common grid if the bands differ and the caller names none; None: the caller must."""
     gsd_m: float | None = None
-    """Where the metadata know it and the rasters, for want of a grid, do not."""
+    """Ground sample distance if the metadata know it and the rasters, without a grid, do not."""
     datetime: str | None = None
     platform: str | None = None
     amplitude: bool = False
     """True for radar amplitudes, which can be turned into dB."""
+    notes: tuple[str, ...] = ()
+    """Sentences about what was assumed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What a caller of ``open_scene`` asked for."""
+    """Arguments of a call of ``open_scene``."""
 
     bands: tuple[str | int, ...] | None = None
     nodata: Nodata = "auto"
+    nodata_when: NodataWhen = "auto"
     grid: object = None
     variable: str | tuple[str, ...] | None = None
     mask: Mask = "none"
     units: str | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse an unknown rule."""
+        if self.nodata_when not in get_args(NodataWhen):
+            raise SceneError(
+                f"nodata_when={self.nodata_when!r} is unknown: a pixel is invalid if 'any' band "
+                "has its nodata value, or if 'all' bands have theirs. Pass one of these, or 'auto'."
+            )
+
+    def together(self, *, declared: bool) -> bool:
+        """Return True if a pixel is invalid only where all bands have their nodata value.
+
+        Args:
+            declared: True if a format declares the value for each band. A value that the caller
+                names, or that products fill with, may be a measurement in one band.
+        """
+        if self.nodata_when != "auto":
+            return self.nodata_when == "all"
+        return self.nodata != "auto" or not declared
+
     def refuse(self, source: str, kind: str, **reasons: str) -> None:
-        """Raise where an option was given that means nothing for this kind of source.
+        """Raise SceneError if an option was given that means nothing for this kind of source.
 
         Args:
             source: What was opened.
@@ -99,7 +122,7 @@ class Options:
             if value is not None and value != "none":
                 raise SceneError(
                     f"{option}={value!r} applies to {applies_to}, but '{source}' is {kind}. "
-                    f"Leave {option} out."
+                    f"Drop {option}."
                 )
 
 
@@ -110,7 +133,7 @@ FOR_UNITS = "Sentinel-1 GRD"
 
 
 def iso_time(text: str | None) -> str | None:
-    """Any usual way to write a time, as ISO 8601 in UTC; None where it cannot be told.
+    """Return a time in any usual spelling as ISO 8601 in UTC, None if it is not a time.
 
     >>> iso_time("14-APR-2017 10:27:29.454657"), iso_time("2015-08-04T16:19:21.7917421Z")
     ('2017-04-14T10:27:29.454657Z', '2015-08-04T16:19:21.791742Z')
@@ -130,7 +153,7 @@ def _parse_snap(text: str) -> datetime:
 
 
 def nanometres(value: float, unit: str | None = None) -> float:
-    """A wavelength in nm; without a unit, what is below 100 is taken for micrometres.
+    """Return a wavelength in nm; without a unit, values below 100 are micrometres.
 
     >>> nanometres(0.45), nanometres(450), nanometres(0.45, "Micrometers"), nanometres(12, "nm")
     (450.0, 450.0, 450.0, 12.0)
@@ -143,7 +166,7 @@ def nanometres(value: float, unit: str | None = None) -> float:
 
 
 def natural_order(names: Iterable[str]) -> list[str]:
-    """Sorted as people do: B2 before B10.
+    """Sort numbers in names by value: B2 before B10.
 
     >>> natural_order(["B10", "B1", "B8A", "B2"])
     ['B1', 'B2', 'B8A', 'B10']
@@ -155,7 +178,7 @@ def natural_order(names: Iterable[str]) -> list[str]:
 
 
 def read_xml(path: Path) -> ET.Element:
-    """The root of an XML file, without namespaces.
+    """Return the root of an XML file, without namespaces.
 
     Raises:
         SceneError: It is not well-formed.
@@ -173,13 +196,13 @@ def read_xml(path: Path) -> ET.Element:
 
 
 def find_text(root: ET.Element, tag: str) -> str | None:
-    """Text of the first element of that name, anywhere; None without one."""
+    """Return the text of the first element of that name, None if there is none."""
     found = root.find(f".//{tag}")
     return None if found is None or found.text is None else found.text.strip()
 
 
 def metadata_file(path: str, patterns: Sequence[str]) -> Path | None:
-    """The file that describes a product: ``path`` itself, or one in the folder ``path``.
+    """Return the file that describes a product: ``path`` itself, or one in that folder.
 
     ``patterns`` are for file names in lower case.
     """
@@ -197,7 +220,7 @@ def metadata_file(path: str, patterns: Sequence[str]) -> Path | None:
 
 
 def require_file(path: Path, product: Path, tag: str) -> str:
-    """``path`` as text, unless it is missing: then say which metadata promised it.
+    """Return ``path`` as text if it exists; else say which metadata name it.
 
     Raises:
         SceneError: The file does not exist.

@@ -11,10 +11,10 @@ from uniadrs_scale.scenes.datasets import read_contents
 from uniadrs_scale.scenes.products import (
     emit,
     enmap,
-    envi,
     landsat,
     matlab,
     netcdf,
+    plain,
     prisma,
     sentinel1,
     sentinel2,
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from uniadrs_scale.scenes.products.metadata import Options, Product
 
 
-RASTERS = (sentinel2, sentinel1, landsat, enmap, stac, envi)
+RASTERS = (sentinel2, sentinel1, landsat, enmap, stac, plain)
 ARRAYS = (matlab, emit, prisma, netcdf)
 """The first that knows the file takes it; NetCDF takes what is left."""
 

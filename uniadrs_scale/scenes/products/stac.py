@@ -34,10 +34,10 @@ QUALITY = {"scl": scene_classes, "qa_pixel": pixel_flags}
 
 
 def recognise(path: str) -> Product | None:
-    """The product of a STAC item's JSON file or URL; None for what is no JSON.
+    """Return the product of a STAC item's JSON file or URL, None if it is not JSON.
 
     Raises:
-        SceneError: It is JSON but no item, or cannot be fetched.
+        SceneError: It is JSON but not an item, or cannot be fetched.
     """
     suffix = PurePosixPath(uri_name(path)).suffix.lower()
     if is_remote(path):
@@ -61,7 +61,7 @@ def _begins_as_json(uri: str) -> bool:
 
 
 def _fetched(uri: str) -> pystac.Item:
-    """An item by URL. Not by pystac: it asks once, and knows no buckets."""
+    """Return an item by URL. pystac would ask once only, and knows no buckets."""
     content = read_object(uri)
     if content is None:
         raise OSError("there is no such object")
@@ -69,7 +69,7 @@ def _fetched(uri: str) -> pystac.Item:
 
 
 def of_item(item: pystac.Item) -> Product:
-    """The product that an item describes.
+    """Return the product that an item describes.
 
     Raises:
         SceneError: No asset is a raster of measurements.
@@ -96,18 +96,19 @@ def of_item(item: pystac.Item) -> Product:
 
 
 def _bands(item: pystac.Item) -> Iterator[Band]:
-    """Bands of all raster assets; by default those of measurements, each once."""
-    described = any(_described(asset) for asset in item.assets.values())
+    """Yield bands of all raster assets; by default those of measurements, each once."""
+    described = any(_named(asset) for asset in item.assets.values())
     seen: set[str] = set()
     base = item.get_self_href() or ""
     for key, asset in item.assets.items():
         if not _is_raster(asset):
             continue
-        facts = _described(asset) or [{}]
+        facts = _facts(asset)
         roles = set(asset.roles or [])
-        measured = bool(_described(asset)) if described else "data" in roles or not roles
-        for number, fact in enumerate(facts, start=1):
-            name = key if len(facts) == 1 else str(fact.get("name") or f"{key}-{number}")
+        measured = bool(_named(asset)) if described else "data" in roles or not roles
+        # Nothing describes it: the file itself counts its bands, which is number 0.
+        for number, fact in enumerate(facts or [{}], start=1 if facts else 0):
+            name = key if len(facts) <= 1 else str(fact.get("name") or f"{key}-{number}")
             own = str(fact.get("name") or name)
             default = measured and not roles & NOT_DATA and key.lower() not in QUALITY
             default = default and own not in seen  # the same band as COG and as JPEG 2000
@@ -120,7 +121,7 @@ def _bands(item: pystac.Item) -> Iterator[Band]:
                 wavelength=_wavelength(fact),
                 aliases=tuple(filter(None, (own, _fact(fact, "common_name"), key))),
                 default=default,
-                nodata=_nodata(asset, fact, number),
+                nodata=_nodata(asset, fact),
             )
 
 
@@ -131,9 +132,27 @@ def _is_raster(asset: pystac.Asset) -> bool:
     return Path(urlsplit(asset.href).path).suffix.lower() in (".tif", ".tiff", ".jp2")
 
 
-def _described(asset: pystac.Asset) -> list[dict[str, Any]]:
-    """What the item says of the asset's bands, in STAC 1.1's words or the older extension's."""
+def _named(asset: pystac.Asset) -> list[dict[str, Any]]:
+    """Return the item's words about the asset's bands, in STAC 1.1 or the older extension."""
     return list(asset.extra_fields.get("bands") or asset.extra_fields.get("eo:bands") or [])
+
+
+def _facts(asset: pystac.Asset) -> list[dict[str, Any]]:
+    """Return all that is said of each band of an asset, none if not even their number is.
+
+    A single entry is that of the asset as a whole if another list has more.
+    """
+    lists = [_named(asset), list(asset.extra_fields.get("raster:bands") or [])]
+    count = max(map(len, lists))
+    return [
+        {
+            key: value
+            for facts in reversed(lists)
+            if k < len(facts)
+            for key, value in facts[k].items()
+        }
+        for k in range(count)
+    ]
 
 
 def _fact(fact: dict[str, Any], name: str) -> Any:
@@ -145,10 +164,8 @@ def _wavelength(fact: dict[str, Any]) -> float | None:
     return None if micrometres is None else nanometres(float(micrometres), "um")
 
 
-def _nodata(asset: pystac.Asset, fact: dict[str, Any], number: int) -> float | None:
-    rasters = asset.extra_fields.get("raster:bands") or []
-    older = rasters[number - 1] if number <= len(rasters) else {}
-    value = fact.get("nodata", older.get("nodata", asset.extra_fields.get("nodata")))
+def _nodata(asset: pystac.Asset, fact: dict[str, Any]) -> float | None:
+    value = fact.get("nodata", asset.extra_fields.get("nodata"))
     return None if value is None else float(value)
 
 

@@ -1,0 +1,193 @@
+"""Raster files: where they are, how they are opened, and what a look at their bytes shows.
+
+Opening a scene reads no pixel, with two exceptions: a band that is tagged as alpha, and 8-bit
+pictures of three bands, which may be one. Tags are often wrong there.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import rasterio
+from rasterio.enums import ColorInterp, Resampling
+from rasterio.errors import RasterioError
+from rasterio.vrt import WarpedVRT
+from rasterio.windows import Window
+
+from uniadrs_scale.errors import SceneError
+from uniadrs_scale.storage.buckets import glimpse
+from uniadrs_scale.storage.remote import (
+    Uri,
+    canonical,
+    for_gdal,
+    gdal_name,
+    is_remote,
+    uri_name,
+)
+from uniadrs_scale.storage.trust import open_raster
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from uniadrs_scale.scenes.grids import Warp
+
+PAGE = re.compile(r"(?P<head>GTIFF_DIR:(?:off:)?\d+:)(?P<path>.+)")
+"""GDAL's name of one page of a TIFF."""
+RAW = {"ENVI", "EHdr", "ERS", "ISCE", "PAux", "ROI_PAC", "RRASTER", "GenBin"}
+"""Drivers of files without structure: bytes missing at the end read as zeros."""
+ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")
+ACROSS = 3
+"""Windows per axis."""
+SIDE = 128
+"""Side of a window [px]."""
+WHOLE = 2**21
+"""Pixels up to which a picture is read whole."""
+SOFT = 0.5
+"""Share of alpha values between transparent and opaque from which on they are measurements."""
+MANY = 64
+"""Different values that a measured band has at least."""
+OPEN_FILES = 64
+"""Datasets that a thread keeps open."""
+RGB = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
+
+
+def locate(source: str) -> tuple[str, str]:
+    """Return (URI that any worker can open, stamp that changes with the file)."""
+    page = PAGE.match(source)
+    if page is not None:
+        uri, stamp = locate(page["path"])
+        return Uri(page["head"] + gdal_name(uri)), stamp
+    uri = canonical(source)
+    if is_remote(uri):
+        return uri, glimpse(uri).stamp
+    if for_gdal(source):
+        return Uri(source), ""
+    path = Path(source).absolute()
+    if not path.exists():
+        raise SceneError(f"Scene file '{source}' does not exist. Check the path.")
+    stat = path.stat()
+    return str(path), f"{stat.st_size}-{stat.st_mtime_ns}"
+
+
+def require_unpacked(source: str) -> None:
+    """Raise SceneError if ``source`` is an archive."""
+    name = uri_name(source).lower()
+    if name.endswith(ARCHIVES) and not Path(source).is_dir():
+        raise SceneError(
+            f"'{source}' is an archive. Unpack it, then pass the folder or the files in it."
+        )
+
+
+def require_whole(dataset: rasterio.DatasetReader, uri: str) -> None:
+    """Raise SceneError if a raw file is shorter than its header says."""
+    path = Path(uri)
+    envi = dataset.tags(ns="ENVI")
+    if dataset.driver not in RAW or not path.is_file() or envi.get("file_compression", "0") != "0":
+        return
+    pixel = sum(np.dtype(dtype).itemsize for dtype in dataset.dtypes)
+    size = int(envi.get("header_offset", 0)) + dataset.height * dataset.width * pixel
+    found = path.stat().st_size
+    if found < size:
+        raise SceneError(
+            f"'{uri}' is cut off: {found} of {size} bytes are there, as its header says "
+            f"({dataset.height} x {dataset.width} px, {dataset.count} bands, {dataset.dtypes[0]}). "
+            "Fetch the file again, or correct the header."
+        )
+
+
+def measured_alpha(dataset: rasterio.DatasetReader, alpha: int) -> bool:
+    """Return True if band ``alpha`` holds measurements, such as near infrared.
+
+    A mask is transparent or opaque, soft edges of a picture are few. NAIP and others have a fourth
+    band that some program has tagged as alpha.
+    """
+    kind = np.dtype(dataset.dtypes[alpha - 1])
+    clear = (0, 1 if kind.kind == "f" else np.iinfo(kind).max, np.iinfo(np.uint8).max)
+    pieces = [piece.ravel() for piece in _pieces(dataset, [alpha])]
+    values = np.concatenate(pieces) if pieces else np.empty(0)
+    between = values[~np.isin(values, clear)]
+    return between.size > SOFT * values.size and np.unique(between).size >= MANY
+
+
+def is_grey_picture(dataset: rasterio.DatasetReader) -> bool:
+    """Return True if red, green and blue of an 8-bit picture are equal."""
+    if dataset.colorinterp[:3] != RGB or set(dataset.dtypes[:3]) != {"uint8"}:
+        return False
+    seen = False
+    for piece in _pieces(dataset, [1, 2, 3]):
+        if (piece[0] != piece[1]).any() or (piece[0] != piece[2]).any():
+            return False
+        seen = seen or bool((piece[0] != piece[0].flat[0]).any())
+    return seen
+
+
+def _pieces(dataset: rasterio.DatasetReader, bands: list[int]) -> Iterator[NDArray[np.generic]]:
+    """Yield pixels (band, y, x): all of a small raster, a few windows of a large one."""
+    if dataset.height * dataset.width <= WHOLE:
+        windows = [Window(0, 0, dataset.width, dataset.height)]
+    else:
+        windows = [
+            Window(col, row, min(SIDE, dataset.width), min(SIDE, dataset.height))
+            for row, col in product(_starts(dataset.height), _starts(dataset.width))
+        ]
+    for window in windows:
+        try:
+            yield dataset.read(bands, window=window)
+        except RasterioError:  # the tile that needs it will say so
+            continue
+
+
+def _starts(size: int) -> list[int]:
+    centres = [(2 * k + 1) * size // (2 * ACROSS) for k in range(ACROSS)]
+    return sorted({min(max(centre - SIDE // 2, 0), max(size - SIDE, 0)) for centre in centres})
+
+
+class _OpenDatasets(threading.local):
+    """Datasets of this thread: GDAL handles are not to be shared, so no lock is needed either."""
+
+    def __init__(self) -> None:
+        self.datasets: dict[tuple[str, str, str], Any] = {}
+
+    def dataset(self, uri: str, stamp: str, warp: Warp | None = None) -> Any:
+        """Return the open dataset or warped view; the least recently opened makes room."""
+        # As text: a NaN that has travelled is not equal to itself, and no view would be found.
+        key = uri, stamp, repr(warp)
+        if key not in self.datasets:
+            if len(self.datasets) >= OPEN_FILES:
+                self.datasets.pop(next(iter(self.datasets))).close()
+            source = open_raster(uri)
+            self.datasets[key] = source if warp is None else _warped(source, warp)
+        return self.datasets[key]
+
+    def forget(self, uri: str, stamp: str, warp: Warp | None = None) -> None:
+        """Close a dataset, so that it is opened anew."""
+        known = self.datasets.pop((uri, stamp, repr(warp)), None)
+        if known is not None:
+            known.close()
+
+
+OPEN = _OpenDatasets()
+
+
+def _warped(source: rasterio.DatasetReader, warp: Warp) -> WarpedVRT:
+    """Return a view of ``source`` on another grid. GDAL warps it in fixed blocks."""
+    grid = warp.grid
+    return WarpedVRT(
+        source,
+        crs=grid.crs,
+        transform=rasterio.Affine(*grid.transform),
+        height=grid.height,
+        width=grid.width,
+        resampling=Resampling[warp.resampling],
+        src_nodata=warp.nodata,
+        nodata=warp.nodata,
+        # Pixels outside the file must not be taken for zeros.
+        add_alpha=warp.nodata is None and ColorInterp.alpha not in source.colorinterp,
+    )

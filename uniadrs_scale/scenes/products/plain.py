@@ -1,0 +1,208 @@
+"""Rasters without a product around them: single files, one file per band, pages, ENVI.
+
+GDAL reads ENVI headers; here the list of bad bands is obeyed, and bands get their names.
+"""
+
+from __future__ import annotations
+
+import re
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from uniadrs_scale.errors import SceneError
+from uniadrs_scale.scenes.headers import Header
+from uniadrs_scale.scenes.products.metadata import Band, Product, iso_time, nanometres
+from uniadrs_scale.storage.remote import is_remote, uri_name
+from uniadrs_scale.storage.trust import open_raster
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+SUFFIXES = ("", ".dat", ".img", ".bsq", ".bil", ".bip", ".raw", ".bin", ".envi", ".rfl", ".rdn")
+"""Endings of the data file, besides that in the header's own name."""
+IGNORED = ("data_ignore_value", "nodata", "nodata_value", "no_data_value", "fill_value")
+"""Fields of an ENVI header for the value of missing pixels; GDAL knows the first."""
+FEW = 4
+"""Pages that a message names."""
+WORD = re.compile(r"[^_\-. ]+")
+
+
+def plain_product(sources: Sequence[str], headers: dict[str, Header]) -> Product:
+    """Return raster files without product metadata, one after the other.
+
+    Args:
+        sources: Paths or URIs.
+        headers: Receives the headers of the files.
+
+    Raises:
+        SceneError: A file is missing or not a raster, or the files differ in their number of bands.
+    """
+    if not sources:
+        raise SceneError("No scene file was given. Name at least one raster file.")
+    found = [Header.of(source) for source in sources]
+    found = list(chain.from_iterable(map(_pages, found)))
+    headers |= {header.uri: header for header in found}
+    first = found[0]
+    words = _distinct([Path(uri_name(header.uri)).stem for header in found])
+    for header in found:
+        first.require_same_count(header)
+    grey = [header for header in found if header.grey and len(header.numbers) == len("rgb")]
+    name = uri_name(first.uri) if len(sources) == 1 else f"{uri_name(first.uri)} ..."
+    return Product(
+        kind="raster file",
+        name=name,
+        bands=tuple(
+            band
+            for header, word in zip(found, words, strict=True)
+            for band in _bands(header, word, grey=header in grey)
+        ),
+        datetime=first.datetime,
+        notes=tuple(
+            f"Red, green and blue of '{uri_name(header.uri)}' are equal: they are scored as one "
+            "band. Name all (1,2,3) to score them as three."
+            for header in grey
+        ),
+    )
+
+
+def _bands(header: Header, word: str, *, grey: bool) -> Iterator[Band]:
+    for number, name in enumerate(header.names, start=1):
+        yield Band(
+            name=name,
+            uri=header.uri,
+            number=number,
+            wavelength=header.wavelengths[number - 1],
+            aliases=(word,) if word and len(header.names) == 1 else (),
+            default=number in (header.numbers[:1] if grey else header.numbers),
+        )
+
+
+def _pages(header: Header) -> list[Header]:
+    """Return the headers of all pages of a TIFF: the bands of one scene, if they are alike.
+
+    Raises:
+        SceneError: The pages differ, so that one must be named.
+    """
+    if not header.pages:
+        return [header]
+    pages = [] if is_remote(header.uri) else [Header.of(page) for page in header.pages]
+    if pages and all(page.numbers == (1,) and page.size == header.size for page in pages):
+        return [page.renamed(str(k)) for k, page in enumerate(pages, start=1)]
+    raise SceneError(
+        f"'{header.uri}' has {len(header.pages)} pages that are not bands of one scene"
+        f"{', or is not on this disk' if not pages else ''}. Name one of them: "
+        f"{', '.join(header.pages[:FEW])}."
+    )
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    """Return the word of each name that the others do not have; empty if it is not one word.
+
+    >>> _distinct(["S2B_B02_10m", "S2B_B03_10m"]), _distinct(["a"]), _distinct(["a_b", "c_d"])
+    (['B02', 'B03'], [''], ['', ''])
+    """
+    words = [WORD.findall(name) for name in names]
+    if len({len(parts) for parts in words}) != 1:
+        return [""] * len(names)
+    differ = [column for column in zip(*words, strict=True) if len(set(column)) > 1]
+    alone = len(differ) == 1 and len(set(differ[0])) == len(names)
+    return list(differ[0]) if alone else [""] * len(names)
+
+
+def recognise(path: str) -> Product | None:
+    """Return the raster of an ENVI header or data file, None for others.
+
+    Raises:
+        SceneError: There is a header but no data file, or two headers for one file.
+    """
+    header = _header_of(Path(path))
+    if header is None:
+        return None
+    data = _data_of(header) if Path(path) == header else Path(path).absolute()
+    with open_raster(str(data)) as dataset:
+        if dataset.driver != "ENVI":
+            return None
+        _require_header(data, header, dataset.files)
+        fields, count = dataset.tags(ns="ENVI"), dataset.count
+    wavelengths = _numbers(fields.get("wavelength"), count)
+    unit = fields.get("wavelength_units")
+    good = _numbers(fields.get("bbl"), count) or [1.0] * count
+    names = _items(fields.get("band_names")) or [str(k + 1) for k in range(count)]
+    named = len(set(names)) == count
+    ignored = next((fields[name] for name in IGNORED if name in fields), None)
+    bands = tuple(
+        Band(
+            name=names[k] if named else str(k + 1),
+            uri=str(data),
+            number=k + 1,
+            wavelength=nanometres(wavelengths[k], unit) if wavelengths else None,
+            default=good[k] != 0,
+            nodata=next(iter(_numbers(ignored, 1)), None),
+        )
+        for k in range(count)
+    )
+    return Product(
+        kind="ENVI raster",
+        name=data.name,
+        bands=bands,
+        datetime=iso_time(fields.get("acquisition_time")),
+        platform=fields.get("sensor_type"),
+    )
+
+
+def _own_header(data: Path) -> Path:
+    return data.with_name(f"{data.name}.hdr")
+
+
+def _header_of(path: Path) -> Path | None:
+    """Return the ENVI header of ``path``, which may be that header."""
+    for header in (path, _own_header(path), path.with_suffix(".hdr")):
+        if header.suffix.lower() == ".hdr" and header.is_file() and path.is_file():
+            with header.open("rb") as file:
+                if file.read(4) == b"ENVI":
+                    return header
+    return None
+
+
+def _data_of(header: Path) -> Path:
+    stem = header.absolute().with_suffix("")
+    for suffix in SUFFIXES:
+        for ending in (suffix, suffix.upper()):
+            data = stem.with_name(stem.name + ending)
+            others = data.is_file() and _own_header(data).is_file()
+            if (
+                data.is_file()
+                and data != header
+                and (not others or _own_header(data) == header.absolute())
+            ):
+                return data
+    raise SceneError(
+        f"'{header}' is an ENVI header, but its data file is not next to it: it should be called "
+        f"'{stem.name}', with or without .dat, .img, .bsq, .bil, .bip or .raw, and have no header "
+        "of its own. Pass the data file itself if it has another name."
+    )
+
+
+def _require_header(data: Path, header: Path, files: Sequence[str]) -> None:
+    """Raise SceneError if GDAL reads ``data`` by another header than the one that fits best."""
+    used = [Path(file) for file in files if file.lower().endswith(".hdr")]
+    if used and header.name not in {file.name for file in used}:
+        raise SceneError(
+            f"'{data}' has two headers: '{header.name}' is its own, but GDAL reads it by "
+            f"'{used[0].name}'. Move one of them to another folder."
+        )
+
+
+def _items(text: str | None) -> list[str]:
+    """Return the parts of '{a, b}'."""
+    return [part.strip() for part in text.strip("{} \n").split(",")] if text else []
+
+
+def _numbers(text: str | None, count: int) -> list[float]:
+    """Return the numbers of '{1, 2}', none if there is not one per band."""
+    try:
+        numbers = [float(item) for item in _items(text)]
+    except ValueError:
+        return []
+    return numbers if len(numbers) == count else []
