@@ -97,6 +97,8 @@ class SceneInfo:
     """Which common grid bands were brought to, as a sentence; empty where they share one."""
     geolocation: str = ""
     """Of a swath: what places its pixels, and a digest of that; empty where a grid does."""
+    unplaced: str = ""
+    """Why words about a place do not amount to one, as part of a sentence."""
     block_bytes: int = 0
     """What a reader holds beside a window: blocks of a file that are decoded whole."""
     strip_rows: int = 0
@@ -132,7 +134,8 @@ class SceneInfo:
             what = self.geolocation.rpartition(" ")[0]  # without the digest
             return f"{what}: scored as sensed, drawn on a grid as a COG"
         if self.transform is None:
-            return "none: the map will have none either"
+            why = f" ({self.unplaced})" if self.unplaced else ""
+            return f"none{why}: the map will have none either"
         return crs_name(self.crs) or "transform without CRS"
 
 

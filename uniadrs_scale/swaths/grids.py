@@ -30,6 +30,8 @@ UNEVEN = 0.1
 """Pixels by which a coordinate may differ from a regular axis: rounded decimals, float32."""
 EXACT = 1e-6
 """Pixels within which a computed axis is the written one."""
+SHIFTED = 0.25
+"""Pixels from which coordinates are not those of pixel centres: corners, a turn of the Earth."""
 TURN = 360.0
 """Degrees around the Earth."""
 MOST_PIXELS = 1e7
@@ -151,8 +153,8 @@ def regular_axis(values: NDArray[Any], name: str = "axis", turn: float | None = 
 def centres(transform: Affine, height: int, width: int) -> dict[str, NDArray[np.float64]]:
     """Return ``y`` and ``x`` of pixel centres on a grid that is not rotated."""
     return {
-        "y": transform.f + transform.e * (np.arange(height) + 0.5),
-        "x": transform.c + transform.a * (np.arange(width) + 0.5),
+        "y": transform.f + transform.e * (np.arange(height, dtype=np.float64) + 0.5),
+        "x": transform.c + transform.a * (np.arange(width, dtype=np.float64) + 0.5),
     }
 
 
