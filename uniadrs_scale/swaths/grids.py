@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import rioxarray  # noqa: F401 - registers the .rio accessor
 from affine import Affine
 from pyproj.exceptions import CRSError as ProjError
 from rasterio.crs import CRS
