@@ -179,7 +179,8 @@ def _add_overviews(base: Path) -> None:
     path = base
     with rasterio.open(base) as file:
         bands = file.count
-    while max(shape := Level(path).shape()) > BLOCK:
+    # A single column has none: readers tell the factor of a level by its width.
+    while max(shape := Level(path).shape()) > BLOCK and shape[1] > 1:
         upper = path.with_name(f"{path.name}.ovr")
         grid = {"count": bands, "height": -(-shape[0] // 2), "width": -(-shape[1] // 2)}
         with rasterio.open(upper, "w", **TEMPORARY, **grid) as output:

@@ -123,11 +123,11 @@ def above(window: Window) -> Window:
     return Window(window.col_off // 2, window.row_off // 2, width, height)
 
 
-def windows(height: int, width: int) -> Iterator[Window]:
-    """The raster in squares of WINDOW pixels, row by row; those at the end are smaller."""
-    for row in range(0, height, WINDOW):
-        for col in range(0, width, WINDOW):
-            yield Window(col, row, min(WINDOW, width - col), min(WINDOW, height - row))
+def windows(height: int, width: int, side: int = WINDOW) -> Iterator[Window]:
+    """Yield the raster in squares of ``side`` pixels, row by row; those at the end are smaller."""
+    for row in range(0, height, side):
+        for col in range(0, width, side):
+            yield Window(col, row, min(side, width - col), min(side, height - row))
 
 
 NODATA = "#8f8f8f"
