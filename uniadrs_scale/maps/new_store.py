@@ -179,7 +179,9 @@ def place_attributes(
     code = known.to_epsg()
     # The convention wants one or the other: the code only if it says all.
     exact = code is not None and CRS.from_epsg(code) == known
-    said = {"proj:code": f"EPSG:{code}"} if exact else {"proj:wkt2": known.to_wkt("WKT2_2019")}
+    said = (
+        {"proj:code": f"EPSG:{code}"} if exact else {"proj:wkt2": known.to_wkt(version="WKT2_2019")}
+    )
     return attributes | said | {"zarr_conventions": [SPATIAL, PROJ]}
 
 

@@ -42,20 +42,24 @@ def finish(store: ScoreStore) -> None:
     """
     opened = open_map(store.path)
     attributes = dict(opened.group.attrs)
-    small = max(opened.frame.shape) <= BLOCK
-    listed = zarr.open_group(store.path.zarr(read_only=True), mode="r").metadata
-    known = listed.consolidated_metadata
-    if (small or "multiscales" in attributes) and known and BAND_SCATTER in known.metadata:
-        return
-    if not small:
+    if max(opened.frame.shape) > BLOCK and "multiscales" not in attributes:
         layout = [entry for layer in opened.layers for entry in _pyramid(store, opened, layer)]
         # The levels say where they are: the convention allows it in one place only.
         for key in ("spatial:transform", "spatial:shape"):
             attributes.pop(key, None)
-        attributes["multiscales"] = {"layout": layout}
         conventions = cast("list[Any]", attributes.get("zarr_conventions", []))
         attributes["zarr_conventions"] = [MULTISCALES, *conventions]
+        attributes["multiscales"] = {"layout": layout}
+    elif _is_consolidated(store):
+        return
     write_root(store, attributes)
+
+
+def _is_consolidated(store: ScoreStore) -> bool:
+    """Return True if the root lists what a run writes last, its statistics."""
+    root = zarr.open_group(store.path.zarr(read_only=True), mode="r", zarr_format=3).metadata
+    known = root.consolidated_metadata
+    return known is not None and BAND_SCATTER in known.metadata
 
 
 def _pyramid(store: ScoreStore, opened: ScoreMap, layer: Layer) -> Iterator[dict[str, Any]]:
