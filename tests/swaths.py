@@ -13,7 +13,7 @@ from rasterio.control import GroundControlPoint
 from standins import FirstBand
 
 import uniadrs_scale as us
-from uniadrs_scale.maps.store import prepare
+from uniadrs_scale.maps.new_store import prepare
 from uniadrs_scale.scenes.sources import map_coordinates
 
 if TYPE_CHECKING:

@@ -31,10 +31,10 @@ from uniadrs_scale.core.lattice import Window
 from uniadrs_scale.errors import PlanError, SceneError, StoreError
 from uniadrs_scale.maps import geocode
 from uniadrs_scale.maps.geocode import on_a_grid
-from uniadrs_scale.maps.reader import open_source
+from uniadrs_scale.maps.store import open_map
 from uniadrs_scale.scenes.rasters import FileScene
 from uniadrs_scale.scenes.sources import ArrayScene, scene_source
-from uniadrs_scale.swaths.geometry import ControlSurface, Extent, Geocoding, OutputGrid
+from uniadrs_scale.swaths.geometry import ControlSurface, Extent, Geocoding, grid_around
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -234,14 +234,14 @@ def test_a_slice_of_a_scene_lies_where_it_did(tmp_path: Path, control: bool, par
 def test_blocks_of_the_map_are_parts_of_one_whole(tmp_path: Path) -> None:
     swath = Swath(height=300, width=280)
     score = np.random.default_rng(0).random((300, 280), np.float32)
-    source = open_source(store_of(swath.scene(), score, tmp_path / "s.zarr", chunk=256))
+    source = open_map(store_of(swath.scene(), score, tmp_path / "s.zarr", chunk=256))
     drawn = on_a_grid(source, Geocoding(), tmp_path)
-    height, width = drawn.profile["height"], drawn.profile["width"]
-    whole = drawn.read(slice(0, height), slice(0, width))
+    height, width = drawn.geobox.shape
+    (whole,) = drawn.read(slice(0, height), slice(0, width))
     for row in range(0, height, 77):
         for col in range(0, width, 101):
             rows, cols = slice(row, min(row + 77, height)), slice(col, min(col + 101, width))
-            np.testing.assert_array_equal(drawn.read(rows, cols), whole[rows, cols])
+            np.testing.assert_array_equal(drawn.read(rows, cols)[0], whole[rows, cols])
 
 
 def test_the_file_is_a_cog_that_says_what_it_is(tmp_path: Path) -> None:
@@ -387,8 +387,8 @@ def test_extent_and_grid_by_hand() -> None:
     assert extent.radius == pytest.approx(2)
     assert (extent.south, extent.north) == (0, 0)
     assert extent.crs.to_epsg() == 32601
-    grid = OutputGrid.around(np.array([12.0, -31.0, 39.0, -11.0]), 10.0, extent.crs, 100)
-    assert (grid.left, grid.top, grid.width, grid.height) == (10, -10, 3, 3)
+    grid = grid_around(np.array([12.0, -31.0, 39.0, -11.0]), 10.0, extent.crs, 100)
+    assert (grid.affine.c, grid.affine.f, grid.shape) == (10, -10, (3, 3))
 
 
 @pytest.mark.parametrize("islands", [False, True])

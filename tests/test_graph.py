@@ -13,7 +13,8 @@ from standins import TileMean, WhoScored
 
 import uniadrs_scale as us
 from uniadrs_scale.core.pixels import Normalisation
-from uniadrs_scale.maps.store import DONE, ScoreStore, prepare
+from uniadrs_scale.maps.new_store import prepare
+from uniadrs_scale.maps.store import DONE, ScoreStore
 from uniadrs_scale.runtime.compute import Resources, executor
 from uniadrs_scale.runtime.executor import LocalExecutor, in_raster_order
 from uniadrs_scale.runtime.graph import run_graph, score_scene

@@ -13,7 +13,8 @@ from standins import TileMean
 
 import uniadrs_scale as us
 from uniadrs_scale.core.lattice import Window
-from uniadrs_scale.maps.store import DONE, open_store, prepare
+from uniadrs_scale.maps.new_store import prepare
+from uniadrs_scale.maps.store import DONE, open_store
 
 OPTIONS = {"tile": 64, "stride": 48, "chunk": 256}
 

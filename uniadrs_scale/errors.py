@@ -110,3 +110,7 @@ class ArchiveError(UniadrsScaleError, ValueError):
 
 class BusyError(UniadrsScaleError, OSError):
     """Another sweep writes to this sink."""
+
+
+class PlaceWarning(UserWarning):
+    """A map is complete, but some of its pixels, or all, have no place on the ground."""

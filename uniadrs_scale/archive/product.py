@@ -7,15 +7,13 @@ import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import zarr
-
 from uniadrs_scale.archive.sink import ITEM
 from uniadrs_scale.archive.stac import make_item, write_item
 from uniadrs_scale.detector.detector import weights_digest
 from uniadrs_scale.errors import SceneError
 from uniadrs_scale.maps.cog import to_cog
 from uniadrs_scale.maps.overviews import Overview
-from uniadrs_scale.maps.store import is_score_store, open_store
+from uniadrs_scale.maps.store import is_score_store, open_map, open_store
 from uniadrs_scale.scenes.open import open_scene
 from uniadrs_scale.scoring.output import run_to_file
 from uniadrs_scale.scoring.report import Clock, run_facts, write_report
@@ -105,9 +103,7 @@ def make_product(order: Order, scene: xr.DataArray, plan: ScorePlan) -> RunSumma
     if not (summary.complete or order.accept_incomplete):
         raise IncompleteError(_what_is_missing(summary))
     with clock("overview"):
-        # Not by way of xarray, which reads every array's metadata: 40 ms, or ten requests.
-        scores = zarr.open_array(store.zarr(read_only=True), path="score", mode="r")
-        overview = Overview.of(scores)
+        overview = Overview.of(open_map(store).array())
         if config.output.quicklook:
             overview.write_png(part / "quicklook.png")
     if "cog" in config.output.formats:

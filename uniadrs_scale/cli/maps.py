@@ -109,11 +109,11 @@ def _is_ours(target: str) -> bool:
 
 def _require_replaceable(output: str, store: str) -> None:
     """Raise where ``output`` is some other raster: it may be the scene itself."""
-    from uniadrs_scale.maps.reader import open_source
+    from uniadrs_scale.maps.store import open_map
     from uniadrs_scale.scenes.rasters import raster_tag
     from uniadrs_scale.storage.places import Place
 
-    fingerprint = open_source(store).tags.get("fingerprint")
+    fingerprint = open_map(store).tags.get("fingerprint")
     if Place.of(output).exists() and (
         fingerprint is None or raster_tag(output, "fingerprint") != fingerprint
     ):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from uniadrs_scale.errors import PlanError
 
@@ -71,6 +71,34 @@ def warm_up(scorer: FittedScorer, tile: int, bands: int) -> None:
     """Make ``scorer`` ready for tiles (band, tile, tile), if it knows how."""
     if isinstance(scorer, WarmedUp):
         scorer.warm_up(tile, bands)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """One layer of a map: its name, how it is stored, and how it is seen from afar."""
+
+    name: str
+    """Of its array in a store, and of its band in a file."""
+    dtype: str
+    long_name: str
+    units: str
+    valid_range: tuple[float, float]
+    pooled: Literal["max"]
+    """What an overview shows of four pixels."""
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """CF attributes, as JSON values."""
+        named = {"long_name": self.long_name, "units": self.units}
+        return named | {"valid_range": list(self.valid_range)}
+
+
+SCORE = Layer(
+    name="score", dtype="float32", long_name="anomaly score", units="1", valid_range=(0.0, 1.0),
+    pooled="max",
+)  # fmt: skip
+LAYERS = (SCORE,)
+"""All layers of a map. The score is always there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

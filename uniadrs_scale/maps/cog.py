@@ -2,7 +2,7 @@
 
     store -> tiled GeoTIFF -> max-pooled levels -> GDAL's COG driver -> rename
 
-The scores of a swath are drawn on a grid on the way (:mod:`uniadrs_scale.io.geocode`).
+The scores of a swath are drawn on a grid on the way (:mod:`uniadrs_scale.maps.geocode`).
 
 Overviews hold the *maximum* of what they cover: averaging by 2 fades a boat of 3 pixels to a fifth
 of its score within two levels, nearest neighbour drops it by chance. GDAL's overview builder knows
@@ -17,13 +17,14 @@ encoder's error into an empty tile. Not the COG driver straight from memory: it 
 
 from __future__ import annotations
 
+import warnings
 from collections import deque
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import rasterio.shutil
 from rasterio._err import CPLE_BaseError
-from rasterio.errors import RasterioError
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from uniadrs_scale.errors import StoreError, UniadrsScaleError
 from uniadrs_scale.maps.geocode import on_a_grid
@@ -37,23 +38,23 @@ from uniadrs_scale.maps.overviews import (
     max_pool,
     windows,
 )
-from uniadrs_scale.maps.reader import open_source, quietly
+from uniadrs_scale.maps.store import open_map
 from uniadrs_scale.storage.places import Place
 from uniadrs_scale.swaths.geometry import Geocoding
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from odc.geo.geobox import GeoBox
     from rasterio.windows import Window
 
     from uniadrs_scale.core.presets import Resampling
     from uniadrs_scale.maps.geocode import GeocodedScores
-    from uniadrs_scale.maps.reader import ScoreSource
+    from uniadrs_scale.maps.store import ScoreMap
 
 
 TEMPORARY = {
     "driver": "GTiff",
-    "count": 1,
     "dtype": "float32",
     "nodata": float("nan"),
     "tiled": True,
@@ -117,7 +118,8 @@ def to_cog(
     """
     target = Place.of(path)
     geocoding = Geocoding(crs, resolution, resampling)
-    opened = open_source(store)
+    opened = open_map(store)
+    opened.warn_of_gaps(stacklevel=2)
     target.require_folder()
     if target.local is not None and target.local.is_dir():
         raise StoreError(f"'{target}' is a folder, and a COG is a file. Choose another name.")
@@ -125,9 +127,11 @@ def to_cog(
         with (
             target.scratch() as folder,
             rasterio.Env(**GDAL_OPTIONS),
-            quietly(),
+            warnings.catch_warnings(),
         ):
             source = on_a_grid(opened, geocoding, folder)
+            # A map without a place has been told of.
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
             base = folder / "base.tif"
             _copy_scores(source, base)
             _add_overviews(base)
@@ -146,31 +150,46 @@ def to_cog(
     return target.plain
 
 
-def _copy_scores(source: ScoreSource | GeocodedScores, path: Path) -> None:
-    """Stream the store into a tiled GeoTIFF."""
-    with rasterio.open(path, "w", **TEMPORARY, **source.profile) as output:
-        output.set_band_description(1, "score")
+def _copy_scores(source: ScoreMap | GeocodedScores, path: Path) -> None:
+    """Stream the store into a tiled GeoTIFF, a band per layer."""
+    grid = profile_of(source.geobox, len(source.layers))
+    with rasterio.open(path, "w", **TEMPORARY, **grid) as output:
+        for band, layer in enumerate(source.layers, start=1):
+            output.set_band_description(band, layer.name)
         output.update_tags(**source.tags)
         places = windows(output.height, output.width)
         for window, scores in ahead(
-            lambda place: source.read(*place.toslices()), places, source.readers
+            lambda place: source.read(*place.toslices()), places, source.threads or THREADS
         ):
-            output.write(scores, 1, window=window)
+            output.write(scores, window=window)
+
+
+def profile_of(geobox: GeoBox, bands: int) -> dict[str, Any]:
+    """Return a grid as rasterio takes it; without a place if its transform is the identity."""
+    height, width = geobox.shape
+    profile: dict[str, Any] = {"count": bands, "height": height, "width": width}
+    if geobox.affine.is_identity:  # "none" to GDAL
+        return profile
+    crs = {} if geobox.crs is None else {"crs": rasterio.CRS.from_user_input(geobox.crs.proj)}
+    return profile | crs | {"transform": geobox.affine}
 
 
 def _add_overviews(base: Path) -> None:
     """Write level after level, each from the one below, until one fits into a block."""
     path = base
-    while max(shape := Level(path).shape()) > BLOCK:
+    with rasterio.open(base) as file:
+        bands = file.count
+    # A single column has none: readers tell the factor of a level by its width.
+    while max(shape := Level(path).shape()) > BLOCK and shape[1] > 1:
         upper = path.with_name(f"{path.name}.ovr")
-        height, width = (-(-n // 2) for n in shape)
-        with rasterio.open(upper, "w", **TEMPORARY, height=height, width=width) as output:
+        grid = {"count": bands, "height": -(-shape[0] // 2), "width": -(-shape[1] // 2)}
+        with rasterio.open(upper, "w", **TEMPORARY, **grid) as output:
             for window, pooled in ahead(Level(path).pooled, windows(*shape)):
-                output.write(pooled, 1, window=above(window))
+                output.write(pooled, window=above(window))
         path = upper
 
 
-def _verify(source: ScoreSource | GeocodedScores, path: Path) -> None:
+def _verify(source: ScoreMap | GeocodedScores, path: Path) -> None:
     """Raise unless the file holds the store's bits, and each overview the maximum of the one below.
 
     GDAL tells of a disk that fills up while it closes a file by a line on stderr, and nobody else:
@@ -186,7 +205,7 @@ def _verify(source: ScoreSource | GeocodedScores, path: Path) -> None:
         for first in overviews[:1]:
             first.require(above(window), max_pool(expected))
 
-    deque(ahead(check, windows(*full.shape()), source.readers), maxlen=0)
+    deque(ahead(check, windows(*full.shape()), source.threads or THREADS), maxlen=0)
     for lower, upper in pairwise(overviews):
         for window, pooled in ahead(lower.pooled, windows(*lower.shape())):
             upper.require(above(window), pooled)

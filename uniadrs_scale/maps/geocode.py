@@ -9,19 +9,16 @@ depends neither on the swath nor on the map. On disk it takes 8 bytes a pixel wh
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
-import rasterio
-import xarray as xr
 
 from uniadrs_scale.core.lattice import Window
-from uniadrs_scale.errors import PlanError, StoreError
+from uniadrs_scale.errors import PlaceWarning, PlanError, StoreError
 from uniadrs_scale.maps.placing import Placer, require_shown
-from uniadrs_scale.maps.reader import grid_mapping
-from uniadrs_scale.storage.buckets import zarr_place
 from uniadrs_scale.swaths.conventions import (
     GEOLOCATION,
     control_points,
@@ -30,11 +27,13 @@ from uniadrs_scale.swaths.conventions import (
 )
 from uniadrs_scale.swaths.footprints import splat
 from uniadrs_scale.swaths.geometry import (
+    APART,
     ControlSurface,
     Extent,
     Geocoding,
-    OutputGrid,
     Projection,
+    grid_around,
+    misplaced,
     parse_crs,
 )
 
@@ -44,10 +43,11 @@ if TYPE_CHECKING:
 
     import zarr
     from numpy.typing import NDArray
+    from odc.geo.geobox import GeoBox
 
+    from uniadrs_scale.core.contracts import Layer
     from uniadrs_scale.maps.placing import Floats, PlacedWindow, Positions
-    from uniadrs_scale.maps.reader import ScoreSource
-
+    from uniadrs_scale.maps.store import ScoreMap
 
 SIDE = 512
 """Of the windows in which a swath is handled, in pixels, about: whole chunks of the store."""
@@ -56,6 +56,8 @@ SAMPLES = 1 << 17
 20,000 x 4,000."""
 TEAR = 0.5
 """The share of the map's extent that two neighbouring pixels do not lie apart."""
+MOST_FILL = 64
+"""Positions of one window that may be taken for fill."""
 FEW = 32
 """Pixels' spacings in an extent that is too small to tell a tear."""
 
@@ -64,33 +66,38 @@ FEW = 32
 class GeocodedScores:
     """The map of a swath, drawn where it is read."""
 
-    readers: ClassVar = 1
+    threads: ClassVar[int | None] = 1
     """Threads that may read at once: each takes 50 MB."""
     name: str
-    profile: dict[str, Any]
+    geobox: GeoBox
     tags: dict[str, str]
-    scores: ScoreSource
+    scores: ScoreMap
     """In sensor geometry."""
-    grid: OutputGrid
     origin: tuple[float, float]
     """X and y from which the windows' places are counted, so that float32 holds them."""
     windows: tuple[PlacedWindow, ...]
     keep_maximum: bool
 
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The layers of the swath."""
+        return self.scores.layers
+
     def read(self, rows: slice, cols: slice) -> NDArray[np.float32]:
-        """The map (y, x) of a window of cells; NaN outside the swath.
+        """Return the map (layer, y, x) of a window of cells; NaN outside the swath.
 
         Raises:
             StoreError: A chunk of the store is damaged.
         """
         shape = rows.stop - rows.start, cols.stop - cols.start
-        value, rank = np.full(shape, np.nan, np.float32), np.full(shape, np.inf, np.float32)
-        size = self.grid.resolution
-        left = (self.grid.left - self.origin[0]) / size + cols.start
-        top = (self.grid.top - self.origin[1]) / size - rows.start
+        value = np.full((len(self.layers), *shape), np.nan, np.float32)
+        rank = np.full(value.shape, np.inf, np.float32)
+        corner = self.geobox.affine
+        left = (corner.c - self.origin[0]) / corner.a + cols.start
+        top = (corner.f - self.origin[1]) / corner.a - rows.start
         for placed in self.windows:
-            first_col, last_row, last_col, first_row = placed.bounds / size
-            reach = 2 * placed.widest / size
+            first_col, last_row, last_col, first_row = placed.bounds / corner.a
+            reach = 2 * placed.widest / corner.a
             if not (
                 first_col - left <= shape[1] + reach
                 and last_col - left >= -reach
@@ -99,16 +106,14 @@ class GeocodedScores:
             ):
                 continue
             x, y = np.load(placed.path).astype(np.float64)
-            place = np.stack([top - y / size, x / size - left])
-            score = self.scores.read(*placed.window.slices)
-            splat(value, rank, score, place, reach, self.keep_maximum)
+            place = np.stack([top - y / corner.a, x / corner.a - left])
+            for layer, score in enumerate(self.scores.read(*placed.window.slices)):
+                splat(value[layer], rank[layer], score, place, reach, self.keep_maximum)
         return value
 
 
-def on_a_grid(
-    source: ScoreSource, geocoding: Geocoding, folder: Path
-) -> ScoreSource | GeocodedScores:
-    """``source`` itself if it is on a grid, else its scores as they lie on a map.
+def on_a_grid(source: ScoreMap, geocoding: Geocoding, folder: Path) -> ScoreMap | GeocodedScores:
+    """Return ``source`` itself if it is on a grid, else its scores as they lie on a map.
 
     Args:
         source: The store.
@@ -125,11 +130,11 @@ def on_a_grid(
         if geocoding != Geocoding():
             raise PlanError(
                 f"'{source.name}' is not the map of a swath (2-D latitude and longitude, or ground "
-                "control points), so it has nothing to geocode. Leave CRS, resolution and "
-                "resampling away, and warp the finished file (rio warp)."
+                "control points), so it has nothing to geocode. Drop CRS, resolution and "
+                "resampling, and warp the finished file (rio warp)."
             )
         return source
-    extent = _extent(source, positions)
+    extent, fill = _extent(source, positions)
     projection = Projection.into(
         extent.crs if geocoding.crs is None else parse_crs(geocoding.crs), extent.longitude
     )
@@ -140,45 +145,33 @@ def on_a_grid(
         positions=positions,
         projection=projection,
         origin=origin,
-        shape=source.score.shape,
+        shape=source.frame.shape,
         folder=folder,
+        fill=fill,
     )
     windows = tuple(map(placer.place, _windows(source)))
-    grid = _grid(windows, origin, projection, geocoding, source)
-    placement = {
-        "height": grid.height,
-        "width": grid.width,
-        "transform": grid.transform,
-        "crs": rasterio.CRS.from_user_input(grid.crs),
-    }
+    _tell_of_dropped(windows, source)
     return GeocodedScores(
         name=source.name,
-        profile=placement,
+        geobox=_grid(windows, origin, projection, geocoding, source),
         tags=source.tags | {"geocoding": geocoding.text},
         scores=source,
-        grid=grid,
         origin=origin,
         windows=tuple(w for w in windows if np.isfinite(w.bounds).all()),
         keep_maximum=geocoding.resampling == "max",
     )
 
 
-def _positions(source: ScoreSource) -> Positions | None:
-    """Where the pixels of a store are; None where it is no swath."""
-    group = source.group
-    if not _may_be_swath(source):
-        return None
-    place = zarr_place(source.name, read_only=True)
-    with xr.open_zarr(place, consolidated=False, chunks=None, decode_coords="all") as dataset:
-        score = dataset["score"]
-        kind = geolocation_kind(score)
-        if kind == "points":
-            rows, cols = pixel_centres(score)
-            surface = ControlSurface.through(control_points(score), rows, cols)
-            return lambda y, x: surface.at(rows[y], cols[x])
+def _positions(source: ScoreMap) -> Positions | None:
+    """Return the places of the pixels of a store; None if it is not a swath."""
+    kind = geolocation_kind(source.frame)
     if kind is None:
         return None
-    latitude, longitude = (cast("zarr.Array[Any]", group[name]) for name in GEOLOCATION)
+    if kind == "points":
+        rows, cols = pixel_centres(source.frame)
+        surface = ControlSurface.through(control_points(source.frame), rows, cols)
+        return lambda y, x: surface.at(rows[y], cols[x])
+    latitude, longitude = (cast("zarr.Array[Any]", source.group[name]) for name in GEOLOCATION)
 
     def stored(y: slice, x: slice) -> tuple[Floats, Floats]:
         north, east = (np.asarray(part[y, x], np.float64) for part in (latitude, longitude))
@@ -188,40 +181,57 @@ def _positions(source: ScoreSource) -> Positions | None:
     return stored
 
 
-def _may_be_swath(source: ScoreSource) -> bool:
-    """False where the store plainly has no geolocation; opening it with xarray costs 40 ms."""
-    if all(name in source.group for name in GEOLOCATION):
-        return True
-    mapping = source.group.get(grid_mapping(source.score))
-    return mapping is not None and "gcps" in mapping.attrs
+def _tell_of_dropped(windows: Sequence[PlacedWindow], source: ScoreMap) -> None:
+    """Warn of pixels whose positions cannot be true."""
+    dropped = sum(window.dropped for window in windows)
+    if dropped:
+        warnings.warn(
+            f"{dropped} of {math.prod(source.frame.shape)} pixels of '{source.name}' are left out "
+            f"of the map: their latitude and longitude are more than {APART} pixels away from "
+            "those of all their neighbours. Check the scene's geolocation if they matter.",
+            PlaceWarning,
+            stacklevel=5,
+        )
 
 
-def _windows(source: ScoreSource) -> Iterator[Window]:
-    """The swath in windows of whole chunks, row by row."""
-    height, width = source.score.shape
-    side_y, side_x = (n * max(1, SIDE // n) for n in source.score.chunks)
+def _windows(source: ScoreMap) -> Iterator[Window]:
+    """Return the swath in windows of whole chunks, row by row."""
+    height, width = source.frame.shape
+    side_y, side_x = (n * max(1, SIDE // n) for n in source.array().chunks)
     for row, col in product(range(0, height, side_y), range(0, width, side_x)):
         yield Window(row, col, min(side_y, height - row), min(side_x, width - col))
 
 
-def _extent(source: ScoreSource, positions: Positions) -> Extent:
-    """Where on Earth the swath is, from a sample of its pixels: as many whatever its size."""
+def _extent(source: ScoreMap, positions: Positions) -> tuple[Extent, NDArray[np.complex128]]:
+    """Return where on Earth the swath is, and positions of it that stand for none.
+
+    From a sample of its pixels: as many whatever its size.
+    """
     windows = list(_windows(source))
     side = max(2, math.isqrt(SAMPLES // len(windows)))
-    samples = [_sample(np.stack(positions(*window.slices)), side) for window in windows]
+    samples, fill = [], set[complex]()
+    for window in windows:
+        latitude, longitude = positions(*window.slices)
+        wrong = misplaced(latitude, longitude)
+        fill |= set((longitude[wrong] + 1j * latitude[wrong])[:MOST_FILL].tolist())
+        latitude[wrong] = np.nan
+        samples.append(_sample(np.stack([latitude, longitude]), side))
     latitude, longitude = np.concatenate(samples, axis=1)
+    known = np.array(list(fill), np.complex128)
+    latitude[np.isin(longitude + 1j * latitude, known)] = np.nan
     if not np.isfinite(latitude).any():
         raise StoreError(
             f"No pixel of '{source.name}' has a latitude within 90 and a longitude within 360 "
             "degrees: its map cannot be drawn. Check the scene's geolocation."
         )
-    return Extent.of(latitude, longitude)
+    return Extent.of(latitude, longitude), known
 
 
 def _sample(places: Floats, side: int) -> Floats:
-    """Of (2, y, x) places about ``side`` rows and columns, first and last ones among them, as
-    (2, n); where nothing is known there, as many of those that are known elsewhere.
-    """  # noqa: D205 - one sentence
+    """Return (2, n) of (2, y, x) places: about ``side`` rows and columns, the outer ones included.
+
+    If nothing is known there, as many of those that are known elsewhere.
+    """
     rows, cols = (np.unique(np.linspace(0, n - 1, side, dtype=int)) for n in places.shape[1:])
     sample = places[:, rows[:, None], cols].reshape(2, -1)
     if np.isfinite(sample).all(axis=0).any():
@@ -235,9 +245,9 @@ def _grid(
     origin: tuple[float, float],
     projection: Projection,
     geocoding: Geocoding,
-    source: ScoreSource,
-) -> OutputGrid:
-    """The cells of the map: as asked for, or as large as the median pixel."""
+    source: ScoreMap,
+) -> GeoBox:
+    """Return the cells of the map: as asked for, or as large as the median pixel."""
     half = np.array([np.nanmax(w.spacing, initial=0) / 2 for w in windows])[:, None]
     bounds = np.array([w.bounds for w in windows])
     left, bottom = np.nanmin(bounds[:, :2] - half, axis=0)
@@ -257,12 +267,12 @@ def _grid(
             "position. Give a resolution in units of the CRS."
         )
     outline = np.array([left, bottom, right, top]) + np.tile(origin, 2)
-    pixels = math.prod(source.score.shape)
-    return OutputGrid.around(outline, resolution, projection.crs, pixels)
+    pixels = math.prod(source.frame.shape)
+    return grid_around(outline, resolution, projection.crs, pixels)
 
 
 def _typical(spacings: Sequence[Floats]) -> float:
-    """Side of a square as large as the median pixel; NaN where no two neighbours are known."""
+    """Return the side of a square as large as the median pixel; NaN without known neighbours."""
     down, right = np.array(spacings).T
     sides = [np.median(steps[steps > 0]) for steps in (down, right) if (steps > 0).any()]
     return float(np.prod(sides) ** (1 / len(sides))) if sides else np.nan

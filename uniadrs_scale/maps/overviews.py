@@ -1,4 +1,4 @@
-"""A single-band raster and its overviews, read in windows by several threads.
+"""The map seen from afar: levels of a file, overviews of a store, pictures.
 
 Overviews hold the *maximum* of what they cover, so that narrow anomalies stay visible.
 """
@@ -49,7 +49,7 @@ THREADS = min(os.cpu_count() or 1, 8)
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """A level of a single-band raster, which any thread may read."""
+    """A level of a raster with a band per layer, which any thread may read."""
 
     path: Path
     overview: int | None = None
@@ -62,11 +62,11 @@ class Level:
         return height, width
 
     def read(self, window: Window) -> NDArray[np.float32]:
-        """Its pixels (y, x) in a window."""
+        """Return its pixels (layer, y, x) in a window."""
         # GDAL's datasets must not be shared by threads. Another one costs little beside a window,
         # and options count for the thread that sets them.
         with rasterio.Env(**GDAL_OPTIONS), self._opened() as file:
-            return np.asarray(file.read(1, window=window))
+            return np.asarray(file.read(window=window))
 
     def pooled(self, window: Window) -> NDArray[np.float32]:
         """What the next level shows of a window."""
@@ -84,17 +84,18 @@ class Level:
 
 
 def max_pool(score: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Half the size, each pixel the highest of the up to four it covers.
+    """Return half the size, each pixel the highest of the up to four it covers.
 
     Args:
-        score: (y, x), NaN = invalid.
+        score: (..., y, x), NaN = invalid.
 
     Returns:
-        float32 (ceil(y / 2), ceil(x / 2)); NaN only where all covered pixels are NaN.
+        float32 (..., ceil(y / 2), ceil(x / 2)); NaN only if all covered pixels are NaN.
     """
-    even = np.pad(score, [(0, n % 2) for n in score.shape], constant_values=np.float32(np.nan))
-    rows = np.fmax(even[0::2], even[1::2])
-    return np.asarray(np.fmax(rows[:, 0::2], rows[:, 1::2]))
+    uneven = [(0, n % 2 if axis >= score.ndim - 2 else 0) for axis, n in enumerate(score.shape)]
+    even = np.pad(score, uneven, constant_values=np.float32(np.nan))
+    rows = np.fmax(even[..., 0::2, :], even[..., 1::2, :])
+    return np.asarray(np.fmax(rows[..., 0::2], rows[..., 1::2]))
 
 
 def ahead(
@@ -122,11 +123,11 @@ def above(window: Window) -> Window:
     return Window(window.col_off // 2, window.row_off // 2, width, height)
 
 
-def windows(height: int, width: int) -> Iterator[Window]:
-    """The raster in squares of WINDOW pixels, row by row; those at the end are smaller."""
-    for row in range(0, height, WINDOW):
-        for col in range(0, width, WINDOW):
-            yield Window(col, row, min(WINDOW, width - col), min(WINDOW, height - row))
+def windows(height: int, width: int, side: int = WINDOW) -> Iterator[Window]:
+    """Yield the raster in squares of ``side`` pixels, row by row; those at the end are smaller."""
+    for row in range(0, height, side):
+        for col in range(0, width, side):
+            yield Window(col, row, min(side, width - col), min(side, height - row))
 
 
 NODATA = "#8f8f8f"

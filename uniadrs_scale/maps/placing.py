@@ -9,6 +9,7 @@ import numpy as np
 
 from uniadrs_scale.errors import PlanError
 from uniadrs_scale.swaths.footprints import MARGIN
+from uniadrs_scale.swaths.geometry import misplaced
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,6 +41,8 @@ class PlacedWindow:
     """Median distances of neighbours down and right; NaN where there are none."""
     widest: float
     """The largest distance of neighbours."""
+    dropped: int
+    """Pixels left out, because their positions cannot be true."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -52,6 +55,8 @@ class Placer:
     shape: tuple[int, ...]
     """Of the swath."""
     folder: Path
+    fill: NDArray[np.complex128]
+    """Positions (longitude + latitude i) that stand for none."""
 
     def place(self, window: Window) -> PlacedWindow:
         """Project a window, keep the result in a file, and measure it."""
@@ -59,6 +64,12 @@ class Placer:
         first = [max(0, start - MARGIN) for start in starts]
         last = [min(size, stop + MARGIN) for size, stop in zip(self.shape, stops, strict=True)]
         latitude, longitude = self.positions(*map(slice, first, last))
+        wrong = misplaced(latitude, longitude) | np.isin(longitude + 1j * latitude, self.fill)
+        latitude[wrong] = np.nan
+        inner = tuple(
+            slice(start - low, stop - low)
+            for start, stop, low in zip(starts, stops, first, strict=True)
+        )
         x, y = self.projection.apply(latitude, longitude)
         lost = np.isfinite(latitude) & np.isfinite(longitude) & ~np.isfinite(x)
         require_shown(not lost.any(), self.projection)
@@ -71,10 +82,11 @@ class Placer:
         places = np.pad(places, [(0, 0), *missing], constant_values=np.float32(np.nan))
         path = self.folder / f"{window.row}-{window.col}.npy"
         np.save(path, places)
-        return _measure(places, window, path)
+        return _measure(places, window, path, int(wrong[inner].sum()))
 
 
-def _measure(places: NDArray[np.float32], window: Window, path: Path) -> PlacedWindow:
+def _measure(places: NDArray[np.float32], window: Window, path: Path, dropped: int) -> PlacedWindow:
+    """Return a window with the spacings and bounds of its places."""
     x, y = places[:, MARGIN:-MARGIN, MARGIN:-MARGIN].astype(np.float64)
     steps = [np.hypot(*np.diff(places.astype(np.float64), axis=axis)) for axis in (1, 2)]
     known = [step[np.isfinite(step)] for step in steps]
@@ -88,11 +100,12 @@ def _measure(places: NDArray[np.float32], window: Window, path: Path) -> PlacedW
         else nothing,
         spacing=np.array([np.median(step) if step.size else np.nan for step in known]),
         widest=max((float(step.max()) for step in known if step.size), default=0.0),
+        dropped=dropped,
     )
 
 
 def require_shown(shown: bool, projection: Projection) -> None:  # noqa: FBT001
-    """Raise where a map cannot show a swath."""
+    """Raise PlanError unless the map can show the swath."""
     if not shown:
         raise PlanError(
             f"{projection.crs.name} cannot show all of the swath, whose centre is at longitude "

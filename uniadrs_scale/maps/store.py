@@ -1,44 +1,44 @@
-"""The score store: a Zarr v3 group (see :mod:`uniadrs_scale.io.new_store`), also the run's ledger.
+"""Score stores: how every reader opens one, and the ledger of a run.
 
-A chunk commits as one object, and its ledger entry is written after it: whatever dies, whenever,
-`done` never promises what is not there.
-
-In a bucket the same objects make the same store. There is no rename, so a new store becomes one by
-its root object, which is written after all others; one run at a time holds it
-(:mod:`uniadrs_scale.io.lease`).
+A store is a Zarr v3 group (:mod:`.new_store`). A chunk commits as one object, and its ledger entry
+is written after it: whatever dies, whenever, ``done`` never promises what is not there. In a bucket
+the same objects make the same store.
 """
 
 from __future__ import annotations
 
-import json
+import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 import xarray as xr
 import zarr
+from affine import Affine
+from odc.geo.geobox import GeoBox
 
-from uniadrs_scale.core.contracts import digest
+from uniadrs_scale.core.contracts import LAYERS, SCORE, Layer, digest
 from uniadrs_scale.core.pixels import BandStatistics
-from uniadrs_scale.errors import StoreError
-from uniadrs_scale.maps.new_store import create
-from uniadrs_scale.storage.places import ROOT, Place
+from uniadrs_scale.errors import PlaceWarning, StoreError
+from uniadrs_scale.storage.places import Place
+from uniadrs_scale.swaths.conventions import GEOLOCATION
+from uniadrs_scale.swaths.grids import Georeference, georeference
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from uniadrs_scale.core.lattice import Window
-    from uniadrs_scale.core.plan import ScorePlan
-
 
 MISSING, DONE, FAILED = 0, 1, 2
-NEEDED = ("score", "done", "scored_pixels")
-"""Arrays without which a group is no score store."""
+LEDGER = ("done", "scored_pixels")
+"""Arrays without which a map is not a run's."""
 CPU_KINDS = "cpu_kinds"
 BAND_MEAN, BAND_SCATTER = "band_mean", "band_scatter"
+Y_X = 2
+"""Axes of a map."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +49,9 @@ class ScoreStore:
 
     @property
     def group(self) -> zarr.Group:
-        """The open group, for reading and writing."""
-        return zarr.open_group(self.path.zarr(), mode="r+", zarr_format=3)
+        """The open group, for reading and writing; what it says, not what was consolidated."""
+        place = self.path.zarr()
+        return zarr.open_group(place, mode="r+", zarr_format=3, use_consolidated=False)
 
     @property
     def done(self) -> NDArray[np.uint8]:
@@ -77,7 +78,7 @@ class ScoreStore:
         self, index: tuple[int, int], window: Window, score: NDArray[np.float32], state: int
     ) -> None:
         """Commit one chunk: pixels, their count, then the ledger entry."""
-        array = self._array("score")
+        array = self._array(SCORE.name)
         shard = array.shards or array.chunks
         # Concurrent writes that share a shard lose pixels silently (57 % of them when tried).
         if (window.row, window.col) != (index[0] * shard[0], index[1] * shard[1]):
@@ -99,7 +100,7 @@ class ScoreStore:
 
     @property
     def statistics(self) -> BandStatistics | None:
-        """Of the scene, that its scores were made with; None where the run had not begun."""
+        """Statistics that the scores were made with; None if the run had not begun."""
         group = self.group
         if BAND_SCATTER not in group or "valid_pixels" not in group[BAND_SCATTER].attrs:
             return None
@@ -131,18 +132,18 @@ class ScoreStore:
         )
 
     def open(self) -> xr.DataArray:
-        """The lazy, chunked score (y, x)."""
+        """Return the lazy, chunked score (y, x)."""
         place = self.path.zarr(read_only=True)
         dataset = xr.open_zarr(place, consolidated=False, decode_coords="all", chunks={})
-        score: xr.DataArray = dataset["score"]
+        score: xr.DataArray = dataset[SCORE.name]
         return score.assign_attrs(fingerprint=dataset.attrs["fingerprint"])
 
     def verify(self) -> Iterator[str]:
-        """Every fault found, as a sentence; nothing when the store is whole."""
+        """Return every fault found, as a sentence; nothing if the store is whole."""
         attributes = self.attributes
         if digest(attributes["plan"]) != attributes["fingerprint"]:
             yield "The fingerprint is not that of the stored plan: its attributes were edited."
-        score, counts = self._array("score"), np.asarray(self._array("scored_pixels")[:])
+        score, counts = self._array(SCORE.name), np.asarray(self._array("scored_pixels")[:])
         shard = score.shards or score.chunks
         for (i, j), state in np.ndenumerate(self.done):
             where = f"Chunk ({i}, {j}) at pixel ({i * shard[0]}, {j * shard[1]})"
@@ -166,106 +167,162 @@ class ScoreStore:
         return zarr.open_array(self.path.zarr(), path=name, mode="r+", zarr_format=3)
 
 
-def prepare(
-    path: str | Path | Place, plan: ScorePlan, coordinates: Mapping[str, xr.DataArray]
-) -> ScoreStore:
-    """A store for ``plan``: the one at ``path`` if it was begun with the same plan, else a new one.
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ScoreMap:
+    """The layers of a store and their place, opened for reading."""
 
-    The new one is built under a temporary name and renamed, so a store is never seen half made. For
-    a bucket it is built in a temporary folder and sent there, its root last.
+    name: str
+    """The path or URL, for messages."""
+    group: zarr.Group
+    layers: tuple[Layer, ...]
+    frame: xr.DataArray
+    """(y, x) the map's coordinates around no values."""
+    place: Georeference
+    threads: ClassVar[int | None] = None
+    """Threads that may read at once; None: as many as there are."""
 
-    Raises:
-        StoreError: ``path`` holds something else or another plan's store, or cannot be written.
-    """
-    target = Place.of(path)
-    target.require_name()
-    if target.has_store():
-        return require_same_plan(open_store(target), plan)
-    target.require_folder()
-    with target.scratch() as folder:
-        made = folder / "new"
+    @property
+    def geobox(self) -> GeoBox:
+        """Its grid; the identity if it has no place."""
+        height, width = self.frame.shape
+        return GeoBox((height, width), self.place.transform or Affine.identity(), self.place.crs)
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """Origin of the pixels; the software is that which made the scores, as the store says."""
+        known = {"TIFFTAG_SOFTWARE": "software", "fingerprint": "fingerprint"}
+        attrs = self.group.attrs
+        present = {tag: str(attrs[key]) for tag, key in known.items() if key in attrs}
+        return {"AREA_OR_POINT": "Area", "TIFFTAG_SOFTWARE": "uniadrs_scale", **present}
+
+    def array(self, layer: Layer = SCORE) -> zarr.Array[Any]:
+        """Return the array (y, x) of a layer."""
+        return cast("zarr.Array[Any]", self.group[layer.name])
+
+    def read(self, rows: slice, cols: slice) -> NDArray[np.float32]:
+        """Return the layers (layer, y, x) in a window.
+
+        Raises:
+            StoreError: A chunk is damaged.
+        """
         try:
-            create(made, plan, coordinates)
-        except OSError as error:
+            parts = [np.asarray(self.array(layer)[rows, cols]) for layer in self.layers]
+            return parts[0][None] if len(parts) == 1 else np.stack(parts)
+        except (OSError, ValueError, RuntimeError) as error:  # codecs and checksums raise all three
             raise StoreError(
-                f"Cannot create '{target}': {error.strerror or error}. Choose a writable folder."
-            ) from None
-        ours = {path.relative_to(made).as_posix() for path in made.rglob("*")}
-        # What a killed run left in a bucket is overwritten.
-        foreign = next((key for key in target.files() if key not in ours), None)
-        if foreign is not None:
-            raise StoreError(
-                f"'{target}' is not a score store, but holds '{foreign}'. Choose another output "
-                "path, or remove it yourself."
+                f"Rows {rows.start} to {rows.stop}, columns {cols.start} to {cols.stop} of "
+                f"'{self.name}' cannot be read ({error}). Verify the store and score it again."
+            ) from error
+
+    def warn_of_gaps(self, stacklevel: int) -> None:
+        """Warn if chunks are not complete, or words about a place do not amount to one."""
+        done = self.group.get("done")
+        states = np.asarray(done[:]) if isinstance(done, zarr.Array) else np.ones(1)
+        missing = int((states != DONE).sum())
+        if missing:
+            warnings.warn(
+                f"{missing} of {states.size} chunks of '{self.name}' are not complete: their "
+                "pixels become nodata. Run the same score again, then make the file again.",
+                stacklevel=stacklevel + 1,
             )
-        target.receive(made, last=ROOT)
-    return ScoreStore(target)
+        if self.place.problem:
+            warnings.warn(
+                f"'{self.name}' has no place on the ground ({self.place.problem}), so the file has "
+                "none either. Write its coordinates (assign_coords), or score the whole scene.",
+                PlaceWarning,
+                stacklevel=stacklevel + 1,
+            )
 
 
 def open_store(path: str | Path | Place) -> ScoreStore:
-    """The score store at ``path``, a path or URL.
+    """Return the score store of a run at ``path``, a path or URL.
 
     Raises:
         StoreError: There is none.
     """
-    target = Place.of(path)
-    if not target.has_store():
-        raise StoreError(f"Score store '{path}' does not exist. Check the path.")
-    if not is_score_store(target):
-        raise StoreError(
-            f"'{path}' is not a score store. Choose another output path, or remove it yourself."
-        )
-    return ScoreStore(target)
+    group = _open_group(path)
+    missing = [name for name in LEDGER if not isinstance(group.get(name), zarr.Array)]
+    if missing:
+        raise _not_a_store(path, f"no array '{missing[0]}'")
+    return ScoreStore(Place.of(path))
 
 
 def is_score_store(path: str | Path | Place) -> bool:
-    """True where ``path`` is a Zarr group with the arrays of a score store."""
+    """Return True if ``path`` is the score store of a run."""
     try:
-        group = zarr.open_group(Place.of(path).zarr(read_only=True), mode="r", zarr_format=3)
-    except StoreError:  # a server that does not answer has not said no
-        raise
-    except (OSError, ValueError, KeyError):
+        open_store(path)
+    except _NotAStoreError:
         return False
-    return all(isinstance(group.get(name), zarr.Array) for name in NEEDED)
+    return True
 
 
-def require_same_plan(store: ScoreStore, plan: ScorePlan) -> ScoreStore:
-    """``store``, unless it was begun with another plan: then say where the two differ.
+def open_map(path: str | Path | Place) -> ScoreMap:
+    """Return the map in the store at ``path``, with or without the ledger of a run.
 
     Raises:
-        StoreError: The fingerprints differ.
+        StoreError: There is none.
     """
-    attributes = store.attributes
-    if attributes.get("fingerprint") == plan.fingerprint:
-        return store
-    old = attributes.get("plan", {})
-    made, here = old.get("version", "unknown"), plan.version
-    if made != here:
-        raise StoreError(
-            f"'{store.path}' was begun with uniadrs_scale {made}, this is {here}: versions cannot "
-            "share a map. Remove it and score again, choose another output path, or finish it with "
-            f"the old version (pip install uniadrs-scale=={made})."
-        )
-    new = json.loads(json.dumps(plan.decisive()))
-    differences = [
-        f"{name} was {_short(old_value)}, is {_short(new_value)}"
-        for key in new
-        for name, old_value, new_value in _compare(key, old.get(key), new[key])
-    ]
-    raise StoreError(
-        f"'{store.path}' was begun with another plan ({'; '.join(differences) or 'unknown'}): "
-        "two plans cannot share a map. Use the same scene and options, or another output path."
+    group = _open_group(path)
+    score = cast("zarr.Array[Any]", group[SCORE.name])
+    frame = _frame(group, score)
+    return ScoreMap(
+        name=str(path),
+        group=group,
+        layers=tuple(layer for layer in LAYERS if layer.name in group),
+        frame=frame,
+        place=georeference(frame),
     )
 
 
-def _compare(key: str, old: object, new: object) -> Iterator[tuple[str, object, object]]:
-    if isinstance(old, dict) and isinstance(new, dict):
-        for name in old | new:
-            yield from _compare(name, old.get(name), new.get(name))
-    elif old != new:
-        yield key, old, new
+class _NotAStoreError(StoreError):
+    """Nothing is there, or something else."""
 
 
-def _short(value: object) -> str:
-    text = str(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."  # noqa: PLR2004 - a line's worth
+def _open_group(path: str | Path | Place) -> zarr.Group:
+    """Return the group at ``path``, read-only, that has an array of scores."""
+    place = Place.of(path)
+    try:
+        group = zarr.open_group(
+            place.zarr(read_only=True), mode="r", zarr_format=3, use_consolidated=False
+        )
+    except StoreError:  # a server that does not answer has not said no
+        raise
+    except (OSError, ValueError, KeyError):
+        if place.local is None or not place.exists():
+            raise _NotAStoreError(f"Score store '{path}' does not exist. Check the path.") from None
+        raise _not_a_store(path, "no Zarr group") from None
+    score = group.get(SCORE.name)
+    if not isinstance(score, zarr.Array):
+        raise _not_a_store(path, f"no array '{SCORE.name}'")
+    if score.ndim != Y_X or str(score.dtype) != SCORE.dtype:
+        raise _not_a_store(path, f"'{SCORE.name}' is {score.dtype} with {score.ndim} axes")
+    return group
+
+
+def _not_a_store(path: str | Path | Place, met: str) -> StoreError:
+    return _NotAStoreError(
+        f"'{path}' is not a score store ({met}): it needs an array '{SCORE.name}' (y, x) of "
+        f"{SCORE.dtype}. Pass what `score` wrote; to write, choose another output path, or remove "
+        "it yourself."
+    )
+
+
+def _frame(group: zarr.Group, score: zarr.Array[Any]) -> xr.DataArray:
+    """Return the coordinates that place ``score``, around values that are none of its own.
+
+    By hand: xarray opens every array of a store, 15 requests if it is in a bucket.
+    """
+    dims = getattr(score.metadata, "dimension_names", None) or ("y", "x")
+    mapping = str(score.attrs.get("grid_mapping", "spatial_ref"))
+    coords: dict[str, Any] = {}
+    for name, called in ((dims[0], "y"), (dims[1], "x"), (mapping, "spatial_ref")):
+        array = group.get(name)
+        if isinstance(array, zarr.Array) and array.ndim < Y_X:
+            coords[called] = ((called,) * array.ndim, np.asarray(array[...]), dict(array.attrs))
+    values = np.broadcast_to(np.float32(0), score.shape)
+    if all(name in group for name in GEOLOCATION):
+        coords |= dict.fromkeys(GEOLOCATION, (("y", "x"), values))
+    # The fill value is encoded for Zarr; the rest may be all that is said of the place.
+    ours = ("_FillValue", "coordinates", "grid_mapping")
+    attrs = {key: value for key, value in score.attrs.items() if key not in ours}
+    return xr.DataArray(values, dims=("y", "x"), coords=coords, attrs=attrs)

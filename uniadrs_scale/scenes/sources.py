@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-import rioxarray  # noqa: F401 - registers the .rio accessor
 import xarray as xr
 from affine import Affine
 from rasterio.control import GroundControlPoint
+from rasterio.crs import CRS
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
@@ -17,12 +17,21 @@ from uniadrs_scale.core.contracts import SceneInfo, SceneSource, digest
 from uniadrs_scale.core.lattice import Window
 from uniadrs_scale.core.validity import Nodata, Validity
 from uniadrs_scale.errors import SceneError
+from uniadrs_scale.scenes.grids import Grid, ground_size
 from uniadrs_scale.swaths.conventions import (
     GEOLOCATION,
     content_digest,
     geolocation_kind,
     geolocation_text,
     placed_by_area,
+)
+from uniadrs_scale.swaths.grids import (
+    SHIFTED,
+    Georeference,
+    centres,
+    georeference,
+    is_rotated,
+    written_transform,
 )
 
 if TYPE_CHECKING:
@@ -78,13 +87,16 @@ def _can_hold(dtype: str, value: float) -> bool:
 
 
 def _coordinates(info: SceneInfo) -> dict[str, Any]:
-    """Band names, and pixel centres along y and x where the grid is not rotated."""
+    """Return band names and pixel centres: in CRS units, on a rotated grid in pixels."""
     coords: dict[str, Any] = {"band": list(info.bands)}
-    if info.transform is not None:
-        a, b, c, d, e, f = info.transform
-        if b == 0 and d == 0:
-            coords["x"] = c + a * (np.arange(info.width) + 0.5)
-            coords["y"] = f + e * (np.arange(info.height) + 0.5)
+    if info.transform is None:
+        return coords
+    transform = Affine(*info.transform)
+    if not is_rotated(transform):
+        return coords | centres(transform, info.height, info.width)
+    counted = {"units": "pixel", "transform": list(info.transform)}
+    for name, size in (("y", info.height), ("x", info.width)):
+        coords[name] = (name, np.arange(size) + 0.5, counted)
     return coords
 
 
@@ -148,18 +160,16 @@ so a name that is found belongs to untouched pixels. (An attribute would survive
 
 
 def scene_source(scene: xr.DataArray) -> SceneSource:
-    """Where to read ``scene``: its files if they hold just these pixels, else the array itself.
+    """Return the files of ``scene`` if they hold just these pixels, else the array as a source.
 
     Raises:
-        SceneError: The array's dimensions are not (band, y, x) or (y, x), or it is not real.
+        SceneError: The array's dimensions are not (band, y, x) or (y, x), it is not real, or its
+            place is in doubt.
     """
-    array = _require_dims(scene)
-    valid = array.coords.get("valid")
-    names = getattr(array.data, "name", ""), getattr(getattr(valid, "data", None), "name", "")
-    known = OPENED.get(cast("tuple[str, str]", names))
+    array, known = _recognised(scene)
     if known is not None:
-        return replace(known, info=replace(known.info, geolocation=geolocation_text(array)))
-    info = _describe(array)
+        return replace(known, info=_placed(known.info, array))
+    info = _placed(_describe(array), array)
     # Tasks need no other coordinate, and those of a swath are as large as a band.
     return ArrayScene(info, array.drop_vars([name for name in array.coords if name != "valid"]))
 
@@ -209,14 +219,72 @@ class ArrayWindow:
 
 
 def map_coordinates(scene: xr.DataArray) -> Mapping[str, xr.DataArray]:
-    """The coordinates of ``scene`` that its map shares: where its pixels are."""
+    """Return the coordinates of the map of ``scene``: the places of its pixels.
+
+    A map on a rotated grid has none but its transform, which every reader understands.
+    """
+    array, _ = _recognised(scene)
+    axes = {name: array.coords[name] for name in ("y", "x") if name in array.coords}
+    kind = geolocation_kind(array)
+    if kind == "points":
+        return axes | {"spatial_ref": array.coords[array.rio.grid_mapping]}
+    if kind == "arrays":
+        return axes | {name: array.coords[name].transpose("y", "x") for name in GEOLOCATION}
+    place = georeference(array)
+    if place.transform is None:
+        return axes
+    if is_rotated(place.transform):
+        return {"spatial_ref": _spatial_ref(place)}
+    made = centres(place.transform, array.sizes["y"], array.sizes["x"])
+    for name, step in (("y", place.transform.e), ("x", place.transform.a)):
+        exact = name in axes and np.abs(axes[name].values - made[name]).max() < SHIFTED * abs(step)
+        # In the bits of the scene's, so that xarray aligns the two.
+        axes[name] = axes[name] if exact else xr.DataArray(made[name], dims=name)
+    return axes | {"spatial_ref": _spatial_ref(place)}
+
+
+def _spatial_ref(place: Georeference) -> xr.DataArray:
+    """Return the scalar coordinate that rioxarray and GDAL read CRS and transform from."""
+    frame = xr.DataArray(np.zeros((1, 1)), dims=("y", "x"))
+    frame = frame if place.crs is None else frame.rio.write_crs(place.crs)
+    return cast("xr.DataArray", frame.rio.write_transform(place.transform).coords["spatial_ref"])
+
+
+def _recognised(scene: xr.DataArray) -> tuple[xr.DataArray, FileScene | CubeScene | None]:
+    """Return ``scene`` as (band, y, x), and the files that hold just these pixels, if any do."""
     array = _require_dims(scene)
-    kept = {name: array.coords[name] for name in ("y", "x") if name in array.coords}
-    if geolocation_kind(array) == "arrays":
-        kept |= {name: array.coords[name].transpose("y", "x") for name in GEOLOCATION}
-    if array.rio.crs is not None or "spatial_ref" in array.coords:
-        kept["spatial_ref"] = array.coords[array.rio.grid_mapping]
-    return kept
+    valid = array.coords.get("valid")
+    names = getattr(array.data, "name", ""), getattr(getattr(valid, "data", None), "name", "")
+    known = OPENED.get(cast("tuple[str, str]", names))
+    if known is None or known.info.transform is None:
+        return array, known
+    opened, written = Affine(*known.info.transform), written_transform(array)
+    if written in (None, opened) or is_rotated(opened):
+        return array, known
+    made = centres(opened, known.info.height, known.info.width)
+    axes = {name: array.coords[name].values for name in made if name in array.coords}
+    stayed = all(name in axes and np.array_equal(axes[name], made[name]) for name in made)
+    # A transform that was corrected is newer than coordinates that stayed.
+    return (array.drop_vars(["y", "x"]) if stayed else array), known
+
+
+def _placed(info: SceneInfo, array: xr.DataArray) -> SceneInfo:
+    """Return ``info`` with the place that the coordinates and attributes of ``array`` say."""
+    geolocation = geolocation_text(array)
+    place = Georeference() if geolocation else georeference(array)
+    same = place.crs == info.crs or (
+        None not in (place.crs, info.crs)
+        and CRS.from_user_input(place.crs) == CRS.from_user_input(info.crs)
+    )
+    crs = info.crs if same else place.crs
+    transform = None if place.transform is None else tuple(place.transform)[:6]
+    gsd_m = info.gsd_m
+    if crs is not None and transform is not None and (crs, transform) != (info.crs, info.transform):
+        gsd_m = ground_size(Grid(info.height, info.width, transform, crs))
+    return replace(
+        info, crs=crs, transform=transform, geolocation=geolocation, gsd_m=gsd_m,
+        unplaced=place.problem or ("" if transform or geolocation else info.unplaced),
+    )  # fmt: skip
 
 
 def _require_dims(scene: xr.DataArray) -> xr.DataArray:
@@ -265,12 +333,7 @@ def _with_plain_mask(array: xr.DataArray) -> xr.DataArray:
 
 
 def _describe(array: xr.DataArray) -> SceneInfo:
-    geolocation = geolocation_text(array)
-    crs = None if geolocation else array.rio.crs
-    known = not geolocation and (
-        {"y", "x"} <= set(array.coords)
-        or "GeoTransform" in array.coords.get("spatial_ref", xr.DataArray()).attrs
-    )
+    """Return what a plan must know of an array, but for its place."""
     bands = array.coords["band"].values if "band" in array.coords else range(array.sizes["band"])
     return SceneInfo(
         name=str(array.name or "array"),
@@ -280,10 +343,9 @@ def _describe(array: xr.DataArray) -> SceneInfo:
         bands=tuple(str(band) for band in bands),
         dtype=str(array.dtype),
         itemsize=array.dtype.itemsize,
-        crs=None if crs is None else crs.to_wkt(),
-        transform=tuple(array.rio.transform())[:6] if known and min(array.shape[1:]) > 1 else None,
+        crs=None,
+        transform=None,
         gsd_m=_number(array.attrs.get("gsd_m")),
-        geolocation=geolocation,
         block_bytes=_worked_bytes(array),
         strip_rows=0 if array.chunks is None else array.sizes["y"],
     )

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from uniadrs_scale.detector.detector import weights_digest
 from uniadrs_scale.errors import PlanError, StoreError
 from uniadrs_scale.maps.cog import to_cog
-from uniadrs_scale.maps.store import DONE, open_store, require_same_plan
+from uniadrs_scale.maps.new_store import require_same_plan
+from uniadrs_scale.maps.store import DONE, open_store
 from uniadrs_scale.runtime.cluster import connected
 from uniadrs_scale.scenes.rasters import raster_tag
 from uniadrs_scale.scoring.report import Clock, RunSummary, report_place, run_facts, write_report

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from uniadrs_scale.core.validity import SOME_BANDS
 from uniadrs_scale.detector.detector import coarsened, gpus_in_use, weights_digest
 from uniadrs_scale.errors import SceneError
-from uniadrs_scale.maps.store import DONE, prepare
+from uniadrs_scale.maps.new_store import prepare
+from uniadrs_scale.maps.store import DONE
 from uniadrs_scale.runtime.cluster import connected, require_fit
 from uniadrs_scale.runtime.compute import Resources, executor, memory_limit
 from uniadrs_scale.runtime.cpu import mixed

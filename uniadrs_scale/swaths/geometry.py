@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 from affine import Affine
+from odc.geo.geobox import GeoBox
 from pyproj import CRS, Transformer
 from pyproj.exceptions import CRSError
 from scipy.interpolate import RBFInterpolator, make_interp_spline
@@ -37,6 +38,8 @@ MAX_GROWTH = 200
 pixels that lies across its map needs 50."""
 NODES = 129
 """Along each axis: where a surface through control points is evaluated before splines carry on."""
+APART = 32
+"""Typical steps from pixel to pixel beyond which two neighbours have nothing to do with another."""
 LOCAL = 2000
 """Control points from which a surface is fitted piecewise, each piece through 100 neighbours."""
 
@@ -182,54 +185,53 @@ class Projection:
         return np.where(known, x, np.nan), np.where(known, y, np.nan)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OutputGrid:
-    """A north-up grid of square cells."""
+def grid_around(bounds: Floats, resolution: float, crs: CRS, pixels: int) -> GeoBox:
+    """Return the north-up grid of square cells that covers ``bounds`` of a swath of ``pixels``.
 
-    crs: CRS
-    left: float
-    top: float
-    resolution: float
-    height: int
-    width: int
+    Its lines lie on multiples of the resolution, so that the maps of two swaths stack.
 
-    @classmethod
-    def around(cls, bounds: Floats, resolution: float, crs: CRS, pixels: int) -> OutputGrid:
-        """The grid that covers ``bounds`` of a swath of ``pixels``.
+    Args:
+        bounds: (left, bottom, right, top) of all footprints [CRS units].
+        resolution: Side of a cell [CRS units].
+        crs: Of the map.
+        pixels: How many there are to draw.
 
-        Its lines lie on multiples of the resolution, so that the maps of two swaths stack.
-
-        Args:
-            bounds: (left, bottom, right, top) of all footprints [CRS units].
-            resolution: Side of a cell [CRS units].
-            crs: Of the map.
-            pixels: How many there are to draw.
-
-        Raises:
-            PlanError: It would have so many cells that the resolution must be a mistake.
-        """
-        left, bottom, right, top = bounds / resolution
-        left, top = math.floor(left), math.ceil(top)
-        width, height = max(math.ceil(right) - left, 1), max(top - math.floor(bottom), 1)
-        if width * height > MAX_GROWTH * pixels + 1024**2:
-            raise PlanError(
-                f"A map of {height} x {width} cells of {resolution:g} would show a swath of "
-                f"{pixels} pixels: more than {MAX_GROWTH} a pixel. Give a coarser resolution "
-                f"(in units of {crs.name}), or another CRS."
-            )
-        return cls(
-            crs=crs,
-            left=left * resolution,
-            top=top * resolution,
-            resolution=resolution,
-            height=height,
-            width=width,
+    Raises:
+        PlanError: It would have so many cells that the resolution must be a mistake.
+    """
+    left, bottom, right, top = bounds / resolution
+    left, top = math.floor(left), math.ceil(top)
+    width, height = max(math.ceil(right) - left, 1), max(top - math.floor(bottom), 1)
+    if width * height > MAX_GROWTH * pixels + 1024**2:
+        raise PlanError(
+            f"A map of {height} x {width} cells of {resolution:g} would show a swath of {pixels} "
+            f"pixels: more than {MAX_GROWTH} per pixel. Give a coarser resolution (in units of "
+            f"{crs.name}), or another CRS."
         )
+    corner = Affine(resolution, 0, left * resolution, 0, -resolution, top * resolution)
+    return GeoBox((height, width), corner, crs)
 
-    @property
-    def transform(self) -> Affine:
-        """Of cell corners."""
-        return Affine(self.resolution, 0, self.left, 0, -self.resolution, self.top)
+
+def misplaced(latitude: Floats, longitude: Floats) -> NDArray[np.bool_]:
+    """Return True for pixels (y, x) that are far from all of their neighbours.
+
+    Fill values such as (0, 0), and noise, are positions that no check of their range finds.
+    """
+    vectors = unit_vectors(latitude, longitude)
+    near, far = np.zeros(latitude.shape, bool), np.zeros(latitude.shape, bool)
+    steps = [np.linalg.norm(np.diff(vectors, axis=axis), axis=-1) for axis in (0, 1)]
+    moving = np.concatenate([step[step > 0] for step in steps])
+    if not moving.size or moving.max() <= APART * (typical := np.median(moving)):
+        return far
+    for axis, step in enumerate(steps):
+        for found, where in (
+            (near, (step > 0) & (step <= APART * typical)),
+            (far, step > APART * typical),
+        ):
+            before, after = (slice(None, -1), slice(1, None))
+            found[(slice(None),) * axis + (before,)] |= where
+            found[(slice(None),) * axis + (after,)] |= where
+    return far & ~near
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,0 +1,317 @@
+"""The place of an array on a regular grid: its CRS, and the transform of its pixel corners.
+
+Coordinates decide. ``GeoTransform`` is written once and survives slicing, so it only lends its
+exact bits, the size of a single row of pixels, and the place of an array without coordinates. A
+rotated grid has no coordinates in CRS units: its ``y`` and ``x`` are pixel centres in the count of
+the transform, as odc-geo writes them (units ``pixel``), and stay right when the array is sliced.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import rioxarray  # noqa: F401 - registers the .rio accessor
+from affine import Affine
+from pyproj.exceptions import CRSError as ProjError
+from rasterio.crs import CRS
+from rasterio.errors import CRSError
+
+from uniadrs_scale.errors import SceneError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import xarray as xr
+    from numpy.typing import NDArray
+
+UNEVEN = 0.1
+"""Pixels by which a coordinate may differ from a regular axis: rounded decimals, float32."""
+EXACT = 1e-6
+"""Pixels within which a computed axis is the written one."""
+SHIFTED = 0.25
+"""Pixels from which coordinates are not those of pixel centres: corners, a turn of the Earth."""
+TURN = 360.0
+"""Degrees around the Earth."""
+MOST_PIXELS = 1e7
+"""Pixel coordinates of a rotated grid beyond which they must mean something else."""
+
+
+@dataclass(frozen=True, slots=True)
+class Georeference:
+    """The place of a regular grid, or the reason why an array has none."""
+
+    crs: str | None = None
+    """WKT; None if unknown, or if there is no transform."""
+    transform: Affine | None = None
+    """Of pixel corners."""
+    problem: str = ""
+    """Why words about a place do not amount to one, as part of a sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """A regular axis of pixel centres."""
+
+    first: float
+    step: float | None
+    """None for a single pixel."""
+    size: int
+
+    @property
+    def last(self) -> float:
+        """Centre of the last pixel."""
+        return self.first + (self.step or 0.0) * (self.size - 1)
+
+
+class _NoPlaceError(ValueError):
+    """An array has no place; the text says why."""
+
+
+def georeference(array: xr.DataArray) -> Georeference:
+    """Return the place of ``array`` (y, x and maybe band) on a regular grid.
+
+    Raises:
+        SceneError: An attribute names a CRS that does not exist, or coordinates that may be
+            centres or corners.
+    """
+    crs = crs_of(array)
+    try:
+        transform = _transform(array, is_geographic=crs is not None and crs.is_geographic)
+    except _NoPlaceError as error:
+        return Georeference(problem=str(error))
+    if transform is not None:
+        return Georeference(None if crs is None else crs.to_wkt(), transform)
+    named = "" if crs is None else f"it has a CRS ({crs.to_string()[:40]}), but no transform"
+    return Georeference(problem=named)
+
+
+def crs_of(array: xr.DataArray) -> CRS | None:
+    """Return the CRS of ``array``: of its grid mapping, else of its attributes.
+
+    Raises:
+        SceneError: The CRS is not known to PROJ.
+    """
+    try:
+        crs = array.rio.crs
+        if crs is None:
+            named = _named_crs(array)
+            crs = None if named is None else CRS.from_user_input(named)
+    except (CRSError, ProjError, ValueError, TypeError) as error:
+        raise SceneError(
+            f"Scene '{array.name}' names a CRS that is not known ({_first(error)}). Correct it "
+            "(rio.write_crs), or drop the attribute."
+        ) from None
+    return crs
+
+
+def written_transform(array: xr.DataArray) -> Affine | None:
+    """Return the transform that ``array`` carries as text or numbers; None without or identity."""
+    spatial_ref = array.coords.get(array.rio.grid_mapping)
+    text = None if spatial_ref is None else spatial_ref.attrs.get("GeoTransform")
+    transform = None if text is None else _affine(str(text).split(), gdal=True)
+    if transform is None:
+        transform = _affine(array.attrs.get("spatial:transform"))
+    return transform
+
+
+def regular_axis(values: NDArray[Any], name: str = "axis", turn: float | None = None) -> Axis:
+    """Return the regular axis through ``values`` (n,) of pixel centres.
+
+    Args:
+        values: Increasing or decreasing numbers, evenly spaced but for rounding.
+        name: For messages.
+        turn: Length of the circle on which values may wrap around, None if there is none.
+
+    Raises:
+        ValueError: The values do not make a regular axis; the text is the rest of a sentence.
+    """
+    if values.dtype.kind not in "iuf" or not np.isfinite(values).all():
+        raise _NoPlaceError(f"coordinate {name} is not finite numbers")
+    centres = values.astype(np.float64)
+    if turn is not None:
+        centres = np.unwrap(centres, period=turn)
+    if centres.size == 1:
+        return Axis(float(centres[0]), None, 1)
+    step = float(centres[-1] - centres[0]) / (centres.size - 1)
+    steps = np.diff(centres) * math.copysign(1.0, step)
+    if (steps <= 0).any():
+        what = "repeats values" if (steps == 0).any() else "goes to and fro"
+        raise _NoPlaceError(f"coordinate {name} {what}")
+    # A float32 axis may be as coarse as half a pixel.
+    grain = float(np.spacing(np.abs(values).max())) if values.dtype.kind == "f" else 0.0
+    allowed = max(UNEVEN * abs(step), min(grain, abs(step) / 2))
+    uneven = np.abs(centres - (centres[0] + step * np.arange(centres.size))).max()
+    if uneven > allowed:
+        raise _NoPlaceError(
+            f"coordinate {name} is not evenly spaced (off by {uneven / abs(step):.2g} px)"
+        )
+    return Axis(float(centres[0]), step, centres.size)
+
+
+def centres(transform: Affine, height: int, width: int) -> dict[str, NDArray[np.float64]]:
+    """Return ``y`` and ``x`` of pixel centres on a grid that is not rotated."""
+    return {
+        "y": transform.f + transform.e * (np.arange(height, dtype=np.float64) + 0.5),
+        "x": transform.c + transform.a * (np.arange(width, dtype=np.float64) + 0.5),
+    }
+
+
+def is_rotated(transform: Affine) -> bool:
+    """Return True if rows and columns of pixels are not along x and y."""
+    return bool(transform.b or transform.d)
+
+
+def _transform(array: xr.DataArray, *, is_geographic: bool) -> Affine | None:
+    written = written_transform(array)
+    found = [name for name in ("y", "x") if name in array.coords]
+    if not found:
+        _require_same_shape(array, written)
+        return written
+    if written is not None and is_rotated(written):
+        return _rotated(array, written)
+    turn = TURN if is_geographic else None
+    y, x = (
+        regular_axis(array.coords[name].values, name, turn if name == "x" else None)
+        if name in found else _counted(name, written, array.sizes[name])
+        for name in ("y", "x")
+    )  # fmt: skip
+    steps = _steps(y, x, written)
+    y_step, x_step = steps
+    y_shift, x_shift = _corner_shift(array, (y, x), steps)
+    top, left = y.first + y_shift - y_step / 2, x.first + x_shift - x_step / 2
+    made = Affine(x_step, 0, left, 0, y_step, top)
+    return made if written is None else _snapped(made, written, (y.size, x.size))
+
+
+def _counted(name: str, written: Affine | None, size: int) -> Axis:
+    """Return an axis without coordinates, as the written transform counts it."""
+    if written is None:
+        raise _NoPlaceError(f"it has no coordinate {name}")
+    start, step = (written.f, written.e) if name == "y" else (written.c, written.a)
+    return Axis(start + step / 2, step, size)
+
+
+def _steps(y: Axis, x: Axis, written: Affine | None) -> tuple[float, float]:
+    """Return the pixel sizes; that of a single pixel as written, if the rest agrees with it."""
+    if y.step is not None and x.step is not None:
+        return y.step, x.step
+    rows = "row" if y.step is None else "column"
+    unknown = _NoPlaceError(f"the size of its single {rows} of pixels is unknown")
+    if written is None:
+        raise unknown
+    steps = []
+    for axis, start, size in ((y, written.f, written.e), (x, written.c, written.a)):
+        place = (axis.first - start) / size - 0.5
+        same = axis.step is None or abs(abs(axis.step / size) - 1) < EXACT
+        if not same or abs(place - round(place)) > UNEVEN:
+            raise unknown
+        steps.append(size if axis.step is None else axis.step)
+    return steps[0], steps[1]
+
+
+def _snapped(made: Affine, written: Affine, shape: tuple[int, int]) -> Affine:
+    """Return ``made`` in the exact bits of ``written`` along each axis on which they agree."""
+    parts = []
+    for step, start, exact, origin, size in (
+        (made.a, made.c, written.a, written.c, shape[1]),
+        (made.e, made.f, written.e, written.f, shape[0]),
+    ):
+        agrees = abs(step - exact) * size <= EXACT * abs(exact)
+        parts += [exact if agrees else step]
+        parts += [origin if agrees and abs(start - origin) <= EXACT * abs(exact) else start]
+    a, c, e, f = parts
+    return Affine(a, 0, c, 0, e, f)
+
+
+def _rotated(array: xr.DataArray, written: Affine) -> Affine:
+    """Return the transform of an array whose coordinates count pixels of a rotated grid."""
+    counted = []
+    own = None
+    for name in ("x", "y"):
+        if name not in array.coords:
+            counted.append((0.0, 1.0))
+            continue
+        coordinate = array.coords[name]
+        own = own or _affine(coordinate.attrs.get("transform"))
+        axis = regular_axis(coordinate.values, name)
+        step = 1.0 if axis.step is None else axis.step
+        if max(abs(axis.first), abs(axis.last)) > MOST_PIXELS or abs(step) < 1 / TURN:
+            raise _NoPlaceError(
+                f"coordinate {name} of its rotated grid does not count pixels (units pixel)"
+            )
+        counted.append((axis.first - step / 2, step))
+    (left, across), (top, down) = counted
+    pixels = Affine(across, 0, left, 0, down, top)
+    # Whoever slices with rioxarray moves the written transform too.
+    moved = own is not None and written.almost_equals(own @ pixels, EXACT * _side(written))
+    return written if moved else written @ pixels
+
+
+def _side(transform: Affine) -> float:
+    return math.hypot(transform.a, transform.d)
+
+
+def _corner_shift(
+    array: xr.DataArray, axes: tuple[Axis, Axis], steps: tuple[float, float]
+) -> tuple[float, float]:
+    """Return what makes centres of coordinates that are corners, as stackstac writes them.
+
+    Its ``attrs["transform"]`` tells the two apart, unless pixels were skipped or averaged since.
+    """
+    transform = _affine(array.attrs.get("transform"))
+    if transform is None or is_rotated(transform):
+        return 0.0, 0.0
+    sizes, starts = (transform.e, transform.a), (transform.f, transform.c)
+    places = [
+        (axis.first - start) / size for axis, start, size in zip(axes, starts, sizes, strict=True)
+    ]
+    whole = all(abs(abs(step / size) - 1) < EXACT for step, size in zip(steps, sizes, strict=True))
+    if whole and all(abs(place - round(place)) < UNEVEN for place in places):
+        return sizes[0] / 2, sizes[1] / 2
+    centred = all(abs(place - math.floor(place) - 0.5) < UNEVEN for place in places)
+    if "spec" in array.attrs and not (whole and centred):
+        raise SceneError(
+            f"Scene '{array.name}' may have corners or centres of pixels as coordinates: "
+            "stackstac's attrs['transform'] is not that of its pixels any more. Stack it with "
+            "xy_coords='center' and drop the attributes spec and transform."
+        )
+    return 0.0, 0.0
+
+
+def _require_same_shape(array: xr.DataArray, written: Affine | None) -> None:
+    shape = array.attrs.get("spatial:shape")
+    sizes = array.sizes["y"], array.sizes["x"]
+    if written is not None and shape is not None and tuple(shape) != sizes:
+        raise _NoPlaceError(f"its transform is for {shape[0]} x {shape[1]} px")
+
+
+def _named_crs(array: xr.DataArray) -> Any:
+    """Return the CRS among attributes (GeoZarr) and scalar coordinates (stackstac)."""
+    for name in ("proj:wkt2", "proj:projjson", "proj:code"):
+        if array.attrs.get(name):
+            return array.attrs[name]
+    for name in ("epsg", "proj:epsg", "proj:code"):
+        coordinate = array.coords.get(name)
+        if coordinate is not None and not coordinate.ndim:
+            value = coordinate.item()
+            if isinstance(value, str) or (isinstance(value, int | float) and math.isfinite(value)):
+                return value if isinstance(value, str) else int(value)
+    return None
+
+
+def _affine(numbers: Sequence[Any] | Any, *, gdal: bool = False) -> Affine | None:
+    """Return six numbers as an affine; None if they are not, or are the identity."""
+    try:
+        values = [float(number) for number in tuple(numbers)[:6]]
+        transform = Affine.from_gdal(*values) if gdal else Affine(*values)
+    except (TypeError, ValueError):
+        return None
+    usable = all(map(math.isfinite, values)) and not transform.is_degenerate
+    return transform if usable and not transform.is_identity else None
+
+
+def _first(error: Exception) -> str:
+    return str(error).splitlines()[0][:120] if str(error) else type(error).__name__
