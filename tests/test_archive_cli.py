@@ -19,8 +19,8 @@ import pytest
 from archives import serve, write_archive, write_scene
 from standins import FirstBand
 
+from uniadrs_scale.archive.batch import interruptible
 from uniadrs_scale.archive.sink import Sink
-from uniadrs_scale.archive.sweep import interruptible
 from uniadrs_scale.cli import archive as cli_archive
 from uniadrs_scale.cli import main as cli
 from uniadrs_scale.storage.places import Place
@@ -204,7 +204,7 @@ def test_others_are_told(run, archive: Path) -> None:
         write_archive(folder, notify=notify, tries=2)
         failed = run("sweep", archive)
         assert failed.code == 1
-        assert "nobody was told: 500" in failed.err
+        assert "message not sent: 500" in failed.err
         # A receiver that fails costs nothing; arguments are passed on as they are.
         told = json.loads((folder / "$(told)").read_text())
         assert told == _Hook.got[0]

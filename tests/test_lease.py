@@ -12,6 +12,7 @@ import uniadrs_scale as us
 from uniadrs_scale.storage import buckets
 from uniadrs_scale.storage import locks as lease
 from uniadrs_scale.storage.clients import ConditionalObject
+from uniadrs_scale.storage.places import Place
 
 
 @pytest.fixture
@@ -49,8 +50,8 @@ def test_a_server_that_fails_once_does_not_end_the_signs_of_life(
         write(self, content)
         stop.set()
 
-    monkeypatch.setattr(ConditionalObject, "write", failing_first)
     ours = lease.Lease.acquire(lock, "a map")
+    monkeypatch.setattr(ConditionalObject, "write", failing_first)
     beating = threading.Thread(target=ours.beat, args=(stop,))
     beating.start()
     beating.join(60)
@@ -93,11 +94,11 @@ def test_an_answer_that_was_lost_makes_no_second_owner(
 
 
 def test_looking_at_a_lock_leaves_it(lock: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not lease.is_held(lock)
+    assert not lease.is_held(Place(lock))
     ours = lease.Lease.acquire(lock, "a map")
     content = buckets.read_object(lock)
-    assert lease.is_held(lock)
+    assert lease.is_held(Place(lock))
     assert buckets.read_object(lock) == content
     monkeypatch.setattr(lease, "LEASE", -2 * lease.SLACK)
-    assert not lease.is_held(lock)
+    assert not lease.is_held(Place(lock))
     ours.release()

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from uniadrs_scale.archive.decide import (
     Action,
     Decision,
+    Fingerprint,
     Known,
     Policy,
-    Recipe,
     SourceItem,
     Tries,
     count,
@@ -21,7 +21,7 @@ from uniadrs_scale.archive.decide import (
 )
 
 NOW = datetime(2024, 6, 1, tzinfo=UTC)
-RECIPE = Recipe(config="c", detector="d", version="1")
+RECIPE = Fingerprint(config="c", detector="d", version="1")
 
 
 def make_item(name: str, identity: str = "i", days: float = 0, fault: str = "") -> SourceItem:
@@ -35,8 +35,8 @@ items = st.lists(
     st.builds(make_item, names, parts, st.integers(0, 9), st.sampled_from(["", "broken"])),
     max_size=6,
 )
-recipes = st.builds(Recipe, config=parts, detector=parts, version=parts)
-fingerprints = st.builds(lambda recipe, identity: recipe.fingerprint(identity), recipes, parts)
+recipes = st.builds(Fingerprint, config=parts, detector=parts, version=parts)
+fingerprints = st.builds(lambda recipe, identity: replace(recipe, input=identity), recipes, parts)
 tries = st.builds(
     lambda fingerprint, failures, cut: Tries(
         key=fingerprint.key, failures=failures, interruptions=cut, error="why"
@@ -90,7 +90,7 @@ def test_what_is_scored_is_missing_or_made_otherwise(world) -> None:
     listed, before, recipe, policy = world
     for decision in reconcile(listed, before, recipe, policy):
         product = before.products.get(decision.name)
-        same = product == recipe.fingerprint(decision.item.identity).to_dict()
+        same = product == replace(recipe, input=decision.item.identity).to_dict()
         if decision.action is Action.SCORE:
             assert not same
         if decision.action is Action.KEEP:
@@ -131,7 +131,7 @@ def decide(item: SourceItem, before: Known, oldest: datetime | None = None) -> t
 
 
 def test_reasons_say_what_changed() -> None:
-    done = Known(products={"a": RECIPE.fingerprint("old").to_dict()}, tries={})
+    done = Known(products={"a": replace(RECIPE, input="old").to_dict()}, tries={})
     assert decide(make_item("a", "old"), done) == ("keep", "done")
     assert decide(make_item("a", "new"), done) == ("score", "changed: input")
     assert decide(make_item("b"), done) == ("score", "new")
@@ -140,7 +140,7 @@ def test_reasons_say_what_changed() -> None:
 
 
 def test_tries_are_counted_for_one_fingerprint() -> None:
-    key = RECIPE.fingerprint("i").key
+    key = replace(RECIPE, input="i").key
     failed = Known(products={}, tries={"a": Tries(key=key, failures=2, error="disk")})
     assert decide(make_item("a"), failed) == ("score", "try 3 of 3: disk")
     assert decide(make_item("a", "new"), failed) == ("score", "new")
@@ -153,7 +153,7 @@ def test_tries_are_counted_for_one_fingerprint() -> None:
 
 
 def test_a_map_outlives_a_source_that_cannot_be_read() -> None:
-    done = Known(products={"a": RECIPE.fingerprint("i").to_dict()}, tries={})
+    done = Known(products={"a": replace(RECIPE, input="i").to_dict()}, tries={})
     action, reason = decide(make_item("a", "other", 900, fault="no answer"), done, NOW)
     assert (action, reason) == ("keep", "done; its input cannot be checked: no answer")
 
@@ -163,7 +163,7 @@ def test_retention_and_doubles() -> None:
     assert decide(make_item("a", days=5), nothing, NOW - timedelta(days=4))[0] == "expired"
     assert decide(make_item("a", days=3), nothing, NOW - timedelta(days=4))[0] == "score"
     assert decide(make_item("a", days=4), nothing, NOW - timedelta(days=4))[0] == "score"
-    done = Known(products={"a": RECIPE.fingerprint("i").to_dict()}, tries={})
+    done = Known(products={"a": replace(RECIPE, input="i").to_dict()}, tries={})
     assert decide(make_item("a", days=5), done, NOW - timedelta(days=4))[0] == "expired"
     policy = Policy(tries=3, interruptions=10, oldest=None)
     first, second = reconcile([make_item("a"), make_item("a", "j")], nothing, RECIPE, policy)

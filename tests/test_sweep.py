@@ -25,7 +25,7 @@ from pystac.validation.stac_validator import JsonSchemaSTACValidator
 from standins import Failing, FirstBand, TileMean
 
 import uniadrs_scale as us
-from uniadrs_scale.archive.batch import Crew, Outcome
+from uniadrs_scale.archive.batch import Batch, Outcome
 from uniadrs_scale.archive.ledger import Ledger
 from uniadrs_scale.archive.sink import Sink
 from uniadrs_scale.storage.places import Place
@@ -408,19 +408,19 @@ def test_unfinished_files_of_a_killed_try_go(archive: Path) -> None:
 class _Workers:
     """Stands for clusters whose workers die in the hands of some scenes."""
 
-    def __init__(self, crew: Crew, killers: set[str], together: int) -> None:
-        self.crew, self.killers, self.together = crew, killers, together
+    def __init__(self, batch: Batch, killers: set[str], together: int) -> None:
+        self.batch, self.killers, self.together = batch, killers, together
         self.ran: list[list[str]] = []
 
-    def shift(self, queue, width, slots, tell) -> list[Outcome]:
-        """Instead of the crew's: at most ``together`` scenes, all lost with their killer."""
+    def score(self, queue, width, slots) -> list[Outcome]:
+        """Instead of the batch's: at most ``together`` scenes, all lost with their killer."""
         del slots
-        batch = [queue.popleft() for _ in range(min(self.together, width, len(queue)))]
-        self.ran.append([decision.name for decision in batch])
+        scenes = [queue.popleft() for _ in range(min(self.together, width, len(queue)))]
+        self.ran.append([decision.name for decision in scenes])
         lost = bool(self.killers & set(self.ran[-1]))
-        outcomes = [Outcome(decision=d, cluster_lost=lost, error="gone") for d in batch]
+        outcomes = [Outcome(decision=d, cluster_lost=lost, error="gone") for d in scenes]
         for outcome in outcomes if not lost else []:
-            tell[0](outcome)
+            self.batch._on_outcome(outcome)
         return outcomes
 
 
@@ -432,19 +432,19 @@ class _Workers:
 def test_who_kills_the_workers(
     archive: Path, monkeypatch: pytest.MonkeyPatch, killers, guilty, raises
 ) -> None:
-    monkeypatch.setattr(Crew, "_is_guest", False)  # whatever client other tests have
+    monkeypatch.setattr(Batch, "_is_guest", False)  # whatever client other tests have
     config = us.load_config(write_archive(archive, scheduler="sync"))
     todo = us.sweep(config, detector=FirstBand(), dry_run=True).decisions
     config = config.model_copy(update={"scheduler": None})
     sink = Sink(Place.of(archive / "maps"))
     with sink.ledger() as ledger:
-        crew = Crew(config, FirstBand(), sink, ledger, threading.Event())
-        workers = _Workers(crew, killers, together=2)
-        crew._shift = workers.shift  # type: ignore[method-assign]
-        crew._cluster = lambda: nullcontext((9, 1))  # type: ignore[method-assign]
+        batch = Batch(config, FirstBand(), sink, ledger, threading.Event())
+        workers = _Workers(batch, killers, together=2)
+        batch._score = workers.score  # type: ignore[method-assign]
+        batch._cluster = lambda: nullcontext((9, 1))  # type: ignore[method-assign]
         told: list[Outcome] = []
         with pytest.raises(us.ClusterError) if raises else nullcontext():
-            crew.work(todo, told.append, lambda: None)
+            batch.work(todo, told.append, lambda: None)
     assert {o.decision.name for o in told if o.cluster_lost} == guilty
     assert all("all workers died" in o.error for o in told if o.cluster_lost)
     if not raises:

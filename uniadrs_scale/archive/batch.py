@@ -1,20 +1,23 @@
-"""Scores the scenes of a sweep on one cluster, several at a time.
+"""Score the scenes of a sweep on one cluster, several at a time.
 
 Scenes are let in as long as the cluster has fewer chunks waiting than it could take at once: so
 the next scene is opened, planned and sampled while the last chunks of this one are scored, and one
 more is written out; a large scene fills the cluster by itself. Rejected: two scenes at a time,
-whatever their size, which leaves half a cluster idle where a scene is one chunk.
+whatever their size, which leaves half a cluster idle if a scene is one chunk.
 """
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
+import signal
 import threading
 from collections import deque
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 from uniadrs_scale.archive.product import Order, make_product, plan_order
 from uniadrs_scale.detector.detector import gpus_in_use
@@ -41,37 +44,84 @@ AHEAD = 2
 MOST_SCENES = 32
 BEAT = 0.02
 """Seconds between looks at whether another scene can be let in, or to stop."""
-NO_ROOM = ("No space left on device", "Disk quota exceeded", "Read-only file system")
-"""Faults of the folder, not of the scene that met them."""
+ENVIRONMENT = (
+    *map(os.strerror, (errno.ENOSPC, errno.EDQUOT, errno.EROFS)),
+    "proj.db",
+    "gdal_data",
+    "GDAL_DATA",
+)
+"""Words of faults of the machine or the sink, not of the scene that met them."""
+LEAST_ROOM = 2**20
+"""Bytes; a failure with less room left is the disk's."""
 
 
 class StoppedError(Exception):
     """The sweep was asked to end."""
 
 
+@dataclass(slots=True)
+class Stop:
+    """A request to end, set by a signal."""
+
+    event: threading.Event = field(default_factory=threading.Event)
+    signal: int = 0
+
+
+@contextmanager
+def interruptible() -> Iterator[Stop]:
+    """Let SIGTERM and SIGINT end a sweep cleanly; the second one ends the process at once.
+
+    A signal to an inner block also ends the outer one: the sweep may have done its last scene and
+    not look any more, but not be over yet.
+    """
+    stop = Stop()
+    before: dict[int, Any] = {}
+
+    def ask(number: int, frame: object) -> None:
+        stop.signal = number
+        stop.event.set()
+        outer = before[number]
+        restore()
+        if getattr(outer, "__name__", "") == ask.__name__:
+            outer(number, frame)
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        before.clear()
+
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGINT):
+            before[number] = signal.signal(number, ask)
+    try:
+        yield stop
+    finally:
+        restore()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What became of one scene."""
+    """The outcome of one scene."""
 
     decision: Decision
     summary: RunSummary | None = None
-    """None where there is no product."""
+    """None if there is no product."""
     error: str = ""
     stopped: bool = False
-    """True where it was neither finished nor has it failed."""
+    """True if it has neither finished nor failed."""
     cluster_lost: bool = False
-    """True where all workers died: it may be the scene's fault, or its neighbour's."""
-    no_room: bool = False
-    """True where the folder takes no more."""
+    """True if all workers died: because of the scene, or of one that ran at the same time."""
+    environment: bool = False
+    """True if the machine or the sink failed, such as a full disk."""
 
     @property
     def fatal(self) -> bool:
-        """True where no other scene should be begun."""
-        return self.cluster_lost or self.no_room
+        """True if no other scene should be begun."""
+        return self.cluster_lost or self.environment
 
 
-class Crew:
-    """Works through decisions; what becomes of each, ``on_outcome`` is told in this thread."""
+class Batch:
+    """Scenes to score, on a cluster that is opened when needed."""
 
     def __init__(
         self,
@@ -83,7 +133,9 @@ class Crew:
     ) -> None:
         self.config, self.detector, self.sink, self.ledger = config, detector, sink, ledger
         self.stop = stop
-        self._waiting = _Waiting()
+        self._lock = threading.Lock()
+        self._waiting: dict[str, int] = {}
+        """Chunks that scenes still have to score, by name."""
         self._executor: Executor | None = None
 
     def work(
@@ -92,47 +144,46 @@ class Crew:
         on_outcome: Callable[[Outcome], None],
         on_beat: Callable[[], None],
     ) -> None:
-        """Make the product of each decision, or learn why not; returns early if stopped.
+        """Make the product of each decision, or find out why not; return early if stopped.
+
+        Both functions are called in this thread.
 
         Raises:
             ClusterError: A cluster that was not started here has lost its workers, or several
                 scenes, each alone, have lost those of one that was.
-            StoreError: The folder takes no more.
+            StoreError: The machine or the sink has failed.
         """
+        self._on_outcome, self._on_beat = on_outcome, on_beat
         queue = deque(todo)
         while queue and not self.stop.is_set():
             with self._cluster() as (width, slots):
-                outcomes = self._shift(queue, width, slots, (on_outcome, on_beat))
+                outcomes = self._score(queue, width, slots)
             lost = [outcome for outcome in outcomes if outcome.cluster_lost]
             if lost and self._is_guest:
                 raise ClusterError(lost[0].error)
-            self._alone([outcome.decision for outcome in lost], (on_outcome, on_beat))
+            self._score_alone([outcome.decision for outcome in lost])
 
-    def _alone(
-        self,
-        suspects: list[Decision],
-        tell: tuple[Callable[[Outcome], None], Callable[[], None]],
-    ) -> None:
-        """All workers died while these scenes were in their hands: each by itself now.
+    def _score_alone(self, suspects: list[Decision]) -> None:
+        """Score each scene by itself, as all workers died while these scenes were scored.
 
-        Whoever loses them again is the one; its neighbours must not be parked with it.
+        A scene that loses them again is the cause; the others must not be parked with it.
         """
-        guilty: list[Outcome] = []
+        causes: list[Outcome] = []
         for suspect in suspects:
             if self.stop.is_set():
                 return
             LOG.warning("%s runs alone: the workers died while it was scored", suspect.name)
             with self._cluster() as (_, slots):
-                outcomes = self._shift(deque([suspect]), 1, slots, tell)
-            guilty += [outcome for outcome in outcomes if outcome.cluster_lost]
-        for outcome in guilty:
-            tell[0](replace(outcome, error=f"all workers died: {outcome.error}"))
-        if len(guilty) > 1 and len(guilty) == len(suspects):
-            raise ClusterError(guilty[0].error)  # the cluster's fault, rather than theirs
+                outcomes = self._score(deque([suspect]), 1, slots)
+            causes += [outcome for outcome in outcomes if outcome.cluster_lost]
+        for outcome in causes:
+            self._on_outcome(replace(outcome, error=f"all workers died: {outcome.error}"))
+        if len(causes) > 1 and len(causes) == len(suspects):
+            raise ClusterError(causes[0].error)  # the cluster is the cause, not the scenes
 
     @property
     def _is_guest(self) -> bool:
-        """True where the cluster is not this sweep's own."""
+        """True if the cluster was not started by this sweep."""
         return self.config.scheduler is not None or active_client() is not None
 
     @contextmanager
@@ -149,51 +200,44 @@ class Crew:
                 slots = workers * threads
                 yield min(AHEAD * slots + 2, MOST_SCENES), slots
 
-    def _shift(
-        self,
-        queue: deque[Decision],
-        width: int,
-        slots: int,
-        tell: tuple[Callable[[Outcome], None], Callable[[], None]],
-    ) -> list[Outcome]:
-        """Work until the queue is empty, the cluster dies, or somebody says stop.
+    def _score(self, queue: deque[Decision], width: int, slots: int) -> list[Outcome]:
+        """Work until the queue is empty, the cluster has died, or a stop is requested.
 
-        Of scenes whose workers have died, nobody is told yet.
+        Outcomes of scenes that lost their workers are held back.
         """
-        on_outcome, on_beat = tell
         outcomes: list[Outcome] = []
         running: set[Future[Outcome]] = set()
-        healthy = True
+
+        def may_begin() -> bool:
+            fatal = any(outcome.fatal for outcome in outcomes)
+            return bool(queue) and not fatal and not self.stop.is_set()
+
         with ThreadPoolExecutor(width, "scene") as pool:
-            while running or (queue and healthy and not self.stop.is_set()):
-                while (
-                    queue
-                    and healthy
-                    and not self.stop.is_set()
-                    and len(running) < width
-                    and (not running or self._waiting.total() < AHEAD * slots)
-                ):
+            while running or may_begin():
+                while may_begin() and len(running) < width:
+                    with self._lock:
+                        waiting = sum(self._waiting.values())
+                    if running and waiting >= AHEAD * slots:
+                        break
                     running.add(pool.submit(self._one, queue.popleft()))
                 done, running = wait(running, BEAT, FIRST_COMPLETED)
                 for future in done:
-                    outcome = future.result()
-                    outcomes.append(outcome)
-                    healthy = healthy and not outcome.fatal
-                    if not outcome.cluster_lost:
-                        on_outcome(outcome)
-                on_beat()
-        full = next((outcome.error for outcome in outcomes if outcome.no_room), None)
-        if full is not None:
+                    outcomes.append(future.result())
+                    if not outcomes[-1].cluster_lost:
+                        self._on_outcome(outcomes[-1])
+                self._on_beat()
+        fault = next((outcome.error for outcome in outcomes if outcome.environment), None)
+        if fault is not None:
             raise StoreError(
-                f"'{self.sink.place}' takes no more ({full}). Make room, then run the same "
-                "command: it resumes. No try was counted."
+                f"'{self.sink.place}' takes no more maps, or this machine makes none ({fault}). "
+                "Mend that, then run the same command: it resumes. No try was counted."
             )
         return outcomes
 
     def _one(self, decision: Decision) -> Outcome:
-        """Make one product. Whatever goes wrong is an outcome: no scene stops the next."""
-        name, key = decision.name, decision.fingerprint.key
-        self.ledger.begin(name, key)
+        """Make one product. An error is an outcome: no scene stops the next."""
+        name = decision.name
+        self.ledger.begin(name, decision.fingerprint.key)
         try:
             summary = self._make(decision)
         except StoppedError:
@@ -202,22 +246,23 @@ class Crew:
         except ClusterError as error:
             self.ledger.release(name)
             return Outcome(decision=decision, error=str(error), cluster_lost=True)
-        except Exception as error:  # noqa: BLE001 - whatever a file, a library or a disk comes up with
+        except Exception as error:  # noqa: BLE001 - whatever a file, a library or a disk raises
             reason = _reason(error)
-            if any(text in reason for text in NO_ROOM):
-                self.ledger.release(name)
-                return Outcome(decision=decision, error=reason, stopped=True, no_room=True)
-            return Outcome(decision=decision, error=reason)
+            if not any(text in reason for text in ENVIRONMENT):
+                return Outcome(decision=decision, error=reason)
+            self.ledger.release(name)
+            return Outcome(decision=decision, error=reason, stopped=True, environment=True)
         finally:
-            self._waiting.drop(decision)
+            with self._lock:
+                self._waiting.pop(name, None)
         return Outcome(decision=decision, summary=summary)
 
     def _make(self, decision: Decision) -> RunSummary:
         name, key = decision.name, decision.fingerprint.key
-        self._waiting.expect(decision, 1)
+        self._expect(name, 1)
 
         def report(_: ChunkReport) -> None:
-            self._waiting.one_less(decision)
+            self._expect(name, self._waiting[name] - 1)
             if self.stop.is_set():
                 raise StoppedError
 
@@ -228,46 +273,29 @@ class Crew:
                 detector=self.detector,
                 workplace=workplace,
                 on_report=report,
-                accept_incomplete=self.config.publish_incomplete and self.is_last_try(name),
+                accept_incomplete=self.config.publish_incomplete and self._is_last_try(name),
             )
             scene, plan = plan_order(order)
             if self.stop.is_set():
                 raise StoppedError
-            self._waiting.expect(decision, plan.chunks)
+            self._expect(name, plan.chunks)
             summary = make_product(order, scene, plan)
             self.sink.publish(name, key, workplace)
         return summary
 
-    def is_last_try(self, name: str) -> bool:
-        """True where one more failure parks the scene."""
+    def _expect(self, name: str, chunks: int) -> None:
+        with self._lock:
+            self._waiting[name] = chunks
+
+    def _is_last_try(self, name: str) -> bool:
+        """Return True if one more failure parks the scene."""
         tries = self.ledger.tries().get(name)
         return tries is not None and tries.failures + 1 >= self.config.tries
 
 
-class _Waiting:
-    """Chunks that scenes still have to score."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._chunks: dict[str, int] = {}
-
-    def expect(self, decision: Decision, chunks: int) -> None:
-        with self._lock:
-            self._chunks[decision.name] = chunks
-
-    def one_less(self, decision: Decision) -> None:
-        with self._lock:
-            self._chunks[decision.name] -= 1
-
-    def drop(self, decision: Decision) -> None:
-        with self._lock:
-            self._chunks.pop(decision.name, None)
-
-    def total(self) -> int:
-        with self._lock:
-            return sum(self._chunks.values())
-
-
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
+    """Return the error and its causes, for people."""
     text = redact(" ".join(str(error).split()))
-    return f"{type(error).__name__}: {text}"[:500]
+    cause = error.__cause__.strerror if isinstance(error.__cause__, OSError) else None
+    more = f" ({cause})" if cause and cause not in text else ""
+    return f"{type(error).__name__}: {text}"[:500] + more

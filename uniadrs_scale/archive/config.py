@@ -15,7 +15,7 @@ import yaml
 from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, model_validator
 from pydantic_core import PydanticUndefined
 
-from uniadrs_scale.archive.decide import Filters, Section
+from uniadrs_scale.archive.decide import MOST_DAYS, Filters, Section
 from uniadrs_scale.core.contracts import digest
 from uniadrs_scale.core.lattice import Lattice
 from uniadrs_scale.core.presets import PRESETS
@@ -201,7 +201,7 @@ class ArchiveConfig(Section):
     """So many tries cut short (process killed) also park a scene: it may be what kills it."""
     publish_incomplete: bool = False
     """At its last try, publish a map with failed tiles (NaN there) instead of parking the scene."""
-    keep_days: float | None = Field(default=None, gt=0)
+    keep_days: float | None = Field(default=None, gt=0, le=MOST_DAYS)
     """Products of older acquisitions are removed, and older acquisitions not scored."""
     status_page: Anchored | None = None
     """HTML file that a sweep keeps up to date; may be in a bucket. Its links are relative, so that

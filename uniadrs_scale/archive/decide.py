@@ -7,7 +7,7 @@ import hashlib
 import re
 import unicodedata
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,8 @@ LONGEST_NAME = 120
 PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(?<!\.json)(?<!\.html)", re.ASCII)
 """Not the names of files that lie beside the folders of scenes."""
 DATE = re.compile(r"(?<!\d)((?:19|20)\d{6})(?:[T_-]?([0-2]\d[0-5]\d[0-5]\d))?(?!\d)")
+MOST_DAYS = 100_000
+"""Longest time in a description: more would be before the calendar."""
 Box = tuple[float, float, float, float]
 """West, south, east, north in degrees; west > east where it crosses the antimeridian."""
 
@@ -116,7 +118,7 @@ class Filters(Section):
 
     datetime: str | None = None
     """Acquisition: ``2024-01-01/2024-06-30``, either end may be ``..``; the last day counts."""
-    newest_days: float | None = Field(default=None, gt=0)
+    newest_days: float | None = Field(default=None, gt=0, le=MOST_DAYS)
     """Acquired within so many days before now."""
     bbox: Box | None = None
     """West, south, east, north in degrees; items that touch it. West > east: over 180 degrees."""
@@ -197,25 +199,10 @@ class Action(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
-    """What decides a product beside its input; each field a digest or a name."""
-
-    config: str
-    detector: str
-    version: str
-
-    def fingerprint(self, identity: str) -> Fingerprint:
-        """Of the product that this recipe makes of the input with ``identity``."""
-        return Fingerprint(
-            input=identity, config=self.config, detector=self.detector, version=self.version
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Fingerprint:
-    """Equal for products that would be equal."""
+    """Everything that decides the bytes of a product; without ``input``, a recipe for many."""
 
-    input: str
+    input: str = ""
     config: str
     detector: str
     version: str
@@ -226,12 +213,12 @@ class Fingerprint:
         return digest(self.to_dict())
 
     def to_dict(self) -> dict[str, str]:
-        """Plain values, as the product's item carries them."""
+        """Return plain values, as the product's item carries them."""
         names = ("input", "config", "detector", "version")
         return {name: str(getattr(self, name)) for name in names}
 
     def changes(self, old: Mapping[str, str]) -> str:
-        """Which parts differ from ``old``, for people."""
+        """Return the names of the parts that differ from ``old``, for people."""
         return ", ".join(name for name, value in self.to_dict().items() if old.get(name) != value)
 
 
@@ -282,7 +269,7 @@ class Decision:
 
 
 def reconcile(
-    items: Sequence[SourceItem], known: Known, recipe: Recipe, policy: Policy
+    items: Sequence[SourceItem], known: Known, recipe: Fingerprint, policy: Policy
 ) -> tuple[Decision, ...]:
     """One decision an item, in the order of ``items``.
 
@@ -292,7 +279,7 @@ def reconcile(
     seen: set[str] = set()
     decisions = []
     for item in items:
-        fingerprint = recipe.fingerprint(item.identity)
+        fingerprint = replace(recipe, input=item.identity)
         if item.name in seen:
             action, reason = Action.REFUSE, f"another item of the source has the id '{item.id}'"
         else:

@@ -1,14 +1,15 @@
-"""One scene's product, from opening its files to its item."""
+"""The product of one scene, from opening its files to its item."""
 
 from __future__ import annotations
 
+import json
 import threading
 import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from uniadrs_scale.archive.sink import ITEM
-from uniadrs_scale.archive.stac import make_item, write_item
+from uniadrs_scale.archive.stac import make_item
 from uniadrs_scale.detector.detector import weights_digest
 from uniadrs_scale.errors import SceneError
 from uniadrs_scale.maps.cog import to_cog
@@ -41,7 +42,7 @@ _FILTERS = threading.Lock()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """A product to make: which, how, where, and who wants to know."""
+    """A product to make: which, how, where, and a function that hears of each chunk."""
 
     decision: Decision
     config: ArchiveConfig
@@ -49,7 +50,7 @@ class Order:
     workplace: Workplace
     on_report: Callable[[ChunkReport], None]
     accept_incomplete: bool
-    """True where a map with failed tiles is better than none."""
+    """True if a map with failed tiles is better than none."""
 
 
 class IncompleteError(SceneError):
@@ -57,7 +58,7 @@ class IncompleteError(SceneError):
 
 
 def open_item(item: SourceItem, options: Mapping[str, Any]) -> xr.DataArray:
-    """The scene of an item. The only place where a sweep opens pixels.
+    """Return the scene of an item. Nothing else in a sweep opens pixels.
 
     Raises:
         SceneError: It cannot be opened.
@@ -69,7 +70,7 @@ def open_item(item: SourceItem, options: Mapping[str, Any]) -> xr.DataArray:
 
 
 def plan_order(order: Order) -> tuple[xr.DataArray, ScorePlan]:
-    """Open the scene and plan it; a store of another plan in its place goes."""
+    """Open the scene and plan it; remove a store of another plan in its place."""
     config = order.config
     scene = open_item(order.decision.item, config.scene)
     plan = make_plan(
@@ -78,8 +79,7 @@ def plan_order(order: Order) -> tuple[xr.DataArray, ScorePlan]:
     )  # fmt: skip
     store = order.workplace.store
     store.remove_leftovers()
-    # Half of a store is left where a sweep was killed while it removed one. And the same product
-    # under another path, say a new mount point, is another plan.
+    # The same product under another path, say a new mount point, has another plan.
     if store.has_store() and not (
         is_score_store(store)
         and open_store(store).attributes.get("fingerprint") == plan.fingerprint
@@ -89,7 +89,7 @@ def plan_order(order: Order) -> tuple[xr.DataArray, ScorePlan]:
 
 
 def make_product(order: Order, scene: xr.DataArray, plan: ScorePlan) -> RunSummary:
-    """Score ``scene`` and put everything beside the map, the item last; nothing is published yet.
+    """Score ``scene`` and make all files of its product, the item last; publish nothing yet.
 
     Raises:
         IncompleteError: Tiles have failed, and that is not accepted; the next try does just those.
@@ -111,10 +111,14 @@ def make_product(order: Order, scene: xr.DataArray, plan: ScorePlan) -> RunSumma
             _to_cog(store, part / "scores.tif", complete=summary.complete)
     write_report(Place.of(part / "run.json"), _run_facts(order, plan, summary, clock.seconds))
     item = make_item(
-        order.decision, plan, part, with_store="zarr" in config.output.formats,
-        statistics=overview.statistics, collection=config.output.collection,
-    )  # fmt: skip
-    write_item(part / ITEM, item)
+        order.decision,
+        plan,
+        part,
+        output=config.output,
+        statistics=overview.statistics,
+        notes=summary.notes,
+    )
+    Place.of(part / ITEM).write(json.dumps(item, indent=1, allow_nan=False).encode())
     return summary
 
 
@@ -122,8 +126,8 @@ def _to_cog(store: Place, path: Path, *, complete: bool) -> None:
     if complete:
         to_cog(store, path)
         return
-    # That the map is incomplete is accepted. Filters of warnings belong to all threads: one at a
-    # time, or another thread would put back what it found.
+    # An incomplete map has been accepted. Filters of warnings belong to all threads: one at a time,
+    # or another thread would restore the filters that it found.
     with _FILTERS, warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         to_cog(store, path)
@@ -138,7 +142,7 @@ def _what_is_missing(summary: RunSummary) -> str:
 def _run_facts(
     order: Order, plan: ScorePlan, summary: RunSummary, seconds: Mapping[str, float]
 ) -> dict[str, Any]:
-    """What ``run.json`` holds: that of any run, and what a sweep knows beside it."""
+    """Return the content of ``run.json``: that of any run, and what only a sweep knows."""
     item, facts = order.decision.item, run_facts(plan, summary, weights_digest(order.detector))
     return {
         "item": {

@@ -294,7 +294,7 @@ def _made(parts: Collection[str], keep: Collection[str]) -> list[str]:
 def record_of(content: bytes | None) -> dict[str, Any]:
     """Return what the index holds of an item; empty if this is not an item of a sweep.
 
-    RECORD, ``bbox``, and ``files``: names of the files that the item's assets point at.
+    RECORD, ``bbox``, ``notes``, and ``files``: names of the files that the assets point at.
     """
     try:
         item = json.loads(content or b"")
@@ -303,4 +303,5 @@ def record_of(content: bytes | None) -> dict[str, Any]:
         return {}
     hrefs = [asset.get("href", "") for asset in (item.get("assets") or {}).values()]
     files = sorted(str(href).rstrip("/").rpartition("/")[2] for href in hrefs)
-    return record | {"bbox": item.get("bbox"), "files": files}
+    notes = item["properties"].get("uniadrs:notes", [])
+    return record | {"bbox": item.get("bbox"), "files": files, "notes": notes}

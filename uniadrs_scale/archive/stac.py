@@ -1,4 +1,4 @@
-"""STAC: the item that is a product, and the collection of all of them."""
+"""The STAC item that is a product, and the collection of all products."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import math
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+import antimeridian
 import pystac
 import rasterio
+import shapely
 from pystac.extensions.file import FileExtension
 from pystac.extensions.projection import ProjectionExtension
 from pystac.extensions.raster import (
@@ -23,7 +25,6 @@ from rasterio.crs import CRS
 from rasterio.warp import transform as warp
 
 from uniadrs_scale.archive.sink import STORE
-from uniadrs_scale.storage.places import write_whole
 from uniadrs_scale.storage.remote import public_uri
 
 if TYPE_CHECKING:
@@ -39,8 +40,8 @@ PROCESSING = "https://stac-extensions.github.io/processing/v1.2.0/schema.json"
 SHA2_256 = "1220"
 """Multihash prefix: algorithm and length."""
 EDGE = 4
-"""Points a side of a footprint: straight lines of a projection are curves in degrees. Four leave
-10 m for a scene of 110 km."""
+"""Points per side of a footprint: straight lines of a projection are curves in degrees. With four,
+the error is 10 m for a scene of 110 km."""
 ASSETS = {
     "scores.tif": ("score", pystac.MediaType.COG, "Anomaly map, COG", ["data"]),
     STORE: ("score_zarr", "application/vnd.zarr; version=3", "Anomaly map, Zarr", ["data"]),
@@ -54,23 +55,24 @@ def make_item(
     plan: ScorePlan,
     folder: Path,
     *,
-    with_store: bool,
+    output: Output,
     statistics: Mapping[str, float],
-    collection: str,
+    notes: Sequence[str],
 ) -> dict[str, Any]:
-    """The STAC item of the product in ``folder``, for the place that the sink gives it.
+    """Return the STAC item of the product in ``folder``, for its place in the sink.
 
     Args:
-        decision: Which scene, and the fingerprint of its product.
+        decision: The scene, and the fingerprint of its product.
         plan: How it was scored.
-        folder: Holds the product's files; read for sizes and checksums.
-        with_store: True where the Zarr store is part of the product.
+        folder: The product's files; read for sizes and checksums.
+        output: The form of products, and the id of their collection.
         statistics: ``minimum``, ``maximum``, ``mean``, ``valid_percent`` of the scores; empty if
             there is no score.
-        collection: Id of the collection.
+        notes: Sentences about the scene; the map may mislead.
     """
     source, key, now = decision.item, decision.fingerprint.key, datetime.now(UTC)
-    geometry, box = source.geometry, source.box
+    geometry: Mapping[str, Any] | None = source.geometry
+    box: tuple[float, ...] | None = source.box
     if geometry is None or box is None:
         geometry, box = footprint(plan)
     item = pystac.Item(
@@ -87,26 +89,27 @@ def make_item(
             "uniadrs:parts": decision.fingerprint.to_dict(),
             "uniadrs:source_id": source.id,
             "uniadrs:highest_score": statistics.get("maximum"),
+            **({"uniadrs:notes": list(notes)} if notes else {}),
         },
         stac_extensions=[PROCESSING],
     )
     _add_projection(item, plan)
     for name, (title, media, text, roles) in ASSETS.items():
-        if with_store if name == STORE else (folder / name).exists():
+        if "zarr" in output.formats if name == STORE else (folder / name).exists():
             asset = pystac.Asset(f"./{key}/{name}", title=text, media_type=media, roles=roles)
             item.add_asset(title, asset)
             _describe(asset, folder / name, statistics)
     for rel in ("root", "parent", "collection"):
         item.add_link(pystac.Link(rel, "../collection.json", pystac.MediaType.JSON))
     item.add_link(pystac.Link("derived_from", public_uri(source.href)))
-    item.collection_id = collection
+    item.collection_id = output.collection
     # Links by hand above: pystac would resolve them against a catalog that it has not read.
     document = item.to_dict(include_self_link=False, transform_hrefs=False)
-    return {**document, "collection": collection}
+    return {**document, "collection": output.collection}
 
 
 def _describe(asset: pystac.Asset, path: Path, statistics: Mapping[str, float]) -> None:
-    """Checksum and size of a file; data type, nodata and statistics of a map."""
+    """Add checksum and size of a file; data type, nodata and statistics of a map."""
     if path.is_file():
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -137,13 +140,11 @@ def _add_projection(item: pystac.Item, plan: ScorePlan) -> None:
             projection.wkt2 = crs.to_wkt(version="WKT2_2019")
 
 
-def footprint(
-    plan: ScorePlan,
-) -> tuple[dict[str, Any] | None, tuple[float, float, float, float] | None]:
-    """GeoJSON outline and box of a scene in degrees; None where it has no georeference.
+def footprint(plan: ScorePlan) -> tuple[dict[str, Any] | None, tuple[float, ...] | None]:
+    """Return GeoJSON outline and box of a scene in degrees, None if it has no georeference.
 
     Over the antimeridian the outline is a MultiPolygon, cut there, and the box has west > east, as
-    RFC 7946 says.
+    RFC 7946 says; around a pole it goes up to the pole.
     """
     scene = plan.scene
     if scene.crs is None or scene.transform is None:
@@ -152,37 +153,22 @@ def footprint(
     around = [*((0, t) for t in steps), *((t, 1) for t in steps)]
     around += [*((1, 1 - t) for t in steps), *((1 - t, 0) for t in steps)]
     to_crs = rasterio.Affine(*scene.transform)
+    if to_crs.determinant > 0:  # rows go north: counter-clockwise as RFC 7946 wants it
+        around.reverse()
     points = [to_crs @ (x * scene.width, y * scene.height) for x, y in around]
-    xs, ys = warp(CRS.from_wkt(scene.crs), CRS.from_epsg(4326), *zip(*points, strict=True))
-    if not all(map(math.isfinite, [*xs, *ys])):
+    lon, lat = warp(CRS.from_wkt(scene.crs), CRS.from_epsg(4326), *zip(*points, strict=True))
+    if not all(map(math.isfinite, [*lon, *lat])):
         return None, None
-    if max(xs) - min(xs) > 180:  # noqa: PLR2004 - no scene is wider, so it crosses
-        west = min(x for x in xs if x > 0)
-        east = max(x for x in xs if x <= 0)
-        south, north = min(ys), max(ys)
-        rings = [_box_ring(west, south, 180, north), _box_ring(-180, south, east, north)]
-        outline = {"type": "MultiPolygon", "coordinates": [[ring] for ring in rings]}
-        return outline, (west, south, east, north)
-    ring = [[round(x, 7), round(y, 7)] for x, y in zip(xs, ys, strict=True)]
-    if _area(ring) < 0:
-        ring.reverse()
-    outline = {"type": "Polygon", "coordinates": [[*ring, ring[0]]]}
-    lon, lat = zip(*ring, strict=True)
-    return outline, (min(lon), min(lat), max(lon), max(lat))
-
-
-def _box_ring(west: float, south: float, east: float, north: float) -> list[list[float]]:
-    return [[west, south], [east, south], [east, north], [west, north], [west, south]]
-
-
-def _area(ring: Sequence[Sequence[float]]) -> float:
-    """Twice the signed area: positive if counter-clockwise, as RFC 7946 wants outlines."""
-    pairs = zip(ring, [*ring[1:], ring[0]], strict=True)
-    return sum(x0 * y1 - x1 * y0 for (x0, y0), (x1, y1) in pairs)
+    ring = shapely.Polygon([(round(x, 7), round(y, 7)) for x, y in zip(lon, lat, strict=True)])
+    try:
+        outline = antimeridian.fix_polygon(ring, fix_winding=True, great_circle=False)
+    except ValueError:  # the outline crosses itself
+        return None, None
+    return shapely.geometry.mapping(outline), tuple(antimeridian.bbox(outline))
 
 
 def collection_text(output: Output, products: Mapping[str, Mapping[str, Any]]) -> str:
-    """``collection.json`` of ``products``.
+    """Return ``collection.json`` of ``products``.
 
     Args:
         output: Id and texts.
@@ -216,16 +202,11 @@ def collection_text(output: Output, products: Mapping[str, Mapping[str, Any]]) -
 
 
 def _union(boxes: Sequence[Sequence[float]]) -> list[float]:
-    """The box around all; the whole world if there is none or one crosses the antimeridian."""
+    """Return the box around all; the whole world if there is none or one crosses 180 degrees."""
     if not boxes or any(box[0] > box[2] for box in boxes):
         return [-180.0, -90.0, 180.0, 90.0]
     west, south, east, north = zip(*boxes, strict=True)
     return [min(west), min(south), max(east), max(north)]
-
-
-def write_item(path: Path, item: Mapping[str, Any]) -> None:
-    """Write ``item`` as a whole file."""
-    write_whole(path, json.dumps(item, indent=1, allow_nan=False).encode())
 
 
 def _text(time: datetime) -> str:

@@ -1,33 +1,38 @@
-"""What a sweep found and did."""
+"""A sweep: look at source and sink, decide about each scene, carry it out."""
 
 from __future__ import annotations
 
 import logging
 import os
-import signal
 import socket
-import sqlite3
-import threading
 import time
-from contextlib import contextmanager
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from signal import Signals
 from typing import TYPE_CHECKING, Any
 
-from uniadrs_scale.archive.batch import Crew, Outcome
+from uniadrs_scale.archive.batch import Batch, Outcome, Stop, interruptible
 from uniadrs_scale.archive.config import ArchiveConfig, load_config
-from uniadrs_scale.archive.decide import Action, Known, Policy, Recipe, count, reconcile
+from uniadrs_scale.archive.decide import (
+    MOST_DAYS,
+    Action,
+    Fingerprint,
+    Known,
+    Policy,
+    count,
+    reconcile,
+)
 from uniadrs_scale.archive.sink import COLLECTION, Sink
 from uniadrs_scale.archive.sources import list_items
 from uniadrs_scale.archive.stac import collection_text
 from uniadrs_scale.archive.status import notify, read_status, write_page
 from uniadrs_scale.core import __version__
 from uniadrs_scale.detector.detector import Detector
-from uniadrs_scale.errors import BusyError, StoreError, UniadrsScaleError
+from uniadrs_scale.errors import ArchiveError, BusyError, StoreError, UniadrsScaleError, redact
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
     from uniadrs_scale.archive.decide import Decision, Tries
@@ -38,38 +43,40 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True, kw_only=True)
 class SweepReport:
-    """What a sweep found and did."""
+    """The decisions and results of a sweep."""
 
     decisions: tuple[Decision, ...] = ()
     left_out: int = 0
-    """Items that the filters left out."""
+    """Items that the filters exclude."""
     done: list[str] = field(default_factory=list)
     """Scenes that have a new product."""
     incomplete: list[str] = field(default_factory=list)
-    """Of these, those with failed tiles."""
+    """Scenes among them with failed tiles."""
+    notes: dict[str, list[str]] = field(default_factory=dict)
+    """Notes about scenes among them whose map may mislead."""
     failed: dict[str, str] = field(default_factory=dict)
     """Scenes that failed in this sweep, and why; also items that were refused."""
     parked: list[str] = field(default_factory=list)
-    """Of these, those that will not be tried again."""
+    """Scenes among them that will not be tried again."""
     removed: list[str] = field(default_factory=list)
     """Products that retention removed."""
     signal: int = 0
-    """That ended the sweep early; 0 for none."""
+    """The signal that ended the sweep early; 0 for none."""
     pixels: int = 0
     seconds: float = 0.0
 
     @property
     def complete(self) -> bool:
-        """True where everything that was to do is done."""
+        """True if everything that was to do is done."""
         return not self.failed and not self.signal
 
     @property
     def exit_code(self) -> int:
-        """0 complete, 1 a scene failed, 128 + signal where the sweep was ended."""
+        """0 complete, 1 a scene failed, 128 + signal if a signal ended the sweep."""
         return 128 + self.signal if self.signal else int(bool(self.failed))
 
     def facts(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """Return plain values for JSON."""
         return {
             "listed": len(self.decisions),
             "left_out": self.left_out,
@@ -77,6 +84,7 @@ class SweepReport:
             "todo": sum(d.action is Action.SCORE for d in self.decisions),
             "done": len(self.done),
             "incomplete": self.incomplete,
+            "notes": self.notes,
             "failed": self.failed,
             "parked": self.parked,
             "removed": self.removed,
@@ -87,26 +95,24 @@ class SweepReport:
         }
 
     def counts(self) -> str:
-        """Decisions by action, for people."""
+        """Return the decisions by action, for people."""
         found = count(self.decisions).items()
         return ", ".join(f"{number} {action}" for action, number in found if number) or "nothing"
 
     def text(self) -> str:
-        """The closing summary, a line a fact."""
+        """Return the closing summary, one line per fact."""
         facts = self.facts()
         speed = f"{self.pixels / 1e6:.2f} Mpx in {self.seconds:.1f} s"
         lines = [
-            f"listed   {facts['listed']} items, {self.left_out} left out by filters",
+            f"listed   {facts['listed']} items, {self.left_out} excluded by filters",
             f"decided  {self.counts()}",
             f"done     {len(self.done)} of {facts['todo']}, {speed}",
         ]
         lines += [f"removed  {name}: older than keep_days" for name in self.removed]
-        lines += [
-            f"partial  {name}: some tiles failed, see its run.json" for name in self.incomplete
-        ]
+        lines += [f"partial  {name}: tiles failed, see its run.json" for name in self.incomplete]
+        lines += [f"note     {name}: {note}" for name, all_ in self.notes.items() for note in all_]
         for name, reason in self.failed.items():
-            verb = "parked " if name in self.parked else "failed "
-            lines.append(f"{verb}  {name}: {reason}")
+            lines.append(f"{'parked' if name in self.parked else 'failed'}   {name}: {reason}")
         if self.signal:
             lines.append(f"ended by {Signals(self.signal).name}: the same command resumes")
         return "\n".join(lines)
@@ -125,16 +131,16 @@ def sweep(
     dry_run: bool = False,
     keep_days: float | None = None,
 ) -> SweepReport:
-    """Every item of an archive has its map, made of its present input with the present recipe.
+    """Give every item of an archive its map, made of its present input with the present recipe.
 
     Args:
         archive: The description, or its YAML file.
-        detector: Scores the tiles; by default what the description says.
-        dry_run: Decide only; nothing is written.
-        keep_days: Instead of the description's.
+        detector: Scores the tiles; by default the one that the description names.
+        dry_run: Decide only; write nothing.
+        keep_days: Overrides the description's.
 
     Returns:
-        What was decided, with reasons, and what was done.
+        The decisions with reasons, and the results.
 
     Raises:
         ArchiveError: The description or the source cannot be used.
@@ -143,41 +149,56 @@ def sweep(
     """
     config = archive if isinstance(archive, ArchiveConfig) else load_config(archive)
     if keep_days is not None:
+        if not 0 < keep_days <= MOST_DAYS:
+            raise ArchiveError(
+                f"keep_days={keep_days} is not allowed. Give a number of days above 0, up to "
+                f"{MOST_DAYS}."
+            )
         config = config.model_copy(update={"keep_days": keep_days})
-    scorer = detector if detector is not None else Detector.load(**config.detector)
-    sink = Sink(config.output.folder)
-    if dry_run:
-        return _foresee(config, scorer, sink)
+    sink, report = Sink(config.output.folder), SweepReport()
     try:
+        scorer = detector if detector is not None else Detector.load(**config.detector)
+        if dry_run:
+            return _foresee(config, scorer, sink)
         with sink.locked() as ledger, interruptible() as stop:
-            return _Sweep(config, scorer, sink, ledger, stop).run()
+            return _Sweep(config, scorer, sink, ledger, stop, report).run()
     except BusyError:
         raise
-    except (UniadrsScaleError, OSError, sqlite3.Error) as error:
-        facts = {"complete": False, "error": str(error), "archive": str(sink.place)}
-        notify(config.notify, facts)
+    except Exception as error:
+        text = redact(f"{type(error).__name__}: {error}")
+        facts = report.facts() | {"complete": False, "error": text, "archive": str(sink.place)}
+        if not dry_run:
+            LOG.error("sweep broken: %s", text, extra={"event": "broken", "facts": facts})  # noqa: TRY400
+            notify(config.notify, facts)
         if isinstance(error, UniadrsScaleError):
             raise
         raise StoreError(
-            f"The sweep into '{sink.place}' ended early: {error}. Run the same command again."
+            f"The sweep into '{sink.place}' ended early ({text}). Run the same command again."
         ) from error
 
 
 def _foresee(config: ArchiveConfig, detector: Scorer, sink: Sink) -> SweepReport:
-    """What a sweep would decide. Nothing is written: not even a ledger where there is none yet."""
+    """Return what a sweep would decide; write nothing, not even a ledger if there is none."""
+    report = SweepReport()
     if not sink.exists():
-        return _decide(config, detector, sink.survey({}), {})
+        _decide(report, config, detector, sink.survey({}), {})
+        return report
     with sink.ledger() as ledger:
-        return _decide(config, detector, sink.survey(ledger.products()), ledger.tries())
+        _decide(report, config, detector, sink.survey(ledger.products()), ledger.tries())
+    return report
 
 
 def _decide(
-    config: ArchiveConfig, detector: Scorer, found: Survey, tries: Mapping[str, Tries]
-) -> SweepReport:
-    """List the source and decide about each item; writes nothing."""
+    report: SweepReport,
+    config: ArchiveConfig,
+    detector: Scorer,
+    found: Survey,
+    tries: Mapping[str, Tries],
+) -> None:
+    """List the source, and put a decision about each item into ``report``."""
     now = datetime.now(UTC)
     listing = list_items(config, now)
-    recipe = Recipe(config=config.digest, detector=detector.identity, version=__version__)
+    recipe = Fingerprint(config=config.digest, detector=detector.identity, version=__version__)
     policy = Policy(
         tries=config.tries, interruptions=config.interruptions, oldest=_oldest(config, now)
     )
@@ -185,8 +206,8 @@ def _decide(
         products={name: record["uniadrs:parts"] for name, record in found.products.items()},
         tries=tries,
     )
-    decisions = reconcile(listing.items, known, recipe, policy)
-    return SweepReport(decisions=decisions, left_out=listing.left_out)
+    report.decisions = reconcile(listing.items, known, recipe, policy)
+    report.left_out = listing.left_out
 
 
 def _oldest(config: ArchiveConfig, now: datetime) -> datetime | None:
@@ -194,91 +215,49 @@ def _oldest(config: ArchiveConfig, now: datetime) -> datetime | None:
 
 
 @dataclass(slots=True)
-class Stop:
-    """Set by a signal."""
-
-    event: threading.Event = field(default_factory=threading.Event)
-    signal: int = 0
-
-
-@contextmanager
-def interruptible() -> Iterator[Stop]:
-    """SIGTERM and SIGINT end a sweep cleanly; the second one ends the process at once.
-
-    What is interruptible inside another one ends both: a signal may come when the sweep has done
-    its last scene and looks no more, but is not over yet.
-    """
-    stop = Stop()
-    before: dict[int, Any] = {}
-
-    def ask(number: int, frame: object) -> None:
-        stop.signal = number
-        stop.event.set()
-        outer = before[number]
-        restore()
-        if getattr(outer, "__name__", "") == ask.__name__:
-            outer(number, frame)
-
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        before.clear()
-
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGTERM, signal.SIGINT):
-            before[number] = signal.signal(number, ask)
-    try:
-        yield stop
-    finally:
-        restore()
-
-
 class _Sweep:
     """A sweep that holds the sink."""
 
-    def __init__(
-        self,
-        config: ArchiveConfig,
-        detector: Scorer,
-        sink: Sink,
-        ledger: Ledger,
-        stop: Stop,
-    ) -> None:
-        self.config, self.detector, self.sink, self.ledger = config, detector, sink, ledger
-        self.stop = stop
-        self.started = time.monotonic()
-        self.next_refresh = self.started + REFRESH
-        self.report = SweepReport()
-        self.number = 0
-        self.untouched = False
-        """True once it is clear that nothing was to do: the sink is as it was surveyed."""
+    config: ArchiveConfig
+    detector: Scorer
+    sink: Sink
+    ledger: Ledger
+    stop: Stop
+    report: SweepReport
+    number: int = 0
+    started: float = field(default_factory=time.monotonic)
+    next_refresh: float = field(default_factory=lambda: time.monotonic() + REFRESH)
+    untouched: bool = False
+    """True once it is clear that there is nothing to do: the sink is as it was surveyed."""
 
     def run(self) -> SweepReport:
-        """Do it all."""
-        found = self._survey()
-        tries = self.ledger.tries()
-        self.report = report = _decide(self.config, self.detector, found, tries)
+        """Decide, carry out, and note in the ledger how it ends, whatever happens."""
+        found, report = self._survey(), self.report
+        _decide(report, self.config, self.detector, found, self.ledger.tries())
         LOG.info(
             "sweep begins: %s", report.counts(), extra={"event": "begin", "facts": report.facts()}
         )
         self.number = self.ledger.start_run(owner(), report.facts())
         try:
             self._carry_out(found)
-            state = "stopped" if report.signal else "ended"
+            self._close("stopped" if report.signal else "ended", found)
         except BaseException:
-            state = "broken"
+            with suppress(Exception):  # the first error counts
+                self._close("broken", None)
             raise
-        finally:
-            report.seconds = time.monotonic() - self.started
-            self.ledger.update_run(self.number, report.facts(), state)
-            self._refresh(found if self.untouched else None)
-        LOG.info("sweep %s", state, extra={"event": "end", "facts": report.facts()})
         if not report.signal and (report.failed or report.done or report.removed):
-            notify(self.config.notify, report.facts() | {"archive": str(self.config.output.folder)})
+            notify(self.config.notify, report.facts() | {"archive": str(self.sink.place)})
         return report
 
+    def _close(self, state: str, found: Survey | None) -> None:
+        self.report.seconds = time.monotonic() - self.started
+        self.ledger.update_run(self.number, self.report.facts(), state)
+        self._refresh(found if self.untouched else None)
+        facts = self.report.facts()
+        LOG.info("sweep %s", state, extra={"event": "end", "facts": facts})
+
     def _survey(self) -> Survey:
-        """What lies in the sink now; the index knows it then."""
+        """Return the content of the sink, and bring the index up to date."""
         found = self.sink.survey(self.ledger.products())
         self.ledger.index(found.changed, found.gone)
         return found
@@ -300,8 +279,8 @@ class _Sweep:
         todo = [decision for decision in todo if decision.name not in set(published)]
         self.untouched = not (todo or published or self.report.removed)
         if todo:
-            crew = Crew(self.config, self.detector, self.sink, self.ledger, self.stop.event)
-            crew.work(todo, self._note, self._beat)
+            batch = Batch(self.config, self.detector, self.sink, self.ledger, self.stop.event)
+            batch.work(todo, self._note, self._beat)
             # Late writes of a worker that outlived its scene must not leave anything behind.
             self.sink.tidy(self._survey(), self._resumable(todo))
         report.signal = self.stop.signal
@@ -321,7 +300,7 @@ class _Sweep:
                 LOG.info("%s removed: older than keep_days", name, extra={"event": "removed"})
 
     def _note(self, outcome: Outcome) -> None:
-        """Write down what became of a scene."""
+        """Put the outcome of a scene into ledger and report."""
         name, report = outcome.decision.name, self.report
         if outcome.summary is not None:
             self.ledger.succeed(name)
@@ -329,6 +308,8 @@ class _Sweep:
             report.pixels += outcome.summary.pixels
             if not outcome.summary.complete:
                 report.incomplete.append(name)
+            if outcome.summary.notes:
+                report.notes[name] = list(outcome.summary.notes)
             LOG.info(
                 "%s done: %s", name, outcome.decision.reason, extra={"event": "done", "scene": name}
             )
@@ -341,10 +322,8 @@ class _Sweep:
                 report.parked.append(name)
                 self.sink.discard(name)
             event = "parked" if parked else "failed"
-            LOG.error(
-                "%s %s: %s", name, event, outcome.error,
-                extra={"event": event, "scene": name, "reason": outcome.error},
-            )  # fmt: skip
+            extra = {"event": event, "scene": name, "reason": outcome.error}
+            LOG.error("%s %s: %s", name, event, outcome.error, extra=extra)
 
     def _beat(self) -> None:
         begun = time.monotonic()
@@ -360,16 +339,19 @@ class _Sweep:
         """Bring the collection and the status page up to date.
 
         Args:
-            found: What lies in the sink, where that is known: looking takes a third of a sweep
-                with nothing to do.
+            found: The content of the sink if known: looking takes a third of a sweep with nothing
+                to do.
         """
         products = (found or self._survey()).products
         if products or self.sink.has(COLLECTION):
             self.sink.write_text(COLLECTION, collection_text(self.config.output, products))
         if self.config.status_page is not None:
-            write_page(self.config.status_page, read_status(self.sink))
+            try:
+                write_page(self.config.status_page, read_status(self.sink))
+            except OSError as error:
+                LOG.warning("status page not written: %s", error, extra={"event": "no page"})
 
 
 def owner() -> str:
-    """This process, for people."""
+    """Return the name of this process, for people."""
     return f"process {os.getpid()} on {socket.gethostname()}"
