@@ -25,11 +25,12 @@ from standins import FirstBand, TileMean
 from waiting import LIMIT, wait_until
 
 import uniadrs_scale as us
+from uniadrs_scale.archive import sources
 from uniadrs_scale.archive.ledger import Ledger
-from uniadrs_scale.archive.sink import Sink
+from uniadrs_scale.archive.sink import STORE, Sink
 from uniadrs_scale.cli import main as cli
 from uniadrs_scale.maps.store import open_store
-from uniadrs_scale.storage import buckets, places
+from uniadrs_scale.storage import buckets
 from uniadrs_scale.storage import locks as lease
 from uniadrs_scale.storage.clients import ConditionalObject
 from uniadrs_scale.storage.places import Place
@@ -360,19 +361,17 @@ def test_a_listing_in_parts_misses_nothing(
     us.sweep(describe(archive, bucket, output={"formats": ["cog", "zarr"]}), detector=FirstBand())
     sink = Sink(Place(bucket))
     for share, page in ((500, 1000), (1, 1000), (1, 7), (2, 3)):
-        monkeypatch.setattr(places, "SHARE", share)
+        monkeypatch.setattr(sources, "SHARE", share)
         monkeypatch.setattr(buckets, "PAGE", page)
         with sink.ledger() as ledger:
             found = sink.survey(ledger.products())
         assert [*found.products] == ["s_20240101", "s_20240102", "s_20240103"]
         assert not (found.changed)
         assert not (found.gone)
-        assert {n: [*keys] for n, keys in found.versions.items()} == {
-            n: [r["uniadrs:key"]] for n, r in found.products.items()
-        }
-    parts = ("", "s_20240101"), ("s_20240101", "s_20240103"), ("s_20240103", "")
-    listed = [key for part in parts for key, _ in sink.place._between("scores.zarr", *part)]
-    assert len(listed) == len(set(listed))
+        keys = {name: [record["uniadrs:key"]] for name, record in found.products.items()}
+        assert {name: [*versions] for name, versions in found.versions.items()} == keys
+        listed = [key for key, _ in sources.list_files(sink.place, STORE, sorted(found.products))]
+        assert len(listed) == len(set(listed))
 
 
 def test_a_sink_below_the_source_is_no_source(tmp_path: Path, bucket: str) -> None:

@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from uniadrs_scale.archive.ledger import LEDGER, Ledger
+from uniadrs_scale.archive.sources import list_files
 from uniadrs_scale.errors import BusyError, StoreError
 from uniadrs_scale.storage import buckets
 from uniadrs_scale.storage.locks import exclusive, is_held
@@ -193,7 +194,7 @@ class Sink:
     def _listing(self, known: list[str]) -> tuple[Survey, dict[str, str]]:
         """(versions in the sink, stamp of each item by name)."""
         found, items = Survey(), dict[str, str]()
-        for path, stamp in self.place.listing(skip=STORE, known=known):
+        for path, stamp in list_files(self.place, STORE, known):
             name, _, rest = path.partition("/")
             key, _, inner = rest.partition("/")
             if name.startswith("."):
@@ -274,7 +275,7 @@ class Sink:
 
     def _keys(self, name: str) -> set[str]:
         """Return the keys of the versions of ``name``."""
-        listed = self.place.child(name).listing(skip=STORE, levels=2)
+        listed = list_files(self.place.child(name), STORE, levels=2)
         return {key for path, _ in listed if KEY.fullmatch(key := path.partition("/")[0])}
 
     def _clear(self, name: str, key: str, *, keep: Collection[str] = ()) -> None:

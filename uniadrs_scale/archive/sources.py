@@ -1,32 +1,36 @@
-"""What a source holds at this moment: a folder, a static STAC catalog, or a STAC API."""
+"""Listings: the items of a source (a folder, a STAC catalog or API), and the files of a sink."""
 
 from __future__ import annotations
 
 import logging
 import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
-from itertools import groupby
+from functools import partial
+from itertools import chain, groupby
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from uniadrs_scale.archive import stac_source
 from uniadrs_scale.archive.config import Folder, Static
 from uniadrs_scale.archive.decide import SourceItem, name_time
 from uniadrs_scale.core.contracts import digest
 from uniadrs_scale.errors import ArchiveError
-from uniadrs_scale.storage.buckets import list_objects
+from uniadrs_scale.storage.buckets import CONNECTIONS, list_objects
 from uniadrs_scale.storage.places import key_matches
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from uniadrs_scale.archive.config import ArchiveConfig
     from uniadrs_scale.storage.places import Place
 
 
 LOG = logging.getLogger("uniadrs_scale.sweep")
+SHARE = 500
+"""Folders of a bucket that are listed at a time: about two requests, for COGs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,3 +218,62 @@ def _visible(folder: str) -> list[os.DirEntry[str]]:
             return [entry for entry in entries if not entry.name.startswith(".")]
     except (FileNotFoundError, NotADirectoryError, PermissionError):
         return []
+
+
+def list_files(
+    place: Place, skip: str, known: Sequence[str] = (), levels: int = 3
+) -> Iterator[tuple[str, Callable[[], str]]]:
+    """Yield (name relative to ``place``, function that returns its stamp) of all files below.
+
+    Args:
+        place: A folder or prefix.
+        skip: Name of folders in a bucket that need not be listed whole: a Zarr store may hold more
+            objects than all else.
+        known: Names of folders that are probably there, sorted. A bucket is listed in several
+            parts at once, as a server gives the next thousand keys only after the last.
+        levels: Depth of files in a folder; deeper folders count as files. A folder counts as a
+            file, too, if it is hidden or empty. No link is followed.
+    """
+    if place.local is not None:
+        yield from _walk(place.text, "", levels)
+        return
+    edges = ["", *known[SHARE::SHARE], ""]
+
+    def part(after: str, until: str) -> list[tuple[str, Mapping[str, Any]]]:
+        return list(list_objects(place.text, skip=skip, after=after, until=until))
+
+    with ThreadPoolExecutor(CONNECTIONS) as pool:
+        for key, meta in chain.from_iterable(pool.map(part, edges[:-1], edges[1:])):
+            yield key, partial(_mark, meta)
+
+
+def _walk(folder: str, before: str, levels: int) -> Iterator[tuple[str, Callable[[], str]]]:
+    try:
+        with os.scandir(folder) as found:
+            entries = list(found)
+    except (FileNotFoundError, NotADirectoryError):  # perhaps just removed
+        return
+    except PermissionError:
+        if before:  # another user's folder
+            return
+        raise
+    if not entries:
+        yield before, str
+    for entry in entries:
+        name = before + entry.name
+        if levels > 1 and entry.name[0] != "." and entry.is_dir(follow_symlinks=False):
+            yield from _walk(entry.path, f"{name}/", levels - 1)
+        else:
+            yield name, partial(_file_mark, entry)
+
+
+def _file_mark(entry: os.DirEntry[str]) -> str:
+    try:
+        status = entry.stat()
+    except OSError:  # just removed, or a link to nothing
+        return ""
+    return f"{status.st_size}:{status.st_mtime_ns}:{status.st_ino}"
+
+
+def _mark(meta: Mapping[str, Any]) -> str:
+    return f"{meta['size']}:{meta['e_tag'] or meta['last_modified']}"

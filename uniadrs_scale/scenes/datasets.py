@@ -17,8 +17,7 @@ import zarr
 
 from uniadrs_scale.errors import SceneError, StoreError, TrustError
 from uniadrs_scale.scenes.files import locate
-from uniadrs_scale.storage.buckets import glimpse, zarr_place
-from uniadrs_scale.storage.range_file import RangeFile
+from uniadrs_scale.storage.buckets import glimpse, range_file, zarr_place
 from uniadrs_scale.storage.remote import canonical, is_remote, uri_name
 from uniadrs_scale.storage.trust import require_self_contained
 
@@ -55,9 +54,9 @@ def open_group(path: str, stamp: str, engine: Engine, group: str) -> xr.Dataset:
     if engine == "zarr":
         source = zarr_place(path, read_only=True)
     elif is_remote(path):
-        with h5py.File(RangeFile(path, stamp)) as file:
+        with h5py.File(range_file(path, stamp)) as file:
             require_self_contained(file, path)
-        source = RangeFile(path, stamp)
+        source = range_file(path, stamp)
     options: dict[str, Any] = {"phony_dims": "sort"} if engine == "h5netcdf" else {}
     if engine == "zarr":
         # Said, not guessed: xarray warns where it has to find out.
@@ -188,7 +187,7 @@ def _remote_contents(uri: str) -> Contents | None:
         return None
     seen = glimpse(uri)
     if _begins_as_hdf5(seen.start):
-        entries = _hdf5(uri, RangeFile(uri, seen.stamp))
+        entries = _hdf5(uri, range_file(uri, seen.stamp))
         return Contents(path=uri, stamp=seen.stamp, engine="h5netcdf", entries=entries)
     if seen.start.startswith(b"CDF"):
         raise SceneError(
@@ -216,7 +215,7 @@ def is_zarr(path: str) -> bool:
     return any(Path(path, name).is_file() for name in ZARR_FILES)
 
 
-def _hdf5(path: str, content: RangeFile | None = None) -> tuple[Entry, ...]:
+def _hdf5(path: str, content: Any | None = None) -> tuple[Entry, ...]:
     entries: list[Entry] = []
 
     def note(name: str, item: object) -> None:

@@ -7,15 +7,17 @@ and conditional writes; what is final is decided by one object that is written l
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
-from zarr.storage import ObjectStore
+from fsspec.caching import BlockCache
+from fsspec.spec import AbstractBufferedFile
 
 from uniadrs_scale.errors import SceneError
 from uniadrs_scale.storage import remote
 from uniadrs_scale.storage.clients import (
+    BucketStore,
     bucket_of,
     connect,
     counted,
@@ -25,16 +27,17 @@ from uniadrs_scale.storage.clients import (
     translated,
 )
 from uniadrs_scale.storage.remote import PEEK, Glimpse, in_bucket, is_remote
-from uniadrs_scale.storage.trust import Checked, checked_store
+from uniadrs_scale.storage.trust import checked_store
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from zarr.abc.store import ByteRequest
-    from zarr.core.buffer import Buffer, BufferPrototype
 
-
+BLOCK = 2**20
+"""Bytes per request: HDF5 looks up many small things, and a request costs as much as a MiB."""
+BLOCKS, OPEN_FILES = 16, 8
+"""Blocks of a file, and files, that a process keeps."""
 CONNECTIONS = 16
 PAGE = 1000
 """Keys that a server lists at once."""
@@ -45,62 +48,6 @@ MEDIA_TYPES = {
     "html": "text/html; charset=utf-8",
 }
 """By ending: browsers go by them."""
-
-
-class BucketStore(Checked, ObjectStore[Any]):
-    """Zarr's view of a bucket, whose errors are sentences."""
-
-    @contextmanager
-    def _said(self, verb: str, key: str) -> Iterator[None]:
-        with translated(verb, _url_of(self.store), key):
-            yield
-
-    async def get(
-        self,
-        key: str,
-        prototype: BufferPrototype | None = None,
-        byte_range: ByteRequest | None = None,
-    ) -> Buffer | None:
-        """Return one object, None if there is none."""
-        with self._said("read", key):
-            return await super().get(key, prototype, byte_range)
-
-    async def get_partial_values(
-        self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
-    ) -> list[Buffer | None]:
-        """Ranges of objects."""
-        wanted = list(key_ranges)
-        with self._said("read", wanted[0][0] if wanted else ""):
-            return await super().get_partial_values(prototype, wanted)
-
-    async def exists(self, key: str) -> bool:
-        """True where there is such an object."""
-        with self._said("look for", key):
-            return await super().exists(key)
-
-    async def set(self, key: str, value: Buffer) -> None:
-        """Write one object, whole or not at all."""
-        with self._said("write", key):
-            await super().set(key, value)
-
-    async def delete(self, key: str) -> None:
-        """Remove one object."""
-        with self._said("remove", key):
-            await super().delete(key)
-
-    async def _list_dir(self, prefix: str) -> AsyncGenerator[str, None]:
-        with self._said("list", prefix):
-            async for name in super().list_dir(prefix):
-                yield name
-
-    def list_dir(self, prefix: str) -> AsyncGenerator[str, None]:
-        """Names right below a prefix."""
-        return self._list_dir(prefix)
-
-
-def _url_of(store: Any) -> str:
-    scheme = {"S3Store": "s3", "GCSStore": "gs"}.get(type(store).__name__)
-    return f"{scheme}://{store.config['bucket']}/{store.prefix}" if scheme else str(store.url)
 
 
 def zarr_place(place: str | Path, *, read_only: bool = False) -> Any:
@@ -166,6 +113,31 @@ def read_range(uri: str, start: int, stop: int) -> bytes:
         with translated("read", uri):
             return bytes(obstore_library().get_range(store, key, start=start, end=stop))
     return remote.fetch(uri, {"Range": f"bytes={start}-{stop - 1}"}).content
+
+
+def range_file(uri: str, stamp: str) -> Any:
+    """Open a remote file that h5py and xarray read in blocks, shared by all readers in a process.
+
+    Raises:
+        SceneError: It is not as it was when ``stamp`` was taken, or the server does not answer.
+    """
+    blocks = _blocks(uri, stamp)
+    file = AbstractBufferedFile(None, uri, size=blocks.size, cache_type="none")
+    file.cache = blocks
+    return file
+
+
+@lru_cache(maxsize=OPEN_FILES)
+def _blocks(uri: str, stamp: str) -> BlockCache:
+    now = await_same(uri, stamp)
+
+    def fetch(start: int, stop: int) -> bytes:
+        try:
+            return read_range(uri, start, min(stop, now.size))
+        except OSError as error:
+            raise remote.unreachable(uri, error) from None
+
+    return BlockCache(BLOCK, fetch, now.size, maxblocks=BLOCKS)
 
 
 def read_object(uri: str) -> bytes | None:

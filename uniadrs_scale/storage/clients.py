@@ -10,12 +10,18 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
+from zarr.storage import ObjectStore
+
 from uniadrs_scale.errors import BusyError, StoreError, UniadrsScaleError, gist, redact
 from uniadrs_scale.storage import remote
 from uniadrs_scale.storage.retries import MAX_PAUSE, Patience, answered, failed, patience, server_of
+from uniadrs_scale.storage.trust import Checked
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
+
+    from zarr.abc.store import ByteRequest
+    from zarr.core.buffer import Buffer, BufferPrototype
 
 
 ENOUGH_TRIES = 10_000
@@ -140,6 +146,62 @@ def server_gist(error: Exception) -> str:
 def mark_of(meta: Mapping[str, Any]) -> dict[str, str]:
     """What tells an object from any other: its ETag (S3), its version (Google), or both."""
     return {name: meta[name] for name in ("e_tag", "version") if meta.get(name)}
+
+
+class BucketStore(Checked, ObjectStore[Any]):
+    """Zarr's view of a bucket, whose errors are sentences."""
+
+    @contextmanager
+    def _said(self, verb: str, key: str) -> Iterator[None]:
+        with translated(verb, _url_of(self.store), key):
+            yield
+
+    async def get(
+        self,
+        key: str,
+        prototype: BufferPrototype | None = None,
+        byte_range: ByteRequest | None = None,
+    ) -> Buffer | None:
+        """Return one object, None if there is none."""
+        with self._said("read", key):
+            return await super().get(key, prototype, byte_range)
+
+    async def get_partial_values(
+        self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
+    ) -> list[Buffer | None]:
+        """Ranges of objects."""
+        wanted = list(key_ranges)
+        with self._said("read", wanted[0][0] if wanted else ""):
+            return await super().get_partial_values(prototype, wanted)
+
+    async def exists(self, key: str) -> bool:
+        """True where there is such an object."""
+        with self._said("look for", key):
+            return await super().exists(key)
+
+    async def set(self, key: str, value: Buffer) -> None:
+        """Write one object, whole or not at all."""
+        with self._said("write", key):
+            await super().set(key, value)
+
+    async def delete(self, key: str) -> None:
+        """Remove one object."""
+        with self._said("remove", key):
+            await super().delete(key)
+
+    async def _list_dir(self, prefix: str) -> AsyncGenerator[str, None]:
+        with self._said("list", prefix):
+            async for name in super().list_dir(prefix):
+                yield name
+
+    def list_dir(self, prefix: str) -> AsyncGenerator[str, None]:
+        """Names right below a prefix."""
+        return self._list_dir(prefix)
+
+
+def _url_of(store: Any) -> str:
+    scheme = {"S3Store": "s3", "GCSStore": "gs"}.get(type(store).__name__)
+    return f"{scheme}://{store.config['bucket']}/{store.prefix}" if scheme else str(store.url)
 
 
 @dataclass(slots=True)

@@ -6,12 +6,9 @@ import os
 import shutil
 import tempfile
 import uuid
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,13 +17,11 @@ from uniadrs_scale.storage import buckets
 from uniadrs_scale.storage.remote import in_bucket, uri_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator
 
 
 ROOT = "zarr.json"
 """The object that makes a prefix a Zarr store."""
-SHARE = 500
-"""Folders of a bucket that are listed at a time: about two requests, for COGs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,31 +174,6 @@ class Place:
             if not any(self.local.iterdir()):
                 self.local.rmdir()
 
-    def listing(
-        self, *, skip: str, known: Sequence[str] = (), levels: int = 3
-    ) -> Iterator[tuple[str, Callable[[], str]]]:
-        """Yield (name relative to this place, its stamp) of all files in it.
-
-        Args:
-            skip: Name of folders that need not be listed whole: a Zarr store may hold more files
-                than all else.
-            known: Names of folders that are probably there, sorted. A bucket is listed in several
-                parts at once, as a server gives the next thousand keys only after the last.
-            levels: Depth of the files; in a folder, deeper folders count as files. A folder counts
-                as a file, too, if it is hidden or empty; no link is followed.
-        """
-        if self.local is not None:
-            yield from _walk(self.text, "", levels)
-            return
-        edges = ["", *known[SHARE::SHARE], ""]
-        with ThreadPoolExecutor(buckets.CONNECTIONS) as pool:
-            parts = pool.map(partial(self._between, skip), edges[:-1], edges[1:])
-            for key, meta in chain.from_iterable(parts):
-                yield key, partial(_mark, meta)
-
-    def _between(self, skip: str, after: str, until: str) -> list[tuple[str, Mapping[str, Any]]]:
-        return list(buckets.list_objects(self.text, skip=skip, after=after, until=until))
-
     def remove_leftovers(self) -> None:
         """Remove what a killed :meth:`remove_store` left in a bucket. The caller holds the lock."""
         if self.local is None and not self.has_store():
@@ -314,39 +284,6 @@ def write_whole(path: Path, content: bytes) -> None:
 
 def _is_folder(path: Path) -> bool:
     return path.is_dir() and not path.is_symlink()
-
-
-def _walk(folder: str, before: str, levels: int) -> Iterator[tuple[str, Callable[[], str]]]:
-    try:
-        with os.scandir(folder) as found:
-            entries = list(found)
-    except (FileNotFoundError, NotADirectoryError):  # perhaps just removed
-        return
-    except PermissionError:
-        if before:  # another user's folder
-            return
-        raise
-    if not entries:
-        yield before, str
-    for entry in entries:
-        name = before + entry.name
-        deeper = levels > 1 and entry.name[0] != "." and entry.is_dir(follow_symlinks=False)
-        if deeper:
-            yield from _walk(entry.path, f"{name}/", levels - 1)
-        else:
-            yield name, partial(_stamp, entry)
-
-
-def _stamp(entry: os.DirEntry[str]) -> str:
-    try:
-        status = entry.stat()
-    except OSError:  # just removed, or a link to nothing
-        return ""
-    return f"{status.st_size}:{status.st_mtime_ns}:{status.st_ino}"
-
-
-def _mark(meta: Mapping[str, Any]) -> str:
-    return f"{meta['size']}:{meta['e_tag'] or meta['last_modified']}"
 
 
 def key_matches(key: str, pattern: str) -> bool:
