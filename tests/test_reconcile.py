@@ -16,9 +16,9 @@ from uniadrs_scale.archive.decide import (
     Policy,
     SourceItem,
     Tries,
-    count,
     reconcile,
 )
+from uniadrs_scale.archive.product import count
 
 NOW = datetime(2024, 6, 1, tzinfo=UTC)
 RECIPE = Fingerprint(config="c", detector="d", version="1")

@@ -17,7 +17,8 @@ from uniadrs_scale.errors import (
 
 if TYPE_CHECKING:
     from uniadrs_scale.archive.config import ArchiveConfig, load_config
-    from uniadrs_scale.archive.sweep import SweepReport, sweep
+    from uniadrs_scale.archive.product import SweepReport
+    from uniadrs_scale.archive.sweep import sweep
     from uniadrs_scale.core.contracts import FittedScorer, Scorer
     from uniadrs_scale.core.plan import ScorePlan
     from uniadrs_scale.detector.detector import Detector
@@ -63,7 +64,7 @@ _LATER = {
     "SceneWarning": "scoring.report",
     "ScorePlan": "core.plan",
     "Scorer": "core.contracts",
-    "SweepReport": "archive.sweep",
+    "SweepReport": "archive.product",
     "evaluate_map": "evaluation.maps",
     "load_config": "archive.config",
     "open_scene": "scenes.open",

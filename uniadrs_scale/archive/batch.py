@@ -44,15 +44,8 @@ AHEAD = 2
 MOST_SCENES = 32
 BEAT = 0.02
 """Seconds between looks at whether another scene can be let in, or to stop."""
-ENVIRONMENT = (
-    *map(os.strerror, (errno.ENOSPC, errno.EDQUOT, errno.EROFS)),
-    "proj.db",
-    "gdal_data",
-    "GDAL_DATA",
-)
+ENVIRONMENT = *map(os.strerror, (errno.ENOSPC, errno.EDQUOT, errno.EROFS)), "proj.db", "GDAL_DATA"
 """Words of faults of the machine or the sink, not of the scene that met them."""
-LEAST_ROOM = 2**20
-"""Bytes; a failure with less room left is the disk's."""
 
 
 class StoppedError(Exception):

@@ -1,4 +1,4 @@
-"""An archive's description: one YAML file, checked before anything runs."""
+"""The description of an archive: one YAML file, checked before anything runs."""
 
 from __future__ import annotations
 
@@ -31,14 +31,15 @@ if TYPE_CHECKING:
 
 LARGE = 1_000_000
 """Side of a scene that any tile and chunk fit in [px]."""
+SEE = "Write an example with 'uniadrs-scale sweep --init', and compare."
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def duration(text: str) -> timedelta:
-    """``90s``, ``30m``, ``6h`` or ``2d``.
+    """Return the time that ``90s``, ``30m``, ``6h`` or ``2d`` names.
 
     Raises:
-        ArchiveError: It is none of these, or nothing.
+        ArchiveError: ``text`` is not such a time, or 0.
     """
     match = re.fullmatch(r"(\d+)([smhd])", text.strip())
     if match is None or int(match[1]) == 0:
@@ -71,7 +72,7 @@ class Folder(Section):
     """The folder. Relative paths count from the file that holds them. Or a prefix in a bucket:
     ``s3://BUCKET/PREFIX``."""
     glob: str = "**/*.tif"
-    """Which files; ``**`` is any depth. A product folder (``*.SAFE``) may match as well."""
+    """Pattern of files; ``**`` is any depth. A product folder (``*.SAFE``) may match as well."""
     group: Literal["file", "folder"] = "file"
     """file: each match is a scene. folder: all matches in one folder are the bands of a scene."""
 
@@ -93,7 +94,7 @@ class Search(Section):
     href: str
     """URL of the API's landing page."""
     collections: tuple[str, ...]
-    """What to search."""
+    """Collections to search."""
     query: dict[str, Any] = Field(default_factory=dict)
     """More search parameters, as pystac-client's ``Client.search`` takes them."""
     assets: tuple[str, ...] = ()
@@ -101,10 +102,10 @@ class Search(Section):
 
 
 class Output(Section):
-    """Where maps go, and in which form."""
+    """Place and form of maps."""
 
     folder: Anchored
-    """A local (or mounted) folder, or a prefix in a bucket (``s3://BUCKET/PREFIX``): one folder a
+    """A local (or mounted) folder, or a prefix in a bucket (``s3://BUCKET/PREFIX``): one folder per
     scene, and ``collection.json``."""
     formats: tuple[Literal["cog", "zarr"], ...] = Field(default=("cog",), min_length=1)
     """cog (opens in QGIS), zarr (lazy, for Python), or both."""
@@ -113,15 +114,15 @@ class Output(Section):
     collection: str = Field(default="anomaly-maps", min_length=1)
     """Id of the STAC collection."""
     title: str = "Anomaly maps"
-    """Of the collection, for people."""
+    """Text of the collection, for people."""
     description: str = "How strongly each pixel deviates from its surroundings, 0 to 1."
-    """Of the collection, for people."""
+    """Text of the collection, for people."""
     licence: str = "other"
     """SPDX identifier of the maps' licence, or ``other``."""
 
 
 class Channel(Section):
-    """Who is told, with the report of the sweep as JSON."""
+    """A receiver of the report of a sweep, as JSON."""
 
     webhook: str | None = Field(default=None, pattern=r"^https?://")
     """URL to POST to."""
@@ -130,21 +131,21 @@ class Channel(Section):
 
 
 class Notify(Section):
-    """Who is told when. A sweep that had nothing to do tells nobody."""
+    """Receivers of messages. A sweep that had nothing to do sends none."""
 
     on_complete: Channel = Channel()
-    """Everything that was to do is done."""
+    """If everything that was to do is done."""
     on_failure: Channel = Channel()
-    """A scene failed, or the sweep itself did."""
+    """If a scene failed, or the sweep itself did."""
 
 
 class Sizes(Section):
-    """Options of ``plan``. What fits no scene at all is refused at once, not scene by scene."""
+    """Options of ``plan``. Sizes that fit no scene at all are refused at once."""
 
     preset: str = "auto"
-    """Kind of imagery: auto tells it from a scene's bands."""
+    """Kind of imagery: auto decides by a scene's bands."""
     tile: int | None = Field(default=None, ge=1, strict=True)
-    """Side of what the network sees at once [px]. Default: the preset's."""
+    """Side of the tiles that the network scores [px]. Default: the preset's."""
     stride: int | None = Field(default=None, ge=1, strict=True)
     """Step between tiles [px]. Default: an eighth of a tile overlaps."""
     chunk: int | None = Field(default=None, ge=1, strict=True)
@@ -152,7 +153,7 @@ class Sizes(Section):
 
     @property
     def given(self) -> dict[str, Any]:
-        """What was said, by name: a default that changes must not mean rework."""
+        """The options that the description has: a change of a default must not mean rework."""
         return self.model_dump(exclude_unset=True)
 
     @model_validator(mode="after")
@@ -164,7 +165,7 @@ class Sizes(Section):
         return self
 
     def _fault(self, kind: Preset | None) -> str:
-        """Why no large scene of this kind can be planned, if so."""
+        """Return why no large scene of this kind can be planned; empty if it can."""
         if kind is None:
             return f"preset '{self.preset}' is unknown. Use auto, {', '.join(PRESETS)}"
         tile = self.tile or kind.tile
@@ -177,14 +178,14 @@ class Sizes(Section):
 
 
 class ArchiveConfig(Section):
-    """Everything a sweep needs to know."""
+    """The description of an archive."""
 
     source: Annotated[Folder | Static | Search, Field(discriminator="type")]
-    """Where scenes come from."""
+    """Source of scenes."""
     filters: Filters = Filters()
-    """Which of them to take."""
+    """Conditions for scenes."""
     output: Output
-    """Where maps go."""
+    """Place and form of maps."""
     scene: dict[str, Any] = Field(default_factory=dict)
     """Options of ``open_scene``: bands, nodata and so on."""
     detector: dict[str, Any] = Field(default_factory=dict)
@@ -194,20 +195,20 @@ class ArchiveConfig(Section):
     scheduler: str | None = None
     """None: worker processes on this machine; sync, threads, or the address of a Dask cluster."""
     workers: int | None = Field(default=None, ge=1)
-    """Worker processes on this machine. Default: one a core, or one a GPU."""
+    """Worker processes on this machine. Default: one per core, or one per GPU."""
     tries: int = Field(default=3, ge=1)
-    """A scene is tried once a sweep; after so many failures it is parked."""
+    """A scene is tried once per sweep; after so many failures it is parked."""
     interruptions: int = Field(default=10, ge=1)
-    """So many tries cut short (process killed) also park a scene: it may be what kills it."""
+    """So many interrupted tries (process killed) also park a scene: it may be the cause."""
     publish_incomplete: bool = False
     """At its last try, publish a map with failed tiles (NaN there) instead of parking the scene."""
     keep_days: float | None = Field(default=None, gt=0, le=MOST_DAYS)
     """Products of older acquisitions are removed, and older acquisitions not scored."""
     status_page: Anchored | None = None
-    """HTML file that a sweep keeps up to date; may be in a bucket. Its links are relative, so that
-    it belongs beside the maps."""
+    """HTML file that a sweep keeps up to date; may be in a bucket. Its links are relative, so it
+    belongs next to the maps."""
     notify: Notify = Notify()
-    """Who is told how a sweep ended."""
+    """Receivers of a message when a sweep ends."""
 
     @model_validator(mode="after")
     def _options_exist(self) -> ArchiveConfig:
@@ -223,7 +224,7 @@ class ArchiveConfig(Section):
 
     @property
     def digest(self) -> str:
-        """Changes when the products would."""
+        """A digest that changes if the products would."""
         return digest(
             {
                 "scene": _plain(self.scene),
@@ -235,26 +236,20 @@ class ArchiveConfig(Section):
 
 
 def load_config(path: str | Path) -> ArchiveConfig:
-    """The description in a YAML file; relative paths in it count from its folder.
+    """Read the description in a YAML file; relative paths in it count from its folder.
 
     Raises:
-        ArchiveError: The file is missing, no YAML, or says something that cannot be.
+        ArchiveError: The file is missing or not YAML, or a field has a value that is not allowed.
     """
     file = Path(path)
     try:
         values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ArchiveError(
-            f"Description '{path}' cannot be read: {error.strerror}. "
-            "Write an example with 'uniadrs-scale sweep --init'."
-        ) from None
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ArchiveError(
-            f"'{path}' cannot be read as YAML: {' '.join(str(error).split())}. "
-            "Write an example with 'uniadrs-scale sweep --init'."
-        ) from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        known = error.strerror if isinstance(error, OSError) else None
+        why = f": {known}" if known else f" as YAML: {' '.join(str(error).split())}"
+        raise ArchiveError(f"Description '{path}' cannot be read{why}. {SEE}") from None
     if not isinstance(values, dict):
-        raise ArchiveError(f"'{path}' holds no fields. See 'uniadrs-scale sweep --init'.")
+        raise ArchiveError(f"Description '{path}' has no fields. {SEE}")
     # A section whose fields are all commented out is read as None.
     given = {name: value for name, value in values.items() if value is not None}
     try:
@@ -265,25 +260,19 @@ def load_config(path: str | Path) -> ArchiveConfig:
 
 
 def example() -> str:
-    """A commented description, with every field."""
+    """Return a commented description, with every field."""
     return resources.files("uniadrs_scale.archive").joinpath("example.yaml").read_text("utf-8")
 
 
 def _anchored(config: ArchiveConfig, base: Path) -> ArchiveConfig:
-    """``config`` with absolute paths."""
-    source = config.source
+    """Return ``config`` with catalog and weights as absolute paths; names of weights stay."""
+    source, detector = config.source, config.detector
     if isinstance(source, Static) and "://" not in source.href:
         source = source.model_copy(update={"href": str(base / Path(source.href).expanduser())})
-    detector = _anchored_weights(config.detector, base)
+    weights = base / Path(str(detector.get("weights", ""))).expanduser()
+    if weights.is_file():
+        detector = detector | {"weights": str(weights)}
     return config.model_copy(update={"source": source, "detector": detector})
-
-
-def _anchored_weights(options: dict[str, Any], base: Path) -> dict[str, Any]:
-    """Weights by name stay, a file of one's own counts from ``base``."""
-    weights = options.get("weights")
-    if isinstance(weights, str) and (base / Path(weights).expanduser()).is_file():
-        return options | {"weights": str(base / Path(weights).expanduser())}
-    return options
 
 
 def _sentences(error: ValidationError) -> str:
@@ -294,11 +283,11 @@ def _sentences(error: ValidationError) -> str:
         value = "" if fault["input"] is PydanticUndefined else f" (got {fault['input']!r:.80})"
         simple = not isinstance(fault["input"], dict | list | Section)
         lines.append(f"{place}: {message}{value if simple else ''}")
-    return "; ".join(lines) + ". See 'uniadrs-scale sweep --init'."
+    return "; ".join(lines) + f". {SEE}"
 
 
 def _known(section: str, options: dict[str, Any], verb: Callable[..., Any], ours: set[str]) -> None:
-    """Refuse options that ``verb`` has not, or that the sweep gives it."""
+    """Raise ValueError if ``verb`` does not take an option, or the sweep gives it."""
     names = set(inspect.signature(verb).parameters) - ours
     for name in options:
         if name not in names:

@@ -1,4 +1,4 @@
-"""What an archive holds, as plain values: ids, times, footprints, identities, names. Pure."""
+"""Items of an archive, filters, and the decision about each item. Pure."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import datetime as dt
 import hashlib
 import re
 import unicodedata
-from collections import Counter
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -17,18 +16,17 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from uniadrs_scale.core.contracts import digest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
 
 LONGEST_NAME = 120
 """Characters of a folder name, far below the 255 bytes that file systems allow."""
 PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(?<!\.json)(?<!\.html)", re.ASCII)
-"""Not the names of files that lie beside the folders of scenes."""
-DATE = re.compile(r"(?<!\d)((?:19|20)\d{6})(?:[T_-]?([0-2]\d[0-5]\d[0-5]\d))?(?!\d)")
+"""Ids that are used as names; not those of files next to the folders of scenes."""
 MOST_DAYS = 100_000
 """Longest time in a description: more would be before the calendar."""
 Box = tuple[float, float, float, float]
-"""West, south, east, north in degrees; west > east where it crosses the antimeridian."""
+"""West, south, east, north in degrees; west > east if it crosses the antimeridian."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,30 +34,30 @@ class SourceItem:
     """One scene of an archive, as its source lists it."""
 
     id: str
-    """As the source has it; never used as a path."""
+    """Id in the source; never used as a path."""
     when: datetime
-    """Acquisition, or what stands for it; aware."""
+    """Time of acquisition, or the best substitute; aware."""
     hrefs: tuple[str, ...]
-    """What to open, in the order of bands."""
+    """Files to open, in the order of bands."""
     identity: str
     """Changes when the input does: checksums, entity tags, or sizes and times."""
     href: str
-    """Of the item itself, for the link back."""
+    """URL or path of the item itself, for the link back."""
     geometry: Mapping[str, Any] | None = None
-    """GeoJSON, degrees; None where the source does not say."""
+    """GeoJSON, degrees; None if the source has none."""
     box: Box | None = None
     properties: Mapping[str, Any] = field(default_factory=dict)
     fault: str = ""
-    """Why it cannot be opened, where the listing shows that already."""
+    """Why it cannot be opened, if the listing shows that already."""
 
     @property
     def name(self) -> str:
-        """Of its folder in the sink."""
+        """Name of its folder in the sink."""
         return safe_name(self.id)
 
 
 def safe_name(identifier: str) -> str:
-    """A file name for any id: plain ids stay, others are spelled plainly and get a digest.
+    """Return a file name for any id: plain ids stay, others are spelled plainly and get a digest.
 
     Ids come from metadata that others wrote. The result has no separator, no leading dot and at
     most LONGEST_NAME characters, so it cannot leave the folder it is used in, nor hide there.
@@ -71,28 +69,15 @@ def safe_name(identifier: str) -> str:
     """
     if len(identifier) <= LONGEST_NAME and PLAIN.fullmatch(identifier):
         return identifier
-    # The digest keeps apart what the plain spelling makes equal.
+    # The digest tells ids apart that have the same plain spelling.
     digest = hashlib.sha256(identifier.encode("utf-8", "surrogatepass")).hexdigest()[:16]
     letters = unicodedata.normalize("NFKD", identifier).encode("ascii", "ignore").decode()
     plain = re.sub(r"[^A-Za-z0-9._]+", "_", letters).strip("._")
     return f"{plain[: LONGEST_NAME - 17]}-{digest}" if plain else f"item-{digest}"
 
 
-def name_time(name: str) -> datetime | None:
-    """The date, and time if any, in a file name such as ``S2_20240131T101559.tif``, as UTC."""
-    for date, clock in DATE.findall(name):
-        # By hand: strptime takes a tenth of the time of listing a folder.
-        year, month, day = int(date[:4]), int(date[4:6]), int(date[6:])
-        hour, minute, second = (int(clock[k : k + 2] or 0) for k in (0, 2, 4))
-        try:
-            return datetime(year, month, day, hour, minute, second, tzinfo=UTC)
-        except ValueError:
-            continue
-    return None
-
-
 def boxes_meet(one: Box, other: Box) -> bool:
-    """True where two boxes share a point; either may cross the antimeridian."""
+    """Return True if two boxes share a point; either may cross the antimeridian."""
     if one[3] < other[1] or other[3] < one[1]:
         return False
     return any(
@@ -108,13 +93,13 @@ def _spans(box: Box) -> list[tuple[float, float]]:
 
 
 class Section(BaseModel):
-    """Base: misspelt fields are refused, values never change, docstrings describe fields."""
+    """Base of sections: it refuses unknown fields, and its values never change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class Filters(Section):
-    """Which items of the source to take; all that is given must hold."""
+    """Conditions for items of the source; all that are given must hold."""
 
     datetime: str | None = None
     """Acquisition: ``2024-01-01/2024-06-30``, either end may be ``..``; the last day counts."""
@@ -128,19 +113,19 @@ class Filters(Section):
     """Any property: a value, a list of values, or ``{min: , max: }``."""
 
     @model_validator(mode="after")
-    def _times(self) -> Filters:
+    def _check_times(self) -> Filters:
         self.interval()
         return self
 
     def interval(self) -> tuple[dt.datetime | None, dt.datetime | None]:
-        """First and last instant of ``datetime``."""
+        """Return the first and last instant of ``datetime``."""
         if self.datetime is None:
             return None, None
         first, slash, last = self.datetime.partition("/")
         return _instant(first), _instant(last if slash else first, end=True)
 
     def refusal(self, item: SourceItem, now: dt.datetime) -> str:
-        """Why ``item`` is left out; empty if it is not."""
+        """Return the name of the condition that ``item`` fails; empty if it fails none."""
         first, last = self.interval()
         if self.newest_days is not None:
             newest = now - dt.timedelta(days=self.newest_days)
@@ -159,21 +144,23 @@ class Filters(Section):
 
 
 def _instant(text: str, *, end: bool = False) -> dt.datetime | None:
-    """A date or time as an aware instant; of a date, its first or last moment."""
+    """Return a date or time as an aware instant; for a date, its first or last moment."""
     text = text.strip()
     if text in ("", ".."):
         return None
     try:
         instant = dt.datetime.fromisoformat(text)
     except ValueError:
-        raise ValueError(f"'{text}' is no date. Use 2024-01-31 or 2024-01-31T10:00:00Z") from None
+        raise ValueError(
+            f"'{text}' is not a date. Use 2024-01-31 or 2024-01-31T10:00:00Z"
+        ) from None
     if end and len(text) <= len("2024-01-31"):
         instant += dt.timedelta(days=1, microseconds=-1)
     return instant if instant.tzinfo else instant.replace(tzinfo=dt.UTC)
 
 
 def _holds(value: Any, wanted: Any) -> bool:
-    """True where a property meets a condition of the filters."""
+    """Return True if a property meets a condition of the filters."""
     if isinstance(wanted, list):
         return value in wanted
     if isinstance(wanted, dict):
@@ -185,17 +172,17 @@ def _holds(value: Any, wanted: Any) -> bool:
 
 
 class Action(StrEnum):
-    """What is to become of one item."""
+    """The decision about one item."""
 
     SCORE = "score"
     KEEP = "keep"
     """Its product is there."""
     PARKED = "parked"
-    """Given up until its input or the recipe changes, or somebody says `retry`."""
+    """Given up until its input or the recipe changes, or `retry` is run."""
     EXPIRED = "expired"
-    """Older than the retention lets a product be."""
+    """Older than products may be."""
     REFUSE = "refuse"
-    """It cannot have a product of its own."""
+    """It cannot have its own product."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,8 +201,7 @@ class Fingerprint:
 
     def to_dict(self) -> dict[str, str]:
         """Return plain values, as the product's item carries them."""
-        names = ("input", "config", "detector", "version")
-        return {name: str(getattr(self, name)) for name in names}
+        return {name: str(value) for name, value in asdict(self).items()}
 
     def changes(self, old: Mapping[str, str]) -> str:
         """Return the names of the parts that differ from ``old``, for people."""
@@ -224,38 +210,38 @@ class Fingerprint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tries:
-    """What was tried without success, for one fingerprint of one item."""
+    """Failed and interrupted tries, for one fingerprint of one item."""
 
     key: str
     failures: int = 0
     interruptions: int = 0
-    """Tries that began and whose end nobody saw: the process was killed, the machine lost."""
+    """Tries that began and did not end: the process was killed, the machine lost."""
     error: str = ""
-    """The last one."""
+    """The last failure."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Known:
-    """What the sink knows of the archive's items, by name."""
+    """Products and tries in the sink, by name."""
 
     products: Mapping[str, Mapping[str, str]]
-    """Parts of the fingerprint of each product that is there and whole."""
+    """Parts of the fingerprint of each whole product."""
     tries: Mapping[str, Tries]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """How often to try, and how far back to go."""
+    """Limits on tries and age."""
 
     tries: int
     interruptions: int
     oldest: datetime | None
-    """Acquisitions before this have no product, and lose the one they have."""
+    """Acquisitions before this have no product; an existing one is removed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """What to do with one item, and why."""
+    """The action for one item, and the reason."""
 
     item: SourceItem
     action: Action
@@ -264,17 +250,17 @@ class Decision:
 
     @property
     def name(self) -> str:
-        """Of the item's folder in the sink."""
+        """Name of the item's folder in the sink."""
         return self.item.name
 
 
 def reconcile(
     items: Sequence[SourceItem], known: Known, recipe: Fingerprint, policy: Policy
 ) -> tuple[Decision, ...]:
-    """One decision an item, in the order of ``items``.
+    """Return one decision per item, in the order of ``items``.
 
-    Nothing is decided by order, time of day or chance, except that of items with one id the first
-    is taken.
+    Order, time of day and chance decide nothing; only, the first of several items with one id is
+    taken.
     """
     seen: set[str] = set()
     decisions = []
@@ -292,14 +278,14 @@ def reconcile(
 def _decide(
     item: SourceItem, fingerprint: Fingerprint, known: Known, policy: Policy
 ) -> tuple[Action, str]:
-    # The time of an item that cannot be read is unknown.
+    # If an item cannot be read, its time is unknown.
     if policy.oldest is not None and item.when < policy.oldest and not item.fault:
         return Action.EXPIRED, f"acquired {item.when:%Y-%m-%d}, before {policy.oldest:%Y-%m-%d}"
     product = known.products.get(item.name)
     if product is not None and not (changed := fingerprint.changes(product)):
         return Action.KEEP, "done"
     if product is not None and item.fault:
-        # An input that cannot be looked at is no reason to doubt the map that was made of it.
+        # An input that cannot be read is not a reason to doubt the map that was made of it.
         return Action.KEEP, f"done; its input cannot be checked: {item.fault}"
     tries = known.tries.get(item.name)
     if tries is not None and tries.key == fingerprint.key:
@@ -315,9 +301,3 @@ def _try_again(tries: Tries, policy: Policy) -> tuple[Action, str]:
     if tries.failures:
         return Action.SCORE, f"try {tries.failures + 1} of {policy.tries}: {tries.error}"
     return Action.SCORE, "resumed"
-
-
-def count(decisions: Iterable[Decision]) -> dict[str, int]:
-    """Number of decisions by action, each action named."""
-    found = Counter(decision.action for decision in decisions)
-    return {str(action): found[action] for action in Action}

@@ -1,13 +1,16 @@
-"""The product of one scene, from opening its files to its item."""
+"""Products: how one is made, from opening a scene to its item, and the report of a sweep."""
 
 from __future__ import annotations
 
 import json
 import threading
 import warnings
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
+from signal import Signals
 from typing import TYPE_CHECKING, Any
 
+from uniadrs_scale.archive.decide import Action
 from uniadrs_scale.archive.sink import ITEM
 from uniadrs_scale.archive.stac import make_item
 from uniadrs_scale.detector.detector import weights_digest
@@ -23,7 +26,7 @@ from uniadrs_scale.storage.places import Place
 from uniadrs_scale.storage.remote import public_uri
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
     import xarray as xr
@@ -164,3 +167,84 @@ def _run_facts(
             "total": round(facts["seconds"]["total"] + sum(seconds.values()), 3),
         },
     }
+
+
+@dataclass(slots=True, kw_only=True)
+class SweepReport:
+    """The decisions and results of a sweep."""
+
+    decisions: tuple[Decision, ...] = ()
+    left_out: int = 0
+    """Items that the filters exclude."""
+    done: list[str] = field(default_factory=list)
+    """Scenes that have a new product."""
+    incomplete: list[str] = field(default_factory=list)
+    """Scenes among them with failed tiles."""
+    notes: dict[str, list[str]] = field(default_factory=dict)
+    """Notes about scenes among them whose map may mislead."""
+    failed: dict[str, str] = field(default_factory=dict)
+    """Scenes that failed in this sweep, and why; also items that were refused."""
+    parked: list[str] = field(default_factory=list)
+    """Scenes among them that will not be tried again."""
+    removed: list[str] = field(default_factory=list)
+    """Products that retention removed."""
+    signal: int = 0
+    """The signal that ended the sweep early; 0 for none."""
+    pixels: int = 0
+    seconds: float = 0.0
+
+    @property
+    def todo(self) -> int:
+        """Number of products to make."""
+        return sum(decision.action is Action.SCORE for decision in self.decisions)
+
+    @property
+    def complete(self) -> bool:
+        """True if everything that was to do is done."""
+        return not self.failed and not self.signal
+
+    @property
+    def exit_code(self) -> int:
+        """0 complete, 1 a scene failed, 128 + signal if a signal ended the sweep."""
+        return 128 + self.signal if self.signal else int(bool(self.failed))
+
+    def facts(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        plain = ("todo", "incomplete", "notes", "failed", "parked", "removed", "signal", "pixels")
+        return {
+            "listed": len(self.decisions),
+            "left_out": self.left_out,
+            "decided": count(self.decisions),
+            "done": len(self.done),
+            **{name: getattr(self, name) for name in plain},
+            "seconds": round(self.seconds, 1),
+            "complete": self.complete,
+        }
+
+    def counts(self) -> str:
+        """Return the decisions by action, for people."""
+        found = count(self.decisions).items()
+        return ", ".join(f"{number} {action}" for action, number in found if number) or "nothing"
+
+    def text(self) -> str:
+        """Return the closing summary, one line per fact."""
+        speed = f"{self.pixels / 1e6:.2f} Mpx in {self.seconds:.1f} s"
+        lines = [
+            f"listed   {len(self.decisions)} items, {self.left_out} excluded by filters",
+            f"decided  {self.counts()}",
+            f"done     {len(self.done)} of {self.todo}, {speed}",
+        ]
+        lines += [f"removed  {name}: older than keep_days" for name in self.removed]
+        lines += [f"partial  {name}: tiles failed, see its run.json" for name in self.incomplete]
+        lines += [f"note     {name}: {note}" for name, all_ in self.notes.items() for note in all_]
+        for name, reason in self.failed.items():
+            lines.append(f"{'parked' if name in self.parked else 'failed'}   {name}: {reason}")
+        if self.signal:
+            lines.append(f"ended by {Signals(self.signal).name}: the same command resumes")
+        return "\n".join(lines)
+
+
+def count(decisions: Iterable[Decision]) -> dict[str, int]:
+    """Return the number of decisions by action, with all actions."""
+    found = Counter(decision.action for decision in decisions)
+    return {str(action): found[action] for action in Action}

@@ -11,8 +11,8 @@ from the moment its item replaces the old item. Readers never see half of one an
 Rejected: a fixed folder that is renamed away and back, which leaves a moment, or a killed sweep,
 without a product.
 
-Workers write ``NAME/KEY/scores.zarr``, where the next sweep resumes it. All other files are made in
-a temporary folder and moved there, ``item.json`` last.
+Workers write ``NAME/KEY/scores.zarr``, which the next sweep resumes. All other files are made in a
+temporary folder and moved there, ``item.json`` last.
 """
 
 from __future__ import annotations
@@ -53,7 +53,6 @@ UNFINISHED = re.compile(r"\.([0-9a-f]{16}\.(part|[0-9a-f]{8}\.tmp)|.+\.json\.tmp
 """What a killed sweep leaves next to versions; ``.part`` is of version 0.1."""
 COLLECTION = "collection.json"
 STATE = ".sweep"
-"""Holds what sweeps remember: lock, ledger."""
 GEOJSON = "application/geo+json"
 RECORD = ("uniadrs:key", "uniadrs:parts", "uniadrs:highest_score", "datetime", "created")
 """Properties of an item that the index holds."""
@@ -127,8 +126,8 @@ class Sink:
                 if self.place.local is None:
                     raise
                 with self.ledger() as ledger:
-                    owner = next((run["owner"] for run in ledger.runs(1)), "unknown")
-                raise BusyError(f"{error} The latest sweep is {owner}.") from None
+                    owners = [f" It is {run['owner']}." for run in ledger.runs(1)]
+                raise BusyError(f"{error}{''.join(owners)}") from None
             yield stack.enter_context(self.ledger())
 
     def is_busy(self) -> bool:
@@ -227,13 +226,11 @@ class Sink:
                 continue
             product = found.products.get(name, {"uniadrs:key": "", "files": []})
             for other, parts in versions.items():
+                keep = {STORE} if other == key else set()
                 if other == product["uniadrs:key"]:
                     # Not maps: if a user edits an item, what it named must stay.
                     keep = {*product["files"], *MAPS}
-                elif other == key:
-                    keep = {STORE}
-                else:
-                    keep = set()
+                elif not keep:
                     found.unfinished.add(name)
                 if not keep or _made(parts, keep):
                     self._clear(name, other, keep=keep)
@@ -263,10 +260,6 @@ class Sink:
         if self.place.child(name).read() != text.encode():
             self.place.child(name).write(text.encode())
 
-    def has(self, name: str) -> bool:
-        """Return True if there is such a file or object."""
-        return self.place.child(name).exists()
-
     def _item(self, name: str) -> Place:
         return self.place.child(name, f"{name}.json")
 
@@ -283,7 +276,7 @@ class Sink:
         self._version(name, key).clear(lambda part: bool(_made({part}, keep)))
 
     def _clear_scene(self, name: str) -> None:
-        """Remove what a killed sweep left next to versions; then the folder, if it is empty."""
+        """Remove what a killed sweep left next to versions, and an empty folder."""
         self.place.child(name).clear(lambda part: bool(UNFINISHED.fullmatch(part)))
 
 

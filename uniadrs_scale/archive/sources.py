@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from uniadrs_scale.archive import stac_source
 from uniadrs_scale.archive.config import Folder, Static
-from uniadrs_scale.archive.decide import SourceItem, name_time
+from uniadrs_scale.archive.decide import SourceItem
 from uniadrs_scale.core.contracts import digest
 from uniadrs_scale.errors import ArchiveError
 from uniadrs_scale.storage.buckets import CONNECTIONS, list_objects
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 
 LOG = logging.getLogger("uniadrs_scale.sweep")
+DATE = re.compile(r"(?<!\d)((?:19|20)\d{6})(?:[T_-]?([0-2]\d[0-5]\d[0-5]\d))?(?!\d)")
 SHARE = 500
 """Folders of a bucket that are listed at a time: about two requests, for COGs."""
 
@@ -169,6 +171,19 @@ def _file_item(place: Path, files: tuple[Path, ...], root: Path) -> SourceItem:
         identity=digest({name: list(stamp) for name, stamp in stamps.items()}),
         href=str(files[0]),
     )
+
+
+def name_time(name: str) -> datetime | None:
+    """Return date and time (if any) in a name such as ``S2_20240131T101559.tif``, as UTC."""
+    for date, clock in DATE.findall(name):
+        # strptime would take a tenth of the time of listing a folder.
+        year, month, day = int(date[:4]), int(date[4:6]), int(date[6:])
+        hour, minute, second = (int(clock[k : k + 2] or 0) for k in (0, 2, 4))
+        try:
+            return datetime(year, month, day, hour, minute, second, tzinfo=UTC)
+        except ValueError:
+            continue
+    return None
 
 
 def _stamps(path: Path) -> list[tuple[int, int, str]]:

@@ -211,7 +211,7 @@ def _latest(sink: Sink, records: dict[str, dict[str, Any]]) -> list[dict[str, An
                 "name": name,
                 "created": records[name]["created"],
                 "highest_score": records[name]["uniadrs:highest_score"],
-                "quicklook": picture if sink.has(picture) else None,
+                "quicklook": picture if sink.place.child(picture).exists() else None,
             }
         )
     return latest

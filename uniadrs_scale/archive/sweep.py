@@ -9,8 +9,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from signal import Signals
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from uniadrs_scale.archive.batch import Batch, Outcome, Stop, interruptible
 from uniadrs_scale.archive.config import ArchiveConfig, load_config
@@ -20,9 +19,9 @@ from uniadrs_scale.archive.decide import (
     Fingerprint,
     Known,
     Policy,
-    count,
     reconcile,
 )
+from uniadrs_scale.archive.product import SweepReport
 from uniadrs_scale.archive.sink import COLLECTION, Sink
 from uniadrs_scale.archive.sources import list_items
 from uniadrs_scale.archive.stac import collection_text
@@ -39,83 +38,6 @@ if TYPE_CHECKING:
     from uniadrs_scale.archive.ledger import Ledger
     from uniadrs_scale.archive.sink import Survey
     from uniadrs_scale.core.contracts import Scorer
-
-
-@dataclass(slots=True, kw_only=True)
-class SweepReport:
-    """The decisions and results of a sweep."""
-
-    decisions: tuple[Decision, ...] = ()
-    left_out: int = 0
-    """Items that the filters exclude."""
-    done: list[str] = field(default_factory=list)
-    """Scenes that have a new product."""
-    incomplete: list[str] = field(default_factory=list)
-    """Scenes among them with failed tiles."""
-    notes: dict[str, list[str]] = field(default_factory=dict)
-    """Notes about scenes among them whose map may mislead."""
-    failed: dict[str, str] = field(default_factory=dict)
-    """Scenes that failed in this sweep, and why; also items that were refused."""
-    parked: list[str] = field(default_factory=list)
-    """Scenes among them that will not be tried again."""
-    removed: list[str] = field(default_factory=list)
-    """Products that retention removed."""
-    signal: int = 0
-    """The signal that ended the sweep early; 0 for none."""
-    pixels: int = 0
-    seconds: float = 0.0
-
-    @property
-    def complete(self) -> bool:
-        """True if everything that was to do is done."""
-        return not self.failed and not self.signal
-
-    @property
-    def exit_code(self) -> int:
-        """0 complete, 1 a scene failed, 128 + signal if a signal ended the sweep."""
-        return 128 + self.signal if self.signal else int(bool(self.failed))
-
-    def facts(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
-        return {
-            "listed": len(self.decisions),
-            "left_out": self.left_out,
-            "decided": count(self.decisions),
-            "todo": sum(d.action is Action.SCORE for d in self.decisions),
-            "done": len(self.done),
-            "incomplete": self.incomplete,
-            "notes": self.notes,
-            "failed": self.failed,
-            "parked": self.parked,
-            "removed": self.removed,
-            "signal": self.signal,
-            "pixels": self.pixels,
-            "seconds": round(self.seconds, 1),
-            "complete": self.complete,
-        }
-
-    def counts(self) -> str:
-        """Return the decisions by action, for people."""
-        found = count(self.decisions).items()
-        return ", ".join(f"{number} {action}" for action, number in found if number) or "nothing"
-
-    def text(self) -> str:
-        """Return the closing summary, one line per fact."""
-        facts = self.facts()
-        speed = f"{self.pixels / 1e6:.2f} Mpx in {self.seconds:.1f} s"
-        lines = [
-            f"listed   {facts['listed']} items, {self.left_out} excluded by filters",
-            f"decided  {self.counts()}",
-            f"done     {len(self.done)} of {facts['todo']}, {speed}",
-        ]
-        lines += [f"removed  {name}: older than keep_days" for name in self.removed]
-        lines += [f"partial  {name}: tiles failed, see its run.json" for name in self.incomplete]
-        lines += [f"note     {name}: {note}" for name, all_ in self.notes.items() for note in all_]
-        for name, reason in self.failed.items():
-            lines.append(f"{'parked' if name in self.parked else 'failed'}   {name}: {reason}")
-        if self.signal:
-            lines.append(f"ended by {Signals(self.signal).name}: the same command resumes")
-        return "\n".join(lines)
 
 
 LOG = logging.getLogger("uniadrs_scale.sweep")
@@ -179,12 +101,11 @@ def sweep(
 
 def _foresee(config: ArchiveConfig, detector: Scorer, sink: Sink) -> SweepReport:
     """Return what a sweep would decide; write nothing, not even a ledger if there is none."""
-    report = SweepReport()
-    if not sink.exists():
-        _decide(report, config, detector, sink.survey({}), {})
-        return report
-    with sink.ledger() as ledger:
-        _decide(report, config, detector, sink.survey(ledger.products()), ledger.tries())
+    report, index, tries = SweepReport(), {}, {}
+    if sink.exists():
+        with sink.ledger() as ledger:
+            index, tries = ledger.products(), ledger.tries()
+    _decide(report, config, detector, sink.survey(index), tries)
     return report
 
 
@@ -343,7 +264,7 @@ class _Sweep:
                 to do.
         """
         products = (found or self._survey()).products
-        if products or self.sink.has(COLLECTION):
+        if products or self.sink.place.child(COLLECTION).exists():
             self.sink.write_text(COLLECTION, collection_text(self.config.output, products))
         if self.config.status_page is not None:
             try:

@@ -15,8 +15,8 @@ import typer
 from uniadrs_scale.errors import ArchiveError, BusyError, ClusterError, UniadrsScaleError
 
 if TYPE_CHECKING:
+    from uniadrs_scale.archive.product import SweepReport
     from uniadrs_scale.archive.sink import Sink
-    from uniadrs_scale.archive.sweep import SweepReport
 
 
 FAILED, BAD_INPUT, BUSY = 1, 2, 75

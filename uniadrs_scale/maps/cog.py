@@ -147,7 +147,7 @@ def to_cog(
             f"Cannot make '{target}' from '{opened.name}' ({reason}): a COG is written whole or "
             "not at all. Check permissions and free space of its folder, then try again."
         ) from error
-    return target.plain
+    return target.local or target.text
 
 
 def _copy_scores(source: ScoreMap | GeocodedScores, path: Path) -> None:

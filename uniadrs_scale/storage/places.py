@@ -61,11 +61,6 @@ class Place:
         return None if in_bucket(self.text) else Path(self.text)
 
     @property
-    def plain(self) -> Path | str:
-        """A path or a URL, as callers of the library pass it."""
-        return self.local or self.text
-
-    @property
     def name(self) -> str:
         """The last part."""
         return uri_name(self.text)
