@@ -47,11 +47,11 @@ MEDIA_TYPES = {
     "json": "application/json",
     "html": "text/html; charset=utf-8",
 }
-"""By ending: browsers go by them."""
+"""Media types by ending, for browsers."""
 
 
 def zarr_place(place: str | Path, *, read_only: bool = False) -> Any:
-    """What zarr and xarray open for a path or URL."""
+    """Return what zarr and xarray open for a path or URL."""
     if not is_remote(place):
         return checked_store(place, read_only=read_only)
     parts = urlsplit(str(place))
@@ -62,11 +62,11 @@ def zarr_place(place: str | Path, *, read_only: bool = False) -> Any:
 
 
 def glimpse(uri: str, *, whole: bool = False) -> Glimpse:
-    """How a remote file begins, and what changes with it.
+    """Return how a remote file begins, and a stamp that changes with it.
 
     Args:
         uri: The file.
-        whole: True where it need not be read in ranges.
+        whole: True if it need not be read in ranges.
 
     Raises:
         SceneError: It cannot be read.
@@ -81,17 +81,17 @@ def glimpse(uri: str, *, whole: bool = False) -> Glimpse:
             start, meta = bytes(answer.bytes()), answer.meta
     except FileNotFoundError:
         raise SceneError(f"'{uri}' does not exist. Check bucket and key.") from None
-    except Exception as error:  # noqa: BLE001 - obstore has a base class only where it is installed
+    except Exception as error:  # noqa: BLE001 - obstore, and its base class, may not be installed
         raise remote.unreachable(uri, server_gist(error)) from None
     changed = meta["e_tag"] or meta["last_modified"].isoformat()
     return Glimpse(stamp=f"{meta['size']}-{changed}", size=meta["size"], start=start)
 
 
 def await_same(uri: str, stamp: str) -> Glimpse:
-    """How a remote file begins that is as it was when ``stamp`` was taken; its server has answered.
+    """Return how a remote file begins, which is as it was when ``stamp`` was taken.
 
     Raises:
-        SceneError: It has not, for as long as patience goes, or it has another file there by now.
+        SceneError: The server does not respond within the retry time, or the file has changed.
     """
     now = glimpse(uri)
     if now.stamp != stamp:
@@ -103,7 +103,7 @@ def await_same(uri: str, stamp: str) -> Glimpse:
 
 
 def read_range(uri: str, start: int, stop: int) -> bytes:
-    """Bytes ``start`` to ``stop`` of a remote file.
+    """Return bytes ``start`` to ``stop`` of a remote file.
 
     Raises:
         OSError: They cannot be read.
@@ -141,7 +141,7 @@ def _blocks(uri: str, stamp: str) -> BlockCache:
 
 
 def read_object(uri: str) -> bytes | None:
-    """A whole remote file; None where there is none.
+    """Return a whole remote file, None if it does not exist.
 
     Raises:
         OSError: It cannot be read.
@@ -175,10 +175,10 @@ def write_object(uri: str, content: bytes | Path, *, media: str = "") -> None:
 
 
 def exists(uri: str) -> bool:
-    """True where there is such an object.
+    """Return True if there is such an object.
 
     Raises:
-        StoreError: The server does not say.
+        StoreError: The server does not respond.
     """
     store, key = bucket_of(uri)
     with translated("look for", uri):
@@ -190,10 +190,10 @@ def exists(uri: str) -> bool:
 
 
 def list_keys(uri: str) -> list[str]:
-    """Keys below the prefix ``uri``, relative to it.
+    """Return the keys below the prefix ``uri``, relative to it.
 
     Raises:
-        StoreError: The bucket is not there or cannot be listed.
+        StoreError: The bucket does not exist or cannot be listed.
     """
     return [key for key, _ in list_objects(uri)]
 
@@ -201,7 +201,7 @@ def list_keys(uri: str) -> list[str]:
 def list_objects(
     uri: str, *, skip: str = "", after: str = "", until: str = ""
 ) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """(key relative to ``uri``, size and e_tag and last_modified) of what lies below the prefix.
+    """Yield (key relative to ``uri``, size and e_tag and last_modified) of all objects below it.
 
     Args:
         uri: The prefix.
@@ -211,7 +211,7 @@ def list_objects(
         until: End at this key.
 
     Raises:
-        StoreError: The bucket is not there or cannot be listed.
+        StoreError: The bucket does not exist or cannot be listed.
     """
     store, prefix = bucket_of(uri)
     cut = len(prefix) + 1 if prefix else 0
@@ -234,17 +234,17 @@ def list_objects(
 
 
 def _end_of_folder(first: str, last: str, name: str) -> str | None:
-    """What sorts after all keys in the folder ``name`` that two keys lie in; None for none."""
+    """Return a key after all keys in the folder ``name`` that holds both keys, None if none does."""
     start, found, _ = last.partition(f"/{name}/")
     # '0' is the character after '/'.
     return f"{start}/{name}0" if name and found and first.startswith(f"{start}/{name}/") else None
 
 
 def upload(folder: Path, uri: str, *, last: str) -> None:
-    """Everything in ``folder`` is below ``uri``; the object ``last`` is written after all others.
+    """Write all files in ``folder`` below ``uri``, the object ``last`` after all others.
 
     Raises:
-        StoreError: Something cannot be written; ``last`` is then not there.
+        StoreError: A file cannot be written; ``last`` is then not written.
     """
     files = [path for path in folder.rglob("*") if path.is_file()]
     others = [path for path in files if path.relative_to(folder).as_posix() != last]
@@ -258,10 +258,10 @@ def upload(folder: Path, uri: str, *, last: str) -> None:
 
 
 def remove_prefix(uri: str, *, first: str | None = None) -> None:
-    """Nothing is below ``uri`` any more; the object ``first`` goes before all others.
+    """Remove all objects below ``uri``, the object ``first`` before all others.
 
     Raises:
-        StoreError: Something cannot be removed.
+        StoreError: An object cannot be removed.
     """
     keys = list_keys(uri)
     if first is not None and first in keys:
@@ -271,10 +271,10 @@ def remove_prefix(uri: str, *, first: str | None = None) -> None:
 
 
 def remove_objects(uri: str, keys: Sequence[str]) -> None:
-    """No object is at any of ``keys`` below ``uri`` any more.
+    """Remove the objects ``keys`` below ``uri``, as far as they exist.
 
     Raises:
-        StoreError: Something cannot be removed.
+        StoreError: An object cannot be removed.
     """
     store, prefix = bucket_of(uri)
     if keys:

@@ -1,4 +1,4 @@
-"""How object stores and web servers are reached by obstore: settings, patience, and what to say."""
+"""Clients of object stores and web servers through obstore: settings, retry time, messages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,14 @@ from zarr.storage import ObjectStore
 
 from uniadrs_scale.errors import BusyError, StoreError, UniadrsScaleError, gist, redact
 from uniadrs_scale.storage import remote
-from uniadrs_scale.storage.retries import MAX_PAUSE, Patience, answered, failed, patience, server_of
+from uniadrs_scale.storage.retries import (
+    MAX_PAUSE,
+    RetryTime,
+    answered,
+    failed,
+    retry_time,
+    server_of,
+)
 from uniadrs_scale.storage.trust import Checked
 
 if TYPE_CHECKING:
@@ -25,13 +32,13 @@ if TYPE_CHECKING:
 
 
 ENOUGH_TRIES = 10_000
-"""Its pauses are drawn at random, so time alone says when to give up."""
+"""More than the retry time allows: obstore draws its pauses at random, so only time limits them."""
 STORES = 32
 """Clients that a process keeps: each has connections and memory of its own."""
 
 
 def obstore_library() -> Any:
-    """The module ``obstore``.
+    """Import the module ``obstore``.
 
     Raises:
         StoreError: It is not installed.
@@ -48,7 +55,7 @@ def obstore_library() -> Any:
 
 
 def bucket_of(uri: str) -> tuple[Any, str]:
-    """(obstore's store of a bucket or web server, key in it) of ``uri``."""
+    """Return (obstore's store of a bucket or web server, key in it) of ``uri``."""
     parts = urlsplit(str(uri))
     settings = settings_for(str(uri))
     if parts.scheme in remote.BUCKETS:
@@ -58,14 +65,14 @@ def bucket_of(uri: str) -> tuple[Any, str]:
     return connect(parts.scheme, parts.netloc, settings), unquote(parts.path).strip("/")
 
 
-def settings_for(uri: str) -> tuple[str, Patience]:
-    """What :func:`connect` needs beside a place: of the environment, and of how a server fares."""
-    return remote.s3_endpoint(), patience(server_of(uri))
+def settings_for(uri: str) -> tuple[str, RetryTime]:
+    """Return the settings for :func:`connect`: of the environment, and the server's retry time."""
+    return remote.s3_endpoint(), retry_time(server_of(uri))
 
 
 @lru_cache(maxsize=STORES)
-def connect(scheme: str, place: str, settings: tuple[str, Patience], prefix: str = "") -> Any:
-    """One store a process, place and ``settings``, see :func:`settings_for`."""
+def connect(scheme: str, place: str, settings: tuple[str, RetryTime], prefix: str = "") -> Any:
+    """Return the store of a bucket or server, one per process and ``settings``."""
     stores = obstore_library().store
     endpoint, (seconds, _, pause) = settings
     retry = {
@@ -100,12 +107,12 @@ def connect(scheme: str, place: str, settings: tuple[str, Patience], prefix: str
 
 @contextmanager
 def counted(uri: str) -> Iterator[None]:
-    """Remembers how the server of ``uri`` fares, which obstore asks inside; changes no error."""
+    """Note if the server of ``uri``, which obstore asks inside, responds; change no error."""
     server, started = server_of(uri), time.monotonic()
     try:
         yield
     except Exception:
-        if time.monotonic() - started >= patience(server).seconds:
+        if time.monotonic() - started >= retry_time(server).seconds:
             failed(server)
         raise
     answered(server)
@@ -113,12 +120,12 @@ def counted(uri: str) -> Iterator[None]:
 
 @contextmanager
 def translated(verb: str, uri: str, key: str = "") -> Iterator[None]:
-    """Turns what obstore raises into a StoreError that says what could not be done, and where.
+    """Turn an error of obstore into a StoreError that says what could not be done, and where.
 
     Args:
-        verb: What is done.
-        uri: To what.
-        key: An object in it, if that is meant.
+        verb: The action.
+        uri: Bucket, prefix or object.
+        key: An object in it, if any.
     """
     try:
         with counted(uri):
@@ -144,7 +151,7 @@ def server_gist(error: Exception) -> str:
 
 
 def mark_of(meta: Mapping[str, Any]) -> dict[str, str]:
-    """What tells an object from any other: its ETag (S3), its version (Google), or both."""
+    """Return ETag (S3), version (Google) or both, which tell an object from any other."""
     return {name: meta[name] for name in ("e_tag", "version") if meta.get(name)}
 
 
@@ -169,13 +176,13 @@ class BucketStore(Checked, ObjectStore[Any]):
     async def get_partial_values(
         self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
     ) -> list[Buffer | None]:
-        """Ranges of objects."""
+        """Return ranges of objects."""
         wanted = list(key_ranges)
         with self._said("read", wanted[0][0] if wanted else ""):
             return await super().get_partial_values(prototype, wanted)
 
     async def exists(self, key: str) -> bool:
-        """True where there is such an object."""
+        """Return True if there is such an object."""
         with self._said("look for", key):
             return await super().exists(key)
 
@@ -195,7 +202,7 @@ class BucketStore(Checked, ObjectStore[Any]):
                 yield name
 
     def list_dir(self, prefix: str) -> AsyncGenerator[str, None]:
-        """Names right below a prefix."""
+        """Yield the names right below a prefix."""
         return self._list_dir(prefix)
 
 

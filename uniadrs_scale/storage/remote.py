@@ -1,6 +1,6 @@
 """URLs: what they name, how GDAL opens them, what a web server says.
 
-All settings of remote access are here, but for those of :mod:`uniadrs_scale.io.patience`. Rasters
+All settings of remote access are here, but for those of :mod:`.retries`. Rasters
 go through GDAL's own readers (ranges, and only the blocks that a window needs); everything else
 goes through :mod:`uniadrs_scale.io.buckets`.
 
@@ -25,7 +25,7 @@ import urllib3
 from rasterio.session import DummySession
 
 from uniadrs_scale.errors import URL, SceneError, gist, redact_logs
-from uniadrs_scale.storage.retries import PassingError, patience, patiently, server_of
+from uniadrs_scale.storage.retries import PassingError, retried, retry_time, server_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -190,7 +190,7 @@ def gdal_settings(uri: str) -> dict[str, str]:
     """Configuration of GDAL for reading ``uri``; none for local files."""
     if not (is_remote(uri) or uri.startswith("/vsi")):
         return {}
-    settings = GDAL_REMOTE | {"GDAL_HTTP_RETRY_DELAY": str(patience().pause)}
+    settings = GDAL_REMOTE | {"GDAL_HTTP_RETRY_DELAY": str(retry_time().pause)}
     endpoint = urlsplit(s3_endpoint())
     if endpoint.netloc:
         settings |= {
@@ -199,7 +199,7 @@ def gdal_settings(uri: str) -> dict[str, str]:
             "AWS_VIRTUAL_HOSTING": "FALSE",
         }
     ours = {name: value for name, value in settings.items() if name not in os.environ}
-    return ours | {"GDAL_HTTP_MAX_RETRY": str(min(patience().tries, GDAL_TRIES))}
+    return ours | {"GDAL_HTTP_MAX_RETRY": str(min(retry_time().tries, GDAL_TRIES))}
 
 
 def is_set(name: str) -> bool:
@@ -253,7 +253,7 @@ def fetch(uri: str, headers: Mapping[str, str] | None = None, most: int | None =
         except requests.RequestException as error:
             raise OSError(gist(error)) from None
 
-    return patiently(server_of(uri), ask)
+    return retried(server_of(uri), ask)
 
 
 def _received(answer: requests.Response, most: int | None) -> Answer:

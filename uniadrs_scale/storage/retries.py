@@ -1,7 +1,7 @@
-"""How long a server that fails is asked again: for a time, not for a number of times.
+"""Repetition of failed requests: limited by time, not by count.
 
-Where a cable is cut a request may fail at once or after half a minute, so a number of them says
-little about how long a failure may last. What a server answers (404, 403) is never asked again.
+If a cable is cut, a request may fail at once or after half a minute, so a count says little about
+how long a failure may last. An answer of a server (404, 403) is never asked for again.
 """
 
 from __future__ import annotations
@@ -22,10 +22,9 @@ FIRST_PAUSE = 0.5
 MAX_PAUSE = 15.0
 MOST_TRIES = 500
 """Two hours."""
-STRANGERS = 1 / 4
-"""Share of the patience for a server that has not answered yet, which may be a slip of the pen, or
-not since it used the patience up: of a thousand requests to one that is gone, only the first takes
-minutes."""
+UNKNOWN_SERVER = 1 / 4
+"""Fraction of the retry time for a server that has never responded (mistyped URL?), or not since it
+used the retry time up: of a thousand requests to a dead server, only the first takes minutes."""
 Answer = TypeVar("Answer")
 
 
@@ -33,37 +32,37 @@ class PassingError(OSError):
     """A request failed for a reason that may pass."""
 
 
-class Patience(NamedTuple):
+class RetryTime(NamedTuple):
     """How long a failed request is repeated."""
 
     seconds: float
     """0: not at all."""
     tries: int
-    """Repetitions that make these seconds where each fails at once."""
+    """Repetitions that take these seconds if each fails at once."""
     pause: float
     """Seconds before the first repetition."""
 
 
 _known: set[str] = set()
-"""Servers that have answered this process, and have not used up its patience since."""
+"""Servers that have responded to this process, and have not used the retry time up since."""
 
 
-def patience(server: str = "") -> Patience:
-    """For requests to ``server``, see :func:`server_of`: as GDAL's variables say, or two minutes.
+def retry_time(server: str = "") -> RetryTime:
+    """Return how long requests to ``server`` are repeated: two minutes, or as GDAL's variables say.
 
     ``GDAL_HTTP_MAX_RETRY`` repetitions, the first after ``GDAL_HTTP_RETRY_DELAY`` seconds, make a
-    time; how often a server can be asked in it is another matter.
+    time; the number of requests in that time differs.
     """
     tries, pause = (
-        _named("GDAL_HTTP_MAX_RETRY", TRIES),
-        _named("GDAL_HTTP_RETRY_DELAY", FIRST_PAUSE),
+        _number("GDAL_HTTP_MAX_RETRY", TRIES),
+        _number("GDAL_HTTP_RETRY_DELAY", FIRST_PAUSE),
     )
     count = min(int(tries), MOST_TRIES)
     seconds = sum(min(pause * 2**k, MAX_PAUSE) for k in range(count))
-    return Patience(seconds * (1 if server in _known else STRANGERS), count, pause)
+    return RetryTime(seconds * (1 if server in _known else UNKNOWN_SERVER), count, pause)
 
 
-def _named(name: str, default: float) -> float:
+def _number(name: str, default: float) -> float:
     try:
         return max(float(os.environ.get(name, default)), 0)
     except ValueError:
@@ -71,28 +70,28 @@ def _named(name: str, default: float) -> float:
 
 
 def server_of(uri: str) -> str:
-    """What a URL's server is called here: without user and password."""
+    """Return scheme and host of a URL, without user and password."""
     parts = urlsplit(str(uri))
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
 
 def answered(server: str) -> None:
-    """A server that answers is worth the whole patience."""
+    """Note that ``server`` has responded: it gets the whole retry time."""
     _known.add(server)
 
 
 def failed(server: str) -> None:
-    """Patience with ``server`` has been used up."""
+    """Note that ``server`` has used the retry time up."""
     _known.discard(server)
 
 
-def patiently(server: str, ask: Callable[[], Answer]) -> Answer:
-    """What ``ask`` returns, asked again while it raises a PassingError.
+def retried(server: str, ask: Callable[[], Answer]) -> Answer:
+    """Return the result of ``ask``, called again while it raises a PassingError.
 
     Raises:
-        PassingError: It did until the end.
+        PassingError: It did until the end of the retry time.
     """
-    seconds, _, pause = patience(server)
+    seconds, _, pause = retry_time(server)
     asking = Retrying(
         retry=retry_if_exception_type(PassingError),
         stop=stop_after_delay(seconds),

@@ -15,9 +15,8 @@ from test_remote_scenes import make_cog
 import uniadrs_scale as us
 from uniadrs_scale.core.lattice import Window
 from uniadrs_scale.scenes.sources import scene_source
-from uniadrs_scale.storage import buckets, remote
-from uniadrs_scale.storage import retries as patience
-from uniadrs_scale.storage.retries import PassingError, patiently
+from uniadrs_scale.storage import buckets, remote, retries
+from uniadrs_scale.storage.retries import PassingError, retried
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,7 +44,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
     for module in (tenacity, tenacity.nap):
         monkeypatch.setattr(module, "time", made)
-    monkeypatch.setattr(patience, "_known", set())
+    monkeypatch.setattr(retries, "_known", set())
     for name in ("GDAL_HTTP_MAX_RETRY", "GDAL_HTTP_RETRY_DELAY"):
         monkeypatch.delenv(name, raising=False)
     return made
@@ -66,45 +65,45 @@ def away(clock: Clock, seconds: float, each: float = 0) -> Iterator[object]:
 
 @pytest.mark.parametrize("each", [0, 10, 30])
 def test_a_minute_without_a_server_is_bridged(clock: Clock, each: float) -> None:
-    patience.answered(HOST)
-    assert patiently(HOST, away(clock, 60, each)) == "there"
+    retries.answered(HOST)
+    assert retried(HOST, away(clock, 60, each)) == "there"
     assert max(clock.pauses) <= 15
 
 
 def test_a_server_that_is_gone_takes_minutes_once(clock: Clock) -> None:
-    patience.answered(HOST)
+    retries.answered(HOST)
     took = []
     for _ in range(3):
         began = clock.now
         with pytest.raises(PassingError):
-            patiently(HOST, away(clock, 9999, 10))
+            retried(HOST, away(clock, 9999, 10))
         took.append(clock.now - began)
     assert 110 < took[0] < 180
     assert max(took[1:]) < 60
-    patience.answered(HOST)
-    assert patiently(HOST, away(clock, 60)) == "there"
+    retries.answered(HOST)
+    assert retried(HOST, away(clock, 60)) == "there"
 
 
 def test_a_server_that_never_answered_is_given_half_a_minute(clock: Clock) -> None:
-    assert patiently(HOST, away(clock, 20)) == "there"
+    assert retried(HOST, away(clock, 20)) == "there"
     with pytest.raises(PassingError):
-        patiently("https://exmaple.org", away(clock, 60))
-    assert patience.patience(HOST).seconds == 4 * patience.patience("https://exmaple.org").seconds
+        retried("https://exmaple.org", away(clock, 60))
+    assert retries.retry_time(HOST).seconds == 4 * retries.retry_time("https://exmaple.org").seconds
 
 
 def test_variables_of_gdal_say_how_long(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    patience.answered(HOST)
-    assert patience.patience(HOST).seconds == 120.5
+    retries.answered(HOST)
+    assert retries.retry_time(HOST).seconds == 120.5
     monkeypatch.setenv("GDAL_HTTP_MAX_RETRY", "16")
-    assert patience.patience(HOST).seconds == 180.5
+    assert retries.retry_time(HOST).seconds == 180.5
     monkeypatch.setenv("GDAL_HTTP_RETRY_DELAY", "20")
-    assert patience.patience(HOST).seconds == 16 * 15
+    assert retries.retry_time(HOST).seconds == 16 * 15
     monkeypatch.setenv("GDAL_HTTP_MAX_RETRY", "no number")
-    assert patience.patience(HOST).seconds == 12 * 15
+    assert retries.retry_time(HOST).seconds == 12 * 15
     monkeypatch.setenv("GDAL_HTTP_MAX_RETRY", "0")
-    assert patience.patience(HOST).seconds == 0
+    assert retries.retry_time(HOST).seconds == 0
     with pytest.raises(PassingError):
-        patiently(HOST, away(clock, 1))
+        retried(HOST, away(clock, 1))
     assert clock.pauses == []
 
 
@@ -121,8 +120,8 @@ def test_gdal_itself_gives_up_soon(clock: Clock, monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_server_is_the_same_whoever_asks() -> None:
-    assert patience.server_of("https://me:pw@example.org/a?b=c") == HOST
-    assert patience.server_of("s3://bucket/a#b?c") == "s3://bucket"
+    assert retries.server_of("https://me:pw@example.org/a?b=c") == HOST
+    assert retries.server_of("s3://bucket/a#b?c") == "s3://bucket"
 
 
 @pytest.fixture
@@ -130,7 +129,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServ
     """Files by HTTP, and as the bucket ``s3://maps``."""
     (tmp_path / "maps").mkdir()
     make_cog(tmp_path / "maps" / "scene.tif")
-    monkeypatch.setattr(patience, "_known", set())
+    monkeypatch.setattr(retries, "_known", set())
     with serving(tmp_path) as state:
         for name, value in {
             "AWS_ENDPOINT_URL": state.url, "AWS_ACCESS_KEY_ID": "id", "AWS_REGION": "us-east-1",
@@ -202,10 +201,10 @@ def test_a_server_that_a_raster_was_read_from_is_known(
 ) -> None:
     for uri in both(server):
         reader = scene_source(us.open_scene(uri)).window(Window(0, 0, 50, 50))
-        monkeypatch.setattr(patience, "_known", set())  # as in a worker that did not open it
-        before = patience.patience(patience.server_of(uri)).seconds
+        monkeypatch.setattr(retries, "_known", set())  # as in a worker that did not open it
+        before = retries.retry_time(retries.server_of(uri)).seconds
         reader.read()
-        assert patience.patience(patience.server_of(uri)).seconds == 4 * before
+        assert retries.retry_time(retries.server_of(uri)).seconds == 4 * before
 
 
 def test_a_raster_that_was_replaced_meanwhile_is_not_read_on(
@@ -248,8 +247,8 @@ def test_a_server_that_stays_away_is_given_up(
             with pytest.raises(OSError, match=r"503|busy"):
                 buckets.read_range(uri, 0, 9)
             took.append(time.monotonic() - began)
-        assert took[0] >= whole, "all of the patience"
+        assert took[0] >= whole, "the whole retry time"
         assert took[1] < took[0] / 2, "a quarter of it"
         server.failures = 0
         assert len(buckets.read_range(uri, 0, 9)) == 9
-        assert patience.patience(patience.server_of(uri)).seconds == pytest.approx(whole)
+        assert retries.retry_time(retries.server_of(uri)).seconds == pytest.approx(whole)
