@@ -234,7 +234,7 @@ def list_objects(
 
 
 def _end_of_folder(first: str, last: str, name: str) -> str | None:
-    """Return a key after all keys in the folder ``name`` that holds both keys, None if none does."""
+    """Return a key after all in the folder ``name`` that holds both keys; None if none does."""
     start, found, _ = last.partition(f"/{name}/")
     # '0' is the character after '/'.
     return f"{start}/{name}0" if name and found and first.startswith(f"{start}/{name}/") else None
