@@ -90,6 +90,12 @@ def test_an_array_without_words_of_a_place_has_no_problem() -> None:
     assert (place.crs, place.transform, place.problem) == (None, None, "")
 
 
+def test_coordinates_that_count_pixels_are_no_place() -> None:
+    array = scene(Affine(1, 0, 0, 0, 1, 0))
+    assert "CRS (EPSG:32633), but no transform" in georeference(array).problem
+    assert georeference(array.drop_vars("spatial_ref")).problem == ""
+
+
 def test_coordinates_without_a_crs_are_a_transform() -> None:
     place = georeference(scene().drop_vars("spatial_ref"))
     assert place.crs is None

@@ -13,7 +13,8 @@ from uniadrs_scale.core.validity import SOME_BANDS
 from uniadrs_scale.detector.detector import coarsened, gpus_in_use, weights_digest
 from uniadrs_scale.errors import SceneError
 from uniadrs_scale.maps.new_store import prepare
-from uniadrs_scale.maps.store import DONE
+from uniadrs_scale.maps.pyramids import finish
+from uniadrs_scale.maps.store import DONE, open_store
 from uniadrs_scale.runtime.cluster import connected, require_fit
 from uniadrs_scale.runtime.compute import Resources, executor, memory_limit
 from uniadrs_scale.runtime.cpu import mixed
@@ -67,11 +68,14 @@ def run(
     """
     place = Place.of(store)
     with claimed(place), connected(scheduler) as where:
-        return carry_out(
+        summary = carry_out(
             scene, place, plan, detector, scheduler=where, on_report=on_report,
             report=report_place(place) if report is None else report,
             performance_report=performance_report,
         )  # fmt: skip
+        if summary.complete:
+            finish(open_store(place))
+        return summary
 
 
 def carry_out(

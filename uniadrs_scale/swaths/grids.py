@@ -183,6 +183,8 @@ def _transform(array: xr.DataArray, *, is_geographic: bool) -> Affine | None:
     y_shift, x_shift = _corner_shift(array, (y, x), steps)
     top, left = y.first + y_shift - y_step / 2, x.first + x_shift - x_step / 2
     made = Affine(x_step, 0, left, 0, y_step, top)
+    if made.is_identity:  # coordinates that count pixels
+        return None
     return made if written is None else _snapped(made, written, (y.size, x.size))
 
 
