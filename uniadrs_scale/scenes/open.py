@@ -22,6 +22,7 @@ from uniadrs_scale.scenes.sources import OPENED, lazy_scene
 from uniadrs_scale.storage.buckets import list_keys
 from uniadrs_scale.storage.places import key_matches
 from uniadrs_scale.storage.remote import canonical, in_bucket
+from uniadrs_scale.storage.trust import require_proj
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -102,6 +103,7 @@ def open_scene(
         mask=cast("Any", mask) if isinstance(mask, str) else tuple(mask),
         units=units,
     )
+    require_proj()
     try:
         scene, array = _open(source, options, chunk)
     except UniadrsScaleError:

@@ -8,17 +8,20 @@ on a server could read those of this machine into a map that goes back there.
 from __future__ import annotations
 
 import json
+import os
 import re
 import warnings
 from contextlib import suppress
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import h5py
 import rasterio
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.crs import CRS
+from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
 from zarr.storage import FsspecStore, LocalStore
 
-from uniadrs_scale.errors import StoreError, TrustError
+from uniadrs_scale.errors import SceneError, StoreError, TrustError, gist
 from uniadrs_scale.storage.remote import canonical, gdal_env, gdal_name, is_remote, is_set
 
 if TYPE_CHECKING:
@@ -40,6 +43,8 @@ SERVER = re.compile(
     r"(https?|ftp|s3|gs|gcs|az|abfss?|adls?|oss|swift|hdfs|webhdfs)://"
     r"|/vsi(curl|s3|gs|az|adls|oss|swift|hdfs|webhdfs)"
 )
+PROJ_FOLDERS = ("PROJ_LIB", "PROJ_DATA")
+"""Environment variables that name the folder of PROJ's data."""
 METADATA = (".zarray", ".zmetadata", "zarr.json")
 OBJECT_CODECS = {"pickle", "json", "json2", "msgpack", "msgpack2", "vlen-array", "categorize"}
 """Codecs of numcodecs that make Python objects; those of plain strings are not among them."""
@@ -48,6 +53,19 @@ OBJECT_CODECS = {"pickle", "json", "json2", "msgpack", "msgpack2", "vlen-array",
 def trusts_remote() -> bool:
     """Return True if the environment lets remote files name local ones."""
     return is_set(SWITCH)
+
+
+@cache
+def require_proj() -> None:
+    """Raise SceneError if GDAL cannot use its PROJ data: it would invent a CRS for every map."""
+    try:
+        CRS.from_epsg(4326)
+    except CRSError as error:
+        named = [f"{name}={os.environ[name]}" for name in PROJ_FOLDERS if name in os.environ]
+        raise SceneError(
+            f"GDAL cannot use its PROJ data ({gist(error)}): no CRS would be right. They are those "
+            f"of another program, or missing. Unset {' and '.join(named) or 'PROJ_DATA'}."
+        ) from None
 
 
 def require_remote(href: str, base: str) -> str:
