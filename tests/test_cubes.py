@@ -260,7 +260,7 @@ def test_strange_arrays_get_a_sentence(tmp_path: Path, monkeypatch: pytest.Monke
         r"Band '9' is not one of 'swath.nc'": (nc, {"variable": "rrs_*", "bands": [9]}),
         r"table.mat' has 0 variables with three axes.*Y 198 x 100.*a table of": (table, {}),
         r"cube.mat' has 2 variables with three axes": (cube, {}),
-        r"variable='c' is no array of two or three axes in": (cube, {"variable": "c"}),
+        r"variable='c' is not an array of two or three axes in": (cube, {"variable": "c"}),
         r"units='dB' applies to Sentinel-1 GRD, but 'cube.mat'": (
             cube, {"variable": "a", "units": "dB"},
         ),

@@ -16,8 +16,10 @@ from uniadrs_scale.core.contracts import SceneInfo, digest
 from uniadrs_scale.core.lattice import Lattice
 from uniadrs_scale.core.plan import ScorePlan
 from uniadrs_scale.core.validity import Nodata
-from uniadrs_scale.scenes.cubes import CubeScene, CubeSpec, Variable
+from uniadrs_scale.scenes.arrays import ArrayFile, Variable
+from uniadrs_scale.scenes.cubes import CubeScene, CubeSpec
 from uniadrs_scale.scenes.grids import Grid, Warp
+from uniadrs_scale.scenes.packing import Packing
 from uniadrs_scale.scenes.rasters import FileScene, QualityFile, RasterFile
 from uniadrs_scale.scenes.sources import scene_source
 
@@ -45,8 +47,14 @@ FILES = FileScene(
 CUBE = CubeScene(
     info=INFO,
     spec=CubeSpec(
-        kind="a NetCDF file", name="cube.nc", path="/data/cube.nc", stamp="1-2", engine="h5netcdf",
-        variables=(Variable("group", "pixels", ("band", "y", "x")),), counts=(2,),
+        kind="a NetCDF file", name="cube.nc", counts=(2,),
+        variables=(
+            Variable(
+                ArrayFile("/data/cube.nc", "1-2", "h5netcdf"), "group/pixels", ("band", "y", "x"),
+                Packing(dtype="float32", stored="int16", attributes=(("_FillValue", np.int16(0)),),
+                        missing=(0.0,), limits=(1.0, 100.0)),
+            ),
+        ),
         bands=("1", "2"), wavelengths=(None, None), good=(True, True),
     ),
     selected=(0, 1),
@@ -58,7 +66,7 @@ PLAN = ScorePlan(
     preset="rgb (as asked for)", coarsen=1, detector="TileMean", batch=1, activation_bytes=0,
     workers=2, threads=1, in_lines=True, gpu_build=False, version="0.2.0",
 )  # fmt: skip
-RECORDED = {"files": "d0d6414d34848b96", "cube": "a5219731fce25564", "plan": "5a9bc346cc69d2ad"}
+RECORDED = {"files": "d0d6414d34848b96", "cube": "7b404b5c547473bb", "plan": "5a9bc346cc69d2ad"}
 """Digests of the values above. A new one makes all half-done stores foreign: raise the version."""
 
 

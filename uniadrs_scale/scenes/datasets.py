@@ -1,97 +1,46 @@
-"""Open groups of NetCDF, HDF5 and Zarr files: each once a process, and closed at its end."""
+"""What is in a NetCDF, HDF5 or Zarr file: its arrays and their sizes. Reads no pixels."""
 
 from __future__ import annotations
 
-import atexit
+import math
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path, PurePosixPath
-from typing import Any, Literal
-from weakref import WeakValueDictionary
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
-import xarray as xr
+import rasterio
 import zarr
 
 from uniadrs_scale.errors import SceneError, StoreError, TrustError
+from uniadrs_scale.scenes.arrays import ArrayFile, Engine, decoded
 from uniadrs_scale.scenes.files import locate
 from uniadrs_scale.storage.buckets import glimpse, range_file, zarr_place
 from uniadrs_scale.storage.remote import canonical, is_remote, uri_name
 from uniadrs_scale.storage.trust import require_self_contained
 
-Engine = Literal["h5netcdf", "scipy", "zarr"]
-OPEN_GROUPS = 32
-"""Groups that a process keeps open."""
-_OPEN: WeakValueDictionary[int, xr.Dataset] = WeakValueDictionary()
-"""Groups that nobody has closed yet."""
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
 
+    import xarray as xr
+    from numpy.typing import NDArray
 
-@atexit.register
-def _close_groups() -> None:
-    """Close them while the libraries are whole: h5netcdf closes files that are left over when it is
-    taken apart itself, and prints what goes wrong then.
-    """  # noqa: D205 - one sentence
-    for group in list(_OPEN.values()):
-        group.close()
-
-
-@lru_cache(maxsize=OPEN_GROUPS)
-def open_group(path: str, stamp: str, engine: Engine, group: str) -> xr.Dataset:
-    """One group of a file or store, lazily; fill values and factors are applied when it is read.
-
-    Args:
-        path: File or store.
-        stamp: Makes a changed file another one.
-        engine: Of xarray.
-        group: Empty for the root.
-
-    Raises:
-        SceneError: It cannot be opened.
-    """
-    source: Any = path
-    if engine == "zarr":
-        source = zarr_place(path, read_only=True)
-    elif is_remote(path):
-        with h5py.File(range_file(path, stamp)) as file:
-            require_self_contained(file, path)
-        source = range_file(path, stamp)
-    options: dict[str, Any] = {"phony_dims": "sort"} if engine == "h5netcdf" else {}
-    if engine == "zarr":
-        # Said, not guessed: xarray warns where it has to find out.
-        metadata = zarr.open_group(source, mode="r").metadata
-        options["consolidated"] = metadata.consolidated_metadata is not None
-    if group:
-        options["group"] = group
-    try:
-        opened = xr.open_dataset(
-            source, engine=engine, chunks=None, cache=False, decode_times=False,
-            decode_coords=False, **options,
-        )  # fmt: skip
-    except TrustError:
-        raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        place = f"group '{group}' of '{path}'" if group else f"'{path}'"
-        raise SceneError(
-            f"{place} cannot be opened as {engine} ({error}): NetCDF, HDF5 or Zarr was expected. "
-            "Check the path, and that the file is whole."
-        ) from None
-    _OPEN[id(opened)] = opened
-    return opened
-
-
+LONGEST_TABLE = 2**16
+"""Numbers in a table (wavelengths, flags) that are read."""
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+HDF4_SIGNATURE = b"\x0e\x03\x13\x01"
 MATLAB_HEADER = 512
 """Bytes before the HDF5 signature of a MATLAB v7.3 file."""
 FOR_GDAL = (".kea", ".bag", ".tif", ".tiff", ".jp2", ".vrt")
-"""Rasters, some of them inside HDF5, that GDAL knows better."""
+"""Rasters, some of them inside HDF5, that GDAL reads better."""
+NO_VARIABLE = b"This is a netCDF dimension but not a netCDF variable"
 ZARR_FILES = ("zarr.json", ".zgroup", ".zmetadata", ".zattrs")
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One array."""
+    """One array in a list of contents."""
 
     path: str
     """Group and name, separated by slashes."""
@@ -100,14 +49,13 @@ class Entry:
 
     @property
     def name(self) -> str:
-        """Without the group."""
-        return PurePosixPath(self.path).name
+        """Name without the group."""
+        return self.path.rpartition("/")[2]
 
     @property
     def group(self) -> str:
-        """Empty for the root."""
-        parent = str(PurePosixPath(self.path).parent)
-        return "" if parent == "." else parent
+        """Group; empty for the root."""
+        return self.path.rpartition("/")[0]
 
     @property
     def extent(self) -> tuple[int, ...]:
@@ -115,80 +63,102 @@ class Entry:
         return tuple(n for n in self.shape if n != 1)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Contents:
     """All arrays of one file or store."""
 
-    path: str
-    stamp: str
-    engine: Engine
-    entries: tuple[Entry, ...]
+    file: ArrayFile
+    entries: Mapping[str, Entry]
+    """Arrays by path."""
 
-    def group(self, name: str = "") -> xr.Dataset:
-        """One group, opened lazily."""
-        return open_group(self.path, self.stamp, self.engine, name)
-
-    def entry(self, path: str) -> Entry | None:
-        """The array at that path; None without one."""
-        return next((entry for entry in self.entries if entry.path == path), None)
-
-    def numbers(self, path: str) -> list[float]:
-        """A small array as numbers; empty without one."""
-        entry = self.entry(path)
-        if entry is None:
-            return []
-        return [float(v) for v in np.ravel(self.group(entry.group)[entry.name].values)]
+    @property
+    def name(self) -> str:
+        """Name of the file."""
+        return uri_name(self.file.path)
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """Of the file, as text, numbers or small arrays."""
-        return {name: _plain(value) for name, value in self.group().attrs.items()}
+        """Attributes of the file."""
+        return self.file.attributes()
+
+    def variable(self, path: str) -> xr.Variable:
+        """Return an array, lazy and not decoded."""
+        return self.file.variable(path)
+
+    def nearest(self, group: str, name: str) -> str | None:
+        """Return the path of an array in a group or the groups above it; None without one."""
+        paths = (f"{scope}/{name}".lstrip("/") for scope in scopes(group))
+        return next((path for path in paths if path in self.entries), None)
+
+    def numbers(self, path: str) -> NDArray[np.float64]:
+        """Return a small decoded array, flat; empty if it is missing or large."""
+        entry = self.entries.get(path)
+        if entry is None or not entry.numeric or math.prod(entry.shape) > LONGEST_TABLE:
+            return np.empty(0)
+        return decoded(self.variable(path)).astype(np.float64).ravel()
+
+
+def scopes(group: str) -> Iterator[str]:
+    """Yield a group and those above it, up to the root."""
+    while group:
+        yield group
+        group = group.rpartition("/")[0]
+    yield ""
 
 
 def read_contents(path: str) -> Contents | None:
-    """What the file or store at ``path`` contains; None where it is neither NetCDF nor its like.
+    """Return what the file or store at ``path`` contains; None if it is not a file of arrays.
 
     Raises:
-        SceneError: It is damaged, or of a kind of NetCDF that cannot be read.
+        SceneError: It is damaged, or of a kind that cannot be read.
     """
     if is_zarr(path):
-        place = canonical(path)
-        return Contents(path=place, stamp=_zarr_stamp(path), engine="zarr", entries=_zarr(path))
+        return _contents(canonical(path), _zarr_stamp(path), "zarr", _zarr(path))
     if is_remote(path):
         return _remote_contents(canonical(path))
     if "://" in path or not Path(path).is_file() or path.lower().endswith(FOR_GDAL):
         return None
     uri, stamp = locate(path)
     if is_hdf5(path):
-        return Contents(path=uri, stamp=stamp, engine="h5netcdf", entries=_hdf5(uri))
+        return _contents(uri, stamp, "h5netcdf", _hdf5(uri))
     with Path(path).open("rb") as file:
-        return _classic_netcdf(uri, stamp, file.read(4))
+        return _classic(uri, stamp, file.read(4))
 
 
-def _classic_netcdf(uri: str, stamp: str, start: bytes) -> Contents | None:
+def _contents(path: str, stamp: str, engine: Engine, entries: Iterator[Entry]) -> Contents:
+    return Contents(ArrayFile(path, stamp, engine), {entry.path: entry for entry in entries})
+
+
+def _classic(uri: str, stamp: str, start: bytes) -> Contents | None:
     if start in (b"CDF\x01", b"CDF\x02"):
-        dataset = open_group(uri, stamp, "scipy", "")
-        entries = tuple(
-            Entry(str(name), v.shape, v.dtype.kind in "buif")
-            for name, v in dataset.variables.items()
-        )
-        return Contents(path=uri, stamp=stamp, engine="scipy", entries=entries)
+        variables = ArrayFile(uri, stamp, "scipy").classic().items()
+        entries = (Entry(k, v.shape, np.dtype(v.typecode()).kind in "buif") for k, v in variables)
+        return _contents(uri, stamp, "scipy", entries)
     if start == b"CDF\x05":
         raise SceneError(
             f"'{uri}' is NetCDF in the 64-bit data format (CDF-5): the classic formats and "
             "NetCDF-4 can be read. Convert it with `nccopy -k nc4`."
         )
+    if start == HDF4_SIGNATURE and not _gdal_has("HDF4"):
+        raise SceneError(
+            f"'{uri}' is HDF4 (HDF-EOS 2), which this GDAL cannot read: GeoTIFF, NetCDF and HDF5 "
+            "can be. Convert it with `h4toh5`, or with `gdal_translate` of a GDAL with HDF4."
+        )
     return None
 
 
+def _gdal_has(driver: str) -> bool:
+    with rasterio.Env() as environment:
+        return driver in environment.drivers()
+
+
 def _remote_contents(uri: str) -> Contents | None:
-    """As :func:`read_contents`, for a file on a server."""
+    """Do the same for a file on a server."""
     if uri_name(uri).lower().endswith(FOR_GDAL):
         return None
     seen = glimpse(uri)
     if _begins_as_hdf5(seen.start):
-        entries = _hdf5(uri, range_file(uri, seen.stamp))
-        return Contents(path=uri, stamp=seen.stamp, engine="h5netcdf", entries=entries)
+        return _contents(uri, seen.stamp, "h5netcdf", _hdf5(uri, range_file(uri, seen.stamp)))
     if seen.start.startswith(b"CDF"):
         raise SceneError(
             f"'{uri}' is NetCDF in a classic format, which is read by URL only whole. Download it, "
@@ -198,7 +168,7 @@ def _remote_contents(uri: str) -> Contents | None:
 
 
 def is_hdf5(path: str) -> bool:
-    """True for HDF5, and what is built on it: NetCDF-4, MATLAB 7.3."""
+    """Return True for HDF5, and what is built on it: NetCDF-4, MATLAB 7.3."""
     with Path(path).open("rb") as file:
         return _begins_as_hdf5(file.read(MATLAB_HEADER + len(HDF5_SIGNATURE)))
 
@@ -209,17 +179,19 @@ def _begins_as_hdf5(content: bytes) -> bool:
 
 
 def is_zarr(path: str) -> bool:
-    """True for a Zarr store: a folder with its files, or a URL that ends so."""
+    """Return True for a Zarr store: a folder with its files, or a URL that ends so."""
     if "://" in path:
         return uri_name(path).endswith(".zarr")
     return any(Path(path, name).is_file() for name in ZARR_FILES)
 
 
-def _hdf5(path: str, content: Any | None = None) -> tuple[Entry, ...]:
+def _hdf5(path: str, content: Any | None = None) -> Iterator[Entry]:
     entries: list[Entry] = []
 
     def note(name: str, item: object) -> None:
-        if isinstance(item, h5py.Dataset) and not name.startswith("#"):
+        if not isinstance(item, h5py.Dataset) or name.startswith("#"):
+            return
+        if not item.is_scale or not bytes(item.attrs.get("NAME", b"")).startswith(NO_VARIABLE):
             entries.append(Entry(name, item.shape or (), item.dtype.kind in "buif"))
 
     try:
@@ -233,10 +205,10 @@ def _hdf5(path: str, content: Any | None = None) -> tuple[Entry, ...]:
             f"'{path}' begins like HDF5 or NetCDF-4, but cannot be read ({error}): it is cut off "
             "or damaged. Fetch it again."
         ) from None
-    return tuple(entries)
+    return iter(entries)
 
 
-def _zarr(path: str) -> tuple[Entry, ...]:
+def _zarr(path: str) -> Iterator[Entry]:
     try:
         group = zarr.open_group(zarr_place(path, read_only=True), mode="r")
         members = group.members(max_depth=None)
@@ -252,11 +224,11 @@ def _zarr(path: str) -> tuple[Entry, ...]:
             "Pass the folder that holds zarr.json or .zgroup."
         ) from None
     arrays = sorted((name, item) for name, item in members if isinstance(item, zarr.Array))
-    return tuple(Entry(name, item.shape, item.dtype.kind in "buif") for name, item in arrays)
+    return (Entry(name, item.shape, item.dtype.kind in "buif") for name, item in arrays)
 
 
 def _zarr_stamp(path: str) -> str:
-    """Changes with the metadata of a store; its chunks are too many to look at."""
+    """Return what changes with the metadata of a store; its chunks are too many to look at."""
     if is_remote(path):
         return _remote_root(canonical(path).rstrip("/")) or ""
     if "://" in path:
@@ -267,15 +239,8 @@ def _zarr_stamp(path: str) -> str:
 
 
 def _remote_root(uri: str) -> str | None:
-    """Stamp of the first metadata file that the server has; None where it has none."""
+    """Return the stamp of the first metadata file that the server has; None without one."""
     for name in ZARR_FILES:
         with suppress(SceneError):
             return glimpse(f"{uri}/{name}").stamp
     return None
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, bytes):
-        return value.decode(errors="replace")
-    array = np.asarray(value)
-    return value if isinstance(value, str) or array.size != 1 else array.item()

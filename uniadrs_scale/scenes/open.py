@@ -16,7 +16,7 @@ from uniadrs_scale.scenes.files import require_unpacked
 from uniadrs_scale.scenes.products.matlab import is_matlab, read_matlab
 from uniadrs_scale.scenes.products.metadata import Options, natural_order
 from uniadrs_scale.scenes.products.plain import plain_product
-from uniadrs_scale.scenes.products.recognise import recognise
+from uniadrs_scale.scenes.products.recognise import recognise, recognise_arrays
 from uniadrs_scale.scenes.products.stac import of_item
 from uniadrs_scale.scenes.sources import OPENED, lazy_scene
 from uniadrs_scale.storage.buckets import list_keys
@@ -130,7 +130,7 @@ def _called(source: Source | Sequence[str | Path]) -> str:
 def _open(
     source: Source | Sequence[str | Path], options: Options, chunk: int
 ) -> tuple[FileScene | CubeScene | None, xr.DataArray]:
-    """The scene, where it can be read again, and its array."""
+    """Return the scene, if it can be read again, and its array."""
     headers: dict[str, Header] = {}
     if isinstance(source, pystac.Item):
         scene, facts = assemble(of_item(source), options, headers)
@@ -141,7 +141,8 @@ def _open(
     single = sources[0] if len(sources) == 1 else None
     if single is not None and is_matlab(single) and not is_hdf5(single):
         return None, read_matlab(single, options)
-    spec = None if single is None else recognise(single, options)
+    alone = len(sources) == 1
+    spec = recognise(sources[0], options) if alone else recognise_arrays(sources, options)
     if isinstance(spec, CubeSpec):
         cube, facts = assemble_cube(spec, options)
         array = lazy_scene(cube, facts, chunk)

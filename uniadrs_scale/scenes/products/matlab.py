@@ -17,10 +17,11 @@ from scipy.io.matlab import MatReadError
 
 from uniadrs_scale.core.validity import valid_pixels
 from uniadrs_scale.errors import SceneError
+from uniadrs_scale.scenes.arrays import Variable
 from uniadrs_scale.scenes.assembly import select
-from uniadrs_scale.scenes.cubes import CubeSpec, Variable
+from uniadrs_scale.scenes.cubes import CubeSpec
 from uniadrs_scale.scenes.products.metadata import FOR_GRID, FOR_MASK, FOR_UNITS, nanometres
-from uniadrs_scale.storage.remote import is_remote, uri_name
+from uniadrs_scale.storage.remote import is_remote
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,47 +38,55 @@ WAVELENGTHS = ("wavelengths", "wavelength", "wl", "lambda")
 
 
 def is_matlab(path: str) -> bool:
-    """True for the name of a MATLAB file."""
+    """Return True for the name of a MATLAB file."""
     return not is_remote(path) and path.lower().endswith(".mat") and Path(path).is_file()
 
 
 def recognise(contents: Contents, options: Options) -> CubeSpec | None:
-    """The cube of a version 7.3 file; None for other HDF5 files.
+    """Return the cube of a version 7.3 file; None for other HDF5 files.
 
-    MATLAB writes its axes in reverse: what it calls (row, column, band) lies in the file as
-    (band, column, row).
+    MATLAB writes its axes in reverse: (row, column, band) is stored as (band, column, row).
 
     Raises:
-        SceneError: No or several variables can be meant.
+        SceneError: No variable, or several, can be meant.
     """
-    if not is_matlab(contents.path):
+    path = contents.file.path
+    if not is_matlab(path):
         return None
-    shapes = {e.path: e.shape[::-1] for e in contents.entries if e.numeric and not e.group}
-    name = _choose(contents.path, shapes, options.variable)
-    count = shapes[name][2] if len(shapes[name]) == 3 else 1  # noqa: PLR2004 - row, column, band
-    table = next((t for w in WAVELENGTHS if len(t := contents.numbers(w)) == count > 1), None)
+    shapes = {e.path: e.shape[::-1] for e in contents.entries.values() if e.numeric and not e.group}
+    name = _choose(path, shapes, options.variable)
+    tables = {len(t): t for w in reversed(WAVELENGTHS) if len(t := contents.numbers(w)) > 1}
+    axes = _axes(shapes[name], set(tables))
+    count = shapes[name][axes.index("band")] if "band" in axes else 1
+    table = tables.get(count)
     return CubeSpec(
         kind="a MATLAB file",
-        name=uri_name(contents.path),
-        path=contents.path,
-        stamp=contents.stamp,
-        engine=contents.engine,
-        variables=(Variable("", name, ("band", "x", "y")[-len(shapes[name]) :]),),
+        name=contents.name,
+        variables=(Variable.of(contents.file, name, axes[::-1]),),
         counts=(count,),
         bands=tuple(str(k + 1) for k in range(count)),
-        wavelengths=tuple(map(nanometres, table)) if table else (None,) * count,
+        wavelengths=(None,) * count if table is None else tuple(map(nanometres, table.tolist())),
         good=(True,) * count,
     )
 
 
+def _axes(shape: tuple[int, ...], tables: set[int]) -> tuple[str, ...]:
+    """Return what each axis is: (row, column, band), unless the wavelengths fit another order."""
+    if len(shape) == 3 and shape[2] not in tables:  # noqa: PLR2004 - row, column, band
+        for axes in (("band", "y", "x"), ("y", "band", "x")):
+            if shape[axes.index("band")] in tables:
+                return axes
+    return ("y", "x", "band")[: len(shape)]
+
+
 def read_matlab(path: str, options: Options) -> xr.DataArray:
-    """A variable of a version 4 or 5 file, in memory.
+    """Read a variable of a version 4 or 5 file into memory.
 
     Returns:
         (band, y, x), with a coordinate ``wavelength`` if the file has a table of them.
 
     Raises:
-        SceneError: No or several variables can be meant, or the one that is meant is too large.
+        SceneError: No variable, or several, can be meant, or the one that is meant is too large.
     """
     name = Path(path).name
     options.refuse(name, "a MATLAB file", grid=FOR_GRID, mask=FOR_MASK, units=FOR_UNITS)
@@ -94,7 +103,10 @@ def read_matlab(path: str, options: Options) -> xr.DataArray:
             f"'{path}' cannot be read as a MATLAB file ({error}): it is cut off, damaged or "
             "something else. Save it again, or pass the array itself."
         ) from None
-    cube = np.atleast_3d(values[variable]).transpose(2, 0, 1)
+    tables = {np.size(values[w]) for w in WAVELENGTHS if np.size(values.get(w, 0)) > 1}
+    cube = np.atleast_3d(values[variable])
+    axes = _axes(cube.shape, tables)
+    cube = cube.transpose([axes.index(axis) for axis in ("band", "y", "x")])
     return _as_scene(name, cube, values, options)
 
 
@@ -121,7 +133,7 @@ def _as_scene(
 def _choose(
     path: str, shapes: Mapping[str, tuple[int, ...]], wanted: str | tuple[str, ...] | None
 ) -> str:
-    """The variable that is meant: the one that is named, or the only one with three axes."""
+    """Return the variable that is meant: the one named, or the only one with three axes."""
     listing = ", ".join(f"{k} {' x '.join(map(str, s))}" for k, s in shapes.items()) or "no numbers"
     if isinstance(wanted, tuple):
         wanted = wanted[0] if len(wanted) == 1 else ", ".join(wanted)
@@ -136,7 +148,7 @@ def _choose(
         )
     if len(shapes.get(wanted, ())) not in (2, 3):
         raise SceneError(
-            f"variable='{wanted}' is no array of two or three axes in '{path}', which holds "
+            f"variable='{wanted}' is not an array of two or three axes in '{path}', which holds "
             f"{listing}. Pass one of these."
         )
     return wanted

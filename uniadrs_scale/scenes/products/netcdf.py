@@ -1,42 +1,45 @@
-"""Any NetCDF, HDF5 or Zarr file: which of its arrays are the scene, and where it lies."""
+"""Any NetCDF, HDF5 or Zarr file: selects the arrays that are the scene, and places them."""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pyproj import CRS
-from pyproj.exceptions import CRSError
 
 from uniadrs_scale.errors import SceneError
-from uniadrs_scale.scenes.cubes import CubeSpec, Variable
+from uniadrs_scale.scenes.arrays import Variable
+from uniadrs_scale.scenes.axes import (
+    LATITUDES,
+    LONGITUDES,
+    WAVELENGTHS,
+    axis_roles,
+    spectral_table,
+)
+from uniadrs_scale.scenes.cubes import CubeSpec
+from uniadrs_scale.scenes.datasets import LONGEST_TABLE
+from uniadrs_scale.scenes.flags import Flags, cf_flags
+from uniadrs_scale.scenes.grid_mapping import coordinate_paths, grid_of
 from uniadrs_scale.scenes.products.metadata import iso_time, nanometres, natural_order
-from uniadrs_scale.storage.remote import uri_name
 
 if TYPE_CHECKING:
-    import xarray as xr
+    from collections.abc import Mapping, Sequence
 
     from uniadrs_scale.scenes.datasets import Contents, Entry
     from uniadrs_scale.scenes.products.metadata import Options
+    from uniadrs_scale.swaths.grids import Georeference
 
-
-LATITUDES = {"lat", "latitude", "nav_lat", "xlat", "lats", "latitudes"}
-LONGITUDES = {"lon", "longitude", "nav_lon", "xlong", "xlon", "lons", "longitudes", "long"}
-ROWS = LATITUDES | {"y", "row", "rows", "line", "lines", "northing", "downtrack", "along_track",
-                    "nj", "number_of_lines", "ydim"}  # fmt: skip
-COLUMNS = LONGITUDES | {"x", "col", "cols", "column", "columns", "sample", "samples", "easting",
-                        "crosstrack", "across_track", "ni", "pixels_per_line", "xdim"}  # fmt: skip
-WAVELENGTHS = ("wavelength", "wavelengths", "wavelength_nm", "radiation_wavelength", "wl")
-TIMES = ("time_coverage_start", "start_date", "start_time", "datetime", "acquisition_time")
+TIMES = "time_coverage_start start_date start_time start_datetime datetime acquisition_time"
+"""Attributes that may hold the time."""
 MANY = 16
 """Names that fit in an error message."""
-REGULAR = 1e-3
-"""By how much of a pixel coordinates may stray from a grid."""
+HELPERS = ("bounds", "ancillary_variables", "coordinates", "cell_measures", "grid_mapping")
+"""Attributes that name arrays which describe another one."""
 
 
 def recognise(contents: Contents, options: Options) -> CubeSpec:
-    """The arrays that ``variable`` names, or the one that can be meant.
+    """Return the arrays that ``variable`` names, or the one that can be meant.
 
     Raises:
         SceneError: None or several can be meant, or they do not fit together.
@@ -44,52 +47,58 @@ def recognise(contents: Contents, options: Options) -> CubeSpec:
     places = _swath_places(contents)
     chosen = _chosen(contents, options.variable, {path for pair in places for path in pair})
     place = next((pair for pair in places if _covers(contents, pair[0], chosen[0])), None)
-    variables = tuple(_variable(contents, entry, place and contents.entry(place[0]))
-                      for entry in chosen)  # fmt: skip
-    _require_same_size(contents, chosen, variables)
-    tables = [_bands(contents, e, v) for e, v in zip(chosen, variables, strict=True)]
-    crs, transform = (None, None) if place else _grid(contents, chosen[0], variables[0])
+    variables = tuple(
+        Variable.of(contents.file, entry.path, axis_roles(contents, entry.path, place and place[0]))
+        for entry in chosen
+    )
+    _require_same_size(contents, variables)
+    tables = [_bands(contents, variable) for variable in variables]
+    first = variables[0]
+    grid = grid_of(contents, first)
+    latitude, longitude = _located(contents, first, grid, place)
+    swath = latitude is not None
     bands = tuple(name for table in tables for name, _ in table)
-    located = [_place_variable(contents, path) for path in place] if place else [None, None]
+    stac = contents.attributes.get("stac_discovery")
+    facts = contents.attributes | (stac.get("properties", {}) if isinstance(stac, dict) else {})
     return CubeSpec(
-        kind="a Zarr store" if contents.engine == "zarr" else "a NetCDF or HDF5 file",
-        name=uri_name(contents.path),
-        path=contents.path,
-        stamp=contents.stamp,
-        engine=contents.engine,
+        kind="a Zarr store" if contents.file.engine == "zarr" else "a NetCDF or HDF5 file",
+        name=contents.name,
         variables=variables,
         counts=tuple(len(table) for table in tables),
         bands=bands,
         wavelengths=tuple(centre for table in tables for _, centre in table),
         good=(True,) * len(bands),
-        latitude=located[0],
-        longitude=located[1],
-        crs=crs,
-        transform=transform,
-        datetime=next(
-            filter(None, (iso_time(str(contents.attributes.get(k))) for k in TIMES)), None
-        ),
-        platform=contents.attributes.get("platform"),
+        latitude=latitude,
+        longitude=longitude,
+        crs=None if swath else grid.crs,
+        transform=None if swath or grid.transform is None else tuple(grid.transform)[:6],
+        unplaced="" if swath else grid.problem,
+        quality=tuple(_quality(contents, first)),
+        datetime=next(filter(None, (iso_time(str(facts.get(k))) for k in TIMES.split())), None),
+        platform=facts.get("platform"),
     )
 
 
 def _chosen(
     contents: Contents, wanted: str | tuple[str, ...] | None, places: set[str]
 ) -> list[Entry]:
-    """The arrays that are the scene, in the order they were asked for."""
-    possible = [e for e in contents.entries if e.numeric and len(e.extent) in (2, 3)]
-    possible = [e for e in possible if e.path not in places]
+    """Return the arrays that are the scene, in the order they were asked for."""
+    numeric = [e for e in contents.entries.values() if e.numeric and e.path not in places]
+    possible = [e for e in numeric if len(e.extent) in (2, 3)]
     names = ", ".join([e.path for e in possible][:MANY]) + (", ..." if len(possible) > MANY else "")
     if wanted is None:
-        cubes = [e for e in possible if len(e.extent) == 3]  # noqa: PLR2004 - band, y, x
-        for candidates in (cubes, possible):
+        meant = _data_arrays(contents, possible) if len(possible) > 1 else possible
+        cubes = [e for e in meant if len(e.extent) == 3]  # noqa: PLR2004 - band, y, x
+        for candidates in (cubes, meant):
             if len(candidates) == 1:
                 return candidates
-        met = f"{len(possible)} arrays that could be the scene ({names})" if possible else (
-            "no array of numbers with two or three axes"
-        )  # fmt: skip
+        if not possible:
+            _refuse_many_axes(contents, numeric)
+        met = "no array of numbers with two or three axes"
+        if possible:
+            met = f"{len(possible)} arrays that could be the scene ({names})"
         raise SceneError(
-            f"'{contents.path}' has {met}: one must be named. "
+            f"'{contents.file.path}' has {met}: one must be named. "
             "Pass variable='name', a list of names, or a pattern such as 'rrs_*'."
         )
     chosen: list[Entry] = []
@@ -97,172 +106,181 @@ def _chosen(
         found = {e.path: e for e in possible if fnmatchcase(e.path, pattern)}
         found = found or {e.path: e for e in possible if fnmatchcase(e.name, pattern)}
         if not found:
+            _refuse_many_axes(contents, [e for e in numeric if pattern in (e.path, e.name)])
             raise SceneError(
-                f"variable='{pattern}' is not in '{contents.path}', which has "
+                f"variable='{pattern}' is not in '{contents.file.path}', which has "
                 f"{names or 'no array of two or three axes'}. Pass one of these."
             )
         chosen += (found[path] for path in natural_order(found))
     return chosen
 
 
+def _refuse_many_axes(contents: Contents, entries: Sequence[Entry]) -> None:
+    """Raise SceneError if the only array has more axes than a scene."""
+    many = [e for e in entries if len(e.extent) > 3]  # noqa: PLR2004 - band, y, x
+    if len(many) == 1:
+        axis_roles(contents, many[0].path)
+
+
+def _data_arrays(contents: Contents, entries: list[Entry]) -> list[Entry]:
+    """Return the arrays that are not overviews and do not describe others; all if none is left."""
+    helpers: set[str] = set()
+    for entry in contents.entries.values():
+        with suppress(SceneError):
+            attributes = contents.variable(entry.path).attrs
+            for name in HELPERS:
+                words = str(attributes.get(name, "")).replace(":", " ").split()
+                helpers |= {p for word in words if (p := contents.nearest(entry.group, word))}
+            if "flag_meanings" in attributes:
+                helpers.add(entry.path)
+    levels = _overviews(contents)
+    left = [e for e in entries if e.path not in helpers and not e.group.startswith(levels)]
+    return left or entries
+
+
+def _overviews(contents: Contents) -> tuple[str, ...]:
+    """Return the groups of coarser levels that the multiscales convention names."""
+    coarser: list[str] = []
+    for group in {""} | {entry.group.rpartition("/")[0] for entry in contents.entries.values()}:
+        with suppress(SceneError, AttributeError, KeyError, TypeError):
+            layout = contents.file.attributes(group)["multiscales"]["layout"]
+            names = [level.get("asset") or level.get("group") or level["path"] for level in layout]
+            coarser += [f"{group}/{name}".strip("/") for name in names[1:]]
+    return tuple(coarser) or ("\0",)
+
+
 def _swath_places(contents: Contents) -> list[tuple[str, str]]:
-    """Paths of (latitude, longitude) that have two axes."""
+    """Return paths of (latitude, longitude) that have two axes."""
 
-    def flat(names: set[str]) -> dict[tuple[str, tuple[int, ...]], str]:
-        return {
-            (e.group, e.extent): e.path
-            for e in contents.entries
-            if e.name.lower() in names and len(e.extent) == 2 and e.numeric  # noqa: PLR2004
-        }
+    def flat(names: set[str], unit: str) -> dict[tuple[str, tuple[int, ...]], str]:
+        found: dict[tuple[str, tuple[int, ...]], str] = {}
+        for e in contents.entries.values():
+            if len(e.extent) == 2 and e.numeric and e.name.lower() in names:  # noqa: PLR2004
+                found.setdefault((e.group, e.extent), e.path)
+        return found or _by_unit(contents, unit)
 
-    latitudes, longitudes = flat(LATITUDES), flat(LONGITUDES)
+    latitudes, longitudes = flat(LATITUDES, "degrees_north"), flat(LONGITUDES, "degrees_east")
     return [(path, longitudes[key]) for key, path in latitudes.items() if key in longitudes]
 
 
+def _by_unit(contents: Contents, unit: str) -> dict[tuple[str, tuple[int, ...]], str]:
+    """Return two-dimensional arrays in degrees north or east, by group and size."""
+    found: dict[tuple[str, tuple[int, ...]], str] = {}
+    for e in contents.entries.values():
+        if len(e.extent) == 2 and e.numeric:  # noqa: PLR2004 - rows and columns
+            with suppress(SceneError):
+                if contents.variable(e.path).attrs.get("units") == unit:
+                    found.setdefault((e.group, e.extent), e.path)
+    return found
+
+
 def _covers(contents: Contents, latitude: str, entry: Entry) -> bool:
-    """True where a latitude has the two spatial axes of an array."""
-    place = contents.entry(latitude)
-    if place is None:
-        return False
+    """Return True if a latitude has the two spatial axes of an array."""
+    place = contents.entries[latitude]
     if place.group == entry.group:
-        dataset = contents.group(entry.group)
-        return set(dataset[place.name].dims) <= set(dataset[entry.name].dims)
+        return set(contents.variable(latitude).dims) <= set(contents.variable(entry.path).dims)
     return place.extent in (entry.extent[:2], entry.extent[1:], entry.extent[::2])
 
 
-def _place_variable(contents: Contents, path: str) -> Variable:
-    entry = contents.entry(path)
-    assert entry is not None  # noqa: S101 - it was found by its path
-    axes = iter(("y", "x"))
-    return Variable(
-        entry.group, entry.name, tuple(next(axes) if n > 1 else "" for n in entry.shape)
-    )
-
-
-def _variable(contents: Contents, entry: Entry, place: Entry | None) -> Variable:
-    """An array and what its axes are."""
-    dims = [str(dim) for dim in contents.group(entry.group)[entry.name].dims]
-    kept = [k for k, n in enumerate(entry.shape) if n > 1]
-    axes = [""] * len(dims)
-    rows, cols = _spatial(contents, entry, place, [dims[k] for k in kept])
-    for k in kept:
-        axes[k] = "y" if dims[k] == rows else "x" if dims[k] == cols else "band"
-    return Variable(entry.group, entry.name, tuple(axes))
-
-
-def _spatial(
-    contents: Contents, entry: Entry, place: Entry | None, dims: list[str]
-) -> tuple[str, str]:
-    """Names of the two axes on the ground."""
-    if place is not None and place.group == entry.group:
-        rows, cols = (d for d in contents.group(place.group)[place.name].dims if d in dims)
-        return str(rows), str(cols)
-    rows_named = [d for d in dims if d.lower() in ROWS]
-    cols_named = [d for d in dims if d.lower() in COLUMNS]
-    if rows_named and cols_named:
-        return rows_named[0], cols_named[0]
-    if len(dims) == 2:  # noqa: PLR2004 - y, x
-        return dims[0], dims[1]
-    # Axes without names: the shortest is that of the bands, the others are in order.
-    sizes = entry.extent
+def _located(
+    contents: Contents, variable: Variable, grid: Georeference, place: tuple[str, str] | None
+) -> tuple[Variable | None, Variable | None]:
+    """Return latitude and longitude of the pixels of an array that has no grid on the ground."""
+    if grid.crs is not None:
+        return None, None
     if place is not None:
-        shortest = next(k for k in (2, 0, 1) if sizes[:k] + sizes[k + 1 :] == place.extent)
-    else:
-        shortest = min((2, 0, 1), key=lambda k: sizes[k])
-    rows, cols = (dim for k, dim in enumerate(dims) if k != shortest)
-    return rows, cols
+        axes = iter(("y", "x"))
+        roles = [next(axes) if n > 1 else "" for n in contents.entries[place[0]].shape]
+        latitude, longitude = (Variable.of(contents.file, path, roles) for path in place)
+        return latitude, longitude
+    return _uneven(contents, variable)
 
 
-def _require_same_size(
-    contents: Contents, chosen: list[Entry], variables: tuple[Variable, ...]
-) -> None:
-    sizes = {}
-    for entry, variable in zip(chosen, variables, strict=True):
-        shape = dict(zip(variable.axes, entry.shape, strict=True))
-        sizes[entry.path] = shape.get("y"), shape.get("x")
-    first = chosen[0].path
-    for path, size in sizes.items():
-        if size != sizes[first]:
+def _uneven(contents: Contents, variable: Variable) -> tuple[Variable | None, Variable | None]:
+    """Return latitude along y and longitude along x that are not a grid, such as Gaussian ones."""
+    paths = coordinate_paths(contents, variable)
+    for role, names, unit in (("y", LATITUDES, "north"), ("x", LONGITUDES, "east")):
+        path = paths.get(role)
+        units = contents.variable(path).attrs.get("units") if path else None
+        if not path or (contents.entries[path].name not in names and units != f"degrees_{unit}"):
+            return None, None
+    latitude, longitude = (Variable.of(contents.file, paths[role], (role,)) for role in ("y", "x"))
+    return latitude, longitude
+
+
+def _quality(contents: Contents, variable: Variable) -> list[Flags]:
+    """Return the arrays of classes that have the size of the scene."""
+    size = variable.sizes["y"], variable.sizes["x"]
+    found = []
+    for entry in contents.entries.values():
+        if entry.extent == size and entry.numeric and entry.path != variable.path:
+            with suppress(SceneError):
+                flags = cf_flags(contents, entry.path)
+                if flags:
+                    roles = axis_roles(contents, entry.path)
+                    found.append(Flags(Variable.of(contents.file, entry.path, roles), flags))
+    return found
+
+
+def _require_same_size(contents: Contents, variables: Sequence[Variable]) -> None:
+    first = variables[0].sizes
+    for variable in variables:
+        sizes = variable.sizes
+        if (sizes["y"], sizes["x"]) != (first["y"], first["x"]):
             raise SceneError(
-                f"'{path}' of '{contents.path}' has {size[0]} x {size[1]} px but '{first}' has "
-                f"{sizes[first][0]} x {sizes[first][1]}: arrays of one scene must have one size. "
-                "Pass variable= with those that fit."
+                f"'{variable.path}' of '{contents.file.path}' has {sizes['y']} x {sizes['x']} px "
+                f"but '{variables[0].path}' has {first['y']} x {first['x']}: arrays of one scene "
+                "must have one size. Pass variable= with those that fit."
             )
 
 
-def _bands(contents: Contents, entry: Entry, variable: Variable) -> list[tuple[str, float | None]]:
-    """(name, wavelength in nm) of each band of an array."""
-    dataset = contents.group(entry.group)
-    array = dataset[entry.name]
+def _bands(contents: Contents, variable: Variable) -> list[tuple[str, float | None]]:
+    """Return (name, wavelength in nm) of each band of an array."""
+    entry, array = contents.entries[variable.path], contents.variable(variable.path)
     if "band" not in variable.axes:
         return [(entry.name, _own_wavelength(array.attrs))]
     axis = variable.axes.index("band")
-    count, dim = entry.shape[axis], array.dims[axis]
-    own = dataset.variables.get(dim)
-    named = own is not None and own.dtype.kind in "OUSiu" and own.ndim == 1
-    names = [str(v) for v in own.values] if own is not None and named else [
-        str(k + 1) for k in range(count)
-    ]  # fmt: skip
-    return list(zip(names, _wavelengths(dataset, dim, count), strict=True))
-
-
-def _wavelengths(dataset: xr.Dataset, dim: Any, count: int) -> list[float | None]:
-    for name in (*WAVELENGTHS, str(dim)):
-        table = dataset.variables.get(name)
-        spectral = name in WAVELENGTHS or "wavelength" in str(
-            "" if table is None else table.attrs.get("standard_name", "")
+    count, dim = entry.shape[axis], str(array.dims[axis])
+    if count > LONGEST_TABLE:
+        raise SceneError(
+            f"'{entry.path}' of '{contents.file.path}' claims {count} bands: at most "
+            f"{LONGEST_TABLE} can be read. Check the file."
         )
-        if table is not None and spectral and table.shape == (count,) and table.dtype.kind in "iuf":
-            unit = table.attrs.get("units")
-            return [nanometres(float(value), unit) for value in table.values]
-    return [None] * count
+    names = _band_names(contents, entry.group, dim, count) or _listed(array.attrs, count)
+    table = spectral_table(contents, entry.group, dim, count)
+    units = contents.variable(table).attrs.get("units") if table else None
+    centres: list[float | None] = [None] * count
+    if table:
+        values = contents.numbers(table).tolist()
+        centres = [nanometres(value, units) if value > 0 else None for value in values]
+    return list(zip(names or [str(k + 1) for k in range(count)], centres, strict=True))
 
 
-def _own_wavelength(attributes: dict[Any, Any]) -> float | None:
-    """Of an array that is one band, from its attributes."""
-    for name in WAVELENGTHS:
-        value = np.ravel(attributes.get(name, 0))
+def _band_names(contents: Contents, group: str, dim: str, count: int) -> list[str]:
+    """Return the band names along an axis: texts or whole numbers; empty without any."""
+    path = contents.nearest(group, dim)
+    if path is None or contents.entries[path].shape != (count,):
+        return []
+    own = contents.variable(path)
+    if own.dtype.kind not in "OUSTiu":
+        return []
+    return [v.decode(errors="replace") if isinstance(v, bytes) else str(v) for v in own.values]
+
+
+def _listed(attributes: Mapping[Any, Any], count: int) -> list[str]:
+    """Return the band names that an attribute lists; empty if none does."""
+    for name in ("band_names", "long_name"):
+        value = attributes.get(name)
+        if isinstance(value, list | tuple | np.ndarray) and len(value) == count > 1:
+            return [str(item) for item in value]
+    return []
+
+
+def _own_wavelength(attributes: Mapping[Any, Any]) -> float | None:
+    """Return the wavelength of an array that is one band, from its attributes."""
+    for name in filter(WAVELENGTHS.fullmatch, attributes):
+        value = np.ravel(attributes[name])
         if value.size == 1 and value.dtype.kind in "iuf" and value[0] > 0:
             unit = attributes.get(f"{name}_unit")
             return nanometres(float(value[0]), None if unit is None else str(unit))
     return None
-
-
-def _grid(
-    contents: Contents, entry: Entry, variable: Variable
-) -> tuple[str | None, tuple[float, ...] | None]:
-    """CRS and transform from coordinates (CF conventions); None where they make no grid."""
-    dataset = contents.group(entry.group)
-    array = dataset[entry.name]
-    dims = {axis: str(dim) for dim, axis in zip(array.dims, variable.axes, strict=True)}
-    steps = {axis: _regular(dataset, dims[axis]) for axis in ("y", "x")}
-    y, x = steps["y"], steps["x"]
-    if y is None or x is None:
-        return None, None
-    transform = (x[1], 0.0, x[0] - x[1] / 2, 0.0, y[1], y[0] - y[1] / 2)
-    return _crs(dataset, array, dims["y"]), transform
-
-
-def _regular(dataset: xr.Dataset, dim: str) -> tuple[float, float] | None:
-    """(first, step) of an evenly spaced coordinate; None without one."""
-    coordinate = dataset.variables.get(dim)
-    if coordinate is None or coordinate.ndim != 1 or coordinate.size < 2:  # noqa: PLR2004
-        return None
-    values = np.asarray(coordinate.values, float)
-    step = (values[-1] - values[0]) / (values.size - 1)
-    even = values[0] + step * np.arange(values.size)
-    if step == 0 or not np.allclose(values, even, rtol=0, atol=REGULAR * abs(step)):
-        return None
-    return float(values[0]), float(step)
-
-
-def _crs(dataset: xr.Dataset, array: xr.DataArray, row_dim: str) -> str | None:
-    """WKT from the grid mapping; WGS 84 where the axes are latitude and longitude."""
-    for name in (array.attrs.get("grid_mapping"), "spatial_ref", "crs"):
-        mapping = dataset.variables.get(str(name))
-        if mapping is not None:
-            try:
-                return CRS.from_cf(dict(mapping.attrs)).to_wkt()
-            except (CRSError, KeyError):
-                continue
-    return CRS.from_epsg(4326).to_wkt() if row_dim.lower() in LATITUDES else None

@@ -1,7 +1,7 @@
 """PRISMA HDF5 files (.he5), levels 1 and 2: VNIR and SWIR cube as one scene.
 
 Pixels stay digital numbers: the factors to reflectance or radiance are the same for all bands of a
-cube, and scores do not depend on them. Level 2D lies on a UTM grid, the others are in sensor
+cube, and scores do not depend on them. Level 2D is on a UTM grid, the others are in sensor
 geometry, with the place of each pixel.
 """
 
@@ -13,9 +13,10 @@ import numpy as np
 from pyproj import CRS
 
 from uniadrs_scale.errors import SceneError
-from uniadrs_scale.scenes.cubes import CubeSpec, Variable
+from uniadrs_scale.scenes.arrays import Variable
+from uniadrs_scale.scenes.cubes import CubeSpec
+from uniadrs_scale.scenes.flags import Flag, Flags
 from uniadrs_scale.scenes.products.metadata import FOR_VARIABLE, iso_time
-from uniadrs_scale.storage.remote import uri_name
 
 if TYPE_CHECKING:
     from uniadrs_scale.scenes.datasets import Contents, Entry
@@ -29,7 +30,7 @@ AXES = ("y", "band", "x")
 
 
 def recognise(contents: Contents, options: Options) -> CubeSpec | None:
-    """The hyperspectral cubes of a PRISMA file; None for others.
+    """Return the hyperspectral cubes of a PRISMA file; None for others.
 
     Raises:
         SceneError: It has cubes but no wavelengths.
@@ -38,21 +39,20 @@ def recognise(contents: Contents, options: Options) -> CubeSpec | None:
     if None in cubes:
         return None
     vnir, swir = (cube for cube in cubes if cube is not None)
-    options.refuse(contents.path, "a PRISMA file, of which the VNIR and SWIR cubes are known",
+    options.refuse(contents.name, "a PRISMA file, of which the VNIR and SWIR cubes are known",
                    variable=f"other {FOR_VARIABLE}")  # fmt: skip
     attributes = contents.attributes
-    tables = [_bands(attributes, name, cube.shape[1], contents.path)
+    tables = [_bands(attributes, name, cube.shape[1], contents.file.path)
               for name, cube in zip(RANGES, (vnir, swir), strict=True)]  # fmt: skip
     crs, transform = _grid(attributes, vnir)
     place = (None, None) if crs else _place(contents, vnir)
     wavelengths = [centre for table in tables for centre, _ in table]
     return CubeSpec(
         kind="a PRISMA file",
-        name=uri_name(contents.path),
-        path=contents.path,
-        stamp=contents.stamp,
-        engine=contents.engine,
-        variables=tuple(Variable(cube.group, cube.name, AXES) for cube in (vnir, swir)),
+        name=contents.name,
+        # Zero is fill, but only if all bands have it: dark water has zeros in some.
+        variables=tuple(Variable.of(contents.file, cube.path, AXES, empty=0)
+                        for cube in (vnir, swir)),
         counts=(vnir.shape[1], swir.shape[1]),
         bands=tuple(f"{name.upper()}-{k + 1}" for name, table in zip(RANGES, tables, strict=True)
                     for k in range(len(table))),
@@ -62,23 +62,31 @@ def recognise(contents: Contents, options: Options) -> CubeSpec | None:
         longitude=place[1],
         crs=crs,
         transform=transform,
-        nodata=0,
+        quality=_quality(contents, vnir),
         datetime=iso_time(attributes.get("Product_StartTime")),
         platform="PRISMA",
     )  # fmt: skip
 
 
+def _quality(contents: Contents, cube: Entry) -> tuple[Flags, ...]:
+    """Return the cloud mask, which level 1 has."""
+    entry = contents.entries.get(f"{cube.group}/Cloud_Mask")
+    if entry is None or entry.shape != (cube.shape[0], cube.shape[2]):
+        return ()
+    return (Flags(Variable.of(contents.file, entry.path, ("y", "x")), (Flag("cloud", 1),)),)
+
+
 def _cube(contents: Contents, spectral_range: str) -> Entry | None:
-    """The co-registered cube of the lowest level that the file has."""
+    """Return the co-registered cube of the lowest level that the file has."""
     ending = f"_HCO/Data Fields/{spectral_range.upper()}_Cube"
-    found = (e for e in contents.entries if e.path.endswith(ending) and "/PRS_" in e.path)
+    found = (e for e in contents.entries.values() if e.path.endswith(ending) and "/PRS_" in e.path)
     return next(found, None)
 
 
 def _bands(
     attributes: dict[str, Any], name: str, count: int, path: str
 ) -> list[tuple[float, bool]]:
-    """(centre in nm, present) of each band of a cube."""
+    """Return (centre in nm, present) of each band of a cube."""
     centres = np.ravel(attributes.get(f"List_Cw_{name}", []))
     if len(centres) != count:
         raise SceneError(
@@ -93,7 +101,10 @@ def _bands(
 
 
 def _grid(attributes: dict[str, Any], cube: Entry) -> tuple[str | None, tuple[float, ...] | None]:
-    """CRS and transform of level 2D; its corners are pixel centres, unless the sizes deny it."""
+    """Return CRS and transform of level 2D.
+
+    The corners are pixel centres, unless the sizes deny it.
+    """
     code, west = attributes.get("Epsg_Code"), attributes.get("Product_ULcorner_easting")
     north, east = (attributes.get(f"Product_{key}") for key in
                    ("ULcorner_northing", "LRcorner_easting"))  # fmt: skip
@@ -110,7 +121,8 @@ def _place(contents: Contents, cube: Entry) -> tuple[Variable | None, Variable |
     folder = cube.group.replace("Data Fields", "Geolocation Fields")
     for suffix in ("", "_VNIR"):
         names = f"Latitude{suffix}", f"Longitude{suffix}"
-        if all(contents.entry(f"{folder}/{name}") for name in names):
-            latitude, longitude = (Variable(folder, name, ("y", "x")) for name in names)
+        paths = [f"{folder}/{name}" for name in names]
+        if set(paths) <= set(contents.entries):
+            latitude, longitude = (Variable.of(contents.file, path, ("y", "x")) for path in paths)
             return latitude, longitude
     return None, None

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
+from affine import Affine
+from pyproj import CRS
 
 from uniadrs_scale.errors import SceneError
 from uniadrs_scale.scenes.datasets import read_contents
@@ -23,6 +28,8 @@ from uniadrs_scale.scenes.products import (
 from uniadrs_scale.storage.remote import is_remote
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from uniadrs_scale.scenes.cubes import CubeSpec
     from uniadrs_scale.scenes.products.metadata import Options, Product
 
@@ -30,10 +37,12 @@ if TYPE_CHECKING:
 RASTERS = (sentinel2, sentinel1, landsat, enmap, stac, plain)
 ARRAYS = (matlab, emit, prisma, netcdf)
 """The first that knows the file takes it; NetCDF takes what is left."""
+SAME = 0.01
+"""Pixels by which equal grids may differ."""
 
 
 def recognise(path: str, options: Options) -> Product | CubeSpec | None:
-    """What the metadata at ``path`` say; None for a plain raster, which needs none.
+    """Return what the metadata at ``path`` say; None for a plain raster, which needs none.
 
     Raises:
         SceneError: It is a folder that no product is known to look like, or a damaged product.
@@ -42,12 +51,9 @@ def recognise(path: str, options: Options) -> Product | CubeSpec | None:
         product: Product | None = module.recognise(path)
         if product is not None:
             return product
-    contents = read_contents(path)
-    if contents is not None:
-        for reader in ARRAYS:
-            spec: CubeSpec | None = reader.recognise(contents, options)
-            if spec is not None:
-                return spec
+    spec = _arrays(path, options)
+    if spec is not None:
+        return spec
     if not is_remote(path) and Path(path).is_dir():
         raise SceneError(
             f"'{path}' is a folder, but no product: expected were MTD_MSIL1C.xml or MTD_MSIL2A.xml "
@@ -57,7 +63,96 @@ def recognise(path: str, options: Options) -> Product | CubeSpec | None:
     return None
 
 
+def recognise_arrays(paths: Sequence[str], options: Options) -> CubeSpec | None:
+    """Return several files of arrays as one scene; None if they are rasters.
+
+    Raises:
+        SceneError: Some files are rasters, or the files do not fit together.
+    """
+    first = _arrays(paths[0], options) if paths else None
+    if first is None:
+        return None
+    specs = [first]
+    for path in paths[1:]:
+        spec = _arrays(path, options)
+        if spec is None:
+            raise SceneError(
+                f"'{path}' is not a file of arrays, but '{paths[0]}' is: the files of one scene "
+                "must be of one kind. Convert one of them, or open them singly and join them."
+            )
+        specs.append(spec)
+    return _joined([Path(path).stem for path in paths], specs)
+
+
+def _arrays(path: str, options: Options) -> CubeSpec | None:
+    """Return what a file of arrays holds; None for another file."""
+    contents = read_contents(path)
+    found = (reader.recognise(contents, options) for reader in ARRAYS) if contents else ()
+    spec: CubeSpec | None = next((spec for spec in found if spec is not None), None)
+    return spec
+
+
+def _joined(stems: Sequence[str], specs: Sequence[CubeSpec]) -> CubeSpec:
+    """Return arrays of several files as one scene.
+
+    Raises:
+        SceneError: They differ in size or place.
+    """
+    first = specs[0]
+    for spec in specs[1:]:
+        problem = _difference(first, spec)
+        if problem:
+            raise SceneError(
+                f"'{spec.name}' {problem} '{first.name}': the files of one scene must share one "
+                "grid. Open them singly, bring them to one grid, and join them with xr.concat."
+            )
+    bands = [band for spec in specs for band in spec.bands]
+    if len(set(bands)) < len(bands):
+        bands = [
+            stem if len(spec.bands) == 1 else f"{stem}:{band}"
+            for stem, spec in zip(stems, specs, strict=True)
+            for band in spec.bands
+        ]
+    return replace(
+        first,
+        name=first.name if len(specs) == 1 else f"{first.name} ...",
+        bands=tuple(bands),
+        variables=tuple(variable for spec in specs for variable in spec.variables),
+        counts=tuple(count for spec in specs for count in spec.counts),
+        wavelengths=tuple(centre for spec in specs for centre in spec.wavelengths),
+        good=tuple(good for spec in specs for good in spec.good),
+        quality=tuple(flags for spec in specs for flags in spec.quality),
+    )
+
+
+def _difference(first: CubeSpec, other: CubeSpec) -> str:
+    """Return how the place of a scene differs from that of the first; empty if it does not."""
+    one, two = first.variables[0].sizes, other.variables[0].sizes
+    height, width = one["y"], one["x"]
+    if (two["y"], two["x"]) != (height, width):
+        return f"has {two['y']} x {two['x']} px, not the {height} x {width} px of"
+    places = [(spec.crs is not None, spec.latitude is not None) for spec in (first, other)]
+    if places[0] != places[1] or (first.crs and CRS(first.crs) != CRS(str(other.crs))):
+        return "has another CRS, or another kind of place, than"
+    if first.transform and other.transform:
+        grids = [Affine(*spec.transform) for spec in (first, other) if spec.transform]
+        for corner in ((0, 0), (width, height)):
+            column, row = ~grids[0] @ (grids[1] @ corner)
+            if max(abs(column - corner[0]), abs(row - corner[1])) > SAME:
+                return "is on another grid than"
+    for corner in ((0, 0), (height - 1, width - 1), (height // 2, width // 2)):
+        span = [slice(k, k + 1) for k in corner]
+        for mine, its in ((first.latitude, other.latitude), (first.longitude, other.longitude)):
+            if (
+                mine
+                and its
+                and not np.allclose(mine.plane(*span), its.plane(*span), equal_nan=True)
+            ):
+                return "has other latitudes and longitudes than"
+    return ""
+
+
 def _usual_ending(folder: Path) -> str:
-    """What most names in ``folder`` end in: a pattern with another one matches nothing."""
+    """Return what most names in ``folder`` end in: other patterns match nothing."""
     endings = Counter(path.suffix for path in folder.iterdir() if path.suffix)
     return endings.most_common(1)[0][0] if endings else ".tif"

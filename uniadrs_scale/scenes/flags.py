@@ -1,0 +1,115 @@
+"""Quality arrays in files: classes or flags of pixels, by name, and which of them mask pixels out.
+
+Read are the flags of CF (``flag_meanings`` with ``flag_values`` or ``flag_masks``).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from uniadrs_scale.errors import SceneError
+from uniadrs_scale.scenes.packing import numbers
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from uniadrs_scale.core.lattice import Window
+    from uniadrs_scale.scenes.arrays import Variable
+    from uniadrs_scale.scenes.datasets import Contents
+    from uniadrs_scale.scenes.products.metadata import Mask
+
+CLOUD = re.compile(r"cloud|cirrus", re.IGNORECASE)
+CLEAR = re.compile(
+    r"(^|_)(no|not|non|free|clear|cloudless|risk)(_|$)|cloud_?free|clear", re.IGNORECASE
+)
+"""Meanings that contain the word cloud for pixels without one."""
+FILL = re.compile(r"(fill|no_?data|missing)(_value)?", re.IGNORECASE)
+"""Meanings that make a pixel invalid without being asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """One class of pixels."""
+
+    name: str
+    value: int
+    mask: int = -1
+    """Bits that are compared."""
+    band: int = 0
+    """Band of the quality array."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flags:
+    """A quality array (y, x and maybe band) and its classes."""
+
+    variable: Variable
+    flags: tuple[Flag, ...]
+
+    def decisive(self) -> dict[str, Any]:
+        """Return what decides the mask, as JSON values."""
+        return {"variable": self.variable.decisive(), "flags": [asdict(f) for f in self.flags]}
+
+    def invalid(self, window: Window) -> NDArray[np.bool_]:
+        """Read a window as a mask (y, x): True if a pixel is in one of the classes."""
+        rows, cols = window.slices
+        found = np.zeros((window.height, window.width), bool)
+        for band in sorted({flag.band for flag in self.flags}):
+            stored = self.variable.stored(slice(band, band + 1), rows, cols)[0]
+            codes = np.nan_to_num(stored, nan=0).astype(np.int64)
+            for flag in self.flags:
+                if flag.band == band:
+                    found |= (codes & flag.mask) == flag.value
+        return found
+
+
+def unwanted(source: str, quality: Sequence[Flags], mask: Mask) -> tuple[Flags, ...]:
+    """Return the quality arrays with the classes that a caller's ``mask`` makes invalid.
+
+    Raises:
+        SceneError: The file has no such class.
+    """
+    known = [flag for flags in quality for flag in flags.flags]
+    wanted: Any = (mask,) if isinstance(mask, str) and mask not in {"none", "cloud"} else mask
+    if wanted == "cloud":
+        names = {f.name for f in known if CLOUD.search(f.name) and not CLEAR.search(f.name)}
+        missing: list[Any] = [] if names else ["cloud"]
+    else:
+        asked = () if wanted == "none" else wanted
+        names = {f.name for f in known if f.name in asked or f.value in asked}
+        missing = [a for a in asked if all(a not in (f.name, f.value) for f in known)]
+    if missing:
+        listing = ", ".join(sorted({flag.name for flag in known})) or "no classes of pixels"
+        raise SceneError(
+            f"mask={missing[0]!r} is not a class of '{source}', which has {listing}. Name one of "
+            "these, or drop mask and assign your own 'valid' (y, x) to the opened scene."
+        )
+    chosen = (
+        replace(
+            flags, flags=tuple(f for f in flags.flags if f.name in names or FILL.fullmatch(f.name))
+        )
+        for flags in quality
+    )
+    return tuple(flags for flags in chosen if flags.flags)
+
+
+def cf_flags(contents: Contents, path: str) -> tuple[Flag, ...]:
+    """Return the classes that an array's CF attributes name; empty without any."""
+    attributes = contents.variable(path).attrs
+    meanings = str(attributes.get("flag_meanings", "")).replace(",", " ").split()
+    values, masks = (
+        [int(v) for v in numbers(attributes.get(name))] for name in ("flag_values", "flag_masks")
+    )
+    if not meanings or len(meanings) not in (len(values), len(masks)):
+        return ()
+    if len(masks) != len(meanings):
+        masks = [-1] * len(meanings)
+    if len(values) != len(meanings):
+        values = masks
+    return tuple(Flag(*found) for found in zip(meanings, values, masks, strict=True))

@@ -1,0 +1,241 @@
+"""The regular grid of an array in a file: CRS and transform, from coordinates and attributes.
+
+The conventions of CF, GDAL, rioxarray, GeoZarr and EOPF are read, in the array's group and those
+above it. Coordinates along the axes decide; a transform among the attributes counts without them.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+from affine import Affine
+from pyproj import CRS, get_units_map
+from pyproj.exceptions import CRSError
+
+from uniadrs_scale.scenes.arrays import decoded
+from uniadrs_scale.scenes.axes import (
+    LATITUDES,
+    LONGEST,
+    LONGITUDES,
+    coordinates_of,
+    role_of_coordinate,
+)
+from uniadrs_scale.scenes.datasets import scopes
+from uniadrs_scale.scenes.packing import numbers
+from uniadrs_scale.swaths.grids import Georeference, georeference
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from numpy.typing import NDArray
+
+    from uniadrs_scale.scenes.arrays import Variable
+    from uniadrs_scale.scenes.datasets import Contents
+
+MAPPINGS = ("spatial_ref", "crs")
+"""Usual names of variables that describe a CRS."""
+CRS_NAMES = (
+    "crs_wkt spatial_ref proj:wkt2 proj:projjson proj:code proj:epsg crs epsg epsg_code crs_epsg "
+    "horizontal_crs_code horizontal_crs_wkt proj4 proj4_params proj4_string proj4text "
+    "gdal_projection projection srs wkt esri_pe_string"
+)
+"""Attributes that may hold a CRS, in lower case."""
+CRS_TEXT = re.compile(
+    r"\s*(\d{4,6}|(epsg|esri|iau\w*|ogc|urn|https?)\s*:.+|\+\w.*|\w+\s*\[.*|\{.*|wgs[ _]?84|crs84)",
+    re.DOTALL | re.IGNORECASE,
+)
+"""Texts that are taken for a CRS: PROJ would find one for many other words too."""
+ALIASES = {"km": "kilometre", "rad": "radian", "urad": "microradian"}
+TRANSFORMS = ("GeoTransform", "geotransform", "spatial:transform", "proj:transform", "transform")
+SMALLEST_CODE = 1024
+"""The first code of EPSG."""
+
+
+def grid_of(contents: Contents, variable: Variable) -> Georeference:
+    """Return the grid of an array, or the reason why words about a place do not make one."""
+    places = coordinate_paths(contents, variable)
+    mapping = _mapping(contents, variable.path, places)
+    crs = _crs(contents, variable.path, mapping)
+    if crs is None and {"y", "x"} == set(places) and all(map(_is_angle(contents), places.values())):
+        crs = CRS.from_epsg(4326)
+    coords: dict[str, Any] = {}
+    for role, place in places.items():
+        values = decoded(contents.variable(place))
+        units = str(contents.variable(place).attrs.get("units", ""))
+        factor = _factor(units, crs, values)
+        if factor is None:
+            return Georeference(problem=f"coordinate {place} is in {units}, its CRS is not")
+        coords[role] = (role, values if factor == 1 else values.astype(np.float64) * factor)
+    shape = variable.sizes["y"], variable.sizes["x"]
+    return _georeference(shape, coords, crs, _transform(contents, variable.path, mapping, shape))
+
+
+def _georeference(
+    shape: tuple[int, int], coords: dict[str, Any], crs: CRS | None, transform: Affine | None
+) -> Georeference:
+    attributes = {} if crs is None else {"crs_wkt": crs.to_wkt()}
+    if transform is not None:
+        attributes["GeoTransform"] = " ".join(map(repr, transform.to_gdal()))
+    empty = xr.DataArray(np.broadcast_to(np.uint8(0), shape), coords, ("y", "x"))
+    found = georeference(empty.assign_coords(spatial_ref=((), 0, attributes)))
+    wkt = None if crs is None or found.transform is None else crs.to_wkt()
+    return Georeference(wkt, found.transform, found.problem)
+
+
+def coordinate_paths(contents: Contents, variable: Variable) -> dict[str, str]:
+    """Return the paths of the coordinates along y and x; without those that number pixels."""
+    found: dict[str, str] = {}
+    dims = contents.variable(variable.path).dims
+    for role in ("y", "x"):
+        axis, size = variable.axes.index(role), variable.sizes[role]
+        group = contents.entries[variable.path].group
+        for path in coordinates_of(contents, group, str(dims[axis]), size):
+            named = contents.entries[path].name == dims[axis]
+            fits = named or role_of_coordinate(contents, path) in {role, ""}
+            if fits and size <= LONGEST and not _counts(contents, path):
+                found.setdefault(role, path)
+    return found
+
+
+def _counts(contents: Contents, path: str) -> bool:
+    """Return True for coordinates 0, 1, 2 ... without units: they number pixels."""
+    variable = contents.variable(path)
+    named = contents.entries[path].name.lower() in LATITUDES | LONGITUDES
+    if named or "units" in variable.attrs or variable.dtype.kind not in "iuf":
+        return variable.dtype.kind not in "iuf"
+    values = decoded(variable)
+    return bool(values[0] in (0, 0.5, 1) and (np.diff(values) == 1).all())
+
+
+def _is_angle(contents: Contents) -> Any:
+    """Return a test for coordinates that are latitudes or longitudes."""
+
+    def test(path: str) -> bool:
+        said = contents.variable(path).attrs
+        name = str(said.get("standard_name", contents.entries[path].name)).lower()
+        degrees = str(said.get("units", "")).lower().replace("_", "")
+        return name in LATITUDES | LONGITUDES or bool(re.match("degrees?[ne]", degrees))
+
+    return test
+
+
+def _mapping(contents: Contents, path: str, places: Mapping[str, str]) -> dict[str, Any]:
+    """Return the attributes of the variable that describes the array's CRS; empty without one."""
+    group = contents.entries[path].group
+    text = str(contents.variable(path).attrs.get("grid_mapping", ""))
+    named = re.findall(r"([^\s:]+)\s*:([^:]*)(?=\s[^\s:]+\s*:|$)", text)
+    along = {place.rpartition("/")[2] for place in places.values()}
+    named.sort(key=lambda pair: not along & set(pair[1].split()))
+    names = [name for name, _ in named] or text.split()
+    scalars = (p for p, e in contents.entries.items() if not e.extent and e.group in scopes(group))
+    found = [p for name in (*names, *MAPPINGS) if (p := contents.nearest(group, name))]
+    for candidate in found or scalars:
+        attributes = dict(contents.variable(candidate).attrs)
+        if found or "grid_mapping_name" in attributes:
+            return attributes
+    return {}
+
+
+def _crs(contents: Contents, path: str, mapping: Mapping[str, Any]) -> CRS | None:
+    """Return the CRS of an array: of its grid mapping, its attributes, or those of its groups."""
+    for left_out in ((), ("crs_wkt", "spatial_ref")):
+        try:
+            return CRS.from_cf({k: v for k, v in mapping.items() if k not in left_out})
+        except (CRSError, KeyError, TypeError, ValueError):
+            continue
+    for attributes, _ in _descriptions(contents, path, mapping):
+        lower = {name.lower(): value for name, value in attributes.items()}
+        for name in CRS_NAMES.split():
+            found = _parsed(lower.get(name))
+            if found is not None:
+                return found
+    return None
+
+
+def _descriptions(
+    contents: Contents, path: str, mapping: Mapping[str, Any]
+) -> Iterator[tuple[Mapping[str, Any], bool]]:
+    """Yield attributes that may describe a place, and True if they are the array's or its group's.
+
+    The closest come first.
+    """
+    yield mapping, True
+    yield contents.variable(path).attrs, True
+    own = contents.entries[path].group
+    for group in scopes(own):
+        attributes = contents.file.attributes(group)
+        yield attributes, group == own
+        stac = attributes.get("stac_discovery")
+        for inner in (attributes.get("other_metadata"), (stac or {}).get("properties")):
+            if isinstance(inner, dict):
+                yield inner, False
+
+
+def _parsed(value: Any) -> CRS | None:
+    """Return the CRS that an attribute holds; None if it holds none."""
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.item() if value.size == 1 else None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, str):
+        value = value.strip() if CRS_TEXT.match(value) else None
+        value = int(value) if value and value.isdecimal() else value
+    if not value or (isinstance(value, int) and value < SMALLEST_CODE):
+        return None
+    try:
+        return CRS.from_user_input(value)
+    except (CRSError, TypeError, ValueError):
+        return None
+
+
+def _transform(
+    contents: Contents, path: str, mapping: Mapping[str, Any], shape: tuple[int, int]
+) -> Affine | None:
+    """Return the transform among the attributes; None without one for this size.
+
+    Attributes of the groups above count only if they say for which size they are.
+    """
+    for attributes, near in _descriptions(contents, path, mapping):
+        sized = [numbers(attributes[k]) for k in ("spatial:shape", "proj:shape") if k in attributes]
+        if tuple(sized[0]) != shape if sized else not near:
+            continue
+        for name in TRANSFORMS:
+            values = numbers(attributes.get(name))[:6]
+            if len(values) == 6:  # noqa: PLR2004 - an affine
+                gdal = name.lower() == "geotransform"
+                found = Affine.from_gdal(*values) if gdal else Affine(*values)
+                node = attributes.get("spatial:registration") == "node"
+                return found @ Affine.translation(-0.5, -0.5) if node else found
+    return None
+
+
+def _factor(unit: str, crs: CRS | None, values: NDArray[Any]) -> float | None:
+    """Return what turns coordinates into units of the CRS; None if the two do not fit."""
+    if crs is None:
+        return 1.0
+    text = unit.strip().lower()
+    name = "degree" if text.startswith("degree") else text.removesuffix("s").replace("µ", "u")
+    name = re.sub("meter$", "metre", name)
+    kind, size = _units().get(ALIASES.get(name, name), ("", 1.0))
+    height = crs.to_cf().get("perspective_point_height") if crs.is_projected else None
+    if not kind and height and np.nanmax(np.abs(values)) < 1:
+        kind, size = "angular", 1.0  # scan angles
+    own = crs.axis_info[0].unit_conversion_factor if crs.axis_info else 1.0
+    if not kind or kind == ("angular" if crs.is_geographic else "linear"):
+        return size / own if kind else 1.0
+    return size * float(height) / own if kind == "angular" and height else None
+
+
+@cache
+def _units() -> dict[str, tuple[str, float]]:
+    """Return kind and size of each unit that PROJ knows, in metres or radians."""
+    return {
+        name.lower(): (kind, unit.conv_factor)
+        for kind in ("linear", "angular")
+        for unit in get_units_map(category=kind).values()
+        for name in (unit.name, unit.proj_short_name or unit.name)
+    }
