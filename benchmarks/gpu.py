@@ -36,7 +36,7 @@ from uniadrs_scale.detector.inference import FastNetwork, exact_gpu
 from uniadrs_scale.detector.network import NetworkConfig, UniADRS
 from uniadrs_scale.detector.passes import PLAIN
 from uniadrs_scale.detector.whitening import CHANNELS
-from uniadrs_scale.runtime.compute import Resources, executor
+from uniadrs_scale.runtime.compute import Compute
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -299,7 +299,8 @@ def file(setting: Setting) -> dict[str, Any]:
             gpus = gpus_in_use(detector)
             options = {"detector": detector, "preset": "single-band"}
             base = setting.folder / f"{name} {threads}"
-            with executor(None, Resources(len(gpus) or 1, threads, gpus)) as cluster:
+            compute = Compute(workers=len(gpus) or 1, threads=threads, gpus=gpus)
+            with compute.connected() as cluster:
                 assert cluster.client is not None
                 with cluster.client.as_current():
                     us.score(corner, f"{base} warm.zarr", chunk=512, **options)

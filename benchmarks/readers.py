@@ -28,7 +28,10 @@ from rasterio.windows import Window as RasterWindow
 
 import uniadrs_scale as us
 from uniadrs_scale.core.lattice import Window
+from uniadrs_scale.core.plan import Sizes
+from uniadrs_scale.runtime.compute import Compute
 from uniadrs_scale.scenes.sources import scene_source
+from uniadrs_scale.scoring.job import prepare
 from uniadrs_scale.scoring.run import run
 
 if TYPE_CHECKING:
@@ -194,11 +197,13 @@ def strip(height: int, width: int, share: float) -> None:
         scene = us.open_scene(path)
         started = time.perf_counter()
         detector = Deviation()
-        # Threads, as worker processes cannot import the stand-in from memory.py.
-        plan = us.plan(scene, detector=detector, scheduler="threads")
+        # Threads: worker processes could not import the stand-in from memory.py.
+        compute = Compute.of("threads")
+        job = prepare(scene, Sizes(), detector, compute)
+        plan = job.plan
         planned, before = time.perf_counter() - started, peak_mib()
         clock, cpu = time.perf_counter(), time.process_time()
-        summary = run(scene, Path(folder) / "map.zarr", plan, detector, scheduler="threads")
+        summary = run(job, Path(folder) / "map.zarr", compute)
         clock, cpu = time.perf_counter() - clock, time.process_time() - cpu
     print(summary.text())
     print(

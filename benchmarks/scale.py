@@ -34,9 +34,12 @@ from rasterio.transform import from_origin
 
 import uniadrs_scale as us
 from uniadrs_scale.core.pixels import Normalisation
+from uniadrs_scale.core.plan import Sizes
 from uniadrs_scale.maps.store import ScoreStore
-from uniadrs_scale.runtime.graph import run_graph
-from uniadrs_scale.scenes.sources import scene_source
+from uniadrs_scale.runtime.compute import Compute
+from uniadrs_scale.runtime.graph import Work, run_graph
+from uniadrs_scale.runtime.tasks import Scaled
+from uniadrs_scale.scoring.job import prepare
 from uniadrs_scale.storage.places import Place
 
 IDLE = {
@@ -56,7 +59,7 @@ CREW = 32
 
 if TYPE_CHECKING:
     from uniadrs_scale.core.plan import ScorePlan
-    from uniadrs_scale.runtime.executor import Graph, Key
+    from uniadrs_scale.runtime.dask_internals import Graph, Key
 
 
 def write_scene(path: Path, side: int, bands: int) -> None:
@@ -84,16 +87,13 @@ def graph_of(folder: Path, bands: int, chunk: int) -> tuple[ScorePlan, Graph, li
     """Return plan, graph and wanted keys of a new run."""
     scene = us.open_scene(folder / "scene.tif")
     scorer = Deviation()
-    plan = us.plan(scene, detector=scorer, chunk=chunk, scheduler="sync")
+    job = prepare(scene, Sizes(chunk=chunk), scorer, Compute.of("sync"))
     scaling = Normalisation(offset=np.zeros(bands, np.float32), scale=np.ones(bands, np.float32))
-    graph, wanted = run_graph(
-        scene_source(scene),
-        plan,
-        ScoreStore(Place.of(folder / "map.zarr")),
-        scaled=(scorer, scaling),
-        todo=set(plan.lattice.indices()),
-    )
-    return plan, graph, wanted
+    store = ScoreStore(Place.of(folder / "map.zarr"))
+    scaled = Scaled(scorer, scaling)
+    work = Work(source=job.source, plan=job.plan, store=store, scaled=scaled)
+    graph, wanted = run_graph(work, set(job.plan.lattice.indices()))
+    return job.plan, graph, wanted
 
 
 def volumes(plan: ScorePlan) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from rasterio.transform import from_origin
 
 import uniadrs_scale as us
 from uniadrs_scale.archive.decide import Action
-from uniadrs_scale.runtime.compute import Resources, executor
+from uniadrs_scale.runtime.compute import Compute
 from uniadrs_scale.storage.buckets import CONNECTIONS
 
 if TYPE_CHECKING:
@@ -119,8 +119,8 @@ def throughput(arguments: argparse.Namespace, folder: Path) -> None:
     detector = Costly(arguments.milliseconds / 1000, busy=arguments.busy)
     speeds = {}
     failed = False
-    # One cluster for both: its start is not compared.
-    with executor(None, Resources.of(None, arguments.workers)):
+    # One cluster for both: starting it is not what is compared.
+    with Compute.of(None, arguments.workers).connected():
         timed_sweep(folder / "warm", detector)
         for name in ("small", "large"):
             seconds, report = timed_sweep(folder / name, detector)

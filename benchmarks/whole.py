@@ -29,7 +29,7 @@ from uniadrs_scale.core.pixels import BandStatistics
 from uniadrs_scale.detector.published import PRESETS, score
 from uniadrs_scale.evaluation.metrics import figures
 from uniadrs_scale.runtime.cluster import await_workers, local_cluster
-from uniadrs_scale.runtime.compute import Resources, executor
+from uniadrs_scale.runtime.compute import Compute
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,7 +53,7 @@ def _warm(workers: int, folder: Path, scene: Any, **options: Any) -> Iterator[Cl
     """Start a cluster whose workers have weights and compiled kernels."""
     # Not the default client: an executor would use the cluster of the other one.
     with (
-        local_cluster(Resources(workers, 1)) as cluster,
+        local_cluster(workers, 1) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
         await_workers(client, workers)
@@ -119,7 +119,7 @@ def file_to_file(folder: Path, side: int = 1024, bands: int = 4) -> dict[str, An
     }
     scene = us.open_scene(folder / "scene.tif")
     for name, detector in detectors(folder).items():
-        with executor(None, Resources(2, 1)) as cluster:
+        with Compute(workers=2, threads=1).connected() as cluster:
             assert cluster.client is not None
             with cluster.client.as_current():
                 us.score(scene, folder / f"warm {name}.zarr", chunk=512, detector=detector)

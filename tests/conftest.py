@@ -25,7 +25,6 @@ from waiting import LIMIT, end
 
 from uniadrs_scale.detector.network import NetworkConfig, UniADRS
 from uniadrs_scale.runtime.cluster import await_workers, local_cluster
-from uniadrs_scale.runtime.compute import Resources
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -85,8 +84,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def _busy_machine() -> Iterator[None]:
     """Give schedulers and workers more time than a user's run does."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("cluster", "executor", "lost"):
-            patch.setattr(f"uniadrs_scale.runtime.{module}.PATIENCE_SECONDS", LIMIT)
+        for module in ("cluster", "executor"):
+            patch.setattr(f"uniadrs_scale.runtime.{module}.WAIT_SECONDS", LIMIT)
         yield
 
 
@@ -106,7 +105,7 @@ def cluster() -> Iterator[Client]:
     """Two worker processes with one thread each."""
     # Not the default client: it lives to the end, and other tests shall start their own.
     with (
-        local_cluster(Resources(2, 1)) as started,
+        local_cluster(2, 1) as started,
         Client(started, set_as_default=False) as client,
     ):
         await_workers(client, 2)

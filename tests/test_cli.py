@@ -125,7 +125,7 @@ def test_info_describes_weights_and_scenes(run, scene, tiny_weights) -> None:
 
 
 BAD_INPUT = {
-    "missing scene": (["none.tif"], [], "'none.tif' does not exist"),
+    "missing scene": (["none.tif"], [], "none.tif' does not exist"),
     "no raster": (["text.tif"], [], "is not a raster that can be opened"),
     "unknown band": (["scene.tif"], ["--bands", "9"], "Band '9' is not one of"),
     "no bands": (["scene.tif"], ["--bands", ","], "No bands of"),

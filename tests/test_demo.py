@@ -18,6 +18,7 @@ from uniadrs_scale.demo.demo import count_found, demo, render, true_colour
 from uniadrs_scale.demo.scene import PlantedTarget, SyntheticScene, demo_scene, write_scene
 from uniadrs_scale.errors import SceneError, StoreError
 from uniadrs_scale.maps.overviews import block_maximum, colour_range
+from uniadrs_scale.runtime.compute import Compute
 from uniadrs_scale.scenes.open import open_scene
 
 if TYPE_CHECKING:
@@ -238,9 +239,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def _one_process() -> Iterator[None]:
     """No worker processes: they are tested elsewhere, and take seconds to start."""
-    run = module.run
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "run", lambda *a, **k: run(*a, **k, scheduler="sync"))
+        patch.setattr(module, "compute_for", lambda *_, **__: Compute.of("sync"))
         yield
 
 

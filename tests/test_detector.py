@@ -18,7 +18,7 @@ from uniadrs_scale.detector.detector import Detector, gpus_in_use
 from uniadrs_scale.detector.network import NetworkConfig, UniADRS
 from uniadrs_scale.detector.weights import read_weights
 from uniadrs_scale.runtime.cluster import _worker_options
-from uniadrs_scale.runtime.compute import Resources
+from uniadrs_scale.runtime.compute import Compute
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -172,9 +172,9 @@ def test_gpus_are_shared_out_by_the_names_that_cuda_knows(
         assert gpus_in_use(detector) == expected
     for cores, threads in ((None, 2), (2, 2), (12, 6), (64, 8)):
         monkeypatch.setattr("os.cpu_count", lambda cores=cores: cores)
-        resources = Resources.of(None, None, ("5", "7"))
-        assert (resources.workers, resources.threads) == (2, threads)
-    names = [_worker_options(n, resources)["env"]["CUDA_VISIBLE_DEVICES"] for n in range(3)]
+        compute = Compute.of(gpus=("5", "7"))
+        assert (compute.workers, compute.threads) == (2, threads)
+    names = [_worker_options(n, 3, 1, ("5", "7"))["env"]["CUDA_VISIBLE_DEVICES"] for n in range(3)]
     assert names == ["5", "7", "5"]
 
 

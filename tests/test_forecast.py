@@ -11,17 +11,16 @@ import pytest
 import rasterio
 import xarray as xr
 from dask.order import order
+from jobs import job_of, work_of
 from rasterio.transform import from_origin
 from standins import TileMean
 
 import uniadrs_scale as us
 from uniadrs_scale.core.lattice import Lattice
 from uniadrs_scale.core.memory import Pixels, forecast, sample_side, waiting_strips
-from uniadrs_scale.core.pixels import Normalisation
 from uniadrs_scale.maps.store import ScoreStore
-from uniadrs_scale.runtime.executor import in_raster_order
+from uniadrs_scale.runtime.dask_internals import in_raster_order
 from uniadrs_scale.runtime.graph import run_graph
-from uniadrs_scale.scenes.sources import scene_source
 from uniadrs_scale.storage.places import Place
 
 if TYPE_CHECKING:
@@ -138,13 +137,11 @@ def test_no_more_strips_wait_than_are_counted_and_one_body(
 ) -> None:
     rows, cols = shape
     scene = xr.DataArray(np.broadcast_to(np.float32(1), (64 * rows, 64 * cols)), dims=("y", "x"))
-    plan = us.plan(scene, **SIZES)
+    job = job_of(scene, TileMean(), tile=64, chunk=64)
+    plan = job.plan
     assert plan.lattice.chunks == shape
-    graph, _ = run_graph(
-        scene_source(scene), plan, ScoreStore(Place.of(tmp_path / "map.zarr")),
-        scaled=(TileMean(), Normalisation(offset=np.zeros(1), scale=np.ones(1))),
-        todo=set(plan.lattice.indices()),
-    )  # fmt: skip
+    work = work_of(job, ScoreStore(Place.of(tmp_path / "map.zarr")))
+    graph, _ = run_graph(work, set(plan.lattice.indices()))
     priorities = {
         key: layer.annotations["priority"]
         for layer in in_raster_order(graph, plan.lattice.line_axis).layers.values()

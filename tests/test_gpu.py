@@ -26,7 +26,7 @@ from uniadrs_scale.detector.network import NetworkConfig, UniADRS
 from uniadrs_scale.detector.passes import PLAIN
 from uniadrs_scale.detector.weights import read_weights
 from uniadrs_scale.detector.whitening import ring_mean
-from uniadrs_scale.runtime.compute import Resources, executor
+from uniadrs_scale.runtime.compute import Compute
 
 if TYPE_CHECKING:
     import logging
@@ -307,7 +307,7 @@ def test_each_gpu_has_one_process_and_maps_are_the_cpus(tmp_path: Path) -> None:
     scene = us.open_scene(_scene(tmp_path / "scene.tif", rng))
     detector = us.Detector.load(device="cuda")
     names = gpus_in_use(detector)
-    with executor(None, Resources.of(None, None, names)) as cluster:
+    with Compute.of(gpus=names).connected() as cluster:
         assert cluster.client is not None
         seen = cluster.client.run(_visible)
         assert sorted(name for name, _ in seen.values()) == sorted(names)

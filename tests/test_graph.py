@@ -8,19 +8,21 @@ import numpy as np
 import pytest
 import rasterio
 import xarray as xr
+from jobs import job_of, work_of
 from rasterio.transform import from_origin
 from standins import TileMean, WhoScored
 
 import uniadrs_scale as us
-from uniadrs_scale.core.pixels import Normalisation
+from uniadrs_scale.core.plan import Sizes
 from uniadrs_scale.maps.new_store import prepare
 from uniadrs_scale.maps.store import DONE, ScoreStore
-from uniadrs_scale.runtime.compute import Resources, executor
-from uniadrs_scale.runtime.executor import LocalExecutor, in_raster_order
+from uniadrs_scale.runtime.compute import Compute
+from uniadrs_scale.runtime.dask_internals import in_raster_order
+from uniadrs_scale.runtime.executor import LocalExecutor
 from uniadrs_scale.runtime.graph import run_graph, score_scene
 from uniadrs_scale.runtime.worker import UnfitWorkerError
-from uniadrs_scale.scenes.sources import scene_source
-from uniadrs_scale.scoring.run import run
+from uniadrs_scale.scoring.job import prepare as prepare_job
+from uniadrs_scale.scoring.run import Observer, run
 from uniadrs_scale.storage.places import Place
 
 
@@ -39,14 +41,11 @@ class Recorder(LocalExecutor):
 
 
 def recorded(tmp_path, scene, **options):
-    plan = us.plan(scene, detector=TileMean(), scheduler="sync", **options)
+    job = job_of(scene, TileMean(), **options)
+    plan = job.plan
     store = prepare(tmp_path / "map.zarr", plan, {})
     recorder = Recorder()
-    scaling = Normalisation(offset=np.zeros(1, np.float32), scale=np.ones(1, np.float32))
-    score_scene(
-        scene_source(scene), plan, store, recorder,
-        scaled=(TileMean(), scaling), on_report=lambda _: None,
-    )  # fmt: skip
+    score_scene(work_of(job, store), recorder, lambda _: None)
     return plan, store, recorder.graph, recorder.wanted
 
 
@@ -111,14 +110,11 @@ def test_a_graph_is_small_and_keeps_the_network_closed(tmp_path) -> None:
     ):  # fmt: skip
         pass
     scene = us.open_scene(path)
-    plan = us.plan(scene, detector=TileMean(), scheduler="sync", chunk=2048)
     scorer = NeverUnpickled()
     scorer.folder = "x" * 100_000
-    scaling = Normalisation(offset=np.zeros(12, np.float32), scale=np.ones(12, np.float32))
-    graph, wanted = run_graph(
-        scene_source(scene), plan, ScoreStore(Place.of(tmp_path / "map.zarr")),
-        scaled=(scorer, scaling), todo=set(plan.lattice.indices()),
-    )  # fmt: skip
+    job = job_of(scene, scorer, chunk=2048)
+    plan, store = job.plan, ScoreStore(Place.of(tmp_path / "map.zarr"))
+    graph, wanted = run_graph(work_of(job, store), set(plan.lattice.indices()))
     assert len(wanted) == 49 * 49
     assert len(graph) == plan.tasks <= 15_000
     sent = pickle.dumps(graph)
@@ -126,7 +122,7 @@ def test_a_graph_is_small_and_keeps_the_network_closed(tmp_path) -> None:
     back = pickle.loads(sent)
     assert back.keys() == graph.keys()
     with pytest.raises(UnfitWorkerError, match="opened where nobody scores"):
-        _ = back[next(iter(graph))]().value
+        back[next(iter(graph))]().open()
 
 
 def test_few_chunks_occupy_all_workers(cluster, tmp_path) -> None:
@@ -149,19 +145,19 @@ def test_scoring_tasks_are_marked_as_roots(tmp_path) -> None:
 
 
 def test_unknown_schedulers_are_refused() -> None:
-    with (
-        pytest.raises(us.PlanError, match=r"scheduler='quick' is unknown"),
-        executor("quick", Resources(1, 1)),
-    ):
-        pass
+    with pytest.raises(us.PlanError, match=r"scheduler='quick' is unknown"):
+        Compute.of("quick")
     with pytest.raises(us.PlanError, match=r"workers=0: at least 1"):
-        Resources.of(None, 0)
+        Compute.of(None, 0)
 
 
 def test_this_process_is_one_worker_with_a_thread_or_one_a_core(monkeypatch) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: 12)
-    assert Resources.of("sync") == Resources(1, 1, in_lines=False)
-    assert Resources.of("threads", gpus=("5",)) == Resources(1, 12, ("5",), in_lines=False)
+    for scheduler, threads in (("sync", 1), ("threads", 12)):
+        compute = Compute.of(scheduler, gpus=("5",))
+        assert (compute.workers, compute.threads, compute.gpus) == (1, threads, ("5",))
+        assert compute.in_process
+        assert not compute.is_own
 
 
 def test_chunks_come_line_by_line_across_the_shorter_axis(tmp_path) -> None:
@@ -178,13 +174,11 @@ def test_chunks_come_line_by_line_across_the_shorter_axis(tmp_path) -> None:
 def test_a_cluster_keeps_that_order(tmp_path, shape, axis: int) -> None:
     """With one worker: of two, one may fall behind on a busy machine."""
     scene = xr.DataArray(np.zeros(shape, np.float32), dims=("y", "x"))
-    plan = us.plan(scene, tile=64, stride=48, chunk=64, detector=TileMean())
     lines: list[int] = []
-    with executor(None, Resources(1, 1)) as own, own.client.as_current():
-        run(
-            scene, tmp_path / "map.zarr", plan, TileMean(), scheduler=None,
-            on_report=lambda report: lines.append(report.index[axis]),
-        )  # fmt: skip
+    compute = Compute(workers=1, threads=1)
+    job = prepare_job(scene, Sizes(tile=64, stride=48, chunk=64), TileMean(), compute)
+    observer = Observer(on_report=lambda report: lines.append(report.index[axis]))
+    run(job, tmp_path / "map.zarr", compute, observer)
     assert len(lines) == 24 * 7
     behind = np.maximum.accumulate(lines) - lines
     assert behind.max() <= 1

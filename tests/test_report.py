@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import xarray as xr
+from jobs import run_into
 from standins import Failing, TileMean
 
 import uniadrs_scale as us
 from uniadrs_scale.core.lattice import Window
 from uniadrs_scale.runtime.executor import ClusterFacts
+from uniadrs_scale.runtime.graph import Receipt
 from uniadrs_scale.runtime.tasks import ChunkReport, TileFailure
-from uniadrs_scale.scoring.output import run_to_file
 from uniadrs_scale.scoring.report import Clock, RunSummary, report_place, run_facts, write_report
-from uniadrs_scale.scoring.score import plan
+from uniadrs_scale.storage.places import Place
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from distributed import Client
 
 OPTIONS = {"preset": "single-band", "tile": 64, "stride": 48, "chunk": 100}
+
+
+MAP = Place.of("map.zarr")
 
 
 def scene() -> xr.DataArray:
@@ -77,8 +81,7 @@ def test_failed_tiles_are_named_with_their_windows(tmp_path: Path) -> None:
 
 def test_the_report_of_a_cog_carries_its_name_and_stages(tmp_path: Path, cluster: Client) -> None:
     with cluster.as_current():
-        planned = plan(scene(), detector=TileMean(), **OPTIONS)
-        summary = run_to_file(scene(), tmp_path / "map.tif", planned, TileMean())
+        summary = run_into(scene(), tmp_path / "map.tif", TileMean(), scheduler=None, **OPTIONS)
     assert summary.complete
     facts = load(tmp_path / "map.tif.run.json")
     assert facts["output"] == "map.tif"
@@ -95,7 +98,7 @@ def test_a_run_that_breaks_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     def broken(*_: object, **__: object) -> None:
         raise us.ClusterError("nobody is left")
 
-    monkeypatch.setattr("uniadrs_scale.scoring.run.score_scene", broken)
+    monkeypatch.setattr("uniadrs_scale.runtime.graph.score_scene", broken)
     with pytest.raises(us.ClusterError):
         us.score(scene(), tmp_path / "map.zarr", detector=TileMean(), scheduler="sync", **OPTIONS)
     facts = load(tmp_path / "map.zarr.run.json")
@@ -107,9 +110,10 @@ def test_a_report_is_replaced_whole_or_not_at_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "run.json"
-    write_report(path, {"a": 1})
+    place = Place.of(path)
+    write_report(place, {"a": 1})
     with pytest.raises(TypeError):
-        write_report(path, {"a": object()})
+        write_report(place, {"a": object()})
     assert load(path) == {"a": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["run.json"]
 
@@ -118,7 +122,7 @@ def test_a_report_is_replaced_whole_or_not_at_all(
 
     monkeypatch.setattr("pathlib.Path.replace", killed)
     with pytest.raises(KeyboardInterrupt):
-        write_report(path, {"a": 2})
+        write_report(place, {"a": 2})
     assert load(path) == {"a": 1}
 
 
@@ -141,7 +145,7 @@ def test_more_memory_than_there_is_is_refused_with_the_chunk_that_fits(
 
 
 def test_a_performance_report_needs_a_cluster(tmp_path: Path) -> None:
-    with pytest.raises(us.PlanError, match=r"'sync' and 'threads' have none"):
+    with pytest.raises(us.PlanError, match=r"requires a cluster, got scheduler='sync'"):
         us.score(
             scene(), tmp_path / "map.zarr", detector=TileMean(), scheduler="sync",
             performance_report=tmp_path / "page.html", **OPTIONS,
@@ -150,26 +154,32 @@ def test_a_performance_report_needs_a_cluster(tmp_path: Path) -> None:
 
 def test_the_peak_is_that_of_the_largest_worker() -> None:
     facts = ClusterFacts(
-        scheduler="tcp://a", peaks={"tcp://b": 5, "tcp://c": 9, "tcp://d": 7}, deaths=2, retries=3,
-        dismissed=("tcp://e is too old",),
-    )  # fmt: skip
-    assert facts.to_dict(11) == {
-        "cluster": {
-            "scheduler": "tcp://a", "worker_deaths": 2, "retries": 3,
-            "dismissed": ["tcp://e is too old"],
-        },
-        "memory": {
-            "forecast": 11, "peak": 9, "workers": {"tcp://b": 5, "tcp://c": 9, "tcp://d": 7},
-        },
+        scheduler="tcp://a", deaths=2, retries=3, dismissed=("tcp://e is too old",)
+    )
+    planned = us.plan(scene(), detector=TileMean(), scheduler="sync", **OPTIONS)
+    receipts = [
+        Receipt(chunk(n).report, f"tcp://{name}", peak)
+        for n, (name, peak) in enumerate([("b", 5), ("c", 9), ("d", 7), ("c", 8)])
+    ]
+    summary = replace(RunSummary.of(MAP, receipts, 0, []), cluster=facts)
+    told = run_facts(planned, summary, None)
+    assert told["cluster"] == {
+        "scheduler": "tcp://a", "worker_deaths": 2, "retries": 3,
+        "dismissed": ["tcp://e is too old"],
     }  # fmt: skip
-    assert ClusterFacts(scheduler="none").to_dict(11)["memory"]["peak"] == 0
+    assert told["memory"] == {
+        "forecast": planned.memory.total, "peak": 9,
+        "workers": {"tcp://b": 5, "tcp://c": 9, "tcp://d": 7},
+    }  # fmt: skip
+    assert run_facts(planned, RunSummary.of(MAP, [], 0, []), None)["memory"]["peak"] == 0
 
 
-def chunk(number: int, failures: tuple[TileFailure, ...] = ()) -> ChunkReport:
-    return ChunkReport(
-        index=(0, number), pixels=1_000_000, scored=10 + number, skipped=number,
+def chunk(number: int, failures: tuple[TileFailure, ...] = ()) -> Receipt:
+    report = ChunkReport(
+        index=(0, number), pixels=1_000_000, valid=900_000, scored=10 + number, skipped=number,
         failures=failures, complete=not failures,
     )  # fmt: skip
+    return Receipt(report, "this process", 4)
 
 
 def failures(count: int) -> tuple[TileFailure, ...]:
@@ -178,12 +188,14 @@ def failures(count: int) -> tuple[TileFailure, ...]:
 
 def test_a_summary_is_the_sum_of_its_chunks() -> None:
     reports = [chunk(1), chunk(2, failures(1)), chunk(4, failures(2))]
-    summary = RunSummary.of("map.zarr", reports, 5, [us.StoreError("no room")], 1.5)
+    summary = RunSummary.of(MAP, reports, 5, [us.StoreError("no room")])
+    summary = replace(summary, seconds=1.5)
     assert (summary.pixels, summary.chunks, summary.kept) == (3_000_000, 3, 5)
     assert (summary.tiles_scored, summary.tiles_skipped, len(summary.failures)) == (37, 7, 3)
     assert summary.lost == ("StoreError: no room",)
     assert summary.text().splitlines() == [
         "pixels   3.00 Mpx in 3 chunks, 5 were complete before",
+        "valid    90.0% of the pixels",
         "tiles    37 scored, 7 skipped (no valid pixel), 3 failed",
         "time     1.5 s, 2.00 Mpx/s",
         "failed   tile at pixel (0, 0): reason 0",
@@ -195,7 +207,7 @@ def test_a_summary_is_the_sum_of_its_chunks() -> None:
 
 def test_a_summary_names_ten_failed_tiles_and_counts_the_others() -> None:
     def named(count: int) -> list[str]:
-        summary = RunSummary.of("map.zarr", [chunk(0, failures(count))], 0, [], 0)
+        summary = RunSummary.of(MAP, [chunk(0, failures(count))], 0, [])
         return [line for line in summary.text().splitlines() if line.startswith("failed")]
 
     assert named(10)[-1] == "failed   tile at pixel (72, 9): reason 9"
@@ -208,13 +220,13 @@ def test_a_summary_names_ten_failed_tiles_and_counts_the_others() -> None:
 def test_a_run_is_complete_with_nothing_failed_and_nothing_lost(
     failed: int, lost: list[Exception]
 ) -> None:
-    summary = RunSummary.of("map.zarr", [chunk(0, failures(failed))], 0, lost, 1)
+    summary = RunSummary.of(MAP, [chunk(0, failures(failed))], 0, lost)
     assert summary.complete == (not failed and not lost)
 
 
 def test_lost_chunks_and_their_secrets() -> None:
     error = OSError("https://me:pw@host/a?sig=abc is away")
-    (said,) = RunSummary.of("map.zarr", [], 0, [error], 1).lost
+    (said,) = RunSummary.of(MAP, [], 0, [error]).lost
     assert said == "OSError: https://***@host/a?sig=*** is away"
 
 
@@ -233,8 +245,9 @@ def test_a_stage_that_comes_twice_adds_up(monkeypatch: pytest.MonkeyPatch) -> No
 def test_facts_of_a_run_that_lost_something(tmp_path: Path) -> None:
     planned = us.plan(scene(), detector=TileMean(), scheduler="sync", **OPTIONS)
     summary = replace(
-        RunSummary.of("s3://maps/map.zarr", [chunk(3, failures(1))], 2, [OSError("gone")], 1.23456),
-        stages={"score": 1.2}, cluster=ClusterFacts(scheduler="sync", peaks={"this process": 4}),
+        RunSummary.of(MAP, [chunk(3, failures(1))], 2, [OSError("gone")]),
+        seconds=1.23456,
+        stages={"score": 1.2}, cluster=ClusterFacts(scheduler="sync"),
     )  # fmt: skip
     facts = run_facts(planned, summary, "abc")
     assert facts["output"] == "map.zarr"
@@ -252,7 +265,7 @@ def test_facts_of_a_run_that_lost_something(tmp_path: Path) -> None:
 
 
 def test_a_report_tells_no_secret_and_lies_beside_its_map(tmp_path: Path) -> None:
-    write_report(tmp_path / "run.json", {"said": "https://me:pw@host/a?sig=abc"})
+    write_report(Place.of(tmp_path / "run.json"), {"said": "https://me:pw@host/a?sig=abc"})
     assert load(tmp_path / "run.json") == {"said": "https://***@host/a?sig=***"}
-    assert report_place(tmp_path / "map.zarr") == tmp_path / "map.zarr.run.json"
-    assert report_place("s3://maps/a/map.tif") == "s3://maps/a/map.tif.run.json"
+    for name in (str(tmp_path / "map.zarr"), "s3://maps/a/map.tif"):
+        assert report_place(Place.of(name)).text == f"{name}.run.json"

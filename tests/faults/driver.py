@@ -17,14 +17,16 @@ from typing import TYPE_CHECKING
 from standins import TileMean
 
 import uniadrs_scale as us
-from uniadrs_scale.scoring import output as output_module
-from uniadrs_scale.scoring import run as run_module
+from uniadrs_scale.core.plan import Sizes
+from uniadrs_scale.maps import exports
+from uniadrs_scale.runtime import graph
+from uniadrs_scale.scoring.job import compute_for, prepare
+from uniadrs_scale.scoring.run import run
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from uniadrs_scale.scoring.report import RunSummary
 
 SIZES = {"preset": "single-band", "tile": 64, "stride": 48, "chunk": 128}
 
@@ -71,8 +73,9 @@ def main(folder: Path, output: Path, kill_at: int, scheduler: str = "sync") -> N
     steps.begin("planning")
     scorer = Noting(str(folder / "seen"))
     scene = us.open_scene(folder / "scene.tif")
-    plan = us.plan(scene, detector=scorer, scheduler=scheduler, **SIZES)
-    real_scoring, real_cog = run_module.score_scene, output_module.to_cog
+    compute = compute_for(scorer, scheduler)
+    job = prepare(scene, Sizes(**SIZES), scorer, compute)
+    real_scoring, real_cog = graph.score_scene, exports.to_cog
 
     def scoring(*values: object, **named: object) -> object:
         steps.begin("scoring")
@@ -84,12 +87,10 @@ def main(folder: Path, output: Path, kill_at: int, scheduler: str = "sync") -> N
         steps.begin("ending")
         return made
 
-    run_module.score_scene, output_module.to_cog = scoring, cog
-    summary: RunSummary = output_module.run_to_file(
-        scene, output, plan, scorer, scheduler=scheduler
-    )
+    graph.score_scene, exports.to_cog = scoring, cog
+    summary = run(job, output, compute)
     facts = {"phases": steps.phases, "steps": steps.count, "complete": summary.complete,
-             "kept": summary.kept, "tiles": plan.lattice.tiles}  # fmt: skip
+             "kept": summary.kept, "tiles": job.plan.lattice.tiles}  # fmt: skip
     print(json.dumps(facts))
 
 

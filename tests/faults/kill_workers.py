@@ -38,15 +38,17 @@ import json, sys, time
 from pathlib import Path
 from standins import Slow
 import uniadrs_scale as us
-from uniadrs_scale.scoring.output import run_to_file
+from uniadrs_scale.core.plan import Sizes
+from uniadrs_scale.scoring.job import compute_for, prepare
+from uniadrs_scale.scoring.run import run
 folder, output, scheduler, pause, appetite = sys.argv[1:]
 scorer = Slow(float(pause), int(appetite))
 scene = us.open_scene(Path(folder, "scene.tif"))
 sizes = {"preset": "single-band", "tile": 64, "stride": 48, "chunk": 128}
 scheduler = None if scheduler == "own" else scheduler
-plan = us.plan(scene, detector=scorer, scheduler=scheduler, workers=2, **sizes)
 try:
-    summary = run_to_file(scene, output, plan, scorer, scheduler=scheduler)
+    compute = compute_for(scorer, scheduler, 2)
+    summary = run(prepare(scene, Sizes(**sizes), scorer, compute), output, compute)
 except us.UniadrsScaleError as error:
     print("refused", error)
     raise SystemExit(2)

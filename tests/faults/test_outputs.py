@@ -16,15 +16,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from jobs import run_into
 from kill_driver import Undisturbed, strike, write_scene
 from standins import TileMean
 
 import uniadrs_scale as us
 from uniadrs_scale.maps.store import DONE, open_store
 from uniadrs_scale.scenes import rasters as readers
-from uniadrs_scale.scoring.output import run_to_file
-from uniadrs_scale.scoring.run import run
 from uniadrs_scale.storage.locks import claimed
+from uniadrs_scale.storage.places import Place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -64,8 +64,7 @@ def source(tmp_path: Path) -> Path:
 def score_into(source: Path, output: Path, scorer: TileMean | None = None) -> RunSummary:
     """One run in this process, as the command line does it."""
     scene = us.open_scene(source)
-    plan = us.plan(scene, detector=scorer or TileMean(), scheduler="sync", **SIZES)
-    return run_to_file(scene, output, plan, scorer or TileMean(), scheduler="sync")
+    return run_into(scene, output, scorer or TileMean(), **SIZES)
 
 
 def mount(*arguments: object) -> None:
@@ -171,10 +170,9 @@ def test_a_source_that_goes_midway(
 
 HOLD = """
 import sys, time
-from pathlib import Path
-from uniadrs_scale.scenes import rasters as readers
 from uniadrs_scale.storage.locks import claimed
-with claimed(Path(sys.argv[1])):
+from uniadrs_scale.storage.places import Place
+with claimed(Place.of(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)
 """
@@ -205,15 +203,14 @@ def test_a_run_refuses_another_of_the_same_store_in_its_own_process(
 ) -> None:
     store = tmp_path / "map.zarr"
     scene = us.open_scene(source)
-    plan = us.plan(scene, detector=TileMean(), scheduler="sync", **SIZES)
 
     def second() -> None:
         with pytest.raises(us.BusyError):
-            run(scene, store, plan, TileMean(), scheduler="sync")
+            run_into(scene, store, TileMean(), **SIZES)
         seen.append(time.monotonic())
 
     seen: list[float] = []
-    assert run(scene, store, plan, Interrupted(5, second), scheduler="sync").complete
+    assert run_into(scene, store, Interrupted(5, second), **SIZES).complete
     assert len(seen) == 1
 
 
@@ -227,7 +224,7 @@ def test_what_a_killed_run_left_goes_and_nothing_else(tmp_path: Path) -> None:
     half = tmp_path / ".map.tif.zarr" / f"0.{'0123456789abcdef' * 2}.partial"
     half.touch()
     (tmp_path / ".map.tif.zarr" / "mine.partial").touch()
-    with claimed(target):
+    with claimed(Place.of(target)):
         pass
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(others)
     assert [p.name for p in (tmp_path / ".map.tif.zarr").iterdir()] == ["mine.partial"]

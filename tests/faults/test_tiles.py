@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from distributed.scheduler import KilledWorker
+from jobs import job_of, run_into, work_of
 from standins import Deadly, TileMean
 
 import uniadrs_scale as us
@@ -17,13 +18,11 @@ from uniadrs_scale.maps.store import DONE, FAILED, open_store
 from uniadrs_scale.runtime.executor import LocalExecutor
 from uniadrs_scale.runtime.graph import scene_statistics, score_scene
 from uniadrs_scale.runtime.worker import Isolation, ProcessDiedError
-from uniadrs_scale.scenes.sources import scene_source
-from uniadrs_scale.scoring.run import run
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from uniadrs_scale.runtime.tasks import ChunkReport
+    from uniadrs_scale.runtime.graph import Receipt
 
 OPTIONS = {"preset": "single-band", "tile": 64, "stride": 48, "chunk": 100}
 
@@ -39,8 +38,8 @@ def test_a_deadly_tile_is_nan_and_named(tmp_path: Path) -> None:
     whole = us.score(
         scene(), tmp_path / "whole.zarr", detector=TileMean(), scheduler="sync", **OPTIONS
     ).values
-    run_plan = us.plan(scene(), detector=Deadly(7.9), workers=1, **OPTIONS)
-    summary = run(scene(), tmp_path / "a.zarr", run_plan, Deadly(7.9))
+    deadly = Deadly(7.9)
+    summary = run_into(scene(), tmp_path / "a.zarr", deadly, scheduler=None, workers=1, **OPTIONS)
     assert not summary.lost
     (failure,) = set(summary.failures)
     assert (failure.window.row, failure.window.col) == (96, 144)
@@ -75,13 +74,12 @@ def test_chunks_whose_workers_died_are_scored_apart(tmp_path: Path) -> None:
     array = scene()[:, 90:190, 130:230].copy()
     array[0, 36, 36] = 1e6
     whole = us.score(array, detector=TileMean(), scheduler="sync", **OPTIONS).values
-    plan = us.plan(array, detector=Deadly(7.9), scheduler="sync", **OPTIONS)
-    source, store = scene_source(array), prepare(tmp_path / "a.zarr", plan, {})
-    scaled = (Deadly(7.9), scene_statistics(source, LocalExecutor("sync")).normalisation())
-    reports: list[ChunkReport] = []
-    lost = score_scene(source, plan, store, Unlucky(), scaled=scaled, on_report=reports.append)
-    assert not lost
-    (failure,) = reports[0].failures
+    job = job_of(array, Deadly(7.9), **OPTIONS)
+    store = prepare(tmp_path / "a.zarr", job.plan, {})
+    scaling = scene_statistics(job.source, LocalExecutor("sync")).normalisation()
+    receipts: list[Receipt] = []
+    assert not score_scene(work_of(job, store, scaling), Unlucky(), receipts.append)
+    (failure,) = receipts[0].report.failures
     assert (failure.window.row, failure.window.col) == (36, 36)
     assert failure.reason == "ProcessDiedError: its process died: SIGKILL"
     expected = whole.copy()

@@ -19,11 +19,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from uniadrs_scale.archive.product import Order, make_product, plan_order
-from uniadrs_scale.detector.detector import gpus_in_use
+from uniadrs_scale.archive.product import Order, make_product, prepare_order
 from uniadrs_scale.errors import ClusterError, StoreError, redact
-from uniadrs_scale.runtime.cluster import active_client
-from uniadrs_scale.runtime.compute import Resources, executor
+from uniadrs_scale.scoring.job import compute_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -33,7 +31,7 @@ if TYPE_CHECKING:
     from uniadrs_scale.archive.ledger import Ledger
     from uniadrs_scale.archive.sink import Sink
     from uniadrs_scale.core.contracts import Scorer
-    from uniadrs_scale.runtime.executor import Executor
+    from uniadrs_scale.runtime.compute import Compute
     from uniadrs_scale.runtime.tasks import ChunkReport
     from uniadrs_scale.scoring.report import RunSummary
 
@@ -129,7 +127,8 @@ class Batch:
         self._lock = threading.Lock()
         self._waiting: dict[str, int] = {}
         """Chunks that scenes still have to score, by name."""
-        self._executor: Executor | None = None
+        self._is_guest = False
+        """True if the cluster was not started by this sweep."""
 
     def work(
         self,
@@ -149,8 +148,8 @@ class Batch:
         self._on_outcome, self._on_beat = on_outcome, on_beat
         queue = deque(todo)
         while queue and not self.stop.is_set():
-            with self._cluster() as (width, slots):
-                outcomes = self._score(queue, width, slots)
+            with self._cluster() as compute:
+                outcomes = self._score(queue, compute)
             lost = [outcome for outcome in outcomes if outcome.cluster_lost]
             if lost and self._is_guest:
                 raise ClusterError(lost[0].error)
@@ -166,38 +165,32 @@ class Batch:
             if self.stop.is_set():
                 return
             LOG.warning("%s runs alone: the workers died while it was scored", suspect.name)
-            with self._cluster() as (_, slots):
-                outcomes = self._score(deque([suspect]), 1, slots)
+            with self._cluster() as compute:
+                outcomes = self._score(deque([suspect]), compute, width=1)
             causes += [outcome for outcome in outcomes if outcome.cluster_lost]
         for outcome in causes:
             self._on_outcome(replace(outcome, error=f"all workers died: {outcome.error}"))
         if len(causes) > 1 and len(causes) == len(suspects):
             raise ClusterError(causes[0].error)  # the cluster is the cause, not the scenes
 
-    @property
-    def _is_guest(self) -> bool:
-        """True if the cluster was not started by this sweep."""
-        return self.config.scheduler is not None or active_client() is not None
-
     @contextmanager
-    def _cluster(self) -> Iterator[tuple[int, int]]:
-        """(scenes at a time, chunks at a time) of a cluster that all scenes use."""
-        config = self.config
-        resources = Resources.of(config.scheduler, config.workers, gpus_in_use(self.detector))
-        with executor(config.scheduler, resources) as self._executor:
-            if self._executor.client is None:
-                # Dask's callbacks are global to a process, and so is its pool of threads.
-                yield 1, 1
-            else:
-                workers, threads = self._executor.size()
-                slots = workers * threads
-                yield min(AHEAD * slots + 2, MOST_SCENES), slots
+    def _cluster(self) -> Iterator[Compute]:
+        """A cluster that all scenes use."""
+        compute = compute_for(self.detector, self.config.scheduler, self.config.workers)
+        self._is_guest = not compute.is_own
+        with compute.connected() as connected:
+            yield connected
 
-    def _score(self, queue: deque[Decision], width: int, slots: int) -> list[Outcome]:
+    def _score(
+        self, queue: deque[Decision], compute: Compute, *, width: int = MOST_SCENES
+    ) -> list[Outcome]:
         """Work until the queue is empty, the cluster has died, or a stop is requested.
 
         Outcomes of scenes that lost their workers are held back.
         """
+        slots = compute.workers * compute.threads
+        # Dask's callbacks are global to a process, and so is its pool of threads.
+        width = 1 if compute.in_process else min(AHEAD * slots + 2, width)
         outcomes: list[Outcome] = []
         running: set[Future[Outcome]] = set()
 
@@ -212,7 +205,7 @@ class Batch:
                         waiting = sum(self._waiting.values())
                     if running and waiting >= AHEAD * slots:
                         break
-                    running.add(pool.submit(self._one, queue.popleft()))
+                    running.add(pool.submit(self._one, queue.popleft(), compute))
                 done, running = wait(running, BEAT, FIRST_COMPLETED)
                 for future in done:
                     outcomes.append(future.result())
@@ -227,12 +220,12 @@ class Batch:
             )
         return outcomes
 
-    def _one(self, decision: Decision) -> Outcome:
+    def _one(self, decision: Decision, compute: Compute) -> Outcome:
         """Make one product. An error is an outcome: no scene stops the next."""
         name = decision.name
         self.ledger.begin(name, decision.fingerprint.key)
         try:
-            summary = self._make(decision)
+            summary = self._make(decision, compute)
         except StoppedError:
             self.ledger.release(name)
             return Outcome(decision=decision, stopped=True)
@@ -250,7 +243,7 @@ class Batch:
                 self._waiting.pop(name, None)
         return Outcome(decision=decision, summary=summary)
 
-    def _make(self, decision: Decision) -> RunSummary:
+    def _make(self, decision: Decision, compute: Compute) -> RunSummary:
         name, key = decision.name, decision.fingerprint.key
         self._expect(name, 1)
 
@@ -264,15 +257,16 @@ class Batch:
                 decision=decision,
                 config=self.config,
                 detector=self.detector,
+                compute=compute,
                 workplace=workplace,
                 on_report=report,
                 accept_incomplete=self.config.publish_incomplete and self._is_last_try(name),
             )
-            scene, plan = plan_order(order)
+            job = prepare_order(order)
             if self.stop.is_set():
                 raise StoppedError
-            self._expect(name, plan.chunks)
-            summary = make_product(order, scene, plan)
+            self._expect(name, job.plan.chunks)
+            summary = make_product(order, job)
             self.sink.publish(name, key, workplace)
         return summary
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
-import warnings
 from collections import Counter
 from dataclasses import dataclass, field
 from signal import Signals
@@ -13,21 +11,21 @@ from typing import TYPE_CHECKING, Any
 from uniadrs_scale.archive.decide import Action
 from uniadrs_scale.archive.sink import ITEM
 from uniadrs_scale.archive.stac import make_item
+from uniadrs_scale.core.plan import Sizes
 from uniadrs_scale.detector.detector import weights_digest
 from uniadrs_scale.errors import SceneError
-from uniadrs_scale.maps.cog import to_cog
-from uniadrs_scale.maps.overviews import Overview
-from uniadrs_scale.maps.store import is_score_store, open_map, open_store
+from uniadrs_scale.maps.exports import EXPORTS, FinishedMap
+from uniadrs_scale.maps.store import is_score_store, open_store
 from uniadrs_scale.scenes.open import open_scene
-from uniadrs_scale.scoring.output import run_to_file
+from uniadrs_scale.scoring.job import prepare
 from uniadrs_scale.scoring.report import Clock, run_facts, write_report
-from uniadrs_scale.scoring.score import plan as make_plan
+from uniadrs_scale.scoring.run import Observer, run
 from uniadrs_scale.storage.places import Place
 from uniadrs_scale.storage.remote import public_uri
+from uniadrs_scale.swaths.geometry import Geocoding
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
-    from pathlib import Path
 
     import xarray as xr
 
@@ -36,11 +34,10 @@ if TYPE_CHECKING:
     from uniadrs_scale.archive.sink import Workplace
     from uniadrs_scale.core.contracts import Scorer
     from uniadrs_scale.core.plan import ScorePlan
+    from uniadrs_scale.runtime.compute import Compute
     from uniadrs_scale.runtime.tasks import ChunkReport
+    from uniadrs_scale.scoring.job import Job
     from uniadrs_scale.scoring.report import RunSummary
-
-
-_FILTERS = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +47,7 @@ class Order:
     decision: Decision
     config: ArchiveConfig
     detector: Scorer
+    compute: Compute
     workplace: Workplace
     on_report: Callable[[ChunkReport], None]
     accept_incomplete: bool
@@ -72,68 +70,53 @@ def open_item(item: SourceItem, options: Mapping[str, Any]) -> xr.DataArray:
     return open_scene(hrefs, **options)
 
 
-def plan_order(order: Order) -> tuple[xr.DataArray, ScorePlan]:
+def prepare_order(order: Order) -> Job:
     """Open the scene and plan it; remove a store of another plan in its place."""
     config = order.config
     scene = open_item(order.decision.item, config.scene)
-    plan = make_plan(
-        scene, detector=order.detector, scheduler=config.scheduler, workers=config.workers,
-        **config.plan.given,
-    )  # fmt: skip
+    job = prepare(scene, Sizes(**config.plan.given), order.detector, order.compute)
     store = order.workplace.store
     store.remove_leftovers()
     # The same product under another path, say a new mount point, has another plan.
     if store.has_store() and not (
         is_score_store(store)
-        and open_store(store).attributes.get("fingerprint") == plan.fingerprint
+        and open_store(store).attributes.get("fingerprint") == job.plan.fingerprint
     ):
         store.remove_store()
-    return scene, plan
+    return job
 
 
-def make_product(order: Order, scene: xr.DataArray, plan: ScorePlan) -> RunSummary:
-    """Score ``scene`` and make all files of its product, the item last; publish nothing yet.
+def make_product(order: Order, job: Job) -> RunSummary:
+    """Score the scene and make all files of its product, the item last; publish nothing yet.
 
     Raises:
         IncompleteError: Tiles have failed, and that is not accepted; the next try does just those.
     """
     config, store, part = order.config, order.workplace.store, order.workplace.files
     clock = Clock()
-    summary = run_to_file(
-        scene, store, plan, order.detector, scheduler=config.scheduler,
-        on_report=order.on_report, report=Place.of(part / "run.json"),
-    )  # fmt: skip
+    report = Place.of(part / "run.json")
+    observer = Observer(on_report=order.on_report, report=report)
+    summary = run(job, store, order.compute, observer)
     if not (summary.complete or order.accept_incomplete):
         raise IncompleteError(_what_is_missing(summary))
+    finished = FinishedMap(store, Geocoding())
     with clock("overview"):
-        overview = Overview.of(open_map(store).array())
-        if config.output.quicklook:
-            overview.write_png(part / "quicklook.png")
-    if "cog" in config.output.formats:
-        with clock("cog"):
-            _to_cog(store, part / "scores.tif", complete=summary.complete)
-    write_report(Place.of(part / "run.json"), _run_facts(order, plan, summary, clock.seconds))
+        statistics = finished.overview.statistics
+    wanted = {*config.output.formats, *(["quicklook"] if config.output.quicklook else [])}
+    for export in (EXPORTS[name] for name in EXPORTS if name in wanted):
+        with clock(export.name):
+            export.write(finished, Place.of(part / export.file))
+    write_report(report, _run_facts(order, job.plan, summary, clock.seconds))
     item = make_item(
         order.decision,
-        plan,
+        job.plan,
         part,
         output=config.output,
-        statistics=overview.statistics,
+        statistics=statistics,
         notes=summary.notes,
     )
     Place.of(part / ITEM).write(json.dumps(item, indent=1, allow_nan=False).encode())
     return summary
-
-
-def _to_cog(store: Place, path: Path, *, complete: bool) -> None:
-    if complete:
-        to_cog(store, path)
-        return
-    # An incomplete map has been accepted. Filters of warnings belong to all threads: one at a time,
-    # or another thread would restore the filters that it found.
-    with _FILTERS, warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        to_cog(store, path)
 
 
 def _what_is_missing(summary: RunSummary) -> str:

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 from uniadrs_scale.archive.ledger import LEDGER, Ledger
 from uniadrs_scale.archive.sources import list_files
 from uniadrs_scale.errors import BusyError, StoreError
+from uniadrs_scale.maps.exports import EXPORTS
 from uniadrs_scale.storage import buckets
 from uniadrs_scale.storage.locks import exclusive, is_held
 
@@ -43,7 +44,7 @@ KEY = re.compile(r"[0-9a-f]{16}")
 STORE = "scores.zarr"
 ITEM = "item.json"
 """Next to the files of a version that is whole, until it is the scene's product."""
-MAPS = ("scores.tif", "quicklook.png", "run.json")
+MAPS = (*(export.file for export in EXPORTS.values()), "run.json")
 MADE = re.compile(
     rf"\.?({'|'.join(map(re.escape, (STORE, ITEM, *MAPS)))})"
     r"(\.lock(\.[0-9a-f]{8}\.now)?|\.(\w+\.)?tmp)?"

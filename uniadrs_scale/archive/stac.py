@@ -25,6 +25,7 @@ from rasterio.crs import CRS
 from rasterio.warp import transform as warp
 
 from uniadrs_scale.archive.sink import STORE
+from uniadrs_scale.maps.exports import EXPORTS
 from uniadrs_scale.storage.remote import public_uri
 
 if TYPE_CHECKING:
@@ -43,9 +44,10 @@ EDGE = 4
 """Points per side of a footprint: straight lines of a projection are curves in degrees. With four,
 the error is 10 m for a scene of 110 km."""
 ASSETS = {
-    "scores.tif": ("score", pystac.MediaType.COG, "Anomaly map, COG", ["data"]),
+    export.file: (export.asset, export.media_type, export.title, list(export.roles))
+    for export in EXPORTS.values()
+} | {
     STORE: ("score_zarr", "application/vnd.zarr; version=3", "Anomaly map, Zarr", ["data"]),
-    "quicklook.png": ("quicklook", pystac.MediaType.PNG, "Quicklook", ["overview", "thumbnail"]),
     "run.json": ("run", pystac.MediaType.JSON, "How it was made", ["metadata"]),
 }
 

@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from contextlib import contextmanager
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_type_hints
 
@@ -24,12 +23,13 @@ from uniadrs_scale.core.presets import DEFAULT_WEIGHTS, PRESETS, Arithmetic, Res
 from uniadrs_scale.errors import SceneError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     import xarray as xr
 
     from uniadrs_scale.core.contracts import Scorer
-    from uniadrs_scale.core.plan import ScorePlan
+    from uniadrs_scale.runtime.compute import Compute
+    from uniadrs_scale.scoring.job import Job
     from uniadrs_scale.swaths.geometry import Geocoding
 
 
@@ -177,8 +177,8 @@ class Running:
     ] = None
     workers: Workers = None
 
-    def detector(self) -> Scorer:
-        """What scores tiles."""
+    def scorer(self) -> Scorer:
+        """Return the scorer of tiles."""
         from uniadrs_scale.detector.detector import Detector
         from uniadrs_scale.detector.rx import GlobalRX, LocalRX
 
@@ -186,23 +186,21 @@ class Running:
             return Detector.load(self.weights, device=self.device, dtype=self.dtype)
         return LocalRX() if self.method == "lrx" else GlobalRX()
 
-    @contextmanager
-    def connected(self) -> Iterator[Running]:
-        """The same while connected to the scheduler, if that is an address: once, for all steps."""
-        from uniadrs_scale.runtime.cluster import TlsFiles, connected
+    def compute(self, scorer: Scorer) -> Compute:
+        """Return the processes that compute."""
+        from uniadrs_scale.runtime.cluster import TlsFiles
+        from uniadrs_scale.scoring.job import compute_for
 
         tls = TlsFiles(self.tls_ca_file, self.tls_cert, self.tls_key)
-        with connected(self.scheduler, tls) as scheduler:
-            yield replace(self, scheduler=scheduler, tls_ca_file=None, tls_cert=None, tls_key=None)
+        return compute_for(scorer, self.scheduler, self.workers, tls)
 
-    def plan(self, scene: xr.DataArray, detector: Scorer) -> ScorePlan:
-        """What a run over ``scene`` would do."""
-        from uniadrs_scale.scoring.score import plan
+    def job(self, scene: xr.DataArray, compute: Compute, scorer: Scorer) -> Job:
+        """Return the job that scores ``scene``."""
+        from uniadrs_scale.core.plan import Sizes
+        from uniadrs_scale.scoring.job import prepare
 
-        return plan(
-            scene, preset=self.preset, tile=self.tile, stride=self.stride, chunk=self.chunk,
-            detector=detector, scheduler=self.scheduler, workers=self.workers,
-        )  # fmt: skip
+        sizes = Sizes(self.preset, self.tile, self.stride, self.chunk)
+        return prepare(scene, sizes, scorer, compute)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,7 +23,6 @@ from uniadrs_scale.cli.options import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from uniadrs_scale.core.plan import ScorePlan
     from uniadrs_scale.runtime.tasks import ChunkReport
 
 
@@ -62,18 +61,16 @@ def score_command(
 
     The same command resumes an interrupted run. What was done lies beside the map: OUTPUT.run.json.
     """
-    from uniadrs_scale.scoring.output import run_to_file
+    from uniadrs_scale.scoring.run import Observer, run
+    from uniadrs_scale.scoring.target import Target
 
-    geocoding = drawing.geocoding
-    scene, detector = reading.open(scenes), running.detector()
-    with running.connected() as here:
-        plan = here.plan(scene, detector)
-        with _progress(plan) as advance:
-            summary = run_to_file(
-                scene, output, plan, detector,
-                scheduler=here.scheduler, on_report=advance, geocoding=geocoding,
-                performance_report=performance_report,
-            )  # fmt: skip
+    target = Target.of(output, drawing.geocoding)
+    scene, scorer = reading.open(scenes), running.scorer()
+    compute = running.compute(scorer)
+    job = running.job(scene, compute, scorer)
+    with _progress(job.plan.chunks) as advance:
+        observer = Observer(on_report=advance, performance_report=performance_report)
+        summary = run(job, target, compute, observer)
     typer.echo(f"{summary.text()}\noutput   {summary.output}")
     raise typer.Exit(COMPLETE if summary.complete else INCOMPLETE)
 
@@ -90,15 +87,14 @@ def plan_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")] = False,
 ) -> None:
     """Forecast what 'score' with the same arguments would do; run nothing."""
-    from uniadrs_scale.scenes.sources import scene_source
-    from uniadrs_scale.scoring.output import output_state
     from uniadrs_scale.scoring.report import sampled_validity, shares_text
+    from uniadrs_scale.scoring.target import Target
 
-    scene = reading.open(scenes)
-    with running.connected() as here:
-        plan = here.plan(scene, running.detector())
-    state = "" if output is None else output_state(output, plan)
-    valid, lost = sampled_validity(scene_source(scene))
+    scene, scorer = reading.open(scenes), running.scorer()
+    job = running.job(scene, running.compute(scorer), scorer)
+    plan = job.plan
+    state = "" if output is None else Target.of(output).state(plan)
+    valid, lost = sampled_validity(job.source)
     seen = max(valid + sum(lost.values()), 1)
     if as_json:
         sample = {"pixels": seen, "valid": valid, "invalid": lost}
@@ -130,7 +126,7 @@ def demo_command(
 
 
 @contextmanager
-def _progress(plan: ScorePlan | None) -> Iterator[Callable[[ChunkReport], None]]:
+def _progress(chunks: int | None) -> Iterator[Callable[[ChunkReport], None]]:
     """A bar of chunks with the time that is left, on standard error."""
     from rich.console import Console
     from rich.progress import (
@@ -149,10 +145,9 @@ def _progress(plan: ScorePlan | None) -> Iterator[Callable[[ChunkReport], None]]
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    total = None if plan is None else plan.chunks
     console = Console(stderr=True)
     # In a log file a bar is noise, and the summary says all that matters.
     hidden = not console.is_terminal
     with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
-        task = progress.add_task("scoring", total=total)
+        task = progress.add_task("scoring", total=chunks)
         yield lambda _: progress.advance(task)

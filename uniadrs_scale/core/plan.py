@@ -7,16 +7,45 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from uniadrs_scale.core.contracts import digest
+from uniadrs_scale.core.lattice import Lattice, default_chunk
 from uniadrs_scale.core.memory import MIB, MemoryForecast, Pixels, forecast
+from uniadrs_scale.core.presets import choose_preset
 from uniadrs_scale.errors import PlanError
 
 if TYPE_CHECKING:
     from uniadrs_scale.core.contracts import SceneInfo
-    from uniadrs_scale.core.lattice import Lattice
+    from uniadrs_scale.core.presets import Preset
 
 
 MOST_BANDS = 2048
 """Covariances of 64 sample windows wait to be merged: 2 GiB at this number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """The sizes that a caller asks for; None leaves one to the preset and the scene."""
+
+    preset: str = "auto"
+    tile: int | None = None
+    stride: int | None = None
+    chunk: int | None = None
+
+    def decide(self, scene: SceneInfo) -> tuple[Preset, Lattice]:
+        """Return the preset and the lattice of ``scene``.
+
+        Raises:
+            PlanError: There is no such preset, or the sizes contradict each other.
+        """
+        preset = choose_preset(scene, self.preset)
+        tile = preset.tile if self.tile is None else self.tile
+        stride = preset.stride(tile) if self.stride is None else self.stride
+        chunk = self.chunk
+        if chunk is None:
+            chunk = default_chunk(scene.height, scene.width, tile)
+        lattice = Lattice(
+            height=scene.height, width=scene.width, tile=tile, stride=stride, chunk=chunk
+        )
+        return preset, lattice
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,13 +13,14 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 from scipy import ndimage
 
+from uniadrs_scale.core.plan import Sizes
 from uniadrs_scale.demo.scene import demo_scene, write_scene
 from uniadrs_scale.detector.detector import Detector
 from uniadrs_scale.maps.cog import to_cog
 from uniadrs_scale.maps.overviews import COLOURS, NODATA, block_maximum, colour_range
 from uniadrs_scale.scenes.open import open_scene
-from uniadrs_scale.scoring.run import run
-from uniadrs_scale.scoring.score import plan
+from uniadrs_scale.scoring.job import compute_for, prepare
+from uniadrs_scale.scoring.run import Observer, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -137,8 +138,9 @@ def demo(
     write_scene(invented, path)
     scene = open_scene(path)
     scorer = detector if detector is not None else Detector.load()
-    run_plan = plan(scene, detector=scorer, workers=workers)
-    summary = run(scene, store, run_plan, scorer, on_report=on_report)
+    compute = compute_for(scorer, workers=workers)
+    job = prepare(scene, Sizes(), scorer, compute)
+    summary = run(job, store, compute, Observer(on_report=on_report))
     cog = Path(to_cog(store, target / "scores.tif"))
     with rasterio.open(cog) as output:
         score = output.read(1)

@@ -1,12 +1,8 @@
-"""Clusters: one that is started here, one that already runs, and whether their workers fit."""
+"""Clusters: started here or already running, whether their workers fit, and how they are lost."""
 
 from __future__ import annotations
 
-import asyncio
-import json
 import logging
-import os
-import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
@@ -14,14 +10,15 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from dask import config as dask_config
 from distributed import Client, Scheduler, Security, default_client
+from distributed.comm.core import CommClosedError
 from distributed.deploy.spec import SpecCluster
-from distributed.deploy.subprocess import SubprocessWorker
 from distributed.protocol import pickle
 from distributed.system import memory_limit as machine_memory
 
 from uniadrs_scale.core.contracts import warm_up
 from uniadrs_scale.core.pixels import BandStatistics
 from uniadrs_scale.errors import ClusterError, PlanError
+from uniadrs_scale.runtime.dask_internals import QUIET, QuietWorker, allow_reconnection
 from uniadrs_scale.runtime.worker import PACKAGES, Shared, UnfitWorkerError, difference
 
 if TYPE_CHECKING:
@@ -29,40 +26,32 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from uniadrs_scale.core.contracts import Scorer
-    from uniadrs_scale.runtime.compute import Resources
 
 
-PATIENCE_SECONDS = 60
-"""How long a run waits for a first or another worker, or for its scheduler to come back."""
+WAIT_SECONDS = 60
+"""How long a run waits for a first or another worker, or for a lost scheduler."""
 CONNECT_SECONDS = 10
 NAMED = 3
-"""Workers that a message names."""
-QUIET = {
-    "distributed.admin.tick.interval": "1s",
-    "distributed.worker.profile.interval": "100ms",
-}
-"""How often the processes of a cluster of ours look at themselves, which costs what scores tiles.
-By Dask's defaults (20 and 10 ms) two workers, their nannies and the scheduler took a tenth of a
-core while they did nothing, by these a thirtieth."""
+"""Number of workers that a message names."""
 
 
 @dataclass(frozen=True, slots=True)
 class TlsFiles:
-    """PEM files for a connection by TLS; what is None, Dask's own configuration decides."""
+    """PEM files for a connection by TLS; Dask's own configuration decides those that are None."""
 
     ca_file: Path | None = None
-    """The authority that has signed the certificates of scheduler and workers."""
+    """Certificate of the authority that signed those of scheduler and workers."""
     certificate: Path | None = None
-    """The client's own."""
+    """Certificate of the client."""
     key: Path | None = None
-    """The private key of the certificate, unless that file holds it as well."""
+    """Private key of the certificate, unless that file holds it as well."""
 
     def __bool__(self) -> bool:
-        """True where anything is given."""
+        """Return True if any file is given."""
         return any((self.ca_file, self.certificate, self.key))
 
     def security(self) -> Security | None:
-        """As Dask takes it.
+        """Return the same for Dask.
 
         Raises:
             PlanError: A file does not exist.
@@ -81,38 +70,14 @@ class TlsFiles:
         return Security(require_encryption=True, **files)
 
 
-@contextmanager
-def connected(address: str | None, tls: TlsFiles | None = None) -> Iterator[str | None]:
-    """Connect once to the cluster at ``address``; what to pass on as ``scheduler`` meanwhile.
-
-    That is None while the connection is the active client, and ``address`` itself where it is none
-    (``sync``, ``threads``, None).
-
-    Raises:
-        PlanError: The address does not answer, or TLS files are given for something else.
-    """
-    if address is None or "://" not in address:
-        if tls:
-            raise PlanError(
-                f"TLS files are for the address of a cluster (tls://host:8786), not for "
-                f"scheduler={address!r}. Give --scheduler, or leave them away."
-            )
-        yield address
-        return
-    with connect(address, tls) as client, client.as_current():
-        yield None
-
-
-def connect(address: str, tls: TlsFiles | None = None) -> Client:
-    """A client of the cluster at ``address``.
+def connect(address: str, tls: TlsFiles | None) -> Client:
+    """Return a client of the cluster at ``address``.
 
     Raises:
         PlanError: It does not answer, or refuses.
     """
-    if tls and not address.startswith("tls://"):
-        raise PlanError(f"TLS files are given, but scheduler='{address}' is no tls:// address.")
     security = tls.security() if tls else None
-    # What it logs as errors, with tracebacks, reaches us as exceptions, and users as sentences.
+    # Dask logs errors with tracebacks; they reach callers as exceptions, and users as sentences.
     logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
     try:
         client = Client(address, security=security, set_as_default=False, timeout=CONNECT_SECONDS)
@@ -121,13 +86,13 @@ def connect(address: str, tls: TlsFiles | None = None) -> Client:
         raise PlanError(
             f"scheduler='{address}' does not answer: {error}. Check that it runs{hint}."
         ) from None
-    # A wrong address is to be named soon, but a scheduler that was there may come back.
-    client._timeout = PATIENCE_SECONDS  # noqa: SLF001 - Dask has one setting for both
+    # A wrong address should fail soon, but a scheduler that has answered may come back.
+    allow_reconnection(client, WAIT_SECONDS)
     return client
 
 
 def active_client() -> Client | None:
-    """The client that this process has made the default, if any."""
+    """Return the default client of this process, None if there is none."""
     try:
         return cast("Client", default_client())
     except ValueError:
@@ -135,12 +100,18 @@ def active_client() -> Client | None:
 
 
 def workers_of(client: Client) -> dict[str, Any]:
-    """What the scheduler knows of its workers, by address."""
+    """Return what the scheduler knows about its workers, by address."""
     return cast("dict[str, Any]", client.scheduler_info(n_workers=-1).get("workers", {}))
 
 
+def size_of(client: Client) -> tuple[int, int]:
+    """Return (workers, most threads per worker); an empty cluster counts as one of one."""
+    workers = workers_of(client)
+    return max(len(workers), 1), max((w["nthreads"] for w in workers.values()), default=1)
+
+
 @dataclass(frozen=True, slots=True)
-class _Proof:
+class Proof:
     """A scorer, and the tiles that a worker must be able to score with it."""
 
     scorer: Scorer
@@ -154,22 +125,22 @@ class _Proof:
 
 
 def require_fit(client: Client, scorer: Scorer, *, tile: int, bands: int) -> None:
-    """Every worker has the driver's versions, opens ``scorer`` and has scored a batch with it.
+    """Let every worker compare versions, open ``scorer`` and score a batch with it.
 
-    Workers that join later are checked when they open their first task.
+    Workers that join later do so when they open their first task.
 
     Args:
-        client: Of the cluster.
-        scorer: What the run will score with.
+        client: A client of the cluster.
+        scorer: The scorer of the run.
         tile: Side of its tiles [px].
-        bands: Their bands.
+        bands: Their number of bands.
 
     Raises:
-        ClusterError: One does not; the message names it, and what to do.
+        ClusterError: A worker does not fit; the message names it, and what to do.
     """
     faults = mismatches(client)
     if not faults:
-        payload = pickle.dumps(Shared(_Proof(scorer, tile, bands)))
+        payload = pickle.dumps(Shared(Proof(scorer, tile, bands)))
         answers = client.run(_open, payload)
         faults = {f"Worker {address}": reason for address, reason in answers.items() if reason}
     if faults:
@@ -183,9 +154,9 @@ def require_fit(client: Client, scorer: Scorer, *, tile: int, bands: int) -> Non
 
 
 def mismatches(client: Client) -> dict[str, str]:
-    """Workers, and the scheduler, with other versions than this process, and where they differ.
+    """Return workers (and the scheduler) with other versions than this process, and the difference.
 
-    Asked through Dask itself, which answers without any code of this library.
+    Dask itself answers, without any code of this library.
     """
     told = cast("dict[str, Any]", client.get_versions(packages=list(PACKAGES)))
     expected = _packages(told["client"])
@@ -205,95 +176,110 @@ def _packages(facts: dict[str, Any]) -> dict[str, str | None]:
 
 
 def _open(payload: bytes) -> str:
-    """Open a scorer on a worker; empty, or why it cannot be."""
+    """Open a scorer on a worker; return the reason if that fails, else an empty text."""
     try:
         shared: Shared[object] = pickle.loads(payload)
-        _ = shared.value
+        shared.open()
     except UnfitWorkerError as error:
         return error.reason
     return ""
 
 
 def share_of_machine(workers: int) -> tuple[int, str]:
-    """(bytes of each of ``workers`` processes on this machine, where that comes from)."""
+    """Return the bytes of each of ``workers`` processes on this machine, and their origin."""
     machine = machine_memory()
     named = f"{workers} worker{'s' if workers > 1 else ''}"
     return machine // workers, f"{machine / 2**30:.1f} GiB of this machine for {named}"
 
 
 def smallest_limit(client: Client) -> tuple[int, str]:
-    """(bytes that each worker of a cluster may take, where that comes from); 0 for no limit."""
+    """Return the bytes that each worker may take (0 for no limit), and their origin."""
     limits = {a: w["memory_limit"] for a, w in workers_of(client).items() if w["memory_limit"]}
     if not limits:
         return 0, ""
     address = min(limits, key=lambda name: limits[name])
-    # Above this share Dask pauses a worker, and with all of them paused nothing moves.
+    # Above this share Dask pauses a worker.
     share = float(dask_config.get("distributed.worker.memory.pause") or 1)
     whole = limits[address] / 2**30
     return int(share * limits[address]), f"{share:.0%} of the {whole:.1f} GiB of {address}"
 
 
 def await_workers(client: Client, workers: int) -> None:
-    """Wait until ``workers`` are there.
+    """Wait until so many ``workers`` have started.
 
     Raises:
-        ClusterError: They do not come.
+        ClusterError: They do not start.
     """
     try:
-        client.wait_for_workers(workers, timeout=PATIENCE_SECONDS)
+        client.wait_for_workers(workers, timeout=WAIT_SECONDS)
     except TimeoutError:
         raise ClusterError(
-            f"{workers} worker processes did not start within {PATIENCE_SECONDS} s on this "
+            f"{workers} worker processes did not start within {WAIT_SECONDS} s on this "
             "machine. Read their log above, or use fewer workers."
         ) from None
 
 
-def local_cluster(resources: Resources) -> SpecCluster:
-    """Workers in processes of their own, on the loopback interface.
+def local_cluster(workers: int, threads: int, gpus: tuple[str, ...] = ()) -> SpecCluster:
+    """Start workers in processes of their own, on the loopback interface.
 
-    Not LocalCluster: it spawns workers by importing the user's script again, which then must have
-    a ``__main__`` guard; and it cannot give each worker its own GPU.
+    Not a LocalCluster: it spawns workers by importing the user's script again, which then needs a
+    ``__main__`` guard; and it cannot give each worker its own GPU.
     """
-    workers = {
+    processes = {
         index: {
-            "cls": _QuietWorker,
-            "options": {"worker_kwargs": _worker_options(index, resources)},
+            "cls": QuietWorker,
+            "options": {"worker_kwargs": _worker_options(index, workers, threads, gpus)},
         }
-        for index in range(resources.workers)
+        for index in range(workers)
     }
     scheduler = {
         "cls": Scheduler,
-        # Port 0, also for the status page: whoever else runs Dask here keeps 8787.
+        # Port 0, also for the status page: 8787 stays free for others.
         "options": {"host": "127.0.0.1", "port": 0, "dashboard_address": "127.0.0.1:0"},
     }
-    with dask_config.set(QUIET):  # of the scheduler, which lives in this process
+    with dask_config.set(QUIET):  # for the scheduler, which runs in this process
         return SpecCluster(
-            workers=workers, scheduler=scheduler, name="uniadrs-scale", silence_logs=40
+            workers=processes, scheduler=scheduler, name="uniadrs-scale", silence_logs=40
         )
 
 
-class _QuietWorker(SubprocessWorker):
-    """A worker, and its nanny, by QUIET: the base has no way to hand settings on."""
-
-    async def _start(self) -> None:
-        what = json.dumps({"cls": self.worker_class, "opts": self.worker_kwargs})
-        self.process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "dask", "spec", self.scheduler, "--spec", what,
-            env=os.environ | {"DASK_INTERNAL_INHERIT_CONFIG": dask_config.serialize(QUIET)},
-        )  # fmt: skip
-
-
-def _worker_options(index: int, resources: Resources) -> dict[str, Any]:
+def _worker_options(
+    index: int, workers: int, threads: int, gpus: tuple[str, ...]
+) -> dict[str, Any]:
     options: dict[str, Any] = {
         "host": "127.0.0.1",
         "name": index,
-        "nthreads": resources.threads,
-        # Dask would give each a share by its threads: one worker of sixteen cores, a sixteenth.
-        "memory_limit": machine_memory() // resources.workers,
+        "nthreads": threads,
+        # Dask divides by threads: it would give one worker of sixteen cores a sixteenth.
+        "memory_limit": machine_memory() // workers,
         "silence_logs": 40,
         "death_timeout": 60,
         "dashboard": False,
     }
-    if resources.gpus:
-        options["env"] = {"CUDA_VISIBLE_DEVICES": resources.gpus[index % len(resources.gpus)]}
+    if gpus:
+        options["env"] = {"CUDA_VISIBLE_DEVICES": gpus[index % len(gpus)]}
     return options
+
+
+def scheduler_lost(address: str) -> ClusterError:
+    """Return the error that ends a run without a scheduler."""
+    return ClusterError(
+        f"Lost the scheduler at {address} (no response for {WAIT_SECONDS} s). Completed chunks are "
+        "kept: start a scheduler and rerun the same command."
+    )
+
+
+@contextmanager
+def answering(client: Client) -> Iterator[None]:
+    """Turn a lost connection to the scheduler into one sentence, whatever the client was doing.
+
+    Raises:
+        ClusterError: The scheduler does not answer.
+    """
+    address = str(client.scheduler_info(n_workers=0)["address"])
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, CommClosedError) or "trying to connect to" in str(error):
+            raise scheduler_lost(address) from error
+        raise

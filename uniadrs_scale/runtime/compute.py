@@ -1,113 +1,185 @@
-"""Who computes: this process, a cluster started here, or one that already runs."""
+"""Who computes: this process, a cluster that is started here, or one that already runs."""
 
 from __future__ import annotations
 
 import os
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, cast
 
-from distributed import Client
+from distributed import Client, performance_report
 
 from uniadrs_scale.errors import PlanError
 from uniadrs_scale.runtime.cluster import (
+    TlsFiles,
     active_client,
+    answering,
     await_workers,
     connect,
     local_cluster,
     share_of_machine,
+    size_of,
     smallest_limit,
 )
 from uniadrs_scale.runtime.executor import ClusterExecutor, LocalExecutor
-from uniadrs_scale.runtime.lost import answering
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from uniadrs_scale.runtime.executor import Executor
 
 
-MOST_THREADS = 8
-"""Of a worker with a GPU. What is not the network (decoding, scaling, blending, writing) took a
-core 0.13 s/Mpx (4 bands, uint16), where a fast GPU would need about 0.01 s, by the network's FLOPs:
-two threads would starve it. More than eight would queue for the interpreter (not measured), and
+LOCAL = ("sync", "threads")
+"""Schedulers of this process."""
+MAX_THREADS = 8
+"""Threads of a worker with a GPU. All but the network (decoding, scaling, blending, writing) took a
+core 0.13 s/Mpx (4 bands, uint16), and a fast GPU needs about 0.01 s, by the network's FLOPs: two
+threads would leave it idle. More than eight would queue for the interpreter (not measured), and
 each holds a chunk."""
 
 
-@dataclass(frozen=True, slots=True)
-class Resources:
-    """Who computes: how many processes, with how many threads each."""
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Compute:
+    """The processes that compute, decided once: see :meth:`of`. Nothing is started before use."""
 
     workers: int
     threads: int
+    """Threads per worker."""
+    scheduler: str | None = None
+    """``sync``, ``threads`` or an address; None for a cluster of this machine, or ``client``."""
     gpus: tuple[str, ...] = ()
-    """GPUs of this machine, one a process in turn; none: processes use the CPU."""
-    in_lines: bool = True
-    """Whether chunks come line by line, as on every cluster; in this process Dask's order holds."""
+    """GPUs of this machine, one per process in turn; empty if processes use the CPU."""
+    tls: TlsFiles | None = None
+    client: Client | None = None
+    """An open connection, which stays open."""
+    limit: tuple[int, str] | None = None
+    """Memory per worker of a running cluster, in bytes, and its origin; None on this machine."""
 
     @classmethod
     def of(
-        cls, scheduler: str | None, workers: int | None = None, gpus: tuple[str, ...] = ()
-    ) -> Resources:
-        """What ``scheduler`` (see :func:`executor`) has or will be given.
+        cls,
+        scheduler: str | None = None,
+        workers: int | None = None,
+        *,
+        gpus: tuple[str, ...] = (),
+        tls: TlsFiles | None = None,
+    ) -> Compute:
+        """Return what ``scheduler`` stands for.
 
-        On this machine: one process a core with one thread, or one a GPU with its share of the
-        cores, from 2 to ``MOST_THREADS``.
+        Args:
+            scheduler: None for the active Dask client, or else a cluster on this machine; ``sync``
+                or ``threads`` for this process; an address such as ``tcp://host:8786``.
+            workers: Processes of a cluster on this machine. By default one per GPU, each with 2 to
+                ``MAX_THREADS`` threads, or one per core with one thread.
+            gpus: GPUs of this machine to share among the workers.
+            tls: For an address with ``tls://``.
 
         Raises:
-            PlanError: ``workers`` is not positive, or the scheduler does not answer.
+            PlanError: ``workers`` is not positive, or the scheduler is unknown or does not answer.
         """
         if workers is not None and workers < 1:
             raise PlanError(f"workers={workers}: at least 1 is needed.")
-        if scheduler is None and active_client() is None:
-            cores = os.cpu_count() or 1
-            processes = workers or len(gpus) or cores
-            share = min(max(cores // processes, 2), MOST_THREADS)
-            return cls(processes, share if gpus else 1, gpus)
-        with executor(scheduler, cls(0, 0)) as tasks:
-            return cls(*tasks.size(), gpus, in_lines=tasks.client is not None)
+        if tls and not (scheduler or "").startswith("tls://"):
+            raise PlanError(
+                f"TLS files require a tls:// scheduler address, got scheduler={scheduler!r}. "
+                "Pass --scheduler tls://host:8786, or drop the TLS options."
+            )
+        cores = os.cpu_count() or 1
+        if scheduler in LOCAL:
+            threads = 1 if scheduler == "sync" else cores
+            return cls(workers=1, threads=threads, scheduler=scheduler, gpus=gpus)
+        if scheduler is not None and "://" not in scheduler:
+            raise PlanError(
+                f"scheduler='{scheduler}' is unknown. Use sync, threads or an address (tcp://...)."
+            )
+        if scheduler is not None:
+            with connect(scheduler, tls) as client, answering(client):
+                return replace(cls._on(client), client=None, scheduler=scheduler, tls=tls)
+        if (active := active_client()) is not None:
+            with answering(active):
+                return cls._on(active)
+        processes = workers or len(gpus) or cores
+        share = min(max(cores // processes, 2), MAX_THREADS)
+        return cls(workers=processes, threads=share if gpus else 1, gpus=gpus)
+
+    @classmethod
+    def _on(cls, client: Client) -> Compute:
+        workers, threads = size_of(client)
+        limit = smallest_limit(client)
+        return cls(workers=workers, threads=threads, client=client, limit=limit)
+
+    @property
+    def in_process(self) -> bool:
+        """True if this process computes."""
+        return self.scheduler in LOCAL
+
+    @property
+    def is_own(self) -> bool:
+        """True if the workers are started here, and end with the executor."""
+        return self.scheduler is None and self.client is None
+
+    @property
+    def memory_limit(self) -> tuple[int, str]:
+        """Bytes that a worker may take (0 for no limit), and the origin of this limit."""
+        return self.limit or share_of_machine(1 if self.in_process else self.workers)
+
+    @contextmanager
+    def connected(self) -> Iterator[Compute]:
+        """Start or reach the workers, and keep them for all executors that are opened inside."""
+        if self.in_process or self.client is not None:
+            yield self
+        elif self.scheduler is not None:
+            with connect(self.scheduler, self.tls) as client, client.as_current():
+                yield self._on(client)
+        else:
+            started = local_cluster(self.workers, self.threads, self.gpus)
+            with started as cluster, Client(cluster) as client:
+                await_workers(client, self.workers)
+                yield replace(self, client=client)
+
+    @contextmanager
+    def open(self) -> Iterator[Executor]:
+        """Start or reach the workers: an executor of tasks.
+
+        Raises:
+            PlanError: The scheduler does not answer.
+            ClusterError: Workers do not start, or the scheduler is lost.
+        """
+        with self.connected() as there:
+            if there.client is None:
+                yield LocalExecutor(str(self.scheduler))
+                return
+            with answering(there.client):
+                yield ClusterExecutor(there.client)
 
 
 @contextmanager
-def executor(scheduler: str | None, resources: Resources) -> Iterator[Executor]:
-    """An executor for ``scheduler``.
-
-    Args:
-        scheduler: None for the active client, or else a cluster on this machine; ``sync`` or
-            ``threads`` for this process; an address such as ``tcp://host:8786`` for a cluster.
-        resources: Size of a cluster that has to be started.
+def performance_page(executor: Executor, path: Path | None) -> Iterator[None]:
+    """Write Dask's performance report of the block as a page at ``path``, if one is given.
 
     Raises:
-        PlanError: The scheduler is unknown or does not answer.
+        PlanError: There is no cluster, its scheduler has no bokeh, or the folder does not exist.
     """
-    if scheduler in ("sync", "threads"):
-        yield LocalExecutor(scheduler)
-    elif scheduler is None and (client := active_client()) is not None:
-        with answering(client):
-            yield ClusterExecutor(client)
-    elif scheduler is None:
-        with local_cluster(resources) as cluster, Client(cluster) as client:
-            await_workers(client, resources.workers)
-            with answering(client):
-                yield ClusterExecutor(client)
-    elif "://" in scheduler:
-        with connect(scheduler) as client, answering(client):
-            yield ClusterExecutor(client)
-    else:
+    if path is None:
+        yield
+        return
+    if not isinstance(executor, ClusterExecutor):
         raise PlanError(
-            f"scheduler='{scheduler}' is unknown. Use sync, threads or an address (tcp://...)."
+            f"A performance report requires a cluster, got scheduler="
+            f"'{executor.facts().scheduler}'. Drop --scheduler or --performance-report."
         )
-
-
-def memory_limit(scheduler: str | None, resources: Resources) -> tuple[int, str]:
-    """(bytes that a worker of ``scheduler`` may take, where that comes from); 0 for no limit.
-
-    Nothing is started: the workers of a cluster that would be are to share this machine.
-
-    Raises:
-        PlanError: The scheduler is unknown or does not answer.
-    """
-    if scheduler is None and active_client() is None:
-        return share_of_machine(resources.workers)
-    with executor(scheduler, resources) as tasks:
-        return share_of_machine(1) if tasks.client is None else smallest_limit(tasks.client)
+    told = cast("dict[str, Any]", executor.client.get_versions(packages=["bokeh"]))
+    if told["scheduler"]["packages"].get("bokeh") is None or find_spec("bokeh") is None:
+        raise PlanError(
+            "A performance report needs bokeh in this process and in the scheduler's. "
+            "Install it: pip install 'uniadrs-scale[report]'."
+        )
+    if not path.absolute().parent.is_dir():
+        raise PlanError(
+            f"Folder '{path.absolute().parent}' of the performance report does not exist. "
+            "Create it, or choose another one."
+        )
+    with executor.client.as_current(), performance_report(filename=str(path)):
+        yield

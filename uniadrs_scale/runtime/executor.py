@@ -1,96 +1,90 @@
-"""Has the tasks of a run computed: in this process, or by the workers of a cluster."""
+"""Executors: they run the tasks of a run in this process, or on the workers of a cluster."""
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections import defaultdict
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from importlib.util import find_spec
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from dask import config as dask_config
-from dask._task_spec import cull
 from dask.callbacks import Callback
-from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 from dask.local import get_sync
 from dask.threaded import get as get_threaded
-from distributed import as_completed, performance_report
+from distributed import as_completed
 
-from uniadrs_scale.errors import ClusterError, PlanError
-from uniadrs_scale.runtime.cluster import PATIENCE_SECONDS, mismatches, workers_of
+from uniadrs_scale.errors import ClusterError
+from uniadrs_scale.runtime.cluster import (
+    WAIT_SECONDS,
+    mismatches,
+    require_fit,
+    scheduler_lost,
+    workers_of,
+)
 from uniadrs_scale.runtime.cpu import cpu_kind
-from uniadrs_scale.runtime.lost import CUT, UNREACHABLE, outcome, scheduler_lost
-from uniadrs_scale.runtime.worker import UnfitWorkerError, process_peak
+from uniadrs_scale.runtime.dask_internals import (
+    CUT,
+    UNREACHABLE,
+    in_raster_order,
+    needed,
+    outcome,
+)
+from uniadrs_scale.runtime.worker import UnfitWorkerError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-    from contextlib import AbstractContextManager
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
 
-    from dask._task_spec import GraphNode
     from distributed import Client, Future
 
-    from uniadrs_scale.runtime.tasks import Index
+    from uniadrs_scale.core.contracts import Scorer
+    from uniadrs_scale.runtime.dask_internals import Graph, Key
 
 
-Key = tuple[str | int, ...]
-"""Name of a task: a string that all tasks of its kind in a run share, and where its chunk is."""
-Graph = dict["Key", "GraphNode"]
-CHUNK_KEY = 3
-"""Parts of the name of a task of a chunk: its kind, then row and column."""
-SHARED = -1
-"""Line of all other tasks."""
 TOPIC = "uniadrs-scale"
 POLL_SECONDS = 0.05
-"""How often a waiting run looks whether the scheduler is still there."""
+"""Time between checks of a waiting run that its scheduler still exists."""
 ASK_SECONDS = 1.0
-"""How often a waiting run asks whether there are workers; each time costs the scheduler work."""
+"""Time between checks that there are workers; each costs the scheduler work."""
 
 
-def in_raster_order(graph: Graph, line_axis: int) -> HighLevelGraph:
-    """``graph`` with a priority: chunks come line by line (see :attr:`Lattice.line_axis`).
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterFacts:
+    """The scheduler that a run used, and what happened to its workers."""
 
-    A chunk's strips wait for neighbours of its own line and the next. Dask's order, which knows no
-    geometry, has the strips of a row and of a column of chunks wait at a time. (Layers, and not a
-    plain dict, which Dask would hash first; that takes longer than all the rest.)
-    """
-    lines: defaultdict[int, Graph] = defaultdict(dict)
-    for key, task in graph.items():
-        line = cast("Index", key[1:])[line_axis] if len(key) == CHUNK_KEY else SHARED
-        lines[line][key] = task
-    layers = {
-        f"{min(lines[line])}": MaterializedLayer(lines[line], {"priority": -line})
-        for line in sorted(lines)
-    }
-    names = list(layers)
-    return HighLevelGraph(layers, {name: set(names[:n]) for n, name in enumerate(names)})
+    scheduler: str
+    """``sync``, ``threads`` or an address."""
+    deaths: int = 0
+    """Workers that were lost without having been told to leave."""
+    retries: int = 0
+    """Tasks that had to run again because of that."""
+    dismissed: tuple[str, ...] = ()
+    """Workers that joined later and were sent away, with the reason."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON values."""
+        return {
+            "scheduler": self.scheduler,
+            "worker_deaths": self.deaths,
+            "retries": self.retries,
+            "dismissed": list(self.dismissed),
+        }
 
 
 class Executor(ABC):
-    """Runs independent tasks on one Dask scheduler."""
-
-    client: Client | None
-    """Of the cluster; None where this process computes."""
-
-    def __init__(self) -> None:
-        self.peaks: dict[str, int] = {}
-        """Highest resident set of each worker that said so, in bytes."""
-
-    @abstractmethod
-    def size(self) -> tuple[int, int]:
-        """(workers, most threads a worker) at this moment."""
+    """A Dask scheduler that runs independent tasks."""
 
     @abstractmethod
     def facts(self) -> ClusterFacts:
-        """Who has computed, and what became of them since this executor was made."""
+        """Return what happened since this executor was made."""
 
     @abstractmethod
     def cpu_kinds(self) -> set[str]:
-        """Return the kinds of CPU that are there at this moment."""
+        """Return the kinds of CPU of the present workers."""
+
+    @abstractmethod
+    def require_fit(self, scorer: Scorer, *, tile: int, bands: int) -> None:
+        """Raise ClusterError if a worker cannot score tiles (band, tile, tile) with ``scorer``."""
 
     @abstractmethod
     def compute(
@@ -101,45 +95,39 @@ class Executor(ABC):
         *,
         line_axis: int = 0,
     ) -> list[object]:
-        """Results of the tasks ``wanted``, in that order; ``on_result`` sees each as it comes.
+        """Return the results of the tasks ``wanted``, in that order.
 
-        A cluster takes chunks line by line, as ``line_axis`` says; in this process Dask's order
-        stays, which takes no priorities.
+        A cluster takes chunks line by line, along ``line_axis``. In this process Dask's own order
+        holds, which has no priorities.
 
-        On a cluster a lost task leaves its exception in place of its result; in this process an
-        exception is raised, as nobody else could go on.
-        """
+        On a cluster a lost task leaves its exception in place of its result; in this process the
+        exception is raised.
 
-    @abstractmethod
-    def reported(self, path: Path | None) -> AbstractContextManager[None]:
-        """Dask's performance report of what is done inside, as a page at ``path``, if wanted.
-
-        Raises:
-            PlanError: There is no scheduler to ask, or it has no bokeh.
+        Args:
+            graph: The tasks.
+            wanted: Names of the tasks whose results are returned.
+            on_result: Called with each result as it arrives.
+            line_axis: See :attr:`Lattice.line_axis`.
         """
 
 
 class LocalExecutor(Executor):
-    """This process computes, in one thread or in one a core."""
-
-    client = None
+    """This process, in one thread or in one per core."""
 
     def __init__(self, scheduler: str) -> None:
-        super().__init__()
         self.scheduler = scheduler
         """``sync`` or ``threads``."""
 
-    def size(self) -> tuple[int, int]:
-        """One worker."""
-        return 1, 1 if self.scheduler == "sync" else os.cpu_count() or 1
+    def facts(self) -> ClusterFacts:
+        """Return the scheduler: there are no workers, so there are no deaths to report."""
+        return ClusterFacts(scheduler=self.scheduler)
 
     def cpu_kinds(self) -> set[str]:
         """Return the kind of this process."""
         return {cpu_kind()}
 
-    def facts(self) -> ClusterFacts:
-        """Return the scheduler and the peak: no worker can die here."""
-        return ClusterFacts(scheduler=self.scheduler, peaks={"this process": process_peak()})
+    def require_fit(self, scorer: Scorer, *, tile: int, bands: int) -> None:
+        """Do nothing: the scorer was made in this process."""
 
     def compute(
         self,
@@ -149,7 +137,7 @@ class LocalExecutor(Executor):
         *,
         line_axis: int = 0,
     ) -> list[object]:
-        """Whatever a task raises is raised."""
+        """Return the results; raise the first exception of a task."""
         del line_axis
         keys, get = set(wanted), get_sync if self.scheduler == "sync" else get_threaded
 
@@ -160,45 +148,33 @@ class LocalExecutor(Executor):
         with Callback(posttask=report):
             return list(get(graph, wanted))
 
-    @contextmanager
-    def reported(self, path: Path | None) -> Iterator[None]:
-        """Refused: Dask has a report of clusters only."""
-        if path is not None:
-            raise PlanError(
-                "A performance report is made by a cluster: scheduler 'sync' and 'threads' have "
-                "none. Leave --scheduler or --performance-report away."
-            )
-        yield
-
 
 class ClusterExecutor(Executor):
-    """The workers of a cluster compute; failures are results, not exceptions."""
+    """The workers of a cluster. Failures are results, not exceptions."""
 
     client: Client
 
     def __init__(self, client: Client) -> None:
-        super().__init__()
         self.client = client
         self._dismissed: dict[str, str] = {}
         self._names: set[str] = set()
         self._address = str(client.scheduler_info(n_workers=0)["address"])
         client.log_event(TOPIC, {"action": "begin", "who": id(self)})
 
-    def size(self) -> tuple[int, int]:
-        """An empty cluster counts as one worker of one thread."""
-        workers = workers_of(self.client)
-        return max(len(workers), 1), max((w["nthreads"] for w in workers.values()), default=1)
-
     def cpu_kinds(self) -> set[str]:
         """Ask the workers."""
         return {str(kind) for kind in self.client.run(cpu_kind, on_error="ignore").values()}
+
+    def require_fit(self, scorer: Scorer, *, tile: int, bands: int) -> None:
+        """Raise ClusterError if a worker has other versions, or cannot score a batch of noise."""
+        require_fit(self.client, scorer, tile=tile, bands=bands)
 
     def facts(self) -> ClusterFacts:
         """Ask the scheduler, if it still answers."""
         try:
             gone = [event for event in self._events() if not event.get("expected")]
         except OSError:
-            gone = []  # the scheduler has just ended, with all that it knew
+            gone = []  # the scheduler has just ended
         rerun = [
             key
             for event in gone
@@ -207,7 +183,6 @@ class ClusterExecutor(Executor):
         ]
         return ClusterFacts(
             scheduler=self._address,
-            peaks=dict(self.peaks),
             deaths=len(gone),
             retries=len(rerun),
             dismissed=tuple(f"{who} {why}" for who, why in self._dismissed.items()),
@@ -221,7 +196,7 @@ class ClusterExecutor(Executor):
         *,
         line_axis: int = 0,
     ) -> list[object]:
-        """Asked for again where a scheduler was lost on the way, or a worker did not fit."""
+        """Return the results; submit again what a lost scheduler or an unfit worker leaves open."""
         self._names |= {str(key[0]) for key in graph}
         results: dict[Key, object] = {}
         left = wanted
@@ -236,8 +211,8 @@ class ClusterExecutor(Executor):
                 else:
                     results[key] = result
                     on_result(result)
-            # Released before they are asked for again, or they would still be failed. Not by
-            # Future.retry: it stumbles over failed tasks between that nobody holds a future of.
+            # Released before the next submission, or they would still be failed. Future.retry does
+            # not help: it raises at failed tasks in between that have no future.
             del futures, future
             if again:
                 self._await_scheduler()
@@ -245,7 +220,7 @@ class ClusterExecutor(Executor):
         return [results[key] for key in wanted]
 
     def _events(self) -> list[dict[str, Any]]:
-        """Workers that have gone since this executor was made, as the scheduler noted it."""
+        """Return the workers that left since this executor was made, as the scheduler noted it."""
         marks = self.client.get_events(TOPIC)
         # By the scheduler's clock, which need not be ours.
         begun = max((t for t, mark in marks if mark.get("who") == id(self)), default=0.0)
@@ -253,10 +228,10 @@ class ClusterExecutor(Executor):
         return [e for t, e in noted if t >= begun and e.get("action") == "remove-worker"]
 
     def _await_scheduler(self) -> None:
-        """Return when the client has found its scheduler again, or another one in its place.
+        """Wait until the client has found its scheduler again, or another one at its address.
 
         Raises:
-            ClusterError: It gave up.
+            ClusterError: The client gave up.
         """
         while self.client.status == "connecting":
             time.sleep(POLL_SECONDS)
@@ -264,16 +239,15 @@ class ClusterExecutor(Executor):
             raise scheduler_lost(self._address)
 
     def _submit(self, graph: Graph, wanted: list[Key], line_axis: int) -> list[Future[Any]]:
-        """Futures of ``wanted``; sends what they need of ``graph``."""
-        needed = cast("Graph", cull(cast("dict[Any, Any]", graph), wanted))
-        layers = in_raster_order(needed, line_axis)
-        # The pixels of a scene in memory travel with their tasks: no reason to warn the user.
+        """Send the tasks that ``wanted`` need; return the futures of ``wanted``."""
+        layers = in_raster_order(needed(graph, wanted), line_axis)
+        # The pixels of a scene in memory travel with their tasks: a large graph is normal.
         with dask_config.set({"distributed.admin.large-graph-warning-threshold": "1 TB"}):
             return cast("list[Future[Any]]", self.client.get(layers, wanted, sync=False))
 
     def _completed(self, futures: list[Future[Any]]) -> Iterator[Future[Any]]:
-        """Futures as they complete; raises where nobody is left who could complete them."""
-        # With a loop: it would take the default client's, and ours need not be that.
+        """Yield futures as they complete; raise ClusterError if workers stay away too long."""
+        # With a loop: without it, it would take that of the default client.
         waiting = as_completed(futures, loop=self.client.loop)
         arrived = threading.Event()
         for future in futures:
@@ -289,26 +263,26 @@ class ClusterExecutor(Executor):
                 asked = time.monotonic()
                 if self._has_workers():
                     last_seen = asked
-            if time.monotonic() - last_seen > PATIENCE_SECONDS:
+            if time.monotonic() - last_seen > WAIT_SECONDS:
                 raise ClusterError(
-                    f"The cluster has had no worker for {PATIENCE_SECONDS} s: they died, or never "
-                    "came. Read their log, then run the same command: it resumes."
+                    f"The cluster has had no worker for {WAIT_SECONDS} s: they died, or never "
+                    "started. Read their log, then rerun the same command: it resumes."
                 )
             arrived.wait(POLL_SECONDS)
             arrived.clear()
 
     def _has_workers(self) -> bool:
-        """True where the scheduler has one; of a thousand, it need not tell."""
+        """Return True if there is a worker; the scheduler lists one of a thousand only."""
         try:
             return bool(self.client.scheduler_info(n_workers=1)["workers"])
         except UNREACHABLE:
-            return False  # compute() will meet that
+            return False  # compute() meets the same error
 
     def _was_unfit(self, error: object) -> bool:
-        """True where a worker that joined later did not fit; it is gone when this returns.
+        """Return True if a worker that joined later did not fit; retire it.
 
-        All were fit when the run began. Such a worker fails at once, so it would take, and lose,
-        most of the tasks there are. One without this library cannot even say so.
+        All workers fitted when the run began. An unfit one fails at once, so it would take, and
+        lose, most of the tasks. One without this library raises ImportError.
         """
         if not isinstance(error, UnfitWorkerError | ImportError):
             return False
@@ -320,56 +294,3 @@ class ClusterExecutor(Executor):
         if present:
             self.client.retire_workers(present, close_workers=True, remove=True)
         return bool(present) or isinstance(error, UnfitWorkerError)
-
-    @contextmanager
-    def reported(self, path: Path | None) -> Iterator[None]:
-        """The page is written when the block ends."""
-        if path is None:
-            yield
-            return
-        self._require_reportable(path)
-        with self.client.as_current(), performance_report(filename=str(path)):
-            yield
-
-    def _require_reportable(self, path: Path) -> None:
-        """Refuse a report that could not be written, before anything is computed."""
-        told = cast("dict[str, Any]", self.client.get_versions(packages=["bokeh"]))
-        if told["scheduler"]["packages"].get("bokeh") is None or find_spec("bokeh") is None:
-            raise PlanError(
-                "A performance report needs bokeh, where the scheduler runs and here. "
-                "Install it: pip install 'uniadrs-scale[report]'."
-            )
-        if not path.absolute().parent.is_dir():
-            raise PlanError(
-                f"Folder '{path.absolute().parent}' of the performance report does not exist. "
-                "Create it, or choose another."
-            )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClusterFacts:
-    """Who computed, and what became of them."""
-
-    scheduler: str
-    """``sync``, ``threads`` or an address."""
-    peaks: Mapping[str, int] = field(default_factory=dict)
-    """Highest resident set since its start of each worker that committed a chunk, in bytes."""
-    deaths: int = 0
-    """Workers that were lost without having been told to leave."""
-    retries: int = 0
-    """Tasks that had to run again because of that."""
-    dismissed: tuple[str, ...] = ()
-    """Workers that joined later and were sent away, and why."""
-
-    def to_dict(self, forecast: int) -> dict[str, Any]:
-        """Plain values for JSON; ``forecast`` is the plan's, in bytes a worker."""
-        highest = max(self.peaks.values(), default=0)
-        return {
-            "cluster": {
-                "scheduler": self.scheduler,
-                "worker_deaths": self.deaths,
-                "retries": self.retries,
-                "dismissed": list(self.dismissed),
-            },
-            "memory": {"forecast": forecast, "peak": highest, "workers": dict(self.peaks)},
-        }

@@ -1,32 +1,31 @@
-"""The tasks of a run.
+"""The tasks of a run: four per chunk, and one that all share.
 
-Strategy. Four tasks a chunk, and one that they share:
-
-    run             scene, lattice, store and fitted scorer: what every task needs (see `shared`)
+    run             scene, lattice, store and fitted scorer: what every task needs (see `worker`)
     score (i, j)    reads its window from the source itself, scores its tiles, sums them up
-    beside (i, j)   keeps of that sum what reaches into the next chunk of its line
-    beyond (i, j)   keeps of that sum what reaches into the next line
+    beside (i, j)   keeps the part of that sum that reaches into the next chunk of its line
+    beyond (i, j)   keeps the part of that sum that reaches into the next line
     commit (i, j)   adds what three neighbours keep for it, divides, writes to the store
 
-Only reports travel to the driver. Strips are tasks of their own so that a chunk's body can go once
-it is committed: without them, two rows of whole bodies waited for their lower neighbours (190 of
-700 MiB at 8 x 8 chunks). Two of them, since the next chunk of a line comes soon and the next line
-does not. Names of tasks: the plan's fingerprint, a part that no other graph has, and the chunk's
-index. Dask takes tasks of one name for one task, and keeps its result as long as anybody has a
-future of it, as a traceback of an earlier run may.
+Only receipts travel to the driver. Strips are tasks of their own so that a chunk's body is freed
+once it is committed: without them, two rows of whole bodies waited for their lower neighbours (190
+of 700 MiB at 8 x 8 chunks). They are two, since the next chunk of a line comes soon and the next
+line does not.
 
-A task names its chunk and nothing else; a low-level graph, since 7,200 delayed objects took five
-times as long to make (docs/scale.md).
+A task's name is the plan's fingerprint, a part that no other graph has, and the chunk's index. Dask
+takes tasks of one name for one task, and keeps its result as long as there is a future of it, for
+example in the traceback of an earlier run.
+
+A task's arguments name its chunk and nothing else. The graph is a low-level one: 7,200 delayed
+objects took five times as long to make (docs/scale.md).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 from uuid import uuid4
 
 import numpy as np
-from dask._task_spec import DataNode, Task, TaskRef
 from dask.base import optimize
 from dask.sizeof import sizeof
 from distributed.scheduler import KilledWorker
@@ -37,7 +36,9 @@ from uniadrs_scale.core.memory import give_freed_memory_back, sample_side
 from uniadrs_scale.core.pixels import BandStatistics
 from uniadrs_scale.errors import ClusterError
 from uniadrs_scale.maps.store import DONE
+from uniadrs_scale.runtime.dask_internals import data, producer, result_of, task
 from uniadrs_scale.runtime.tasks import (
+    Scaled,
     ScoredPart,
     Strips,
     commit_chunk,
@@ -52,12 +53,12 @@ from uniadrs_scale.scenes.sources import ArrayScene, ArrayWindow
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-    from uniadrs_scale.core.contracts import FittedScorer, SceneSource, WindowReader
+    from uniadrs_scale.core.contracts import SceneSource, WindowReader
     from uniadrs_scale.core.lattice import Lattice, Window
-    from uniadrs_scale.core.pixels import Normalisation
     from uniadrs_scale.core.plan import ScorePlan
     from uniadrs_scale.maps.store import ScoreStore
-    from uniadrs_scale.runtime.executor import Executor, Graph, Key
+    from uniadrs_scale.runtime.dask_internals import Graph, Key
+    from uniadrs_scale.runtime.executor import Executor
     from uniadrs_scale.runtime.tasks import ChunkReport, Index
 
 
@@ -67,7 +68,7 @@ KINDS = "score", "beside", "beyond", "commit"
 
 @sizeof.register(ScoredPart)  # type: ignore[untyped-decorator]  # dask.sizeof has no types
 def _size_of_part(part: ScoredPart) -> int:
-    """Bytes: Dask's memory management sees nothing inside a dataclass."""
+    """Return the bytes: Dask's memory management does not look into a dataclass."""
     return int(part.body.nbytes + sum(piece.nbytes for piece in part.strips.values()))
 
 
@@ -77,22 +78,55 @@ def _size_of_strips(strips: Strips) -> int:
     return sum(piece.nbytes for piece in strips.pieces.values())
 
 
-def scene_statistics(source: SceneSource, run: Executor) -> BandStatistics:
-    """Band statistics of a sample of the scene, or of all of it where the sample has no pixel."""
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Work:
+    """A scene to score into a store: the value that all tasks of a run share."""
+
+    source: SceneSource | None
+    """None on a worker if the scene is an array: its windows travel with the tasks."""
+    plan: ScorePlan
+    store: ScoreStore
+    scaled: Scaled
+    apart: bool = False
+    """Whether tiles are read and scored in child processes."""
+
+    @property
+    def lattice(self) -> Lattice:
+        """Geometry of the run."""
+        return self.plan.lattice
+
+    def prepare(self) -> None:
+        """Warm the scorer up, unless it must not run in this process."""
+        if not self.apart:
+            warm_up(self.scaled.scorer, self.lattice.tile, len(self.plan.scene.bands))
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """The message of a committed chunk to the driver."""
+
+    report: ChunkReport
+    worker: str
+    peak: int
+    """Highest resident set of the worker so far, in bytes. It travels with the chunk, since a
+    worker that dies later, or hangs, cannot be asked."""
+
+
+def scene_statistics(source: SceneSource, executor: Executor) -> BandStatistics:
+    """Return band statistics of a sample of the scene, or of all of it if that has no pixel."""
     height, width = source.info.height, source.info.width
     block = sample_side(len(source.info.bands))
     for across in (8, max(height, width)):
         name = _unique(f"statistics-{source.info.identity}")
         windows = sample_windows(height, width, block=block, across=across)
-        parts = run.compute(
-            {
-                (name, order): Task((name, order), _Statistics(_reader(source, window)))
-                for order, window in enumerate(windows)
-            },
-            [(name, order) for order in range(len(windows))],
-        )
+        keys: list[Key] = [(name, order) for order in range(len(windows))]
+        graph = {
+            key: task(key, _Statistics(_reader(source, window)))
+            for key, window in zip(keys, windows, strict=True)
+        }
+        parts = executor.compute(graph, keys)
         # Merged in the order of the windows: the order of completion must not decide a bit. A
-        # window that cannot be read is left out here and reported when its tiles are scored.
+        # window that cannot be read is omitted here and reported when its tiles are scored.
         total = BandStatistics.combine(
             (part for part in parts if isinstance(part, BandStatistics)), len(source.info.bands)
         )
@@ -102,65 +136,47 @@ def scene_statistics(source: SceneSource, run: Executor) -> BandStatistics:
 
 
 def score_scene(
-    source: SceneSource,
-    plan: ScorePlan,
-    store: ScoreStore,
-    run: Executor,
-    *,
-    scaled: tuple[FittedScorer, Normalisation],
-    on_report: Callable[[ChunkReport], None],
+    work: Work, executor: Executor, on_receipt: Callable[[Receipt], None]
 ) -> list[Exception]:
-    """Score and commit every chunk that ``store`` does not have yet; what was lost, and why.
+    """Score and commit every chunk that the store lacks; return the errors of lost chunks.
 
-    A chunk that is lost with one worker after the other has a tile that kills them, or bad luck. It
-    is tried once more with its tiles in a process of their own, where such a tile is just a tile
-    that failed.
+    A chunk that several workers died of has a tile that kills them, or was there by accident. It is
+    tried once more with its tiles in child processes, where such a tile fails alone.
     """
-    chunks = {(int(i), int(j)) for i, j in np.argwhere(store.done != DONE)}
+    chunks = {(int(i), int(j)) for i, j in np.argwhere(work.store.done != DONE)}
 
-    def attempt(todo: Collection[Index], *, apart: bool) -> dict[Index, Exception]:
-        graph, commits = run_graph(source, plan, store, scaled=scaled, todo=todo, apart=apart)
-        results = run.compute(graph, commits, note, line_axis=plan.lattice.line_axis)
+    def attempt(work: Work, todo: Collection[Index]) -> dict[Index, Exception]:
+        graph, commits = run_graph(work, todo)
+        results = executor.compute(graph, commits, note, line_axis=work.lattice.line_axis)
         ended = zip(sorted(todo), results, strict=True)
         return {
             index: result if isinstance(result, Exception) else ClusterError(f"It is {result!r}.")
             for index, result in ended
-            if not isinstance(result, Receipt)  # whatever else there may be: no receipt, no chunk
+            if not isinstance(result, Receipt)  # no receipt, no chunk
         }
 
     def note(result: object) -> None:
         if isinstance(result, Receipt):
-            run.peaks[result.worker] = max(run.peaks.get(result.worker, 0), result.peak)
-            on_report(result.report)
+            on_receipt(result)
 
-    lost = attempt(chunks, apart=False)
+    lost = attempt(work, chunks)
     deadly = {index for index, error in lost.items() if isinstance(error, KilledWorker)}
     if deadly:
-        lost = {k: e for k, e in lost.items() if k not in deadly} | attempt(deadly, apart=True)
+        others = {index: error for index, error in lost.items() if index not in deadly}
+        lost = others | attempt(replace(work, apart=True), deadly)
     return list(lost.values())
 
 
-def run_graph(
-    source: SceneSource,
-    plan: ScorePlan,
-    store: ScoreStore,
-    *,
-    scaled: tuple[FittedScorer, Normalisation],
-    todo: Collection[Index],
-    apart: bool = False,
-) -> tuple[Graph, list[Key]]:
-    """The tasks that commit the chunks of ``todo``, and the names of those that do.
-
-    ``apart`` has tiles read and scored in processes of their own.
-    """
-    lattice, name = plan.lattice, _unique(plan.fingerprint)
-    # One string a kind, which pickle then writes once.
+def run_graph(work: Work, todo: Collection[Index]) -> tuple[Graph, list[Key]]:
+    """Return the tasks that commit the chunks of ``todo``, and the names of the commits."""
+    lattice, name = work.lattice, _unique(work.plan.fingerprint)
+    # One string per kind: pickle writes each once.
     scored, beside, beyond, committed = (f"{kind}-{name}" for kind in KINDS)
     # An array's pixels travel with the tasks that need them; a scene of files is a few paths.
-    files = None if isinstance(source, ArrayScene) else source
+    array = work.source if isinstance(work.source, ArrayScene) else None
     key: Key = (f"run-{name}",)
-    shared = Shared(_Run(source=files, lattice=lattice, store=store, scaled=scaled, apart=apart))
-    graph: Graph = {key: DataNode(key, shared)}
+    shared = Shared(work if array is None else replace(work, source=None))
+    graph: Graph = {key: data(key, shared)}
     axis = lattice.line_axis
 
     def strips_of(owner: Index, line: int) -> Key:
@@ -170,64 +186,30 @@ def run_graph(
         targets = tuple(target for target in _receivers(owner) if target in todo)
         if owner in todo or needed_tiles(lattice, owner, targets):
             score: Key = (scored, *owner)
-            reader = None if files else _Unseen(_reader(source, lattice.read_window(owner)))
-            # A producer goes to whoever is idle. Without the mark, all tasks of a scene of few
-            # chunks a worker follow the shared value to the one worker that has it.
-            graph[score] = Task(
-                score, _score, TaskRef(key), owner, targets, reader, _data_producer=True
-            )
+            reader = _Unseen(_reader(array, lattice.read_window(owner))) if array else None
+            graph[score] = producer(score, _score, result_of(key), owner, targets, reader)
             for line in sorted({target[axis] for target in targets if target != owner}):
                 strips = strips_of(owner, line)
-                graph[strips] = Task(strips, take_strips, TaskRef(score), axis, line)
+                graph[strips] = task(strips, take_strips, result_of(score), axis, line)
     commits: list[Key] = []
     for index in sorted(todo):
         commit: Key = (committed, *index)
         line = index[axis]
-        # It needs nothing of its own strips, but its chunk's body goes only when they are taken:
-        # if it did not wait for them, Dask's order would keep a line of bodies.
+        # A commit does not use its own strips, but its chunk's body is freed only after they are
+        # taken: if it did not wait for them, Dask's order would keep a line of bodies.
         own = strips_of(index, line), strips_of(index, line + 1)
         parts = (scored, *index), *own, *(strips_of(o, line) for o in _neighbours(index))
-        needs = (TaskRef(part) for part in parts if part in graph)
-        graph[commit] = Task(commit, _commit, TaskRef(key), index, *needs)
+        needs = (result_of(part) for part in parts if part in graph)
+        graph[commit] = task(commit, _commit, result_of(key), index, *needs)
         commits.append(commit)
     return graph, commits
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Run:
-    """What all tasks of a run share."""
-
-    source: SceneSource | None
-    """None for an array, whose windows come with the tasks."""
-    lattice: Lattice
-    store: ScoreStore
-    scaled: tuple[FittedScorer, Normalisation]
-    apart: bool
-    """Whether tiles are read and scored in processes of their own."""
-
-    def prepare(self) -> None:
-        """Warm the scorer up, unless it shall not touch this process."""
-        scorer, scaling = self.scaled
-        if not self.apart:
-            warm_up(scorer, self.lattice.tile, len(scaling.offset))
-
-
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """What travels to the driver of a committed chunk."""
-
-    report: ChunkReport
-    worker: str
-    peak: int
-    """Highest resident set of the worker so far, in bytes. With the chunk, since a worker that dies
-    later cannot be asked, and one that hangs does not answer."""
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class _Unseen:
-    """A reader that Dask does not look into.
+    """A reader whose inside is hidden from Dask.
 
-    It would find the lazy array of an ArrayWindow and compute it as tasks of its own.
+    Dask would find the lazy array of an ArrayWindow and compute it as tasks of its own.
     """
 
     reader: WindowReader
@@ -247,28 +229,28 @@ class _Statistics:
 
 
 def _score(
-    shared: Shared[_Run], owner: Index, targets: tuple[Index, ...], unseen: _Unseen | None
+    shared: Shared[Work], owner: Index, targets: tuple[Index, ...], unseen: _Unseen | None
 ) -> ScoredPart:
-    """The tiles of ``owner`` that reach into ``targets``, scored."""
-    run = shared.value
-    window = run.lattice.read_window(owner)
-    reader = _reader(run.source, window) if run.source else cast("_Unseen", unseen).reader
-    tiles = needed_tiles(run.lattice, owner, targets)
-    score = score_chunk_apart if run.apart else score_chunk
+    """Score the tiles of ``owner`` that reach into ``targets``."""
+    work = shared.open()
+    window = work.lattice.read_window(owner)
+    reader = unseen.reader if unseen else cast("SceneSource", work.source).window(window)
+    tiles = needed_tiles(work.lattice, owner, targets)
+    score = score_chunk_apart if work.apart else score_chunk
     try:
-        return score(reader, owner, tiles, run.lattice, run.scaled)
+        return score(reader, owner, tiles, work.lattice, work.scaled)
     finally:
         give_freed_memory_back()
 
 
-def _commit(shared: Shared[_Run], index: Index, part: ScoredPart, *neighbours: Strips) -> Receipt:
-    run = shared.value
-    report = commit_chunk(index, run.lattice, run.store, part, *neighbours)
+def _commit(shared: Shared[Work], index: Index, part: ScoredPart, *neighbours: Strips) -> Receipt:
+    work = shared.open()
+    report = commit_chunk(index, work.lattice, work.store, part, *neighbours)
     return Receipt(report, worker_address(), process_peak())
 
 
 def needed_tiles(lattice: Lattice, owner: Index, todo: Collection[Index]) -> tuple[Window, ...]:
-    """The tiles of ``owner`` that reach into a chunk of ``todo``: all, unless a run is resumed."""
+    """Return the tiles of ``owner`` that reach into ``todo``: all, unless a run is resumed."""
     targets = [target for target in _receivers(owner) if target in todo]
     if owner in targets:
         return lattice.owned_tiles(owner)
@@ -295,7 +277,7 @@ def _neighbours(receiver: Index) -> tuple[Index, ...]:
 
 
 def _reader(source: SceneSource, window: Window) -> WindowReader:
-    """The reader of ``window``; a user's graph is cut down to what the window needs."""
+    """Return the reader of ``window``; a user's graph is cut down to its needs."""
     reader = source.window(window)
     if isinstance(reader, ArrayWindow):
         return ArrayWindow(optimize(reader.array)[0])

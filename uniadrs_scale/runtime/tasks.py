@@ -1,6 +1,6 @@
-"""What one task does: read a window, score the tiles it owns, blend, commit.
+"""The work of one task: read a window, score the tiles it owns, blend, commit.
 
-Here pixels (`io`) and the network (`detector`) meet; which task runs where, `graph` decides.
+Here pixels (`scenes`) and the scorer (`detector`) meet; `graph` decides which task runs where.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from uniadrs_scale.core.seams import accumulate, finalise, normaliser, taper
 from uniadrs_scale.errors import redact
 from uniadrs_scale.maps.store import DONE, FAILED
 from uniadrs_scale.runtime.cpu import cpu_kind
-from uniadrs_scale.runtime.worker import Isolation
+from uniadrs_scale.runtime.worker import IsolatedReader, IsolatedScorer, Isolation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -33,9 +33,17 @@ if TYPE_CHECKING:
 Index = tuple[int, int]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Scaled:
+    """The scorer of a scene, and the scaling of its input."""
+
+    scorer: FittedScorer
+    scaling: Normalisation
+
+
 @dataclass(frozen=True, slots=True)
 class TileFailure:
-    """A tile without a score, and why."""
+    """A tile without a score."""
 
     window: Window
     reason: str
@@ -47,7 +55,7 @@ Pieces = Mapping[Index, "NDArray[np.float64]"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Strips:
-    """What the tiles of one chunk add to a line of chunks, and the kind of CPU that scored them."""
+    """Sums of one chunk's tiles in a line of other chunks, and the kind of CPU that scored them."""
 
     pieces: Pieces
     cpu: str
@@ -55,16 +63,16 @@ class Strips:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ScoredPart:
-    """What the tiles of one chunk add to the map."""
+    """Sums of one chunk's tiles."""
 
     body: NDArray[np.float64]
     """(y, x) numerators of the chunk itself."""
     strips: Pieces
-    """Numerators of the chunks right, below and diagonal, where tiles reach into them."""
+    """Numerators of the chunks right, below and diagonal, if tiles reach into them."""
     cpu: str
     """Kind of CPU that scored the tiles."""
     valid: NDArray[np.bool_] | None
-    """(y, x) of the chunk itself; None where it could not be read."""
+    """(y, x) of the chunk itself; None if it could not be read."""
     scored: int
     """Tiles with a score."""
     skipped: int
@@ -74,7 +82,7 @@ class ScoredPart:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChunkReport:
-    """What became of one chunk; all that travels back to the driver."""
+    """The outcome of one chunk."""
 
     index: Index
     pixels: int
@@ -85,13 +93,13 @@ class ChunkReport:
     skipped: int
     failures: tuple[TileFailure, ...]
     complete: bool
-    """False where a pixel that is valid has no score."""
+    """False if a valid pixel has no score."""
     cpu_kinds: tuple[str, ...] = ()
     """Kinds of CPU that scored its tiles or blended them, sorted."""
 
 
 def window_statistics(reader: WindowReader) -> BandStatistics | None:
-    """Moments of one sample window; None where it cannot be read."""
+    """Return the moments of one sample window; None if it cannot be read."""
     try:
         if isinstance(reader, CountingReader):
             return BandStatistics.of(*reader.counted())
@@ -105,16 +113,16 @@ def score_chunk(
     index: Index,
     tiles: Sequence[Window],
     lattice: Lattice,
-    scaled: tuple[FittedScorer, Normalisation],
+    scaled: Scaled,
 ) -> ScoredPart:
     """Score ``tiles``, all owned by chunk ``index``, and cut their sum along chunk borders.
 
     Args:
-        reader: Of the chunk's read window.
+        reader: Reader of the chunk's read window.
         index: The chunk.
-        tiles: Which of its tiles to score: all, or those that a resumed run still needs.
+        tiles: Its tiles to score: all, or those that a resumed run still needs.
         lattice: Geometry of the run.
-        scaled: The detector, and the scaling of its input.
+        scaled: The scorer, and the scaling of its input.
     """
     outer = lattice.read_window(index)
     numerator = np.zeros((outer.height, outer.width))
@@ -128,18 +136,21 @@ def score_chunk(
         reasons = dict.fromkeys(tiles, f"read: {_reason(error)}")
     else:
         own_valid, reasons = valid[own].copy(), {}
-        detector, scaling = scaled
         wanted = {tile: place for tile, place in places.items() if valid[place].any()}
+        apply = scaled.scaling.apply
         inputs = (
-            (tile, network_input(scaling.apply(pixels[:, *at]), valid[at], lattice.overhang(tile)))
+            (
+                tile,
+                network_input(apply(pixels[:, *at]), valid[at], lattice.overhang(tile)),
+            )
             for tile, at in wanted.items()
         )
-        for tile, score in _score_tiles(inputs, detector):
+        for tile, score in _score_tiles(inputs, scaled.scorer):
             if isinstance(score, str):
                 reasons[tile] = score
             else:
                 _add(numerator[places[tile]], score, tile, lattice)
-    # Last, so that no neighbour's contribution can hide it: NaN stays NaN in every later sum.
+    # Last, so that a neighbour's contribution cannot hide it: NaN stays NaN in every later sum.
     for tile in reasons:
         numerator[places[tile]] = np.nan
     failures = tuple(TileFailure(lattice.inside(tile), why) for tile, why in reasons.items())
@@ -160,39 +171,17 @@ def score_chunk_apart(
     index: Index,
     tiles: Sequence[Window],
     lattice: Lattice,
-    scaled: tuple[FittedScorer, Normalisation],
+    scaled: Scaled,
 ) -> ScoredPart:
-    """:func:`score_chunk` with reading and scoring in a child process.
+    """Do the same as :func:`score_chunk`, reading and scoring in a child process.
 
-    A tile that kills a process then costs its own score only. Two to five seconds dearer a chunk,
-    so only chunks whose workers died are scored like this.
+    A tile that kills a process then costs its own score only. It takes two to five seconds more per
+    chunk, so only chunks whose workers died are scored like this.
     """
-    detector, scaling = scaled
     with Isolation() as isolation:
-        apart = _ReaderApart(isolation, reader), (_ScorerApart(isolation, detector), scaling)
-        return score_chunk(apart[0], index, tiles, lattice, apart[1])
-
-
-@dataclass(frozen=True, slots=True)
-class _ReaderApart:
-    isolation: Isolation
-    reader: WindowReader
-
-    def read(self) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
-        return self.isolation.call(self.reader.read)
-
-
-@dataclass(frozen=True, slots=True)
-class _ScorerApart:
-    isolation: Isolation
-    detector: FittedScorer
-
-    @property
-    def batch(self) -> int:
-        return self.detector.batch
-
-    def score_tiles(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
-        return self.isolation.call(self.detector.score_tiles, tiles)
+        scorer = IsolatedScorer(isolation, scaled.scorer)
+        apart = Scaled(scorer, scaled.scaling)
+        return score_chunk(IsolatedReader(isolation, reader), index, tiles, lattice, apart)
 
 
 def take_strips(part: ScoredPart, axis: int, line: int) -> Strips:
@@ -203,13 +192,13 @@ def take_strips(part: ScoredPart, axis: int, line: int) -> Strips:
 def commit_chunk(
     index: Index, lattice: Lattice, store: ScoreStore, part: ScoredPart, *neighbours: Strips
 ) -> ChunkReport:
-    """Blend what chunk ``index`` and its three neighbours scored, and write it.
+    """Blend the sums of chunk ``index`` and its three neighbours, and write the scores.
 
     Args:
         index: The chunk.
         lattice: Geometry of the run.
-        store: Where to write.
-        part: Of the chunk itself.
+        store: The store to write to.
+        part: Sums of the chunk itself.
         neighbours: Strips of the chunks left, above and diagonal that exist.
     """
     window = lattice.chunk_window(index)
@@ -246,40 +235,40 @@ def network_input(
     valid: NDArray[np.bool_],
     overhang: tuple[tuple[int, int], tuple[int, int]],
 ) -> NDArray[np.float32]:
-    """(band, tile, tile): invalid pixels filled, what overhangs the scene reflected."""
+    """Return (band, tile, tile): invalid pixels filled, the part beyond the scene reflected."""
     return np.pad(fill_invalid(scaled, valid), [(0, 0), *overhang], mode="reflect")
 
 
 def _score_tiles(
-    inputs: Iterator[tuple[Window, NDArray[np.float32]]], detector: FittedScorer
+    inputs: Iterator[tuple[Window, NDArray[np.float32]]], scorer: FittedScorer
 ) -> Iterator[tuple[Window, NDArray[np.float32] | str]]:
-    """Scores, or why there is none, in calls of exactly ``detector.batch`` tiles.
+    """Yield scores, or the reason if there are none, in calls of exactly ``scorer.batch`` tiles.
 
     Another batch shape changes bits.
     """
     group: list[tuple[Window, NDArray[np.float32]]] = []
     for item in inputs:
         group.append(item)
-        if len(group) == detector.batch:
-            yield from _score_group(group, detector)
+        if len(group) == scorer.batch:
+            yield from _score_group(group, scorer)
             group = []
     if group:
-        yield from _score_group(group, detector)
+        yield from _score_group(group, scorer)
 
 
 def _score_group(
-    group: list[tuple[Window, NDArray[np.float32]]], detector: FittedScorer
+    group: list[tuple[Window, NDArray[np.float32]]], scorer: FittedScorer
 ) -> Iterator[tuple[Window, NDArray[np.float32] | str]]:
-    stack = np.zeros((detector.batch, *group[0][1].shape), np.float32)
+    stack = np.zeros((scorer.batch, *group[0][1].shape), np.float32)
     for slot, (_, pixels) in zip(stack, group, strict=False):
         slot[...] = pixels
     try:
-        scores = detector.score_tiles(stack)
+        scores = scorer.score_tiles(stack)
     except Exception as error:  # noqa: BLE001 - one bad tile must not cost the scene
         if len(group) > 1:
-            # Find out which tile it was: each alone, in a call of the same shape.
+            # Find the bad tile: each alone, in a call of the same shape.
             for item in group:
-                yield from _score_group([item], detector)
+                yield from _score_group([item], scorer)
         else:
             yield group[0][0], _reason(error)
         return
@@ -302,7 +291,7 @@ def _add(
 def _strips(
     numerator: NDArray[np.float64], index: Index, lattice: Lattice
 ) -> Iterator[tuple[Index, NDArray[np.float64]]]:
-    """Copies of what lies right, below and diagonal of the chunk itself."""
+    """Yield copies of the parts right of, below and diagonal to the chunk itself."""
     own = lattice.chunk_window(index)
     for down, right in ((0, 1), (1, 0), (1, 1)):
         piece = numerator[

@@ -1,4 +1,4 @@
-"""What travels to workers: one value for all tasks of a run, and how it is opened there."""
+"""On a worker: the value that all tasks of a run share, its versions, and child processes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -26,14 +27,19 @@ from uniadrs_scale.errors import ClusterError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from uniadrs_scale.core.contracts import FittedScorer, WindowReader
+
 
 Value = TypeVar("Value")
 PACKAGES = ("uniadrs-scale", "torch", "numpy", "numba", "zarr", "xarray", "dask", "distributed")
-"""What must be the same everywhere: what decides a score, and what tasks are pickled with."""
+"""Packages that must be equal everywhere: they decide scores, or tasks are pickled with them."""
 
 
 class UnfitWorkerError(ClusterError):
-    """This worker cannot do what others can; its tasks belong elsewhere."""
+    """This worker does not fit; its tasks belong elsewhere."""
 
     def __init__(self, worker: str, reason: str) -> None:
         super().__init__(worker, reason)
@@ -45,21 +51,20 @@ class UnfitWorkerError(ClusterError):
 
 @runtime_checkable
 class Prepared(Protocol):
-    """What is made ready where it is opened."""
+    """A value that is made ready when a process opens it."""
 
     def prepare(self) -> None:
-        """Raises where this process cannot do it."""
+        """Make it ready; raise if this process cannot."""
 
 
 class Shared(Generic[Value]):
-    """A value that travels as bytes and is opened where it is used, once a process.
+    """A value that travels as bytes and is opened once per process, where it is used.
 
-    A scheduler holds the bytes only: it never builds a network, and needs no GPU to hold a detector
-    that does. Pickled into every task, scene, store and scorer made a graph ten times as large.
+    A scheduler holds the bytes only: it builds no network, and needs no GPU to hold a detector that
+    uses one. Scene, store and scorer pickled into every task made a graph ten times as large.
 
-    Opening is also where a worker proves that it fits, and scores its first tile, of noise. One
-    that joins late, is restarted or scaled up has not been there when the run began, but cannot get
-    around this.
+    Opening also proves that a worker fits, and scores its first tile, of noise. So a worker that
+    joins late or is restarted is checked as well.
     """
 
     def __init__(
@@ -71,13 +76,11 @@ class Shared(Generic[Value]):
         self._value, self._payload, self._expected = value, payload, expected
         self._lock = threading.Lock()
 
-    @property
-    def value(self) -> Value:
-        """The value itself; opening it, a worker builds its network or finds the one it has.
+    def open(self) -> Value:
+        """Return the value. The first call of a worker builds its network and warms it up.
 
         Raises:
-            UnfitWorkerError: This process has other versions, not the weights, or a device that
-                does not work.
+            UnfitWorkerError: This process has other versions, no weights, or a broken device.
         """
         with self._lock:
             if self._value is None:
@@ -109,16 +112,15 @@ class Shared(Generic[Value]):
 
 @sizeof.register(Shared)  # type: ignore[untyped-decorator]  # dask.sizeof has no types
 def _size_of_shared(shared: Shared[object]) -> int:
-    """Bytes, without pickling what never travels."""
+    """Return the bytes, without pickling a value that never travels."""
     return len(shared._payload or b"")  # noqa: SLF001 - of its own module
 
 
 @cache
 def versions() -> Mapping[str, str]:
-    """What this process computes with; packages that are not installed are left out.
+    """Return the versions of this process; packages that are not installed are omitted.
 
-    Looked up once: what is loaded does not change, and parsing the metadata of eight packages takes
-    3 ms, several times a scene.
+    Cached: parsing the metadata of eight packages takes 3 ms, several times per scene.
     """
     found = {"python": platform.python_version()}
     for name in PACKAGES:
@@ -130,10 +132,10 @@ def versions() -> Mapping[str, str]:
 
 
 def difference(expected: Mapping[str, str | None], found: Mapping[str, str | None]) -> str:
-    """Where ``found`` differs from ``expected``, as the end of a sentence; empty where nowhere.
+    """Return how ``found`` differs from ``expected``, as the end of a sentence; empty if equal.
 
-    Of Python the minor version counts; of a package not the part behind ``+``, which tells a build
-    for CPUs from one for GPUs.
+    For Python the minor version counts. For a package the part behind ``+`` does not: it tells a
+    build for CPUs from one for GPUs.
     """
     faults = []
     for name, wanted in expected.items():
@@ -151,7 +153,7 @@ def _release(name: str, text: str | None) -> str | None:
 
 
 def worker_address() -> str:
-    """The address of the Dask worker that this is; elsewhere, that it is this process."""
+    """Return the address of this Dask worker, or "this process" if it is not one."""
     try:
         return str(get_worker().address)
     except ValueError:
@@ -159,13 +161,13 @@ def worker_address() -> str:
 
 
 def process_peak() -> int:
-    """Highest resident set that this process has had, in bytes."""
+    """Return the highest resident set of this process so far, in bytes."""
     try:
-        # Not getrusage: there, a child begins with the peak of the process that started it.
+        # Not getrusage: there, a child begins with the peak of its parent.
         status = Path("/proc/self/status").read_text(encoding="ascii")
         return int(status.partition("VmHWM:")[2].split()[0]) << 10
     except (OSError, IndexError):
-        # Elsewhere than on Linux: what it has now.
+        # Not on Linux: the present value.
         return int(psutil.Process().memory_info().rss)
 
 
@@ -175,13 +177,13 @@ T = TypeVar("T")
 
 
 class ProcessDiedError(RuntimeError):
-    """The process of a call is gone, and the call with it."""
+    """The process of a call has died, and the call with it."""
 
 
 class Isolation:
-    """A child process that carries out calls, one after the other; another one if it dies.
+    """A child process that carries out calls one after the other; a new one if it dies.
 
-    What travels is pickled, as for any worker, and comes from this process alone.
+    Calls and answers are pickled, as for any worker, and come from this process alone.
     """
 
     def __init__(self) -> None:
@@ -201,10 +203,10 @@ class Isolation:
             self._forget()
 
     def call(self, function: Callable[..., T], *arguments: Any) -> T:
-        """What ``function(*arguments)`` returns or raises, there.
+        """Return or raise what ``function(*arguments)`` does in the child.
 
         Raises:
-            ProcessDiedError: It killed the process.
+            ProcessDiedError: The call killed the process.
         """
         request = cloudpickle.dumps((function, arguments))
         child = self._child = self._child or _start()
@@ -229,10 +231,39 @@ class Isolation:
                 pipe.close()
 
 
+@dataclass(frozen=True, slots=True)
+class IsolatedReader:
+    """A reader that reads in a child process."""
+
+    isolation: Isolation
+    reader: WindowReader
+
+    def read(self) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
+        """Return pixels (band, y, x) and valid mask (y, x)."""
+        return self.isolation.call(self.reader.read)
+
+
+@dataclass(frozen=True, slots=True)
+class IsolatedScorer:
+    """A scorer that scores in a child process."""
+
+    isolation: Isolation
+    scorer: FittedScorer
+
+    @property
+    def batch(self) -> int:
+        """Tiles per call."""
+        return self.scorer.batch
+
+    def score_tiles(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the scores of ``tiles``."""
+        return self.isolation.call(self.scorer.score_tiles, tiles)
+
+
 def serve() -> None:
-    """Carry out calls from stdin until it ends; the answers go to stdout, and nothing else does."""
+    """Carry out calls from stdin until it ends; only the answers go to stdout."""
     answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what libraries print must not come between
+    os.dup2(2, 1)  # prints of libraries must not mix with answers
     while True:
         try:
             function, arguments = builtin_pickle.load(sys.stdin.buffer)  # noqa: S301 - from our own parent

@@ -1,4 +1,4 @@
-"""What a run did: the closing summary for people, ``run.json`` for whoever comes later."""
+"""The outcome of a run: a closing summary for people, and the facts of ``run.json``."""
 
 from __future__ import annotations
 
@@ -21,28 +21,31 @@ from uniadrs_scale.errors import redact
 from uniadrs_scale.runtime.executor import ClusterFacts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from uniadrs_scale.core.contracts import SceneSource
     from uniadrs_scale.core.plan import ScorePlan
-    from uniadrs_scale.runtime.tasks import ChunkReport, TileFailure
+    from uniadrs_scale.runtime.graph import Receipt
+    from uniadrs_scale.runtime.tasks import TileFailure
     from uniadrs_scale.storage.places import Place
 
 
+NAMED = 10
+"""Failed tiles that a summary lists: a screen's worth."""
 SAMPLE, ACROSS = 128, 3
 """Side of a sampled window [px], and windows along an axis."""
 LIBRARIES = ("torch", "numpy", "dask", "distributed", "zarr", "xarray", "rasterio")
 
 
 class Clock:
-    """Seconds of each stage; the same stage twice adds up."""
+    """Seconds per stage; the same stage twice adds up."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
-        """Time what is done inside."""
+        """Time the block."""
         started = time.perf_counter()
         try:
             yield
@@ -53,47 +56,48 @@ class Clock:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSummary:
-    """What a run did; what an earlier run had already done is not counted."""
+    """The outcome of a run. The work of an earlier run is not counted."""
 
     output: Place
     """Zarr store or COG."""
-    pixels: int
+    pixels: int = 0
     """Pixels of the chunks that were committed."""
-    valid: int
+    chunks: int = 0
+    valid: int = 0
     """Valid pixels among them."""
-    chunks: int
     kept: int
     """Chunks that were complete before."""
-    tiles_scored: int
-    tiles_skipped: int
+    tiles_scored: int = 0
+    tiles_skipped: int = 0
     """Tiles without a valid pixel."""
-    failures: tuple[TileFailure, ...]
-    lost: tuple[str, ...]
-    """Chunks that could not be committed, and why."""
-    seconds: float
+    failures: tuple[TileFailure, ...] = ()
+    lost: tuple[str, ...] = ()
+    """Errors of chunks that could not be committed."""
+    seconds: float = 0.0
     stages: Mapping[str, float] = field(default_factory=dict)
-    """Seconds of each stage."""
+    """Seconds per stage."""
     cluster: ClusterFacts | None = None
-    """None where there was nothing to compute."""
+    """None if there was nothing to compute."""
+    peaks: Mapping[str, int] = field(default_factory=dict)
+    """Highest resident set of each worker that committed a chunk, since its start, in bytes."""
     invalid: Mapping[str, float] = field(default_factory=dict)
     """Share of the sampled pixels that each reason makes invalid."""
     notes: tuple[str, ...] = ()
-    """What looks wrong with the scene or the run, and what to do."""
+    """Sentences about what looks wrong with the scene or the run, with advice."""
     cpu_kinds: tuple[str, ...] = ()
     """Kinds of CPU that computed, sorted."""
     cpu_kinds_before: tuple[str, ...] = ()
-    """Those of the chunks that were complete before."""
+    """Kinds of CPU of the chunks that were complete before."""
 
     @classmethod
     def of(
-        cls,
-        output: Place,
-        reports: list[ChunkReport],
-        kept: int,
-        lost: list[Exception],
-        seconds: float,
+        cls, output: Place, receipts: Sequence[Receipt], kept: int, lost: Sequence[Exception]
     ) -> RunSummary:
-        """The sum of all chunk reports."""
+        """Return the sum of all receipts."""
+        reports = [receipt.report for receipt in receipts]
+        peaks: dict[str, int] = {}
+        for receipt in receipts:
+            peaks[receipt.worker] = max(peaks.get(receipt.worker, 0), receipt.peak)
         return cls(
             output=output,
             pixels=sum(report.pixels for report in reports),
@@ -104,17 +108,17 @@ class RunSummary:
             tiles_skipped=sum(report.skipped for report in reports),
             failures=tuple(failure for report in reports for failure in report.failures),
             lost=tuple(redact(f"{type(error).__name__}: {error}") for error in lost),
-            seconds=seconds,
+            peaks=peaks,
             cpu_kinds=tuple(sorted({kind for report in reports for kind in report.cpu_kinds})),
         )
 
     @property
     def complete(self) -> bool:
-        """True where every valid pixel has a score."""
+        """True if every valid pixel has a score."""
         return not self.failures and not self.lost
 
     def text(self) -> str:
-        """The closing summary, a line a fact."""
+        """Return the closing summary, one line per fact."""
         speed = self.pixels / 1e6 / max(self.seconds, 1e-9)
         before = f", {self.kept} were complete before" if self.kept else ""
         tiles = f"{self.tiles_scored} scored, {self.tiles_skipped} skipped (no valid pixel)"
@@ -128,10 +132,10 @@ class RunSummary:
             lines.insert(1, f"valid    {share} of the pixels")
         lines += [
             f"failed   tile at pixel ({f.window.row}, {f.window.col}): {f.reason}"
-            for f in self.failures[:10]
+            for f in self.failures[:NAMED]
         ]
-        if len(self.failures) > 10:  # noqa: PLR2004 - a screen's worth
-            lines.append(f"failed   ... and {len(self.failures) - 10} more tiles")
+        if len(self.failures) > NAMED:
+            lines.append(f"failed   ... and {len(self.failures) - NAMED} more tiles")
         lines += [f"lost     {reason}" for reason in self.lost]
         return "\n".join([*lines, *(f"note     {note}" for note in self.notes)])
 
@@ -163,12 +167,12 @@ def sampled_validity(source: SceneSource) -> tuple[int, dict[str, int]]:
 
 
 def run_facts(plan: ScorePlan, summary: RunSummary, weights: str | None) -> dict[str, Any]:
-    """What ``run.json`` holds of every run, as plain values.
+    """Return the content of ``run.json``, as JSON values.
 
     Args:
-        plan: What was planned.
-        summary: What was done.
-        weights: sha256 of the weights, None for a detector that has none.
+        plan: The plan.
+        summary: The outcome.
+        weights: sha256 of the weights, None for a scorer without weights.
     """
     cluster = summary.cluster or ClusterFacts(scheduler="none")
     return {
@@ -198,7 +202,12 @@ def run_facts(plan: ScorePlan, summary: RunSummary, weights: str | None) -> dict
         },
         "notes": list(summary.notes),
         "seconds": {**summary.stages, "total": round(summary.seconds, 3)},
-        **cluster.to_dict(plan.memory.total),
+        "cluster": cluster.to_dict(),
+        "memory": {
+            "forecast": plan.memory.total,
+            "peak": max(summary.peaks.values(), default=0),
+            "workers": dict(summary.peaks),
+        },
         "versions": {
             "uniadrs_scale": plan.version,
             "python": platform.python_version(),
@@ -215,26 +224,26 @@ def run_facts(plan: ScorePlan, summary: RunSummary, weights: str | None) -> dict
 
 @cache
 def _library_versions() -> dict[str, str]:
-    """Looked up once: a sweep of many small scenes would spend a twentieth of its time on it."""
+    """Return versions. Cached: a sweep of many small scenes would spend 5 % of its time on them."""
     return {name: version(name) for name in LIBRARIES}
 
 
 def report_place(output: Place) -> Place:
-    """Where the report of a map lies: beside it, under the map's whole name.
+    """Return the place of a map's report: next to it, under the map's whole name.
 
-    Not inside a store: its files are the same bytes however the run went, and a report is not.
+    Not inside a store: the files of a store have the same bytes after every run, a report has not.
     """
     return output.beside(f"{output.name}.run.json")
 
 
 def write_report(path: Place, facts: Mapping[str, Any]) -> None:
-    """Write ``facts`` as JSON; what was there before is replaced whole, or left whole."""
+    """Write ``facts`` as JSON, whole or not at all."""
     path.write(redact(json.dumps(facts, indent=1)).encode())
 
 
 class IncompleteWarning(UserWarning):
-    """Some pixels of a map are missing that should not be."""
+    """Valid pixels of a map have no score."""
 
 
 class SceneWarning(UserWarning):
-    """Something about a scene looks wrong, and a map of it may mislead."""
+    """A scene looks wrong, and its map may mislead."""

@@ -1,175 +1,215 @@
-"""A plan is carried out: its store is begun or resumed, what it lacks is scored, and that is told.
+"""Carry out a job: begin or resume its store, score the missing chunks, report.
 
-Refused before a byte is written: more memory than there is, and the store of another plan.
+Two things are refused before a byte is written: a plan that needs more memory than there is, and
+the store of another plan.
 """
 
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from uniadrs_scale.core.validity import SOME_BANDS
-from uniadrs_scale.detector.detector import coarsened, gpus_in_use, weights_digest
-from uniadrs_scale.errors import SceneError
+from uniadrs_scale.detector.detector import weights_digest
+from uniadrs_scale.errors import SceneError, StoreError
+from uniadrs_scale.maps.exports import FinishedMap
 from uniadrs_scale.maps.new_store import prepare
 from uniadrs_scale.maps.pyramids import finish
-from uniadrs_scale.maps.store import DONE, open_store
-from uniadrs_scale.runtime.cluster import connected, require_fit
-from uniadrs_scale.runtime.compute import Resources, executor, memory_limit
+from uniadrs_scale.maps.store import DONE
+from uniadrs_scale.runtime import graph
+from uniadrs_scale.runtime.compute import performance_page
 from uniadrs_scale.runtime.cpu import mixed
-from uniadrs_scale.runtime.graph import scene_statistics, score_scene
-from uniadrs_scale.scenes.sources import map_coordinates, scene_source
+from uniadrs_scale.runtime.graph import Work, scene_statistics
+from uniadrs_scale.runtime.tasks import Scaled
 from uniadrs_scale.scoring.report import Clock, RunSummary, report_place, run_facts, write_report
+from uniadrs_scale.scoring.target import Target
 from uniadrs_scale.storage.locks import claimed
-from uniadrs_scale.storage.places import Place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    import xarray as xr
-
-    from uniadrs_scale.core.contracts import SceneSource, Scorer
     from uniadrs_scale.core.pixels import BandStatistics
     from uniadrs_scale.core.plan import ScorePlan
+    from uniadrs_scale.maps.exports import Export
     from uniadrs_scale.maps.store import ScoreStore
+    from uniadrs_scale.runtime.compute import Compute
     from uniadrs_scale.runtime.executor import Executor
+    from uniadrs_scale.runtime.graph import Receipt
     from uniadrs_scale.runtime.tasks import ChunkReport
+    from uniadrs_scale.scoring.job import Job
+    from uniadrs_scale.storage.places import Place
 
 
 LARGE_AREAS = 0.01
-"""Share of pixels in areas of one value from which on a summary asks whether these are data."""
+"""Share of pixels in areas of one value above which a note asks if these are data."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observer:
+    """Places and functions that a run reports to."""
+
+    on_report: Callable[[ChunkReport], None] = lambda _: None
+    """Called after every committed chunk."""
+    report: Place | None = None
+    """JSON file for the facts of the run; by default ``TARGET.run.json`` next to the target. A run
+    that finds nothing to do leaves the report of the one that did it."""
+    performance_report: Path | None = None
+    """Page for Dask's performance report."""
 
 
 def run(
-    scene: xr.DataArray,
-    store: str | Path | Place,
-    plan: ScorePlan,
-    detector: Scorer,
-    *,
-    scheduler: str | None = None,
-    on_report: Callable[[ChunkReport], None] = lambda _: None,
-    report: Place | None = None,
-    performance_report: Path | None = None,
+    job: Job,
+    target: Target | str | Path | Place,
+    compute: Compute,
+    observer: Observer | None = None,
 ) -> RunSummary:
-    """Carry out ``plan``, as :func:`score` does; what was done is returned instead of the map.
+    """Carry out ``job`` and return a summary. All ways to score a scene come through here.
 
     Args:
-        scene: As for :func:`score`.
-        store: Zarr store to write or complete.
-        plan: Of :func:`plan`, for the same scene and detector.
-        detector: Scores the tiles.
-        scheduler: As for :func:`score`.
-        on_report: Called after every committed chunk.
-        report: Where to write what was done, as JSON; by default ``STORE.run.json`` beside it. A
-            run that finds nothing to do leaves the report of the one that did it.
-        performance_report: As for :func:`score`.
+        job: The scene, its scorer and its plan.
+        target: Zarr store to write or complete, or a COG.
+        compute: The processes that compute.
+        observer: Places and functions to report to.
+
+    Raises:
+        PlanError: The plan needs more memory than there is, or an option has no effect.
+        StoreError: The target cannot be written, or holds another plan's map.
+        BusyError: Another run writes there.
     """
-    place = Place.of(store)
-    with claimed(place), connected(scheduler) as where:
-        summary = carry_out(
-            scene, place, plan, detector, scheduler=where, on_report=on_report,
-            report=report_place(place) if report is None else report,
-            performance_report=performance_report,
-        )  # fmt: skip
+    to = target if isinstance(target, Target) else Target.of(target)
+    to.require_drawable(job.plan.scene)
+    with claimed(to.place):
+        return _Run(job.on(compute), to, observer or Observer()).carry_out(compute)
+
+
+class _Run:
+    """A run that holds its target."""
+
+    def __init__(self, job: Job, target: Target, observer: Observer) -> None:
+        self.job, self.target, self.observer = job, target, observer
+        self.plan: ScorePlan = job.plan
+        self.place = report_place(target.place) if observer.report is None else observer.report
+        self.clock, self.started = Clock(), time.perf_counter()
+        self.receipts: list[Receipt] = []
+        self.kept = 0
+        self.kinds_before: tuple[str, ...] = ()
+        self.kinds: set[str] = set()
+
+    def carry_out(self, compute: Compute) -> RunSummary:
+        target, store = self.target, self.target.store
+        if target.is_finished(self.plan, target.drawn):
+            store.remove_leftovers()
+            return RunSummary(output=target.place, kept=self.plan.chunks)
+        # Before there is a store: a smaller chunk, the advice of a refusal, is another plan.
+        self.plan.require_memory(*compute.memory_limit)
+        new = not store.has_store()
+        with self.clock("prepare"):
+            opened = prepare(store, self.plan, self.job.coordinates)
+        self.kept, self.kinds_before = int((opened.done == DONE).sum()), opened.cpu_kinds
+        self.kinds = set(self.kinds_before)
+        if self.kept == opened.done.size:
+            summary = self.summary([])
+        else:
+            summary = self.score(opened, compute, new=new)
+        if self.receipts or summary.lost or not self.place.exists():
+            self.report(summary)
+        if target.export is not None:
+            summary = self.made(target.export, summary)
+            self.report(summary)
+        elif summary.complete:
+            finish(opened)
+        return summary
+
+    def score(self, opened: ScoreStore, compute: Compute, *, new: bool) -> RunSummary:
+        """Score the missing chunks; a scene that cannot be scored leaves no new store."""
+        try:
+            with (
+                compute.open() as executor,
+                performance_page(executor, self.observer.performance_report),
+            ):
+                lost, seen = self.compute(opened, executor)
+                summary = replace(self.summary(lost), cluster=executor.facts())
+        except SceneError:
+            if new and not self.receipts:
+                self.target.store.remove_store()
+            raise
+        except Exception as error:
+            with suppress(StoreError):  # a full disk must not hide its own error
+                self.report(self.summary([error]), error=f"{type(error).__name__}: {error}")
+            raise
+        notes = (*summary.notes, *_notes(seen, self.plan))
+        return replace(summary, invalid=seen.invalid, notes=notes)
+
+    def compute(
+        self, opened: ScoreStore, executor: Executor
+    ) -> tuple[list[Exception], BandStatistics]:
+        """Check the workers, get the scene's statistics, score; return lost chunks and these."""
+        source, seen, lattice = self.job.source, self.job.seen, self.plan.lattice
+        with self.clock("workers"):
+            executor.require_fit(seen, tile=lattice.tile, bands=len(source.info.bands))
+        with self.clock("statistics"):
+            statistics = self.statistics(opened, executor)
+            _require_scalable(statistics, self.plan)
+            scaled = Scaled(seen.fitted(statistics), statistics.normalisation())
+        at_work = executor.cpu_kinds()
+        if len(at_work) == 1:  # before the first chunk, so that it is on record after any kill
+            opened.add_cpu_kinds(at_work)
+        work = Work(source=source, plan=self.plan, store=opened, scaled=scaled)
+        with self.clock("score"):
+            lost = graph.score_scene(work, executor, lambda receipt: self.note(opened, receipt))
+        return lost, statistics
+
+    def statistics(self, opened: ScoreStore, executor: Executor) -> BandStatistics:
+        """Return the statistics that the store was begun with, or those of the scene."""
+        known = opened.statistics
+        if known is not None:
+            return known
+        statistics = scene_statistics(self.job.source, executor)
+        if statistics.count:  # pixels that could not be read now may be readable in the next run
+            opened.write_statistics(statistics)
+        return statistics
+
+    def note(self, opened: ScoreStore, receipt: Receipt) -> None:
+        """Keep the receipt of a chunk."""
+        kinds = receipt.report.cpu_kinds
+        if not self.kinds.issuperset(kinds):
+            self.kinds.update(kinds)
+            opened.add_cpu_kinds(kinds)
+        self.receipts.append(receipt)
+        self.observer.on_report(receipt.report)
+
+    def made(self, export: Export, summary: RunSummary) -> RunSummary:
+        """Write the file of a finished store; remove the store if it is complete."""
+        target, clock = self.target, Clock()
+        with clock(export.name):
+            export.write(FinishedMap(target.store, target.drawn), target.place)
         if summary.complete:
-            finish(open_store(place))
-        return summary
-
-
-def carry_out(
-    scene: xr.DataArray,
-    store: Place,
-    plan: ScorePlan,
-    detector: Scorer,
-    *,
-    scheduler: str | None,
-    on_report: Callable[[ChunkReport], None],
-    report: Place,
-    performance_report: Path | None,
-) -> RunSummary:
-    """:func:`run`, of a store that nobody else writes to."""
-    clock, started = Clock(), time.perf_counter()
-    source, resources = scene_source(scene), _resources(plan, detector)
-    # Before there is a store: what a refusal advises, a smaller chunk, is another plan.
-    plan.require_memory(*memory_limit(scheduler, resources))
-    new = not store.has_store()
-    with clock("prepare"):
-        target = prepare(store, plan, map_coordinates(scene))
-    before, kinds_before = int((target.done == DONE).sum()), target.cpu_kinds
-    reports: list[ChunkReport] = []
-    kinds = set(kinds_before)
-
-    def note(chunk: ChunkReport) -> None:
-        if not kinds.issuperset(chunk.cpu_kinds):
-            kinds.update(chunk.cpu_kinds)
-            target.add_cpu_kinds(chunk.cpu_kinds)
-        reports.append(chunk)
-        on_report(chunk)
-
-    def summarise(lost: list[Exception], tasks: Executor | None = None) -> RunSummary:
-        took = time.perf_counter() - started
-        summary = RunSummary.of(target.path, reports, before, lost, took)
-        facts = None if tasks is None else tasks.facts()
+            target.store.remove_store()
         return replace(
-            summary, stages=dict(clock.seconds), cluster=facts,
-            cpu_kinds_before=kinds_before, notes=(*plan.scene.remarks, *mixed(kinds)),
-        )  # fmt: skip
+            summary,
+            output=target.place,
+            stages={**summary.stages, **clock.seconds},
+            seconds=time.perf_counter() - self.started,
+        )
 
-    if before == target.done.size:
-        summary = summarise([])
-        if not report.exists():
-            write_report(report, run_facts(plan, summary, weights_digest(detector)))
-        return summary
-    try:
-        with executor(scheduler, resources) as tasks:
-            with tasks.reported(performance_report):
-                lost, seen = _compute(source, target, plan, detector, tasks, note, clock)
-            summary = summarise(lost, tasks)
-            summary = replace(
-                summary, invalid=seen.invalid, notes=(*summary.notes, *_notes(seen, plan)),
-            )  # fmt: skip
-    except SceneError:
-        if new and not reports:  # a scene that cannot be scored begins no store
-            store.remove_store()
-        raise
-    except Exception as error:
-        facts = run_facts(plan, summarise([error]), weights_digest(detector))
-        write_report(report, facts | {"error": f"{type(error).__name__}: {error}"})
-        raise
-    write_report(report, run_facts(plan, summary, weights_digest(detector)))
-    return summary
+    def summary(self, lost: list[Exception]) -> RunSummary:
+        """Return what this run did so far."""
+        summary = RunSummary.of(self.target.store, self.receipts, self.kept, lost)
+        return replace(
+            summary,
+            seconds=time.perf_counter() - self.started,
+            stages=dict(self.clock.seconds),
+            cpu_kinds_before=self.kinds_before,
+            notes=(*self.plan.scene.remarks, *mixed(self.kinds)),
+        )
 
-
-def _resources(plan: ScorePlan, detector: Scorer) -> Resources:
-    return Resources(plan.workers, plan.threads, gpus_in_use(detector))
-
-
-def _compute(  # noqa: PLR0917 - one step of run(), with what it has gathered
-    source: SceneSource,
-    store: ScoreStore,
-    plan: ScorePlan,
-    detector: Scorer,
-    tasks: Executor,
-    on_report: Callable[[ChunkReport], None],
-    clock: Clock,
-) -> tuple[list[Exception], BandStatistics]:
-    """Check the workers, learn the scene's statistics, score; return what was lost, and these."""
-    seen = coarsened(detector, plan.coarsen, plan.lattice.tile)
-    if tasks.client is not None:
-        with clock("workers"):
-            require_fit(tasks.client, seen, tile=plan.lattice.tile, bands=len(source.info.bands))
-    with clock("statistics"):
-        statistics = _statistics(source, store, tasks)
-        _require_scalable(statistics, source)
-        scaled = (seen.fitted(statistics), statistics.normalisation())
-    at_work = tasks.cpu_kinds()
-    if len(at_work) == 1:  # before the first chunk, so that a run killed at any moment said it
-        store.add_cpu_kinds(at_work)
-    with clock("score"):
-        lost = score_scene(source, plan, store, tasks, scaled=scaled, on_report=on_report)
-    return lost, statistics
+    def report(self, summary: RunSummary, **more: str) -> None:
+        """Write the report of the run."""
+        facts = run_facts(self.plan, summary, weights_digest(self.job.scorer))
+        write_report(self.place, facts | more)
 
 
 def _notes(statistics: BandStatistics, plan: ScorePlan) -> Iterator[str]:
@@ -194,24 +234,13 @@ def _notes(statistics: BandStatistics, plan: ScorePlan) -> Iterator[str]:
         yield "The band varies as radar does (speckle). If it is radar, score it with --preset sar."
 
 
-def _require_scalable(statistics: BandStatistics, source: SceneSource) -> None:
-    """Raise where values are beyond arithmetic."""
+def _require_scalable(statistics: BandStatistics, plan: ScorePlan) -> None:
+    """Raise SceneError if values are beyond the range of the arithmetic."""
     beyond = statistics.beyond_float32()
     if not beyond.size:
         return
     raise SceneError(
-        f"Band '{source.info.bands[beyond[0]]}' of '{source.info.name}' has values that single "
+        f"Band '{plan.scene.bands[beyond[0]]}' of '{plan.scene.name}' has values that single "
         "precision cannot hold, or whose squares double precision cannot. Are they a nodata value? "
         "Name it (nodata=), or rescale the band."
     )
-
-
-def _statistics(source: SceneSource, store: ScoreStore, tasks: Executor) -> BandStatistics:
-    """The statistics that ``store`` was begun with; of a new one, those of the scene."""
-    known = store.statistics
-    if known is not None:
-        return known
-    statistics = scene_statistics(source, tasks)
-    if statistics.count:  # of pixels that could not be read, the next run shall know better
-        store.write_statistics(statistics)
-    return statistics

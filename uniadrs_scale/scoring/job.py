@@ -1,0 +1,117 @@
+"""A job: everything that a run needs, prepared once and checked to belong together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from uniadrs_scale.core import __version__
+from uniadrs_scale.core.plan import ScorePlan
+from uniadrs_scale.detector.detector import coarsened, gpus_in_use, is_gpu_build
+from uniadrs_scale.errors import PlanError
+from uniadrs_scale.runtime.compute import Compute
+from uniadrs_scale.scenes.sources import map_coordinates, scene_source
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import xarray as xr
+
+    from uniadrs_scale.core.contracts import SceneSource, Scorer
+    from uniadrs_scale.core.plan import Sizes
+    from uniadrs_scale.runtime.cluster import TlsFiles
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Job:
+    """A scene, the coordinates of its map, a scorer, and the plan that was made for them."""
+
+    source: SceneSource
+    coordinates: Mapping[str, xr.DataArray]
+    scorer: Scorer
+    """The scorer as the caller gave it: at full resolution."""
+    plan: ScorePlan
+
+    def __post_init__(self) -> None:
+        """Refuse parts that do not belong together."""
+        mine, planned = self.source.info, self.plan.scene
+        if mine.decisive() != planned.decisive():
+            raise PlanError(
+                f"The plan is for scene '{planned.name}' ({planned.identity}), got scene "
+                f"'{mine.name}' ({mine.identity}). Plan the scene that you want to score."
+            )
+        if self.scorer.identity != self.plan.detector:
+            raise PlanError(
+                f"The plan is for the scorer '{self.plan.detector}', got "
+                f"'{self.scorer.identity}'. Plan with the scorer that you want to use."
+            )
+
+    @classmethod
+    def of(cls, scene: xr.DataArray, scorer: Scorer, plan: ScorePlan) -> Job:
+        """Return the job of a plan that was made before.
+
+        Raises:
+            PlanError: The plan is for another scene or scorer.
+            SceneError: The scene is not a raster.
+        """
+        source, coordinates = scene_source(scene), map_coordinates(scene)
+        return cls(source=source, coordinates=coordinates, scorer=scorer, plan=plan)
+
+    @property
+    def seen(self) -> Scorer:
+        """The scorer at the resolution of the plan."""
+        return coarsened(self.scorer, self.plan.coarsen, self.plan.lattice.tile)
+
+    def on(self, compute: Compute) -> Job:
+        """Return the job with the forecast for these workers; its scores are the same."""
+        return replace(
+            self,
+            plan=replace(
+                self.plan,
+                workers=compute.workers,
+                threads=compute.threads,
+                in_lines=not compute.in_process,
+            ),
+        )
+
+
+def prepare(scene: xr.DataArray, sizes: Sizes, scorer: Scorer, compute: Compute) -> Job:
+    """Return the job that scores ``scene``; reads no pixels of files.
+
+    Raises:
+        PlanError: The sizes contradict each other.
+        SceneError: The scene is not a raster.
+    """
+    source = scene_source(scene)
+    info = source.info
+    preset, lattice = sizes.decide(info)
+    seen = coarsened(scorer, preset.coarsen, lattice.tile)
+    plan = ScorePlan(
+        scene=info,
+        lattice=lattice,
+        preset=f"{preset.name} ({preset.why if sizes.preset == 'auto' else 'as asked for'})",
+        coarsen=preset.coarsen,
+        detector=scorer.identity,
+        batch=seen.batch,
+        activation_bytes=seen.activation_bytes(lattice.tile, len(info.bands)),
+        workers=compute.workers,
+        threads=compute.threads,
+        in_lines=not compute.in_process,
+        gpu_build=is_gpu_build(),
+        version=__version__,
+    )
+    return Job(source=source, coordinates=map_coordinates(scene), scorer=scorer, plan=plan)
+
+
+def compute_for(
+    scorer: Scorer,
+    scheduler: str | None = None,
+    workers: int | None = None,
+    tls: TlsFiles | None = None,
+) -> Compute:
+    """Return the :class:`Compute` of ``scheduler``, with the GPUs that ``scorer`` uses.
+
+    Raises:
+        PlanError: As :meth:`Compute.of`.
+    """
+    return Compute.of(scheduler, workers, gpus=gpus_in_use(scorer), tls=tls)

@@ -1,0 +1,106 @@
+"""The target of a run: a Zarr store, or a file that is made from a hidden one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from uniadrs_scale.errors import PlanError, StoreError
+from uniadrs_scale.maps.exports import EXPORTS
+from uniadrs_scale.maps.new_store import require_same_plan
+from uniadrs_scale.maps.store import DONE, open_store
+from uniadrs_scale.scenes.rasters import raster_tag
+from uniadrs_scale.storage.places import Place
+from uniadrs_scale.swaths.geometry import Geocoding
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from uniadrs_scale.core.contracts import SceneInfo
+    from uniadrs_scale.core.plan import ScorePlan
+    from uniadrs_scale.maps.exports import Export
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A place for a map, and the store that a run writes: the same for Zarr.
+
+    The store of a file is hidden next to it. An interrupted run resumes from it; it is removed when
+    the file is complete.
+    """
+
+    place: Place
+    store: Place
+    export: Export | None
+    """How the file is made; None for Zarr."""
+    drawn: Geocoding
+
+    @classmethod
+    def of(cls, output: str | Path | Place, drawn: Geocoding | None = None) -> Target:
+        """Return the target that ``output`` names; ``drawn`` is for the COG of a swath.
+
+        Raises:
+            StoreError: The format is unknown, or the name cannot be used.
+        """
+        place = Place.of(output)
+        place.require_name()
+        geocoding = drawn or Geocoding()
+        if place.suffix == ".zarr":
+            return cls(place, place, None, geocoding)
+        for export in EXPORTS.values():
+            if place.suffix in export.suffixes:
+                return cls(place, place.beside(f".{place.name}.zarr"), export, geocoding)
+        files = [export.suffixes[0] for export in EXPORTS.values() if export.suffixes]
+        known = " or ".join([".zarr", *files])
+        raise StoreError(f"Output '{output}' has no known format. Let it end in {known}.")
+
+    def require_drawable(self, scene: SceneInfo) -> None:
+        """Refuse geocoding options that have no effect.
+
+        Raises:
+            PlanError: The scene is not a swath, or the target is a Zarr store.
+        """
+        if self.drawn != Geocoding() and (self.export is None or not scene.geolocation):
+            raise PlanError(
+                f"CRS, resolution and resampling ({self.drawn.text}) are for the COG of a swath, "
+                f"got scene '{scene.name}' and target '{self.place.name}'. Drop these options; a "
+                "map on a grid can be warped afterwards (rio warp)."
+            )
+
+    def is_finished(self, plan: ScorePlan, drawn: Geocoding | None = None) -> bool:
+        """Return True if the file is the whole map of this plan, drawn as wanted.
+
+        Raises:
+            StoreError: It is another file, or drawn otherwise.
+        """
+        if self.export is None or not self.place.exists():
+            return False
+        if raster_tag(self.place.text, "fingerprint") != plan.fingerprint:
+            raise StoreError(
+                f"'{self.place}' exists and is not the map of this scene and plan. "
+                "Remove it, or choose another output path."
+            )
+        if self.store.has_store():
+            return False
+        was = raster_tag(self.place.text, "geocoding") if drawn else None
+        if drawn and was not in (None, drawn.text):
+            raise StoreError(
+                f"'{self.place}' is the map of this scene and plan, but drawn otherwise ({was}, "
+                f"now {drawn.text}). Remove it, or choose another output path."
+            )
+        return True
+
+    def state(self, plan: ScorePlan) -> str:
+        """Return a sentence about what a run of ``plan`` would find.
+
+        Raises:
+            StoreError: The target cannot be written, or holds another map.
+        """
+        if self.is_finished(plan):
+            return f"{self.place} is complete: nothing to do"
+        if not self.store.has_store():
+            self.place.require_folder()
+            return f"{self.place} is new"
+        done = require_same_plan(open_store(self.store), plan).done == DONE
+        complete = f"{int(done.sum())} of {done.size} chunks are complete"
+        return f"{self.place}: {complete}, the rest is resumed"
