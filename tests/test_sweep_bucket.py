@@ -25,7 +25,7 @@ from standins import FirstBand, TileMean
 from waiting import LIMIT, wait_until
 
 import uniadrs_scale as us
-from uniadrs_scale.archive import sources
+from uniadrs_scale.archive import listing
 from uniadrs_scale.archive.ledger import Ledger
 from uniadrs_scale.archive.sink import STORE, Sink
 from uniadrs_scale.cli import main as cli
@@ -361,7 +361,7 @@ def test_a_listing_in_parts_misses_nothing(
     us.sweep(describe(archive, bucket, output={"formats": ["cog", "zarr"]}), detector=FirstBand())
     sink = Sink(Place(bucket))
     for share, page in ((500, 1000), (1, 1000), (1, 7), (2, 3)):
-        monkeypatch.setattr(sources, "SHARE", share)
+        monkeypatch.setattr(listing, "SHARE", share)
         monkeypatch.setattr(buckets, "PAGE", page)
         with sink.ledger() as ledger:
             found = sink.survey(ledger.products())
@@ -370,7 +370,7 @@ def test_a_listing_in_parts_misses_nothing(
         assert not (found.gone)
         keys = {name: [record["uniadrs:key"]] for name, record in found.products.items()}
         assert {name: [*versions] for name, versions in found.versions.items()} == keys
-        listed = [key for key, _ in sources.list_files(sink.place, STORE, sorted(found.products))]
+        listed = [key for key, _ in listing.list_files(sink.place, STORE, sorted(found.products))]
         assert len(listed) == len(set(listed))
 
 

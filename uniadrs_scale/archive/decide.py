@@ -145,8 +145,7 @@ class Filters(Section):
 
 def _instant(text: str, *, end: bool = False) -> dt.datetime | None:
     """Return a date or time as an aware instant; for a date, its first or last moment."""
-    text = text.strip()
-    if text in ("", ".."):
+    if (text := text.strip()) in ("", ".."):
         return None
     try:
         instant = dt.datetime.fromisoformat(text)
@@ -201,7 +200,7 @@ class Fingerprint:
 
     def to_dict(self) -> dict[str, str]:
         """Return plain values, as the product's item carries them."""
-        return {name: str(value) for name, value in asdict(self).items()}
+        return asdict(self)
 
     def changes(self, old: Mapping[str, str]) -> str:
         """Return the names of the parts that differ from ``old``, for people."""
@@ -259,18 +258,18 @@ def reconcile(
 ) -> tuple[Decision, ...]:
     """Return one decision per item, in the order of ``items``.
 
-    Order, time of day and chance decide nothing; only, the first of several items with one id is
-    taken.
+    The first of several items with one id is taken; nothing else depends on order, time or chance.
     """
-    seen: set[str] = set()
+    seen: dict[str, SourceItem] = {}
     decisions = []
     for item in items:
+        first = seen.setdefault(item.name, item)
+        if first is not item and first == item:
+            continue  # listed twice
         fingerprint = replace(recipe, input=item.identity)
-        if item.name in seen:
-            action, reason = Action.REFUSE, f"another item of the source has the id '{item.id}'"
-        else:
+        action, reason = Action.REFUSE, f"another item of the source has the id '{item.id}'"
+        if first is item:
             action, reason = _decide(item, fingerprint, known, policy)
-        seen.add(item.name)
         decisions.append(Decision(item=item, action=action, reason=reason, fingerprint=fingerprint))
     return tuple(decisions)
 
@@ -278,14 +277,12 @@ def reconcile(
 def _decide(
     item: SourceItem, fingerprint: Fingerprint, known: Known, policy: Policy
 ) -> tuple[Action, str]:
-    # If an item cannot be read, its time is unknown.
     if policy.oldest is not None and item.when < policy.oldest and not item.fault:
         return Action.EXPIRED, f"acquired {item.when:%Y-%m-%d}, before {policy.oldest:%Y-%m-%d}"
     product = known.products.get(item.name)
     if product is not None and not (changed := fingerprint.changes(product)):
         return Action.KEEP, "done"
     if product is not None and item.fault:
-        # An input that cannot be read is not a reason to doubt the map that was made of it.
         return Action.KEEP, f"done; its input cannot be checked: {item.fault}"
     tries = known.tries.get(item.name)
     if tries is not None and tries.key == fingerprint.key:

@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from uniadrs_scale.archive.ledger import LEDGER, Ledger
-from uniadrs_scale.archive.sources import list_files
+from uniadrs_scale.archive.listing import list_files
 from uniadrs_scale.errors import BusyError, StoreError
 from uniadrs_scale.maps.exports import EXPORTS
 from uniadrs_scale.storage import buckets
@@ -53,7 +53,6 @@ MADE = re.compile(
 UNFINISHED = re.compile(r"\.([0-9a-f]{16}\.(part|[0-9a-f]{8}\.tmp)|.+\.json\.tmp)")
 """What a killed sweep leaves next to versions; ``.part`` is of version 0.1."""
 COLLECTION = "collection.json"
-STATE = ".sweep"
 GEOJSON = "application/geo+json"
 RECORD = ("uniadrs:key", "uniadrs:parts", "uniadrs:highest_score", "datetime", "created")
 """Properties of an item that the index holds."""
@@ -94,7 +93,7 @@ class Sink:
     @property
     def state(self) -> Place:
         """The folder of lock and ledger."""
-        return self.place.child(STATE)
+        return self.place.child(".sweep")
 
     def exists(self) -> bool:
         """Return True if a sweep has written here."""

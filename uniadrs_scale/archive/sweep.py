@@ -127,6 +127,11 @@ def _decide(
         products={name: record["uniadrs:parts"] for name, record in found.products.items()},
         tries=tries,
     )
+    if not listing.items and not listing.left_out and (known.products or tries):
+        raise ArchiveError(
+            f"The source is empty, but {len(known.products)} of its scenes have maps. Is its disk "
+            "or share mounted? If it is to be empty, choose another 'output.folder' for new scenes."
+        )
     report.decisions = reconcile(listing.items, known, recipe, policy)
     report.left_out = listing.left_out
 

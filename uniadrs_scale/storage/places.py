@@ -179,7 +179,8 @@ class Place:
         if self.local is None:
             return
         try:
-            self.local.lstat()
+            # The longest name that a run makes of it.
+            self.local.with_name(f".{self.name}.zarr.00000000.tmp").lstat()
         except FileNotFoundError:
             pass
         except OSError as error:
