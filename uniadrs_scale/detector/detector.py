@@ -73,8 +73,7 @@ class Detector:
         """Return the detector with these weights: one object per process and arguments.
 
         Args:
-            weights: Name of weights that ship with the library, or a path to ``.safetensors``, or
-                to a ``.pth`` checkpoint of the published code.
+            weights: Name of shipped weights, or path of a ``.safetensors`` or published ``.pth``.
             device: ``auto`` (a GPU if there is one), ``cpu``, ``cuda`` or ``cuda:1``.
             dtype: Arithmetic of the network; ``bfloat16`` is faster and about 1e-2 less exact.
 
@@ -111,11 +110,7 @@ class Detector:
         return 1 if self.device.type == "cpu" else GPU_BATCH
 
     def activation_bytes(self, tile: int, bands: int) -> int:
-        """Return the peak growth of a worker's memory in one call, beyond its input, in bytes.
-
-        Raises:
-            PlanError: The tile is too small for the network.
-        """
+        """Return a worker's peak growth in one call, in bytes; PlanError for tiles too small."""
         if tile < MINIMUM_SIDE:
             raise PlanError(
                 f"The network would see tiles of {tile} px, after the preset has coarsened them, "
@@ -135,11 +130,7 @@ class Detector:
         return FittedDetector(self, whitening)
 
     def warm_up(self, tile: int, bands: int) -> None:
-        """Score noise once per process and shape: this compiles kernels and tests the device.
-
-        Raises:
-            PlanError: The scores are not finite.
-        """
+        """Score noise once per process and shape; raise PlanError if scores are not finite."""
         if (tile, bands) in self._warm:
             return
         shape = (self.batch, bands, tile, tile)
