@@ -15,7 +15,7 @@ from xarray.core import indexing
 
 from uniadrs_scale.core.contracts import SceneInfo, SceneSource, digest
 from uniadrs_scale.core.lattice import Window
-from uniadrs_scale.core.validity import Nodata, Validity
+from uniadrs_scale.core.validity import EVERY_BAND, Validity, valid_pixels
 from uniadrs_scale.errors import SceneError
 from uniadrs_scale.scenes.grids import Grid, ground_size
 from uniadrs_scale.swaths.conventions import (
@@ -213,8 +213,9 @@ class ArrayWindow:
         if "valid" in array.coords:
             validity.drop(~array.coords["valid"].values, "not in 'valid'")
         else:
-            nodata = Nodata((array.rio.nodata,) * len(pixels), pixels.dtype.itemsize == 1)
-            validity.drop_nodata(pixels, nodata)
+            nodata = (array.rio.nodata,) * len(pixels)
+            together = pixels.dtype.itemsize == 1  # each value is also a measurement
+            validity.drop(~valid_pixels(pixels, nodata, together=together), EVERY_BAND)
         return pixels, validity.valid, validity.lost
 
 

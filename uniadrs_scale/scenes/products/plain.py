@@ -114,7 +114,7 @@ def recognise(path: str) -> Product | None:
     """Return the raster of an ENVI header or data file, None for others.
 
     Raises:
-        SceneError: There is a header but no data file, or two headers for one file.
+        SceneError: There is a header but no data file.
     """
     header = _header_of(Path(path))
     if header is None:
@@ -123,7 +123,6 @@ def recognise(path: str) -> Product | None:
     with open_raster(str(data)) as dataset:
         if dataset.driver != "ENVI":
             return None
-        _require_header(data, header, dataset.files)
         fields, count = dataset.tags(ns="ENVI"), dataset.count
     wavelengths = _numbers(fields.get("wavelength"), count)
     unit = fields.get("wavelength_units")
@@ -182,16 +181,6 @@ def _data_of(header: Path) -> Path:
         f"'{stem.name}', with or without .dat, .img, .bsq, .bil, .bip or .raw, and have no header "
         "of its own. Pass the data file itself if it has another name."
     )
-
-
-def _require_header(data: Path, header: Path, files: Sequence[str]) -> None:
-    """Raise SceneError if GDAL reads ``data`` by another header than the one that fits best."""
-    used = [Path(file) for file in files if file.lower().endswith(".hdr")]
-    if used and header.name not in {file.name for file in used}:
-        raise SceneError(
-            f"'{data}' has two headers: '{header.name}' is its own, but GDAL reads it by "
-            f"'{used[0].name}'. Move one of them to another folder."
-        )
 
 
 def _items(text: str | None) -> list[str]:
