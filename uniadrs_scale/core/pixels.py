@@ -89,6 +89,8 @@ class BandStatistics:
     """Invalid pixels by reason."""
     speckle: tuple[int, int] = (0, 0)
     """Pieces that look like radar, and all pieces that were looked at."""
+    unread: tuple[int, ...] = ()
+    """Windows of the sample that could not be read, by their order."""
 
     @classmethod
     def none(cls, bands: int) -> BandStatistics:

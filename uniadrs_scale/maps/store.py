@@ -110,18 +110,26 @@ class ScoreStore:
             flat=dict(cast("list[tuple[float, int]]", counts["flat_areas"])),
             lost=dict(cast("dict[str, int]", counts["invalid_pixels"])),
             speckle=cast("tuple[int, int]", tuple(cast("list[int]", counts["speckle"]))),
+            unread=tuple(cast("list[int]", counts.get("unread_windows", []))),
             mean=np.asarray(self._array(BAND_MEAN)[:], np.float64),
             scatter=np.asarray(self._array(BAND_SCATTER)[:], np.float64),
         )
 
     def write_statistics(self, statistics: BandStatistics) -> None:
-        """Keep the scene's statistics: a resumed run must scale as the first one did."""
+        """Keep the scene's statistics: a resumed run must scale as the first one did.
+
+        Chunks that were scored with other statistics are missing from then on.
+        """
+        if self.statistics is not None:
+            self._array("done")[:] = MISSING
         for name, values in ((BAND_MEAN, statistics.mean), (BAND_SCATTER, statistics.scatter)):
             dims = ("band", "other_band")[: values.ndim]
             self.group.create_array(name, data=values, dimension_names=dims, overwrite=True)
         # Last: what makes them count.
         flat = [list(pair) for pair in statistics.flat.items()]  # JSON has no numbers for names
         attributes = self._array(BAND_SCATTER).attrs
+        if statistics.unread:
+            attributes["unread_windows"] = list(statistics.unread)
         attributes.update(
             {
                 "valid_pixels": statistics.count,
