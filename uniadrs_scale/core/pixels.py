@@ -1,4 +1,4 @@
-"""Nodata: which pixels are valid, and what the network sees where none are."""
+"""What the network sees of pixels: fill for invalid ones, and the statistics of a scene."""
 
 from __future__ import annotations
 
@@ -114,13 +114,13 @@ class BandStatistics:
         slabs = (slice(start, start + SLAB) for start in range(0, index.size, SLAB))
         whole = index.size == valid.size  # then nothing has to be picked
         pieces = (flat[:, slab if whole else index[slab]] for slab in slabs)
+        speckled = looks_like_speckle(pixels, valid)
         return replace(
             cls.combine(map(_moments, pieces), bands),
             flat=_flat_areas(pixels, valid),
             lost=dict(lost or {}),
-            speckle=(int(looks), 1) if (looks := looks_like_speckle(pixels, valid)) is not None
-            else (0, 0),
-        )  # fmt: skip
+            speckle=(0, 0) if speckled is None else (int(speckled), 1),
+        )
 
     @classmethod
     def combine(cls, parts: Iterable[BandStatistics], bands: int) -> BandStatistics:

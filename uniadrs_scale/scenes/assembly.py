@@ -169,10 +169,8 @@ def _counted(bands: Sequence[Band], options: Options, headers: dict[str, Header]
         headers[header.uri] = header
         for number in header.numbers:
             name = band.name if len(header.numbers) == 1 else f"{band.name}-{number}"
-            yield replace(
-                band, name=name, number=number, uri=header.uri,
-                aliases=(header.names[number - 1], *band.aliases),
-            )  # fmt: skip
+            aliases = (header.names[number - 1], *band.aliases)
+            yield replace(band, name=name, number=number, uri=header.uri, aliases=aliases)
 
 
 def _selected_bands(product: Product, options: Options) -> list[Band]:
