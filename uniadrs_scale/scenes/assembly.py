@@ -142,8 +142,8 @@ def _info(
         unplaced="" if target else first.unplaced,
         notes=product.notes
         + tuple(
-            f"Band {number} of '{uri_name(uri)}' is tagged as alpha, but its values are no mask: "
-            "it is scored as a band."
+            f"Band {number} of '{uri_name(uri)}' is tagged as alpha, but holds measurements: it is "
+            "scored as a band."
             for uri, number in measured.items()
             if number
         ),

@@ -1,4 +1,4 @@
-"""Raster files: where they are, how they are opened, and a look at their bytes.
+"""Raster files: their names, how they are opened, and a look at their bytes.
 
 Opening a scene reads no pixel, with two exceptions: a band that is tagged as alpha, and 8-bit
 pictures of three bands, which may be one. Tags are often wrong there.
@@ -186,7 +186,7 @@ class _OpenDatasets(threading.local):
         return self.datasets[key]
 
     def forget(self, uri: str, stamp: str, warp: Warp | None = None) -> None:
-        """Close a dataset, so that it is opened anew."""
+        """Close a dataset, so that it is opened again."""
         known = self.datasets.pop((uri, stamp, repr(warp)), None)
         if known is not None:
             known.close()

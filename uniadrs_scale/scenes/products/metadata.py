@@ -231,7 +231,7 @@ def require_file(path: Path, product: Path, tag: str) -> str:
     """
     if not path.exists():
         raise SceneError(
-            f"'{product}' names '{path.name}' ({tag}), but there is no '{path}': the product is "
-            "incomplete. Fetch that file, or pass the rasters that are there as a list."
+            f"'{product}' names '{path.name}' ({tag}), but it does not have '{path}': the product "
+            "is incomplete. Fetch that file, or pass the rasters that are there as a list."
         )
     return str(path)

@@ -64,7 +64,7 @@ def _fetched(uri: str) -> pystac.Item:
     """Return an item by URL. pystac would ask once only, and knows no buckets."""
     content = read_object(uri)
     if content is None:
-        raise OSError("there is no such object")
+        raise OSError("the object does not exist")
     return pystac.Item.from_dict(json.loads(content), href=str(uri))
 
 
