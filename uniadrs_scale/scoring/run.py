@@ -248,7 +248,9 @@ def _notes(statistics: BandStatistics, plan: ScorePlan) -> Iterator[str]:
             "data, keep them (--nodata-when all, or open_scene(nodata_when='all'))."
         )
     looks, judged = statistics.speckle
-    if 2 * looks > judged and plan.coarsen == 1:
+    asked = plan.coarsen > 1 or "as asked for" in plan.preset
+    # Doubles are the result of calculations, such as ratios, which may have any distribution.
+    if 2 * looks > judged and not asked and plan.scene.dtype != "float64":
         yield "The band varies as radar does (speckle). If it is radar, score it with --preset sar."
 
 
