@@ -322,7 +322,7 @@ def test_what_cannot_be_drawn_is_refused(tmp_path: Path) -> None:
     swath, score = Swath(), targets(Swath())
     with pytest.raises(PlanError, match="CRS 'EPSG:0' is not known"):
         Geocoding(crs="EPSG:0")
-    with pytest.raises(PlanError, match=r"Resolution -1 is no cell size"):
+    with pytest.raises(PlanError, match=r"Resolution -1 is not a cell size"):
         Geocoding(resolution=-1)
     with pytest.raises(PlanError, match="'mean' is not known"):
         Geocoding(resampling="mean")  # type: ignore[arg-type]
@@ -534,6 +534,7 @@ def swath_file(tmp_path: Path) -> tuple[Path, Swath, np.ndarray]:
 
 
 @pytest.mark.filterwarnings("ignore:.*areas of 0.1:uniadrs_scale.SceneWarning")
+@pytest.mark.filterwarnings("ignore:.*speckle:uniadrs_scale.SceneWarning")
 def test_a_file_with_control_points_from_open_to_map(swath_file, tmp_path: Path) -> None:
     path, swath, score = swath_file
     scene = us.open_scene(path)

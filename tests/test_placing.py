@@ -288,7 +288,7 @@ def test_swath_pixels_at_null_island_are_left_out(tmp_path: Path, rows: Any, col
     )
     whole = us.to_cog(store_of(scene, score, tmp_path / "w.zarr"), tmp_path / "w.tif")
     store = store_of(damaged, score, tmp_path / "s.zarr")
-    with pytest.warns(PlaceWarning, match=rf"^{len(lost)} of 18000 pixels .* are left out"):
+    with pytest.warns(PlaceWarning, match=rf"^{len(lost)} of 18000 pixels are left out"):
         us.to_cog(store, tmp_path / "s.tif")
     with rasterio.open(whole) as ours, rasterio.open(tmp_path / "s.tif") as file:
         assert file.crs == ours.crs

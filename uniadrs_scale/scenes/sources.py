@@ -45,15 +45,12 @@ if TYPE_CHECKING:
 
 
 def lazy_scene(scene: WindowedScene, facts: Facts, chunk: int) -> xr.DataArray:
-    """Return ``scene`` as a chunked DataArray with everything known about it.
+    """Return ``scene`` as a DataArray (band, y, x) with everything known about it.
 
     Args:
-        scene: Where pixels come from.
+        scene: Source of the pixels.
         facts: Further facts for users.
         chunk: Side of the chunks in pixels.
-
-    Returns:
-        (band, y, x); see :func:`uniadrs_scale.open_scene`.
     """
     info = scene.info
     valid = _lazy(_ValidArray(scene), ("y", "x"), chunk, info.identity)
@@ -254,11 +251,9 @@ def _placed(info: SceneInfo, array: xr.DataArray) -> SceneInfo:
     """Return ``info`` with the place that the coordinates and attributes of ``array`` say."""
     geolocation = geolocation_text(array)
     place = Georeference() if geolocation else georeference(array)
-    same = place.crs == info.crs or (
-        None not in (place.crs, info.crs)
-        and CRS.from_user_input(place.crs) == CRS.from_user_input(info.crs)
-    )
-    crs = info.crs if same else place.crs
+    crs = place.crs
+    if None not in (crs, info.crs) and CRS.from_wkt(crs) == CRS.from_user_input(info.crs):
+        crs = info.crs  # the same in the words of the file
     transform = None if place.transform is None else tuple(place.transform)[:6]
     gsd_m = info.gsd_m
     if crs is not None and transform is not None and (crs, transform) != (info.crs, info.transform):
