@@ -35,6 +35,7 @@ from uniadrs_scale.swaths.geometry import (
     misplaced,
     parse_crs,
 )
+from uniadrs_scale.swaths.grids import TURN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -48,6 +49,8 @@ if TYPE_CHECKING:
     from uniadrs_scale.maps.store import ScoreMap
     from uniadrs_scale.swaths.footprints import Floats, PlacedWindow, Positions
 
+POLE = 90.0
+"""Degrees of latitude."""
 SIDE = 512
 """About the side of the windows of a swath, in pixels: whole chunks of the store."""
 SAMPLES = 1 << 17
@@ -139,7 +142,7 @@ def on_a_grid(source: ScoreMap, geocoding: Geocoding, folder: Path) -> ScoreMap 
     )
     middle = projection.apply(np.array([extent.latitude]), np.array([extent.longitude]))
     origin = float(middle[0][0]), float(middle[1][0])
-    require_shown(all(map(math.isfinite, origin)), projection)
+    require_shown(projection, shown=all(map(math.isfinite, origin)))
     placer = Placer(
         positions=positions,
         projection=projection,
@@ -174,7 +177,7 @@ def _positions(source: ScoreMap) -> Positions | None:
 
     def stored(y: slice, x: slice) -> tuple[Floats, Floats]:
         north, east = (np.asarray(part[y, x], np.float64) for part in (latitude, longitude))
-        known = (np.abs(north) <= 90) & (np.abs(east) <= 360)  # noqa: PLR2004 - degrees; not -999
+        known = (np.abs(north) <= POLE) & (np.abs(east) <= TURN)  # not -999
         return np.where(known, north, np.nan), np.where(known, east, np.nan)
 
     return stored

@@ -36,8 +36,7 @@ LEDGER = ("done", "scored_pixels")
 """Arrays without which a map is not a run's."""
 CPU_KINDS = "cpu_kinds"
 BAND_MEAN, BAND_SCATTER = "band_mean", "band_scatter"
-Y_X = 2
-"""Axes of a map."""
+Y_X = 2  # axes of a map
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,11 +142,11 @@ class ScoreStore:
         shard = score.shards or score.chunks
         for (i, j), state in np.ndenumerate(self.done):
             where = f"Chunk ({i}, {j}) at pixel ({i * shard[0]}, {j * shard[1]})"
+            if state != DONE:
+                what = "is missing" if state == MISSING else "has failed tiles"
+                yield f"{where} {what}. Run the same score command again."
             if state == MISSING:
-                yield f"{where} is missing. Run the same score command again."
                 continue
-            if state == FAILED:
-                yield f"{where} has failed tiles. Run the same score command again."
             rows, cols = (slice(k * n, (k + 1) * n) for k, n in zip((i, j), shard, strict=True))
             try:
                 pixels = score[rows, cols]
@@ -187,8 +186,7 @@ class ScoreMap:
     def tags(self) -> dict[str, str]:
         """Origin of the pixels; the software is that which made the scores, as the store says."""
         known = {"TIFFTAG_SOFTWARE": "software", "fingerprint": "fingerprint"}
-        attrs = self.group.attrs
-        present = {tag: str(attrs[key]) for tag, key in known.items() if key in attrs}
+        present = {t: str(v) for t, key in known.items() if (v := self.group.attrs.get(key))}
         return {"AREA_OR_POINT": "Area", "TIFFTAG_SOFTWARE": "uniadrs_scale", **present}
 
     def array(self, layer: Layer = SCORE) -> zarr.Array[Any]:
@@ -215,7 +213,7 @@ def open_store(path: str | Path | Place) -> ScoreStore:
     """Return the score store of a run at ``path``, a path or URL.
 
     Raises:
-        StoreError: There is no such store.
+        StoreError: The store is missing, or it is something else.
     """
     group = _open_group(path)
     missing = [name for name in LEDGER if not isinstance(group.get(name), zarr.Array)]
@@ -237,7 +235,7 @@ def open_map(path: str | Path | Place) -> ScoreMap:
     """Return the map in the store at ``path``, with or without the ledger of a run.
 
     Raises:
-        StoreError: There is no such store.
+        StoreError: The store is missing, or it is something else.
     """
     group = _open_group(path)
     frame = _frame(group, cast("zarr.Array[Any]", group[SCORE.name]))
@@ -251,14 +249,14 @@ def open_map(path: str | Path | Place) -> ScoreMap:
 
 
 class _NotAStoreError(StoreError):
-    """There is no store, or something else."""
+    """Path without a store."""
 
 
 def _open_group(path: str | Path | Place) -> zarr.Group:
     """Return the group at ``path``, read-only, that has an array of scores."""
     place = Place.of(path)
+    source = place.zarr(read_only=True)
     try:
-        source = place.zarr(read_only=True)
         group = zarr.open_group(source, mode="r", zarr_format=3, use_consolidated=False)
     except StoreError:  # a server that does not answer has not said no
         raise

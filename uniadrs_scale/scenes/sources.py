@@ -45,13 +45,7 @@ if TYPE_CHECKING:
 
 
 def lazy_scene(scene: WindowedScene, facts: Facts, chunk: int) -> xr.DataArray:
-    """Return ``scene`` as a DataArray (band, y, x) with everything known about it.
-
-    Args:
-        scene: Source of the pixels.
-        facts: Further facts for users.
-        chunk: Side of the chunks in pixels.
-    """
+    """Return ``scene`` as an array (band, y, x) with all that is known; ``chunk`` in pixels."""
     info = scene.info
     valid = _lazy(_ValidArray(scene), ("y", "x"), chunk, info.identity)
     array = _lazy(_PixelArray(scene), ("band", "y", "x"), chunk, info.identity)
@@ -231,9 +225,7 @@ def map_coordinates(scene: xr.DataArray) -> Mapping[str, xr.DataArray]:
     place = georeference(array)
     if place.transform is None:
         return axes
-    if is_rotated(place.transform):
-        return {"spatial_ref": spatial_ref(place)}
-    return axes | map_axes(array, place.transform) | {"spatial_ref": spatial_ref(place)}
+    return map_axes(array, place.transform) | {"spatial_ref": spatial_ref(place)}
 
 
 def _recognised(scene: xr.DataArray) -> tuple[xr.DataArray, FileScene | CubeScene | None]:
@@ -258,10 +250,9 @@ def _placed(info: SceneInfo, array: xr.DataArray) -> SceneInfo:
     gsd_m = info.gsd_m
     if crs is not None and transform is not None and (crs, transform) != (info.crs, info.transform):
         gsd_m = ground_size(Grid(info.height, info.width, transform, crs))
-    return replace(
-        info, crs=crs, transform=transform, geolocation=geolocation, gsd_m=gsd_m,
-        unplaced=place.problem or ("" if transform or geolocation else info.unplaced),
-    )  # fmt: skip
+    why = place.problem or ("" if transform or geolocation else info.unplaced)
+    placed = replace(info, crs=crs, transform=transform, geolocation=geolocation, unplaced=why)
+    return replace(placed, gsd_m=gsd_m)
 
 
 def _describe(array: xr.DataArray) -> SceneInfo:

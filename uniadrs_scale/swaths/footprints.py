@@ -88,7 +88,7 @@ class Placer:
         )
         x, y = self.projection.apply(latitude, longitude)
         lost = np.isfinite(latitude) & np.isfinite(longitude) & ~np.isfinite(x)
-        require_shown(not lost.any(), self.projection)
+        require_shown(self.projection, shown=not lost.any())
         # At the swath's edges nothing is around it.
         missing = [
             (MARGIN - (start - low), MARGIN - (high - stop))
@@ -120,7 +120,7 @@ def _measure(places: NDArray[np.float32], window: Window, path: Path, dropped: i
     )
 
 
-def require_shown(shown: bool, projection: Projection) -> None:  # noqa: FBT001
+def require_shown(projection: Projection, *, shown: bool) -> None:
     """Raise PlanError unless the map can show the swath."""
     if not shown:
         raise PlanError(

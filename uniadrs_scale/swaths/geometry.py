@@ -78,7 +78,7 @@ class Geocoding:
 
 
 def parse_crs(text: str) -> CRS:
-    """The CRS that ``text`` names.
+    """Return the CRS that ``text`` names.
 
     Raises:
         PlanError: It names none.
@@ -219,8 +219,7 @@ def misplaced(latitude: Floats, longitude: Floats) -> NDArray[np.bool_]:
     near, far = np.zeros(latitude.shape, bool), np.zeros(latitude.shape, bool)
     steps = [np.linalg.norm(np.diff(vectors, axis=axis), axis=-1) for axis in (0, 1)]
     moving = np.concatenate([step[step > 0] for step in steps])
-    limit = APART * np.median(moving) if moving.size else np.inf
-    if not moving.size or moving.max() <= limit:
+    if not moving.size or moving.max() <= (limit := APART * np.median(moving)):
         return far
     for axis, step in enumerate(steps):
         for found, where in ((near, (step > 0) & (step <= limit)), (far, step > limit)):
@@ -289,7 +288,7 @@ def _degree(places: Floats) -> int:
     """
     rows, cols = ((places - places.mean(axis=0)) / (np.ptp(places) or 1.0)).T
     plane = np.stack([np.ones_like(rows), rows, cols], axis=-1)
-    if np.linalg.matrix_rank(plane, tol=1e-6) < 3:  # noqa: PLR2004 - coefficients of a plane
+    if np.linalg.matrix_rank(plane, tol=1e-6) < plane.shape[1]:
         raise PlanError(
             f"{len(places)} ground control points do not place a raster: at least three that are "
             "not on one line are needed. Give more (rio.write_gcps), or score without them."

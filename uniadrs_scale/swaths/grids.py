@@ -128,9 +128,12 @@ def centres(transform: Affine, height: int, width: int) -> dict[str, NDArray[np.
 def map_axes(array: xr.DataArray, transform: Affine) -> dict[str, xr.DataArray]:
     """Return ``y`` and ``x`` of the map of ``array``, whose transform is ``transform``.
 
-    In the bits of the array's own, so that xarray aligns the two, unless those are not centres.
+    In the bits of the array's own, so that xarray aligns the two, unless those are not centres. On
+    a rotated grid there are none: every reader understands the transform.
     """
-    axes = {}
+    axes: dict[str, xr.DataArray] = {}
+    if is_rotated(transform):
+        return axes
     for name, values in centres(transform, array.sizes["y"], array.sizes["x"]).items():
         axes[name] = xr.DataArray(values, dims=name)
         step = transform.e if name == "y" else transform.a
@@ -171,10 +174,11 @@ def _transform(array: xr.DataArray, *, is_geographic: bool) -> Affine | None:
         return _rotated(array, written)
     turn = TURN if is_geographic else None
     y, x = (
-        regular_axis(array.coords[name].values, name, turn if name == "x" else None)
-        if name in found else _counted(name, written, array.sizes[name])
-        for name in ("y", "x")
-    )  # fmt: skip
+        regular_axis(array.coords[name].values, name, period)
+        if name in found
+        else _counted(name, written, array.sizes[name])
+        for name, period in (("y", None), ("x", turn))
+    )
     steps = _steps(y, x, written)
     y_step, x_step = steps
     y_shift, x_shift = _corner_shift(array, (y, x), steps)
