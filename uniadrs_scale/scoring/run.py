@@ -195,12 +195,13 @@ class _Run:
         """Write the file of a finished store; remove the store if it is complete."""
         target, clock = self.target, Clock()
         with clock(export.name):
-            export.write(FinishedMap(target.store, target.drawn), target.place)
+            notes = export.write(FinishedMap(target.store, target.drawn), target.place)
         if summary.complete:
             target.store.remove_store()
         return replace(
             summary,
             output=target.place,
+            notes=(*summary.notes, *notes),
             stages={**summary.stages, **clock.seconds},
             seconds=time.perf_counter() - self.started,
         )
