@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from uniadrs_scale.errors import ArchiveError, BusyError, ClusterError, UniadrsScaleError
+from uniadrs_scale.errors import ArchiveError, BusyError, ClusterError
 
 if TYPE_CHECKING:
     from uniadrs_scale.archive.product import SweepReport
@@ -195,8 +195,8 @@ def _again_and_again(archive: Path, every: str, keep_days: float | None) -> int:
                 report = sweep(archive, keep_days=keep_days)
                 LOG.info(report.text(), extra={"event": "summary", "facts": report.facts()})
                 stop.signal = stop.signal or report.signal
-            except UniadrsScaleError as error:
-                LOG.error("%s", error, extra={"event": "error"})  # noqa: TRY400 - its message says all
+            except Exception as error:  # noqa: BLE001 - the next sweep may succeed
+                LOG.error("%s", error, extra={"event": "error"})  # noqa: TRY400
             if not stop.signal:
                 # From begin to begin, so that a sweep every day is at the same time of day.
                 stop.event.wait(max(pause - (time.monotonic() - begun), 1))
