@@ -73,10 +73,10 @@ def test_faults_of_the_machine_are_not_blamed_on_scenes(
     config = write_archive(archive, tries=1)
 
     def failing(*_: object, **__: object) -> None:
-        raise us.StoreError("Cannot make the COG") from fault
+        raise us.StoreError("Cannot make the map") from fault
 
     with monkeypatch.context() as patch:
-        patch.setattr(products, "to_cog", failing)
+        patch.setattr(products, "run", failing)
         with pytest.raises(us.StoreError, match=rf"{cause}.*No try was counted"):
             us.sweep(config, detector=FirstBand())
     with sink(archive).ledger() as ledger:

@@ -45,10 +45,8 @@ STORE = "scores.zarr"
 ITEM = "item.json"
 """Next to the files of a version that is whole, until it is the scene's product."""
 MAPS = (*(export.file for export in EXPORTS.values()), "run.json")
-MADE = re.compile(
-    rf"\.?({'|'.join(map(re.escape, (STORE, ITEM, *MAPS)))})"
-    r"(\.lock(\.[0-9a-f]{8}\.now)?|\.(\w+\.)?tmp)?"
-)
+NAMES = "|".join(map(re.escape, (STORE, ITEM, *MAPS)))
+MADE = re.compile(rf"\.?({NAMES})(\.lock(\.[0-9a-f]{{8}}\.now)?|\.(\w+\.)?tmp)?")
 """All that sweeps put into a version, also under temporary names; nothing else is removed."""
 UNFINISHED = re.compile(r"\.([0-9a-f]{16}\.(part|[0-9a-f]{8}\.tmp)|.+\.json\.tmp)")
 """What a killed sweep leaves next to versions; ``.part`` is of version 0.1."""
