@@ -95,7 +95,7 @@ class Outcome:
 
     decision: Decision
     summary: RunSummary | None = None
-    """None if there is no product."""
+    """None without a product."""
     error: str = ""
     stopped: bool = False
     """True if it has neither finished nor failed."""
@@ -174,7 +174,7 @@ class Batch:
 
     @contextmanager
     def _cluster(self) -> Iterator[Compute]:
-        """A cluster that all scenes use."""
+        """Open the cluster that all scenes use."""
         compute = compute_for(self.detector, self.config.scheduler, self.config.workers)
         self._is_guest = not compute.is_own
         with compute.connected() as connected:
