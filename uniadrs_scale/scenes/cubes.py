@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from uniadrs_scale.scenes.arrays import Variable
     from uniadrs_scale.scenes.packing import Packing
     from uniadrs_scale.scenes.products.metadata import Options
+    from uniadrs_scale.swaths.conventions import Content
 
 STRIP_BYTES = 8 * 2**20
 """Size of a read, about: decoding needs several times as much."""
@@ -267,13 +268,15 @@ def geolocation(spec: CubeSpec, chunk: int) -> dict[str, xr.DataArray]:
             chunked = lazy.chunk(
                 {"y": chunk, "x": chunk}, name_prefix=f"{name}-", token=f"{content}-{chunk}"
             )
-            remember_content(chunked, content)
+            plane.content = remember_content(chunked, content)
             coords[name] = chunked.assign_attrs(standard_name=name, **units)
     return coords
 
 
 class _Plane(BackendArray):
     """A (y, x) array, read when indexed; pickled as its description."""
+
+    content: Content | None = None
 
     def __init__(self, variable: Variable, shape: tuple[int, int]) -> None:
         self.variable, self.shape = variable, shape

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
+from weakref import WeakValueDictionary
 
 import numpy as np
 import xarray as xr
@@ -44,6 +45,21 @@ if TYPE_CHECKING:
     from uniadrs_scale.scenes.rasters import FileScene, WindowedScene
 
 
+LARGEST_SIDE = 2**24
+"""Pixels of a side; the Earth has 10 million of 4 m. Coordinates of one are held in memory."""
+
+
+class Opened:
+    """A scene that is kept as long as an array of it."""
+
+    scene: WindowedScene
+
+
+_OPENED: WeakValueDictionary[tuple[str, str], Opened] = WeakValueDictionary()
+"""Scenes by the names of their two dask arrays. Any operation on an array renames it, so that a
+known name belongs to untouched pixels. (An attribute would survive arithmetic.)"""
+
+
 def lazy_scene(scene: WindowedScene, facts: Facts, chunk: int) -> xr.DataArray:
     """``scene`` as a chunked DataArray with everything known about it.
 
@@ -56,8 +72,16 @@ def lazy_scene(scene: WindowedScene, facts: Facts, chunk: int) -> xr.DataArray:
         (band, y, x); see :func:`uniadrs_scale.open_scene`.
     """
     info = scene.info
+    if max(info.height, info.width) > LARGEST_SIDE:
+        raise SceneError(
+            f"'{info.name}' claims {info.height} x {info.width} px: a side may have at most "
+            f"{LARGEST_SIDE}. Cut the scene, or check that the file is what it should be."
+        )
     valid = _lazy(_ValidArray(scene), ("y", "x"), chunk, info.identity)
-    array = _lazy(_PixelArray(scene), ("band", "y", "x"), chunk, info.identity)
+    pixels = _PixelArray(scene)
+    array = _lazy(pixels, ("band", "y", "x"), chunk, info.identity)
+    pixels.opened = _OPENED.setdefault((array.data.name, valid.data.name), Opened())
+    pixels.opened.scene = scene  # the latest: its URL may be signed anew
     array = array.assign_coords({**_coordinates(info), "valid": valid.variable})
     if any(facts.wavelengths):
         centres = [np.nan if centre is None else float(centre) for centre in facts.wavelengths]
@@ -102,6 +126,8 @@ def _coordinates(info: SceneInfo) -> dict[str, Any]:
 
 class _PixelArray(BackendArray):
     """(band, y, x) pixels of a scene, read where indexed."""
+
+    opened: Opened | None = None
 
     def __init__(self, scene: WindowedScene) -> None:
         self.scene = scene
@@ -154,9 +180,6 @@ def _lazy(array: _PixelArray, dims: tuple[str, ...], chunk: int, identity: str) 
 
 WORKED = 2
 """Chunks that band maths hold at once."""
-OPENED: dict[tuple[str, str], FileScene | CubeScene] = {}
-"""Scenes opened here, by the names of their two dask arrays. Any operation on an array renames it,
-so a name that is found belongs to untouched pixels. (An attribute would survive arithmetic.)"""
 
 
 def scene_source(scene: xr.DataArray) -> SceneSource:
@@ -255,7 +278,8 @@ def _recognised(scene: xr.DataArray) -> tuple[xr.DataArray, FileScene | CubeScen
     array = _require_dims(scene)
     valid = array.coords.get("valid")
     names = getattr(array.data, "name", ""), getattr(getattr(valid, "data", None), "name", "")
-    known = OPENED.get(cast("tuple[str, str]", names))
+    entry = _OPENED.get(cast("tuple[str, str]", names))
+    known = None if entry is None else cast("FileScene | CubeScene", entry.scene)
     if known is None or known.info.transform is None:
         return array, known
     opened, written = Affine(*known.info.transform), written_transform(array)

@@ -175,11 +175,23 @@ def checked_store(place: str | Path, *, read_only: bool) -> LocalStore | FsspecS
     return CheckedLocal(place, read_only=read_only)
 
 
+def parse_json(content: bytes) -> Any:
+    """Return the value of a JSON document.
+
+    Raises:
+        ValueError: It is not JSON, or nests too deep.
+    """
+    try:
+        return json.loads(content)
+    except RecursionError:
+        raise ValueError("it nests too deep") from None
+
+
 def require_plain_codecs(content: bytes, where: str) -> None:
     """Raise TrustError if Zarr metadata, of one array or consolidated, name an object codec."""
     document: Any = None
-    with suppress(ValueError, RecursionError):  # zarr says what is wrong with it
-        document = json.loads(content)
+    with suppress(ValueError):  # zarr says what is wrong with it
+        document = parse_json(content)
     for codec in _codecs(document):
         raise TrustError(
             f"{where} decodes an array by '{codec}', which makes Python objects and may run code: "

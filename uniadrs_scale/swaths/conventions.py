@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from typing import TYPE_CHECKING, Any, Literal
+from weakref import WeakValueDictionary
 
 import numpy as np
 import xarray as xr
@@ -81,8 +82,16 @@ def _plane(values: Any) -> xr.Variable:
 
 
 GEOLOCATION = ("latitude", "longitude")
-_CONTENT: dict[str, str] = {}
-"""What lazy arrays hold, by dask's names for them, which tell of their chunks as well."""
+
+
+class Content:
+    """A digest of the values of a lazy array, kept as long as the array."""
+
+    digest = ""
+
+
+_CONTENT: WeakValueDictionary[str, Content] = WeakValueDictionary()
+"""Digests by dask's names of arrays, which depend on their chunks as well."""
 
 
 def geolocation_kind(array: xr.DataArray) -> Literal["arrays", "points"] | None:
@@ -132,12 +141,17 @@ def pixel_centres(array: xr.DataArray) -> tuple[NDArray[np.float64], NDArray[np.
     return rows, cols
 
 
-def remember_content(array: xr.DataArray, content: str) -> None:
-    """Let :func:`content_digest` know what a lazy array holds, whatever its chunks.
+def remember_content(array: xr.DataArray, digest: str) -> Content:
+    """Tell :func:`content_digest` the digest of a lazy array, whatever its chunks.
 
     Any operation gives an array another name, so only untouched ones are recognised.
+
+    Returns:
+        What the array's graph must hold: the digest is forgotten with it.
     """
-    _CONTENT[str(array.data.name)] = content
+    content = _CONTENT.setdefault(str(array.data.name), Content())
+    content.digest = digest
+    return content
 
 
 def content_digest(*parts: xr.DataArray, text: str = "") -> str:
@@ -152,5 +166,6 @@ def content_digest(*parts: xr.DataArray, text: str = "") -> str:
             digest.update(np.ascontiguousarray(part.values).tobytes())
         else:
             name = str(part.data.name)
-            digest.update(_CONTENT.get(name, name).encode())
+            known = _CONTENT.get(name)
+            digest.update((known.digest if known else name).encode())
     return digest.hexdigest()[:16]
