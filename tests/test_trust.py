@@ -280,6 +280,10 @@ def test_a_pickle_in_a_score_store_is_refused(unsafe: None, tmp_path: Path, scor
     document = json.loads(metadata.read_text())
     document["codecs"] = [{"name": "numcodecs.pickle", "configuration": {}}]
     metadata.write_text(json.dumps(document))
+    root = json.loads((scores / "zarr.json").read_text())
+    if consolidated := root.get("consolidated_metadata"):
+        consolidated["metadata"]["y"]["codecs"] = document["codecs"]
+        (scores / "zarr.json").write_text(json.dumps(root))
     for call in (lambda: us.to_cog(scores, tmp_path / "map.tif"), lambda: us.open_scene(scores),
                  lambda: open_store(scores).open()):  # fmt: skip
         with pytest.raises(TrustError, match=r"'numcodecs\.pickle'"):
@@ -356,7 +360,7 @@ def test_a_planted_link_is_neither_followed_nor_emptied(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    [".{key}.part", ".{key}.part/scores.zarr", "", ".sweep", ".sweep/lock", ".sweep/ledger.sqlite"],
+    ["{key}", "{key}/scores.zarr", "", ".sweep", ".sweep/lock", ".sweep/ledger.sqlite"],
 )
 def test_a_sweep_follows_no_planted_link(tmp_path: Path, tiny_weights: Path, name: str) -> None:
     source, precious, sink = tmp_path / "source", tmp_path / "precious", tmp_path / "sink"
