@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from uniadrs_scale.scenes.rasters import FileScene, WindowedScene
 
 
+LARGEST_AREA = 2**42
 LARGEST_SIDE = 2**24
 """Pixels of a side; the Earth has 10 million of 4 m. Coordinates of one are held in memory."""
 
@@ -72,10 +73,11 @@ def lazy_scene(scene: WindowedScene, facts: Facts, chunk: int) -> xr.DataArray:
         (band, y, x); see :func:`uniadrs_scale.open_scene`.
     """
     info = scene.info
-    if max(info.height, info.width) > LARGEST_SIDE:
+    if max(info.height, info.width) > LARGEST_SIDE or info.height * info.width > LARGEST_AREA:
         raise SceneError(
-            f"'{info.name}' claims {info.height} x {info.width} px: a side may have at most "
-            f"{LARGEST_SIDE}. Cut the scene, or check that the file is what it should be."
+            f"'{info.name}' claims {info.height} x {info.width} px: at most {LARGEST_SIDE} per "
+            f"side and {LARGEST_AREA} in all "
+            f"are allowed. Cut the scene, or check that the file is what it should be."
         )
     valid = _lazy(_ValidArray(scene), ("y", "x"), chunk, info.identity)
     pixels = _PixelArray(scene)
