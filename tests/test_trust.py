@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import os
 import pickle
 import shutil
+import struct
+import tracemalloc
 from typing import TYPE_CHECKING, Any
 
 import h5py
 import numcodecs
 import numpy as np
+import psutil
 import pytest
 import rasterio
 import xarray as xr
@@ -23,7 +28,12 @@ from uniadrs_scale.archive.stac_source import resolve
 from uniadrs_scale.detector.rx import GlobalRX
 from uniadrs_scale.errors import TrustError
 from uniadrs_scale.maps.store import open_store
+from uniadrs_scale.scenes import sources
+from uniadrs_scale.scenes.rasters import FileScene
+from uniadrs_scale.storage.buckets import zarr_place
+from uniadrs_scale.storage.clients import STORES, bucket_of, connect
 from uniadrs_scale.storage.places import write_whole
+from uniadrs_scale.storage.remote import Uri, public_uri, stable_uri, uri_name
 from uniadrs_scale.storage.trust import SWITCH, require_plain_codecs
 
 if TYPE_CHECKING:
@@ -270,6 +280,10 @@ def test_a_pickle_in_a_score_store_is_refused(unsafe: None, tmp_path: Path, scor
     document = json.loads(metadata.read_text())
     document["codecs"] = [{"name": "numcodecs.pickle", "configuration": {}}]
     metadata.write_text(json.dumps(document))
+    root = json.loads((scores / "zarr.json").read_text())
+    if consolidated := root.get("consolidated_metadata"):
+        consolidated["metadata"]["y"]["codecs"] = document["codecs"]
+        (scores / "zarr.json").write_text(json.dumps(root))
     for call in (lambda: us.to_cog(scores, tmp_path / "map.tif"), lambda: us.open_scene(scores),
                  lambda: open_store(scores).open()):  # fmt: skip
         with pytest.raises(TrustError, match=r"'numcodecs\.pickle'"):
@@ -346,7 +360,7 @@ def test_a_planted_link_is_neither_followed_nor_emptied(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    [".{key}.part", ".{key}.part/scores.zarr", "", ".sweep", ".sweep/lock", ".sweep/ledger.sqlite"],
+    ["{key}", "{key}/scores.zarr", "", ".sweep", ".sweep/lock", ".sweep/ledger.sqlite"],
 )
 def test_a_sweep_follows_no_planted_link(tmp_path: Path, tiny_weights: Path, name: str) -> None:
     source, precious, sink = tmp_path / "source", tmp_path / "precious", tmp_path / "sink"
@@ -373,3 +387,146 @@ def test_a_sweep_follows_no_planted_link(tmp_path: Path, tiny_weights: Path, nam
     assert "link" in said or "in the way" in said
     assert [path.name for path in precious.iterdir()] == ["run.json"]
     assert (precious / "run.json").read_text() == "mine"
+
+
+# --- documents that claim too much ---------------------------------------------------------------
+
+LAUGHS = """<?xml version="1.0"?><!DOCTYPE a [<!ENTITY a "ha"><!ENTITY b "{}">]>
+<n1:Level-2A_User_Product xmlns:n1="x">&b;</n1:Level-2A_User_Product>""".format("&a;" * 1000)
+OUTSIDE = """<?xml version="1.0"?><!DOCTYPE a [<!ENTITY a SYSTEM "file:///etc/passwd">]>
+<n1:Level-2A_User_Product xmlns:n1="x">&a;</n1:Level-2A_User_Product>"""
+
+
+@pytest.mark.parametrize("text", [LAUGHS, OUTSIDE], ids=["laughs", "outside"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_xml_with_declarations_is_refused(tmp_path: Path, text: str, encoding: str) -> None:
+    (tmp_path / "MTD_MSIL2A.xml").write_bytes(text.encode(encoding))
+    with pytest.raises(us.SceneError, match="declares a document type"):
+        us.open_scene(tmp_path)
+
+
+def test_huge_xml_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "MTD_MSIL2A.xml").touch()
+    os.truncate(tmp_path / "MTD_MSIL2A.xml", 1 << 30)
+    with pytest.raises(us.SceneError, match="has 1024 MiB"):
+        us.open_scene(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["[" * 10**6, '{"a":' * 10**6, "<" * 10**6])
+def test_a_document_that_nests_too_deep_ends_in_a_sentence(tmp_path: Path, text: str) -> None:
+    for name in ("item.json", "MTD_MSIL2A.xml", "scene.vrt"):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(us.SceneError):
+            us.open_scene(tmp_path / name)
+    for name in ("catalog.json", "archive.yaml"):
+        (tmp_path / name).write_text(text)
+    with pytest.raises(us.ArchiveError):
+        us.load_config(tmp_path / "archive.yaml")
+    archive = write_archive(
+        tmp_path, source={"type": "stac", "href": str(tmp_path / "catalog.json")}
+    )
+    with pytest.raises(us.ArchiveError, match="cannot be read"):
+        us.sweep(archive)
+
+
+def test_an_endless_answer_is_cut(server: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("uniadrs_scale.storage.remote.LARGEST", 1000)
+    (server.folder / "item.json").write_text("{" + " " * 5000 + "}")
+    with pytest.raises(us.SceneError, match="has more than"):
+        us.open_scene(f"{server.url}/item.json")
+
+
+def test_a_yaml_bomb_ends_at_once(tmp_path: Path) -> None:
+    levels = "".join(f"a{k}: &a{k} [{', '.join([f'*a{k - 1}'] * 9)}]\n" for k in range(1, 12))
+    (tmp_path / "archive.yaml").write_text(f"a0: &a0 [x]\n{levels}")
+    with pytest.raises(us.ArchiveError, match="more than 16 aliases"):
+        us.load_config(tmp_path / "archive.yaml")
+
+
+def test_a_few_aliases_are_fine(tmp_path: Path) -> None:
+    (tmp_path / "archive.yaml").write_text(
+        "source: {type: folder, path: &in incoming}\noutput: {folder: maps, title: *in}\n"
+    )
+    assert us.load_config(tmp_path / "archive.yaml").output.title == "incoming"
+
+
+def claim(width: int, height: int) -> bytes:
+    """A TIFF of one strip that does not exist."""
+    numbers = {256: width, 257: height, 258: 8, 259: 1, 262: 1, 273: 8, 277: 1, 278: height, 279: 9}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, n) for tag, n in numbers.items())
+    return struct.pack("<2sHI", b"II", 42, 8) + struct.pack("<H", 9) + entries + bytes(4)
+
+
+@pytest.mark.parametrize("shape", [(2**31 - 1, 2**31 - 1), (1, 2**31 - 1), (10**9, 10)])
+def test_a_raster_that_claims_the_impossible_is_refused(
+    tmp_path: Path, shape: tuple[int, int]
+) -> None:
+    (tmp_path / "scene.tif").write_bytes(claim(*shape))
+    tracemalloc.start()
+    try:
+        with pytest.raises(us.SceneError):
+            us.open_scene(tmp_path / "scene.tif")
+        assert tracemalloc.get_traced_memory()[1] < 50e6
+    finally:
+        tracemalloc.stop()
+
+
+# --- secrets -------------------------------------------------------------------------------------
+
+SIGNED = "https://me:PlAnTeD@host/a.tif?X-Amz-Signature=PlAnTeD"
+QUOTED = "https%3A%2F%2Fme%3APlAnTeD%40host%2Fa.tif%3Fsig%3DPlAnTeD"
+CHAINS = [SIGNED, f"/vsicurl/{SIGNED}", f"/vsicurl_streaming/{SIGNED}", f"/vsizip/vsicurl/{SIGNED}",
+          f"/vsitar//vsicurl/{SIGNED}", f"/vsizip/{{/vsicurl/{SIGNED}}}/a.tif", f"zip+{SIGNED}",
+          f"/vsicurl?url={QUOTED}&header.Authorization=Bearer%20PlAnTeD",
+          f"/vsizip//vsicurl?max_retry=1&url={QUOTED}", f"vrt://{SIGNED}"]  # fmt: skip
+
+
+@pytest.mark.parametrize("uri", CHAINS)
+def test_no_chain_of_prefixes_tells_a_secret(uri: str) -> None:
+    said = [str(name(uri)) for name in (stable_uri, public_uri, uri_name, us.SceneError)]
+    said.append(repr(Uri(uri)))
+    assert not [text for text in said if "PlAnTeD" in text]
+    assert stable_uri(uri) != stable_uri(uri.replace("a.tif", "b.tif"))
+
+
+# --- what is dropped leaves nothing behind -------------------------------------------------------
+
+
+def test_scenes_and_urls_that_are_dropped_leave_no_memory(tmp_path: Path) -> None:
+    write_scene(tmp_path / "scene.tif", 1)
+
+    def work(count: int) -> None:
+        for number in range(count):
+            us.open_scene(tmp_path / "scene.tif", chunk=100 + number)
+        for number in range(20 * count):
+            bucket_of(f"https://host/product{number}/scene.tif")
+            assert "host" in stable_uri(f"https://host/{number}.tif?sig=1")
+        for number in range(count):
+            zarr_place(f"https://host/product{number}.zarr", read_only=True)
+        gc.collect()
+
+    work(20)
+    before = memory()
+    work(100)
+    assert not len(sources._OPENED)
+    assert connect.cache_info().currsize <= STORES
+    assert memory() - before < 30e6
+
+
+def memory() -> int:
+    return psutil.Process().memory_info().rss
+
+
+def test_a_scene_is_known_as_long_as_one_array_of_it(tmp_path: Path) -> None:
+    path = write_scene(tmp_path / "scene.tif", 1)
+    first = us.open_scene(path)
+    second = us.open_scene(path)
+    del second
+    gc.collect()
+    assert isinstance(sources.scene_source(first), FileScene)
+    assert isinstance(sources.scene_source(first.assign_attrs(a=1)), FileScene)
+    assert isinstance(sources.scene_source(first + 1), sources.ArrayScene)
+    copy = first.copy()
+    del first
+    gc.collect()
+    assert isinstance(sources.scene_source(copy), FileScene)

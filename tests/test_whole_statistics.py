@@ -1,4 +1,4 @@
-"""Statistics that no accident decides: few valid pixels in a sample, windows that cannot be read."""
+"""Statistics that no accident decides: few valid pixels in a sample, windows that fail."""
 
 from __future__ import annotations
 

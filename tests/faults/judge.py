@@ -10,7 +10,6 @@ hang.
 
 from __future__ import annotations
 
-import importlib
 import io
 import json
 import os
@@ -26,22 +25,28 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import rasterio
+from hostile import hostile
 from strange import Samples, damaged, strange
 
 import uniadrs_scale as us
 from uniadrs_scale.cli.main import main
 from uniadrs_scale.maps.store import open_store
+from uniadrs_scale.scoring import job
 
 if TYPE_CHECKING:
     from strange import Case
 
 SIZES = ("--tile", "32", "--chunk", "64", "--preset", "single-band", "--scheduler", "sync")
+HOSTILE = 7
+"""Last digit of hostile cases."""
 MEMORY = 6 << 30
 """Address space beyond what the process starts with: a case must not eat the machine."""
 
 
 def case_of(number: int, samples: Samples, folder: Path) -> Case:
-    """Two of three are damaged, the third is strange."""
+    """Return a hostile case for one number of ten; of the others one of three is strange."""
+    if number % 10 == HOSTILE:
+        return hostile(number, samples, folder)
     return (strange if number % 3 == 2 else damaged)(number, samples, folder)
 
 
@@ -135,24 +140,22 @@ def _map_fault(case: Case, target: Path, code: int) -> str:
 def _scene(case: Case) -> object:
     """The scene as the command line opens it."""
     found: list[object] = []
-    # By name, since the package's attribute `score` is the function.
-    module = importlib.import_module("uniadrs_scale.scoring.score")
-    real = module.plan
+    real = job.prepare
 
     class Enough(BaseException):
         pass
 
-    def keep(scene: object, **_: object) -> None:
+    def keep(scene: object, *_: object) -> None:
         found.append(scene)
         raise Enough
 
-    module.plan = keep
+    job.prepare = keep
     try:
         run_quietly(case)
     except Enough:
         pass
     finally:
-        module.plan = real
+        job.prepare = real
     return found[0]
 
 

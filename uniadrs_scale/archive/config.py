@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 LARGE = 1_000_000
 """Side of a scene that any tile and chunk fit in [px]."""
 SEE = "Write an example with 'uniadrs-scale sweep --init', and compare."
+MOST_ALIASES = 16
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -234,6 +235,33 @@ class ArchiveConfig(Section):
         )
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML without objects and with few aliases, which can multiply a small file without end."""
+
+    aliases = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """Return the next node.
+
+        Raises:
+            ComposerError: There are too many aliases.
+        """
+        self.aliases += self.check_event(yaml.AliasEvent)
+        if self.aliases > MOST_ALIASES:
+            raise yaml.composer.ComposerError(
+                None, None, f"more than {MOST_ALIASES} aliases (*name): write the values out"
+            )
+        return super().compose_node(parent, index)
+
+
+def _parsed(text: str) -> Any:
+    loader = _Loader(text)
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()
+
+
 def load_config(path: str | Path) -> ArchiveConfig:
     """Read the description in a YAML file; relative paths in it count from its folder.
 
@@ -242,8 +270,8 @@ def load_config(path: str | Path) -> ArchiveConfig:
     """
     file = Path(path)
     try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        values = _parsed(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, RecursionError, yaml.YAMLError) as error:
         known = error.strerror if isinstance(error, OSError) else None
         why = f": {known}" if known else f" as YAML: {' '.join(str(error).split())}"
         raise ArchiveError(f"Description '{path}' cannot be read{why}. {SEE}") from None

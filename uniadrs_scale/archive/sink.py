@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from uniadrs_scale.archive.ledger import Index
     from uniadrs_scale.storage.places import Place
-
+from uniadrs_scale.storage.trust import require_no_links
 
 KEY = re.compile(r"[0-9a-f]{16}")
 """Names of versions: the fingerprint of a product."""
@@ -99,6 +99,7 @@ class Sink:
 
     def ledger(self) -> Ledger:
         """Open the ledger, for reading."""
+        require_no_links(self.state)
         return Ledger(self.state)
 
     def amending(self) -> AbstractContextManager[Ledger]:
@@ -117,6 +118,7 @@ class Sink:
             BusyError: Another sweep holds it.
         """
         self.state.make_folder()
+        require_no_links(self.state)
         with ExitStack() as stack:
             try:
                 stack.enter_context(exclusive(self.state.child("lock"), self.place))
@@ -143,6 +145,7 @@ class Sink:
         folders = [place for place in (version, scene) if place.local]
         for folder in reversed(folders):
             folder.make_folder()
+        require_no_links(version)
         try:
             with version.scratch() as files:
                 yield Workplace(version.child(STORE), files)

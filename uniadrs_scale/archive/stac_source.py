@@ -6,7 +6,6 @@ items), so they are made for products only; pystac-client is asked for plain dic
 
 from __future__ import annotations
 
-import json
 import posixpath
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -16,13 +15,14 @@ from urllib.parse import urljoin, urlsplit
 
 from pystac_client import Client
 from pystac_client.exceptions import APIError
+from pystac_client.stac_api_io import StacApiIO
 
 from uniadrs_scale.archive.decide import SourceItem
 from uniadrs_scale.core.contracts import digest
 from uniadrs_scale.errors import ArchiveError, redact
 from uniadrs_scale.storage.buckets import glimpse, read_object
 from uniadrs_scale.storage.remote import canonical, in_bucket, is_remote, public_uri
-from uniadrs_scale.storage.trust import require_remote
+from uniadrs_scale.storage.trust import parse_json, require_remote
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -97,7 +97,7 @@ def found_items(source: Search, filters: Filters) -> Iterator[SourceItem]:
     if filters.bbox is not None:
         query.setdefault("bbox", filters.bbox)
     try:
-        client = Client.open(source.href, timeout=TIMEOUT)
+        client = Client.open(source.href, stac_io=_RemoteOnly(source.href))
         search = client.search(collections=list(source.collections), **query)
         found = list(search.items_as_dicts())
     except (APIError, OSError, ValueError, KeyError, TypeError, NotImplementedError) as error:
@@ -109,6 +109,19 @@ def found_items(source: Search, filters: Filters) -> Iterator[SourceItem]:
     yield from _parsed(pairs, reader, source.assets)
 
 
+class _RemoteOnly(StacApiIO):
+    """Reads what an API names; a link to a local file is refused."""
+
+    def __init__(self, api: str) -> None:
+        super().__init__(timeout=TIMEOUT)
+        self.api = api
+
+    def read_text(self, source: Any, *given: Any, **named: Any) -> str:
+        """Return the text at a URL or link."""
+        require_remote(str(getattr(source, "href", source)), self.api)
+        return super().read_text(source, *given, **named)
+
+
 class _Reader:
     """A reader of JSON: of files one after the other, of URLs several at a time."""
 
@@ -117,7 +130,7 @@ class _Reader:
         content = read_object(href) if is_remote(href) else Path(href).read_bytes()
         if content is None:
             raise FileNotFoundError(f"'{href}' does not exist")
-        document = json.loads(content)
+        document = parse_json(content)
         if type(document) is not dict:
             raise ValueError("it is not a JSON object")
         return cast("dict[str, Any]", document)

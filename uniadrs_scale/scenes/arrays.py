@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from uniadrs_scale.swaths.conventions import Content
+
 Engine = Literal["h5netcdf", "scipy", "zarr"]
 OPEN_GROUPS = 32
 """Groups that a process keeps open."""
@@ -138,6 +140,8 @@ class Variable:
 
 class Plane(BackendArray):
     """A (y, x) array, read when indexed; pickled as its description."""
+
+    content: Content | None = None
 
     def __init__(self, variable: Variable, shape: tuple[int, int]) -> None:
         self.variable, self.shape = variable, shape

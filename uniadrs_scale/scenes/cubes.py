@@ -267,7 +267,7 @@ def geolocation(spec: CubeSpec, chunk: int) -> dict[str, xr.DataArray]:
             chunked = lazy.chunk(
                 {"y": chunk, "x": chunk}, name_prefix=f"{name}-", token=f"{content}-{chunk}"
             )
-            remember_content(chunked, content)
+            plane.content = remember_content(chunked, content)
             coords[name] = chunked.assign_attrs(standard_name=name, **units)
     return coords
 

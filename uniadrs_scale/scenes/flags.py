@@ -89,7 +89,7 @@ def unwanted(source: str, quality: Sequence[Flags], mask: Mask) -> tuple[Flags, 
         listing = ", ".join(sorted(names)[:MANY]) + (", ..." if len(names) > MANY else "")
         raise SceneError(
             f"mask={missing[0]!r} is not a class of '{source}', which has {listing or 'none'}. "
-            "Name one of these, or drop mask and assign your own 'valid' (y, x) to the opened scene."
+            "Name one of these, or drop mask and assign your own 'valid' (y, x) to the scene."
         )
     chosen = (
         replace(

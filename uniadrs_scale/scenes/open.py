@@ -10,7 +10,7 @@ import pystac
 
 from uniadrs_scale.errors import SceneError, UniadrsScaleError
 from uniadrs_scale.scenes.assembly import assemble
-from uniadrs_scale.scenes.cubes import CubeScene, CubeSpec, assemble_cube, geolocation
+from uniadrs_scale.scenes.cubes import CubeSpec, assemble_cube, geolocation
 from uniadrs_scale.scenes.datasets import is_hdf5
 from uniadrs_scale.scenes.files import require_unpacked
 from uniadrs_scale.scenes.products.matlab import is_matlab, read_matlab
@@ -18,7 +18,7 @@ from uniadrs_scale.scenes.products.metadata import Options, natural_order
 from uniadrs_scale.scenes.products.plain import plain_product
 from uniadrs_scale.scenes.products.recognise import recognise, recognise_arrays
 from uniadrs_scale.scenes.products.stac import of_item
-from uniadrs_scale.scenes.sources import OPENED, lazy_scene
+from uniadrs_scale.scenes.sources import lazy_scene
 from uniadrs_scale.storage.buckets import list_keys
 from uniadrs_scale.storage.places import key_matches
 from uniadrs_scale.storage.remote import canonical, in_bucket
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
     from uniadrs_scale.scenes.headers import Header
     from uniadrs_scale.scenes.products.metadata import Nodata, NodataWhen
-    from uniadrs_scale.scenes.rasters import FileScene
 
 
 Source = str | Path | pystac.Item
@@ -105,7 +104,7 @@ def open_scene(
     )
     require_proj()
     try:
-        scene, array = _open(source, options, chunk)
+        return _open(source, options, chunk)
     except UniadrsScaleError:
         raise
     except Exception as error:
@@ -115,9 +114,6 @@ def open_scene(
             f"{_called(source)} cannot be opened as a scene ({what}): it is damaged, or of a kind "
             "that is not known. Fetch it again, or try it with gdalinfo, ncdump or h5ls."
         ) from error
-    if scene is not None:
-        OPENED[array.data.name, array.coords["valid"].data.name] = scene
-    return array
 
 
 def _called(source: Source | Sequence[str | Path]) -> str:
@@ -127,28 +123,26 @@ def _called(source: Source | Sequence[str | Path]) -> str:
     return f"'{source}'" if isinstance(source, str | Path) else f"'{source[0]}'"
 
 
-def _open(
-    source: Source | Sequence[str | Path], options: Options, chunk: int
-) -> tuple[FileScene | CubeScene | None, xr.DataArray]:
-    """Return the scene, if it can be read again, and its array."""
+def _open(source: Source | Sequence[str | Path], options: Options, chunk: int) -> xr.DataArray:
+    """Return the lazy array of a scene."""
     headers: dict[str, Header] = {}
     if isinstance(source, pystac.Item):
         scene, facts = assemble(of_item(source), options, headers)
-        return scene, lazy_scene(scene, facts, chunk)
+        return lazy_scene(scene, facts, chunk)
     sources = expand([source] if isinstance(source, str | Path) else source)
     for name in sources:
         require_unpacked(name)
     single = sources[0] if len(sources) == 1 else None
     if single is not None and is_matlab(single) and not is_hdf5(single):
-        return None, read_matlab(single, options)
+        return read_matlab(single, options)
     alone = len(sources) == 1
     spec = recognise(sources[0], options) if alone else recognise_arrays(sources, options)
     if isinstance(spec, CubeSpec):
         cube, facts = assemble_cube(spec, options)
         array = lazy_scene(cube, facts, chunk)
-        return cube, array.assign_coords(geolocation(spec, chunk))
+        return array.assign_coords(geolocation(spec, chunk))
     scene, facts = assemble(spec or plain_product(sources, headers), options, headers)
-    return scene, lazy_scene(scene, facts, chunk)
+    return lazy_scene(scene, facts, chunk)
 
 
 def expand(sources: Sequence[str | Path]) -> list[str]:

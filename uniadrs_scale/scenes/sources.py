@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
+from weakref import WeakValueDictionary
 
 import numpy as np
 import xarray as xr
@@ -16,6 +17,7 @@ from xarray.core import indexing
 from uniadrs_scale.core.contracts import SceneInfo, SceneSource, digest
 from uniadrs_scale.core.lattice import Window
 from uniadrs_scale.core.validity import EVERY_BAND, Validity, valid_pixels
+from uniadrs_scale.errors import SceneError
 from uniadrs_scale.scenes.grids import Grid, ground_size
 from uniadrs_scale.swaths.conventions import (
     GEOLOCATION,
@@ -44,11 +46,35 @@ if TYPE_CHECKING:
     from uniadrs_scale.scenes.rasters import FileScene, WindowedScene
 
 
+LARGEST_AREA = 2**42
+LARGEST_SIDE = 2**24
+"""Pixels of a side; the Earth has 10 million of 4 m. Coordinates of one are held in memory."""
+
+
+class Opened:
+    """A scene that is kept as long as an array of it."""
+
+    scene: WindowedScene
+
+
+_OPENED: WeakValueDictionary[tuple[str, str], Opened] = WeakValueDictionary()
+"""Scenes by the names of their two dask arrays. Any operation on an array renames it, so that a
+known name belongs to untouched pixels. (An attribute would survive arithmetic.)"""
+
+
 def lazy_scene(scene: WindowedScene, facts: Facts, chunk: int) -> xr.DataArray:
     """Return ``scene`` as an array (band, y, x) with all that is known; ``chunk`` in pixels."""
     info = scene.info
+    if max(info.height, info.width) > LARGEST_SIDE or info.height * info.width > LARGEST_AREA:
+        raise SceneError(
+            f"'{info.name}' claims {info.height} x {info.width} px: at most {LARGEST_SIDE} per "
+            f"side and {LARGEST_AREA} in all are allowed. Cut the scene, or check that the file is what it should be."
+        )
     valid = _lazy(_ValidArray(scene), ("y", "x"), chunk, info.identity)
-    array = _lazy(_PixelArray(scene), ("band", "y", "x"), chunk, info.identity)
+    pixels = _PixelArray(scene)
+    array = _lazy(pixels, ("band", "y", "x"), chunk, info.identity)
+    pixels.opened = _OPENED.setdefault((array.data.name, valid.data.name), Opened())
+    pixels.opened.scene = scene  # the latest: its URL may be signed anew
     array = array.assign_coords({**_coordinates(info), "valid": valid.variable})
     if any(facts.wavelengths):
         centres = [np.nan if centre is None else float(centre) for centre in facts.wavelengths]
@@ -93,6 +119,8 @@ def _coordinates(info: SceneInfo) -> dict[str, Any]:
 
 class _PixelArray(BackendArray):
     """(band, y, x) pixels of a scene, read where indexed."""
+
+    opened: Opened | None = None
 
     def __init__(self, scene: WindowedScene) -> None:
         self.scene = scene
@@ -145,9 +173,6 @@ def _lazy(array: _PixelArray, dims: tuple[str, ...], chunk: int, identity: str) 
 
 WORKED = 2
 """Chunks that band maths hold at once."""
-OPENED: dict[tuple[str, str], FileScene | CubeScene] = {}
-"""Scenes opened here, by the names of their two dask arrays. Any operation on an array renames it,
-so a name that is found belongs to untouched pixels. (An attribute would survive arithmetic.)"""
 
 
 def scene_source(scene: xr.DataArray) -> SceneSource:
@@ -233,7 +258,8 @@ def _recognised(scene: xr.DataArray) -> tuple[xr.DataArray, FileScene | CubeScen
     array = as_scene(scene)
     valid = array.coords.get("valid")
     names = getattr(array.data, "name", ""), getattr(getattr(valid, "data", None), "name", "")
-    known = OPENED.get(cast("tuple[str, str]", names))
+    entry = _OPENED.get(cast("tuple[str, str]", names))
+    known = None if entry is None else cast("FileScene | CubeScene", entry.scene)
     if known is not None and known.info.transform is not None:
         array = without_old_coordinates(array, Affine(*known.info.transform))
     return array, known

@@ -151,7 +151,10 @@ def read_object(uri: str) -> bytes | None:
     store, key = bucket_of(uri)
     with translated("read", uri):
         try:
-            return bytes(obstore_library().get(store, key).bytes())
+            answer = obstore_library().get(store, key)
+            if answer.meta["size"] > remote.LARGEST:
+                raise OSError(f"it has more than {remote.LARGEST >> 20} MiB")
+            return bytes(answer.bytes())
         except FileNotFoundError:
             return None
 

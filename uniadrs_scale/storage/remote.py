@@ -37,6 +37,10 @@ VERSIONS = {"versionid", "generation", "snapshot"}
 TOKENS = re.compile(r"token|key|secret|passw|auth|credential|signature|^sig$|^sas$", re.IGNORECASE)
 
 
+INNER = re.compile(rf"(/vsi\w+/+)*(?P<url>{URL.pattern})")
+"""A URL right after the scheme of another one: ``vrt://https://...``."""
+
+
 class Uri(str):
     """A URL as it must be opened, whose ``repr`` (in logs, digests, dataclasses) is harmless."""
 
@@ -53,13 +57,16 @@ def stable_uri(uri: str) -> str:
 
     >>> stable_uri("https://me:pw@host/a.tif?X-Amz-Date=1&X-Amz-Signature=abc&versionId=7")
     'https://host/a.tif?~5a9453eed5aa'
+    >>> stable_uri("/vsizip/vsicurl/https://me:pw@host/a.zip?sig=abc")
+    '/vsizip/vsicurl/https://host/a.zip'
     >>> stable_uri("/data/a.tif")
     '/data/a.tif'
     """
-    if not URL.match(uri):
+    prefix, url = _url_in(uri)
+    if not url:
         return str(uri)
-    parts = urlsplit(uri)
-    plain = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    parts = urlsplit(url)
+    plain = f"{prefix}{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
     pairs = parse_qsl(parts.query, keep_blank_values=True)
     signed = any(name.lower() in SIGNATURES for name, _ in pairs)
     kept = [
@@ -68,6 +75,24 @@ def stable_uri(uri: str) -> str:
         if name.lower() in VERSIONS or not (signed or TOKENS.search(name))
     ]
     return plain if not kept else f"{plain}?~{hashlib.sha256(repr(kept).encode()).hexdigest()[:12]}"
+
+
+def _url_in(uri: str) -> tuple[str, str]:
+    """Return (what stands before it, the URL) in ``uri``; the URL is empty for a path.
+
+    GDAL writes prefixes before a URL (``/vsizip/vsicurl/https://...``), or hides it in a query
+    (``/vsicurl?url=https%3A%2F%2F...``).
+
+    >>> _url_in("/vsicurl_streaming/https://host/a.tif?sig=abc")
+    ('/vsicurl_streaming/', 'https://host/a.tif?sig=abc')
+    """
+    before, asks, query = uri.partition("?")
+    if asks and before.startswith("/vsi") and "://" not in before:
+        return f"{before}/", next((v for k, v in parse_qsl(query) if k == "url"), "none://")
+    found = URL.search(uri)
+    while found and (inner := INNER.match(uri, found.end())):
+        found = URL.search(uri, inner.start("url"))
+    return (uri[: found.start()], uri[found.start() :]) if found else ("", "")
 
 
 def public_uri(uri: str) -> str:
@@ -85,10 +110,10 @@ def uri_name(uri: str | Path) -> str:
     >>> uri_name("https://host/some/a%20b.tif?X-Amz-Signature=abc"), uri_name("s3://bucket/m.zarr/")
     ('a b.tif', 'm.zarr')
     """
-    text = str(uri)
-    if not URL.match(text):
-        return Path(text).name
-    parts = urlsplit(text)
+    _, url = _url_in(str(uri))
+    if not url:
+        return Path(uri).name
+    parts = urlsplit(url)
     return PurePosixPath(unquote(parts.path)).name or parts.netloc.rpartition("@")[2]
 
 
@@ -110,6 +135,8 @@ PASSING = (
 )
 WORDS = re.compile(r"[A-Za-z]\w+:")
 """Start of a name in GDAL's words, such as GTIFF_DIR:1:/data/a.tif."""
+LARGEST = 512 << 20
+"""Bytes of a file that is read as a whole."""
 PEEK = 1024
 """Bytes that tell what a file is."""
 GDAL_REMOTE = {
@@ -260,11 +287,21 @@ def _received(answer: requests.Response, most: int | None) -> Answer:
     if not answer.ok:
         kind = PassingError if answer.status_code in WORTH_REPEATING else OSError
         raise kind(f"the server answers {answer.status_code} {answer.reason}")
-    content = answer.content if most is None else answer.raw.read(most)
+    content = _whole(answer) if most is None else answer.raw.read(most)
     # Of a part, urllib3 does not see that it ends early.
     if most is not None and len(content) < min(most, int(answer.headers.get("Content-Length", 0))):
         raise PassingError("the answer ends early")
     return Answer(status=answer.status_code, headers=answer.headers, content=bytes(content))
+
+
+def _whole(answer: requests.Response) -> bytes:
+    """Return the body, unpacked; a small answer may unpack without end."""
+    content = bytearray()
+    for part in answer.iter_content(2**20):
+        content += part
+        if len(content) > LARGEST:
+            raise OSError(f"the answer has more than {LARGEST >> 20} MiB")
+    return bytes(content)
 
 
 def glimpse_http(uri: str, *, whole: bool = False) -> Glimpse:

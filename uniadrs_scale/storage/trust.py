@@ -13,6 +13,7 @@ import re
 import warnings
 from contextlib import suppress
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import h5py
@@ -26,7 +27,6 @@ from uniadrs_scale.storage.remote import canonical, gdal_env, gdal_name, is_remo
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from zarr.abc.store import ByteRequest
     from zarr.core.buffer import Buffer, BufferPrototype
@@ -175,11 +175,23 @@ def checked_store(place: str | Path, *, read_only: bool) -> LocalStore | FsspecS
     return CheckedLocal(place, read_only=read_only)
 
 
+def parse_json(content: bytes) -> Any:
+    """Return the value of a JSON document.
+
+    Raises:
+        ValueError: It is not JSON, or nests too deep.
+    """
+    try:
+        return json.loads(content)
+    except RecursionError:
+        raise ValueError("it nests too deep") from None
+
+
 def require_plain_codecs(content: bytes, where: str) -> None:
     """Raise TrustError if Zarr metadata, of one array or consolidated, name an object codec."""
     document: Any = None
-    with suppress(ValueError, RecursionError):  # zarr says what is wrong with it
-        document = json.loads(content)
+    with suppress(ValueError):  # zarr says what is wrong with it
+        document = parse_json(content)
     for codec in _codecs(document):
         raise TrustError(
             f"{where} decodes an array by '{codec}', which makes Python objects and may run code: "
@@ -206,11 +218,12 @@ def _is_attributes(key: str) -> bool:
     return key == ".zattrs" or key.endswith("/.zattrs")
 
 
-def require_no_links(folder: Path) -> None:
-    """Raise StoreError if ``folder`` or something in it is a link: writing there would follow it.
+def require_no_links(place: object) -> None:
+    """Raise StoreError if a folder or something in it is a link: writing there would follow it.
 
-    Others may write to a shared folder as well.
+    Others may write to a shared folder as well. Buckets have no links.
     """
+    folder = Path(str(place))
     for path in (folder, *(folder.iterdir() if folder.is_dir() else ())):
         if path.is_symlink():
             raise StoreError(

@@ -19,6 +19,7 @@ from __future__ import annotations
 import hashlib
 import math
 from typing import TYPE_CHECKING, Any, Literal
+from weakref import WeakValueDictionary
 
 import numpy as np
 import rioxarray  # noqa: F401 - registers the .rio accessor
@@ -37,7 +38,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 GEOLOCATION = ("latitude", "longitude")
-_CONTENT: dict[str, str] = {}
+
+
+class Content:
+    """The digest of a lazy array's values, kept as long as the array."""
+
+    digest = ""
+
+
+_CONTENT: WeakValueDictionary[str, Content] = WeakValueDictionary()
 """Contents of lazy arrays, by their names in dask, which depend on their chunks as well."""
 
 
@@ -88,12 +97,17 @@ def pixel_centres(array: xr.DataArray) -> tuple[NDArray[np.float64], NDArray[np.
     return rows, cols
 
 
-def remember_content(array: xr.DataArray, content: str) -> None:
-    """Give :func:`content_digest` the content of a lazy array, whatever its chunks.
+def remember_content(array: xr.DataArray, digest: str) -> Content:
+    """Give :func:`content_digest` the digest of a lazy array, whatever its chunks.
 
     Any operation gives an array another name, so only untouched arrays are recognised.
+
+    Returns:
+        The value that the graph of the array must hold: the digest is forgotten with it.
     """
-    _CONTENT[str(array.data.name)] = content
+    content = _CONTENT.setdefault(str(array.data.name), Content())
+    content.digest = digest
+    return content
 
 
 def content_digest(*parts: xr.DataArray, text: str = "") -> str:
@@ -108,7 +122,8 @@ def content_digest(*parts: xr.DataArray, text: str = "") -> str:
             digest.update(np.ascontiguousarray(part.values).tobytes())
         else:
             name = str(part.data.name)
-            digest.update(_CONTENT.get(name, name).encode())
+            known = _CONTENT.get(name)
+            digest.update((known.digest if known else name).encode())
     return digest.hexdigest()[:16]
 
 

@@ -13,6 +13,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 from xml.etree import ElementTree as ET
+from xml.parsers import expat
 
 from uniadrs_scale.errors import SceneError
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 
+LARGEST_XML = 64 << 20
+"""Bytes; those of Sentinel-1, the longest known, have about 3 MiB."""
 Nodata = float | Literal["auto"] | None
 SHORTEST = 100
 """Wavelength below which a number without a unit is in micrometres: no sensor sees 100 nm."""
@@ -187,16 +190,34 @@ def read_xml(path: Path) -> ET.Element:
     Raises:
         SceneError: It is not well-formed.
     """
+    builder = ET.TreeBuilder()
+    parser = expat.ParserCreate(namespace_separator="}")
+    # Entities are declared there, and no product has any: they multiply text and name files.
+    parser.StartDoctypeDeclHandler = lambda *_: _refuse_declarations(path)
+    parser.StartElementHandler = lambda tag, facts: builder.start(tag.rpartition("}")[2], facts)
+    parser.EndElementHandler = lambda tag: builder.end(tag.rpartition("}")[2])
+    parser.CharacterDataHandler = builder.data
+    if path.stat().st_size > LARGEST_XML:
+        raise SceneError(
+            f"'{path}' has {path.stat().st_size / 2**20:.0f} MiB, and metadata of a product have "
+            f"at most {LARGEST_XML >> 20}. Pass its rasters as a list."
+        )
     try:
-        root = ET.parse(path).getroot()  # noqa: S314 - expat refuses entity bombs since 2.4.1
-    except ET.ParseError as error:
+        with path.open("rb") as file:
+            parser.ParseFile(file)
+        return builder.close()
+    except expat.ExpatError as error:
         raise SceneError(
             f"'{path}' should be the XML metadata of a product, but is not well-formed ({error}). "
             "Fetch the product again, or pass its rasters as a list."
         ) from None
-    for element in root.iter():
-        element.tag = element.tag.rpartition("}")[2]
-    return root
+
+
+def _refuse_declarations(path: Path) -> None:
+    raise SceneError(
+        f"'{path}' declares a document type (DOCTYPE), as no product does: such declarations can "
+        "name other files. Fetch the product again, or pass its rasters as a list."
+    )
 
 
 def find_text(root: ET.Element, tag: str) -> str | None:

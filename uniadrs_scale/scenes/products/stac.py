@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -10,13 +9,13 @@ from urllib.parse import urlsplit
 import pystac
 from pystac.errors import STACError, STACTypeError
 
-from uniadrs_scale.errors import SceneError
+from uniadrs_scale.errors import SceneError, gist
 from uniadrs_scale.scenes.products.landsat import pixel_flags
 from uniadrs_scale.scenes.products.metadata import Band, Product, iso_time, nanometres
 from uniadrs_scale.scenes.products.sentinel import scene_classes
 from uniadrs_scale.storage.buckets import glimpse, read_object
 from uniadrs_scale.storage.remote import canonical, is_remote, uri_name
-from uniadrs_scale.storage.trust import require_remote
+from uniadrs_scale.storage.trust import parse_json, require_remote
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,11 +46,18 @@ def recognise(path: str) -> Product | None:
         return None
     try:
         item = _fetched(canonical(path)) if is_remote(path) else pystac.Item.from_file(path)
-    except (STACError, STACTypeError, ValueError, KeyError, TypeError, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    except (
+        STACError,
+        STACTypeError,
+        ValueError,
+        KeyError,
+        TypeError,
+        OSError,
+        RecursionError,
+    ) as error:
         raise SceneError(
-            f"'{path}' is not a STAC item that can be read ({reason}): a scene needs JSON of type "
-            "Feature with assets. Pass an item, or a raster."
+            f"'{path}' is not a STAC item that can be read ({gist(error)}): a scene needs JSON of "
+            "type Feature with assets. Pass an item, or a raster."
         ) from None
     return of_item(item)
 
@@ -65,7 +71,7 @@ def _fetched(uri: str) -> pystac.Item:
     content = read_object(uri)
     if content is None:
         raise OSError("the object does not exist")
-    return pystac.Item.from_dict(json.loads(content), href=str(uri))
+    return pystac.Item.from_dict(parse_json(content), href=str(uri))
 
 
 def of_item(item: pystac.Item) -> Product:
