@@ -68,7 +68,8 @@ def lazy_scene(scene: WindowedScene, facts: Facts, chunk: int) -> xr.DataArray:
     if max(info.height, info.width) > LARGEST_SIDE or info.height * info.width > LARGEST_AREA:
         raise SceneError(
             f"'{info.name}' claims {info.height} x {info.width} px: at most {LARGEST_SIDE} per "
-            f"side and {LARGEST_AREA} in all are allowed. Cut the scene, or check that the file is what it should be."
+            f"side and {LARGEST_AREA} in all are allowed. "
+            "Cut the scene, or check the file."
         )
     valid = _lazy(_ValidArray(scene), ("y", "x"), chunk, info.identity)
     pixels = _PixelArray(scene)
