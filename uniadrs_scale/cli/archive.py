@@ -1,4 +1,4 @@
-"""Command line of archives: sweep, status, retry."""
+"""Commands for archives: sweep, status, retry."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from uniadrs_scale.cli.options import BUSY, INCOMPLETE
 from uniadrs_scale.errors import ArchiveError, BusyError, ClusterError, UniadrsScaleError
 
 if TYPE_CHECKING:
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from uniadrs_scale.archive.sink import Sink
 
 
-FAILED, BAD_INPUT, BUSY = 1, 2, 75
-"""Exit codes; 75 is EX_TEMPFAIL of sysexits.h: try again later."""
 LOG = logging.getLogger("uniadrs_scale.sweep")
 Archive = Annotated[
     Path, typer.Argument(metavar="ARCHIVE.yaml", help="Description; see 'sweep --init'.")
@@ -52,7 +51,7 @@ def sweep_command(
         float | None, typer.Option(help="Remove products of acquisitions older than this.", min=0)
     ] = None,
     log: Annotated[
-        Literal["text", "json"], typer.Option(help="Log for people, or a JSON object a line.")
+        Literal["text", "json"], typer.Option(help="Log as text, or one JSON object per line.")
     ] = "text",
 ) -> None:
     """Give every scene of an archive its map; do only what is new or has changed.
@@ -79,7 +78,7 @@ def sweep_command(
         raise typer.Exit(BUSY) from None
     except ClusterError as error:
         typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(FAILED) from None
+        raise typer.Exit(INCOMPLETE) from None
     _show(report, log, dry_run=dry_run)
     raise typer.Exit(0 if dry_run else report.exit_code)
 
@@ -95,7 +94,7 @@ def status_command(
         ),
     ] = None,
 ) -> None:
-    """How an archive stands: done, pending, failed, parked, speed, time left, last errors."""
+    """Show the state of an archive: done, pending, failed, parked, speed, time left, errors."""
     from uniadrs_scale.archive.status import read_status, write_page
     from uniadrs_scale.storage.places import Place
 
@@ -119,7 +118,7 @@ def retry_command(
     from uniadrs_scale.archive.status import read_status
 
     sink = _sink(archive)
-    read_status(sink)  # says so where there is no archive
+    read_status(sink)  # raises without an archive
     try:
         with sink.amending() as ledger:
             unparked = ledger.unpark(scenes or ())
@@ -159,7 +158,7 @@ def _write_example(archive: Path | None) -> None:
 
 
 def _show(report: SweepReport, log: str, *, dry_run: bool) -> None:
-    """The decisions of a dry run, the summary of a real one."""
+    """Print the decisions of a dry run, or the summary of a real one."""
     from uniadrs_scale.archive.decide import Action
 
     if log == "json":
@@ -181,7 +180,7 @@ def _show(report: SweepReport, log: str, *, dry_run: bool) -> None:
 
 
 def _again_and_again(archive: Path, every: str, keep_days: float | None) -> int:
-    """Sweep, wait, sweep; what goes wrong is logged, and tried again the next time."""
+    """Sweep, wait, sweep; log errors, and try again the next time."""
     from uniadrs_scale.archive.batch import interruptible
     from uniadrs_scale.archive.config import duration, load_config
     from uniadrs_scale.archive.sweep import sweep
@@ -204,7 +203,7 @@ def _again_and_again(archive: Path, every: str, keep_days: float | None) -> int:
 
 
 class _Lines(logging.Formatter):
-    """A JSON object a line."""
+    """One JSON object per line."""
 
     def format(self, record: logging.LogRecord) -> str:
         names = ("event", "scene", "reason", "facts")
