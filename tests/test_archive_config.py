@@ -91,7 +91,7 @@ def test_paths_count_from_the_file(tmp_path: Path) -> None:
         ({"scene": {"source": "x"}}, r"scene.source is unknown"),
         ({"detector": {"gpu": 1}}, r"detector.gpu is unknown"),
         ({"tries": 0}, r"tries: .*greater than or equal to 1 \(got 0\)"),
-        ({"filters": {"datetime": "May"}}, r"'May' is no date. Use 2024-01-31"),
+        ({"filters": {"datetime": "May"}}, r"'May' is not a date. Use 2024-01-31"),
         ({"filters": {"bbox": [1, 2, 3, 4]}}, r"neither footprints nor properties"),
         ({"notify": {"on_failure": {"webhook": "file:///etc/passwd"}}}, r"webhook: .*pattern"),
         ({"notify": {"on_failure": {"command": "rm -rf"}}}, r"command: .*tuple"),

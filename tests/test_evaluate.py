@@ -171,7 +171,9 @@ def test_a_folder_that_does_not_fit_is_refused(published: Path, tmp_path: Path) 
     with pytest.raises(SceneError, match="has none of the folders HSI"):
         imagery.published(images)
     write(masks / "image7.png", np.zeros((1, 5, 6), np.uint8))
-    with pytest.raises(SceneError, match=r"image7.png is \(5, 6\) px, but its image \(40, 50\)"):
+    with pytest.raises(
+        SceneError, match=r"image7.png is \(5, 6\) px \(y, x\), but its image \(40, 50\)"
+    ):
         imagery.folder(images, masks)
     for name in ("image7.png", "broken.mat"):
         (images / name).write_bytes(b"torn")

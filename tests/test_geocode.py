@@ -322,11 +322,11 @@ def test_what_cannot_be_drawn_is_refused(tmp_path: Path) -> None:
     swath, score = Swath(), targets(Swath())
     with pytest.raises(PlanError, match="CRS 'EPSG:0' is not known"):
         Geocoding(crs="EPSG:0")
-    with pytest.raises(PlanError, match=r"Resolution -1 is no cell size"):
+    with pytest.raises(PlanError, match=r"Resolution -1 is not a cell size"):
         Geocoding(resolution=-1)
     with pytest.raises(PlanError, match="'mean' is not known"):
         Geocoding(resampling="mean")  # type: ignore[arg-type]
-    with pytest.raises(PlanError, match=r"more than 200 a pixel.*coarser resolution"):
+    with pytest.raises(PlanError, match=r"more than 200 per pixel.*coarser resolution"):
         draw(tmp_path, swath, score, resolution=0.001)
     nowhere = swath.scene().assign_coords(latitude=(("y", "x"), np.full(score.shape, np.nan)))
     with pytest.raises(StoreError, match=r"No pixel of .* has a latitude"):
@@ -474,7 +474,7 @@ def test_the_fingerprint_follows_the_geolocation(lazy: bool) -> None:
 
 def test_another_geolocation_does_not_share_a_store(tmp_path: Path) -> None:
     store_of(Swath().scene(), targets(Swath()), tmp_path / "s.zarr")
-    with pytest.raises(StoreError, match=r"geolocation was latitude and longitude .*, is lat"):
+    with pytest.raises(StoreError, match=r"geolocation was [0-9a-f]{16}, is [0-9a-f]{16}"):
         store_of(Swath(turn=28).scene(), targets(Swath()), tmp_path / "s.zarr")
 
 
@@ -534,6 +534,7 @@ def swath_file(tmp_path: Path) -> tuple[Path, Swath, np.ndarray]:
 
 
 @pytest.mark.filterwarnings("ignore:.*areas of 0.1:uniadrs_scale.SceneWarning")
+@pytest.mark.filterwarnings("ignore:.*speckle:uniadrs_scale.SceneWarning")
 def test_a_file_with_control_points_from_open_to_map(swath_file, tmp_path: Path) -> None:
     path, swath, score = swath_file
     scene = us.open_scene(path)

@@ -99,6 +99,7 @@ def test_a_planted_pixel_lies_where_it_is(
     scene = raster(folder / "in.tif", transform)
     for operation in operations:
         scene = operation(scene)
+    scene = scene.assign_coords(valid=scene.valid == 1)  # coarsening averages it
     row, col = int(at[0] * scene.sizes["y"]), int(at[1] * scene.sizes["x"])
     truth = scene.isel(y=row, x=col).values
     pixel = np.hypot(transform.a, transform.d)
@@ -287,7 +288,7 @@ def test_swath_pixels_at_null_island_are_left_out(tmp_path: Path, rows: Any, col
     )
     whole = us.to_cog(store_of(scene, score, tmp_path / "w.zarr"), tmp_path / "w.tif")
     store = store_of(damaged, score, tmp_path / "s.zarr")
-    with pytest.warns(PlaceWarning, match=rf"^{len(lost)} of 18000 pixels .* are left out"):
+    with pytest.warns(PlaceWarning, match=rf"^{len(lost)} of 18000 pixels are left out"):
         us.to_cog(store, tmp_path / "s.tif")
     with rasterio.open(whole) as ours, rasterio.open(tmp_path / "s.tif") as file:
         assert file.crs == ours.crs

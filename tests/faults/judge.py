@@ -135,24 +135,23 @@ def _map_fault(case: Case, target: Path, code: int) -> str:
 def _scene(case: Case) -> object:
     """The scene as the command line opens it."""
     found: list[object] = []
-    # By name, since the package's attribute `score` is the function.
-    module = importlib.import_module("uniadrs_scale.scoring.score")
-    real = module.plan
+    module = importlib.import_module("uniadrs_scale.scoring.job")
+    real = module.prepare
 
     class Enough(BaseException):
         pass
 
-    def keep(scene: object, **_: object) -> None:
+    def keep(scene: object, *_: object) -> None:
         found.append(scene)
         raise Enough
 
-    module.plan = keep
+    module.prepare = keep
     try:
         run_quietly(case)
     except Enough:
         pass
     finally:
-        module.plan = real
+        module.prepare = real
     return found[0]
 
 
@@ -169,7 +168,7 @@ def run_quietly(case: Case) -> None:
 
 
 def _is_swath(case: Case) -> bool:
-    return bool(us.io.scenes.scene_source(_scene(case)).info.geolocation)
+    return bool(us.scenes.sources.scene_source(_scene(case)).info.geolocation)
 
 
 def answer(number: int, samples: Samples, scratch: Path) -> dict[str, object]:

@@ -40,10 +40,9 @@ LOG = logging.getLogger("uniadrs_scale.sweep")
 AHEAD = 2
 """Chunks that wait for each thread of the cluster before no more scenes are let in."""
 MOST_SCENES = 32
-BEAT = 0.02
-"""Seconds between looks at whether another scene can be let in, or to stop."""
+BEAT = 0.02  # seconds between looks at whether to let another scene in, or to stop
 ENVIRONMENT = *map(os.strerror, (errno.ENOSPC, errno.EDQUOT, errno.EROFS)), "proj.db", "GDAL_DATA"
-"""Words of faults of the machine or the sink, not of the scene that met them."""
+"""Words of faults of the machine or the sink, not of scenes."""
 
 
 class StoppedError(Exception):
@@ -96,12 +95,12 @@ class Outcome:
 
     decision: Decision
     summary: RunSummary | None = None
-    """None if there is no product."""
+    """None without a product."""
     error: str = ""
     stopped: bool = False
     """True if it has neither finished nor failed."""
     cluster_lost: bool = False
-    """True if all workers died: because of the scene, or of one that ran at the same time."""
+    """True if all workers died: because of this scene, or of another one."""
     environment: bool = False
     """True if the machine or the sink failed, such as a full disk."""
 
@@ -175,7 +174,7 @@ class Batch:
 
     @contextmanager
     def _cluster(self) -> Iterator[Compute]:
-        """A cluster that all scenes use."""
+        """Open the cluster that all scenes use."""
         compute = compute_for(self.detector, self.config.scheduler, self.config.workers)
         self._is_guest = not compute.is_own
         with compute.connected() as connected:
@@ -233,10 +232,12 @@ class Batch:
             self.ledger.release(name)
             return Outcome(decision=decision, error=str(error), cluster_lost=True)
         except Exception as error:  # noqa: BLE001 - whatever a file, a library or a disk raises
-            reason = _reason(error)
-            if not any(text in reason for text in ENVIRONMENT):
+            fault = _environment_fault(error)
+            reason = f"{type(error).__name__}: {_one_line(error)}"
+            if not fault:
                 return Outcome(decision=decision, error=reason)
             self.ledger.release(name)
+            reason += "" if fault in reason else f" ({fault})"
             return Outcome(decision=decision, error=reason, stopped=True, environment=True)
         finally:
             with self._lock:
@@ -280,9 +281,14 @@ class Batch:
         return tries is not None and tries.failures + 1 >= self.config.tries
 
 
-def _reason(error: BaseException) -> str:
-    """Return the error and its causes, for people."""
-    text = redact(" ".join(str(error).split()))
-    cause = error.__cause__.strerror if isinstance(error.__cause__, OSError) else None
-    more = f" ({cause})" if cause and cause not in text else ""
-    return f"{type(error).__name__}: {text}"[:500] + more
+def _one_line(error: BaseException) -> str:
+    return redact(" ".join(str(error).split()))[:500]
+
+
+def _environment_fault(error: BaseException) -> str:
+    """Return what says that the machine or the sink failed, in an error or its causes, if so."""
+    chain = [error]
+    while (before := chain[-1].__cause__ or chain[-1].__context__) and before not in chain:
+        chain.append(before)
+    texts = map(_one_line, chain)
+    return next((text for text in texts if any(word in text for word in ENVIRONMENT)), "")

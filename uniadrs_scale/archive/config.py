@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import os
 import re
 from collections.abc import Callable
 from datetime import timedelta
@@ -55,8 +54,8 @@ def _place(value: Any, info: ValidationInfo) -> Place:
         return Place(str(value).rstrip("/"))
     try:
         base = (info.context or {}).get("base", "")
-        return Place.of(os.path.expanduser(value), base)  # noqa: PTH111 - as it is without a home
-    except StoreError as error:
+        return Place.of(value if "://" in str(value) else Path(value).expanduser(), base)
+    except (StoreError, RuntimeError) as error:
         raise ValueError(str(error).rstrip(".")) from None
 
 

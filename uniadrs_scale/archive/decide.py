@@ -287,7 +287,7 @@ def _decide(
     tries = known.tries.get(item.name)
     if tries is not None and tries.key == fingerprint.key:
         return _try_again(tries, policy)
-    return Action.SCORE, "new" if product is None else f"changed: {changed}"
+    return Action.SCORE, item.fault or ("new" if product is None else f"changed: {changed}")
 
 
 def _try_again(tries: Tries, policy: Policy) -> tuple[Action, str]:

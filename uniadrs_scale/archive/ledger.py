@@ -108,7 +108,7 @@ class Ledger:
                 self._database.deserialize(content, name=schema)
 
     def _open_index(self, places: Mapping[str, Place]) -> None:
-        """Open the index; make it anew if it is damaged, as the items have all it holds."""
+        """Open the index; make a new one if it is damaged, as the items have all it holds."""
         file = places[PRODUCTS].local
         attach = f"ATTACH ? AS {PRODUCTS}", (str(file or ":memory:"),)
         try:
@@ -192,7 +192,8 @@ class Ledger:
         """Return scenes with failures, the latest first."""
         names = ("name", "failures", "interruptions", "error", "parked", "time")
         rows = self._rows(
-            f"SELECT {', '.join(names)} FROM tries WHERE failures OR parked "  # noqa: S608
+            "SELECT name, failures, interruptions, error, parked, time FROM tries "
+            "WHERE failures OR parked "
             "ORDER BY parked, time DESC"
         )
         return [dict(zip(names, row, strict=True)) | {"parked": bool(row[4])} for row in rows]
@@ -241,7 +242,7 @@ class Ledger:
         """Return the latest sweeps, the last one first."""
         names = ("started", "seen", "owner", "state")
         rows = self._rows(
-            f"SELECT {', '.join(names)}, facts FROM runs ORDER BY id DESC LIMIT ?",  # noqa: S608
+            "SELECT started, seen, owner, state, facts FROM runs ORDER BY id DESC LIMIT ?",
             (most,),
         )
         return [dict(zip(names, row[:4], strict=True)) | json.loads(row[4]) for row in rows]

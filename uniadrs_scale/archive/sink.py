@@ -45,13 +45,11 @@ STORE = "scores.zarr"
 ITEM = "item.json"
 """Next to the files of a version that is whole, until it is the scene's product."""
 MAPS = (*(export.file for export in EXPORTS.values()), "run.json")
-MADE = re.compile(
-    rf"\.?({'|'.join(map(re.escape, (STORE, ITEM, *MAPS)))})"
-    r"(\.lock(\.[0-9a-f]{8}\.now)?|\.(\w+\.)?tmp)?"
-)
+NAMES = "|".join(map(re.escape, (STORE, ITEM, *MAPS)))
+MADE = re.compile(rf"\.?({NAMES})(\.lock(\.[0-9a-f]{{8}}\.now)?|\.(\w+\.)?tmp)?")
 """All that sweeps put into a version, also under temporary names; nothing else is removed."""
 UNFINISHED = re.compile(r"\.([0-9a-f]{16}\.(part|[0-9a-f]{8}\.tmp)|.+\.json\.tmp)")
-"""What a killed sweep leaves next to versions; ``.part`` is of version 0.1."""
+"""Leftovers of a killed sweep next to versions; ``.part`` is of version 0.1."""
 COLLECTION = "collection.json"
 GEOJSON = "application/geo+json"
 RECORD = ("uniadrs:key", "uniadrs:parts", "uniadrs:highest_score", "datetime", "created")
@@ -113,7 +111,7 @@ class Sink:
 
     @contextmanager
     def locked(self) -> Iterator[Ledger]:
-        """Hold the sink, and open its ledger; both are made if there are none.
+        """Hold the sink, and open its ledger; make what is missing.
 
         Raises:
             BusyError: Another sweep holds it.

@@ -68,8 +68,8 @@ def make_item(
         plan: How it was scored.
         folder: The product's files; read for sizes and checksums.
         output: The form of products, and the id of their collection.
-        statistics: ``minimum``, ``maximum``, ``mean``, ``valid_percent`` of the scores; empty if
-            there is no score.
+        statistics: ``minimum``, ``maximum``, ``mean``, ``valid_percent`` of the scores; empty
+            without scores.
         notes: Sentences about the scene; the map may mislead.
     """
     source, key, now = decision.item, decision.fingerprint.key, datetime.now(UTC)
@@ -204,7 +204,7 @@ def collection_text(output: Output, products: Mapping[str, Mapping[str, Any]]) -
 
 
 def _union(boxes: Sequence[Sequence[float]]) -> list[float]:
-    """Return the box around all; the whole world if there is none or one crosses 180 degrees."""
+    """Return the box around all; the whole world without boxes, or if one crosses 180 degrees."""
     if not boxes or any(box[0] > box[2] for box in boxes):
         return [-180.0, -90.0, 180.0, 90.0]
     west, south, east, north = zip(*boxes, strict=True)

@@ -165,7 +165,7 @@ def read_status(sink: Sink) -> Status:
     """Return the status of the archive in ``sink``, from its ledger: quick, whatever its size.
 
     Raises:
-        StoreError: There is no archive.
+        StoreError: The sink holds no archive.
     """
     if not sink.exists():
         raise StoreError(f"'{sink.place}' holds no archive. Run 'uniadrs-scale sweep' first.")

@@ -100,7 +100,7 @@ def sweep(
 
 
 def _foresee(config: ArchiveConfig, detector: Scorer, sink: Sink) -> SweepReport:
-    """Return what a sweep would decide; write nothing, not even a ledger if there is none."""
+    """Return what a sweep would decide; write nothing, not even a new ledger."""
     report, index, tries = SweepReport(), {}, {}
     if sink.exists():
         with sink.ledger() as ledger:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from uniadrs_scale.cli.options import BUSY, INCOMPLETE
-from uniadrs_scale.errors import ArchiveError, BusyError, ClusterError, UniadrsScaleError
+from uniadrs_scale.errors import ArchiveError, BusyError, ClusterError
 
 if TYPE_CHECKING:
     from uniadrs_scale.archive.product import SweepReport
@@ -51,14 +51,14 @@ def sweep_command(
         float | None, typer.Option(help="Remove products of acquisitions older than this.", min=0)
     ] = None,
     log: Annotated[
-        Literal["text", "json"], typer.Option(help="Log as text, or one JSON object per line.")
+        Literal["text", "json"], typer.Option(help="Log for people, or one JSON object per line.")
     ] = "text",
 ) -> None:
-    """Give every scene of an archive its map; do only what is new or has changed.
+    """Give every scene of an archive its map; score only new and changed scenes.
 
     A scene is done when its map was made of its present input, options, weights and version.
 
-    Exit codes: 0 complete, 1 a scene failed, 2 bad input, 75 another sweep is at work,
+    Exit codes: 0 complete, 1 a scene failed, 2 bad input, 75 another sweep writes there,
     130 and 143 ended by SIGINT and SIGTERM: the same command resumes.
     """
     from uniadrs_scale.archive.sweep import sweep
@@ -94,7 +94,7 @@ def status_command(
         ),
     ] = None,
 ) -> None:
-    """Show the state of an archive: done, pending, failed, parked, speed, time left, errors."""
+    """Show the status of an archive: done, pending, failed, parked, speed, time left, errors."""
     from uniadrs_scale.archive.status import read_status, write_page
     from uniadrs_scale.storage.places import Place
 
@@ -118,7 +118,7 @@ def retry_command(
     from uniadrs_scale.archive.status import read_status
 
     sink = _sink(archive)
-    read_status(sink)  # raises without an archive
+    read_status(sink)  # raises if the sink holds no archive
     try:
         with sink.amending() as ledger:
             unparked = ledger.unpark(scenes or ())
@@ -186,7 +186,7 @@ def _again_and_again(archive: Path, every: str, keep_days: float | None) -> int:
     from uniadrs_scale.archive.sweep import sweep
 
     pause = duration(every).total_seconds()
-    load_config(archive)  # a description that is wrong now is told now
+    load_config(archive)  # refuse a bad description at once
     with interruptible() as stop:
         while not stop.signal:
             begun = time.monotonic()
@@ -194,8 +194,8 @@ def _again_and_again(archive: Path, every: str, keep_days: float | None) -> int:
                 report = sweep(archive, keep_days=keep_days)
                 LOG.info(report.text(), extra={"event": "summary", "facts": report.facts()})
                 stop.signal = stop.signal or report.signal
-            except UniadrsScaleError as error:
-                LOG.error("%s", error, extra={"event": "error"})  # noqa: TRY400 - its message says all
+            except Exception as error:  # noqa: BLE001 - the next sweep may succeed
+                LOG.error("%s", error, extra={"event": "error"})  # noqa: TRY400
             if not stop.signal:
                 # From begin to begin, so that a sweep every day is at the same time of day.
                 stop.event.wait(max(pause - (time.monotonic() - begun), 1))
@@ -203,7 +203,7 @@ def _again_and_again(archive: Path, every: str, keep_days: float | None) -> int:
 
 
 class _Lines(logging.Formatter):
-    """One JSON object per line."""
+    """A formatter that writes one JSON object per line."""
 
     def format(self, record: logging.LogRecord) -> str:
         names = ("event", "scene", "reason", "facts")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from uniadrs_scale.cli.options import COMPLETE, INCOMPLETE, Drawing, Reading, spread
-from uniadrs_scale.errors import StoreError
+from uniadrs_scale.errors import PlaceWarning, StoreError
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -55,7 +55,8 @@ def cog_command(
     for message in dict.fromkeys(str(warning.message) for warning in caught):
         typer.echo(f"warning: {message}", err=True)
     typer.echo(f"output   {output}")
-    raise typer.Exit(INCOMPLETE if caught else COMPLETE)
+    gaps = [warning for warning in caught if not issubclass(warning.category, PlaceWarning)]
+    raise typer.Exit(INCOMPLETE if gaps else COMPLETE)
 
 
 def verify_command(store: Store) -> None:

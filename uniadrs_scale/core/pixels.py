@@ -1,4 +1,4 @@
-"""Nodata: which pixels are valid, and what the network sees where none are."""
+"""Pixels as the network sees them: filled where invalid, scaled by statistics of the scene."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 
 def fill_invalid(pixels: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """``pixels`` with every invalid pixel taken from valid ground, mirrored at its border.
+    """Return ``pixels`` with every invalid one taken from valid ground, mirrored at its border.
 
     A constant fill is an edge as strong as any anomaly and changes the instance normalisation of
     the whole tile; random valid pixels are a texture of their own. A mirror image continues both
-    the level and the texture of what lies beside it. Each pass mirrors what is known into what is
-    not, so the known area about doubles; what no mirror reaches repeats its nearest pixel.
+    the level and the texture of its surroundings. Each pass mirrors known pixels into unknown
+    ones, so that the known area about doubles; pixels out of its reach repeat the nearest one.
 
     Args:
         pixels: (band, y, x); not changed.
@@ -89,6 +89,8 @@ class BandStatistics:
     """Invalid pixels by reason."""
     speckle: tuple[int, int] = (0, 0)
     """Pieces that look like radar, and all pieces that were looked at."""
+    unread: tuple[int, ...] = ()
+    """Windows of the sample that could not be read, by their order."""
 
     @classmethod
     def none(cls, bands: int) -> BandStatistics:
@@ -114,13 +116,13 @@ class BandStatistics:
         slabs = (slice(start, start + SLAB) for start in range(0, index.size, SLAB))
         whole = index.size == valid.size  # then nothing has to be picked
         pieces = (flat[:, slab if whole else index[slab]] for slab in slabs)
+        speckled = looks_like_speckle(pixels, valid)
         return replace(
             cls.combine(map(_moments, pieces), bands),
             flat=_flat_areas(pixels, valid),
             lost=dict(lost or {}),
-            speckle=(int(looks), 1) if (looks := looks_like_speckle(pixels, valid)) is not None
-            else (0, 0),
-        )  # fmt: skip
+            speckle=(0, 0) if speckled is None else (int(speckled), 1),
+        )
 
     @classmethod
     def combine(cls, parts: Iterable[BandStatistics], bands: int) -> BandStatistics:
@@ -170,7 +172,7 @@ class BandStatistics:
         return np.flatnonzero(~(np.isfinite(scaling.offset) & np.isfinite(scaling.scale) & spread))
 
     def normalisation(self) -> Normalisation:
-        """What brings every band to mean 0 and standard deviation 1 (dead bands to 0)."""
+        """Return the scaling of every band to mean 0 and standard deviation 1 (dead bands to 0)."""
         std = self.deviation
         # A band whose spread is rounding error of its mean is constant, not informative.
         alive = std > np.abs(self.mean) * 1e-7 + np.finfo(np.float64).tiny
@@ -247,7 +249,7 @@ def looks_like_speckle(pixels: NDArray[np.generic], valid: NDArray[np.bool_]) ->
 def _sums(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """(band,) sums over pixels, in an order that is fixed: it decides the last bits of a score.
 
-    One pixel after the other, or for a single band as numpy adds what lies in a row: the orders
+    One pixel after the other, or for a single band as numpy adds a row: the orders
     that the shipped weights have seen.
     """
     if len(values) == 1:

@@ -132,7 +132,7 @@ def matches(band: NDArray[np.generic], value: float) -> NDArray[np.bool_]:
 def value_limits(dtype: np.dtype[Any], value: float) -> tuple[Any, Any] | None:
     """Return the lowest and highest pixel that a nodata value means, None if no pixel can be it.
 
-    NaN is no value: :data:`NOT_FINITE` says so already.
+    NaN has none: :data:`NOT_FINITE` is the reason of such pixels.
 
     >>> value_limits(np.dtype("uint8"), -9999.0), value_limits(np.dtype("int16"), -9999.0)
     (None, (np.int16(-9999), np.int16(-9999)))

@@ -22,11 +22,13 @@ from collections import deque
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import rasterio.shutil
+import zarr
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
-from uniadrs_scale.errors import StoreError, UniadrsScaleError
+from uniadrs_scale.errors import PlaceWarning, StoreError, UniadrsScaleError
 from uniadrs_scale.maps.geocode import on_a_grid
 from uniadrs_scale.maps.overviews import (
     BLOCK,
@@ -38,7 +40,7 @@ from uniadrs_scale.maps.overviews import (
     max_pool,
     windows,
 )
-from uniadrs_scale.maps.store import open_map
+from uniadrs_scale.maps.store import DONE, open_map
 from uniadrs_scale.storage.places import Place
 from uniadrs_scale.swaths.geometry import Geocoding
 
@@ -86,24 +88,24 @@ def to_cog(
     resolution: float | None = None,
     resampling: Resampling = "max",
 ) -> Path | str:
-    """A Cloud Optimized GeoTIFF of a score store is at ``path``; an older file there is replaced.
+    """Write a score store as a Cloud Optimized GeoTIFF; an older file at ``path`` is replaced.
 
     Same shape, CRS, transform and bits as the store, nodata NaN, overviews by NaN-aware maximum.
     Needs about 150 MB of memory whatever the size (and 20 MB for each core beyond two, up to eight
-    cores), and room for the file twice over on disk; for a bucket in the folder for temporary
-    files, from where it is sent as one object.
+    cores), and room for the file twice over on disk. For a bucket that is in the folder for
+    temporary files; the file is sent as one object.
 
     The scores of a swath (a scene with 2-D latitude and longitude, or ground control points) are
-    geocoded, on square north-up cells; NaN outside the swath. That takes 8 bytes a pixel more on
-    disk.
+    geocoded, on square north-up cells; NaN outside the swath. That takes 8 bytes per pixel more on
+    disk. Pixels whose positions cannot be true are left out, with a warning.
 
     Args:
         store: Zarr group with an array ``score`` (y, x) float32, a path or URL.
         path: The file to write; its folder exists. Or a URL in a bucket.
-        crs: Of a swath's map, as pyproj takes it. By default UTM for a swath of up to about 800 km,
-            WGS 84 degrees for a larger one, polar stereographic near a pole.
+        crs: CRS of a swath's map, as pyproj takes it. By default UTM for a swath of up to about
+            800 km, WGS 84 degrees for a larger one, polar stereographic near a pole.
         resolution: Side of a swath's cells [CRS units]; by default the median spacing of pixels.
-        resampling: ``max`` shows in each cell the highest pixel whose centre lies in it, so that an
+        resampling: ``max`` shows in each cell the highest pixel whose centre is in it, so that an
             anomaly of one pixel survives; ``nearest`` the pixel nearest to its centre. Cells
             between pixels show the pixel whose footprint covers them.
 
@@ -111,15 +113,15 @@ def to_cog(
         ``path``.
 
     Raises:
-        PlanError: The options cannot be used, are for swaths and this is none, or the CRS tears the
-            swath apart (across the antimeridian, or around a pole).
-        StoreError: There is no score store, or the file cannot be written. ``path`` is then as it
+        PlanError: The options cannot be used, are for swaths only, or the CRS tears the swath
+            apart (across the antimeridian, or around a pole).
+        StoreError: The store is missing, or the file cannot be written. ``path`` is then as it
             was before.
     """
     target = Place.of(path)
     geocoding = Geocoding(crs, resolution, resampling)
     opened = open_map(store)
-    opened.warn_of_gaps(stacklevel=2)
+    _warn(opened)
     target.require_folder()
     if target.local is not None and target.local.is_dir():
         raise StoreError(f"'{target}' is a folder, and a COG is a file. Choose another name.")
@@ -148,6 +150,26 @@ def to_cog(
             "not at all. Check permissions and free space of its folder, then try again."
         ) from error
     return target.local or target.text
+
+
+def _warn(opened: ScoreMap) -> None:
+    """Warn if chunks are not complete, or words about a place do not amount to one."""
+    done = opened.group.get("done")
+    states = np.asarray(done[:]) if isinstance(done, zarr.Array) else np.array([DONE])
+    missing = int((states != DONE).sum())
+    if missing:
+        warnings.warn(
+            f"{missing} of {states.size} chunks of '{opened.name}' are not complete: their pixels "
+            "become nodata. Run the same score again, then make the file again.",
+            stacklevel=3,
+        )
+    if opened.place.problem:
+        warnings.warn(
+            f"The map has no place on the ground ({opened.place.problem}), so the file has none "
+            "either. Write its coordinates (assign_coords), or score the whole scene.",
+            PlaceWarning,
+            stacklevel=3,
+        )
 
 
 def _copy_scores(source: ScoreMap | GeocodedScores, path: Path) -> None:
@@ -192,8 +214,8 @@ def _add_overviews(base: Path) -> None:
 def _verify(source: ScoreMap | GeocodedScores, path: Path) -> None:
     """Raise unless the file holds the store's bits, and each overview the maximum of the one below.
 
-    GDAL tells of a disk that fills up while it closes a file by a line on stderr, and nobody else:
-    when tried, a truncated file passed as finished.
+    GDAL tells of a disk that fills up while it closes a file by a line on stderr only: when
+    tried, a truncated file passed as finished.
     """
     with rasterio.open(path) as file:
         overviews = [Level(path, number) for number in range(len(file.overviews(1)))]

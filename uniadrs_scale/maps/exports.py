@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from uniadrs_scale.errors import PlaceWarning
 from uniadrs_scale.maps.cog import to_cog
 from uniadrs_scale.maps.overviews import Overview
 from uniadrs_scale.maps.store import open_map
@@ -53,19 +54,21 @@ class Export:
     roles: tuple[str, ...]
     """Roles of a STAC asset."""
     title: str
-    write: Callable[[FinishedMap, Place], None]
-    """Function that writes the file to a place."""
+    write: Callable[[FinishedMap, Place], tuple[str, ...]]
+    """Function that writes the file to a place, and returns notes about it."""
 
 
 _FILTERS = threading.Lock()
 """Held while warnings are filtered: filters belong to all threads of a process."""
 
 
-def _write_cog(finished: FinishedMap, target: Place) -> None:
+def _write_cog(finished: FinishedMap, target: Place) -> tuple[str, ...]:
     drawn = finished.drawn
-    with _FILTERS, warnings.catch_warnings():
-        # It warns of missing chunks, and the summary of a run names them.
+    with _FILTERS, warnings.catch_warnings(record=True) as caught:
+        # It warns of missing chunks and of no place, which the summary of a run names anyway.
         warnings.simplefilter("ignore", UserWarning)
+        warnings.simplefilter("always", PlaceWarning)
+        warnings.filterwarnings("ignore", "The map has no place")
         to_cog(
             finished.store,
             target,
@@ -73,13 +76,15 @@ def _write_cog(finished: FinishedMap, target: Place) -> None:
             resolution=drawn.resolution,
             resampling=drawn.resampling,
         )
+    return tuple(str(warning.message) for warning in caught)
 
 
-def _write_quicklook(finished: FinishedMap, target: Place) -> None:
+def _write_quicklook(finished: FinishedMap, target: Place) -> tuple[str, ...]:
     with target.scratch() as folder:
         picture = folder / target.name
         finished.overview.write_png(picture)
         target.write(picture)
+    return ()
 
 
 EXPORTS = {

@@ -1,9 +1,9 @@
-"""The scores of a swath as they lie on a map: a source for a COG like a store on a grid.
+"""The scores of a swath on a map: a source for a COG like a store on a grid.
 
     positions -> CRS -> map coordinates, in side files -> grid -> blocks of the map
 
 A block is drawn when it is read, from the windows of the swath that reach into it, so that memory
-depends neither on the swath nor on the map. On disk it takes 8 bytes a pixel while it lasts.
+depends neither on the swath nor on the map. It takes 8 bytes per pixel on disk meanwhile.
 """
 
 from __future__ import annotations
@@ -18,14 +18,13 @@ import numpy as np
 
 from uniadrs_scale.core.lattice import Window
 from uniadrs_scale.errors import PlaceWarning, PlanError, StoreError
-from uniadrs_scale.maps.placing import Placer, require_shown
 from uniadrs_scale.swaths.conventions import (
     GEOLOCATION,
     control_points,
     geolocation_kind,
     pixel_centres,
 )
-from uniadrs_scale.swaths.footprints import splat
+from uniadrs_scale.swaths.footprints import Placer, require_shown, splat
 from uniadrs_scale.swaths.geometry import (
     APART,
     ControlSurface,
@@ -36,6 +35,7 @@ from uniadrs_scale.swaths.geometry import (
     misplaced,
     parse_crs,
 )
+from uniadrs_scale.swaths.grids import TURN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -46,16 +46,18 @@ if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
 
     from uniadrs_scale.core.contracts import Layer
-    from uniadrs_scale.maps.placing import Floats, PlacedWindow, Positions
     from uniadrs_scale.maps.store import ScoreMap
+    from uniadrs_scale.swaths.footprints import Floats, PlacedWindow, Positions
 
+POLE = 90.0
+"""Degrees of latitude."""
 SIDE = 512
-"""Of the windows in which a swath is handled, in pixels, about: whole chunks of the store."""
+"""About the side of the windows of a swath, in pixels: whole chunks of the store."""
 SAMPLES = 1 << 17
 """About how many pixels tell where on Earth the swath is. Every 8th, as before, took 190 MiB for
 20,000 x 4,000."""
 TEAR = 0.5
-"""The share of the map's extent that two neighbouring pixels do not lie apart."""
+"""Share of the map's extent that two neighbouring pixels are never apart."""
 MOST_FILL = 64
 """Positions of one window that may be taken for fill."""
 FEW = 32
@@ -64,7 +66,7 @@ FEW = 32
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class GeocodedScores:
-    """The map of a swath, drawn where it is read."""
+    """The map of a swath, drawn when it is read."""
 
     threads: ClassVar[int | None] = 1
     """Threads that may read at once: each takes 50 MB."""
@@ -113,7 +115,7 @@ class GeocodedScores:
 
 
 def on_a_grid(source: ScoreMap, geocoding: Geocoding, folder: Path) -> ScoreMap | GeocodedScores:
-    """Return ``source`` itself if it is on a grid, else its scores as they lie on a map.
+    """Return ``source`` itself if it is on a grid, else its scores on a map.
 
     Args:
         source: The store.
@@ -140,7 +142,7 @@ def on_a_grid(source: ScoreMap, geocoding: Geocoding, folder: Path) -> ScoreMap 
     )
     middle = projection.apply(np.array([extent.latitude]), np.array([extent.longitude]))
     origin = float(middle[0][0]), float(middle[1][0])
-    require_shown(all(map(math.isfinite, origin)), projection)
+    require_shown(projection, shown=all(map(math.isfinite, origin)))
     placer = Placer(
         positions=positions,
         projection=projection,
@@ -175,7 +177,7 @@ def _positions(source: ScoreMap) -> Positions | None:
 
     def stored(y: slice, x: slice) -> tuple[Floats, Floats]:
         north, east = (np.asarray(part[y, x], np.float64) for part in (latitude, longitude))
-        known = (np.abs(north) <= 90) & (np.abs(east) <= 360)  # noqa: PLR2004 - degrees; not -999
+        known = (np.abs(north) <= POLE) & (np.abs(east) <= TURN)  # not -999
         return np.where(known, north, np.nan), np.where(known, east, np.nan)
 
     return stored
@@ -186,9 +188,9 @@ def _tell_of_dropped(windows: Sequence[PlacedWindow], source: ScoreMap) -> None:
     dropped = sum(window.dropped for window in windows)
     if dropped:
         warnings.warn(
-            f"{dropped} of {math.prod(source.frame.shape)} pixels of '{source.name}' are left out "
-            f"of the map: their latitude and longitude are more than {APART} pixels away from "
-            "those of all their neighbours. Check the scene's geolocation if they matter.",
+            f"{dropped} of {math.prod(source.frame.shape)} pixels are left out of the map: their "
+            f"latitude and longitude are more than {APART} pixels away from those of all their "
+            "neighbours. Check the scene's geolocation if they matter.",
             PlaceWarning,
             stacklevel=5,
         )

@@ -29,7 +29,7 @@ from zarr.storage import MemoryStore
 
 from uniadrs_scale.core.contracts import LAYERS
 from uniadrs_scale.errors import SceneError, StoreError
-from uniadrs_scale.maps.store import ScoreStore, open_store
+from uniadrs_scale.maps.store import Y_X, ScoreStore, open_store
 from uniadrs_scale.storage.places import ROOT, Place
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def prepare(
                 f"Cannot create '{target}': {error.strerror or error}. Choose a writable folder."
             ) from None
         ours = {path.relative_to(made).as_posix() for path in made.rglob("*")}
-        # What a killed run left in a bucket is overwritten.
+        # Leftovers of a killed run in a bucket are overwritten.
         foreign = next((key for key in target.files() if key not in ours), None)
         if foreign is not None:
             raise StoreError(
@@ -92,13 +92,13 @@ def create(path: Path, plan: ScorePlan, coordinates: Mapping[str, xr.DataArray])
     Args:
         path: A folder that does not exist yet.
         plan: What the store is for; its fingerprint is what a resumed run compares.
-        coordinates: Of the map, as :func:`uniadrs_scale.scenes.sources.map_coordinates` gives them.
+        coordinates: Those of the map (:func:`uniadrs_scale.scenes.sources.map_coordinates`).
 
     Raises:
         SceneError: The geolocation of a swath cannot be read.
     """
     scene, lattice = plan.scene, plan.lattice
-    whole = {n: c.variable for n, c in coordinates.items() if c.ndim < 2}  # noqa: PLR2004 - y, x
+    whole = {n: c.variable for n, c in coordinates.items() if c.ndim < Y_X}
     xr.Dataset(coords=whole).to_zarr(path, zarr_format=3, consolidated=False)
     group = zarr.open_group(path, mode="r+")
     transform = None if scene.transform is None else Affine(*scene.transform)
@@ -198,7 +198,7 @@ def write_root(store: ScoreStore, attributes: dict[str, Any]) -> None:
     for name, node in store.group.members(max_depth=None):
         objects[f"{name}/{ROOT}"] = node.metadata.to_buffer_dict(prototype)[ROOT]
     with warnings.catch_warnings():
-        # That Zarr 3 does not specify it yet: nobody else reads it otherwise.
+        # It says that Zarr 3 does not specify this yet; all readers of Zarr 3 know it.
         warnings.simplefilter("ignore", UserWarning)
         zarr.consolidate_metadata(memory, zarr_format=3)
     store.path.child(ROOT).write(objects[ROOT].to_bytes())

@@ -1,4 +1,4 @@
-"""The map seen from afar: levels of a file, overviews of a store, pictures.
+"""The map seen from afar: levels of a file, and pictures.
 
 Overviews hold the *maximum* of what they cover, so that narrow anomalies stay visible.
 """
@@ -37,14 +37,14 @@ WINDOW = 2 * BLOCK
 """Side of what is copied at once, 4 MB; a multiple of two blocks, so that neither a level nor the
 one above it ever writes part of a block: a compressed block written twice leaves a hole."""
 CACHE = 32 << 20
-"""Bytes of GDAL's block cache, which takes 5 % of the machine's memory if it is let."""
+"""Bytes of GDAL's block cache, which is 5 % of the machine's memory by default."""
 GDAL_OPTIONS = {
     "GDAL_CACHEMAX": CACHE,
     # Cloud users often export EMPTY_DIR here, and GDAL would then not look for our side files.
     "GDAL_DISABLE_READDIR_ON_OPEN": "FALSE",
 }
 THREADS = min(os.cpu_count() or 1, 8)
-"""That read windows; and as many of GDAL that compress."""
+"""Threads that read windows; and as many of GDAL compress."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +63,13 @@ class Level:
 
     def read(self, window: Window) -> NDArray[np.float32]:
         """Return its pixels (layer, y, x) in a window."""
-        # GDAL's datasets must not be shared by threads. Another one costs little beside a window,
+        # GDAL's datasets must not be shared by threads. Another one costs little next to a window,
         # and options count for the thread that sets them.
         with rasterio.Env(**GDAL_OPTIONS), self._opened() as file:
             return np.asarray(file.read(window=window))
 
     def pooled(self, window: Window) -> NDArray[np.float32]:
-        """What the next level shows of a window."""
+        """Return the pixels of the next level for a window."""
         return max_pool(self.read(window))
 
     def require(self, window: Window, expected: NDArray[np.float32]) -> None:
@@ -101,7 +101,7 @@ def max_pool(score: NDArray[np.float32]) -> NDArray[np.float32]:
 def ahead(
     function: Callable[[Window], T], places: Iterator[Window], threads: int = THREADS
 ) -> Iterator[tuple[Window, T]]:
-    """Each window and what ``function`` makes of it, in order; threads are a few windows ahead.
+    """Yield each window and the result of ``function``, in order; threads are a few windows ahead.
 
     The C library keeps what each thread frees, in pieces: some 45 MiB more at 8000 px than at
     4000 px. So after each window it goes back to the system.
@@ -118,7 +118,7 @@ def ahead(
 
 
 def above(window: Window) -> Window:
-    """Where the next level shows ``window``."""
+    """Return the part of the next level that shows ``window``."""
     height, width = -(-window.height // 2), -(-window.width // 2)
     return Window(window.col_off // 2, window.row_off // 2, width, height)
 
@@ -132,11 +132,11 @@ def windows(height: int, width: int, side: int = WINDOW) -> Iterator[Window]:
 
 NODATA = "#8f8f8f"
 COLOURS = "inferno"
-"""Perceptually even, dark where nothing is: what is bright on the map is what is high."""
+"""Perceptually even and dark at its low end: bright parts of the map are high scores."""
 
 
 def block_maximum(score: NDArray[np.float32], factor: int) -> NDArray[np.float32]:
-    """The highest score of each block of ``factor`` x ``factor`` pixels; NaN where all are NaN."""
+    """Return the highest score of each block of ``factor`` x ``factor`` pixels; NaN if all are."""
     rows, cols = (-(-n // factor) for n in score.shape)
     padding = [(0, rows * factor - score.shape[0]), (0, cols * factor - score.shape[1])]
     padded = np.pad(score, padding, constant_values=np.float32(np.nan))
@@ -145,7 +145,7 @@ def block_maximum(score: NDArray[np.float32], factor: int) -> NDArray[np.float32
 
 
 def colour_range(score: NDArray[np.float32]) -> Normalize:
-    """From the median to what 1 of 5000 pixels exceeds: else a few pixels darken the whole map."""
+    """Return the median to the value that 1 of 5000 pixels exceeds: a few would darken the map."""
     finite = score[np.isfinite(score)]
     if finite.size == 0:
         return Normalize(0, 1)
@@ -154,9 +154,9 @@ def colour_range(score: NDArray[np.float32]) -> Normalize:
 
 
 SIDE = 1024
-"""Of the picture at most, in pixels."""
+"""Longest side of the picture, in pixels."""
 NODATA_INDEX = 255
-"""The last of a palette."""
+"""Last index of a palette."""
 READ_BLOCK = 1024
 """About the side of what is read at once, in pixels: a strip of a wide map would not fit."""
 
@@ -168,7 +168,7 @@ class Overview:
     small: NDArray[np.float32]
     """(y, x), the highest score of each square of pixels; NaN where a square has none."""
     statistics: dict[str, float]
-    """``minimum``, ``maximum``, ``mean``, ``valid_percent``; empty where there is no score."""
+    """``minimum``, ``maximum``, ``mean``, ``valid_percent``; empty without a score."""
 
     @classmethod
     def of(cls, score: zarr.Array[Any], side: int = SIDE) -> Overview:
@@ -204,7 +204,7 @@ class Overview:
         return cls(small, figures | {"valid_percent": percent})
 
     def write_png(self, path: Path) -> None:
-        """The picture is at ``path``: dark where nothing is, grey where there is no data.
+        """Write the picture: dark without an anomaly, grey without data.
 
         With a palette, which needs a quarter of the bytes of true colours, and of the time: with
         many small scenes, writing pictures took a seventh of the machine.
@@ -220,7 +220,7 @@ class Overview:
 
 
 def _palette() -> bytes:
-    """RGB of each index."""
+    """Return RGB of each index."""
     colours = mpl.colormaps[COLOURS](np.linspace(0, 1, NODATA_INDEX), bytes=True)[:, :3]
     nodata = np.rint(255 * np.array(to_rgb(NODATA))).astype(np.uint8)
     return np.vstack([colours, nodata]).tobytes()

@@ -44,7 +44,7 @@ def finish(store: ScoreStore) -> None:
     attributes = dict(opened.group.attrs)
     if max(opened.frame.shape) > BLOCK and "multiscales" not in attributes:
         layout = [entry for layer in opened.layers for entry in _pyramid(store, opened, layer)]
-        # The levels say where they are: the convention allows it in one place only.
+        # The levels have their own: the convention allows it in one place only.
         for key in ("spatial:transform", "spatial:shape"):
             attributes.pop(key, None)
         conventions = cast("list[Any]", attributes.get("zarr_conventions", []))

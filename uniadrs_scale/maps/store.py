@@ -7,7 +7,6 @@ the same objects make the same store.
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
@@ -19,9 +18,9 @@ from odc.geo.geobox import GeoBox
 
 from uniadrs_scale.core.contracts import LAYERS, SCORE, Layer, digest
 from uniadrs_scale.core.pixels import BandStatistics
-from uniadrs_scale.errors import PlaceWarning, StoreError
+from uniadrs_scale.errors import StoreError
 from uniadrs_scale.storage.places import Place
-from uniadrs_scale.swaths.conventions import GEOLOCATION
+from uniadrs_scale.swaths.conventions import GEOLOCATION, geolocation_kind
 from uniadrs_scale.swaths.grids import Georeference, georeference
 
 if TYPE_CHECKING:
@@ -37,8 +36,7 @@ LEDGER = ("done", "scored_pixels")
 """Arrays without which a map is not a run's."""
 CPU_KINDS = "cpu_kinds"
 BAND_MEAN, BAND_SCATTER = "band_mean", "band_scatter"
-Y_X = 2
-"""Axes of a map."""
+Y_X = 2  # axes of a map
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,26 +108,31 @@ class ScoreStore:
             flat=dict(cast("list[tuple[float, int]]", counts["flat_areas"])),
             lost=dict(cast("dict[str, int]", counts["invalid_pixels"])),
             speckle=cast("tuple[int, int]", tuple(cast("list[int]", counts["speckle"]))),
+            unread=tuple(cast("list[int]", counts.get("unread_windows", []))),
             mean=np.asarray(self._array(BAND_MEAN)[:], np.float64),
             scatter=np.asarray(self._array(BAND_SCATTER)[:], np.float64),
         )
 
     def write_statistics(self, statistics: BandStatistics) -> None:
-        """Keep the scene's statistics: a resumed run must scale as the first one did."""
+        """Keep the scene's statistics: a resumed run must scale as the first one did.
+
+        Chunks that were scored with other statistics are missing from then on.
+        """
+        if self.statistics is not None:
+            self._array("done")[:] = MISSING
         for name, values in ((BAND_MEAN, statistics.mean), (BAND_SCATTER, statistics.scatter)):
             dims = ("band", "other_band")[: values.ndim]
             self.group.create_array(name, data=values, dimension_names=dims, overwrite=True)
         # Last: what makes them count.
-        flat = [list(pair) for pair in statistics.flat.items()]  # JSON has no numbers for names
-        attributes = self._array(BAND_SCATTER).attrs
-        attributes.update(
-            {
-                "valid_pixels": statistics.count,
-                "invalid_pixels": dict(statistics.lost),
-                "flat_areas": flat,
-                "speckle": list(statistics.speckle),
-            }
-        )
+        counts: dict[str, Any] = {
+            "valid_pixels": statistics.count,
+            "invalid_pixels": dict(statistics.lost),
+            "flat_areas": [list(pair) for pair in statistics.flat.items()],  # keys of JSON are text
+            "speckle": list(statistics.speckle),
+        }
+        if statistics.unread:
+            counts["unread_windows"] = list(statistics.unread)
+        self._array(BAND_SCATTER).attrs.update(counts)
 
     def open(self) -> xr.DataArray:
         """Return the lazy, chunked score (y, x)."""
@@ -147,11 +150,11 @@ class ScoreStore:
         shard = score.shards or score.chunks
         for (i, j), state in np.ndenumerate(self.done):
             where = f"Chunk ({i}, {j}) at pixel ({i * shard[0]}, {j * shard[1]})"
+            if state != DONE:
+                what = "is missing" if state == MISSING else "has failed tiles"
+                yield f"{where} {what}. Run the same score command again."
             if state == MISSING:
-                yield f"{where} is missing. Run the same score command again."
                 continue
-            if state == FAILED:
-                yield f"{where} has failed tiles. Run the same score command again."
             rows, cols = (slice(k * n, (k + 1) * n) for k, n in zip((i, j), shard, strict=True))
             try:
                 pixels = score[rows, cols]
@@ -179,7 +182,7 @@ class ScoreMap:
     """(y, x) the map's coordinates around no values."""
     place: Georeference
     threads: ClassVar[int | None] = None
-    """Threads that may read at once; None: as many as there are."""
+    """Threads that may read at once; None: all."""
 
     @property
     def geobox(self) -> GeoBox:
@@ -191,8 +194,7 @@ class ScoreMap:
     def tags(self) -> dict[str, str]:
         """Origin of the pixels; the software is that which made the scores, as the store says."""
         known = {"TIFFTAG_SOFTWARE": "software", "fingerprint": "fingerprint"}
-        attrs = self.group.attrs
-        present = {tag: str(attrs[key]) for tag, key in known.items() if key in attrs}
+        present = {t: str(v) for t, key in known.items() if (v := self.group.attrs.get(key))}
         return {"AREA_OR_POINT": "Area", "TIFFTAG_SOFTWARE": "uniadrs_scale", **present}
 
     def array(self, layer: Layer = SCORE) -> zarr.Array[Any]:
@@ -214,31 +216,12 @@ class ScoreMap:
                 f"'{self.name}' cannot be read ({error}). Verify the store and score it again."
             ) from error
 
-    def warn_of_gaps(self, stacklevel: int) -> None:
-        """Warn if chunks are not complete, or words about a place do not amount to one."""
-        done = self.group.get("done")
-        states = np.asarray(done[:]) if isinstance(done, zarr.Array) else np.ones(1)
-        missing = int((states != DONE).sum())
-        if missing:
-            warnings.warn(
-                f"{missing} of {states.size} chunks of '{self.name}' are not complete: their "
-                "pixels become nodata. Run the same score again, then make the file again.",
-                stacklevel=stacklevel + 1,
-            )
-        if self.place.problem:
-            warnings.warn(
-                f"'{self.name}' has no place on the ground ({self.place.problem}), so the file has "
-                "none either. Write its coordinates (assign_coords), or score the whole scene.",
-                PlaceWarning,
-                stacklevel=stacklevel + 1,
-            )
-
 
 def open_store(path: str | Path | Place) -> ScoreStore:
     """Return the score store of a run at ``path``, a path or URL.
 
     Raises:
-        StoreError: There is none.
+        StoreError: The store is missing, or it is something else.
     """
     group = _open_group(path)
     missing = [name for name in LEDGER if not isinstance(group.get(name), zarr.Array)]
@@ -260,31 +243,29 @@ def open_map(path: str | Path | Place) -> ScoreMap:
     """Return the map in the store at ``path``, with or without the ledger of a run.
 
     Raises:
-        StoreError: There is none.
+        StoreError: The store is missing, or it is something else.
     """
     group = _open_group(path)
-    score = cast("zarr.Array[Any]", group[SCORE.name])
-    frame = _frame(group, score)
+    frame = _frame(group, cast("zarr.Array[Any]", group[SCORE.name]))
     return ScoreMap(
         name=str(path),
         group=group,
         layers=tuple(layer for layer in LAYERS if layer.name in group),
         frame=frame,
-        place=georeference(frame),
+        place=Georeference() if geolocation_kind(frame) else georeference(frame),
     )
 
 
 class _NotAStoreError(StoreError):
-    """Nothing is there, or something else."""
+    """Path without a store."""
 
 
 def _open_group(path: str | Path | Place) -> zarr.Group:
     """Return the group at ``path``, read-only, that has an array of scores."""
     place = Place.of(path)
+    source = place.zarr(read_only=True)
     try:
-        group = zarr.open_group(
-            place.zarr(read_only=True), mode="r", zarr_format=3, use_consolidated=False
-        )
+        group = zarr.open_group(source, mode="r", zarr_format=3, use_consolidated=False)
     except StoreError:  # a server that does not answer has not said no
         raise
     except (OSError, ValueError, KeyError):
@@ -308,7 +289,7 @@ def _not_a_store(path: str | Path | Place, met: str) -> StoreError:
 
 
 def _frame(group: zarr.Group, score: zarr.Array[Any]) -> xr.DataArray:
-    """Return the coordinates that place ``score``, around values that are none of its own.
+    """Return the coordinates that place ``score``, around zeros.
 
     By hand: xarray opens every array of a store, 15 requests if it is in a bucket.
     """

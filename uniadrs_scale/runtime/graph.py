@@ -62,6 +62,9 @@ if TYPE_CHECKING:
     from uniadrs_scale.runtime.tasks import ChunkReport, Index
 
 
+LEAST_SAMPLE = 2**18
+"""Valid pixels that a sample must have, so that no accident decides the statistics: with fewer, the
+whole scene is read. A sample has 64 times as many pixels."""
 KINDS = "score", "beside", "beyond", "commit"
 """Tasks of a chunk."""
 
@@ -113,7 +116,7 @@ class Receipt:
 
 
 def scene_statistics(source: SceneSource, executor: Executor) -> BandStatistics:
-    """Return band statistics of a sample of the scene, or of all of it if that has no pixel."""
+    """Return band statistics of a sample of the scene, or of all of it if few pixels are valid."""
     height, width = source.info.height, source.info.width
     block = sample_side(len(source.info.bands))
     for across in (8, max(height, width)):
@@ -125,14 +128,14 @@ def scene_statistics(source: SceneSource, executor: Executor) -> BandStatistics:
             for key, window in zip(keys, windows, strict=True)
         }
         parts = executor.compute(graph, keys)
-        # Merged in the order of the windows: the order of completion must not decide a bit. A
-        # window that cannot be read is omitted here and reported when its tiles are scored.
+        # Merged in the order of the windows: the order of completion must not decide a bit.
         total = BandStatistics.combine(
             (part for part in parts if isinstance(part, BandStatistics)), len(source.info.bands)
         )
-        if total.count:
+        if total.count >= LEAST_SAMPLE:
             break
-    return total
+    unread = (k for k, part in enumerate(parts) if not isinstance(part, BandStatistics))
+    return replace(total, unread=tuple(unread))
 
 
 def score_scene(

@@ -142,8 +142,8 @@ def _info(
         unplaced="" if target else first.unplaced,
         notes=product.notes
         + tuple(
-            f"Band {number} of '{uri_name(uri)}' is tagged as alpha, but its values are no mask: "
-            "it is scored as a band."
+            f"Band {number} of '{uri_name(uri)}' is tagged as alpha, but holds measurements: it is "
+            "scored as a band."
             for uri, number in measured.items()
             if number
         ),
@@ -169,10 +169,8 @@ def _counted(bands: Sequence[Band], options: Options, headers: dict[str, Header]
         headers[header.uri] = header
         for number in header.numbers:
             name = band.name if len(header.numbers) == 1 else f"{band.name}-{number}"
-            yield replace(
-                band, name=name, number=number, uri=header.uri,
-                aliases=(header.names[number - 1], *band.aliases),
-            )  # fmt: skip
+            aliases = (header.names[number - 1], *band.aliases)
+            yield replace(band, name=name, number=number, uri=header.uri, aliases=aliases)
 
 
 def _selected_bands(product: Product, options: Options) -> list[Band]:

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
-from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from uniadrs_scale.core.contracts import SceneInfo, digest
 from uniadrs_scale.core.validity import EVERY_BAND, Nodata, Validity
 from uniadrs_scale.errors import SceneError
+from uniadrs_scale.scenes.arrays import Plane, Variable
 from uniadrs_scale.scenes.assembly import Facts, select
 from uniadrs_scale.scenes.axes import LONGEST
 from uniadrs_scale.scenes.datasets import LONGEST_TABLE
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from uniadrs_scale.core.lattice import Window
-    from uniadrs_scale.scenes.arrays import Variable
     from uniadrs_scale.scenes.packing import Packing
     from uniadrs_scale.scenes.products.metadata import Options
 
@@ -130,7 +129,8 @@ class CubeScene:
         validity.drop_nodata(target.pixels, Nodata(nodata, self.together))
         validity.drop_not_finite(target.pixels)
         for flags in self.masked:
-            validity.drop(flags.invalid(window), "mask")
+            for name, invalid in flags.invalid(window):
+                validity.drop(invalid, name)
         return target.pixels, validity
 
 
@@ -260,7 +260,7 @@ def geolocation(spec: CubeSpec, chunk: int) -> dict[str, xr.DataArray]:
     sizes = spec.variables[0].sizes
     for name, variable in (("latitude", spec.latitude), ("longitude", spec.longitude)):
         if variable is not None:
-            plane = _Plane(variable, (sizes["y"], sizes["x"]))
+            plane = Plane(variable, (sizes["y"], sizes["x"]))
             lazy = xr.DataArray(indexing.LazilyIndexedArray(plane), dims=("y", "x"))
             content = digest(variable.decisive())
             units = {"units": "degrees_north" if name == "latitude" else "degrees_east"}
@@ -270,27 +270,6 @@ def geolocation(spec: CubeSpec, chunk: int) -> dict[str, xr.DataArray]:
             remember_content(chunked, content)
             coords[name] = chunked.assign_attrs(standard_name=name, **units)
     return coords
-
-
-class _Plane(BackendArray):
-    """A (y, x) array, read when indexed; pickled as its description."""
-
-    def __init__(self, variable: Variable, shape: tuple[int, int]) -> None:
-        self.variable, self.shape = variable, shape
-        self.dtype = np.dtype(variable.packing.dtype)
-
-    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
-        return indexing.explicit_indexing_adapter(
-            key, self.shape, indexing.IndexingSupport.BASIC, self._read
-        )
-
-    def _read(self, key: tuple[int | slice, ...]) -> NDArray[np.generic]:
-        sized = list(zip(key, self.shape, strict=True))
-        spans = [k if isinstance(k, slice) else slice(k % n, k % n + 1) for k, n in sized]
-        plane = self.variable.plane(*spans)
-        counts = [len(range(n)[span]) for n, span in zip(self.shape, spans, strict=True)]
-        picked = tuple(slice(None) if isinstance(k, slice) else 0 for k in key)
-        return np.broadcast_to(plane, counts)[picked]
 
 
 def _ground_size(spec: CubeSpec, height: int, width: int) -> float | None:

@@ -1,4 +1,4 @@
-"""Raster files: where they are, how they are opened, and what a look at their bytes shows.
+"""Raster files: their names, how they are opened, and a look at their bytes.
 
 Opening a scene reads no pixel, with two exceptions: a band that is tagged as alpha, and 8-bit
 pictures of three bands, which may be one. Tags are often wrong there.
@@ -102,6 +102,25 @@ def require_whole(dataset: rasterio.DatasetReader, uri: str) -> None:
         )
 
 
+def require_bands(uri: str, count: int, subdatasets: list[str]) -> None:
+    """Raise SceneError if a file has no bands of its own."""
+    if count:
+        return
+    hint = "Pass a raster with at least one band"
+    if subdatasets:
+        hint = f"Open one of its subdatasets: {', '.join(subdatasets[:4])}"
+    raise SceneError(f"'{uri}' has no bands. {hint}.")
+
+
+def require_real(uri: str, dtypes: tuple[str, ...]) -> None:
+    """Raise SceneError if pixels are complex."""
+    if any("complex" in dtype for dtype in dtypes):
+        raise SceneError(
+            f"'{uri}' holds complex values ({dtypes[0]}): scores need real ones. "
+            "Write the magnitude to a file, or pass abs(...) as a DataArray."
+        )
+
+
 def measured_alpha(dataset: rasterio.DatasetReader, alpha: int) -> bool:
     """Return True if band ``alpha`` holds measurements, such as near infrared.
 
@@ -167,7 +186,7 @@ class _OpenDatasets(threading.local):
         return self.datasets[key]
 
     def forget(self, uri: str, stamp: str, warp: Warp | None = None) -> None:
-        """Close a dataset, so that it is opened anew."""
+        """Close a dataset, so that it is opened again."""
         known = self.datasets.pop((uri, stamp, repr(warp)), None)
         if known is not None:
             known.close()

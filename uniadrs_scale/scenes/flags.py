@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import asdict, dataclass, replace
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from uniadrs_scale.errors import SceneError
 from uniadrs_scale.scenes.packing import numbers
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from uniadrs_scale.scenes.datasets import Contents
     from uniadrs_scale.scenes.products.metadata import Mask
 
+MANY = 16
+"""Names that fit in an error message."""
 CLOUD = re.compile(r"cloud|cirrus", re.IGNORECASE)
 CLEAR = re.compile(
     r"(^|_)(no|not|non|free|clear|cloudless|risk)(_|$)|cloud_?free|clear", re.IGNORECASE
@@ -56,17 +59,14 @@ class Flags:
         """Return what decides the mask, as JSON values."""
         return {"variable": self.variable.decisive(), "flags": [asdict(f) for f in self.flags]}
 
-    def invalid(self, window: Window) -> NDArray[np.bool_]:
-        """Read a window as a mask (y, x): True if a pixel is in one of the classes."""
+    def invalid(self, window: Window) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+        """Yield the name of each class and the mask (y, x) of its pixels in a window."""
         rows, cols = window.slices
-        found = np.zeros((window.height, window.width), bool)
-        for band in sorted({flag.band for flag in self.flags}):
+        for band, flags in groupby(self.flags, key=lambda flag: flag.band):
             stored = self.variable.stored(slice(band, band + 1), rows, cols)[0]
             codes = np.nan_to_num(stored, nan=0).astype(np.int64)
-            for flag in self.flags:
-                if flag.band == band:
-                    found |= (codes & flag.mask) == flag.value
-        return found
+            for flag in flags:
+                yield flag.name, (codes & flag.mask) == flag.value
 
 
 def unwanted(source: str, quality: Sequence[Flags], mask: Mask) -> tuple[Flags, ...]:
@@ -85,10 +85,11 @@ def unwanted(source: str, quality: Sequence[Flags], mask: Mask) -> tuple[Flags, 
         names = {f.name for f in known if f.name in asked or f.value in asked}
         missing = [a for a in asked if all(a not in (f.name, f.value) for f in known)]
     if missing:
-        listing = ", ".join(sorted({flag.name for flag in known})) or "no classes of pixels"
+        names = {flag.name for flag in known}
+        listing = ", ".join(sorted(names)[:MANY]) + (", ..." if len(names) > MANY else "")
         raise SceneError(
-            f"mask={missing[0]!r} is not a class of '{source}', which has {listing}. Name one of "
-            "these, or drop mask and assign your own 'valid' (y, x) to the opened scene."
+            f"mask={missing[0]!r} is not a class of '{source}', which has {listing or 'none'}. "
+            "Name one of these, or drop mask and assign your own 'valid' (y, x) to the opened scene."
         )
     chosen = (
         replace(

@@ -122,7 +122,7 @@ def choose_grid(choice: object, grids: Mapping[str, Grid]) -> tuple[Grid, str]:
         grids: By band name, of the bands that make the scene.
 
     Raises:
-        SceneError: The choice is none of these.
+        SceneError: The choice is something else.
     """
     if isinstance(choice, GeoBox):
         crs = None if choice.crs is None else choice.crs.to_wkt()

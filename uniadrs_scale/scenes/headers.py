@@ -1,4 +1,4 @@
-"""What raster files say about themselves, and whether several files are one scene."""
+"""Headers of raster files, and the question if several files are one scene."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from uniadrs_scale.scenes.files import (
     is_grey_picture,
     locate,
     measured_alpha,
+    require_bands,
+    require_real,
     require_whole,
 )
 from uniadrs_scale.scenes.grids import Grid, same_crs, same_transform
@@ -48,7 +50,7 @@ class Header:
     measured: int | None
     """Band that is tagged as alpha but holds measurements."""
     shared_mask: tuple[int, ...]
-    """A band whose mask is that of all bands; empty if there is none."""
+    """A band with the mask of all bands, if they share one."""
     masks: tuple[int, ...]
     """Bands with a mask of their own, as in a VRT."""
     names: tuple[str, ...]
@@ -72,7 +74,7 @@ class Header:
     datetime: str | None
     """Time of acquisition, ISO 8601."""
     gcps: tuple[GroundPoint, ...]
-    """Ground control points if there is no transform."""
+    """Ground control points, used without a transform only."""
     gcp_crs: str | None
     block_bytes: int
     """Bytes of one block of the file, with all bands if they are next to each other in it."""
@@ -101,10 +103,10 @@ class Header:
 
     @classmethod
     def _of_dataset(cls, dataset: rasterio.DatasetReader, uri: str, stamp: str) -> Header:
-        _require_bands(uri, dataset.count, dataset.subdatasets)
+        require_bands(uri, dataset.count, dataset.subdatasets)
         # Each once: rasterio asks GDAL for all bands whenever one of these is looked at.
         colours, dtypes, described = dataset.colorinterp, dataset.dtypes, dataset.descriptions
-        _require_real(uri, dtypes)
+        require_real(uri, dtypes)
         require_whole(dataset, uri)
         alpha = next((n for n, c in enumerate(colours, start=1) if c == ColorInterp.alpha), None)
         measured = alpha if alpha is not None and measured_alpha(dataset, alpha) else None
@@ -282,9 +284,8 @@ def _block_bytes(dataset: rasterio.DatasetReader) -> int:
 
 def _wavelength(dataset: rasterio.DatasetReader, number: int) -> float | None:
     """Return a band's centre in nm, as GDAL knows it from ENVI headers and other metadata."""
-    tags = dataset.tags(number, ns="IMAGERY")
     try:
-        return nanometres(float(tags["CENTRAL_WAVELENGTH_UM"]), "um")
+        return nanometres(float(dataset.tags(number, ns="IMAGERY")["CENTRAL_WAVELENGTH_UM"]), "um")
     except (KeyError, ValueError):
         return None
 
@@ -293,23 +294,6 @@ def _acquired(dataset: rasterio.DatasetReader) -> str | None:
     """Return the acquisition time; GDAL writes the epoch if it cannot parse a product's."""
     time = iso_time(dataset.tags(ns="IMAGERY").get("ACQUISITIONDATETIME"))
     return None if time is None or time.startswith("1970-01-01T00:00:00") else time
-
-
-def _require_bands(uri: str, count: int, subdatasets: list[str]) -> None:
-    if count:
-        return
-    hint = "Pass a raster with at least one band"
-    if subdatasets:
-        hint = f"Open one of its subdatasets: {', '.join(subdatasets[:4])}"
-    raise SceneError(f"'{uri}' has no bands. {hint}.")
-
-
-def _require_real(uri: str, dtypes: tuple[str, ...]) -> None:
-    if any("complex" in dtype for dtype in dtypes):
-        raise SceneError(
-            f"'{uri}' holds complex values ({dtypes[0]}): scores need real ones. "
-            "Write the magnitude to a file, or pass abs(...) as a DataArray."
-        )
 
 
 def _origin(transform: tuple[float, ...] | None) -> str:

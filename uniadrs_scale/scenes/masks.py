@@ -39,11 +39,9 @@ def nodata_values(
         for band, dtype in zip(selected, dtypes, strict=True)
     )
     alike = colours and len(set(map(repr, tags))) == 1
-    return [
-        (band.nodata if tag is None else tag,
-         options.together(declared=tag is not None and not alike))
-        for band, tag in zip(selected, tags, strict=True)
-    ]  # fmt: skip
+    values = [band.nodata if tag is None else tag for band, tag in zip(selected, tags, strict=True)]
+    rules = [options.together(declared=tag is not None and not alike) for tag in tags]
+    return list(zip(values, rules, strict=True))
 
 
 def _require_possible(value: float | None, dtypes: Sequence[np.dtype[np.generic]]) -> None:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 Source = str | Path | pystac.Item
 LONGEST = 300
-"""Characters of somebody else's message in ours."""
+"""Characters of another library's message in ours."""
 
 
 def open_scene(
@@ -52,7 +52,7 @@ def open_scene(
     mask: str | Sequence[str | int] = "none",
     units: Literal["amplitude", "dB"] | None = None,
 ) -> xr.DataArray:
-    """A satellite product, a raster file, or several, as one lazy scene.
+    """Open a satellite product, a raster file, or several, as one lazy scene.
 
     Opens what GDAL opens; folders of Sentinel-2 (SAFE, L1C and L2A), Landsat (with its MTL file),
     Sentinel-1 GRD (SAFE) and EnMAP (L1C and L2A), or the metadata file in them; ENVI by header or
@@ -85,7 +85,7 @@ def open_scene(
         (band, y, x) in the files' dtype, chunked, with CRS, transform and nodata for ``.rio``;
         coordinates ``band`` and, where known, ``wavelength`` [nm]; attributes ``gsd_m``,
         ``datetime`` (ISO 8601) and ``platform`` where known. A lazy boolean coordinate ``valid``
-        (y, x) is True where every band is finite, is not nodata and is not masked out; assign
+        (y, x) is True for pixels that are finite, not nodata and not masked in any band; assign
         another ``valid`` to use a mask of your own. A swath without a grid has lazy coordinates
         ``latitude`` and ``longitude`` (y, x) [degrees], or ground control points
         (``.rio.get_gcps()``) and pixel centres in their count as ``y`` and ``x``.
@@ -109,7 +109,7 @@ def open_scene(
     except UniadrsScaleError:
         raise
     except Exception as error:
-        # Parsers of damaged files raise whatever they stumble over, each another thing.
+        # Parsers of damaged files raise all kinds of exceptions.
         what = " ".join(f"{type(error).__name__}: {error}".split())[:LONGEST]
         raise SceneError(
             f"{_called(source)} cannot be opened as a scene ({what}): it is damaged, or of a kind "
@@ -121,7 +121,7 @@ def open_scene(
 
 
 def _called(source: Source | Sequence[str | Path]) -> str:
-    """What to call ``source`` in a message."""
+    """Return the name of ``source`` for a message."""
     if isinstance(source, pystac.Item):
         return f"STAC item '{source.id}'"
     return f"'{source}'" if isinstance(source, str | Path) else f"'{source[0]}'"
@@ -175,7 +175,7 @@ def expand(sources: Sequence[str | Path]) -> list[str]:
 
 
 def _in_bucket(pattern: str) -> list[str]:
-    """What a pattern of keys matches, in natural order."""
+    """Return what a pattern of keys matches, in natural order."""
     found = natural_order(_matching(pattern))
     if not found:
         raise SceneError(

@@ -114,7 +114,7 @@ class Packing:
 
     @property
     def words(self) -> list[str]:
-        """What makes pixels invalid, for people."""
+        """Fill and valid range, for people."""
         found = [f"{value:g}" for value in self.missing]
         found += [] if self.empty is None else [f"{self.empty:g} in all bands"]
         if self.limits is not None:

@@ -80,7 +80,7 @@ class RasterFile:
 
     uri: str
     stamp: str
-    """Size and modification time: a changed file is another scene, and is opened anew."""
+    """Size and modification time: a changed file is another scene, and is opened again."""
     bands: tuple[int, ...]
     """1-based, in the order to read."""
     nodata: Nodata
@@ -121,7 +121,7 @@ class RasterFile:
             with gdal_env(self.uri, GDAL_CACHEMAX=GDAL_CACHE_BYTES):
                 read = self._read(window)
         except RasterioError:
-            # The next try opens it anew: GDAL may remember what went wrong.
+            # The next try opens it again: GDAL may remember what went wrong.
             OPEN.forget(self.uri, self.stamp, self.warp)
             raise
         if is_remote(self.uri):
@@ -192,7 +192,7 @@ class FileScene:
     info: SceneInfo
     files: tuple[RasterFile, ...]
     nodata: float | None
-    """The one nodata value of all bands, None if there is none or they differ."""
+    """The one nodata value of all bands, None if they differ or have no value."""
     quality: tuple[QualityFile, ...] = ()
     decibel: bool = False
     """True if amplitudes are turned into dB."""
@@ -244,7 +244,7 @@ def decibels(amplitude: NDArray[np.generic]) -> NDArray[np.float32]:
 
 
 def raster_tag(path: str | Path, name: str) -> str | None:
-    """Return one tag of a raster file, None if there is no such tag, or no such raster."""
+    """Return one tag of a raster file, None without such a tag, or such a raster."""
     try:
         with open_raster(canonical(str(path))) as dataset:
             tags: dict[str, str] = dataset.tags()

@@ -1,4 +1,4 @@
-"""A scene as a lazy DataArray: pixels and valid mask, read where indexed."""
+"""A scene as a lazy DataArray, and the source that its pixels are read from."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from xarray.core import indexing
 from uniadrs_scale.core.contracts import SceneInfo, SceneSource, digest
 from uniadrs_scale.core.lattice import Window
 from uniadrs_scale.core.validity import EVERY_BAND, Validity, valid_pixels
-from uniadrs_scale.errors import SceneError
 from uniadrs_scale.scenes.grids import Grid, ground_size
 from uniadrs_scale.swaths.conventions import (
     GEOLOCATION,
+    as_scene,
     content_digest,
     geolocation_kind,
     geolocation_text,
-    placed_by_area,
 )
 from uniadrs_scale.swaths.grids import (
-    SHIFTED,
     Georeference,
     centres,
     georeference,
     is_rotated,
-    written_transform,
+    map_axes,
+    spatial_ref,
+    without_old_coordinates,
 )
 
 if TYPE_CHECKING:
@@ -45,16 +45,7 @@ if TYPE_CHECKING:
 
 
 def lazy_scene(scene: WindowedScene, facts: Facts, chunk: int) -> xr.DataArray:
-    """``scene`` as a chunked DataArray with everything known about it.
-
-    Args:
-        scene: Where pixels come from.
-        facts: What users want to know beside them.
-        chunk: Side of the chunks in pixels.
-
-    Returns:
-        (band, y, x); see :func:`uniadrs_scale.open_scene`.
-    """
+    """Return ``scene`` as an array (band, y, x) with all that is known; ``chunk`` in pixels."""
     info = scene.info
     valid = _lazy(_ValidArray(scene), ("y", "x"), chunk, info.identity)
     array = _lazy(_PixelArray(scene), ("band", "y", "x"), chunk, info.identity)
@@ -78,7 +69,7 @@ def lazy_scene(scene: WindowedScene, facts: Facts, chunk: int) -> xr.DataArray:
 
 
 def _can_hold(dtype: str, value: float) -> bool:
-    """False for a nodata value that no pixel can have, such as -9999 of uint8."""
+    """Return False for a nodata value that no pixel can have, such as -9999 of uint8."""
     kind = np.dtype(dtype)
     if kind.kind == "f":
         return not np.isfinite(value) or abs(value) <= np.finfo(kind).max
@@ -136,7 +127,7 @@ class _ValidArray(_PixelArray):
 
 
 def _span(key: int | slice, size: int) -> tuple[range, int | slice]:
-    """(contiguous pixels to read, what to take of them) for one basic index of an axis."""
+    """Return (contiguous pixels to read, index into them) for one basic index of an axis."""
     if isinstance(key, slice):
         wanted = range(size)[key]
         if not wanted:
@@ -187,7 +178,7 @@ class ArrayScene:
         return _decisive(self.array)
 
     def window(self, window: Window) -> ArrayWindow:
-        """The lazy slice of one window."""
+        """Return the lazy slice of one window."""
         rows, cols = window.slices
         return ArrayWindow(self.array.isel(y=rows, x=cols))
 
@@ -234,108 +225,40 @@ def map_coordinates(scene: xr.DataArray) -> Mapping[str, xr.DataArray]:
     place = georeference(array)
     if place.transform is None:
         return axes
-    if is_rotated(place.transform):
-        return {"spatial_ref": _spatial_ref(place)}
-    made = centres(place.transform, array.sizes["y"], array.sizes["x"])
-    for name, step in (("y", place.transform.e), ("x", place.transform.a)):
-        exact = name in axes and np.abs(axes[name].values - made[name]).max() < SHIFTED * abs(step)
-        # In the bits of the scene's, so that xarray aligns the two.
-        axes[name] = axes[name] if exact else xr.DataArray(made[name], dims=name)
-    return axes | {"spatial_ref": _spatial_ref(place)}
-
-
-def _spatial_ref(place: Georeference) -> xr.DataArray:
-    """Return the scalar coordinate that rioxarray and GDAL read CRS and transform from."""
-    frame = xr.DataArray(np.zeros((1, 1)), dims=("y", "x"))
-    frame = frame if place.crs is None else frame.rio.write_crs(place.crs)
-    return cast("xr.DataArray", frame.rio.write_transform(place.transform).coords["spatial_ref"])
+    return map_axes(array, place.transform) | {"spatial_ref": spatial_ref(place)}
 
 
 def _recognised(scene: xr.DataArray) -> tuple[xr.DataArray, FileScene | CubeScene | None]:
     """Return ``scene`` as (band, y, x), and the files that hold just these pixels, if any do."""
-    array = _require_dims(scene)
+    array = as_scene(scene)
     valid = array.coords.get("valid")
     names = getattr(array.data, "name", ""), getattr(getattr(valid, "data", None), "name", "")
     known = OPENED.get(cast("tuple[str, str]", names))
-    if known is None or known.info.transform is None:
-        return array, known
-    opened, written = Affine(*known.info.transform), written_transform(array)
-    if written in (None, opened) or is_rotated(opened):
-        return array, known
-    made = centres(opened, known.info.height, known.info.width)
-    axes = {name: array.coords[name].values for name in made if name in array.coords}
-    stayed = all(name in axes and np.array_equal(axes[name], made[name]) for name in made)
-    # A transform that was corrected is newer than coordinates that stayed.
-    return (array.drop_vars(["y", "x"]) if stayed else array), known
+    if known is not None and known.info.transform is not None:
+        array = without_old_coordinates(array, Affine(*known.info.transform))
+    return array, known
 
 
 def _placed(info: SceneInfo, array: xr.DataArray) -> SceneInfo:
     """Return ``info`` with the place that the coordinates and attributes of ``array`` say."""
     geolocation = geolocation_text(array)
     place = Georeference() if geolocation else georeference(array)
-    same = place.crs == info.crs or (
-        None not in (place.crs, info.crs)
-        and CRS.from_user_input(place.crs) == CRS.from_user_input(info.crs)
-    )
-    crs = info.crs if same else place.crs
+    crs = place.crs
+    if None not in (crs, info.crs) and CRS.from_wkt(crs) == CRS.from_user_input(info.crs):
+        crs = info.crs  # the same in the words of the file
     transform = None if place.transform is None else tuple(place.transform)[:6]
     gsd_m = info.gsd_m
     if crs is not None and transform is not None and (crs, transform) != (info.crs, info.transform):
         gsd_m = ground_size(Grid(info.height, info.width, transform, crs))
-    return replace(
-        info, crs=crs, transform=transform, geolocation=geolocation, gsd_m=gsd_m,
-        unplaced=place.problem or ("" if transform or geolocation else info.unplaced),
-    )  # fmt: skip
-
-
-def _require_dims(scene: xr.DataArray) -> xr.DataArray:
-    if not isinstance(scene, xr.DataArray):
-        raise SceneError(
-            f"A scene must be an xarray.DataArray, not {type(scene).__name__}. "
-            "Use open_scene(path), or Dataset.to_dataarray('band')."
-        )
-    scene = placed_by_area(scene) if {"y", "x"} <= set(scene.dims) else scene
-    array = scene.expand_dims("band") if set(scene.dims) == {"y", "x"} else scene
-    if set(array.dims) != {"band", "y", "x"}:
-        raise SceneError(
-            f"Scene '{scene.name}' has dims {scene.dims}: (band, y, x) or (y, x) are needed. "
-            "Use .rename() or .isel()."
-        )
-    if array.dtype.kind not in "buif":
-        raise SceneError(
-            f"Scene '{scene.name}' has dtype {array.dtype}: scores need real numbers. "
-            "Take abs(...) of complex values."
-        )
-    return _with_plain_mask(array).transpose("band", "y", "x")
-
-
-def _with_plain_mask(array: xr.DataArray) -> xr.DataArray:
-    """Return ``array`` with its mask, if it has one, spread over both axes.
-
-    Raises:
-        SceneError: The mask is not boolean, or not one of y and x.
-    """
-    if "valid" not in array.coords:
-        return array
-    valid = array.coords["valid"]
-    if valid.dtype != bool:
-        raise SceneError(
-            f"The coordinate 'valid' has dtype {valid.dtype}: a mask is boolean, True where a "
-            "pixel is valid. Assign one, such as valid=scene.valid == 1 (after coarsen or interp, "
-            "1 means that all pixels were valid)."
-        )
-    if not valid.dims or not set(valid.dims) <= {"y", "x"}:
-        raise SceneError(
-            f"The coordinate 'valid' has dims {valid.dims}: a mask has y, x or both. Use "
-            ".all('band') for one that has bands."
-        )
-    whole = valid.variable.set_dims({axis: array.sizes[axis] for axis in ("y", "x")})
-    return array.assign_coords(valid=whole)
+    why = place.problem or ("" if transform or geolocation else info.unplaced)
+    placed = replace(info, crs=crs, transform=transform, geolocation=geolocation, unplaced=why)
+    return replace(placed, gsd_m=gsd_m)
 
 
 def _describe(array: xr.DataArray) -> SceneInfo:
     """Return what a plan must know of an array, but for its place."""
     bands = array.coords["band"].values if "band" in array.coords else range(array.sizes["band"])
+    size = array.attrs.get("gsd_m")
     return SceneInfo(
         name=str(array.name or "array"),
         identity=digest(_decisive(array)),
@@ -346,27 +269,22 @@ def _describe(array: xr.DataArray) -> SceneInfo:
         itemsize=array.dtype.itemsize,
         crs=None,
         transform=None,
-        gsd_m=_number(array.attrs.get("gsd_m")),
+        gsd_m=float(size) if isinstance(size, int | float) and size > 0 else None,
         block_bytes=_worked_bytes(array),
         strip_rows=0 if array.chunks is None else array.sizes["y"],
     )
 
 
 def _worked_bytes(array: xr.DataArray) -> int:
-    """What computing a window holds beside it: its largest chunk, made from another one.
+    """Return the bytes that computing a window needs: its largest chunk, made from another one.
 
-    Measured for ratios, sums over bands and stacked bands, beside two windows: the pieces, and what
-    they are put together to. A user's own graph may take more.
+    Measured for ratios, sums over bands and stacked bands, on top of two windows: the pieces, and
+    the window that they make up. A user's own graph may take more.
     """
     if array.chunks is None:
         return 0
     _, height, width = (max(sizes) for sizes in array.chunks)
     return WORKED * array.sizes["band"] * height * width * array.dtype.itemsize
-
-
-def _number(value: object) -> float | None:
-    """A ground sample distance that arithmetic or a user left among the attributes."""
-    return float(value) if isinstance(value, int | float) and value > 0 else None
 
 
 def _decisive(array: xr.DataArray) -> dict[str, Any]:

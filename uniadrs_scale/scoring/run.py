@@ -110,7 +110,8 @@ class _Run:
             opened = prepare(store, self.plan, self.job.coordinates)
         self.kept, self.kinds_before = int((opened.done == DONE).sum()), opened.cpu_kinds
         self.kinds = set(self.kinds_before)
-        if self.kept == opened.done.size:
+        known = opened.statistics
+        if self.kept == opened.done.size and not (known and known.unread):
             summary = self.summary([])
         else:
             summary = self.score(opened, compute, new=new)
@@ -160,16 +161,25 @@ class _Run:
         work = Work(source=source, plan=self.plan, store=opened, scaled=scaled)
         with self.clock("score"):
             lost = graph.score_scene(work, executor, lambda receipt: self.note(opened, receipt))
+        if statistics.unread:
+            lost.append(_partial(statistics))
         return lost, statistics
 
     def statistics(self, opened: ScoreStore, executor: Executor) -> BandStatistics:
-        """Return the statistics that the store was begun with, or those of the scene."""
+        """Return the statistics that the store was begun with, or those of the scene.
+
+        Windows that could not be read are tried again. If any can be read now, all chunks are
+        scored again, so that the map is that of an undisturbed run.
+        """
         known = opened.statistics
-        if known is not None:
+        if known is not None and not known.unread:
             return known
         statistics = scene_statistics(self.job.source, executor)
-        if statistics.count:  # pixels that could not be read now may be readable in the next run
+        if known is not None and statistics.unread == known.unread:
+            return known
+        if statistics.count:
             opened.write_statistics(statistics)
+            self.kept = 0
         return statistics
 
     def note(self, opened: ScoreStore, receipt: Receipt) -> None:
@@ -185,12 +195,13 @@ class _Run:
         """Write the file of a finished store; remove the store if it is complete."""
         target, clock = self.target, Clock()
         with clock(export.name):
-            export.write(FinishedMap(target.store, target.drawn), target.place)
+            notes = export.write(FinishedMap(target.store, target.drawn), target.place)
         if summary.complete:
             target.store.remove_store()
         return replace(
             summary,
             output=target.place,
+            notes=(*summary.notes, *notes),
             stages={**summary.stages, **clock.seconds},
             seconds=time.perf_counter() - self.started,
         )
@@ -212,6 +223,14 @@ class _Run:
         write_report(self.place, facts | more)
 
 
+def _partial(statistics: BandStatistics) -> SceneError:
+    """Return the sentence about statistics of a scene that could not be read whole."""
+    return SceneError(
+        f"{len(statistics.unread)} windows of the scene could not be read for its statistics, so "
+        "scores are relative to the rest. Run the same command again when they can be read."
+    )
+
+
 def _notes(statistics: BandStatistics, plan: ScorePlan) -> Iterator[str]:
     """Yield what looks wrong with the scene, and what to do."""
     pixels, value = max(
@@ -230,7 +249,9 @@ def _notes(statistics: BandStatistics, plan: ScorePlan) -> Iterator[str]:
             "data, keep them (--nodata-when all, or open_scene(nodata_when='all'))."
         )
     looks, judged = statistics.speckle
-    if 2 * looks > judged and plan.coarsen == 1:
+    asked = plan.coarsen > 1 or "as asked for" in plan.preset
+    # Doubles are the result of calculations, such as ratios, which may have any distribution.
+    if 2 * looks > judged and not asked and plan.scene.dtype != "float64":
         yield "The band varies as radar does (speckle). If it is radar, score it with --preset sar."
 
 

@@ -169,7 +169,7 @@ class BucketStore(Checked, ObjectStore[Any]):
         prototype: BufferPrototype | None = None,
         byte_range: ByteRequest | None = None,
     ) -> Buffer | None:
-        """Return one object, None if there is none."""
+        """Return one object, None if it does not exist."""
         with self._said("read", key):
             return await super().get(key, prototype, byte_range)
 
@@ -217,11 +217,11 @@ class ConditionalObject:
 
     uri: str
     mark: dict[str, str]
-    """Tells the object from any other; empty if there is none."""
+    """Tells the object from any other; empty if it does not exist."""
 
     @classmethod
     def read(cls, uri: str) -> tuple[ConditionalObject, bytes | None]:
-        """Return the object and its bytes, None if there is no object.
+        """Return the object and its bytes, None if it does not exist.
 
         Raises:
             StoreError: It cannot be read.

@@ -1,6 +1,6 @@
 """Locks, so that one process at a time writes to a place.
 
-In a folder a lock is the kernel's: it dies with its process, ``kill -9`` included. In a bucket it
+In a folder a lock is the kernel's: it ends with its process, ``kill -9`` included. In a bucket it
 is an object that its owner writes again and again, every write conditional on the object being as
 this process read or wrote it last. A process that was cut off for longer than its lease, and was
 succeeded, finds that out at its next write, and does no harm.
@@ -100,7 +100,7 @@ def claimed(target: Place) -> Iterator[None]:
     try:
         lock.acquire()
     except Timeout:
-        if not path.exists():  # a folder such as /proc, where filelock waits in vain
+        if not path.exists():  # a folder such as /proc, where filelock never succeeds
             raise StoreError(
                 f"Cannot create '{target}': '{output.parent}' takes no files. Choose a writable "
                 "folder."

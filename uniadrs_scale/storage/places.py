@@ -79,7 +79,7 @@ class Place:
         return Place(f"{self.text.rpartition('/')[0]}/{name}")
 
     def read(self) -> bytes | None:
-        """Return the bytes, None if there is no file.
+        """Return the bytes, None if the file does not exist.
 
         Raises:
             OSError: They cannot be read.
@@ -184,13 +184,12 @@ class Place:
         except FileNotFoundError:
             pass
         except OSError as error:
-            name = self.name if len(self.name) <= 60 else f"{self.name[:60]}..."  # noqa: PLR2004
             raise StoreError(
-                f"Cannot write '{name}' ({error.strerror}). Choose another output path."
+                f"Cannot write '{self.name:.60}' ({error.strerror}). Choose another output path."
             ) from None
 
     def make_folder(self) -> None:
-        """Make a folder here, if there is none.
+        """Make a folder here, unless it exists.
 
         Raises:
             StoreError: Something else has the name, even a link to a folder.

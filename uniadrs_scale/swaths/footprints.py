@@ -1,6 +1,7 @@
-"""Swath pixels onto grid cells: the one loop of geocoding that no library has.
+"""Pixels of a swath on a map: projected window by window, kept in side files, drawn onto cells.
 
-A cell takes the highest of the pixels whose centre lies in it. A cell without any takes the pixel
+Drawing is the one loop of geocoding that no library has.
+A cell takes the highest of the pixels whose centre is in it. A cell without any takes the pixel
 whose footprint covers its centre: the parallelogram halfway to the neighbouring pixels.
 
 Tried before, on a curved swath with 200 planted pixels: GDAL's warper with geolocation arrays put
@@ -11,13 +12,27 @@ but left holes in 42 % of the map, its k-d tree lost 2 pixels, and both hold the
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numba import njit
 
+from uniadrs_scale.errors import PlanError
+from uniadrs_scale.swaths.geometry import misplaced
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
     from numpy.typing import NDArray
+
+    from uniadrs_scale.core.lattice import Window
+    from uniadrs_scale.swaths.geometry import Projection
+
+    Floats = NDArray[np.float64]
+    Positions = Callable[[slice, slice], tuple[Floats, Floats]]
+    """Latitude and longitude (y, x) [degrees] of a window, NaN if unknown."""
 
 
 MARGIN = 2
@@ -27,6 +42,91 @@ REACH = 0.75
 from pixel to pixel would open cracks."""
 TAKEN = np.float32(-1)
 """Rank of a cell that a pixel's centre hit: nothing is nearer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PlacedWindow:
+    """A window of the swath, and its place on the map."""
+
+    window: Window
+    path: Path
+    """(2, y, x) float32: x and y [CRS units from the origin] of the window and MARGIN around it."""
+    bounds: Floats
+    """(left, bottom, right, top) of pixel centres, from the origin; NaN if none is known."""
+    spacing: Floats
+    """Median distances of neighbours down and right; NaN without neighbours."""
+    widest: float
+    """The largest distance of neighbours."""
+    dropped: int
+    """Pixels left out, because their positions cannot be true."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Placer:
+    """Projects the windows of one swath."""
+
+    positions: Positions
+    projection: Projection
+    origin: tuple[float, float]
+    shape: tuple[int, ...]
+    """Shape of the swath."""
+    folder: Path
+    fill: NDArray[np.complex128]
+    """Positions (longitude + latitude i) that stand for an unknown one."""
+
+    def place(self, window: Window) -> PlacedWindow:
+        """Project a window, keep the result in a file, and measure it."""
+        starts, stops = (window.row, window.col), window.stop
+        first = [max(0, start - MARGIN) for start in starts]
+        last = [min(size, stop + MARGIN) for size, stop in zip(self.shape, stops, strict=True)]
+        latitude, longitude = self.positions(*map(slice, first, last))
+        wrong = misplaced(latitude, longitude) | np.isin(longitude + 1j * latitude, self.fill)
+        latitude[wrong] = np.nan
+        inner = tuple(
+            slice(start - low, stop - low)
+            for start, stop, low in zip(starts, stops, first, strict=True)
+        )
+        x, y = self.projection.apply(latitude, longitude)
+        lost = np.isfinite(latitude) & np.isfinite(longitude) & ~np.isfinite(x)
+        require_shown(self.projection, shown=not lost.any())
+        # At the swath's edges nothing is around it.
+        missing = [
+            (MARGIN - (start - low), MARGIN - (high - stop))
+            for start, stop, low, high in zip(starts, stops, first, last, strict=True)
+        ]
+        places = np.stack([x - self.origin[0], y - self.origin[1]]).astype(np.float32)
+        places = np.pad(places, [(0, 0), *missing], constant_values=np.float32(np.nan))
+        path = self.folder / f"{window.row}-{window.col}.npy"
+        np.save(path, places)
+        return _measure(places, window, path, int(wrong[inner].sum()))
+
+
+def _measure(places: NDArray[np.float32], window: Window, path: Path, dropped: int) -> PlacedWindow:
+    """Return a window with the spacings and bounds of its places."""
+    x, y = places[:, MARGIN:-MARGIN, MARGIN:-MARGIN].astype(np.float64)
+    steps = [np.hypot(*np.diff(places.astype(np.float64), axis=axis)) for axis in (1, 2)]
+    known = [step[np.isfinite(step)] for step in steps]
+    inner = np.isfinite(x)
+    nothing = np.full(4, np.nan)
+    return PlacedWindow(
+        window=window,
+        path=path,
+        bounds=np.array([x[inner].min(), y[inner].min(), x[inner].max(), y[inner].max()])
+        if inner.any()
+        else nothing,
+        spacing=np.array([np.median(step) if step.size else np.nan for step in known]),
+        widest=max((float(step.max()) for step in known if step.size), default=0.0),
+        dropped=dropped,
+    )
+
+
+def require_shown(projection: Projection, *, shown: bool) -> None:
+    """Raise PlanError unless the map can show the swath."""
+    if not shown:
+        raise PlanError(
+            f"{projection.crs.name} cannot show all of the swath, whose centre is at longitude "
+            f"{projection.longitude:.1f}: it does not reach so far. Name another CRS."
+        )
 
 
 # Serial and nogil, like the seams: parallel=True aborts the process under Dask's threads.
@@ -71,7 +171,7 @@ def _draw_footprint(  # noqa: PLR0917
     i: int,
     j: int,
 ) -> None:
-    """Every cell whose centre lies in the footprint and that shows nothing nearer."""
+    """Draw every cell whose centre is in the footprint, unless it shows something nearer."""
     row, col = place[0, i, j], place[1, i, j]
     down_row, down_col = _step(place[0], i, j, 1, 0), _step(place[1], i, j, 1, 0)
     right_row, right_col = _step(place[0], i, j, 0, 1), _step(place[1], i, j, 0, 1)
@@ -101,7 +201,7 @@ def _draw_footprint(  # noqa: PLR0917
 def _keep_highest(
     value: NDArray[np.float32], rank: NDArray[np.float32], score: np.float32, r: int, c: int
 ) -> None:
-    """A cell that pixel centres lie in keeps the highest; a NaN only while there is no other."""
+    """Keep the highest of the pixels whose centres are in a cell; NaN only without any other."""
     if rank[r, c] != TAKEN:
         value[r, c], rank[r, c] = score, TAKEN
     elif np.isnan(value[r, c]) or score > value[r, c]:
@@ -110,9 +210,9 @@ def _keep_highest(
 
 @njit(nogil=True, cache=True)
 def _step(part: NDArray[np.float64], i: int, j: int, down: int, right: int) -> float:
-    """From a pixel to the next: the median of the four steps around, so that a jump does not count.
+    """Return the step from a pixel to the next, the median of the four around: jumps do not count.
 
-    Scans of a whisk broom overlap (the bow tie), and granules have gaps. NaN where none is known.
+    Scans of a whisk broom overlap (the bow tie), and granules have gaps. NaN if none is known.
     """
     count, total = 0, 0.0
     lowest, highest = np.inf, -np.inf

@@ -1,4 +1,4 @@
-"""Where the pixels of a swath lie, and the grid on which its map is drawn. Pure geometry.
+"""The places of a swath's pixels, and the grid on which its map is drawn. Pure geometry.
 
 A swath has no grid: its pixels are placed by latitude and longitude of each, or by ground control
 points. Positions on the sphere are averaged and interpolated as unit vectors, which know neither an
@@ -24,8 +24,6 @@ from uniadrs_scale.errors import PlanError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-
-if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 UTM_RADIUS = 3.5
 """Degrees around its centre in which a swath is drawn in UTM: 390 km, a scale error below 1 %."""
@@ -35,7 +33,7 @@ POLAR_CRS = {1: 3995, -1: 3031}
 """EPSG codes of WGS 84 / Arctic and Antarctic Polar Stereographic, by the sign of the latitude."""
 MAX_GROWTH = 200
 """Cells per swath pixel beyond which a grid is taken for a mistake; a strip of 2,000 x 200,000
-pixels that lies across its map needs 50."""
+pixels across its map needs 50."""
 NODES = 129
 """Along each axis: where a surface through control points is evaluated before splines carry on."""
 APART = 32
@@ -46,17 +44,17 @@ LOCAL = 2000
 
 @dataclass(frozen=True, slots=True)
 class Geocoding:
-    """How the map of a swath is asked to be drawn."""
+    """The wanted drawing of a swath's map."""
 
     crs: str | None = None
-    """Whatever pyproj understands; None: UTM if it is small, degrees or polar stereographic."""
+    """As pyproj takes it; None: UTM for a small swath, else degrees or polar stereographic."""
     resolution: float | None = None
     """Side of a cell [CRS units]; None: the median spacing of the swath's pixels."""
     resampling: Resampling = "max"
-    """``max``: of all pixels whose centre lies in a cell; ``nearest``: of the pixel next to it."""
+    """``max``: of all pixels whose centre is in a cell; ``nearest``: of the nearest pixel."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be drawn."""
+        """Refuse a map that cannot be drawn."""
         if self.resampling not in get_args(Resampling):
             raise PlanError(
                 f"Resampling '{self.resampling}' is not known: the map of a swath takes 'max' (a "
@@ -64,7 +62,7 @@ class Geocoding:
             )
         if self.resolution is not None and not 0 < self.resolution < math.inf:
             raise PlanError(
-                f"Resolution {self.resolution} is no cell size. Give a positive number in units "
+                f"Resolution {self.resolution} is not a cell size. Give a positive number in units "
                 "of the CRS (degrees or metres)."
             )
         if self.crs is not None:
@@ -80,7 +78,7 @@ class Geocoding:
 
 
 def parse_crs(text: str) -> CRS:
-    """The CRS that ``text`` names.
+    """Return the CRS that ``text`` names.
 
     Raises:
         PlanError: It names none.
@@ -94,14 +92,14 @@ def parse_crs(text: str) -> CRS:
 
 
 def unit_vectors(latitude: Floats, longitude: Floats) -> Floats:
-    """(..., 3) points on the unit sphere; NaN stays NaN."""
+    """Return (..., 3) points on the unit sphere; NaN stays NaN."""
     phi, lam = np.radians(latitude), np.radians(longitude)
     across = np.cos(phi)
     return np.stack([across * np.cos(lam), across * np.sin(lam), np.sin(phi)], axis=-1)
 
 
 def degrees_of(vectors: Floats) -> tuple[Floats, Floats]:
-    """Latitude and longitude (...) [degrees] of vectors (..., 3) of any length."""
+    """Return latitude and longitude (...) [degrees] of vectors (..., 3) of any length."""
     x, y, z = np.moveaxis(vectors, -1, 0)
     return np.degrees(np.arctan2(z, np.hypot(x, y))), np.degrees(np.arctan2(y, x))
 
@@ -111,9 +109,9 @@ class Extent:
     """The part of the Earth that a swath covers, all in degrees."""
 
     latitude: float
-    """Of the centre."""
+    """Latitude of the centre."""
     longitude: float
-    """Of the centre."""
+    """Longitude of the centre."""
     radius: float
     """From the centre to the pixel farthest away."""
     south: float
@@ -121,7 +119,7 @@ class Extent:
 
     @classmethod
     def of(cls, latitude: Floats, longitude: Floats) -> Extent:
-        """Of pixels (n,), of which at least one has a position."""
+        """Return the extent of pixels (n,), of which at least one has a position."""
         known = np.isfinite(latitude) & np.isfinite(longitude)
         vectors = unit_vectors(latitude[known], longitude[known])
         lowest, highest = vectors.min(axis=0), vectors.max(axis=0)
@@ -162,7 +160,7 @@ class Extent:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Projection:
-    """From latitude and longitude to map coordinates."""
+    """The way from latitude and longitude to map coordinates."""
 
     crs: CRS
     transformer: Transformer
@@ -171,11 +169,11 @@ class Projection:
 
     @classmethod
     def into(cls, crs: CRS, longitude: float) -> Projection:
-        """Into ``crs``, for a swath with its centre at ``longitude``."""
+        """Return the projection into ``crs`` for a swath with its centre at ``longitude``."""
         return cls(crs, Transformer.from_crs(4326, crs, always_xy=True), longitude)
 
     def apply(self, latitude: Floats, longitude: Floats) -> tuple[Floats, Floats]:
-        """X and y [CRS units]; NaN where the position is unknown or cannot be shown."""
+        """Return x and y [CRS units]; NaN if the position is unknown or cannot be shown."""
         x, y = self.transformer.transform(longitude, latitude)
         x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
         if self.crs.is_geographic:
@@ -188,12 +186,12 @@ class Projection:
 def grid_around(bounds: Floats, resolution: float, crs: CRS, pixels: int) -> GeoBox:
     """Return the north-up grid of square cells that covers ``bounds`` of a swath of ``pixels``.
 
-    Its lines lie on multiples of the resolution, so that the maps of two swaths stack.
+    Its lines are at multiples of the resolution, so that the maps of two swaths stack.
 
     Args:
         bounds: (left, bottom, right, top) of all footprints [CRS units].
         resolution: Side of a cell [CRS units].
-        crs: Of the map.
+        crs: CRS of the map.
         pixels: How many there are to draw.
 
     Raises:
@@ -221,27 +219,24 @@ def misplaced(latitude: Floats, longitude: Floats) -> NDArray[np.bool_]:
     near, far = np.zeros(latitude.shape, bool), np.zeros(latitude.shape, bool)
     steps = [np.linalg.norm(np.diff(vectors, axis=axis), axis=-1) for axis in (0, 1)]
     moving = np.concatenate([step[step > 0] for step in steps])
-    if not moving.size or moving.max() <= APART * (typical := np.median(moving)):
+    if not moving.size or moving.max() <= (limit := APART * np.median(moving)):
         return far
     for axis, step in enumerate(steps):
-        for found, where in (
-            (near, (step > 0) & (step <= APART * typical)),
-            (far, step > APART * typical),
-        ):
-            before, after = (slice(None, -1), slice(1, None))
-            found[(slice(None),) * axis + (before,)] |= where
-            found[(slice(None),) * axis + (after,)] |= where
+        for found, where in ((near, (step > 0) & (step <= limit)), (far, step > limit)):
+            ends, apart = np.moveaxis(found, axis, 0), np.moveaxis(where, axis, 0)
+            ends[:-1] |= apart  # a view: both neighbours of each step
+            ends[1:] |= apart
     return far & ~near
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ControlSurface:
-    """Where every pixel lies, by a smooth surface through ground control points.
+    """The place of every pixel, on a smooth surface through ground control points.
 
     Points on a raster, as products have them, are joined by cubic splines. Others are joined by
     cubic radial functions on top of a quadratic, and that is sampled on a raster. (GDAL's default,
     one polynomial, was 57 pixels off on a curved swath; its thin-plate spline takes ten seconds a
-    megapixel, and lay 2.6 pixels off between 154 scattered points where this lies 1.9.)
+    megapixel, and was 2.6 pixels off between 154 scattered points; this is 1.9 off.)
     """
 
     rows: Floats
@@ -253,7 +248,7 @@ class ControlSurface:
 
     @classmethod
     def through(cls, points: Floats, rows: Floats, cols: Floats) -> ControlSurface:
-        """Of a scene whose pixel centres lie at ``rows`` and ``cols``.
+        """Return the surface for pixel centres at ``rows`` and ``cols``.
 
         Args:
             points: (n, 4): row, column, latitude, longitude; a pixel's corner is at whole numbers.
@@ -261,7 +256,7 @@ class ControlSurface:
             cols: (x,) likewise.
 
         Raises:
-            PlanError: There are fewer than three points, or they lie on a line.
+            PlanError: There are fewer than three points, or they are on a line.
         """
         places, first = np.unique(points[:, :2], axis=0, return_index=True)
         degree = _degree(places)
@@ -278,7 +273,7 @@ class ControlSurface:
         return cls(y, x, surface(nodes.reshape(-1, 2)).reshape(NODES, NODES, 3))
 
     def at(self, rows: Floats, cols: Floats) -> tuple[Floats, Floats]:
-        """Latitude and longitude (y, x) [degrees] of the pixels at ``rows`` x ``cols``."""
+        """Return latitude and longitude (y, x) [degrees] of the pixels at ``rows`` x ``cols``."""
         cubic = 3
         down = make_interp_spline(self.rows, self.vectors, k=min(cubic, len(self.rows) - 1))
         across = make_interp_spline(self.cols, down(rows), k=min(cubic, len(self.cols) - 1), axis=1)
@@ -286,14 +281,14 @@ class ControlSurface:
 
 
 def _degree(places: Floats) -> int:
-    """The degree of polynomial that points (n, 2) determine, with some to spare.
+    """Return the degree of polynomial that points (n, 2) determine, with some to spare.
 
     Raises:
-        PlanError: Not even a plane.
+        PlanError: The points do not determine a plane.
     """
     rows, cols = ((places - places.mean(axis=0)) / (np.ptp(places) or 1.0)).T
     plane = np.stack([np.ones_like(rows), rows, cols], axis=-1)
-    if np.linalg.matrix_rank(plane, tol=1e-6) < 3:  # noqa: PLR2004 - coefficients of a plane
+    if np.linalg.matrix_rank(plane, tol=1e-6) < plane.shape[1]:
         raise PlanError(
             f"{len(places)} ground control points do not place a raster: at least three that are "
             "not on one line are needed. Give more (rio.write_gcps), or score without them."

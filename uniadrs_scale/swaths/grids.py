@@ -10,21 +10,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-import rioxarray  # noqa: F401 - registers the .rio accessor
+import xarray as xr
 from affine import Affine
-from pyproj.exceptions import CRSError as ProjError
-from rasterio.crs import CRS
-from rasterio.errors import CRSError
 
 from uniadrs_scale.errors import SceneError
+from uniadrs_scale.swaths.conventions import affine_of, crs_of, written_transform
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    import xarray as xr
     from numpy.typing import NDArray
 
 UNEVEN = 0.1
@@ -44,7 +39,7 @@ class Georeference:
     """The place of a regular grid, or the reason why an array has none."""
 
     crs: str | None = None
-    """WKT; None if unknown, or if there is no transform."""
+    """WKT; None if it is unknown or useless: without a transform."""
     transform: Affine | None = None
     """Of pixel corners."""
     problem: str = ""
@@ -88,42 +83,13 @@ def georeference(array: xr.DataArray) -> Georeference:
     return Georeference(problem=named)
 
 
-def crs_of(array: xr.DataArray) -> CRS | None:
-    """Return the CRS of ``array``: of its grid mapping, else of its attributes.
-
-    Raises:
-        SceneError: The CRS is not known to PROJ.
-    """
-    try:
-        crs = array.rio.crs
-        if crs is None:
-            named = _named_crs(array)
-            crs = None if named is None else CRS.from_user_input(named)
-    except (CRSError, ProjError, ValueError, TypeError) as error:
-        raise SceneError(
-            f"Scene '{array.name}' names a CRS that is not known ({_first(error)}). Correct it "
-            "(rio.write_crs), or drop the attribute."
-        ) from None
-    return crs
-
-
-def written_transform(array: xr.DataArray) -> Affine | None:
-    """Return the transform that ``array`` carries as text or numbers; None without or identity."""
-    spatial_ref = array.coords.get(array.rio.grid_mapping)
-    text = None if spatial_ref is None else spatial_ref.attrs.get("GeoTransform")
-    transform = None if text is None else _affine(str(text).split(), gdal=True)
-    if transform is None:
-        transform = _affine(array.attrs.get("spatial:transform"))
-    return transform
-
-
 def regular_axis(values: NDArray[Any], name: str = "axis", turn: float | None = None) -> Axis:
     """Return the regular axis through ``values`` (n,) of pixel centres.
 
     Args:
         values: Increasing or decreasing numbers, evenly spaced but for rounding.
         name: For messages.
-        turn: Length of the circle on which values may wrap around, None if there is none.
+        turn: Length of the circle on which values may wrap around, if they may.
 
     Raises:
         ValueError: The values do not make a regular axis; the text is the rest of a sentence.
@@ -159,6 +125,40 @@ def centres(transform: Affine, height: int, width: int) -> dict[str, NDArray[np.
     }
 
 
+def map_axes(array: xr.DataArray, transform: Affine) -> dict[str, xr.DataArray]:
+    """Return ``y`` and ``x`` of the map of ``array``, whose transform is ``transform``.
+
+    In the bits of the array's own, so that xarray aligns the two, unless those are not centres. On
+    a rotated grid there are none: every reader understands the transform.
+    """
+    axes: dict[str, xr.DataArray] = {}
+    if is_rotated(transform):
+        return axes
+    for name, values in centres(transform, array.sizes["y"], array.sizes["x"]).items():
+        axes[name] = xr.DataArray(values, dims=name)
+        step = transform.e if name == "y" else transform.a
+        own = array.coords.get(name)
+        if own is not None and np.abs(own.values - values).max() < SHIFTED * abs(step):
+            axes[name] = own
+    return axes
+
+
+def without_old_coordinates(array: xr.DataArray, opened: Affine) -> xr.DataArray:
+    """Return ``array`` without coordinates if its transform was corrected, and they stayed.
+
+    Args:
+        array: With the pixels of a whole file.
+        opened: Its transform when it was opened.
+    """
+    written = written_transform(array)
+    if written in (None, opened) or is_rotated(opened):
+        return array
+    made = centres(opened, array.sizes["y"], array.sizes["x"])
+    axes = {name: array.coords[name].values for name in made if name in array.coords}
+    stayed = all(name in axes and np.array_equal(axes[name], made[name]) for name in made)
+    return array.drop_vars(["y", "x"]) if stayed else array
+
+
 def is_rotated(transform: Affine) -> bool:
     """Return True if rows and columns of pixels are not along x and y."""
     return bool(transform.b or transform.d)
@@ -174,10 +174,11 @@ def _transform(array: xr.DataArray, *, is_geographic: bool) -> Affine | None:
         return _rotated(array, written)
     turn = TURN if is_geographic else None
     y, x = (
-        regular_axis(array.coords[name].values, name, turn if name == "x" else None)
-        if name in found else _counted(name, written, array.sizes[name])
-        for name in ("y", "x")
-    )  # fmt: skip
+        regular_axis(array.coords[name].values, name, period)
+        if name in found
+        else _counted(name, written, array.sizes[name])
+        for name, period in (("y", None), ("x", turn))
+    )
     steps = _steps(y, x, written)
     y_step, x_step = steps
     y_shift, x_shift = _corner_shift(array, (y, x), steps)
@@ -237,7 +238,7 @@ def _rotated(array: xr.DataArray, written: Affine) -> Affine:
             counted.append((0.0, 1.0))
             continue
         coordinate = array.coords[name]
-        own = own or _affine(coordinate.attrs.get("transform"))
+        own = own or affine_of(coordinate.attrs.get("transform"))
         axis = regular_axis(coordinate.values, name)
         step = 1.0 if axis.step is None else axis.step
         if max(abs(axis.first), abs(axis.last)) > MOST_PIXELS or abs(step) < 1 / TURN:
@@ -247,7 +248,7 @@ def _rotated(array: xr.DataArray, written: Affine) -> Affine:
         counted.append((axis.first - step / 2, step))
     (left, across), (top, down) = counted
     pixels = Affine(across, 0, left, 0, down, top)
-    # Whoever slices with rioxarray moves the written transform too.
+    # Slicing with rioxarray moves the written transform too.
     moved = own is not None and written.almost_equals(own @ pixels, EXACT * _side(written))
     return written if moved else written @ pixels
 
@@ -263,7 +264,7 @@ def _corner_shift(
 
     Its ``attrs["transform"]`` tells the two apart, unless pixels were skipped or averaged since.
     """
-    transform = _affine(array.attrs.get("transform"))
+    transform = affine_of(array.attrs.get("transform"))
     if transform is None or is_rotated(transform):
         return 0.0, 0.0
     sizes, starts = (transform.e, transform.a), (transform.f, transform.c)
@@ -290,30 +291,8 @@ def _require_same_shape(array: xr.DataArray, written: Affine | None) -> None:
         raise _NoPlaceError(f"its transform is for {shape[0]} x {shape[1]} px")
 
 
-def _named_crs(array: xr.DataArray) -> Any:
-    """Return the CRS among attributes (GeoZarr) and scalar coordinates (stackstac)."""
-    for name in ("proj:wkt2", "proj:projjson", "proj:code"):
-        if array.attrs.get(name):
-            return array.attrs[name]
-    for name in ("epsg", "proj:epsg", "proj:code"):
-        coordinate = array.coords.get(name)
-        if coordinate is not None and not coordinate.ndim:
-            value = coordinate.item()
-            if isinstance(value, str) or (isinstance(value, int | float) and math.isfinite(value)):
-                return value if isinstance(value, str) else int(value)
-    return None
-
-
-def _affine(numbers: Sequence[Any] | Any, *, gdal: bool = False) -> Affine | None:
-    """Return six numbers as an affine; None if they are not, or are the identity."""
-    try:
-        values = [float(number) for number in tuple(numbers)[:6]]
-        transform = Affine.from_gdal(*values) if gdal else Affine(*values)
-    except (TypeError, ValueError):
-        return None
-    usable = all(map(math.isfinite, values)) and not transform.is_degenerate
-    return transform if usable and not transform.is_identity else None
-
-
-def _first(error: Exception) -> str:
-    return str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+def spatial_ref(place: Georeference) -> xr.DataArray:
+    """Return the scalar coordinate that rioxarray and GDAL read CRS and transform from."""
+    frame = xr.DataArray(np.zeros((1, 1)), dims=("y", "x"))
+    frame = frame if place.crs is None else frame.rio.write_crs(place.crs)
+    return cast("xr.DataArray", frame.rio.write_transform(place.transform).coords["spatial_ref"])

@@ -22,15 +22,14 @@ if TYPE_CHECKING:
 
 SUFFIXES = ("TIF", "BSQ", "BIL", "BIP", "JP2")
 """Formats that the product is delivered in."""
-QUALITY = {"cloud": "CLOUD", "cloud_shadow": "CLOUDSHADOW", "haze": "HAZE", "cirrus": "CIRRUS",
-           "snow": "SNOW"}  # fmt: skip
-"""Class name by the file that holds it: 0 is none of it, more is more of it."""
+QUALITY = ("cloud", "cloud_shadow", "haze", "cirrus", "snow")
+"""Classes, each in a file of its own that holds degrees from 0, without an underscore in names."""
 DEGREES = (1, 2, 3)
 BACKGROUND = -32768.0
 
 
 def recognise(path: str) -> Product | None:
-    """The product of an EnMAP folder or its *-METADATA.XML; None for others.
+    """Return the product of an EnMAP folder or its *-METADATA.XML, None for others.
 
     Raises:
         SceneError: It is level 1B, in sensor geometry and two rasters, or its image is missing.
@@ -77,19 +76,23 @@ def _bands(root: ET.Element, uri: str, background: float) -> list[Band]:
         centre = find_text(element, "wavelengthCenterOfBand")
         if centre is not None:  # other lists of band numbers have none
             number = int(element.get("number", len(bands) + 1))
+            wavelength = float(centre)
             bands.append(
                 Band(
-                    name=str(number), uri=uri, number=number, wavelength=float(centre),
+                    name=str(number),
+                    uri=uri,
+                    number=number,
+                    wavelength=wavelength,
                     nodata=background,
                 )
-            )  # fmt: skip
+            )
     return bands
 
 
 def _quality(folder: Path, prefix: str) -> list[Quality]:
     rasters = []
-    for name, file in QUALITY.items():
-        path = folder / f"{prefix}QL_QUALITY_{file}.TIF"
+    for name in QUALITY:
+        path = folder / f"{prefix}QL_QUALITY_{name.replace('_', '').upper()}.TIF"
         if path.exists():
             cloud = (name,) if name != "snow" else ()
             codes = tuple((name, degree) for degree in DEGREES)

@@ -27,25 +27,16 @@ PAIRS = {
 Before, cirrus is not a cloud for the mask: a third of a scene with 11 % of cloud has it.
 """
 CLOUD = ("dilated_cloud", "cirrus", "cloud", "cloud_shadow")
-WAVELENGTHS = {
-    "OLI": {"B1": 443, "B2": 482, "B3": 561, "B4": 655, "B5": 865, "B6": 1609, "B7": 2201,
-            "B8": 590, "B9": 1373, "B10": 10895, "B11": 12005},
-    "ETM": {"B1": 485, "B2": 560, "B3": 660, "B4": 835, "B5": 1650, "B7": 2220, "B8": 710,
-            "B6": 11450, "B6_VCID_1": 11450, "B6_VCID_2": 11450},
-    "TM": {"B1": 485, "B2": 560, "B3": 660, "B4": 830, "B5": 1650, "B6": 11450, "B7": 2215},
-    "MSS": {"B1": 550, "B2": 650, "B3": 750, "B4": 950, "B5": 650, "B6": 750, "B7": 950},
-}  # fmt: skip
-"""Band centres in nm by sensor."""
-COMMON_NAMES = {
-    "OLI": {"B1": "coastal", "B2": "blue", "B3": "green", "B4": "red", "B5": "nir08",
-            "B6": "swir16", "B7": "swir22", "B8": "pan", "B9": "cirrus", "B10": "lwir11",
-            "B11": "lwir12"},
-    "ETM": {"B1": "blue", "B2": "green", "B3": "red", "B4": "nir08", "B5": "swir16",
-            "B7": "swir22", "B8": "pan", "B6": "lwir"},
-    "TM": {"B1": "blue", "B2": "green", "B3": "red", "B4": "nir08", "B5": "swir16", "B6": "lwir",
-           "B7": "swir22"},
-    "MSS": {},
-}  # fmt: skip
+SENSORS = {
+    "OLI": "B1 coastal 443, B2 blue 482, B3 green 561, B4 red 655, B5 nir08 865, B6 swir16 1609, "
+    "B7 swir22 2201, B8 pan 590, B9 cirrus 1373, B10 lwir11 10895, B11 lwir12 12005",
+    "ETM": "B1 blue 485, B2 green 560, B3 red 660, B4 nir08 835, B5 swir16 1650, B7 swir22 2220, "
+    "B8 pan 710, B6 lwir 11450, B6_VCID_1 - 11450, B6_VCID_2 - 11450",
+    "TM": "B1 blue 485, B2 green 560, B3 red 660, B4 nir08 830, B5 swir16 1650, B6 lwir 11450, "
+    "B7 swir22 2215",
+    "MSS": "B1 - 550, B2 - 650, B3 - 750, B4 - 950, B5 - 650, B6 - 750, B7 - 950",
+}
+"""Bands of each sensor: name, common name if there is one, centre in nm."""
 PAN = "pan"
 """Omitted unless named: it would make all other bands four times their size."""
 LINE = re.compile(r'^\s*(?P<key>[A-Z0-9_]+)\s*=\s*"?(?P<value>[^"]*?)"?\s*$')
@@ -62,7 +53,7 @@ def recognise(path: str) -> Product | None:
     if metadata is None:
         return None
     facts = _parse(metadata)
-    sensor = next((name for name in WAVELENGTHS if name in facts.get("SENSOR_ID", "")), "OLI")
+    sensor = next((name for name in SENSORS if name in facts.get("SENSOR_ID", "")), "OLI")
     bands = tuple(_bands(metadata, facts, sensor))
     if not bands:
         raise SceneError(
@@ -107,6 +98,8 @@ def _parse(metadata: Path) -> dict[str, str]:
 
 
 def _bands(metadata: Path, facts: dict[str, str], sensor: str) -> list[Band]:
+    rows = (row.split() for row in SENSORS[sensor].split(", "))
+    known = {band: (name if name != "-" else None, float(nm)) for band, name, nm in rows}
     bands = []
     for key in facts:
         match = BAND_KEY.match(key)
@@ -115,12 +108,12 @@ def _bands(metadata: Path, facts: dict[str, str], sensor: str) -> list[Band]:
         thermal = match["band"].startswith("ST_")
         name = match["band"] if thermal else f"B{match['band']}"
         bare = name.removeprefix("ST_")
-        common = COMMON_NAMES[sensor].get(bare)
+        common, centre = known.get(bare, (None, None))
         bands.append(
             Band(
                 name=name,
                 uri=_find(metadata, facts, key),
-                wavelength=WAVELENGTHS[sensor].get(bare),
+                wavelength=centre,
                 aliases=(common,) if common else (),
                 default=common != PAN,
                 nodata=0,

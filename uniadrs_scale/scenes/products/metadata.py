@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 
 Nodata = float | Literal["auto"] | None
+SHORTEST = 100
+"""Wavelength below which a number without a unit is in micrometres: no sensor sees 100 nm."""
 NodataWhen = Literal["auto", "any", "all"]
 Mask = Literal["none", "cloud"] | tuple[str | int, ...]
 
@@ -161,7 +163,7 @@ def nanometres(value: float, unit: str | None = None) -> float:
     given = (unit or "").lower()
     micro = given in {"um", "µm", "μm"} or given.startswith("micro")
     guess = not given or given in {"unknown", "index", "none"}
-    factor = 1000 if micro or (guess and value < 100) else 1  # noqa: PLR2004 - shortest nm is 200
+    factor = 1000 if micro or (guess and value < SHORTEST) else 1
     return round(float(value) * factor, 6)
 
 
@@ -171,10 +173,12 @@ def natural_order(names: Iterable[str]) -> list[str]:
     >>> natural_order(["B10", "B1", "B8A", "B2"])
     ['B1', 'B2', 'B8A', 'B10']
     """
-    return sorted(names, key=lambda name: [
-        (0, int(part), "") if part.isdecimal() else (1, 0, part)
-        for part in re.split(r"(\d+)", name) if part
-    ])  # fmt: skip
+
+    def parts(name: str) -> list[tuple[int, int, str]]:
+        found = [part for part in re.split(r"(\d+)", name) if part]
+        return [(0, int(p), "") if p.isdecimal() else (1, 0, p) for p in found]
+
+    return sorted(names, key=parts)
 
 
 def read_xml(path: Path) -> ET.Element:
@@ -196,7 +200,7 @@ def read_xml(path: Path) -> ET.Element:
 
 
 def find_text(root: ET.Element, tag: str) -> str | None:
-    """Return the text of the first element of that name, None if there is none."""
+    """Return the text of the first element of that name, None if it has no such element."""
     found = root.find(f".//{tag}")
     return None if found is None or found.text is None else found.text.strip()
 
@@ -227,7 +231,7 @@ def require_file(path: Path, product: Path, tag: str) -> str:
     """
     if not path.exists():
         raise SceneError(
-            f"'{product}' names '{path.name}' ({tag}), but there is no '{path}': the product is "
-            "incomplete. Fetch that file, or pass the rasters that are there as a list."
+            f"'{product}' names '{path.name}' ({tag}), but it does not have '{path}': the product "
+            "is incomplete. Fetch that file, or pass the rasters that are there as a list."
         )
     return str(path)

@@ -1,4 +1,4 @@
-"""Products by their metadata: one module a product, one function ``recognise`` in each."""
+"""Products by their metadata: one module per product, one function ``recognise`` in each."""
 
 from __future__ import annotations
 
@@ -21,8 +21,7 @@ from uniadrs_scale.scenes.products import (
     netcdf,
     plain,
     prisma,
-    sentinel1,
-    sentinel2,
+    sentinel,
     stac,
 )
 from uniadrs_scale.storage.remote import is_remote
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
     from uniadrs_scale.scenes.products.metadata import Options, Product
 
 
-RASTERS = (sentinel2, sentinel1, landsat, enmap, stac, plain)
+RASTERS = (sentinel, landsat, enmap, stac, plain)
 ARRAYS = (matlab, emit, prisma, netcdf)
 """The first that knows the file takes it; NetCDF takes what is left."""
 SAME = 0.01
@@ -42,7 +41,7 @@ SAME = 0.01
 
 
 def recognise(path: str, options: Options) -> Product | CubeSpec | None:
-    """Return what the metadata at ``path`` say; None for a plain raster, which needs none.
+    """Return the product that the metadata at ``path`` describe, None for a plain raster.
 
     Raises:
         SceneError: It is a folder that no product is known to look like, or a damaged product.
@@ -56,9 +55,10 @@ def recognise(path: str, options: Options) -> Product | CubeSpec | None:
         return spec
     if not is_remote(path) and Path(path).is_dir():
         raise SceneError(
-            f"'{path}' is a folder, but no product: expected were MTD_MSIL1C.xml or MTD_MSIL2A.xml "
-            "(Sentinel-2), manifest.safe (Sentinel-1), *_MTL.txt (Landsat), *-METADATA.XML (EnMAP) "
-            f"or a Zarr store. Pass its rasters: '{path}/*{_usual_ending(Path(path))}'."
+            f"'{path}' is a folder, but not a product: expected were MTD_MSIL1C.xml, "
+            "MTD_MSIL2A.xml (Sentinel-2), manifest.safe (Sentinel-1), *_MTL.txt (Landsat), "
+            "*-METADATA.XML (EnMAP) or a Zarr store. Pass its rasters: "
+            f"'{path}/*{_usual_ending(Path(path))}'."
         )
     return None
 
@@ -153,6 +153,6 @@ def _difference(first: CubeSpec, other: CubeSpec) -> str:
 
 
 def _usual_ending(folder: Path) -> str:
-    """Return what most names in ``folder`` end in: other patterns match nothing."""
+    """Return the most frequent ending in ``folder``: a pattern with another matches nothing."""
     endings = Counter(path.suffix for path in folder.iterdir() if path.suffix)
     return endings.most_common(1)[0][0] if endings else ".tif"

@@ -13,7 +13,7 @@ from pystac.errors import STACError, STACTypeError
 from uniadrs_scale.errors import SceneError
 from uniadrs_scale.scenes.products.landsat import pixel_flags
 from uniadrs_scale.scenes.products.metadata import Band, Product, iso_time, nanometres
-from uniadrs_scale.scenes.products.sentinel2 import scene_classes
+from uniadrs_scale.scenes.products.sentinel import scene_classes
 from uniadrs_scale.storage.buckets import glimpse, read_object
 from uniadrs_scale.storage.remote import canonical, is_remote, uri_name
 from uniadrs_scale.storage.trust import require_remote
@@ -64,7 +64,7 @@ def _fetched(uri: str) -> pystac.Item:
     """Return an item by URL. pystac would ask once only, and knows no buckets."""
     content = read_object(uri)
     if content is None:
-        raise OSError("there is no such object")
+        raise OSError("the object does not exist")
     return pystac.Item.from_dict(json.loads(content), href=str(uri))
 
 

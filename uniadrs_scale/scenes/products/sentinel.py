@@ -1,0 +1,205 @@
+"""Sentinel SAFE folders, as their XML metadata describe them.
+
+Sentinel-2, levels 1C and 2A: pixels stay digital numbers, since the offset and factor to
+reflectance are the same for all bands of a product, and scores do not depend on them. The finest
+raster of each band is taken; those of 20 and 60 m are brought to the common grid when they are
+read.
+
+Sentinel-1 GRD: pixels are detected amplitudes in ground range, as stored, zero without an echo. A
+grid of ground control points inside each TIFF places them.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import TYPE_CHECKING
+
+from uniadrs_scale.errors import SceneError
+from uniadrs_scale.scenes.products.metadata import (
+    Band,
+    Product,
+    Quality,
+    find_text,
+    iso_time,
+    metadata_file,
+    read_xml,
+    require_file,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from xml.etree import ElementTree as ET
+
+WORDS = re.compile(r"\w+")
+SCENE_CLASSES = WORDS.findall(
+    "no_data saturated_or_defective cast_shadow cloud_shadow vegetation not_vegetated water "
+    "unclassified cloud_medium_probability cloud_high_probability thin_cirrus snow"
+)
+"""Classes of the scene classification (SCL), by value."""
+CLOUD = ("cloud_shadow", "cloud_medium_probability", "cloud_high_probability", "thin_cirrus")
+ORDER = WORDS.findall("B01 B02 B03 B04 B05 B06 B07 B08 B8A B09 B10 B11 B12")
+NAMES = WORDS.findall(
+    "coastal blue green red rededge071 rededge075 rededge078 nir nir08 nir09 cirrus swir16 swir22"
+)
+COMMON_NAMES = dict(zip(ORDER, NAMES, strict=True))
+IMAGE = re.compile(r"_(?P<band>B\d[0-9A]|SCL)(?:_(?P<metres>\d+)m)?$")
+TILE = re.compile(r"T\d{2}[A-Z]{3}(?=_)")
+
+
+def recognise(path: str) -> Product | None:
+    """Return the product of a SAFE folder or its metadata file, None for others.
+
+    Raises:
+        SceneError: It is damaged, incomplete, or of a kind that cannot be scored.
+    """
+    return _optical(path) or _radar(path)
+
+
+def _optical(path: str) -> Product | None:
+    """Return the product of Sentinel-2 metadata, None for others.
+
+    Raises:
+        SceneError: The metadata name no image, or a missing one.
+    """
+    metadata = metadata_file(path, ["mtd_msil1c.xml", "mtd_msil2a.xml"])
+    if metadata is None:
+        return None
+    root = read_xml(metadata)
+    images = _finest_images(metadata, root)
+    wavelengths = _wavelengths(root)
+    bands = tuple(
+        Band(
+            name=name,
+            uri=images[name],
+            wavelength=wavelengths.get(name),
+            aliases=(COMMON_NAMES[name], name.replace("B0", "B")),
+            nodata=0,
+        )
+        for name in ORDER
+        if name in images
+    )
+    if not bands:
+        raise SceneError(
+            f"'{metadata}' names no image of a band (IMAGE_FILE): nothing can be scored. "
+            "Fetch the whole product, or pass its rasters as a list."
+        )
+    level = metadata.stem[-3:]
+    return Product(
+        kind=f"Sentinel-2 {level} product",
+        name=find_text(root, "PRODUCT_URI") or metadata.parent.name,
+        bands=bands,
+        quality=(scene_classes(images["SCL"]),) if "SCL" in images else (),
+        grid="finest",
+        datetime=iso_time(
+            find_text(root, "DATATAKE_SENSING_START") or find_text(root, "PRODUCT_START_TIME")
+        ),
+        platform=find_text(root, "SPACECRAFT_NAME"),
+    )
+
+
+def scene_classes(uri: str) -> Quality:
+    """Return the scene classification at ``uri`` as a quality raster."""
+    codes = tuple((name, value) for value, name in enumerate(SCENE_CLASSES))
+    return Quality(uri=uri, kind="classes", codes=codes, cloud=CLOUD, always=("no_data",))
+
+
+def _finest_images(metadata: Path, root: ET.Element) -> dict[str, str]:
+    """Return the path of each band with the smallest pixels that there are."""
+    finest: dict[str, tuple[int, str]] = {}
+    _require_one_tile(metadata, root)
+    for element in root.iter("IMAGE_FILE"):
+        relative = (element.text or "").strip()
+        match = IMAGE.search(relative)
+        if match is None:
+            continue
+        band, metres = match["band"], int(match["metres"] or 0)
+        if band not in finest or metres < finest[band][0]:
+            finest[band] = metres, relative
+    return {
+        band: require_file(_with_suffix(metadata.parent / relative), metadata, "IMAGE_FILE")
+        for band, (_, relative) in finest.items()
+    }
+
+
+def _require_one_tile(metadata: Path, root: ET.Element) -> None:
+    """Raise SceneError for products before 2016 of several tiles, each of them a scene."""
+    files = (element.text or "" for element in root.iter("IMAGE_FILE"))
+    tiles = {match[0] for match in map(TILE.search, files) if match}
+    if len(tiles) > 1:
+        raise SceneError(
+            f"'{metadata.parent}' holds {len(tiles)} tiles ({', '.join(sorted(tiles))}): one tile "
+            "is one scene. Pass the images of one, as a list or a pattern, with grid='finest'."
+        )
+
+
+def _with_suffix(path: Path) -> Path:
+    """Return the image that the metadata name without its suffix: JPEG 2000, or a TIFF."""
+    suffixes = (".jp2", ".tif", ".tiff")
+    candidates = [path.with_name(path.name + suffix) for suffix in suffixes]
+    return next((file for file in candidates if file.exists()), candidates[0])
+
+
+def _wavelengths(root: ET.Element) -> dict[str, float]:
+    """Return centres in nm by band name; the metadata write B1 for B01."""
+    found = {}
+    for element in root.iter("Spectral_Information"):
+        physical, centre = element.get("physicalBand", ""), find_text(element, "CENTRAL")
+        if centre is not None:
+            found[re.sub(r"^B(\d)$", r"B0\1", physical)] = float(centre)
+    return found
+
+
+def _radar(path: str) -> Product | None:
+    """Return the product of a Sentinel-1 manifest, None for others.
+
+    Raises:
+        SceneError: It is not a GRD product, or a measurement is missing.
+    """
+    manifest = metadata_file(path, ["manifest.safe"])
+    if manifest is None:
+        return None
+    annotations = sorted((manifest.parent / "annotation").glob("s1*.xml"))
+    if not annotations:
+        return _refuse_foreign(manifest)
+    roots = {file: read_xml(file) for file in annotations}
+    first = next(iter(roots.values()))
+    kind = find_text(first, "productType")
+    if kind != "GRD":
+        raise SceneError(
+            f"'{manifest.parent}' is a Sentinel-1 {kind} product: detected amplitudes (GRD) are "
+            "needed, since scores need real numbers on one raster. Fetch the GRD product."
+        )
+    ordered = sorted(roots, key=lambda file: file.stem[-3:])  # the image number ends the name
+    return Product(
+        kind="Sentinel-1 GRD product",
+        name=manifest.parent.name,
+        bands=tuple(_polarisation(manifest, file, roots[file]) for file in ordered),
+        gsd_m=_spacing(first),
+        datetime=iso_time(find_text(first, "startTime")),
+        platform=(find_text(first, "missionId") or "").replace("S1", "Sentinel-1") or None,
+        amplitude=True,
+    )
+
+
+def _polarisation(manifest: Path, annotation: Path, root: ET.Element) -> Band:
+    name = find_text(root, "polarisation") or annotation.stem
+    image = manifest.parent / "measurement" / f"{annotation.stem}.tiff"
+    uri = require_file(image, annotation, "the measurement of this annotation")
+    return Band(name=name, uri=uri, aliases=(name.lower(),), nodata=0)
+
+
+def _spacing(root: ET.Element) -> float | None:
+    spacings = [find_text(root, f"{axis}PixelSpacing") for axis in ("range", "azimuth")]
+    sides = [float(spacing) for spacing in spacings if spacing]
+    return math.sqrt(math.prod(sides)) if len(sides) == len(spacings) else None
+
+
+def _refuse_foreign(manifest: Path) -> Product | None:
+    """Raise SceneError if the manifest is one of Sentinel-1; others are not judged here."""
+    if "sentinel-1" not in manifest.read_text(errors="replace").lower():
+        return None
+    raise SceneError(
+        f"'{manifest.parent}' should be a Sentinel-1 product, but has no 'annotation/s1*.xml': "
+        "polarisation and time are unknown. Fetch the whole product, or pass its TIFFs as a list."
+    )
