@@ -172,7 +172,7 @@ def run_quietly(case: Case) -> None:
 
 
 def _is_swath(case: Case) -> bool:
-    return bool(us.io.scenes.scene_source(_scene(case)).info.geolocation)
+    return bool(us.scenes.sources.scene_source(_scene(case)).info.geolocation)
 
 
 def answer(number: int, samples: Samples, scratch: Path) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""Command line of archives: sweep, status, retry."""
+"""Commands for archives: sweep, status, retry."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ def _write_example(archive: Path | None) -> None:
 
 
 def _show(report: SweepReport, log: str, *, dry_run: bool) -> None:
-    """The decisions of a dry run, the summary of a real one."""
+    """Print the decisions of a dry run, or the summary of a real one."""
     from uniadrs_scale.archive.decide import Action
 
     if log == "json":

@@ -34,8 +34,8 @@ for commands in (cli_score, cli_store, cli_archive):
 
 def main() -> None:
     """Run the command line; bad input gets one sentence and exit code 2, never a traceback."""
-    # Of a damaged store zarr raises one error and leaves the others to asyncio, which would print
-    # them, tracebacks and all, after our sentence.
+    # For a damaged store zarr raises one error and leaves the others to asyncio, which would print
+    # them with tracebacks after our sentence.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     sys.unraisablehook = _unraisable
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -57,9 +57,9 @@ def main() -> None:
 
 
 def _unraisable(what: sys.UnraisableHookArgs) -> None:
-    """Leave out that rasterio cannot read GDAL's words about a damaged file: they quote its bytes.
+    """Drop rasterio's errors about messages of GDAL that quote the bytes of a damaged file.
 
-    What became of the file is said by us.
+    Another error says what happened to the file.
     """
     if not isinstance(what.exc_value, UnicodeDecodeError):
         sys.__unraisablehook__(what)

@@ -1,4 +1,4 @@
-"""Command line of what lies there already: verify, info, cog."""
+"""Commands for finished maps and other files: verify, info, cog."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def info_command(
 
 
 def _is_ours(target: str) -> bool:
-    """True for a score store, and where there is nothing at all."""
+    """Return True for a score store, and for a missing file."""
     from uniadrs_scale.maps.store import is_score_store
     from uniadrs_scale.storage.places import Place
 
@@ -109,7 +109,7 @@ def _is_ours(target: str) -> bool:
 
 
 def _require_replaceable(output: str, store: str) -> None:
-    """Raise where ``output`` is some other raster: it may be the scene itself."""
+    """Raise StoreError if ``output`` is another raster: it may be the scene itself."""
     from uniadrs_scale.maps.store import open_map
     from uniadrs_scale.scenes.rasters import raster_tag
     from uniadrs_scale.storage.places import Place
@@ -125,7 +125,7 @@ def _require_replaceable(output: str, store: str) -> None:
 
 
 def _scene_facts(scene: xr.DataArray) -> dict[str, Any]:
-    """What `info` says of a scene; reads no pixels."""
+    """Return the facts that `info` prints about a scene; read no pixels."""
     from uniadrs_scale.scenes.sources import scene_source
 
     info = scene_source(scene).info

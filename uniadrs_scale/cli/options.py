@@ -1,12 +1,12 @@
-"""What the commands take. Options that go together are a group, and each is defined once.
+"""Options of the commands. Options that belong together are a group, each defined once.
 
 A command names a group as one parameter; :func:`spread` shows typer its fields instead:
 
     @spread
     def plan(scenes: Scenes, reading: Reading, running: Running) -> None: ...
 
-In all modules of the command line a function imports what it carries out itself: torch and Dask
-take seconds, and --help needs neither.
+In all modules of the command line, functions import the library themselves: torch and Dask take
+seconds, and --help needs neither.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 COMPLETE, INCOMPLETE, BAD_INPUT, BUSY = 0, 1, 2, 75
-"""Exit codes."""
+"""Exit codes; 75 is EX_TEMPFAIL of sysexits.h: try again later."""
 Scenes = Annotated[
     list[str],
     typer.Argument(
@@ -45,13 +45,13 @@ Scenes = Annotated[
 ]
 Workers = Annotated[
     int | None,
-    typer.Option(help="Worker processes on this machine. Default: one a core, or one a GPU."),
+    typer.Option(help="Worker processes on this machine. Default: one per core, or one per GPU."),
 ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """How a scene is read."""
+    """Options for reading a scene."""
 
     bands: Annotated[
         str | None,
@@ -91,11 +91,11 @@ class Reading:
         ),
     ] = "none"
     units: Annotated[
-        str | None, typer.Option(help="Of Sentinel-1 GRD: amplitude (as stored) or dB.")
+        str | None, typer.Option(help="Units of Sentinel-1 GRD: amplitude (as stored) or dB.")
     ] = None
 
     def open(self, scenes: list[str]) -> xr.DataArray:
-        """The lazy scene."""
+        """Return the lazy scene."""
         from uniadrs_scale.scenes.open import open_scene
 
         classes = [int(item) if item.isdecimal() else item for item in _items(self.mask)]
@@ -113,31 +113,24 @@ class Reading:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Running:
-    """How a scene is scored, and by what."""
+    """Options for scoring a scene."""
 
     preset: Annotated[
         str,
-        typer.Option(
-            help="Kind of imagery, which decides the tile: auto, " + ", ".join(PRESETS) + "."
-        ),
+        typer.Option(help=f"Kind of imagery; decides the tile: auto, {', '.join(PRESETS)}."),
     ] = "auto"
     tile: Annotated[
         int | None,
-        typer.Option(
-            help="Side of the square that the network sees, in pixels. Default: the preset's."
-        ),
+        typer.Option(help="Side of the network's square, in pixels. Default: the preset's."),
     ] = None
     stride: Annotated[
         int | None,
-        typer.Option(
-            help="Step between tiles, in pixels; they overlap and are blended. Default: 7/8 of a "
-            "tile."
-        ),
+        typer.Option(help="Step between blended tiles, in pixels. Default: 7/8 of a tile."),
     ] = None
     chunk: Annotated[
         int | None,
         typer.Option(
-            help="Side of a task's piece, in pixels: memory, never a score, depends on it. "
+            help="Chunk side in pixels. Affects memory only, never the scores. "
             "Default: 512, or 1024 for scenes over 16 megapixels."
         ),
     ] = None
@@ -205,7 +198,7 @@ class Running:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drawing:
-    """How the map of a swath is drawn."""
+    """Options for drawing the map of a swath."""
 
     crs: Annotated[
         str | None,
@@ -216,9 +209,7 @@ class Drawing:
     ] = None
     resolution: Annotated[
         float | None,
-        typer.Option(
-            help="Cell size of a swath's COG, in CRS units. Default: as its median pixel."
-        ),
+        typer.Option(help="Cell size of a swath's COG, in CRS units. Default: its median pixel."),
     ] = None
     resampling: Annotated[
         Resampling,
@@ -230,7 +221,7 @@ class Drawing:
 
     @property
     def geocoding(self) -> Geocoding:
-        """The same as the library takes it."""
+        """The same for the library."""
         from uniadrs_scale.swaths.geometry import Geocoding
 
         return Geocoding(self.crs, self.resolution, self.resampling)
@@ -239,8 +230,8 @@ class Drawing:
 def spread(command: Callable[..., None]) -> Callable[..., None]:
     """``command`` with the fields of its groups as parameters of their own, as typer needs them.
 
-    Rejected: the options listed again in each command, which made 'plan' and 'score' differ by
-    accident; and an unpacked ``TypedDict``, which typer does not read.
+    Rejected: options listed again in each command, which made 'plan' and 'score' differ; and an
+    unpacked ``TypedDict``, which typer does not read.
     """
     parameters: list[inspect.Parameter] = []
     groups: dict[str, list[str]] = {}
@@ -278,12 +269,12 @@ def spread(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _items(text: str) -> list[str]:
-    """'a, b' as a list."""
+    """Return 'a, b' as a list."""
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def _band_list(text: str | None) -> list[int | str] | None:
-    """'1,2,5-8' or 'B02,B03' as open_scene takes it."""
+    """Return '1,2,5-8' or 'B02,B03' as a list for open_scene."""
     if text is None:
         return None
     bands: list[int | str] = []
@@ -303,5 +294,5 @@ def _nodata_value(text: str) -> Any:
         return float(text)
     except ValueError:
         raise SceneError(
-            f"--nodata '{text}' is no number. Give a number, 'nan', 'none' or 'auto'."
+            f"--nodata '{text}' is not a number. Give a number, 'nan', 'none' or 'auto'."
         ) from None

@@ -1,4 +1,4 @@
-"""Command line of scenes: score, plan, demo."""
+"""Commands for scenes: score, plan, demo."""
 
 from __future__ import annotations
 
@@ -57,9 +57,9 @@ def score_command(
 
     The map has the scene's grid and CRS, and no data where the scene has none.
 
-    A swath without a grid is scored as sensed, and geocoded where the map is a COG.
+    A swath without a grid is scored as sensed, and geocoded if the map is a COG.
 
-    The same command resumes an interrupted run. What was done lies beside the map: OUTPUT.run.json.
+    The same command resumes an interrupted run. OUTPUT.run.json, next to the map, reports the run.
     """
     from uniadrs_scale.scoring.run import Observer, run
     from uniadrs_scale.scoring.target import Target
@@ -127,7 +127,7 @@ def demo_command(
 
 @contextmanager
 def _progress(chunks: int | None) -> Iterator[Callable[[ChunkReport], None]]:
-    """A bar of chunks with the time that is left, on standard error."""
+    """Show a bar of chunks with the remaining time, on standard error."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,

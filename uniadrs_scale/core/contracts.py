@@ -75,16 +75,16 @@ def warm_up(scorer: FittedScorer, tile: int, bands: int) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layer:
-    """One layer of a map: its name, how it is stored, and how it is seen from afar."""
+    """A layer of a map: its name, and the way it is stored and pooled."""
 
     name: str
-    """Of its array in a store, and of its band in a file."""
+    """Name of its array in a store, and of its band in a file."""
     dtype: str
     long_name: str
     units: str
     valid_range: tuple[float, float]
     pooled: Literal["max"]
-    """What an overview shows of four pixels."""
+    """The way overviews combine pixels."""
 
     @property
     def attributes(self) -> dict[str, Any]:
@@ -94,9 +94,13 @@ class Layer:
 
 
 SCORE = Layer(
-    name="score", dtype="float32", long_name="anomaly score", units="1", valid_range=(0.0, 1.0),
+    name="score",
+    dtype="float32",
+    long_name="anomaly score",
+    units="1",
+    valid_range=(0.0, 1.0),
     pooled="max",
-)  # fmt: skip
+)
 LAYERS = (SCORE,)
 """All layers of a map. The score is always there."""
 
@@ -106,7 +110,7 @@ class SceneInfo:
     """Everything that a plan needs to know about a scene."""
 
     name: str
-    """For people: file name or variable name."""
+    """File name or variable name."""
     identity: str
     """Digest of :meth:`SceneSource.decisive`: changes when the pixels do."""
     height: int
@@ -116,25 +120,25 @@ class SceneInfo:
     itemsize: int
     """Bytes of one value as read."""
     crs: str | None
-    """WKT, None where the scene has none."""
+    """WKT, None if the scene has no CRS."""
     transform: tuple[float, ...] | None
-    """Affine coefficients (a, b, c, d, e, f) of pixel corners, None where the scene has none."""
+    """Affine coefficients (a, b, c, d, e, f) of pixel corners, None if the scene has none."""
     gsd_m: float | None = None
-    """Ground sample distance [m], None where it is not known."""
+    """Ground sample distance [m], None if unknown."""
     grid: str = ""
-    """Which common grid bands were brought to, as a sentence; empty where they share one."""
+    """Sentence about the common grid of resampled bands; empty if all bands share one grid."""
     geolocation: str = ""
-    """Of a swath: what places its pixels, and a digest of that; empty where a grid does."""
+    """Kind of a swath's geolocation, then a space and its digest; empty for a grid."""
     unplaced: str = ""
-    """Why words about a place do not amount to one, as part of a sentence."""
+    """Reason why the scene's words about its place are not enough, as part of a sentence."""
     masked: str = ""
     """Values and classes that make pixels invalid, for people."""
     notes: tuple[str, ...] = ()
     """Sentences about what was assumed when the scene was opened."""
     block_bytes: int = 0
-    """What a reader holds beside a window: blocks of a file that are decoded whole."""
+    """Bytes that a reader holds besides a window: blocks of a file that are decoded whole."""
     strip_rows: int = 0
-    """Rows of a window that a reader decodes at once before it copies them there."""
+    """Rows of a window that a reader decodes at once before it copies them into the window."""
 
     def __post_init__(self) -> None:
         """Refuse a scene without pixels."""
@@ -144,7 +148,7 @@ class SceneInfo:
             raise PlanError(f"Scene '{self.name}' has {self.height} x {self.width} pixels: none.")
 
     def decisive(self) -> dict[str, Any]:
-        """Return what affects the map, as JSON values. Words and memory do not."""
+        """Return everything that affects the map, as JSON values. Words and memory do not."""
         values = {
             "name": self.name,
             "identity": self.identity,
@@ -168,7 +172,7 @@ class SceneInfo:
 
     @property
     def georeference(self) -> str:
-        """What ties pixels to the ground, for people."""
+        """The tie between pixels and the ground, in words."""
         if self.geolocation:
             what = self.geolocation.rpartition(" ")[0]  # without the digest
             return f"{what}: scored as sensed, drawn on a grid as a COG"
@@ -179,7 +183,7 @@ class SceneInfo:
 
 
 def crs_name(wkt: str | None) -> str:
-    """The quoted name that opens a WKT, e.g. 'WGS 84 / UTM zone 32N'; empty without a WKT."""
+    """Return the name in a WKT, such as 'WGS 84 / UTM zone 32N'; empty without a WKT."""
     return "" if wkt is None else wkt.split('"')[1] if '"' in wkt else wkt
 
 

@@ -1,4 +1,4 @@
-"""Where tiles and chunks lie: integer geometry only.
+"""Positions of tiles and chunks: integer geometry only.
 
 Tile origins are fixed in absolute scene pixels and never depend on chunks. The network normalises
 every layer over its whole tile (instance normalisation), so a pixel's score depends on which tile
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 
 SMALL, LARGE = 512, 1024
-"""Sides of chunks [px]: halos cost more where they are smaller, memory where they are larger."""
+"""Sides of chunks [px]: smaller ones read more halo, larger ones need more memory."""
 FEW = 16
-"""Large chunks that a scene should have, or else it gets small ones."""
+"""Large chunks that a scene should have; with fewer, it gets small ones."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -49,7 +49,7 @@ class Window:
         return slice(row, row + self.height), slice(col, col + self.width)
 
     def intersection(self, other: Window) -> Window | None:
-        """The common rectangle, or None where there is none."""
+        """Return the common rectangle, None if the two do not overlap."""
         row, col = max(self.row, other.row), max(self.col, other.col)
         height = min(self.stop[0], other.stop[0]) - row
         width = min(self.stop[1], other.stop[1]) - col
@@ -87,7 +87,7 @@ def default_chunk(height: int, width: int, tile: int) -> int:
 class Lattice:
     """All tiles of a scene, and which chunk owns which.
 
-    A chunk owns the tiles whose first pixel (top left) lies in it, so every tile is scored exactly
+    A chunk owns the tiles whose first pixel (top left) is in it, so every tile is scored exactly
     once, halos are needed at right and below only, and a chunk merges with three neighbours: left,
     above and diagonal. A last chunk smaller than a tile owns none and is filled by those.
     """
@@ -156,7 +156,7 @@ class Lattice:
 
     @property
     def line_axis(self) -> int:
-        """Axis that a line of chunks crosses: 0 where rows of chunks are lines, else 1.
+        """Axis that a line of chunks crosses: 0 if rows of chunks are lines, else 1.
 
         Chunks are taken line by line, and a line is the shorter side: what reaches into the next
         line waits there for a line's time.
@@ -169,7 +169,7 @@ class Lattice:
         return product(range(self.chunks[0]), range(self.chunks[1]))
 
     def chunk_window(self, index: tuple[int, int]) -> Window:
-        """The pixels whose score chunk ``index`` holds."""
+        """Return the pixels of chunk ``index``."""
         row, col = index[0] * self.chunk, index[1] * self.chunk
         return Window(
             row, col, min(self.chunk, self.height - row), min(self.chunk, self.width - col)
@@ -185,7 +185,7 @@ class Lattice:
         )
 
     def inside(self, tile: Window) -> Window:
-        """The part of ``tile`` that lies in the scene: all of it, unless the scene is smaller."""
+        """Return the part of ``tile`` in the scene: all of it, unless the scene is smaller."""
         return Window(
             tile.row, tile.col, min(tile.height, self.height), min(tile.width, self.width)
         )
@@ -213,7 +213,7 @@ class Lattice:
 
 
 def _between(values: tuple[int, ...], start: int, stop: int) -> tuple[int, ...]:
-    """The ascending values in [start, stop)."""
+    """Return the ascending values in [start, stop)."""
     return values[bisect_left(values, start) : bisect_left(values, stop)]
 
 

@@ -1,4 +1,4 @@
-"""How the C library keeps memory that a tile has freed, for the next tile."""
+"""Memory: the forecast of a worker's peak, and the settings of the C library's allocator."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def _is_glibc() -> bool:
 
 
 def keep_freed_memory() -> bool:
-    """Let this process reuse freed memory, as glibc does when it is left alone; True if it will.
+    """Let this process reuse freed memory, as glibc does by default; return True if it will.
 
     Dask starts workers with ``MALLOC_TRIM_THRESHOLD_=65536``. That also switches glibc's own
     adjustment off, so that each activation of a tile comes from the kernel page by page and goes
-    back: 15,000 page faults and a fifth of the time of a tile, more with every process beside it.
-    The values are those that the adjustment reaches by itself. A page cache of our own was the
-    alternative; torch allocates by malloc all the same.
+    back: 15,000 page faults and a fifth of the time of a tile, more with each other process.
+    The values are those that the adjustment reaches by itself. A page cache of our own would not
+    help, since torch allocates with malloc.
     """
     if not _is_glibc():
         return False
@@ -46,9 +46,9 @@ def keep_freed_memory() -> bool:
 
 
 def give_freed_memory_back() -> None:
-    """Return to the system what is free, between two tasks: the next one is of another kind.
+    """Return free memory to the system between two tasks, since the next one is of another kind.
 
-    What statistics left in pieces stood beside the first window otherwise: 60 MiB of 224 bands.
+    Otherwise 60 MiB of fragments (224 bands) remain from the statistics during the first window.
     """
     if _is_glibc():
         ctypes.CDLL(None).malloc_trim(0)
@@ -59,8 +59,8 @@ PROCESS_BYTES = 600 * MIB
 """A worker without pixels: 520 MiB of interpreter, libraries, GDAL's cache and Dask, 20 of network
 and oneDNN, and 60 while kernels are compiled, which each machine does once."""
 GPU_BUILD_BYTES = 400 * MIB
-"""What a build of torch for GPUs loads beside that, on any machine: 360 MiB of libraries (2.13 for
-CUDA 13). The context of a GPU that is used would come on top; not measured."""
+"""More for a build of torch for GPUs, on any machine: 360 MiB of libraries (2.13 for CUDA 13). The
+context of a GPU that is used comes on top; not measured."""
 KEPT_BYTES = 2 * MMAP_THRESHOLD
 """Free memory that the C library keeps, see :mod:`uniadrs_scale.core.memory`."""
 FEW_BANDS = 16
@@ -73,14 +73,14 @@ class MemoryForecast:
     process: int
     """Interpreter and libraries."""
     read: int
-    """Pixels and valid mask of one window (chunk and halo) for each thread, and what is decoded
-    beside them."""
+    """Pixels and valid mask of one window (chunk and halo) per thread, with the data that are
+    decoded at the same time."""
     sums: int
     """Numerators being made, merged and waiting for their neighbours."""
     network: int
     """Scaled tiles and activations for each thread, and freed ones that are kept for the next."""
     statistics: int
-    """A sample window and its moments for each thread: before the first tile, not beside it."""
+    """A sample window and its moments per thread: before the first tile, not at the same time."""
 
     @property
     def total(self) -> int:
@@ -90,7 +90,7 @@ class MemoryForecast:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pixels:
-    """What reading a scene costs, a pixel and a piece."""
+    """Memory for reading a scene, per pixel and per piece."""
 
     bands: int
     itemsize: int
@@ -101,7 +101,7 @@ class Pixels:
     """As :class:`uniadrs_scale.core.contracts.SceneInfo` has it."""
 
     def window(self, height: int, width: int) -> int:
-        """Bytes of a window with its mask, and of what is decoded beside it."""
+        """Return the bytes of a window with its mask, and of the data decoded with it."""
         values = width * self.bands * self.itemsize
         return height * (values + width) + min(self.strip_rows, height) * values + self.block_bytes
 
@@ -121,7 +121,7 @@ def sample_side(bands: int) -> int:
 
 
 def waiting_strips(rows: int, cols: int, *, in_lines: bool) -> int:
-    """Strips beside or beyond a chunk that wait for neighbours at once, at most.
+    """Return the most strips right of or below chunks that wait for neighbours at a time.
 
     Line by line, those of the line before wait. The order of :mod:`dask.order` goes now along, now
     across; tests/test_forecast.py asks it.
@@ -143,15 +143,15 @@ def forecast(
     in_lines: bool,
     gpu_build: bool,
 ) -> MemoryForecast:
-    """The peak of the largest of ``workers`` processes with ``threads`` threads each.
+    """Return the peak of the largest of ``workers`` processes with ``threads`` threads each.
 
     Args:
         lattice: Geometry of the run.
-        pixels: Of its scene.
-        batch: Tiles a call of the network.
-        activation_bytes: What a call takes beside its input.
+        pixels: Memory per pixel of the scene.
+        batch: Tiles per call of the network.
+        activation_bytes: Memory of a call beyond its input.
         workers: Processes that share the held strips.
-        threads: Threads a process.
+        threads: Threads per process.
         in_lines: Whether chunks come line by line.
         gpu_build: Whether torch is built for GPUs.
     """

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 MOST_BANDS = 2048
-"""Covariances of 64 sample windows wait to be merged: 2 GiB at this number."""
+"""Most bands of a scene: covariances of 64 sample windows wait to be merged, 2 GiB in all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Sizes:
         """Return the preset and the lattice of ``scene``.
 
         Raises:
-            PlanError: There is no such preset, or the sizes contradict each other.
+            PlanError: The preset is unknown, or the sizes contradict each other.
         """
         preset = choose_preset(scene, self.preset)
         tile = preset.tile if self.tile is None else self.tile
@@ -55,23 +55,23 @@ class ScorePlan:
     scene: SceneInfo
     lattice: Lattice
     preset: str
-    """Name of the preset, and why it was chosen, for people."""
+    """Name of the preset, and the reason for it."""
     coarsen: int
     """The detector sees means of ``coarsen`` x ``coarsen`` px."""
     detector: str
-    """Identity of the tile scorer: architecture, weights' sha256, arithmetic."""
+    """Identity of the scorer: architecture, weights' sha256, arithmetic."""
     batch: int
     activation_bytes: int
     workers: int
     """Worker processes that share the held strips."""
     threads: int
-    """Threads a worker."""
+    """Threads per worker."""
     in_lines: bool
-    """Whether chunks come line by line: more strips wait where they do not."""
+    """Whether chunks come line by line: if not, more strips wait."""
     gpu_build: bool
-    """Whether torch is built for GPUs, here and so on the workers: its libraries are larger."""
+    """Whether torch is built for GPUs, in this process and so on workers: it is larger."""
     version: str
-    """Of this library."""
+    """Version of this library."""
 
     def __post_init__(self) -> None:
         """Refuse a scene whose statistics alone would not fit."""
@@ -105,9 +105,9 @@ class ScorePlan:
 
     @property
     def tasks(self) -> int:
-        """Dask tasks: one that all share, and of each chunk score, commit and two of strips.
+        """Dask tasks: one that all share; per chunk score, commit and two of strips.
 
-        Nothing lies beside the last chunk of a line, nor beyond the last line.
+        The last chunk of a line and the last line have fewer strips.
         """
         return 4 * self.chunks - sum(self.lattice.chunks) + 1
 
@@ -116,21 +116,28 @@ class ScorePlan:
         """Forecast of one worker."""
         scene = self.scene
         pixels = Pixels(
-            bands=len(scene.bands), itemsize=scene.itemsize,
-            block_bytes=scene.block_bytes, strip_rows=scene.strip_rows,
-        )  # fmt: skip
+            bands=len(scene.bands),
+            itemsize=scene.itemsize,
+            block_bytes=scene.block_bytes,
+            strip_rows=scene.strip_rows,
+        )
         return forecast(
-            self.lattice, pixels, batch=self.batch, activation_bytes=self.activation_bytes,
-            workers=self.workers, threads=self.threads, in_lines=self.in_lines,
+            self.lattice,
+            pixels,
+            batch=self.batch,
+            activation_bytes=self.activation_bytes,
+            workers=self.workers,
+            threads=self.threads,
+            in_lines=self.in_lines,
             gpu_build=self.gpu_build,
-        )  # fmt: skip
+        )
 
     def require_memory(self, limit: int, where: str) -> None:
-        """Refuse to begin where a worker would need more memory than it may take.
+        """Refuse to begin if a worker would need more memory than it may take.
 
         Args:
-            limit: Bytes that a worker may take; 0 where there is no limit.
-            where: What sets the limit, for people.
+            limit: Bytes that a worker may take; 0 for no limit.
+            where: Origin of the limit, in words.
 
         Raises:
             PlanError: The forecast exceeds ``limit``; the message has the chunk that fits.
@@ -152,7 +159,7 @@ class ScorePlan:
         )
 
     def _fitting_chunk(self, limit: int) -> int | None:
-        """The largest chunk whose forecast is at most ``limit`` bytes, in steps of 64 px."""
+        """Return the largest chunk that fits in ``limit`` bytes, in steps of 64 px."""
         lattice = self.lattice
         smallest = -(-lattice.tile // 64) * 64
         for chunk in range(lattice.chunk // 64 * 64, smallest - 1, -64):
@@ -161,7 +168,7 @@ class ScorePlan:
         return None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON: all inputs, the forecast and the fingerprint."""
+        """Return all inputs, the forecast and the fingerprint, as JSON values."""
         return {
             **asdict(self),
             "tiles": self.lattice.tiles,

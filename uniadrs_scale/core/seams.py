@@ -1,4 +1,4 @@
-"""Seams: how the scores of overlapping tiles become one map.
+"""Seams: blend the scores of overlapping tiles into one map.
 
     map(y, x) = sum_t w_t(y, x) s_t(y, x) / sum_t w_t(y, x),    w_t(y, x) = taper(y) taper(x)
 
@@ -30,7 +30,7 @@ SCORE_STEPS = 2.0**22
 
 @lru_cache(maxsize=8)
 def taper(tile: int, overlap: int) -> NDArray[np.float64]:
-    """(tile,) blending weight along one axis: raised-cosine ramps of ``overlap`` pixels.
+    """Return (tile,) blending weights along one axis: raised-cosine ramps of ``overlap`` pixels.
 
     The ramps of two neighbours sum to about 1; the normaliser makes it exact. No weight is 0, so
     that a scene's outermost pixels, which only one tile sees, keep a denominator.
@@ -44,7 +44,7 @@ def taper(tile: int, overlap: int) -> NDArray[np.float64]:
 
 @lru_cache(maxsize=8)
 def normaliser(size: int, tile: int, stride: int) -> NDArray[np.float64]:
-    """(size,) sum of the tapers of all tiles along one axis of the scene, exact."""
+    """Return (size,) the exact sum of the tapers of all tiles along one axis."""
     weights = taper(tile, tile - stride)
     total = np.zeros(size)
     for origin in origins(size, tile, stride):
@@ -78,7 +78,7 @@ def finalise(
     norm_x: NDArray[np.float64],
     valid: NDArray[np.bool_],
 ) -> NDArray[np.float32]:
-    """The blended score, float32 (y, x); NaN where invalid or where a tile failed."""
+    """Return the blended score, float32 (y, x); NaN at invalid pixels and failed tiles."""
     result = np.empty(numerator.shape, dtype=np.float32)
     for y in range(numerator.shape[0]):
         for x in range(numerator.shape[1]):

@@ -92,7 +92,7 @@ def connect(address: str, tls: TlsFiles | None) -> Client:
 
 
 def active_client() -> Client | None:
-    """Return the default client of this process, None if there is none."""
+    """Return the default client of this process, None without one."""
     try:
         return cast("Client", default_client())
     except ValueError:

@@ -160,7 +160,7 @@ def performance_page(executor: Executor, path: Path | None) -> Iterator[None]:
     """Write Dask's performance report of the block as a page at ``path``, if one is given.
 
     Raises:
-        PlanError: There is no cluster, its scheduler has no bokeh, or the folder does not exist.
+        PlanError: This process computes, the scheduler lacks bokeh, or the folder is missing.
     """
     if path is None:
         yield

@@ -119,7 +119,7 @@ class LocalExecutor(Executor):
         """``sync`` or ``threads``."""
 
     def facts(self) -> ClusterFacts:
-        """Return the scheduler: there are no workers, so there are no deaths to report."""
+        """Return the scheduler: without workers, no deaths have to be reported."""
         return ClusterFacts(scheduler=self.scheduler)
 
     def cpu_kinds(self) -> set[str]:

@@ -1,7 +1,4 @@
-"""The work of one task: read a window, score the tiles it owns, blend, commit.
-
-Here pixels (`scenes`) and the scorer (`detector`) meet; `graph` decides which task runs where.
-"""
+"""The work of one task: read a window, score the tiles it owns, blend, commit."""
 
 from __future__ import annotations
 
@@ -50,7 +47,7 @@ class TileFailure:
 
 
 Pieces = Mapping[Index, "NDArray[np.float64]"]
-"""Numerators by receiving chunk; each lies at that chunk's top left corner."""
+"""Numerators by receiving chunk; each begins at that chunk's top left corner."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -202,7 +199,7 @@ def commit_chunk(
         neighbours: Strips of the chunks left, above and diagonal that exist.
     """
     window = lattice.chunk_window(index)
-    numerator = part.body.copy()  # a task's input may be shared with others
+    numerator = part.body.copy()  # tasks may share their input
     kinds = {part.cpu, cpu_kind()}
     for strips in neighbours:
         piece = strips.pieces.get(index)
@@ -242,10 +239,7 @@ def network_input(
 def _score_tiles(
     inputs: Iterator[tuple[Window, NDArray[np.float32]]], scorer: FittedScorer
 ) -> Iterator[tuple[Window, NDArray[np.float32] | str]]:
-    """Yield scores, or the reason if there are none, in calls of exactly ``scorer.batch`` tiles.
-
-    Another batch shape changes bits.
-    """
+    """Yield scores or errors, in calls of exactly ``scorer.batch`` tiles: others change bits."""
     group: list[tuple[Window, NDArray[np.float32]]] = []
     for item in inputs:
         group.append(item)
@@ -282,7 +276,7 @@ def _score_group(
 def _add(
     target: NDArray[np.float64], score: NDArray[np.float32], tile: Window, lattice: Lattice
 ) -> None:
-    """Add the part of a tile's score that lies in the scene."""
+    """Add the part of a tile's score that is in the scene."""
     rows, cols = lattice.inside(tile).within(tile)
     weights = taper(lattice.tile, lattice.overlap)
     accumulate(target, score[rows, cols], weights[rows], weights[cols])

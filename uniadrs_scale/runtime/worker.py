@@ -58,7 +58,7 @@ class Prepared(Protocol):
 
 
 class Shared(Generic[Value]):
-    """A value that travels as bytes and is opened once per process, where it is used.
+    """A value that travels as bytes and is opened once by each process that uses it.
 
     A scheduler holds the bytes only: it builds no network, and needs no GPU to hold a detector that
     uses one. Scene, store and scorer pickled into every task made a graph ten times as large.
