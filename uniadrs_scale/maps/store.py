@@ -150,9 +150,8 @@ class ScoreStore:
         shard = score.shards or score.chunks
         for (i, j), state in np.ndenumerate(self.done):
             where = f"Chunk ({i}, {j}) at pixel ({i * shard[0]}, {j * shard[1]})"
-            if state != DONE:
-                what = "is missing" if state == MISSING else "has failed tiles"
-                yield f"{where} {what}. Run the same score command again."
+            if fault := {MISSING: "is missing", FAILED: "has failed tiles"}.get(int(state)):
+                yield f"{where} {fault}. Run the same score command again."
             if state == MISSING:
                 continue
             rows, cols = (slice(k * n, (k + 1) * n) for k, n in zip((i, j), shard, strict=True))
