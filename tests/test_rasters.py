@@ -19,6 +19,7 @@ import rasterio
 import rasterio.shutil
 import xarray as xr
 from affine import Affine
+from jobs import run_into
 from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning
@@ -29,7 +30,6 @@ from typer.testing import CliRunner
 import uniadrs_scale as us
 from uniadrs_scale.cli.main import app
 from uniadrs_scale.scenes.sources import scene_source
-from uniadrs_scale.scoring.run import run
 
 H, W = 120, 140
 UTM = Affine(10, 0, 4e5, 0, -10, 6e6)
@@ -66,8 +66,7 @@ def plan(scene: xr.DataArray) -> str:
 
 
 def score(scene: xr.DataArray, tmp_path: Path, **options: Any) -> Any:
-    planned = us.plan(scene, detector=FirstBand(), scheduler="sync", **options)
-    return run(scene, tmp_path / "map.zarr", planned, FirstBand(), scheduler="sync")
+    return run_into(scene, tmp_path / "map.zarr", FirstBand(), **options)
 
 
 # Masks

@@ -11,6 +11,7 @@ from uniadrs_scale.detector.detector import coarsened, gpus_in_use, is_gpu_build
 from uniadrs_scale.errors import PlanError
 from uniadrs_scale.runtime.compute import Compute
 from uniadrs_scale.scenes.sources import map_coordinates, scene_source
+from uniadrs_scale.storage.trust import require_proj
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -82,6 +83,7 @@ def prepare(scene: xr.DataArray, sizes: Sizes, scorer: Scorer, compute: Compute)
         PlanError: The sizes contradict each other.
         SceneError: The scene is not a raster.
     """
+    require_proj()
     source = scene_source(scene)
     info = source.info
     preset, lattice = sizes.decide(info)
