@@ -22,8 +22,8 @@ from standins import FirstBand
 from uniadrs_scale.archive import batch
 from uniadrs_scale.archive.batch import interruptible
 from uniadrs_scale.archive.sink import Sink
-from uniadrs_scale.cli import archive as cli_archive
 from uniadrs_scale.cli import main as cli
+from uniadrs_scale.cli import options
 from uniadrs_scale.storage.places import Place
 
 runner = import_module("uniadrs_scale.archive.sweep")  # the package has a function of that name
@@ -222,7 +222,7 @@ def test_recipes_are_what_they_seem() -> None:
     text = (Path(__file__).parents[1] / "docs" / "scheduling.md").read_text()
     for number, recipe in enumerate(re.findall(r"```python\n(.*?)```", text, re.DOTALL)):
         compile(recipe, f"recipe {number}", "exec")
-    for code in (0, cli_archive.FAILED, cli_archive.BAD_INPUT, cli_archive.BUSY):
+    for code in (0, options.INCOMPLETE, options.BAD_INPUT, options.BUSY):
         assert f"\n| {code} |" in text
 
 
@@ -232,7 +232,7 @@ def test_the_line_for_cron_prints_only_what_somebody_should_read(tmp_path: Path)
     assert line is not None
     assert "%" not in line[1], "cron makes a new line of it"
     command, told = tmp_path / "uniadrs-scale", {}
-    for code in (0, cli_archive.FAILED, cli_archive.BAD_INPUT, cli_archive.BUSY, 128 + 15):
+    for code in (0, options.INCOMPLETE, options.BAD_INPUT, options.BUSY, 128 + 15):
         command.write_text(f"#!/bin/sh\necho $1: the reason; exit {code}\n")
         command.chmod(0o755)
         script = line[1].replace("/opt/uniadrs/bin", str(tmp_path)).replace("/var/log/uniadrs", ".")
