@@ -33,8 +33,8 @@ from uniadrs_scale.scenes.rasters import FileScene
 from uniadrs_scale.storage.buckets import zarr_place
 from uniadrs_scale.storage.clients import STORES, bucket_of, connect
 from uniadrs_scale.storage.places import write_whole
-from uniadrs_scale.storage.remote import Uri, public_uri, stable_uri, uri_name
 from uniadrs_scale.storage.trust import SWITCH, require_plain_codecs
+from uniadrs_scale.storage.urls import Uri, public_uri, stable_uri, uri_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

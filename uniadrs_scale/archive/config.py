@@ -22,7 +22,7 @@ from uniadrs_scale.detector.detector import Detector
 from uniadrs_scale.errors import ArchiveError, PlanError, StoreError
 from uniadrs_scale.scenes.open import open_scene
 from uniadrs_scale.storage.places import Place
-from uniadrs_scale.storage.remote import in_bucket
+from uniadrs_scale.storage.urls import in_bucket
 
 if TYPE_CHECKING:
     from uniadrs_scale.core.presets import Preset

@@ -21,7 +21,7 @@ from uniadrs_scale.scoring.job import prepare
 from uniadrs_scale.scoring.report import Clock, run_facts, write_report
 from uniadrs_scale.scoring.run import Observer, run
 from uniadrs_scale.storage.places import Place
-from uniadrs_scale.storage.remote import public_uri
+from uniadrs_scale.storage.urls import public_uri
 from uniadrs_scale.swaths.geometry import Geocoding
 
 if TYPE_CHECKING:

@@ -26,7 +26,7 @@ from rasterio.warp import transform as warp
 
 from uniadrs_scale.archive.sink import STORE
 from uniadrs_scale.maps.exports import EXPORTS
-from uniadrs_scale.storage.remote import public_uri
+from uniadrs_scale.storage.urls import public_uri
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -21,8 +21,8 @@ from uniadrs_scale.archive.decide import SourceItem
 from uniadrs_scale.core.contracts import digest
 from uniadrs_scale.errors import ArchiveError, redact
 from uniadrs_scale.storage.buckets import glimpse, read_object
-from uniadrs_scale.storage.remote import canonical, in_bucket, is_remote, public_uri
 from uniadrs_scale.storage.trust import parse_json, require_remote
+from uniadrs_scale.storage.urls import canonical, in_bucket, is_remote, public_uri
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

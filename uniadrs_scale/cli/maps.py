@@ -83,7 +83,7 @@ def info_command(
     """Describe a scene, a score store or a weights file."""
     from uniadrs_scale.detector.weights import read_weights
     from uniadrs_scale.maps.store import open_store
-    from uniadrs_scale.storage.remote import in_bucket
+    from uniadrs_scale.storage.urls import in_bucket
 
     path, local = Path(target), "://" not in target
     if path.suffix == ".zarr" and (local or in_bucket(target)) and _is_ours(target):

@@ -23,8 +23,8 @@ from xarray.core import indexing
 from uniadrs_scale.errors import SceneError, UniadrsScaleError
 from uniadrs_scale.scenes.packing import EMPTY, Packing, packing_of
 from uniadrs_scale.storage.buckets import range_file, zarr_place
-from uniadrs_scale.storage.remote import is_remote, stable_uri
 from uniadrs_scale.storage.trust import require_self_contained
+from uniadrs_scale.storage.urls import is_remote, stable_uri
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -24,7 +24,7 @@ from uniadrs_scale.scenes.headers import GroundPoint, Header
 from uniadrs_scale.scenes.masks import Values, nodata_values, quality_files, words_of_masks
 from uniadrs_scale.scenes.products.metadata import FOR_MASK, FOR_UNITS, FOR_VARIABLE, Band, Product
 from uniadrs_scale.scenes.rasters import FileScene, RasterFile
-from uniadrs_scale.storage.remote import uri_name
+from uniadrs_scale.storage.urls import uri_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

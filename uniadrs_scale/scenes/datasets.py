@@ -17,8 +17,8 @@ from uniadrs_scale.errors import SceneError, StoreError, TrustError
 from uniadrs_scale.scenes.arrays import ArrayFile, Engine, decoded
 from uniadrs_scale.scenes.files import locate
 from uniadrs_scale.storage.buckets import glimpse, range_file, zarr_place
-from uniadrs_scale.storage.remote import canonical, is_remote, uri_name
 from uniadrs_scale.storage.trust import require_self_contained
+from uniadrs_scale.storage.urls import canonical, is_remote, uri_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -21,15 +21,9 @@ from rasterio.windows import Window
 
 from uniadrs_scale.errors import SceneError
 from uniadrs_scale.storage.buckets import glimpse
-from uniadrs_scale.storage.remote import (
-    Uri,
-    canonical,
-    for_gdal,
-    gdal_name,
-    is_remote,
-    uri_name,
-)
+from uniadrs_scale.storage.remote import gdal_name
 from uniadrs_scale.storage.trust import open_raster
+from uniadrs_scale.storage.urls import Uri, canonical, for_gdal, is_remote, uri_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

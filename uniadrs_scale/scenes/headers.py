@@ -25,8 +25,8 @@ from uniadrs_scale.scenes.files import (
 )
 from uniadrs_scale.scenes.grids import Grid, same_crs, same_transform
 from uniadrs_scale.scenes.products.metadata import iso_time, nanometres
-from uniadrs_scale.storage.remote import is_remote, uri_name
 from uniadrs_scale.storage.trust import open_raster
+from uniadrs_scale.storage.urls import is_remote, uri_name
 
 if TYPE_CHECKING:
     import rasterio

@@ -17,9 +17,10 @@ from rasterio.windows import Window as RasterWindow
 from uniadrs_scale.core.validity import MASKED, Nodata, Validity
 from uniadrs_scale.scenes.files import OPEN
 from uniadrs_scale.storage.buckets import await_same
-from uniadrs_scale.storage.remote import canonical, gdal_env, is_remote, stable_uri, unreachable
+from uniadrs_scale.storage.remote import gdal_env, unreachable
 from uniadrs_scale.storage.retries import answered, server_of
 from uniadrs_scale.storage.trust import open_raster
+from uniadrs_scale.storage.urls import canonical, is_remote, stable_uri
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -26,8 +26,9 @@ from uniadrs_scale.storage.clients import (
     settings_for,
     translated,
 )
-from uniadrs_scale.storage.remote import PEEK, Glimpse, in_bucket, is_remote
+from uniadrs_scale.storage.remote import PEEK, Glimpse
 from uniadrs_scale.storage.trust import checked_store
+from uniadrs_scale.storage.urls import in_bucket, is_remote
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

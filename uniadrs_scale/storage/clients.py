@@ -23,6 +23,7 @@ from uniadrs_scale.storage.retries import (
     server_of,
 )
 from uniadrs_scale.storage.trust import Checked
+from uniadrs_scale.storage.urls import BUCKETS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
@@ -58,7 +59,7 @@ def bucket_of(uri: str) -> tuple[Any, str]:
     """Return (obstore's store of a bucket or web server, key in it) of ``uri``."""
     parts = urlsplit(str(uri))
     settings = settings_for(str(uri))
-    if parts.scheme in remote.BUCKETS:
+    if parts.scheme in BUCKETS:
         # Not parsed further: '?' and '#' may be part of a key.
         place, _, key = str(uri).partition("://")[2].partition("/")
         return connect(parts.scheme, place, settings), key.rstrip("/")

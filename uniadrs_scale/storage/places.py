@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from uniadrs_scale.errors import StoreError
 from uniadrs_scale.storage import buckets
-from uniadrs_scale.storage.remote import in_bucket, uri_name
+from uniadrs_scale.storage.urls import in_bucket, uri_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

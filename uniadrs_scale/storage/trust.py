@@ -23,7 +23,8 @@ from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
 from zarr.storage import FsspecStore, LocalStore
 
 from uniadrs_scale.errors import SceneError, StoreError, TrustError, gist
-from uniadrs_scale.storage.remote import canonical, gdal_env, gdal_name, is_remote, is_set
+from uniadrs_scale.storage.remote import gdal_env, gdal_name, is_set
+from uniadrs_scale.storage.urls import canonical, is_remote
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,7 +14,7 @@ from uniadrs_scale.scenes.cubes import CubeSpec
 from uniadrs_scale.scenes.datasets import read_contents
 from uniadrs_scale.scenes.flags import Flag, Flags
 from uniadrs_scale.scenes.products.metadata import FOR_VARIABLE, iso_time
-from uniadrs_scale.storage.remote import is_remote
+from uniadrs_scale.storage.urls import is_remote
 
 if TYPE_CHECKING:
     from uniadrs_scale.scenes.datasets import Contents

@@ -21,7 +21,7 @@ from uniadrs_scale.scenes.arrays import Variable
 from uniadrs_scale.scenes.assembly import select
 from uniadrs_scale.scenes.cubes import CubeSpec
 from uniadrs_scale.scenes.products.metadata import FOR_GRID, FOR_MASK, FOR_UNITS, nanometres
-from uniadrs_scale.storage.remote import is_remote
+from uniadrs_scale.storage.urls import is_remote
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from uniadrs_scale.errors import SceneError
 from uniadrs_scale.scenes.headers import Header
 from uniadrs_scale.scenes.products.metadata import Band, Product, iso_time, nanometres
-from uniadrs_scale.storage.remote import is_remote, uri_name
 from uniadrs_scale.storage.trust import open_raster
+from uniadrs_scale.storage.urls import is_remote, uri_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -24,7 +24,7 @@ from uniadrs_scale.scenes.products import (
     sentinel,
     stac,
 )
-from uniadrs_scale.storage.remote import is_remote
+from uniadrs_scale.storage.urls import is_remote
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -14,8 +14,8 @@ from uniadrs_scale.scenes.products.landsat import pixel_flags
 from uniadrs_scale.scenes.products.metadata import Band, Product, iso_time, nanometres
 from uniadrs_scale.scenes.products.sentinel import scene_classes
 from uniadrs_scale.storage.buckets import glimpse, read_object
-from uniadrs_scale.storage.remote import canonical, is_remote, uri_name
 from uniadrs_scale.storage.trust import parse_json, require_remote
+from uniadrs_scale.storage.urls import canonical, is_remote, uri_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
