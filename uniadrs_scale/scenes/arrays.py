@@ -220,6 +220,7 @@ def _open_variable(file: ArrayFile, path: str) -> xr.Variable:
 def _zarr_variable(store: Any, name: str) -> xr.Variable:
     """Return an array of a Zarr group; its axes get numbers if the store does not name them."""
     array = store.members[name]
+    old = array.metadata.zarr_format < 3  # noqa: PLR2004
     try:
         opened: xr.Variable = store.open_store_variable(name)
     except (KeyError, TypeError):
@@ -227,9 +228,9 @@ def _zarr_variable(store: Any, name: str) -> xr.Variable:
         wrapper: Any = ZarrArrayWrapper
         data = indexing.LazilyIndexedArray(wrapper(array))
         opened = xr.Variable(dims, data, dict(array.attrs), {"chunks": array.chunks})
-        if array.metadata.zarr_format == 2 and array.fill_value is not None:  # noqa: PLR2004
+        if old and array.fill_value is not None:
             opened.attrs["_FillValue"] = array.fill_value
-    if array.metadata.zarr_format == 2 and opened.attrs.get("_FillValue") == 0:  # noqa: PLR2004
+    if old and opened.attrs.get("_FillValue") == 0:
         opened.attrs[EMPTY] = opened.attrs.pop("_FillValue")
     return opened
 

@@ -46,6 +46,8 @@ DEGREES: dict[Role, re.Pattern[str]] = {
     "y": re.compile("degrees?_?n(orth)?"),
     "x": re.compile("degrees?_?e(ast)?"),
 }
+PLANE, CUBE = 2, 3
+"""Axes of an image without and with bands."""
 LONGEST = 2**25
 """Pixels along an axis that are believed: a coordinate of them takes 256 MiB."""
 NAMELESS = ("phony_dim_", "axis_")
@@ -63,13 +65,11 @@ def coordinates_of(contents: Contents, group: str, dim: str, size: int) -> list[
     own = contents.nearest(group, dim)
     if own is not None and contents.entries[own].shape == (size,):
         return [own]
-    nameless = dim.startswith(NAMELESS)
-    return [
-        path for path, entry in contents.entries.items()
-        if entry.shape == (size,) and entry.numeric and entry.group in scopes(group)
-        and (nameless or contents.variable(path).dims == (dim,))
-        and role_of_coordinate(contents, path)
-    ]  # fmt: skip
+    along = [p for p, e in contents.entries.items() if e.shape == (size,) and e.numeric]
+    near = [path for path in along if contents.entries[path].group in scopes(group)]
+    if not dim.startswith(NAMELESS):
+        near = [path for path in near if contents.variable(path).dims == (dim,)]
+    return [path for path in near if role_of_coordinate(contents, path)]
 
 
 def role_of_coordinate(contents: Contents, path: str) -> Role:
@@ -136,7 +136,7 @@ def axis_roles(contents: Contents, path: str, swath: str | None = None) -> tuple
     placed = {"y", "x"} <= set(known)
     kept = [k for k, (_, n) in enumerate(axes) if n > 1 or (placed and known[k] in ("y", "x"))]
     said = [known[k] for k in kept]
-    if len(kept) == 3 and "band" not in said and not placed:  # noqa: PLR2004
+    if len(kept) == CUBE and "band" not in said and not placed:
         tables = [spectral_table(contents, entry.group, *axes[k]) for k in kept]
         said = [role or ("band" if t else "") for role, t in zip(said, tables, strict=True)]
     roles = _resolved(said, [axes[k][1] for k in kept], extent)
@@ -149,19 +149,19 @@ def axis_roles(contents: Contents, path: str, swath: str | None = None) -> tuple
 
 def _at(lines: Sequence[Hashable], dim: str) -> Role:
     """Return the role of a dimension among those of a latitude."""
-    if len(lines) != 2 or dim not in lines:  # noqa: PLR2004 - rows and columns
+    if len(lines) != PLANE or dim not in lines:
         return ""
     return "y" if dim == lines[0] else "x"
 
 
 def _problem(known: Sequence[Role], shown: str) -> str:
     """Return what is wrong with the axes, and what to do."""
-    if len(known) not in {2, 3}:
+    if len(known) not in {PLANE, CUBE}:
         return (
             f"has {len(known)} axes longer than 1 ({shown}): a scene has bands, rows and columns. "
             "Open it with xarray, select along the others (.isel(time=0)), and pass the result."
         )
-    if len(known) == 2 and "band" in known:  # noqa: PLR2004
+    if len(known) == PLANE and "band" in known:
         return (
             f"has the axes {shown}: a table of bands and pixels is not an image. Reshape it to "
             "(band, y, x) and pass it as a DataArray."
@@ -183,9 +183,9 @@ def _resolved(
     known: Sequence[Role], sizes: Sequence[int], extent: tuple[int, ...] | None
 ) -> list[Role] | None:
     """Return the role of each axis longer than 1; None if they are ambiguous."""
-    if len(sizes) not in {2, 3} or any(known.count(role) > 1 for role in ("band", "y", "x")):
+    if len(sizes) not in {PLANE, CUBE} or any(known.count(role) > 1 for role in ("band", "y", "x")):
         return None
-    if len(sizes) == 2:  # noqa: PLR2004 - rows and columns
+    if len(sizes) == PLANE:
         return None if "band" in known else _in_order(known, None)
     if "band" in known:
         return _in_order(known, known.index("band"))

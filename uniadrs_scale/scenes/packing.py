@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-FILL = ("fillvalue", "missingvalue", "fillvalues", "nodata", "nodatavalue", "nodatavalues",
-        "nodatavals", "dataignorevalue", "ignorevalue")  # fmt: skip
+FILL = (
+    "fillvalue missingvalue fillvalues nodata nodatavalue nodatavalues nodatavals dataignorevalue "
+    "ignorevalue"
+)
 """Names of attributes that declare fill, in lower case, without separators."""
 EMPTY = "zarr_empty"
 """Attribute for a Zarr v2 fill value of 0, which is also what writers set without being asked."""
@@ -184,7 +186,7 @@ def packing_of(
     """
     named = _normal(variable.attrs)
     kind = _stored_kind(where, variable.dtype, named)
-    said = [value for name in FILL if name in named for value in numbers(named[name])]
+    said = [value for name in FILL.split() if name in named for value in numbers(named[name])]
     missing = tuple(dict.fromkeys(value for value in (*said, *fill) if value_limits(kind, value)))
     count = variable.shape[axes.index("band")] if "band" in axes else 1
     factors = _factors(where, named, count)

@@ -34,8 +34,9 @@ def recognise(contents: Contents, options: Options) -> CubeSpec | None:
     wavelengths = contents.numbers(WAVELENGTHS).tolist()
     if name is None or not wavelengths or not set(PLACE) <= set(contents.entries):
         return None
-    options.refuse(contents.name, "an EMIT file, of which one cube is known",
-                   variable=f"other {FOR_VARIABLE}")  # fmt: skip
+    options.refuse(
+        contents.name, "an EMIT file, of which one cube is known", variable=f"other {FOR_VARIABLE}"
+    )
     good = contents.numbers(GOOD).tolist() or [1.0] * len(wavelengths)
     attributes = contents.attributes
     latitude, longitude = (Variable.of(contents.file, path, ("y", "x")) for path in PLACE)
@@ -67,6 +68,9 @@ def _mask(contents: Contents) -> tuple[Flags, ...]:
     names = [
         n.decode() if isinstance(n, bytes) else str(n) for n in masks.variable(MASK_NAMES).values
     ]
-    flags = [Flag("_".join(name.lower().split()), 1, band=k) for k, name in enumerate(names)
-             if name.lower().endswith(("flag", "mask"))]  # fmt: skip
+    flags = [
+        Flag("_".join(name.lower().split()), 1, band=k)
+        for k, name in enumerate(names)
+        if name.lower().endswith(("flag", "mask"))
+    ]
     return (Flags(Variable.of(masks.file, "mask", AXES), tuple(flags)),)

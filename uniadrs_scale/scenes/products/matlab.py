@@ -19,6 +19,7 @@ from uniadrs_scale.core.validity import valid_pixels
 from uniadrs_scale.errors import SceneError
 from uniadrs_scale.scenes.arrays import Variable
 from uniadrs_scale.scenes.assembly import select
+from uniadrs_scale.scenes.axes import CUBE
 from uniadrs_scale.scenes.cubes import CubeSpec
 from uniadrs_scale.scenes.products.metadata import FOR_GRID, FOR_MASK, FOR_UNITS, nanometres
 from uniadrs_scale.storage.urls import is_remote
@@ -32,8 +33,9 @@ if TYPE_CHECKING:
 
 LARGEST = 2 << 30
 """Bytes of a variable that are read at once."""
-ITEMSIZES = {"double": 8, "single": 4, "int64": 8, "uint64": 8, "int32": 4, "uint32": 4,
-             "int16": 2, "uint16": 2, "int8": 1, "uint8": 1, "logical": 1}  # fmt: skip
+ITEMSIZES = {"double": 8, "single": 4, "logical": 1} | {
+    f"{sign}int{8 * size}": size for sign in ("", "u") for size in (1, 2, 4, 8)
+}
 WAVELENGTHS = ("wavelengths", "wavelength", "wl", "lambda")
 
 
@@ -72,7 +74,7 @@ def recognise(contents: Contents, options: Options) -> CubeSpec | None:
 
 def _axes(shape: tuple[int, ...], tables: set[int]) -> tuple[str, ...]:
     """Return what each axis is: (row, column, band), unless the wavelengths fit another order."""
-    if len(shape) == 3 and shape[2] not in tables:  # noqa: PLR2004 - row, column, band
+    if len(shape) == CUBE and shape[2] not in tables:
         for axes in (("band", "y", "x"), ("y", "band", "x")):
             if shape[axes.index("band")] in tables:
                 return axes
@@ -138,7 +140,7 @@ def _choose(
     if isinstance(wanted, tuple):
         wanted = wanted[0] if len(wanted) == 1 else ", ".join(wanted)
     if wanted is None:
-        cubes = [key for key, shape in shapes.items() if len(shape) == 3]  # noqa: PLR2004
+        cubes = [key for key, shape in shapes.items() if len(shape) == CUBE]
         if len(cubes) == 1:
             return cubes[0]
         raise SceneError(

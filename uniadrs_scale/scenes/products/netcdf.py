@@ -11,8 +11,10 @@ import numpy as np
 from uniadrs_scale.errors import SceneError
 from uniadrs_scale.scenes.arrays import Variable
 from uniadrs_scale.scenes.axes import (
+    CUBE,
     LATITUDES,
     LONGITUDES,
+    PLANE,
     WAVELENGTHS,
     axis_roles,
     spectral_table,
@@ -84,11 +86,11 @@ def _chosen(
 ) -> list[Entry]:
     """Return the arrays that are the scene, in the order they were asked for."""
     numeric = [e for e in contents.entries.values() if e.numeric and e.path not in places]
-    possible = [e for e in numeric if len(e.extent) in (2, 3)]
+    possible = [e for e in numeric if len(e.extent) in {PLANE, CUBE}]
     names = ", ".join([e.path for e in possible][:MANY]) + (", ..." if len(possible) > MANY else "")
     if wanted is None:
         meant = _data_arrays(contents, possible) if len(possible) > 1 else possible
-        cubes = [e for e in meant if len(e.extent) == 3]  # noqa: PLR2004 - band, y, x
+        cubes = [e for e in meant if len(e.extent) == CUBE]
         for candidates in (cubes, meant):
             if len(candidates) == 1:
                 return candidates
@@ -117,7 +119,7 @@ def _chosen(
 
 def _refuse_many_axes(contents: Contents, entries: Sequence[Entry]) -> None:
     """Raise SceneError if the only array has more axes than a scene."""
-    many = [e for e in entries if len(e.extent) > 3]  # noqa: PLR2004 - band, y, x
+    many = [e for e in entries if len(e.extent) > CUBE]
     if len(many) == 1:
         axis_roles(contents, many[0].path)
 
@@ -155,7 +157,7 @@ def _swath_places(contents: Contents) -> list[tuple[str, str]]:
     def flat(names: set[str], unit: str) -> dict[tuple[str, tuple[int, ...]], str]:
         found: dict[tuple[str, tuple[int, ...]], str] = {}
         for e in contents.entries.values():
-            if len(e.extent) == 2 and e.numeric and e.name.lower() in names:  # noqa: PLR2004
+            if len(e.extent) == PLANE and e.numeric and e.name.lower() in names:
                 found.setdefault((e.group, e.extent), e.path)
         return found or _by_unit(contents, unit)
 
@@ -167,7 +169,7 @@ def _by_unit(contents: Contents, unit: str) -> dict[tuple[str, tuple[int, ...]],
     """Return two-dimensional arrays in degrees north or east, by group and size."""
     found: dict[tuple[str, tuple[int, ...]], str] = {}
     for e in contents.entries.values():
-        if len(e.extent) == 2 and e.numeric:  # noqa: PLR2004 - rows and columns
+        if len(e.extent) == PLANE and e.numeric:
             with suppress(SceneError):
                 if contents.variable(e.path).attrs.get("units") == unit:
                     found.setdefault((e.group, e.extent), e.path)

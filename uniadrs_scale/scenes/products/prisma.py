@@ -39,11 +39,16 @@ def recognise(contents: Contents, options: Options) -> CubeSpec | None:
     if None in cubes:
         return None
     vnir, swir = (cube for cube in cubes if cube is not None)
-    options.refuse(contents.name, "a PRISMA file, of which the VNIR and SWIR cubes are known",
-                   variable=f"other {FOR_VARIABLE}")  # fmt: skip
+    options.refuse(
+        contents.name,
+        "a PRISMA file, of which the VNIR and SWIR cubes are known",
+        variable=f"other {FOR_VARIABLE}",
+    )
     attributes = contents.attributes
-    tables = [_bands(attributes, name, cube.shape[1], contents.file.path)
-              for name, cube in zip(RANGES, (vnir, swir), strict=True)]  # fmt: skip
+    tables = [
+        _bands(attributes, name, cube.shape[1], contents.file.path)
+        for name, cube in zip(RANGES, (vnir, swir), strict=True)
+    ]
     crs, transform = _grid(attributes, vnir)
     place = (None, None) if crs else _place(contents, vnir)
     wavelengths = [centre for table in tables for centre, _ in table]
@@ -51,11 +56,15 @@ def recognise(contents: Contents, options: Options) -> CubeSpec | None:
         kind="a PRISMA file",
         name=contents.name,
         # Zero is fill, but only if all bands have it: dark water has zeros in some.
-        variables=tuple(Variable.of(contents.file, cube.path, AXES, empty=0)
-                        for cube in (vnir, swir)),
+        variables=tuple(
+            Variable.of(contents.file, cube.path, AXES, empty=0) for cube in (vnir, swir)
+        ),
         counts=(vnir.shape[1], swir.shape[1]),
-        bands=tuple(f"{name.upper()}-{k + 1}" for name, table in zip(RANGES, tables, strict=True)
-                    for k in range(len(table))),
+        bands=tuple(
+            f"{name.upper()}-{k + 1}"
+            for name, table in zip(RANGES, tables, strict=True)
+            for k in range(len(table))
+        ),
         wavelengths=tuple(centre or None for centre in wavelengths),
         good=tuple(present for table in tables for _, present in table),
         latitude=place[0],
@@ -65,7 +74,7 @@ def recognise(contents: Contents, options: Options) -> CubeSpec | None:
         quality=_quality(contents, vnir),
         datetime=iso_time(attributes.get("Product_StartTime")),
         platform="PRISMA",
-    )  # fmt: skip
+    )
 
 
 def _quality(contents: Contents, cube: Entry) -> tuple[Flags, ...]:
@@ -106,8 +115,9 @@ def _grid(attributes: dict[str, Any], cube: Entry) -> tuple[str | None, tuple[fl
     The corners are pixel centres, unless the sizes deny it.
     """
     code, west = attributes.get("Epsg_Code"), attributes.get("Product_ULcorner_easting")
-    north, east = (attributes.get(f"Product_{key}") for key in
-                   ("ULcorner_northing", "LRcorner_easting"))  # fmt: skip
+    north, east = (
+        attributes.get(f"Product_{key}") for key in ("ULcorner_northing", "LRcorner_easting")
+    )
     if not code or west is None or north is None or east is None:
         return None, None
     width = cube.shape[2]
