@@ -17,7 +17,7 @@ from standins import TileMean
 
 import uniadrs_scale as us
 from uniadrs_scale.core.lattice import Lattice
-from uniadrs_scale.core.memory import Pixels, forecast, sample_side, waiting_strips
+from uniadrs_scale.core.memory import Pixels, Processes, forecast, sample_side, waiting_strips
 from uniadrs_scale.maps.store import ScoreStore
 from uniadrs_scale.runtime.dask_internals import in_raster_order
 from uniadrs_scale.runtime.graph import run_graph
@@ -44,11 +44,9 @@ def test_a_forecast_adds_up() -> None:
     lattice = Lattice(height=300, width=1000, tile=64, stride=48, chunk=128)
     assert lattice.chunks == (3, 8)
     pixels = Pixels(bands=3, itemsize=2, block_bytes=1000, strip_rows=7)
-    sizes = {
-        "batch": 2, "activation_bytes": 5000, "workers": 2, "threads": 3, "in_lines": True,
-        "gpu_build": False,
-    }  # fmt: skip
-    got = forecast(lattice, pixels, **sizes)
+    processes = Processes(workers=2, threads=3, in_lines=True, gpu_build=False)
+    sizes = {"batch": 2, "activation_bytes": 5000}
+    got = forecast(lattice, pixels, processes, **sizes)
     side = 128 + 63  # a chunk and its halo
     assert got.read == 3 * (side * side * (3 * 2 + 1) + 7 * side * 3 * 2 + 1000)
     strips = 8 * 63 * (128 + 63) * (3 + 4)
@@ -58,11 +56,11 @@ def test_a_forecast_adds_up() -> None:
     sample = 300 * 512 * (3 * 2 + 1) + 7 * 512 * 3 * 2 + 1000
     assert got.statistics == 3 * (sample + 2**14 * 3 * (2 + 24) + 32 * 3**2)
     assert got.total == got.process + got.statistics, "of small chunks"
-    large = forecast(replace(lattice, chunk=256), pixels, **sizes)
+    large = forecast(replace(lattice, chunk=256), pixels, processes, **sizes)
     assert large.total == large.process + large.read + large.sums + large.network
-    built = forecast(lattice, pixels, **sizes | {"gpu_build": True})
+    built = forecast(lattice, pixels, replace(processes, gpu_build=True), **sizes)
     assert built.total - got.total == 400 * 2**20
-    hungry = forecast(lattice, pixels, **sizes | {"activation_bytes": 10**9})
+    hungry = forecast(lattice, pixels, processes, **sizes | {"activation_bytes": 10**9})
     assert hungry.network < 3 * 1.1e9, "not all of it"
 
 

@@ -1,4 +1,4 @@
-"""What can be wrong with an input, as exceptions a caller can act on.
+"""Exceptions that a caller can act on, and messages without secrets.
 
 Every message says what was met, where, which rule it breaks and what to do. Each class is also a
 ``ValueError`` or an ``OSError``, so that ``except ValueError`` in a user's script keeps working.

@@ -1,4 +1,4 @@
-"""Products: how one is made, from opening a scene to its item, and the report of a sweep."""
+"""Products: from a scene to its files and its item, and the report of a sweep."""
 
 from __future__ import annotations
 

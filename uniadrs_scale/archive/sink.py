@@ -1,4 +1,4 @@
-"""Where products go: a folder, or a prefix in a bucket.
+"""The sink of products: a folder, or a prefix in a bucket.
 
     SINK/collection.json              the STAC collection
     SINK/NAME/NAME.json               the scene's STAC item: written last, it *is* the product

@@ -214,8 +214,8 @@ class Drawing:
     resampling: Annotated[
         Resampling,
         typer.Option(
-            help="What a cell of a swath's COG shows: its highest pixel, so that one of a single "
-            "pixel survives, or the nearest."
+            help="The value of a cell in a swath's COG: the highest pixel, so that an anomaly of "
+            "one pixel survives, or the nearest."
         ),
     ] = "max"
 

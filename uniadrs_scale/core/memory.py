@@ -132,29 +132,33 @@ def waiting_strips(rows: int, cols: int, *, in_lines: bool) -> int:
     return across + 4 if in_lines else across + 2 * along
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Processes:
+    """The processes that compute a run."""
+
+    workers: int
+    """Processes that share the held strips."""
+    threads: int
+    """Threads per process."""
+    in_lines: bool
+    """True if chunks come line by line."""
+    gpu_build: bool
+    """True if torch is built for GPUs."""
+
+
 def forecast(
-    lattice: Lattice,
-    pixels: Pixels,
-    *,
-    batch: int,
-    activation_bytes: int,
-    workers: int,
-    threads: int,
-    in_lines: bool,
-    gpu_build: bool,
+    lattice: Lattice, pixels: Pixels, processes: Processes, *, batch: int, activation_bytes: int
 ) -> MemoryForecast:
-    """Return the peak of the largest of ``workers`` processes with ``threads`` threads each.
+    """Return the peak of the largest of the processes.
 
     Args:
         lattice: Geometry of the run.
         pixels: Memory per pixel of the scene.
+        processes: The processes that compute.
         batch: Tiles per call of the network.
-        activation_bytes: Memory of a call beyond its input.
-        workers: Processes that share the held strips.
-        threads: Threads per process.
-        in_lines: Whether chunks come line by line.
-        gpu_build: Whether torch is built for GPUs.
+        activation_bytes: Memory of a call beyond its input, in bytes.
     """
+    threads = processes.threads
     rows, cols = lattice.chunks
     side_y, side_x = min(lattice.chunk, lattice.height), min(lattice.chunk, lattice.width)
     # Longest halo of any chunk, exact on both axes: tile - 1 at most.
@@ -167,16 +171,17 @@ def forecast(
     delayed = min(rows, 2) * min(cols, 2) - 1
     sums = 8 * (height * width + chunk * (1 + delayed))
     # Strips that wait for their neighbours, at most as long as a chunk and its halo.
-    strips = waiting_strips(rows, cols, in_lines=in_lines) * 8 * halo * (max(side_y, side_x) + halo)
+    strips = waiting_strips(rows, cols, in_lines=processes.in_lines)
+    strips *= 8 * halo * (max(side_y, side_x) + halo)
     # Scaled, filled and batched; and what the C library holds of those that were freed.
     tile = 3 * 4 * pixels.bands * lattice.tile**2 * batch + activation_bytes
     kept = min(tile, KEPT_BYTES)
     sample = sample_side(pixels.bands)
     sampled = pixels.window(min(sample, lattice.height), min(sample, lattice.width))
     return MemoryForecast(
-        process=PROCESS_BYTES + gpu_build * GPU_BUILD_BYTES,
+        process=PROCESS_BYTES + processes.gpu_build * GPU_BUILD_BYTES,
         read=threads * pixels.window(height, width),
-        sums=threads * sums + strips // workers,
+        sums=threads * sums + strips // processes.workers,
         network=threads * (tile + kept),
         statistics=threads * (sampled + pixels.moments()),
     )

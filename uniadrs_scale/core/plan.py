@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from uniadrs_scale.core.contracts import digest
 from uniadrs_scale.core.lattice import Lattice, default_chunk
-from uniadrs_scale.core.memory import MIB, MemoryForecast, Pixels, forecast
+from uniadrs_scale.core.memory import MIB, MemoryForecast, Pixels, Processes, forecast
 from uniadrs_scale.core.presets import choose_preset
 from uniadrs_scale.errors import PlanError
 
@@ -121,15 +121,18 @@ class ScorePlan:
             block_bytes=scene.block_bytes,
             strip_rows=scene.strip_rows,
         )
-        return forecast(
-            self.lattice,
-            pixels,
-            batch=self.batch,
-            activation_bytes=self.activation_bytes,
+        processes = Processes(
             workers=self.workers,
             threads=self.threads,
             in_lines=self.in_lines,
             gpu_build=self.gpu_build,
+        )
+        return forecast(
+            self.lattice,
+            pixels,
+            processes,
+            batch=self.batch,
+            activation_bytes=self.activation_bytes,
         )
 
     def require_memory(self, limit: int, where: str) -> None:
@@ -152,7 +155,7 @@ class ScorePlan:
             else "No chunk is small enough: use fewer workers, or workers with more memory."
         )
         raise PlanError(
-            f"Plan needs {memory.total / MIB:.0f} MiB a worker (process "
+            f"Plan needs {memory.total / MIB:.0f} MiB per worker (process "
             f"{memory.process / MIB:.0f}, read {memory.read / MIB:.0f}, "
             f"sums {memory.sums / MIB:.0f}, network {memory.network / MIB:.0f}), but it may take "
             f"{limit / MIB:.0f} MiB ({where}). {advice}"
@@ -197,8 +200,8 @@ class ScorePlan:
             + (f", seen at 1/{self.coarsen} of the resolution" if self.coarsen > 1 else ""),
             "chunks": f"{rows} x {cols} of {lattice.chunk} px, {self.tasks} tasks",
             "detector": self.detector,
-            "memory": f"{memory.total / MIB:.0f} MiB a worker (process {memory.process / MIB:.0f}, "
-            f"read {memory.read / MIB:.0f}, sums {memory.sums / MIB:.0f}, "
+            "memory": f"{memory.total / MIB:.0f} MiB per worker "
+            f"(process {memory.process / MIB:.0f}, read {memory.read / MIB:.0f}, sums {memory.sums / MIB:.0f}, "
             f"network {memory.network / MIB:.0f}), "
             f"{self.workers} workers x {self.threads} threads",
             "fingerprint": self.fingerprint,

@@ -1,4 +1,4 @@
-"""Which pixels are valid, and how many each reason takes.
+"""Valid pixels, and the number of pixels that each reason removes.
 
 A nodata value is not always no data: 255 is also white, 0 also a dark band. So there are two rules.
 A pixel is invalid if *any* band has its nodata value, or only if *all* bands have theirs.

@@ -1,4 +1,4 @@
-"""The demo: invent a scene with planted anomalies, score it, count and show the ones found."""
+"""The demo: invent a scene with planted anomalies, score it, and show the ones found."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A GPU at work: which kernels are right on it, and tiles that travel while others are scored.
+"""Use of a GPU: a check of its kernels, and transfers that overlap with scoring.
 
 Each call of a :class:`Conveyor` has a slot: pinned memory on the host and memory on the device, for
 tiles and for scores, reused by later calls. Three queues of the device work side by side: one

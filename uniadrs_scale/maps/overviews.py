@@ -1,4 +1,4 @@
-"""The map seen from afar: levels of a file, and pictures.
+"""Coarse views of a map: overview levels of a file, and pictures.
 
 Overviews hold the *maximum* of what they cover, so that narrow anomalies stay visible.
 """

@@ -1,8 +1,8 @@
-"""Score stores: how every reader opens one, and the ledger of a run.
+"""Score stores: the reader of a map, and the ledger of a run.
 
 A store is a Zarr v3 group (:mod:`.new_store`). A chunk commits as one object, and its ledger entry
-is written after it: whatever dies, whenever, ``done`` never promises what is not there. In a bucket
-the same objects make the same store.
+is written after it: after a kill at any moment, ``done`` names only chunks that are there. In a
+bucket the same objects make the same store.
 """
 
 from __future__ import annotations

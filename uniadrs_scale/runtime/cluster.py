@@ -1,4 +1,4 @@
-"""Clusters: started here or already running, whether their workers fit, and how they are lost."""
+"""Clusters: start or reach one, check its workers, and notice its loss."""
 
 from __future__ import annotations
 

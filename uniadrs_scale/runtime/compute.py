@@ -1,4 +1,4 @@
-"""Who computes: this process, a cluster that is started here, or one that already runs."""
+"""The choice of processes: this one, a cluster started here, or a running cluster."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Executors: they run the tasks of a run in this process, or on the workers of a cluster."""
+"""Executors: run tasks in this process, or on the workers of a cluster."""
 
 from __future__ import annotations
 

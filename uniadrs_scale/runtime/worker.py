@@ -1,4 +1,4 @@
-"""On a worker: the value that all tasks of a run share, its versions, and child processes."""
+"""The worker's side: the value that all tasks share, versions, and child processes."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ class ProcessDiedError(RuntimeError):
 
 
 class Isolation:
-    """A child process that carries out calls one after the other; a new one if it dies.
+    """A child process that carries out calls one after the other; a new one if it ends.
 
     Calls and answers are pickled, as for any worker, and come from this process alone.
     """

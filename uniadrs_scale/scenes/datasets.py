@@ -1,4 +1,4 @@
-"""What is in a NetCDF, HDF5 or Zarr file: its arrays and their sizes. Reads no pixels."""
+"""The arrays in a NetCDF, HDF5 or Zarr file, and their sizes. Reads no pixels."""
 
 from __future__ import annotations
 

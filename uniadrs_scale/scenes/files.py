@@ -1,4 +1,4 @@
-"""Raster files: their names, how they are opened, and a look at their bytes.
+"""Raster files: names, a cache of open files, and checks of their first bytes.
 
 Opening a scene reads no pixel, with two exceptions: a band that is tagged as alpha, and 8-bit
 pictures of three bands, which may be one. Tags are often wrong there.

@@ -1,4 +1,4 @@
-"""Quality arrays in files: classes or flags of pixels, by name, and which of them mask pixels out.
+"""Quality arrays in files: classes and flags of pixels that a mask can name.
 
 Read are the flags of CF (``flag_meanings`` with ``flag_values`` or ``flag_masks``).
 """

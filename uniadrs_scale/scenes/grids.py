@@ -1,4 +1,4 @@
-"""Grids: which one a scene of several resolutions gets, and how large its pixels are."""
+"""Grids: the common grid of several resolutions, and the size of pixels on the ground."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Headers of raster files, and the question if several files are one scene."""
+"""Headers of raster files, and the check that several files are one scene."""
 
 from __future__ import annotations
 

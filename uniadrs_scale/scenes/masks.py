@@ -1,4 +1,4 @@
-"""Which pixels of raster files are invalid: nodata values, and classes of quality bands."""
+"""Invalid pixels of raster files: nodata values, and classes of quality bands."""
 
 from __future__ import annotations
 

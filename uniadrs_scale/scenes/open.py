@@ -1,4 +1,4 @@
-"""Scenes as xarray sees them: opening files, and taking whatever a user has built."""
+"""The door for scenes: `open_scene`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How stored numbers become pixels, and which of them are missing, as an array's attributes say.
+"""Stored numbers as pixels: scale, offset, fill values and valid range of an array.
 
 xarray's decoder applies factors and fill values (CF conventions). Added here: valid ranges, other
 names of fill values, one factor per band, and fill that counts only if all bands have it.

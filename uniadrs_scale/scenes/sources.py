@@ -75,7 +75,7 @@ def lazy_scene(scene: WindowedScene, facts: Facts, chunk: int) -> xr.DataArray:
     pixels = _PixelArray(scene)
     array = _lazy(pixels, ("band", "y", "x"), chunk, info.identity)
     pixels.opened = _OPENED.setdefault((array.data.name, valid.data.name), Opened())
-    pixels.opened.scene = scene  # the latest: its URL may be signed anew
+    pixels.opened.scene = scene  # the latest: its URL may have a new signature
     array = array.assign_coords({**_coordinates(info), "valid": valid.variable})
     if any(facts.wavelengths):
         centres = [np.nan if centre is None else float(centre) for centre in facts.wavelengths]

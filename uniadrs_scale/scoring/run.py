@@ -1,4 +1,4 @@
-"""Carry out a job: begin or resume its store, score the missing chunks, report.
+"""The run of a job: begin or resume its store, score the missing chunks, report.
 
 Two things are refused before a byte is written: a plan that needs more memory than there is, and
 the store of another plan.

@@ -1,4 +1,4 @@
-"""Limits on files from elsewhere: they run no code, and a remote one names no local file.
+"""Limits on foreign files: none runs code, and a remote one names no local file.
 
 A scene, a catalog or a score store may come from anyone. Zarr's metadata choose codecs, and one of
 them unpickles. VRT, WMS descriptions, HDF5 links and STAC hrefs name other files, so that a file
@@ -149,7 +149,7 @@ class Checked:
         prototype: BufferPrototype | None = None,
         byte_range: ByteRequest | None = None,
     ) -> Buffer | None:
-        """Return one object, None if there is none."""
+        """Return one object, None if it does not exist."""
         content: Buffer | None = await super().get(key, prototype, byte_range)  # type: ignore[misc]
         if content is not None and key.endswith(METADATA):
             require_plain_codecs(content.to_bytes(), f"'{key}' in '{self}'")
@@ -197,7 +197,7 @@ def require_plain_codecs(content: bytes, where: str) -> None:
         raise TrustError(
             f"{where} decodes an array by '{codec}', which makes Python objects and may run code: "
             "numbers and plain strings (vlen-utf8) are allowed. Do not open this store unless its "
-            "author writes it anew without that codec."
+            "author writes it again without that codec."
         )
 
 

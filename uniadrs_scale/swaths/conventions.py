@@ -1,4 +1,4 @@
-"""How arrays say where their pixels are, in memory and in a store alike.
+"""Conventions for the places of pixels, in arrays and in stores.
 
 * A grid: coordinates ``y`` and ``x``, a transform and a CRS (:mod:`.grids`).
 * ``latitude`` and ``longitude``: float coordinates (y, x) in degrees, WGS 84, NaN if unknown. A
@@ -222,8 +222,8 @@ def _with_plain_mask(array: xr.DataArray) -> xr.DataArray:
     valid = array.coords["valid"]
     if valid.dtype != bool:
         raise SceneError(
-            f"The coordinate 'valid' has dtype {valid.dtype}: a mask is boolean, True where a "
-            "pixel is valid. Assign one, such as valid=scene.valid == 1 (after coarsen or interp, "
+            f"The coordinate 'valid' has dtype {valid.dtype}: a mask is boolean, True for a "
+            "valid pixel. Assign one, such as valid=scene.valid == 1 (after coarsen or interp, "
             "1 means that all pixels were valid)."
         )
     if not valid.dims or not set(valid.dims) <= {"y", "x"}:

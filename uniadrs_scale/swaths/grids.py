@@ -128,8 +128,8 @@ def centres(transform: Affine, height: int, width: int) -> dict[str, NDArray[np.
 def map_axes(array: xr.DataArray, transform: Affine) -> dict[str, xr.DataArray]:
     """Return ``y`` and ``x`` of the map of ``array``, whose transform is ``transform``.
 
-    In the bits of the array's own, so that xarray aligns the two, unless those are not centres. On
-    a rotated grid there are none: every reader understands the transform.
+    In the bits of the array's own, so that xarray aligns the two, unless those are not centres. A
+    rotated grid has no such axes: every reader understands the transform.
     """
     axes: dict[str, xr.DataArray] = {}
     if is_rotated(transform):
