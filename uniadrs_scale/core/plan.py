@@ -201,8 +201,8 @@ class ScorePlan:
             "chunks": f"{rows} x {cols} of {lattice.chunk} px, {self.tasks} tasks",
             "detector": self.detector,
             "memory": f"{memory.total / MIB:.0f} MiB per worker "
-            f"(process {memory.process / MIB:.0f}, read {memory.read / MIB:.0f}, sums {memory.sums / MIB:.0f}, "
-            f"network {memory.network / MIB:.0f}), "
+            f"(process {memory.process / MIB:.0f}, read {memory.read / MIB:.0f}, "
+            f"sums {memory.sums / MIB:.0f}, network {memory.network / MIB:.0f}), "
             f"{self.workers} workers x {self.threads} threads",
             "fingerprint": self.fingerprint,
         }
