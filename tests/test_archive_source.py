@@ -126,7 +126,7 @@ def test_a_missing_source_is_not_an_empty_one(tmp_path: Path) -> None:
     with pytest.raises(ArchiveError, match="type 'Recipe'"):
         listing(tmp_path, {"type": "stac", "href": str(tmp_path / "x.json")})
     (tmp_path / "x.json").write_text("[]")
-    with pytest.raises(ArchiveError, match="no JSON object"):
+    with pytest.raises(ArchiveError, match="not a JSON object"):
         listing(tmp_path, {"type": "stac", "href": str(tmp_path / "x.json")})
 
 

@@ -300,7 +300,7 @@ def test_options_of_products_reach_the_scene(run, tmp_path, tiny_weights) -> Non
     assert "1: 1" in run("info", cube, "--variable", "map").out
     wrong = run("plan", cube, "--mask", "cloud", "--weights", tiny_weights)
     assert wrong.code == 2
-    assert "mask='cloud' applies to products with a quality band" in " ".join(wrong.err.split())
+    assert "mask='cloud' is not a class of" in " ".join(wrong.err.split())
 
 
 def test_info_of_a_zarr_scene_and_of_a_score_store_differ(run, tmp_path) -> None:

@@ -137,7 +137,7 @@ def test_a_chunk_names_all_that_had_a_part_in_it(tmp_path: Path, as_kind) -> Non
                 return np.zeros((2, *size)), np.ones(size, bool)
 
         tiles = lattice.owned_tiles(index)
-        return tasks.score_chunk(Reader(), index, tiles, lattice, (TileMean(), scaling))
+        return tasks.score_chunk(Reader(), index, tiles, lattice, tasks.Scaled(TileMean(), scaling))
 
     own, left = part((0, 1), "own"), part((0, 0), "left")
     as_kind("commit")

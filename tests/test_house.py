@@ -43,8 +43,8 @@ def test_no_module_of_the_root_has_the_name_of_a_public_function() -> None:
     assert not functions & (ROOMS | {"errors"})
 
 
-def test_there_are_at_most_80_modules() -> None:
-    assert sum(path.name != "__init__.py" for path in MODULES) <= 80
+def test_there_are_at_most_105_modules() -> None:
+    assert sum(path.name != "__init__.py" for path in MODULES) <= 105
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(LIBRARY)))
@@ -52,8 +52,8 @@ def test_a_module_has_at_most_300_lines(path: Path) -> None:
     assert len(lines(path)) <= 300
 
 
-def test_the_library_has_at_most_18000_lines() -> None:
-    assert sum(len(lines(path)) for path in MODULES) <= 18_000
+def test_the_library_has_at_most_23000_lines() -> None:
+    assert sum(len(lines(path)) for path in MODULES) <= 23_000
 
 
 def test_the_linter_is_silenced_rarely() -> None:
@@ -122,8 +122,20 @@ def test_references_to_the_library_exist() -> None:
     gone = {
         f"{path.relative_to(ROOT)}: {found}"
         for path in (*files, *ROOT.glob("*.md"))
-        if path.suffix in {".py", ".md"} and path != Path(__file__)
+        if path.suffix in {".py", ".md"} and path.name not in {"test_house.py", "CHANGELOG.md"}
         for found in re.findall(r"\buniadrs_scale(?:\.\w+)+", path.read_text(encoding="utf-8"))
         if not exists(found)
     }
     assert not gone
+
+
+def test_the_architecture_names_every_module() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    named, room = set(), ""
+    for line in text.partition("## How to add")[0].splitlines():
+        if found := re.match(r"### `([\w/]+)/`", line):
+            room = found[1]
+        elif found := re.match(r"- `(\w+\.py)`: ", line):
+            named.add(f"{room}/{found[1]}")
+    there = {str(path.relative_to(LIBRARY)) for path in MODULES if path.name != "__init__.py"}
+    assert named == there - {"errors.py"}

@@ -1,7 +1,4 @@
-"""The README tells the truth: its code runs as it stands and prints what it says.
-
-The map of the code, ARCHITECTURE.md, names what there is.
-"""
+"""The README tells the truth: its code runs as it stands and prints what it says."""
 
 from __future__ import annotations
 
@@ -115,17 +112,3 @@ def test_its_commands_run_in_their_order_from_a_folder(folder: Path) -> None:
     made = {file.name for file in folder.iterdir()}
     assert {"map.tif", "map.zarr", "rx.tif"} <= made
     assert (folder / "maps" / "collection.json").exists()
-
-
-def test_the_architecture_names_every_module_and_no_other() -> None:
-    """Those below its heading of modules; what is in backticks and ends in `.py`."""
-    page = (ROOT / "ARCHITECTURE.md").read_text()
-    (modules,) = re.findall(r"^## Modules(.*?)^Beside the library", page, re.DOTALL | re.MULTILINE)
-    named = re.findall(r"`([\w/]+\.py)`", modules)
-    package = ROOT / "uniadrs_scale"
-    there = {
-        path.relative_to(package).as_posix()
-        for path in package.rglob("*.py")
-        if path.name != "__init__.py"
-    }
-    assert sorted(named) == sorted(there)  # each once

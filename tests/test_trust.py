@@ -24,7 +24,6 @@ from servers import FileServer, serving
 from test_security import Malicious
 
 import uniadrs_scale as us
-from uniadrs_scale.archive.stac_source import resolve
 from uniadrs_scale.detector.rx import GlobalRX
 from uniadrs_scale.errors import TrustError
 from uniadrs_scale.maps.store import open_store
@@ -33,7 +32,7 @@ from uniadrs_scale.scenes.rasters import FileScene
 from uniadrs_scale.storage.buckets import zarr_place
 from uniadrs_scale.storage.clients import STORES, bucket_of, connect
 from uniadrs_scale.storage.places import write_whole
-from uniadrs_scale.storage.trust import SWITCH, require_plain_codecs
+from uniadrs_scale.storage.trust import SWITCH, require_plain_codecs, resolve
 from uniadrs_scale.storage.urls import Uri, public_uri, stable_uri, uri_name
 
 if TYPE_CHECKING:

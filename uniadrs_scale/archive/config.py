@@ -22,6 +22,7 @@ from uniadrs_scale.detector.detector import Detector
 from uniadrs_scale.errors import ArchiveError, PlanError, StoreError
 from uniadrs_scale.scenes.open import open_scene
 from uniadrs_scale.storage.places import Place
+from uniadrs_scale.storage.trust import parse_yaml
 from uniadrs_scale.storage.urls import in_bucket
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 LARGE = 1_000_000
 """Side of a scene that any tile and chunk fit in [px]."""
 SEE = "Write an example with 'uniadrs-scale sweep --init', and compare."
-MOST_ALIASES = 16
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -235,33 +235,6 @@ class ArchiveConfig(Section):
         )
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML without objects and with few aliases, which can multiply a small file without end."""
-
-    aliases = 0
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        """Return the next node.
-
-        Raises:
-            ComposerError: There are too many aliases.
-        """
-        self.aliases += self.check_event(yaml.AliasEvent)
-        if self.aliases > MOST_ALIASES:
-            raise yaml.composer.ComposerError(
-                None, None, f"more than {MOST_ALIASES} aliases (*name): write the values out"
-            )
-        return super().compose_node(parent, index)
-
-
-def _parsed(text: str) -> Any:
-    loader = _Loader(text)
-    try:
-        return loader.get_single_data()
-    finally:
-        loader.dispose()
-
-
 def load_config(path: str | Path) -> ArchiveConfig:
     """Read the description in a YAML file; relative paths in it count from its folder.
 
@@ -270,7 +243,7 @@ def load_config(path: str | Path) -> ArchiveConfig:
     """
     file = Path(path)
     try:
-        values = _parsed(file.read_text(encoding="utf-8"))
+        values = parse_yaml(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, RecursionError, yaml.YAMLError) as error:
         known = error.strerror if isinstance(error, OSError) else None
         why = f": {known}" if known else f" as YAML: {' '.join(str(error).split())}"

@@ -8,8 +8,6 @@
 KEY is the product's fingerprint. Neither a folder nor a prefix can be exchanged for another in one
 step, a file and an object can: a new version is made next to the old one, and it is the product
 from the moment its item replaces the old item. Readers never see half of one and half of the other.
-Rejected: a fixed folder that is renamed away and back, which leaves a moment, or a killed sweep,
-without a product.
 
 Workers write ``NAME/KEY/scores.zarr``, which the next sweep resumes. All other files are made in a
 temporary folder and moved there, ``item.json`` last.
@@ -30,6 +28,7 @@ from uniadrs_scale.errors import BusyError, StoreError
 from uniadrs_scale.maps.exports import EXPORTS
 from uniadrs_scale.storage import buckets
 from uniadrs_scale.storage.locks import exclusive, is_held
+from uniadrs_scale.storage.trust import require_no_links
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
 
     from uniadrs_scale.archive.ledger import Index
     from uniadrs_scale.storage.places import Place
-from uniadrs_scale.storage.trust import require_no_links
 
 KEY = re.compile(r"[0-9a-f]{16}")
 """Names of versions: the fingerprint of a product."""
@@ -61,7 +59,7 @@ class Workplace:
     """The places where one product is made."""
 
     store: Place
-    """The Zarr store, which workers write; on a cluster of several machines all must see it."""
+    """The Zarr store, which all workers must see."""
     files: Path
     """A local folder for COG, picture, report and item."""
 

@@ -6,12 +6,11 @@ items), so they are made for products only; pystac-client is asked for plain dic
 
 from __future__ import annotations
 
-import posixpath
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeVar, cast
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlsplit
 
 from pystac_client import Client
 from pystac_client.exceptions import APIError
@@ -21,8 +20,8 @@ from uniadrs_scale.archive.decide import SourceItem
 from uniadrs_scale.core.contracts import digest
 from uniadrs_scale.errors import ArchiveError, redact
 from uniadrs_scale.storage.buckets import glimpse, read_object
-from uniadrs_scale.storage.trust import parse_json, require_remote
-from uniadrs_scale.storage.urls import canonical, in_bucket, is_remote, public_uri
+from uniadrs_scale.storage.trust import parse_json, require_remote, resolve
+from uniadrs_scale.storage.urls import canonical, is_remote, public_uri
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -110,7 +109,7 @@ def found_items(source: Search, filters: Filters) -> Iterator[SourceItem]:
 
 
 class _RemoteOnly(StacApiIO):
-    """Reads what an API names; a link to a local file is refused."""
+    """A reader of what an API names; a link to a local file is refused."""
 
     def __init__(self, api: str) -> None:
         super().__init__(timeout=TIMEOUT)
@@ -288,22 +287,3 @@ def _self_link(item: dict[str, Any]) -> str:
         if isinstance(link, dict) and link.get("rel") == "self" and is_remote(link.get("href")):
             return str(link["href"])
     return ""
-
-
-def resolve(href: str, base: str) -> str:
-    """Return the path or URL that ``href`` means in the document at ``base``.
-
-    Raises:
-        TrustError: The document is on a server and names a local file.
-    """
-    local = not is_remote(base)
-    if "://" in href or href.startswith("/vsi") or (href.startswith("/") and in_bucket(base)):
-        return canonical(require_remote(href, base).removeprefix("file://"))
-    if local and href.startswith("/"):
-        return href
-    if in_bucket(base):  # whose scheme urljoin does not know
-        scheme, _, path = base.partition("://")
-        return f"{scheme}:/{posixpath.normpath(posixpath.join('/', posixpath.dirname(path), href))}"
-    if "://" in base:
-        return urljoin(base, href)
-    return posixpath.normpath(posixpath.join(posixpath.dirname(base), href))

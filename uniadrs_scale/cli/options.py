@@ -263,7 +263,7 @@ def spread(command: Callable[..., None]) -> Callable[..., None]:
         }
         command(**values, **parts)
 
-    flat.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    flat.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # typer reads it
     flat.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return flat
 

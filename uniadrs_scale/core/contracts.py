@@ -12,7 +12,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
-from uniadrs_scale.errors import PlanError
+from uniadrs_scale.errors import PlanError, SceneError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -105,6 +105,10 @@ LAYERS = (SCORE,)
 """All layers of a map. The score is always there."""
 
 
+MOST_SIDE, MOST_PIXELS = 2**24, 2**42
+"""Limits of a scene. The Earth has 10 million pixels of 4 m around the equator."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SceneInfo:
     """Everything that a plan needs to know about a scene."""
@@ -141,11 +145,16 @@ class SceneInfo:
     """Rows of a window that a reader decodes at once before it copies them into the window."""
 
     def __post_init__(self) -> None:
-        """Refuse a scene without pixels."""
+        """Refuse a scene without pixels, or with more than any sensor has."""
         if not self.bands:
             raise PlanError(f"Scene '{self.name}' has no bands. Select at least one.")
         if self.height < 1 or self.width < 1:
             raise PlanError(f"Scene '{self.name}' has {self.height} x {self.width} pixels: none.")
+        if max(self.height, self.width) > MOST_SIDE or self.height * self.width > MOST_PIXELS:
+            raise SceneError(
+                f"'{self.name}' claims {self.height} x {self.width} px: at most {MOST_SIDE} per "
+                f"side and {MOST_PIXELS} in all are allowed. Cut the scene, or check the file."
+            )
 
     def decisive(self) -> dict[str, Any]:
         """Return everything that affects the map, as JSON values. Words and memory do not."""

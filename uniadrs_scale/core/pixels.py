@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from functools import reduce
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import ndimage
@@ -83,8 +83,7 @@ class BandStatistics:
     scatter: NDArray[np.float64]
     """(band, band) sum of products of differences from the mean."""
     flat: Mapping[float, int] = field(default_factory=dict)
-    """Valid pixels amid others that have the same value, in every band, by that value: an
-    undeclared nodata value looks like that."""
+    """Valid pixels in areas of one value, by that value: undeclared nodata looks like that."""
     lost: Mapping[str, int] = field(default_factory=dict)
     """Invalid pixels by reason."""
     speckle: tuple[int, int] = (0, 0)
@@ -146,6 +145,31 @@ class BandStatistics:
             lost=lost,
             speckle=seen,
         )
+
+    @classmethod
+    def from_counts(
+        cls, counts: Mapping[str, Any], mean: NDArray[np.float64], scatter: NDArray[np.float64]
+    ) -> BandStatistics:
+        """Return the statistics of which :meth:`counts` returned ``counts``."""
+        return cls(
+            count=int(counts["valid_pixels"]),
+            mean=mean,
+            scatter=scatter,
+            flat=dict(counts["flat_areas"]),
+            lost=dict(counts["invalid_pixels"]),
+            speckle=tuple(counts["speckle"]),
+            unread=tuple(counts.get("unread_windows", ())),
+        )
+
+    def counts(self) -> dict[str, Any]:
+        """Return all but the moments, as JSON values."""
+        return {
+            "valid_pixels": self.count,
+            "invalid_pixels": dict(self.lost),
+            "flat_areas": [list(pair) for pair in self.flat.items()],  # keys of JSON are text
+            "speckle": list(self.speckle),
+            **({"unread_windows": list(self.unread)} if self.unread else {}),
+        }
 
     @property
     def invalid(self) -> dict[str, float]:
@@ -220,11 +244,10 @@ def _flat_areas(pixels: NDArray[np.generic], valid: NDArray[np.bool_]) -> dict[f
 
 
 def looks_like_speckle(pixels: NDArray[np.generic], valid: NDArray[np.bool_]) -> bool | None:
-    """Return True if a single band varies as radar does even in its calmest places.
+    """Return True if a single band varies as radar does in its calmest places; None if unclear.
 
-    Speckle multiplies, so that neighbours differ by a third of their mean, and bright pixels stand
-    out more than dark ones. In the calmest twentieth of the blocks of 60 optical and infrared
-    images they differ by 0.04 at most, in radar by 0.2 to 0.4. None if it cannot be judged.
+    Speckle multiplies: neighbours differ by a third of their mean. In the calmest twentieth of the
+    blocks of 60 optical and infrared images they differ by 0.04 at most, in radar by 0.2 to 0.4.
     """
     rows, cols = (min(size // BLOCK, MOST) for size in valid.shape)
     if len(pixels) > 1 or not rows or not cols:

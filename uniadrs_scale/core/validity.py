@@ -129,6 +129,11 @@ def matches(band: NDArray[np.generic], value: float) -> NDArray[np.bool_]:
     return np.asarray(band == low if low == high else (band >= low) & (band <= high), bool)
 
 
+def can_hold(dtype: np.dtype[Any], value: float) -> bool:
+    """Return False for a nodata value that no pixel can have, such as -9999 in uint8."""
+    return dtype.kind == "f" if np.isnan(value) else value_limits(dtype, value) is not None
+
+
 def value_limits(dtype: np.dtype[Any], value: float) -> tuple[Any, Any] | None:
     """Return the lowest and highest pixel that a nodata value means, None if no pixel can be it.
 

@@ -141,7 +141,8 @@ def demo(
     compute = compute_for(scorer, workers=workers)
     job = prepare(scene, Sizes(), scorer, compute)
     summary = run(job, store, compute, Observer(on_report=on_report))
-    cog = Path(to_cog(store, target / "scores.tif"))
+    cog = target / "scores.tif"
+    to_cog(store, cog)
     with rasterio.open(cog) as output:
         score = output.read(1)
     findings = count_found(score, invented, getattr(scorer, "threshold", None))

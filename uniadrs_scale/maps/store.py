@@ -102,16 +102,10 @@ class ScoreStore:
         group = self.group
         if BAND_SCATTER not in group or "valid_pixels" not in group[BAND_SCATTER].attrs:
             return None
-        counts = group[BAND_SCATTER].attrs
-        return BandStatistics(
-            count=int(cast("int", counts["valid_pixels"])),
-            flat=dict(cast("list[tuple[float, int]]", counts["flat_areas"])),
-            lost=dict(cast("dict[str, int]", counts["invalid_pixels"])),
-            speckle=cast("tuple[int, int]", tuple(cast("list[int]", counts["speckle"]))),
-            unread=tuple(cast("list[int]", counts.get("unread_windows", []))),
-            mean=np.asarray(self._array(BAND_MEAN)[:], np.float64),
-            scatter=np.asarray(self._array(BAND_SCATTER)[:], np.float64),
+        mean, scatter = (
+            np.asarray(self._array(name)[:], np.float64) for name in (BAND_MEAN, BAND_SCATTER)
         )
+        return BandStatistics.from_counts(dict(group[BAND_SCATTER].attrs), mean, scatter)
 
     def write_statistics(self, statistics: BandStatistics) -> None:
         """Keep the scene's statistics: a resumed run must scale as the first one did.
@@ -123,16 +117,8 @@ class ScoreStore:
         for name, values in ((BAND_MEAN, statistics.mean), (BAND_SCATTER, statistics.scatter)):
             dims = ("band", "other_band")[: values.ndim]
             self.group.create_array(name, data=values, dimension_names=dims, overwrite=True)
-        # Last: what makes them count.
-        counts: dict[str, Any] = {
-            "valid_pixels": statistics.count,
-            "invalid_pixels": dict(statistics.lost),
-            "flat_areas": [list(pair) for pair in statistics.flat.items()],  # keys of JSON are text
-            "speckle": list(statistics.speckle),
-        }
-        if statistics.unread:
-            counts["unread_windows"] = list(statistics.unread)
-        self._array(BAND_SCATTER).attrs.update(counts)
+        # Last, because the counts make the statistics valid.
+        self._array(BAND_SCATTER).attrs.update(statistics.counts())
 
     def open(self) -> xr.DataArray:
         """Return the lazy, chunked score (y, x)."""

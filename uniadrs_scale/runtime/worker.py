@@ -221,7 +221,7 @@ class Isolation:
             self._forget()
             raise ProcessDiedError(f"its process died: {_ending(code)}") from None
         if returned:
-            return value  # type: ignore[no-any-return]
+            return value  # type: ignore[no-any-return]  # the type of the call
         raise value
 
     def _forget(self) -> None:

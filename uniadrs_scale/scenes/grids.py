@@ -143,7 +143,7 @@ def choose_grid(choice: object, grids: Mapping[str, Grid]) -> tuple[Grid, str]:
 
 
 def _sentence(which: str, geobox: GeoBox) -> str:
-    return f"{which}, {abs(geobox.resolution.x):g} {geobox.crs.units[0]} pixels"  # type: ignore[union-attr]
+    return f"{which}, {abs(geobox.resolution.x):g} {geobox.crs.units[0]} pixels"  # type: ignore[union-attr]  # checked by the caller
 
 
 def resampling(source: Grid, target: Grid, name: str, *, classes: bool = False) -> Resampling:

@@ -16,8 +16,7 @@ from xarray.core import indexing
 
 from uniadrs_scale.core.contracts import SceneInfo, SceneSource, digest
 from uniadrs_scale.core.lattice import Window
-from uniadrs_scale.core.validity import EVERY_BAND, Validity, valid_pixels
-from uniadrs_scale.errors import SceneError
+from uniadrs_scale.core.validity import EVERY_BAND, Validity, can_hold, valid_pixels
 from uniadrs_scale.scenes.grids import Grid, ground_size
 from uniadrs_scale.swaths.conventions import (
     GEOLOCATION,
@@ -46,11 +45,6 @@ if TYPE_CHECKING:
     from uniadrs_scale.scenes.rasters import FileScene, WindowedScene
 
 
-LARGEST_AREA = 2**42
-LARGEST_SIDE = 2**24
-"""Pixels of a side; the Earth has 10 million of 4 m. Coordinates of one are held in memory."""
-
-
 class Opened:
     """A scene that is kept as long as an array of it."""
 
@@ -65,12 +59,6 @@ known name belongs to untouched pixels. (An attribute would survive arithmetic.)
 def lazy_scene(scene: WindowedScene, facts: Facts, chunk: int) -> xr.DataArray:
     """Return ``scene`` as an array (band, y, x) with all that is known; ``chunk`` in pixels."""
     info = scene.info
-    if max(info.height, info.width) > LARGEST_SIDE or info.height * info.width > LARGEST_AREA:
-        raise SceneError(
-            f"'{info.name}' claims {info.height} x {info.width} px: at most {LARGEST_SIDE} per "
-            f"side and {LARGEST_AREA} in all are allowed. "
-            "Cut the scene, or check the file."
-        )
     valid = _lazy(_ValidArray(scene), ("y", "x"), chunk, info.identity)
     pixels = _PixelArray(scene)
     array = _lazy(pixels, ("band", "y", "x"), chunk, info.identity)
@@ -89,19 +77,10 @@ def lazy_scene(scene: WindowedScene, facts: Facts, chunk: int) -> xr.DataArray:
         # In the points' count, so that they stay right when the scene is sliced.
         places = {axis: np.arange(array.sizes[axis]) + 0.5 for axis in ("y", "x")}
         array = array.assign_coords(places).rio.write_gcps(points, facts.gcp_crs)
-    if scene.nodata is not None and _can_hold(info.dtype, scene.nodata):
+    if scene.nodata is not None and can_hold(np.dtype(info.dtype), scene.nodata):
         array = array.rio.write_nodata(scene.nodata)
     known = {"gsd_m": info.gsd_m, "datetime": facts.datetime, "platform": facts.platform}
     return array.assign_attrs({k: v for k, v in known.items() if v is not None}).rename(info.name)
-
-
-def _can_hold(dtype: str, value: float) -> bool:
-    """Return False for a nodata value that no pixel can have, such as -9999 of uint8."""
-    kind = np.dtype(dtype)
-    if kind.kind == "f":
-        return not np.isfinite(value) or abs(value) <= np.finfo(kind).max
-    limits = (0, 1) if kind.kind == "b" else (np.iinfo(kind).min, np.iinfo(kind).max)
-    return bool(np.isfinite(value)) and limits[0] <= value <= limits[1]
 
 
 def _coordinates(info: SceneInfo) -> dict[str, Any]:
@@ -239,7 +218,7 @@ class ArrayWindow:
 def map_coordinates(scene: xr.DataArray) -> Mapping[str, xr.DataArray]:
     """Return the coordinates of the map of ``scene``: the places of its pixels.
 
-    A map on a rotated grid has none but its transform, which every reader understands.
+    A map on a rotated grid has only a transform.
     """
     array, _ = _recognised(scene)
     axes = {name: array.coords[name] for name in ("y", "x") if name in array.coords}
@@ -278,8 +257,8 @@ def _placed(info: SceneInfo, array: xr.DataArray) -> SceneInfo:
     if crs is not None and transform is not None and (crs, transform) != (info.crs, info.transform):
         gsd_m = ground_size(Grid(info.height, info.width, transform, crs))
     why = place.problem or ("" if transform or geolocation else info.unplaced)
-    placed = replace(info, crs=crs, transform=transform, geolocation=geolocation, unplaced=why)
-    return replace(placed, gsd_m=gsd_m)
+    placed = {"crs": crs, "transform": transform, "geolocation": geolocation}
+    return replace(info, **placed, unplaced=why, gsd_m=gsd_m)
 
 
 def _describe(array: xr.DataArray) -> SceneInfo:
@@ -305,8 +284,7 @@ def _describe(array: xr.DataArray) -> SceneInfo:
 def _worked_bytes(array: xr.DataArray) -> int:
     """Return the bytes that computing a window needs: its largest chunk, made from another one.
 
-    Measured for ratios, sums over bands and stacked bands, on top of two windows: the pieces, and
-    the window that they make up. A user's own graph may take more.
+    Measured for ratios, sums over bands and stacked bands. A user's own graph may take more.
     """
     if array.chunks is None:
         return 0
@@ -316,9 +294,7 @@ def _worked_bytes(array: xr.DataArray) -> int:
 
 def _decisive(array: xr.DataArray) -> dict[str, Any]:
     """Return what decides the pixels: Dask's names of lazy arrays, the bytes of others."""
-    parts = [array.variable, *([array.coords["valid"].variable] if "valid" in array.coords else [])]
+    valid = [array.coords["valid"].variable] if "valid" in array.coords else []
+    content = content_digest(*(xr.DataArray(part) for part in (array.variable, *valid)))
     nodata = array.rio.nodata
-    return {
-        "content": content_digest(*(xr.DataArray(part) for part in parts)),
-        "nodata": None if nodata is None else float(nodata),
-    }
+    return {"content": content, "nodata": None if nodata is None else float(nodata)}

@@ -9,22 +9,25 @@ from __future__ import annotations
 
 import json
 import os
+import posixpath
 import re
 import warnings
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin
 
 import h5py
 import rasterio
+import yaml
 from rasterio.crs import CRS
 from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
 from zarr.storage import FsspecStore, LocalStore
 
 from uniadrs_scale.errors import SceneError, StoreError, TrustError, gist
 from uniadrs_scale.storage.remote import gdal_env, gdal_name, is_set
-from uniadrs_scale.storage.urls import canonical, is_remote
+from uniadrs_scale.storage.urls import canonical, in_bucket, is_remote
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,6 +52,8 @@ PROJ_FOLDERS = ("PROJ_LIB", "PROJ_DATA")
 METADATA = (".zarray", ".zmetadata", "zarr.json")
 OBJECT_CODECS = {"pickle", "json", "json2", "msgpack", "msgpack2", "vlen-array", "categorize"}
 """Codecs of numcodecs that make Python objects; those of plain strings are not among them."""
+
+MOST_ALIASES = 16
 
 
 def trusts_remote() -> bool:
@@ -81,6 +86,25 @@ def require_remote(href: str, base: str) -> str:
             f"remote files only (http, https, s3, gs). {ADVICE}"
         )
     return href
+
+
+def resolve(href: str, base: str) -> str:
+    """Return the path or URL that ``href`` means in the document at ``base``.
+
+    Raises:
+        TrustError: The document is on a server and names a local file.
+    """
+    local = not is_remote(base)
+    if "://" in href or href.startswith("/vsi") or (href.startswith("/") and in_bucket(base)):
+        return canonical(require_remote(href, base).removeprefix("file://"))
+    if local and href.startswith("/"):
+        return href
+    if in_bucket(base):  # whose scheme urljoin does not know
+        scheme, _, path = base.partition("://")
+        return f"{scheme}:/{posixpath.normpath(posixpath.join('/', posixpath.dirname(path), href))}"
+    if "://" in base:
+        return urljoin(base, href)
+    return posixpath.normpath(posixpath.join(posixpath.dirname(base), href))
 
 
 def open_raster(uri: str) -> rasterio.DatasetReader:
@@ -150,7 +174,7 @@ class Checked:
         byte_range: ByteRequest | None = None,
     ) -> Buffer | None:
         """Return one object, None if it does not exist."""
-        content: Buffer | None = await super().get(key, prototype, byte_range)  # type: ignore[misc]
+        content: Buffer | None = await super().get(key, prototype, byte_range)  # type: ignore[misc]  # abstract in its base
         if content is not None and key.endswith(METADATA):
             require_plain_codecs(content.to_bytes(), f"'{key}' in '{self}'")
         return content
@@ -186,6 +210,38 @@ def parse_json(content: bytes) -> Any:
         return json.loads(content)
     except RecursionError:
         raise ValueError("it nests too deep") from None
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without objects and with few aliases, which can multiply a small file without end."""
+
+    aliases = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """Return the next node.
+
+        Raises:
+            ComposerError: There are too many aliases.
+        """
+        self.aliases += self.check_event(yaml.AliasEvent)
+        if self.aliases > MOST_ALIASES:
+            raise yaml.composer.ComposerError(
+                None, None, f"more than {MOST_ALIASES} aliases (*name): write the values out"
+            )
+        return super().compose_node(parent, index)
+
+
+def parse_yaml(text: str) -> Any:
+    """Return the value of a YAML document.
+
+    Raises:
+        YAMLError: It is not YAML, or has too many aliases.
+    """
+    loader = _Loader(text)
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()
 
 
 def require_plain_codecs(content: bytes, where: str) -> None:

@@ -1,7 +1,7 @@
 """Contents of a product's metadata: frozen values, the same for every sensor.
 
 A recogniser reads only metadata and returns one of two specs: a :class:`Product` of rasters that
-GDAL opens, or a :class:`~uniadrs_scale.io.cubes.CubeSpec` of arrays that xarray opens.
+GDAL opens, or a :class:`~uniadrs_scale.scenes.cubes.CubeSpec` of arrays that xarray opens.
 """
 
 from __future__ import annotations
