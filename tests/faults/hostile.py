@@ -31,7 +31,7 @@ CODECS: list[dict[str, Any]] = [
     {"chunks": [0]},
     {"compressor": {"id": "nope"}},
 ]
-SIDES = [1, 7, 65_536, 2**24, 2**24 + 1, 2**31 - 1, 2**32 - 1]
+SIDES = [1, 7, 2048, 2**24, 2**24 + 1, 2**31 - 1, 2**32 - 1]
 LAUGHS = '<!DOCTYPE a [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;&a;">]><x>&b;&b;</x>'
 
 
