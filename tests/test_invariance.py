@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+import rioxarray  # noqa: F401 - registers the .rio accessor
 import xarray as xr
 from distributed import Client, LocalCluster
 from hypothesis import example, given, settings
