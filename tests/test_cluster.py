@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -30,7 +31,7 @@ from waiting import LIMIT, beside, end, wait_until
 import uniadrs_scale as us
 from uniadrs_scale.cli import main as cli
 from uniadrs_scale.detector.detector import Coarse
-from uniadrs_scale.runtime.cluster import Proof, TlsFiles
+from uniadrs_scale.runtime.cluster import Proof, TlsFiles, await_workers, local_cluster, workers_of
 from uniadrs_scale.runtime.compute import Compute
 from uniadrs_scale.runtime.executor import ClusterExecutor
 from uniadrs_scale.runtime.worker import Shared, difference
@@ -155,6 +156,20 @@ def test_a_worker_that_dies_is_counted_and_its_successor_works(
     facts = report(store)["cluster"]
     assert facts["worker_deaths"] == 1
     assert facts["retries"] >= 1
+
+
+def test_a_worker_that_is_away_for_long_is_still_restarted() -> None:
+    # Dask kills the nanny of a worker that is absent after this time, by default 15 s.
+    with (
+        dask.config.set({"distributed.deploy.lost-worker-timeout": "0s"}),
+        local_cluster(1, 1) as started,
+        Client(started, set_as_default=False) as client,
+    ):
+        await_workers(client, 1)
+        ((first, pid),) = client.run(os.getpid).items()
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: workers_of(client).keys() - {first} or not started.workers)
+        assert started.workers, "the nanny was killed"
 
 
 @contextmanager

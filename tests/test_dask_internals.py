@@ -9,6 +9,8 @@ import dask.config
 from dask._task_spec import DataNode, Task, TaskRef, cull
 from dask.highlevelgraph import MaterializedLayer
 from distributed import Client
+from distributed.deploy.cluster import Cluster
+from distributed.deploy.spec import SpecCluster
 from distributed.deploy.subprocess import SubprocessWorker
 
 from uniadrs_scale.runtime import dask_internals as internals
@@ -81,3 +83,12 @@ def test_relies_on_the_start_of_subprocess_workers(cluster: Client) -> None:
     )
     found = cluster.run(dask.config.get, "distributed.worker.profile.interval")
     assert set(found.values()) == {"100ms"}
+
+
+def test_relies_on_the_place_where_lost_workers_are_given_up() -> None:
+    assert SpecCluster.__bases__ == (Cluster,)
+    giving_up = inspect.getsource(SpecCluster._update_worker_status)
+    assert "super()._update_worker_status(op, msg)" in giving_up
+    assert "lost-worker-timeout" in giving_up
+    assert inspect.getsource(inspect.getmodule(SpecCluster)).count("lost-worker-timeout") == 1
+    assert "lost-worker-timeout" not in inspect.getsource(Cluster)

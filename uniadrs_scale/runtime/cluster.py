@@ -11,14 +11,18 @@ import numpy as np
 from dask import config as dask_config
 from distributed import Client, Scheduler, Security, default_client
 from distributed.comm.core import CommClosedError
-from distributed.deploy.spec import SpecCluster
 from distributed.protocol import pickle
 from distributed.system import memory_limit as machine_memory
 
 from uniadrs_scale.core.contracts import warm_up
 from uniadrs_scale.core.pixels import BandStatistics
 from uniadrs_scale.errors import ClusterError, PlanError
-from uniadrs_scale.runtime.dask_internals import QUIET, QuietWorker, allow_reconnection
+from uniadrs_scale.runtime.dask_internals import (
+    QUIET,
+    LastingCluster,
+    QuietWorker,
+    allow_reconnection,
+)
 from uniadrs_scale.runtime.worker import PACKAGES, Shared, UnfitWorkerError, difference
 
 if TYPE_CHECKING:
@@ -219,7 +223,7 @@ def await_workers(client: Client, workers: int) -> None:
         ) from None
 
 
-def local_cluster(workers: int, threads: int, gpus: tuple[str, ...] = ()) -> SpecCluster:
+def local_cluster(workers: int, threads: int, gpus: tuple[str, ...] = ()) -> LastingCluster:
     """Start workers in processes of their own, on the loopback interface.
 
     Not a LocalCluster: it spawns workers by importing the user's script again, which then needs a
@@ -238,7 +242,7 @@ def local_cluster(workers: int, threads: int, gpus: tuple[str, ...] = ()) -> Spe
         "options": {"host": "127.0.0.1", "port": 0, "dashboard_address": "127.0.0.1:0"},
     }
     with dask_config.set(QUIET):  # for the scheduler, which runs in this process
-        return SpecCluster(
+        return LastingCluster(
             workers=processes, scheduler=scheduler, name="uniadrs-scale", silence_logs=40
         )
 

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, cast
 from dask import config
 from dask._task_spec import DataNode, GraphNode, Task, TaskRef, cull
 from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
+from distributed.deploy.cluster import Cluster
+from distributed.deploy.spec import SpecCluster
 from distributed.deploy.subprocess import SubprocessWorker
 
 from uniadrs_scale.errors import ClusterError
@@ -104,6 +106,20 @@ class QuietWorker(SubprocessWorker):
         command = [sys.executable, "-m", "dask", "spec", self.scheduler, "--spec", what]
         environment = os.environ | {"DASK_INTERNAL_INHERIT_CONFIG": config.serialize(QUIET)}
         self.process = await asyncio.create_subprocess_exec(*command, env=environment)
+
+
+class LastingCluster(SpecCluster):
+    """A cluster whose lost workers are restarted by their nannies, however long that takes.
+
+    The base class kills the nanny if its worker is absent 15 s after a loss: during a slow restart,
+    or because the next worker has been lost as well. No log then says why the run has no worker.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        SpecCluster.__init__(self, **options)
+
+    def _update_worker_status(self, op: str, msg: Any) -> None:
+        Cluster._update_worker_status(self, op, msg)  # noqa: SLF001 - omits that of the base class
 
 
 UNREACHABLE = (OSError, CancelledError, UnboundLocalError)
