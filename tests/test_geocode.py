@@ -34,6 +34,7 @@ from uniadrs_scale.maps.geocode import on_a_grid
 from uniadrs_scale.maps.store import open_map
 from uniadrs_scale.scenes.rasters import FileScene
 from uniadrs_scale.scenes.sources import ArrayScene, scene_source
+from uniadrs_scale.swaths.conventions import geolocation_kind
 from uniadrs_scale.swaths.geometry import ControlSurface, Extent, Geocoding, grid_around
 
 if TYPE_CHECKING:
@@ -393,27 +394,45 @@ def test_extent_and_grid_by_hand() -> None:
 
 @pytest.mark.parametrize("islands", [False, True])
 def test_where_a_swath_is_takes_no_more_memory_for_a_longer_one(islands: bool) -> None:
-    height, width = 20_000, 4000
-    score = SimpleNamespace(shape=(height, width), chunks=(512, 512))
-    across = np.broadcast_to(np.linspace(0, 20, width), (512, width))
+    height, width = 5000, 4000
+    source = SimpleNamespace(
+        name="swath",
+        frame=SimpleNamespace(shape=(height, width)),
+        array=lambda: SimpleNamespace(chunks=(512, 512)),
+    )
+    across = np.linspace(0, 20, width)
 
     def positions(rows: slice, cols: slice) -> tuple[np.ndarray, np.ndarray]:
-        # Views, so that only what is kept counts.
         shape = rows.stop - rows.start, cols.stop - cols.start
-        latitude = np.broadcast_to(40 - np.arange(rows.start, rows.stop)[:, None] / 1000, shape)
-        longitude = across[: shape[0], cols]
+        down = 40 - np.arange(rows.start, rows.stop) / 250
+        latitude = np.broadcast_to(down[:, None], shape).copy()
+        longitude = np.broadcast_to(across[cols], shape).copy()
         if islands:  # a column a window, where nothing is looked at first
             latitude = np.where(np.arange(shape[1]) == 5, latitude, np.nan)
         return latitude, longitude
 
     tracemalloc.start()
-    extent = geocode._extent(SimpleNamespace(name="swath", score=score), positions)
+    extent, _ = geocode._extent(source, positions)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 50e6
     assert extent.north == pytest.approx(40, abs=0.01)
     assert extent.south == pytest.approx(20, abs=0.01)
     assert extent.radius == pytest.approx(14.23, abs=0.8 if islands else 0.05)
+
+
+def test_an_open_swath_takes_no_memory_for_its_pixels(tmp_path: Path) -> None:
+    group = zarr.open_group(tmp_path / "s.zarr", mode="w")
+    for name in ("score", "latitude", "longitude"):  # without chunks
+        group.create_array(
+            name, shape=(8000, 8000), chunks=(512, 512), dtype="f4", dimension_names=("y", "x")
+        )
+    tracemalloc.start()
+    opened = open_map(tmp_path / "s.zarr")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 20e6  # bytes; the two coordinates would take 512e6
+    assert geolocation_kind(opened.frame) == "arrays"
 
 
 def test_scores_and_store_carry_latitude_and_longitude(tmp_path: Path) -> None:

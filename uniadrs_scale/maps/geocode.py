@@ -12,11 +12,12 @@ import math
 import warnings
 from dataclasses import dataclass
 from itertools import product
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 import numpy as np
 
 from uniadrs_scale.core.lattice import Window
+from uniadrs_scale.core.memory import give_freed_memory_back
 from uniadrs_scale.errors import PlaceWarning, PlanError, StoreError
 from uniadrs_scale.swaths.conventions import (
     GEOLOCATION,
@@ -38,7 +39,7 @@ from uniadrs_scale.swaths.geometry import (
 from uniadrs_scale.swaths.grids import TURN
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
     import zarr
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from uniadrs_scale.maps.store import ScoreMap
     from uniadrs_scale.swaths.footprints import Floats, PlacedWindow, Positions
 
+T = TypeVar("T")
 POLE = 90.0
 """Degrees of latitude."""
 SIDE = 512
@@ -151,7 +153,7 @@ def on_a_grid(source: ScoreMap, geocoding: Geocoding, folder: Path) -> ScoreMap 
         folder=folder,
         fill=fill,
     )
-    windows = tuple(map(placer.place, _windows(source)))
+    windows = tuple(_each(placer.place, _windows(source)))
     _tell_of_dropped(windows, source)
     return GeocodedScores(
         name=source.name,
@@ -204,6 +206,13 @@ def _windows(source: ScoreMap) -> Iterator[Window]:
         yield Window(row, col, min(side_y, height - row), min(side_x, width - col))
 
 
+def _each(function: Callable[[Window], T], windows: Iterable[Window]) -> Iterator[T]:
+    """Yield the result for each window; what it freed goes back to the system, not to fragments."""
+    for window in windows:
+        yield function(window)
+        give_freed_memory_back()
+
+
 def _extent(source: ScoreMap, positions: Positions) -> tuple[Extent, NDArray[np.complex128]]:
     """Return where on Earth the swath is, and positions of it that stand for none.
 
@@ -212,8 +221,7 @@ def _extent(source: ScoreMap, positions: Positions) -> tuple[Extent, NDArray[np.
     windows = list(_windows(source))
     side = max(2, math.isqrt(SAMPLES // len(windows)))
     samples, fill = [], set[complex]()
-    for window in windows:
-        latitude, longitude = positions(*window.slices)
+    for latitude, longitude in _each(lambda window: positions(*window.slices), windows):
         wrong = misplaced(latitude, longitude)
         fill |= set((longitude[wrong] + 1j * latitude[wrong])[:MOST_FILL].tolist())
         latitude[wrong] = np.nan

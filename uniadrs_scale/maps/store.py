@@ -286,9 +286,11 @@ def _frame(group: zarr.Group, score: zarr.Array[Any]) -> xr.DataArray:
         if isinstance(array, zarr.Array) and array.ndim < Y_X:
             coords[called] = ((called,) * array.ndim, np.asarray(array[...]), dict(array.attrs))
     values = np.broadcast_to(np.float32(0), score.shape)
-    if all(name in group for name in GEOLOCATION):
-        coords |= dict.fromkeys(GEOLOCATION, (("y", "x"), values))
     # The fill value is encoded for Zarr; the rest may be all that is said of the place.
     ours = ("_FillValue", "coordinates", "grid_mapping")
     attrs = {key: value for key, value in score.attrs.items() if key not in ours}
-    return xr.DataArray(values, dims=("y", "x"), coords=coords, attrs=attrs)
+    frame = xr.DataArray(values, dims=("y", "x"), coords=coords, attrs=attrs)
+    if all(name in group for name in GEOLOCATION):
+        # Not to the constructor: it copies coordinates, and these are as large as the map.
+        frame = frame.assign_coords(dict.fromkeys(GEOLOCATION, (("y", "x"), values)))
+    return frame
