@@ -79,7 +79,7 @@ def test_a_resumed_graph_holds_only_what_is_missing(tmp_path) -> None:
     assert len(wanted) == 1
     assert kinds(graph) == {
         ("run",), ("commit", 2, 3), ("score", 2, 3), ("score", 2, 2), ("score", 1, 3),
-        ("score", 1, 2), ("beyond", 2, 2), ("adjacent", 1, 3), ("beyond", 1, 2),
+        ("score", 1, 2), ("beyond", 2, 2), ("beside", 1, 3), ("beyond", 1, 2),
     }  # fmt: skip
 
 

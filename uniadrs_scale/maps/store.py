@@ -117,8 +117,8 @@ class ScoreStore:
         for name, values in ((BAND_MEAN, statistics.mean), (BAND_SCATTER, statistics.scatter)):
             dims = ("band", "other_band")[: values.ndim]
             self.group.create_array(name, data=values, dimension_names=dims, overwrite=True)
-        # Last, because the counts make the statistics valid.
-        self._array(BAND_SCATTER).attrs.update(statistics.counts())
+        # Last, and in one write, because the counts make the statistics valid.
+        self._array(BAND_SCATTER).update_attributes(statistics.counts())
 
     def open(self) -> xr.DataArray:
         """Return the lazy, chunked score (y, x)."""

@@ -2,7 +2,7 @@
 
     run             scene, lattice, store and fitted scorer: what every task needs (see `worker`)
     score (i, j)    reads its window from the source itself, scores its tiles, sums them up
-    adjacent (i, j) keeps the part of that sum that reaches into the next chunk of its line
+    beside (i, j)   keeps the part of that sum that reaches into the next chunk of its line
     beyond (i, j)   keeps the part of that sum that reaches into the next line
     commit (i, j)   adds what three neighbours keep for it, divides, writes to the store
 
@@ -65,7 +65,7 @@ if TYPE_CHECKING:
 LEAST_SAMPLE = 2**18
 """Valid pixels that a sample must have, so that no accident decides the statistics: with fewer, the
 whole scene is read. A sample has 64 times as many pixels."""
-KINDS = "score", "adjacent", "beyond", "commit"
+KINDS = "score", "beside", "beyond", "commit"
 """Tasks of a chunk."""
 
 
@@ -174,7 +174,7 @@ def run_graph(work: Work, todo: Collection[Index]) -> tuple[Graph, list[Key]]:
     """Return the tasks that commit the chunks of ``todo``, and the names of the commits."""
     lattice, name = work.lattice, _unique(work.plan.fingerprint)
     # One string per kind: pickle writes each once.
-    scored, adjacent, beyond, committed = (f"{kind}-{name}" for kind in KINDS)
+    scored, beside, beyond, committed = (f"{kind}-{name}" for kind in KINDS)
     # An array's pixels travel with the tasks that need them; a scene of files is a few paths.
     array = work.source if isinstance(work.source, ArrayScene) else None
     key: Key = (f"run-{name}",)
@@ -183,7 +183,7 @@ def run_graph(work: Work, todo: Collection[Index]) -> tuple[Graph, list[Key]]:
     axis = lattice.line_axis
 
     def strips_of(owner: Index, line: int) -> Key:
-        return (adjacent if owner[axis] == line else beyond, *owner)
+        return (beside if owner[axis] == line else beyond, *owner)
 
     for owner in lattice.indices():
         targets = tuple(target for target in _receivers(owner) if target in todo)

@@ -257,8 +257,8 @@ def _placed(info: SceneInfo, array: xr.DataArray) -> SceneInfo:
     if crs is not None and transform is not None and (crs, transform) != (info.crs, info.transform):
         gsd_m = ground_size(Grid(info.height, info.width, transform, crs))
     why = place.problem or ("" if transform or geolocation else info.unplaced)
-    placed = {"crs": crs, "transform": transform, "geolocation": geolocation}
-    return replace(info, **placed, unplaced=why, gsd_m=gsd_m)
+    placed = replace(info, crs=crs, transform=transform, geolocation=geolocation)
+    return replace(placed, unplaced=why, gsd_m=gsd_m)
 
 
 def _describe(array: xr.DataArray) -> SceneInfo:
