@@ -99,7 +99,8 @@ def check_maps(folder: Path, names: set[str], weights: Path) -> None:
 
 def check_tree(maps: Path, names: set[str]) -> None:
     """Products, the collection, and nothing else."""
-    expected = {"collection.json", ".sweep", ".sweep/lock", ".sweep/ledger.sqlite"}
+    expected = {"collection.json", ".sweep", ".sweep/lock"}
+    expected |= {".sweep/ledger.sqlite", ".sweep/index.sqlite"}
     for name, key in products(maps).items():
         files = ("", "/quicklook.png", "/run.json", "/scores.tif")
         expected |= {name, f"{name}/{name}.json", *(f"{name}/{key}{file}" for file in files)}
