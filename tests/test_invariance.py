@@ -15,6 +15,7 @@ from oracles import whole_map
 from standins import Batched, Counting, FirstBand, TileMean
 
 import uniadrs_scale as us
+from uniadrs_scale.core.pixels import BandStatistics
 from uniadrs_scale.core.presets import PRESETS
 from uniadrs_scale.detector.detector import coarsened
 
@@ -156,5 +157,6 @@ def test_a_coarser_scene_is_one_map_too(factor: int, height: int, width: int, ch
     got = us.score(scene, detector=scorer, chunk=max(chunk, tile), **options)
     valid = np.ones((height, width), bool)
     stride = PRESETS["single-band"].stride(tile)
-    expected = whole_map(scene.values, valid, scorer, tile, stride)
+    fitted = scorer.fitted(BandStatistics.of(scene.values, valid))
+    expected = whole_map(scene.values, valid, fitted, tile, stride)
     np.testing.assert_array_equal(got.values, expected)
