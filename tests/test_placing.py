@@ -1,4 +1,4 @@
-"""A planted pixel lies where it is: in the plan, the store, its coordinates, overviews and COG."""
+"""A planted pixel is in its place in the plan, the store, its coordinates, overviews and COG."""
 
 from __future__ import annotations
 
