@@ -26,7 +26,7 @@ import numpy as np
 import rasterio.shutil
 import zarr
 from rasterio._err import CPLE_BaseError
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import RasterioError
 
 from uniadrs_scale.errors import PlaceWarning, StoreError, UniadrsScaleError
 from uniadrs_scale.maps.geocode import on_a_grid
@@ -42,6 +42,7 @@ from uniadrs_scale.maps.overviews import (
 )
 from uniadrs_scale.maps.store import DONE, open_map
 from uniadrs_scale.storage.places import Place
+from uniadrs_scale.storage.trust import NO_PLACE
 from uniadrs_scale.swaths.geometry import Geocoding
 
 if TYPE_CHECKING:
@@ -126,14 +127,8 @@ def to_cog(
     if target.local is not None and target.local.is_dir():
         raise StoreError(f"'{target}' is a folder, and a COG is a file. Choose another name.")
     try:
-        with (
-            target.scratch() as folder,
-            rasterio.Env(**GDAL_OPTIONS),
-            warnings.catch_warnings(),
-        ):
+        with target.scratch() as folder, rasterio.Env(**GDAL_OPTIONS), NO_PLACE:
             source = on_a_grid(opened, geocoding, folder)
-            # A map without a place has been told of.
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
             base = folder / "base.tif"
             _copy_scores(source, base)
             _add_overviews(base)

@@ -11,7 +11,6 @@ import json
 import os
 import posixpath
 import re
-import warnings
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -25,6 +24,7 @@ from rasterio.crs import CRS
 from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
 from zarr.storage import FsspecStore, LocalStore
 
+from uniadrs_scale.core.quiet import Quiet
 from uniadrs_scale.errors import SceneError, StoreError, TrustError, gist
 from uniadrs_scale.storage.remote import gdal_env, gdal_name, is_set
 from uniadrs_scale.storage.urls import canonical, in_bucket, is_remote
@@ -47,6 +47,8 @@ SERVER = re.compile(
     r"(https?|ftp|s3|gs|gcs|az|abfss?|adls?|oss|swift|hdfs|webhdfs)://"
     r"|/vsi(curl|s3|gs|az|adls|oss|swift|hdfs|webhdfs)"
 )
+NO_PLACE = Quiet(NotGeoreferencedWarning, "Dataset has no geotransform")
+"""A context without the warning about a missing georeference: plan and summary mention it."""
 PROJ_FOLDERS = ("PROJ_LIB", "PROJ_DATA")
 """Environment variables that name the folder of PROJ's data."""
 METADATA = (".zarray", ".zmetadata", "zarr.json")
@@ -114,9 +116,7 @@ def open_raster(uri: str) -> rasterio.DatasetReader:
         RasterioError: It cannot be opened.
         TrustError: It is on a server and may name other files.
     """
-    with warnings.catch_warnings(), gdal_env(uri):
-        # The plan mentions a missing georeference.
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+    with NO_PLACE, gdal_env(uri):
         if trusts_remote() or not SERVER.search(uri):
             return rasterio.open(gdal_name(uri))
         try:
