@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 from uniadrs_scale.errors import PlanError, SceneError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -42,11 +42,14 @@ class Scorer(Protocol):
         """Return the peak memory of one call beyond its input, in bytes."""
 
     def fitted(self, statistics: BandStatistics) -> FittedScorer:
-        """Return the scorer of a scene with these statistics."""
+        """Return the scorer of a scene, or of a region of one, with these statistics.
+
+        Called once per region before the first tile is scored.
+        """
 
 
 class FittedScorer(Protocol):
-    """A model that scores the tiles of one scene.
+    """A model that scores the tiles of one scene, or of one region of it.
 
     It may have a method ``warm_up(tile, bands)``: see :class:`WarmedUp`.
     """
@@ -65,6 +68,23 @@ class WarmedUp(Protocol):
 
     def warm_up(self, tile: int, bands: int) -> None:
         """Score one dummy batch per process; raise if the weights or the device do not work."""
+
+
+@runtime_checkable
+class Joint(Protocol):
+    """A fitted scorer that can score tiles of several regions of a scene in one call.
+
+    Each region has statistics, and so a fitted scorer, of its own. Without this method, a call of
+    several tiles is filled with tiles of one region, and the rest of it is wasted.
+    """
+
+    def score_jointly(
+        self, scorers: Sequence[FittedScorer], tiles: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """Return scores (n, y, x) of ``tiles``, each for the scorer at its position.
+
+        There may be fewer scorers than tiles: the last tiles are not used then.
+        """
 
 
 def warm_up(scorer: FittedScorer, tile: int, bands: int) -> None:

@@ -18,6 +18,7 @@ from odc.geo.geobox import GeoBox
 
 from uniadrs_scale.core.contracts import LAYERS, SCORE, Layer, digest
 from uniadrs_scale.core.pixels import BandStatistics
+from uniadrs_scale.core.regions import Cells
 from uniadrs_scale.errors import StoreError
 from uniadrs_scale.storage.places import Place
 from uniadrs_scale.swaths.conventions import GEOLOCATION, geolocation_kind
@@ -30,12 +31,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from uniadrs_scale.core.lattice import Window
+    from uniadrs_scale.core.regions import Grid
 
 MISSING, DONE, FAILED = 0, 1, 2
 LEDGER = ("done", "scored_pixels")
 """Arrays without which a map is not a run's."""
 CPU_KINDS = "cpu_kinds"
 BAND_MEAN, BAND_SCATTER = "band_mean", "band_scatter"
+CELLS = "cell_pixels", "cell_mean", "cell_scatter"
+"""Arrays of :class:`.Cells`."""
 Y_X = 2  # axes of a map
 
 
@@ -107,15 +111,25 @@ class ScoreStore:
         )
         return BandStatistics.from_counts(dict(group[BAND_SCATTER].attrs), mean, scatter)
 
-    def write_statistics(self, statistics: BandStatistics) -> None:
+    def cells(self, grid: Grid) -> Cells:
+        """Return the moments of the cells of ``grid``; there are some if there are statistics."""
+        count, mean, scatter = (np.asarray(self._array(name)[:]) for name in CELLS)
+        return Cells(grid=grid, count=count, mean=mean, scatter=scatter)
+
+    def write_statistics(self, statistics: BandStatistics, cells: Cells) -> None:
         """Keep the scene's statistics: a resumed run must scale as the first one did.
 
         Chunks that were scored with other statistics are missing from then on.
         """
         if self.statistics is not None:
             self._array("done")[:] = MISSING
-        for name, values in ((BAND_MEAN, statistics.mean), (BAND_SCATTER, statistics.scatter)):
-            dims = ("band", "other_band")[: values.ndim]
+        axes = ("cell_y", "cell_x", "band", "other_band")
+        arrays: tuple[tuple[str, NDArray[Any], tuple[str, ...]], ...] = (
+            *zip(CELLS, (cells.count, cells.mean, cells.scatter), (axes[:2], axes[:3], axes), strict=True),
+            (BAND_MEAN, statistics.mean, axes[2:3]),
+            (BAND_SCATTER, statistics.scatter, axes[2:]),
+        )
+        for name, values, dims in arrays:
             self.group.create_array(name, data=values, dimension_names=dims, overwrite=True)
         # Last, and in one write, because the counts make the statistics valid.
         self._array(BAND_SCATTER).update_attributes(statistics.counts())

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from uniadrs_scale.core.contracts import CountingReader
-from uniadrs_scale.core.pixels import BandStatistics, fill_invalid
+from uniadrs_scale.core.contracts import Joint
+from uniadrs_scale.core.pixels import fill_invalid
 from uniadrs_scale.core.seams import accumulate, finalise, normaliser, taper
 from uniadrs_scale.errors import redact
 from uniadrs_scale.maps.store import DONE, FAILED
@@ -17,13 +17,14 @@ from uniadrs_scale.runtime.cpu import cpu_kind
 from uniadrs_scale.runtime.worker import IsolatedReader, IsolatedScorer, Isolation
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
     from uniadrs_scale.core.contracts import FittedScorer, WindowReader
     from uniadrs_scale.core.lattice import Lattice, Window
     from uniadrs_scale.core.pixels import Normalisation
+    from uniadrs_scale.core.regions import Grid
     from uniadrs_scale.maps.store import ScoreStore
 
 
@@ -32,10 +33,46 @@ Index = tuple[int, int]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scaled:
-    """The scorer of a scene, and the scaling of its input."""
+    """A fitted scorer, and the scaling of its input."""
 
     scorer: FittedScorer
     scaling: Normalisation
+
+    def of(self, window: Window) -> Scaled:
+        """Return itself: all tiles are scaled alike."""
+        del window
+        return self
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Regional:
+    """The fitted scorers of the regions of a scene, and which tiles are in which region."""
+
+    grid: Grid
+    regions: tuple[Scaled, ...]
+    index: NDArray[np.intp]
+    """(row, col) position in ``regions`` for the tiles centred in each cell."""
+
+    @property
+    def scorer(self) -> FittedScorer:
+        """The scorer of one region."""
+        return self.regions[0].scorer
+
+    def of(self, window: Window) -> Scaled:
+        """Return the scorer and the scaling of the tile whose part in the scene is ``window``."""
+        return self.regions[self.index[self.grid.cell_of(window)]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Apart:
+    """The same, with scorers in a child process."""
+
+    isolation: Isolation
+    scaled: Scaled | Regional
+
+    def of(self, window: Window) -> Scaled:
+        inside = self.scaled.of(window)
+        return Scaled(IsolatedScorer(self.isolation, inside.scorer), inside.scaling)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,22 +132,12 @@ class ChunkReport:
     """Kinds of CPU that scored its tiles or blended them, sorted."""
 
 
-def window_statistics(reader: WindowReader) -> BandStatistics | None:
-    """Return the moments of one sample window; None if it cannot be read."""
-    try:
-        if isinstance(reader, CountingReader):
-            return BandStatistics.of(*reader.counted())
-        return BandStatistics.of(*reader.read())
-    except Exception:  # noqa: BLE001 - score_chunk meets the same error, and reports it
-        return None
-
-
 def score_chunk(
     reader: WindowReader,
     index: Index,
     tiles: Sequence[Window],
     lattice: Lattice,
-    scaled: Scaled,
+    scaled: Scaled | Regional | _Apart,
 ) -> ScoredPart:
     """Score ``tiles``, all owned by chunk ``index``, and cut their sum along chunk borders.
 
@@ -119,7 +146,7 @@ def score_chunk(
         index: The chunk.
         tiles: Its tiles to score: all, or those that a resumed run still needs.
         lattice: Geometry of the run.
-        scaled: The scorer, and the scaling of its input.
+        scaled: The scorer and the scaling of each tile.
     """
     outer = lattice.read_window(index)
     numerator = np.zeros((outer.height, outer.width))
@@ -134,15 +161,16 @@ def score_chunk(
     else:
         own_valid, reasons = valid[own].copy(), {}
         wanted = {tile: place for tile, place in places.items() if valid[place].any()}
-        apply = scaled.scaling.apply
         inputs = (
-            (
+            _Input(
                 tile,
-                network_input(apply(pixels[:, *at]), valid[at], lattice.overhang(tile)),
+                network_input(fitted.scaling.apply(pixels[:, *at]), valid[at], overhang),
+                fitted.scorer,
             )
             for tile, at in wanted.items()
+            for fitted, overhang in [(scaled.of(lattice.inside(tile)), lattice.overhang(tile))]
         )
-        for tile, score in _score_tiles(inputs, scaled.scorer):
+        for tile, score in _score_tiles(inputs):
             if isinstance(score, str):
                 reasons[tile] = score
             else:
@@ -168,7 +196,7 @@ def score_chunk_apart(
     index: Index,
     tiles: Sequence[Window],
     lattice: Lattice,
-    scaled: Scaled,
+    scaled: Scaled | Regional,
 ) -> ScoredPart:
     """Do the same as :func:`score_chunk`, reading and scoring in a child process.
 
@@ -176,9 +204,8 @@ def score_chunk_apart(
     chunk, so only chunks whose workers died are scored like this.
     """
     with Isolation() as isolation:
-        scorer = IsolatedScorer(isolation, scaled.scorer)
-        apart = Scaled(scorer, scaled.scaling)
-        return score_chunk(IsolatedReader(isolation, reader), index, tiles, lattice, apart)
+        isolated = IsolatedReader(isolation, reader)
+        return score_chunk(isolated, index, tiles, lattice, _Apart(isolation, scaled))
 
 
 def take_strips(part: ScoredPart, axis: int, line: int) -> Strips:
@@ -236,41 +263,57 @@ def network_input(
     return np.pad(fill_invalid(scaled, valid), [(0, 0), *overhang], mode="reflect")
 
 
-def _score_tiles(
-    inputs: Iterator[tuple[Window, NDArray[np.float32]]], scorer: FittedScorer
-) -> Iterator[tuple[Window, NDArray[np.float32] | str]]:
+@dataclass(frozen=True, slots=True, eq=False)
+class _Input:
+    """A tile for the network."""
+
+    tile: Window
+    pixels: NDArray[np.float32]
+    scorer: FittedScorer
+
+
+def _score_tiles(inputs: Iterable[_Input]) -> Iterator[tuple[Window, NDArray[np.float32] | str]]:
     """Yield scores or errors, in calls of exactly ``scorer.batch`` tiles: others change bits."""
-    group: list[tuple[Window, NDArray[np.float32]]] = []
+    group: list[_Input] = []
     for item in inputs:
+        if group and not _in_one_call(group[0].scorer, item.scorer):
+            yield from _score_group(group)
+            group = []
         group.append(item)
-        if len(group) == scorer.batch:
-            yield from _score_group(group, scorer)
+        if len(group) == item.scorer.batch:
+            yield from _score_group(group)
             group = []
     if group:
-        yield from _score_group(group, scorer)
+        yield from _score_group(group)
 
 
-def _score_group(
-    group: list[tuple[Window, NDArray[np.float32]]], scorer: FittedScorer
-) -> Iterator[tuple[Window, NDArray[np.float32] | str]]:
-    stack = np.zeros((scorer.batch, *group[0][1].shape), np.float32)
-    for slot, (_, pixels) in zip(stack, group, strict=False):
-        slot[...] = pixels
+def _in_one_call(first: FittedScorer, other: FittedScorer) -> bool:
+    return other is first or (isinstance(first, Joint) and type(other) is type(first))
+
+
+def _score_group(group: list[_Input]) -> Iterator[tuple[Window, NDArray[np.float32] | str]]:
+    scorer = group[0].scorer
+    stack = np.zeros((scorer.batch, *group[0].pixels.shape), np.float32)
+    for slot, item in zip(stack, group, strict=False):
+        slot[...] = item.pixels
     try:
-        scores = scorer.score_tiles(stack)
+        if isinstance(scorer, Joint):
+            scores = scorer.score_jointly([item.scorer for item in group], stack)
+        else:
+            scores = scorer.score_tiles(stack)
     except Exception as error:  # noqa: BLE001 - one bad tile must not cost the scene
         if len(group) > 1:
             # Find the bad tile: each alone, in a call of the same shape.
             for item in group:
-                yield from _score_group([item], scorer)
+                yield from _score_group([item])
         else:
-            yield group[0][0], _reason(error)
+            yield group[0].tile, _reason(error)
         return
-    for (tile, _), score in zip(group, scores, strict=False):
+    for item, score in zip(group, scores, strict=False):
         if np.isfinite(score).all():
-            yield tile, score
+            yield item.tile, score
         else:
-            yield tile, "the score is not finite"
+            yield item.tile, "the score is not finite"
 
 
 def _add(
