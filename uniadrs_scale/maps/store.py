@@ -17,6 +17,7 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 
 from uniadrs_scale.core.contracts import LAYERS, SCORE, Layer, digest
+from uniadrs_scale.core.levels import Levels
 from uniadrs_scale.core.pixels import BandStatistics
 from uniadrs_scale.errors import StoreError
 from uniadrs_scale.storage.places import Place
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 MISSING, DONE, FAILED = 0, 1, 2
 LEDGER = ("done", "scored_pixels")
 """Arrays without which a map is not a run's."""
-CPU_KINDS = "cpu_kinds"
+CPU_KINDS, LEVELS = "cpu_kinds", "levels"
 BAND_MEAN, BAND_SCATTER = "band_mean", "band_scatter"
 Y_X = 2  # axes of a map
 
@@ -71,6 +72,11 @@ class ScoreStore:
         known = self.cpu_kinds
         if not set(kinds) <= set(known):
             self.group.update_attributes({CPU_KINDS: sorted({*kinds, *known})})
+
+    def keep_levels(self, levels: Levels | None) -> None:
+        """Record the levels that read this map; for the driver alone."""
+        if levels is not None and self.attributes.get(LEVELS) != levels.to_json():
+            self.group.update_attributes({LEVELS: levels.to_json()})
 
     def write_chunk(
         self, index: tuple[int, int], window: Window, score: NDArray[np.float32], state: int
@@ -181,6 +187,21 @@ class ScoreMap:
         known = {"TIFFTAG_SOFTWARE": "software", "fingerprint": "fingerprint"}
         present = {t: str(v) for t, key in known.items() if (v := self.group.attrs.get(key))}
         return {"AREA_OR_POINT": "Area", "TIFFTAG_SOFTWARE": "uniadrs_scale", **present}
+
+    @property
+    def levels(self) -> Levels | None:
+        """Thresholds and curve for this map; None if its scorer has none.
+
+        Raises:
+            StoreError: They are damaged.
+        """
+        values = self.group.attrs.get(LEVELS)
+        try:
+            return None if values is None else Levels.from_json(values)
+        except ValueError as error:
+            raise StoreError(
+                f"The levels of '{self.name}' are damaged ({error}). Score the scene again."
+            ) from None
 
     def array(self, layer: Layer = SCORE) -> zarr.Array[Any]:
         """Return the array (y, x) of a layer."""
