@@ -20,8 +20,9 @@ from uniadrs_scale.core.contracts import LAYERS, SCORE, Layer, digest
 from uniadrs_scale.core.levels import Levels
 from uniadrs_scale.core.pixels import BandStatistics
 from uniadrs_scale.errors import StoreError
+from uniadrs_scale.maps.frame import Y_X, map_frame
 from uniadrs_scale.storage.places import Place
-from uniadrs_scale.swaths.conventions import GEOLOCATION, geolocation_kind
+from uniadrs_scale.swaths.conventions import geolocation_kind
 from uniadrs_scale.swaths.grids import Georeference, georeference
 
 if TYPE_CHECKING:
@@ -37,7 +38,6 @@ LEDGER = ("done", "scored_pixels")
 """Arrays without which a map is not a run's."""
 CPU_KINDS, LEVELS = "cpu_kinds", "levels"
 BAND_MEAN, BAND_SCATTER = "band_mean", "band_scatter"
-Y_X = 2  # axes of a map
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,7 +252,7 @@ def open_map(path: str | Path | Place) -> ScoreMap:
         StoreError: The store is missing, or it is something else.
     """
     group = _open_group(path)
-    frame = _frame(group, cast("zarr.Array[Any]", group[SCORE.name]))
+    frame = map_frame(group, cast("zarr.Array[Any]", group[SCORE.name]))
     return ScoreMap(
         name=str(path),
         group=group,
@@ -292,26 +292,3 @@ def _not_a_store(path: str | Path | Place, met: str) -> StoreError:
         f"{SCORE.dtype}. Pass what `score` wrote; to write, choose another output path, or remove "
         "it yourself."
     )
-
-
-def _frame(group: zarr.Group, score: zarr.Array[Any]) -> xr.DataArray:
-    """Return the coordinates that place ``score``, around zeros.
-
-    By hand: xarray opens every array of a store, 15 requests if it is in a bucket.
-    """
-    dims = getattr(score.metadata, "dimension_names", None) or ("y", "x")
-    mapping = str(score.attrs.get("grid_mapping", "spatial_ref"))
-    coords: dict[str, Any] = {}
-    for name, called in ((dims[0], "y"), (dims[1], "x"), (mapping, "spatial_ref")):
-        array = group.get(name)
-        if isinstance(array, zarr.Array) and array.ndim < Y_X:
-            coords[called] = ((called,) * array.ndim, np.asarray(array[...]), dict(array.attrs))
-    values = np.broadcast_to(np.float32(0), score.shape)
-    # The fill value is encoded for Zarr; the rest may be all that is said of the place.
-    ours = ("_FillValue", "coordinates", "grid_mapping")
-    attrs = {key: value for key, value in score.attrs.items() if key not in ours}
-    frame = xr.DataArray(values, dims=("y", "x"), coords=coords, attrs=attrs)
-    if all(name in group for name in GEOLOCATION):
-        # Not to the constructor: it copies coordinates, and these are as large as the map.
-        frame = frame.assign_coords(dict.fromkeys(GEOLOCATION, (("y", "x"), values)))
-    return frame
