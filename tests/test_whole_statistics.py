@@ -13,7 +13,7 @@ import uniadrs_scale as us
 from uniadrs_scale.detector.rx import GlobalRX
 from uniadrs_scale.maps.store import open_store
 from uniadrs_scale.runtime.executor import LocalExecutor
-from uniadrs_scale.runtime.graph import scene_statistics
+from uniadrs_scale.runtime.statistics import scene_statistics
 from uniadrs_scale.scenes.sources import scene_source
 
 if TYPE_CHECKING:

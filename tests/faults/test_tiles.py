@@ -16,7 +16,8 @@ import uniadrs_scale as us
 from uniadrs_scale.maps.new_store import prepare
 from uniadrs_scale.maps.store import DONE, FAILED, open_store
 from uniadrs_scale.runtime.executor import LocalExecutor
-from uniadrs_scale.runtime.graph import scene_statistics, score_scene
+from uniadrs_scale.runtime.graph import score_scene
+from uniadrs_scale.runtime.statistics import scene_statistics
 from uniadrs_scale.runtime.worker import Isolation, ProcessDiedError
 
 if TYPE_CHECKING:

@@ -12,12 +12,13 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
+import numpy as np
+
 from uniadrs_scale.errors import PlanError, SceneError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from uniadrs_scale.core.lattice import Window
@@ -72,19 +73,30 @@ class WarmedUp(Protocol):
 
 @runtime_checkable
 class Joint(Protocol):
-    """A fitted scorer that can score tiles of several regions of a scene in one call.
+    """A fitted scorer that scores tiles of several regions of a scene in one call.
 
-    Each region has statistics, and so a fitted scorer, of its own. Without this method, a call of
-    several tiles is filled with tiles of one region, and the rest of it is wasted.
+    Each region has its own statistics, and so its own fitted scorer. Without this method, there is
+    one call per region, and the scores of the other tiles in it are thrown away.
     """
 
     def score_jointly(
         self, scorers: Sequence[FittedScorer], tiles: NDArray[np.float32]
     ) -> NDArray[np.float32]:
-        """Return scores (n, y, x) of ``tiles``, each for the scorer at its position.
+        """Return scores (n, y, x) of ``tiles``, each by the scorer at its position."""
 
-        There may be fewer scorers than tiles: the last tiles are not used then.
-        """
+
+def score_jointly(
+    scorers: Sequence[FittedScorer], tiles: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Return scores (n, y, x) of ``tiles``, each by the scorer at its position."""
+    first = scorers[0]
+    if isinstance(first, Joint):
+        return first.score_jointly(scorers, tiles)
+    scores = np.array(first.score_tiles(tiles))
+    for scorer in {id(other): other for other in scorers if other is not first}.values():
+        mine = [k for k, other in enumerate(scorers) if other is scorer]
+        scores[mine] = scorer.score_tiles(tiles)[mine]
+    return scores
 
 
 def warm_up(scorer: FittedScorer, tile: int, bands: int) -> None:

@@ -1,4 +1,4 @@
-"""Marks in a window: areas of one value, which may be undeclared nodata, and the speckle of radar."""
+"""Marks in pixels: areas of one value, which may be undeclared nodata, and the speckle of radar."""
 
 from __future__ import annotations
 

@@ -123,7 +123,7 @@ class BandStatistics:
         pieces = (flat[:, slab if whole else index[slab]] for slab in slabs)
         moments = cls.combine((_moments(piece, fences) for piece in pieces), bands)
         if step > 1:
-            moments = moments._spread_to(flat, None if whole else index, fences)
+            moments = _spread(moments, flat if whole else flat[:, index], fences)
         speckled = looks_like_speckle(pixels, valid)
         return replace(
             moments,
@@ -131,29 +131,6 @@ class BandStatistics:
             lost=dict(lost or {}),
             speckle=(0, 0) if speckled is None else (int(speckled), 1),
         )
-
-    def _spread_to(
-        self,
-        flat: NDArray[np.generic],
-        index: NDArray[np.intp] | None,
-        fences: Fences | None,
-    ) -> BandStatistics:
-        """Return these correlations with means and deviations of all pixels (band, pixel)."""
-        count = flat.shape[1] if index is None else index.size
-        sums, squares = np.zeros((2, len(flat)))
-        for band, values in enumerate(flat):
-            exact = (values if index is None else values[index]).astype(np.float64)
-            if fences is not None:
-                np.clip(exact, fences[0][band], fences[1][band], out=exact)
-            exact -= self.mean[band]
-            sums[band] = exact.sum()
-            squares[band] = np.square(exact, out=exact).sum()
-        spread = np.maximum(squares - sums**2 / count, 0)
-        seen = np.diag(self.scatter)
-        gain = np.sqrt(np.divide(spread, seen, out=np.zeros_like(spread), where=seen > 0))
-        scatter = self.scatter * np.outer(gain, gain)
-        np.fill_diagonal(scatter, spread)
-        return replace(self, count=count, mean=self.mean + sums / count, scatter=scatter)
 
     @classmethod
     def combine(cls, parts: Iterable[BandStatistics], bands: int) -> BandStatistics:
@@ -255,6 +232,26 @@ def _moments(values: NDArray[np.generic], fences: Fences | None) -> BandStatisti
     scatter = (whole @ whole.T) * np.outer(step, step)
     np.fill_diagonal(scatter, squares)
     return BandStatistics(count=exact.shape[1], mean=mean, scatter=scatter)
+
+
+def _spread(
+    sample: BandStatistics, pixels: NDArray[np.generic], fences: Fences | None
+) -> BandStatistics:
+    """Return the correlations of a sample with means and deviations of all pixels."""
+    sums, squares = np.zeros((2, len(pixels)))
+    for band, values in enumerate(pixels):
+        exact = values.astype(np.float64)
+        if fences is not None:
+            np.clip(exact, fences[0][band], fences[1][band], out=exact)
+        exact -= sample.mean[band]
+        sums[band] = exact.sum()
+        squares[band] = np.square(exact, out=exact).sum()
+    count = pixels.shape[1]
+    spread, seen = np.maximum(squares - sums**2 / count, 0), np.diag(sample.scatter)
+    gain = np.sqrt(np.divide(spread, seen, out=np.zeros_like(spread), where=seen > 0))
+    scatter = sample.scatter * np.outer(gain, gain)
+    np.fill_diagonal(scatter, spread)
+    return replace(sample, count=count, mean=sample.mean + sums / count, scatter=scatter)
 
 
 def _sums(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -156,12 +156,6 @@ def _quantiles(
     return np.stack(found, axis=1)
 
 
-def share_of_whole(pixels: int) -> float:
-    """Return the weight of the whole scene next to a region of so many pixels, 0..1."""
-    whole = max(WHOLE * pixels, LEAST)
-    return whole / (pixels + whole)
-
-
 def fences(region: Sequence[tuple[Sample, float]], whole: Sample) -> Fences:
     """Return the values (band,) beyond which pixels count as if they were there.
 
@@ -170,8 +164,7 @@ def fences(region: Sequence[tuple[Sample, float]], whole: Sample) -> Fences:
         whole: Sample of the whole scene.
     """
     pixels = sum(weight for _, weight in region)
-    share = share_of_whole(int(pixels))
-    parts = [*region, (whole, share / (1 - share) * pixels)]
+    parts = [*region, (whole, max(WHOLE * pixels, LEAST))]
     low, high = _quantiles(parts, np.array([TAIL, 1 - TAIL]))
     reach = FAR * (high - low)
     reach[reach == 0] = np.inf  # almost all pixels are equal: the others are all there is
@@ -217,8 +210,7 @@ class Cells:
             ),
             len(whole.mean),
         )
-        share = share_of_whole(own.count)
-        weight = share / (1 - share) * own.count  # of the whole scene, in pixels
+        weight = max(round(WHOLE * own.count), LEAST)
         return own.merge(
             replace(whole, count=weight, scatter=whole.scatter * (weight / whole.count))
         )

@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
-from uniadrs_scale.core.contracts import Joint, warm_up
 from uniadrs_scale.core.pixels import BandStatistics
 from uniadrs_scale.core.presets import DEFAULT_WEIGHTS, Arithmetic
 from uniadrs_scale.detector.gpu import Conveyor, Cuda, device_called, passes_on
@@ -37,7 +35,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from uniadrs_scale.core.contracts import FittedScorer, Scorer
+    from uniadrs_scale.core.contracts import FittedScorer
+    from uniadrs_scale.core.levels import Levels
     from uniadrs_scale.detector.weights import WeightsInfo
 
 GPU_BATCH = 16
@@ -105,7 +104,7 @@ class Detector:
     def identity(self) -> str:
         """Weights and arithmetic, without the device, as workers choose their own."""
         config = self.info.config
-        return f"{self.info.name} {config.profile} {self.dtype} sha256:{self.info.sha256[:12]}"
+        return f"{self.info.name} {config.profile} {self.dtype} sha256:{self.info.content[:12]}"
 
     @property
     def threshold(self) -> float:
@@ -208,8 +207,7 @@ class FittedDetector:
         self, scorers: Sequence[FittedScorer], tiles: NDArray[np.float32]
     ) -> NDArray[np.float32]:
         """Return the same for tiles of several regions, each with its own whitening."""
-        known = [cast("FittedDetector", scorer).whitening for scorer in scorers]
-        known += known[-1:] * (len(tiles) - len(known))
+        known = (cast("FittedDetector", scorer).whitening for scorer in scorers)
         whitenings = tuple(whitening for whitening in known if whitening is not None)
         return self.detector.score_with(whitenings, tiles)
 
@@ -236,6 +234,11 @@ def weights_digest(detector: object) -> str | None:
     return detector.info.sha256 if isinstance(detector, Detector) else None
 
 
+def levels_of(detector: object, preset: str) -> Levels | None:
+    """Return the levels of ``detector`` for a preset, None if it has none."""
+    return detector.info.levels.get(preset) if isinstance(detector, Detector) else None
+
+
 def _resident(path: str, sha256: str, device: str, dtype: Arithmetic) -> Detector:
     """Return the only detector of these weights in this process; unpickling calls this too."""
     with _LOADING:  # lru_cache alone would let two threads build it twice
@@ -251,83 +254,3 @@ def _cached(path: str, sha256: str, device: str, dtype: Arithmetic) -> Detector:
             "changed, or this worker reads another file. Plan again."
         )
     return Detector(info, device, dtype)
-
-
-@dataclass(frozen=True, slots=True)
-class Coarse:
-    """A scorer on means of ``factor`` x ``factor`` px, its scores interpolated back."""
-
-    scorer: Scorer
-    factor: int
-
-    @property
-    def identity(self) -> str:
-        """Identity of the scorer; the plan holds the factor."""
-        return self.scorer.identity
-
-    @property
-    def batch(self) -> int:
-        """Tiles per call."""
-        return self.scorer.batch
-
-    def activation_bytes(self, tile: int, bands: int) -> int:
-        """Return the peak memory of the coarse tile and of its scores at full size, in bytes."""
-        seen = self.scorer.activation_bytes(tile // self.factor, bands)
-        return seen + 4 * self.batch * (tile**2 + bands * (tile // self.factor) ** 2)
-
-    def fitted(self, statistics: BandStatistics) -> FittedCoarse:
-        """Return the scorer of a scene with these statistics, at full resolution."""
-        return FittedCoarse(self.scorer.fitted(statistics), self.factor)
-
-
-@dataclass(frozen=True, slots=True)
-class FittedCoarse:
-    """The fitted scorer of a :class:`Coarse`."""
-
-    scorer: FittedScorer
-    factor: int
-
-    @property
-    def batch(self) -> int:
-        """Tiles per call."""
-        return self.scorer.batch
-
-    def warm_up(self, tile: int, bands: int) -> None:
-        """Warm the scorer up with coarse tiles."""
-        warm_up(self.scorer, tile // self.factor, bands)
-
-    def score_tiles(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return scores (n, y, x) of scaled tiles whose sides are multiples of the factor."""
-        return self.score_jointly([self], tiles)
-
-    def score_jointly(
-        self, scorers: Sequence[FittedScorer], tiles: NDArray[np.float32]
-    ) -> NDArray[np.float32]:
-        """Return the same for tiles of several regions."""
-        with torch.inference_mode(), one_thread():
-            coarse = F.avg_pool2d(torch.from_numpy(np.ascontiguousarray(tiles)), self.factor)
-            inner = [cast("FittedCoarse", scorer).scorer for scorer in scorers]
-            if isinstance(self.scorer, Joint):
-                found = self.scorer.score_jointly(inner, coarse.numpy())
-            else:
-                found = np.zeros((len(tiles), *coarse.shape[2:]), np.float32)
-                for scorer in dict.fromkeys(inner):
-                    mine = [k for k, other in enumerate(inner) if other is scorer]
-                    found[mine] = scorer.score_tiles(coarse.numpy())[mine]
-            scores = torch.from_numpy(found)[:, None]
-            fine = F.interpolate(scores, size=tiles.shape[2:], mode="bilinear", align_corners=False)
-            return cast("NDArray[np.float32]", fine[:, 0].numpy())
-
-
-def coarsened(scorer: Scorer, factor: int, tile: int) -> Scorer:
-    """Return ``scorer`` at 1 / ``factor`` of the resolution; itself for a factor of 1.
-
-    Raises:
-        PlanError: The tile is not a multiple of the factor.
-    """
-    if factor < 1 or tile % factor:
-        raise PlanError(
-            f"coarsen={factor} does not fit tile={tile} px: a tile must hold whole coarse pixels. "
-            f"Use tile={max(tile // max(factor, 1), 16) * max(factor, 1)}."
-        )
-    return scorer if factor == 1 else Coarse(scorer, factor)

@@ -53,9 +53,10 @@ if TYPE_CHECKING:
     from uniadrs_scale.core.lattice import Lattice, Window
     from uniadrs_scale.core.plan import ScorePlan
     from uniadrs_scale.maps.store import ScoreStore
+    from uniadrs_scale.runtime.batches import Regional, Scaled
     from uniadrs_scale.runtime.dask_internals import Graph, Key
     from uniadrs_scale.runtime.executor import Executor
-    from uniadrs_scale.runtime.tasks import ChunkReport, Index, Regional, Scaled
+    from uniadrs_scale.runtime.tasks import ChunkReport, Index
 
 
 KINDS = "score", "beside", "beyond", "commit"

@@ -11,14 +11,14 @@ from uniadrs_scale.core.contracts import CountingReader
 from uniadrs_scale.core.memory import give_freed_memory_back, sample_side
 from uniadrs_scale.core.pixels import BandStatistics
 from uniadrs_scale.core.regions import Cells, Grid, Sample, fences
+from uniadrs_scale.runtime.batches import Regional, Scaled
 from uniadrs_scale.runtime.dask_internals import task
 from uniadrs_scale.runtime.graph import unique, window_reader
-from uniadrs_scale.runtime.tasks import Regional, Scaled
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from uniadrs_scale.core.contracts import Scorer, SceneSource, WindowReader
+    from uniadrs_scale.core.contracts import SceneSource, Scorer, WindowReader
     from uniadrs_scale.core.regions import Fences, Index
     from uniadrs_scale.runtime.dask_internals import Key
     from uniadrs_scale.runtime.executor import Executor

@@ -8,71 +8,24 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from uniadrs_scale.core.contracts import Joint
-from uniadrs_scale.core.pixels import fill_invalid
 from uniadrs_scale.core.seams import accumulate, finalise, normaliser, taper
-from uniadrs_scale.errors import redact
 from uniadrs_scale.maps.store import DONE, FAILED
+from uniadrs_scale.runtime.batches import Apart, Input, network_input, reason, score_tiles
 from uniadrs_scale.runtime.cpu import cpu_kind
-from uniadrs_scale.runtime.worker import IsolatedReader, IsolatedScorer, Isolation
+from uniadrs_scale.runtime.worker import IsolatedReader, Isolation
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
-    from uniadrs_scale.core.contracts import FittedScorer, WindowReader
+    from uniadrs_scale.core.contracts import WindowReader
     from uniadrs_scale.core.lattice import Lattice, Window
-    from uniadrs_scale.core.pixels import Normalisation
-    from uniadrs_scale.core.regions import Grid
     from uniadrs_scale.maps.store import ScoreStore
+    from uniadrs_scale.runtime.batches import Regional, Scaled
 
 
 Index = tuple[int, int]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Scaled:
-    """A fitted scorer, and the scaling of its input."""
-
-    scorer: FittedScorer
-    scaling: Normalisation
-
-    def of(self, window: Window) -> Scaled:
-        """Return itself: all tiles are scaled alike."""
-        del window
-        return self
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Regional:
-    """The fitted scorers of the regions of a scene, and which tiles are in which region."""
-
-    grid: Grid
-    regions: tuple[Scaled, ...]
-    index: NDArray[np.intp]
-    """(row, col) position in ``regions`` for the tiles centred in each cell."""
-
-    @property
-    def scorer(self) -> FittedScorer:
-        """The scorer of one region."""
-        return self.regions[0].scorer
-
-    def of(self, window: Window) -> Scaled:
-        """Return the scorer and the scaling of the tile whose part in the scene is ``window``."""
-        return self.regions[self.index[self.grid.cell_of(window)]]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Apart:
-    """The same, with scorers in a child process."""
-
-    isolation: Isolation
-    scaled: Scaled | Regional
-
-    def of(self, window: Window) -> Scaled:
-        inside = self.scaled.of(window)
-        return Scaled(IsolatedScorer(self.isolation, inside.scorer), inside.scaling)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +90,7 @@ def score_chunk(
     index: Index,
     tiles: Sequence[Window],
     lattice: Lattice,
-    scaled: Scaled | Regional | _Apart,
+    scaled: Scaled | Regional | Apart,
 ) -> ScoredPart:
     """Score ``tiles``, all owned by chunk ``index``, and cut their sum along chunk borders.
 
@@ -157,12 +110,12 @@ def score_chunk(
         pixels, valid = reader.read()
     except Exception as error:  # noqa: BLE001 - whatever GDAL, Dask or a user's graph raises
         own_valid = None
-        reasons = dict.fromkeys(tiles, f"read: {_reason(error)}")
+        reasons = dict.fromkeys(tiles, f"read: {reason(error)}")
     else:
         own_valid, reasons = valid[own].copy(), {}
         wanted = {tile: place for tile, place in places.items() if valid[place].any()}
         inputs = (
-            _Input(
+            Input(
                 tile,
                 network_input(fitted.scaling.apply(pixels[:, *at]), valid[at], overhang),
                 fitted.scorer,
@@ -170,7 +123,7 @@ def score_chunk(
             for tile, at in wanted.items()
             for fitted, overhang in [(scaled.of(lattice.inside(tile)), lattice.overhang(tile))]
         )
-        for tile, score in _score_tiles(inputs):
+        for tile, score in score_tiles(inputs):
             if isinstance(score, str):
                 reasons[tile] = score
             else:
@@ -205,7 +158,7 @@ def score_chunk_apart(
     """
     with Isolation() as isolation:
         isolated = IsolatedReader(isolation, reader)
-        return score_chunk(isolated, index, tiles, lattice, _Apart(isolation, scaled))
+        return score_chunk(isolated, index, tiles, lattice, Apart(isolation, scaled))
 
 
 def take_strips(part: ScoredPart, axis: int, line: int) -> Strips:
@@ -254,68 +207,6 @@ def commit_chunk(
     )
 
 
-def network_input(
-    scaled: NDArray[np.float32],
-    valid: NDArray[np.bool_],
-    overhang: tuple[tuple[int, int], tuple[int, int]],
-) -> NDArray[np.float32]:
-    """Return (band, tile, tile): invalid pixels filled, the part beyond the scene reflected."""
-    return np.pad(fill_invalid(scaled, valid), [(0, 0), *overhang], mode="reflect")
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Input:
-    """A tile for the network."""
-
-    tile: Window
-    pixels: NDArray[np.float32]
-    scorer: FittedScorer
-
-
-def _score_tiles(inputs: Iterable[_Input]) -> Iterator[tuple[Window, NDArray[np.float32] | str]]:
-    """Yield scores or errors, in calls of exactly ``scorer.batch`` tiles: others change bits."""
-    group: list[_Input] = []
-    for item in inputs:
-        if group and not _in_one_call(group[0].scorer, item.scorer):
-            yield from _score_group(group)
-            group = []
-        group.append(item)
-        if len(group) == item.scorer.batch:
-            yield from _score_group(group)
-            group = []
-    if group:
-        yield from _score_group(group)
-
-
-def _in_one_call(first: FittedScorer, other: FittedScorer) -> bool:
-    return other is first or (isinstance(first, Joint) and type(other) is type(first))
-
-
-def _score_group(group: list[_Input]) -> Iterator[tuple[Window, NDArray[np.float32] | str]]:
-    scorer = group[0].scorer
-    stack = np.zeros((scorer.batch, *group[0].pixels.shape), np.float32)
-    for slot, item in zip(stack, group, strict=False):
-        slot[...] = item.pixels
-    try:
-        if isinstance(scorer, Joint):
-            scores = scorer.score_jointly([item.scorer for item in group], stack)
-        else:
-            scores = scorer.score_tiles(stack)
-    except Exception as error:  # noqa: BLE001 - one bad tile must not cost the scene
-        if len(group) > 1:
-            # Find the bad tile: each alone, in a call of the same shape.
-            for item in group:
-                yield from _score_group([item])
-        else:
-            yield group[0].tile, _reason(error)
-        return
-    for item, score in zip(group, scores, strict=False):
-        if np.isfinite(score).all():
-            yield item.tile, score
-        else:
-            yield item.tile, "the score is not finite"
-
-
 def _add(
     target: NDArray[np.float64], score: NDArray[np.float32], tile: Window, lattice: Lattice
 ) -> None:
@@ -337,7 +228,3 @@ def _strips(
         ]
         if piece.size:
             yield (index[0] + down, index[1] + right), piece.copy()
-
-
-def _reason(error: Exception) -> str:
-    return redact(f"{type(error).__name__}: {error}".splitlines()[0])[:300]
