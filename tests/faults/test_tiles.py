@@ -77,7 +77,7 @@ def test_chunks_whose_workers_died_are_scored_apart(tmp_path: Path) -> None:
     whole = us.score(array, detector=TileMean(), scheduler="sync", **OPTIONS).values
     job = job_of(array, Deadly(7.9), **OPTIONS)
     store = prepare(tmp_path / "a.zarr", job.plan, {})
-    scaling = scene_statistics(job.source, LocalExecutor("sync")).normalisation()
+    scaling = scene_statistics(job.source, LocalExecutor("sync"))[0].normalisation()
     receipts: list[Receipt] = []
     assert not score_scene(work_of(job, store, scaling), Unlucky(), receipts.append)
     (failure,) = receipts[0].report.failures

@@ -123,7 +123,7 @@ class BandStatistics:
         pieces = (flat[:, slab if whole else index[slab]] for slab in slabs)
         moments = cls.combine((_moments(piece, fences) for piece in pieces), bands)
         if step > 1:
-            moments = _spread(moments, flat if whole else flat[:, index], fences)
+            moments = _spread(moments, flat, None if whole else index, fences)
         speckled = looks_like_speckle(pixels, valid)
         return replace(
             moments,
@@ -235,18 +235,21 @@ def _moments(values: NDArray[np.generic], fences: Fences | None) -> BandStatisti
 
 
 def _spread(
-    sample: BandStatistics, pixels: NDArray[np.generic], fences: Fences | None
+    sample: BandStatistics,
+    pixels: NDArray[np.generic],
+    index: NDArray[np.intp] | None,
+    fences: Fences | None,
 ) -> BandStatistics:
-    """Return the correlations of a sample with means and deviations of all pixels."""
+    """Return the correlations of a sample with means and deviations of all pixels in ``index``."""
     sums, squares = np.zeros((2, len(pixels)))
     for band, values in enumerate(pixels):
-        exact = values.astype(np.float64)
+        exact = (values if index is None else values[index]).astype(np.float64)
         if fences is not None:
             np.clip(exact, fences[0][band], fences[1][band], out=exact)
         exact -= sample.mean[band]
         sums[band] = exact.sum()
         squares[band] = np.square(exact, out=exact).sum()
-    count = pixels.shape[1]
+    count = pixels.shape[1] if index is None else index.size
     spread, seen = np.maximum(squares - sums**2 / count, 0), np.diag(sample.scatter)
     gain = np.sqrt(np.divide(spread, seen, out=np.zeros_like(spread), where=seen > 0))
     scatter = sample.scatter * np.outer(gain, gain)

@@ -115,16 +115,14 @@ class Sample:
         if not index.size:
             return None
         flat = pixels.reshape(len(pixels), -1)
-        inside = flat if index.size == valid.size else flat[:, index]
         # An odd step, so that the pixels are not those of a few columns.
-        step = max(index.size // SPARSE, 1) | 1
-        some = np.sort(inside[:, ::step].astype(np.float64), axis=1)
+        some = np.sort(flat[:, index[:: max(index.size // SPARSE, 1) | 1]], axis=1)
         places = ((np.arange(RANKS) + 0.5) * some.shape[1] / RANKS).astype(np.intp)
-        return cls(
-            low=inside.min(axis=1).astype(np.float64),
-            high=inside.max(axis=1).astype(np.float64),
-            ranks=some[:, places].T,
-        )
+        # Band by band: a copy of all of them may be large.
+        each = flat if index.size == valid.size else (band[index] for band in flat)
+        ends = [(band.min(), band.max()) for band in each]
+        low, high = np.array(ends, np.float64).T
+        return cls(low=low, high=high, ranks=some[:, places].T.astype(np.float64))
 
     def beyond(self, fences: Fences) -> bool:
         """Return True if a value is beyond ``fences``."""
