@@ -40,7 +40,7 @@ RANKS = 64
 """Order statistics that stand for the values of a cell."""
 SPARSE = 1024
 """Pixels of a window that these are taken from, at least, if it has as many."""
-TAIL, FAR = 0.01, 4.0
+TAIL, FAR = 0.01, 64.0
 """Fences are FAR times the distance of the quantiles TAIL and 1 - TAIL beyond them. A population
 that is smaller than TAIL is beyond CLIP deviations anyway, and so has no contrast in the map."""
 

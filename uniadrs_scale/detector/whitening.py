@@ -221,7 +221,7 @@ def _tensors(whitening: Whitening, device: torch.device) -> tuple[Tensor, ...]:
 
 
 def flat_areas(scaled: Tensor) -> Tensor | None:
-    """Return (n, y, x): True where all pixels around have one value in every band; None if nowhere.
+    """Return (n, y, x), True if all pixels around have one value in every band; None if none has.
 
     A pixel that equals its surroundings is not an anomaly, but zeros around a tile are one to a
     network whose norms amplify what little contrast there is. Clipped values do not count: they
