@@ -17,6 +17,7 @@ from uniadrs_scale.errors import SceneError
 from uniadrs_scale.maps.exports import EXPORTS, FinishedMap
 from uniadrs_scale.maps.store import is_score_store, open_store
 from uniadrs_scale.scenes.open import open_scene
+from uniadrs_scale.scenes.preview import scene_picture
 from uniadrs_scale.scoring.job import prepare
 from uniadrs_scale.scoring.report import Clock, run_facts, write_report
 from uniadrs_scale.scoring.run import Observer, run
@@ -29,11 +30,12 @@ if TYPE_CHECKING:
 
     import xarray as xr
 
-    from uniadrs_scale.archive.config import ArchiveConfig
+    from uniadrs_scale.archive.config import ArchiveConfig, Output
     from uniadrs_scale.archive.decide import Decision, SourceItem
     from uniadrs_scale.archive.sink import Workplace
     from uniadrs_scale.core.contracts import Scorer
     from uniadrs_scale.core.plan import ScorePlan
+    from uniadrs_scale.maps.exports import Export
     from uniadrs_scale.runtime.compute import Compute
     from uniadrs_scale.runtime.tasks import ChunkReport
     from uniadrs_scale.scoring.job import Job
@@ -95,17 +97,17 @@ def make_product(order: Order, job: Job) -> RunSummary:
     config, store, part = order.config, order.workplace.store, order.workplace.files
     clock = Clock()
     report = Place.of(part / "run.json")
-    observer = Observer(on_report=order.on_report, report=report)
+    observer = Observer(on_report=order.on_report, report=report, companions=False)
     summary = run(job, store, order.compute, observer)
     if not (summary.complete or order.accept_incomplete):
         raise IncompleteError(_what_is_missing(summary))
-    finished = FinishedMap(store, Geocoding())
+    finished = FinishedMap(store, Geocoding(), lambda side: scene_picture(job.source, side))
     with clock("overview"):
-        statistics = finished.overview.statistics
-    wanted = {*config.output.formats, *(["quicklook"] if config.output.quicklook else [])}
-    for export in (EXPORTS[name] for name in EXPORTS if name in wanted):
+        statistics = finished.overview.statistics.figures()
+    notes = summary.notes
+    for export in wanted_exports(config.output):
         with clock(export.name):
-            export.write(finished, Place.of(part / export.file))
+            notes += export.write(finished, Place.of(part / export.file))
     write_report(report, _run_facts(order, job.plan, summary, clock.seconds))
     item = make_item(
         order.decision,
@@ -113,10 +115,18 @@ def make_product(order: Order, job: Job) -> RunSummary:
         part,
         output=config.output,
         statistics=statistics,
-        notes=summary.notes,
+        levels=finished.opened.levels,
+        notes=notes,
     )
     Place.of(part / ITEM).write(json.dumps(item, indent=1, allow_nan=False).encode())
     return summary
+
+
+def wanted_exports(output: Output) -> list[Export]:
+    """Return the files that each product has, besides a store."""
+    wanted = {*output.formats, *(["quicklook"] if output.quicklook else [])}
+    wanted |= {"style"} if "cog" in wanted else set()
+    return [export for name, export in EXPORTS.items() if name in wanted]
 
 
 def _what_is_missing(summary: RunSummary) -> str:
