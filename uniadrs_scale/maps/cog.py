@@ -175,8 +175,8 @@ def _copy_scores(source: ScoreMap | GeocodedScores, path: Path) -> None:
             lambda place: source.read(*place.toslices()), places, source.threads or THREADS
         ):
             output.write(scores, window=window)
-            for layer, values in zip(parts, scores, strict=True):
-                layer.append(ScoreStatistics.of(values))
+            for counted, values in zip(parts, scores, strict=True):
+                counted.append(ScoreStatistics.of(values))
         output.units = [layer.units for layer in source.layers]
         for band, layer in enumerate(source.layers, start=1):
             output.set_band_description(band, layer.name)

@@ -6,11 +6,14 @@ and the module that writes it.
 
 from __future__ import annotations
 
+import math
 import threading
 import warnings
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from uniadrs_scale.core.contracts import SCORE
 from uniadrs_scale.errors import PlaceWarning, SceneError, UniadrsScaleError, gist
@@ -18,14 +21,22 @@ from uniadrs_scale.maps.cog import to_cog
 from uniadrs_scale.maps.facts import SOFTWARE
 from uniadrs_scale.maps.overviews import Overview
 from uniadrs_scale.maps.peaks import placed, top_peaks
-from uniadrs_scale.maps.pictures import Layout, Subject, draw, least_peak, save
+from uniadrs_scale.maps.pictures import (
+    Layout,
+    Ring,
+    Subject,
+    draw,
+    facts_line,
+    least_peak,
+    result_line,
+    save,
+)
 from uniadrs_scale.maps.store import open_map
 from uniadrs_scale.maps.style import qgis_style
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from uniadrs_scale.maps.pictures import Preview
@@ -60,16 +71,17 @@ class FinishedMap:
     @cached_property
     def layout(self) -> Layout:
         """Sizes of its picture."""
-        return Layout.of(self.opened.frame.shape, 1 if self.preview is None else 2)
+        return Layout.of(self.opened.shape, 1 if self.preview is None else 2)
 
     @cached_property
     def overview(self) -> Overview:
         """The map at the size of its picture, and its statistics."""
-        return Overview.of(self.scores, self.opened.frame.shape, self.layout.factor)
+        return Overview.of(self.scores, self.opened.shape, self.layout.factor)
 
     def scores(self, rows: slice, cols: slice) -> NDArray[np.float32]:
         """Return the score (y, x) of a window."""
-        return self.opened.read(rows, cols)[self.opened.layers.index(SCORE)]
+        layers = self.opened.read(rows, cols)
+        return np.asarray(layers[self.opened.layers.index(SCORE)])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +134,8 @@ def _write_style(finished: FinishedMap, target: Place) -> tuple[str, ...]:
 
 def _write_quicklook(finished: FinishedMap, target: Place) -> tuple[str, ...]:
     opened, layout, overview = finished.opened, finished.layout, finished.overview
-    scene, notes = None, ()
+    scene: Preview | None = None
+    notes: tuple[str, ...] = ()
     if finished.preview is not None:
         try:
             # Its squares are those of the map.
@@ -138,16 +151,22 @@ def _write_quicklook(finished: FinishedMap, target: Place) -> tuple[str, ...]:
         apart=-(-APART // layout.zoom),
         count=MOST_PEAKS,
     )
+    exact = [placed(peak, overview.factor, finished.scores) for peak in peaks]
+    highest = overview.statistics.figures().get("maximum", math.nan)
     subject = Subject(
+        title=facts.scene or "Anomaly map",
+        lines=(
+            facts_line(facts, layout.shape, None if scene is None else scene.bands),
+            result_line(highest, exact, facts.levels),
+        ),
         small=overview.small,
         read=finished.scores,
-        peaks=[placed(peak, overview.factor, finished.scores) for peak in peaks],
-        facts=facts,
+        rings=[Ring(peak, str(rank)) for rank, peak in enumerate(exact, start=1)],
         scene=scene,
         levels=facts.levels,
     )
     with target.scratch() as folder:
-        save(draw(subject, layout), folder / target.name, facts)
+        save(draw(subject, layout), folder / target.name, subject.title)
         target.write(folder / target.name)
     return notes
 

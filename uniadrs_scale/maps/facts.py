@@ -85,8 +85,7 @@ class MapFacts:
         words["software"] = tags.get("TIFFTAG_SOFTWARE", "")
         missing, _, chunks = tags.get("missing_chunks", "").partition(" of ")
         counts = {
-            n: int(v) if v.isdecimal() else 0
-            for n, v in (("missing", missing), ("chunks", chunks))
+            n: int(v) if v.isdecimal() else 0 for n, v in (("missing", missing), ("chunks", chunks))
         }
         try:
             levels = json.loads(tags["levels"]) if "levels" in tags else None

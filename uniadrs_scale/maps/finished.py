@@ -48,6 +48,12 @@ class RasterMap:
     facts: MapFacts
 
     @property
+    def shape(self) -> tuple[int, int]:
+        """Size (y, x)."""
+        height, width = self.geobox.shape
+        return height, width
+
+    @property
     def levels(self) -> Levels | None:
         """Thresholds and curve for this map; None if its scorer has none."""
         return self.facts.levels

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    Read = Callable[[slice, slice], NDArray[np.float32]]
 
 T = TypeVar("T")
 BLOCK = 512
@@ -149,9 +150,7 @@ class Overview:
     statistics: ScoreStatistics
 
     @classmethod
-    def of(
-        cls, read: Callable[[slice, slice], NDArray[np.float32]], shape: tuple[int, int], factor: int
-    ) -> Overview:
+    def of(cls, read: Read, shape: tuple[int, int], factor: int) -> Overview:
         """Read a map once, block by block.
 
         The highest, not the mean: averaging fades what is small, which is what a map is for.

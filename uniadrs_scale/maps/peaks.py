@@ -49,9 +49,7 @@ def top_peaks(
     return tuple(found)
 
 
-def placed(
-    peak: Peak, factor: int, read: Callable[[slice, slice], NDArray[np.float32]]
-) -> Peak:
+def placed(peak: Peak, factor: int, read: Callable[[slice, slice], NDArray[np.float32]]) -> Peak:
     """Return a peak at the very pixel of its score; ``read`` reads a window of the map (y, x)."""
     row, col = (n // factor * factor for n in (peak.row, peak.col))
     square = read(slice(row, row + factor), slice(col, col + factor))

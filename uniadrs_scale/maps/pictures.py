@@ -46,7 +46,9 @@ MOST_ZOOM = 8
 UPRIGHT = 1.7
 """Width to height of a scene beyond which its panels are one above the other."""
 INK, SOFT, RING, HALO = "#1d1d1f", "#6b6b70", "#22e0ff", "#00000090"
-LONGEST = 90
+TITLE, FACTS, RESULT, NUMBER = (21, INK), (14, SOFT), (14, INK), (13, SOFT)
+"""Size and colour of texts."""
+LONGEST = 300
 """Characters of a foreign text."""
 SUPER = 4
 """Pixels that a ring is drawn with, per pixel of the picture: Pillow's edges are jagged."""
@@ -130,17 +132,28 @@ class Layout:
         return x, y
 
 
+@dataclass(frozen=True, slots=True)
+class Ring:
+    """A circle around a pixel, with a text at its upper right and over its close-up."""
+
+    peak: Peak
+    text: str
+    colour: str = RING
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Subject:
     """Everything that a picture shows."""
 
+    title: str
+    lines: Sequence[str]
+    """Two lines below the title: facts in grey, then the result."""
     small: NDArray[np.float32]
     """(y, x) highest score of each square of the layout's factor; NaN = no score."""
     read: Callable[[slice, slice], NDArray[np.float32]]
     """Reader of a window of the map (y, x)."""
-    peaks: Sequence[Peak]
-    """Peaks to number, falling."""
-    facts: MapFacts
+    rings: Sequence[Ring]
+    """Circles; the first ones have close-ups."""
     scene: Preview | None = None
     levels: Levels | None = None
 
@@ -149,7 +162,7 @@ def draw(subject: Subject, layout: Layout) -> Image.Image:
     """Return the picture."""
     # The wider the picture, the more close-ups fit side by side.
     room = layout.size[0] - 2 * MARGIN + SPACE
-    count = min(len(subject.peaks), room // (CLOSE + SPACE))
+    count = min(len(subject.rings), room // (CLOSE + SPACE))
     width, height = layout.size
     strip = NUMBERS + layout.panels * (CLOSE + SPACE) + GAP if count else 0
     image = Image.new("RGB", (width, height + strip), "white")
@@ -160,42 +173,57 @@ def draw(subject: Subject, layout: Layout) -> Image.Image:
     for number, pixels in enumerate(panels):
         corner = layout.corner(number)
         image.paste(_zoomed(pixels, layout.zoom), corner)
-        for rank, peak in enumerate(subject.peaks, start=1):
-            x, y = layout.at(peak)
-            _ring(image, pen, (corner[0] + x, corner[1] + y), str(rank))
+        for ring in subject.rings:
+            x, y = layout.at(ring.peak)
+            _draw_ring(image, pen, (corner[0] + x, corner[1] + y), ring)
     _colour_bar(image, pen, layout, subject.levels)
-    _letter(pen, layout, subject)
-    for rank, peak in enumerate(subject.peaks[:count], start=1):
-        left = MARGIN + (rank - 1) * (CLOSE + SPACE)
-        _text(pen, (left, height), f"{rank}  {peak.score:.2f}", 13, SOFT)
-        for row, pixels in enumerate(_around(peak, subject, layout.shape)):
+    for top, text, style in zip(
+        (14, 44, 64), (subject.title, *subject.lines), (TITLE, FACTS, RESULT), strict=False
+    ):
+        _text(pen, (MARGIN, top), _cut(text, style, width - 2 * MARGIN), style)
+    for column, ring in enumerate(subject.rings[:count]):
+        left = MARGIN + column * (CLOSE + SPACE)
+        _text(pen, (left, height), f"{ring.text}  {ring.peak.score:.2f}".strip(), NUMBER)
+        for row, pixels in enumerate(_around(ring.peak, subject, layout.shape)):
             top = height + NUMBERS + row * (CLOSE + SPACE)
             image.paste(_zoomed(pixels, CLOSE // len(pixels)), (left, top))
     return image
 
 
-def save(image: Image.Image, path: Path, facts: MapFacts) -> None:
+def save(image: Image.Image, path: Path, title: str) -> None:
     """Write a PNG that says who made it."""
     info = PngInfo()
     info.add_text("Software", SOFTWARE)
-    info.add_itxt("Title", facts.scene[:LONGEST])
+    info.add_itxt("Title", title[:LONGEST])
     image.save(path, "PNG", pnginfo=info, compress_level=4)
 
 
-def sentence(subject: Subject) -> str:
-    """Return what the map shows, in words."""
-    known = subject.small[np.isfinite(subject.small)]
-    if not known.size:
+def facts_line(facts: MapFacts, shape: Box, bands: str | None) -> str:
+    """Return the facts of a map, in words."""
+    words = [
+        f"{shape[0]} x {shape[1]} px",
+        "" if bands is None else f"shown: {bands}",
+        facts.datetime,
+        facts.platform,
+        facts.preset,
+    ]
+    if facts.missing:
+        words.append(f"not complete: {facts.missing} of {facts.chunks} chunks are missing")
+    return " \u00b7 ".join(word for word in words if word)
+
+
+def result_line(highest: float, peaks: Sequence[Peak], levels: Levels | None) -> str:
+    """Return what a map shows, in words; ``highest`` is NaN without a score."""
+    if np.isnan(highest):
         return "no pixel has a score"
-    highest = f"the highest score is {known.max():.3f}"
-    levels, peaks = subject.levels, subject.peaks
+    text = f"the highest score is {highest:.3f}"
     if levels is None:
-        return f"{highest}; these scores have no levels, so colours show the score alone"
+        return f"{text}; these scores have no levels, so colours show the score alone"
     if not peaks:
-        return f"nothing reaches level low ({levels.low:.3f}): {highest}"
+        return f"nothing reaches level low ({levels.low:.3f}): {text}"
     reached = [levels.level_of(peak.score) for peak in peaks]
     counts = [f"{reached.count(n)} {n}" for n in reversed(RATES) if n in reached]
-    return f"{highest}; the {len(peaks)} highest peaks: {', '.join(counts)}"
+    return f"{text}; levels of the {len(peaks)} highest peaks: {', '.join(counts)}"
 
 
 def least_peak(levels: Levels | None) -> float:
@@ -227,25 +255,26 @@ def _zoomed(pixels: Pixels, zoom: int) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(pixels.repeat(zoom, 0).repeat(zoom, 1)))
 
 
-def _ring(image: Image.Image, pen: Any, centre: tuple[float, float], number: str) -> None:
-    """Draw a circle with a number to its upper right, or to its upper left at the right edge."""
+def _draw_ring(image: Image.Image, pen: Any, centre: tuple[float, float], ring: Ring) -> None:
+    """Draw a circle with a text to its upper right, or to its upper left at the right edge."""
     radius, half = 11, 16
-    box = int(centre[0]) - half, int(centre[1]) - half
-    stamp = _stamp(radius, half)
-    image.paste(stamp, box, stamp)
-    length = _font(14).getlength(number)
-    x = centre[0] + radius if centre[0] + radius + length < image.width - 4 else centre[0] - 26
-    place = (x, max(centre[1] - radius - 12, 2))
-    pen.text(place, number, RING, _font(14), stroke_width=2, stroke_fill=HALO)
+    stamp = _stamp(radius, half, ring.colour)
+    image.paste(stamp, (int(centre[0]) - half, int(centre[1]) - half), stamp)
+    font = _font(14)
+    right = centre[0] + radius
+    if right + font.getlength(ring.text) > image.width - 4:
+        right = centre[0] - radius - font.getlength(ring.text)
+    place = (right, max(centre[1] - radius - 12, 2))
+    pen.text(place, ring.text, ring.colour, font, stroke_width=2, stroke_fill=HALO)
 
 
 @cache
-def _stamp(radius: int, half: int) -> Image.Image:
+def _stamp(radius: int, half: int, ink: str) -> Image.Image:
     """Return a ring on nothing, with a dark edge that shows on any ground."""
     side, middle = 2 * half * SUPER, half * SUPER
     large = Image.new("RGBA", (side, side), (0, 0, 0, 0))
     pen = ImageDraw.Draw(large)
-    for width, colour in ((4, HALO), (2, RING)):
+    for width, colour in ((4, HALO), (2, ink)):
         reach = (radius + width / 2) * SUPER
         box = [middle - reach, middle - reach, middle + reach, middle + reach]
         pen.ellipse(box, outline=colour, width=width * SUPER)
@@ -273,30 +302,18 @@ def _colour_bar(image: Image.Image, pen: Any, layout: Layout, levels: Levels | N
         pen.multiline_text(place, label, INK, _font(12), anchor="lm", spacing=1)
 
 
-def _letter(pen: Any, layout: Layout, subject: Subject) -> None:
-    """Write the name of the scene, its facts, and what the map shows."""
-    facts, room = subject.facts, layout.size[0] - 2 * MARGIN
-    height, width = layout.shape
-    shown = None if subject.scene is None else f"shown: {subject.scene.bands}"
-    words = [f"{height} x {width} px", shown, facts.datetime, facts.platform, facts.preset]
-    if facts.missing:
-        words.append(f"not complete: {facts.missing} of {facts.chunks} chunks are missing")
-    _text(pen, (MARGIN, 14), facts.scene or "Anomaly map", 21, INK, room)
-    _text(pen, (MARGIN, 44), " \u00b7 ".join(word for word in words if word), 14, SOFT, room)
-    _text(pen, (MARGIN, 64), sentence(subject), 14, INK, room)
+def _cut(text: str, style: tuple[int, str], room: int) -> str:
+    """Return the text on one line of ``room`` px: foreign text may be long."""
+    line = "".join(letter if letter.isprintable() else " " for letter in text)[:LONGEST]
+    font, kept = _font(style[0]), len(line)
+    while kept > 1 and font.getlength(line[:kept]) > room:
+        kept -= 1
+    return line if kept == len(text) else f"{line[: kept - 1]}\u2026"
 
 
-def _text(
-    pen: Any, place: Box, text: str, size: int, colour: str, room: int | None = None
-) -> None:
-    """Write one line; foreign text may be long or hold line breaks."""
-    line = "".join(letter if letter.isprintable() else " " for letter in text)
-    if room is not None:
-        kept = len(line)
-        while kept > 1 and _font(size).getlength(line[:kept]) > room:
-            kept -= 1
-        line = line if kept == len(line) else f"{line[: kept - 1]}\u2026"
-    pen.text(place, line, colour, _font(size))
+def _text(pen: Any, place: Box, text: str, style: tuple[int, str]) -> None:
+    size, colour = style
+    pen.text(place, text, colour, _font(size))
 
 
 @cache

@@ -177,10 +177,15 @@ class ScoreMap:
     """Threads that may read at once; None: all."""
 
     @property
+    def shape(self) -> tuple[int, int]:
+        """Size (y, x)."""
+        height, width = self.frame.shape
+        return height, width
+
+    @property
     def geobox(self) -> GeoBox:
         """Its grid; the identity if it has no place."""
-        height, width = self.frame.shape
-        return GeoBox((height, width), self.place.transform or Affine.identity(), self.place.crs)
+        return GeoBox(self.shape, self.place.transform or Affine.identity(), self.place.crs)
 
     @property
     def facts(self) -> MapFacts:

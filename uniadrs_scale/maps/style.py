@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 MARK = "Written by uniadrs_scale"
 """Comment of our styles. QGIS drops it when a user saves another one, which is then kept."""
+DOCTYPE = "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>"
 VERSION = "3.22.0"
 """The oldest QGIS that reads all of it."""
 SHOWN = 1e-9
@@ -53,7 +54,7 @@ def qgis_style(levels: Levels | None) -> str:
     SubElement(pipe, "rasterresampler", maxOversampling="2")
     SubElement(root, "blendMode").text = "0"
     indent(root, " ")
-    return f"<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n{tostring(root).decode()}\n"
+    return f"{DOCTYPE}\n{tostring(root).decode()}\n"
 
 
 def _label(score: float, levels: Levels | None) -> str:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from uniadrs_scale.core.contracts import SceneInfo
 from uniadrs_scale.core.lattice import Window, sample_windows
 from uniadrs_scale.core.presets import choose_preset
 from uniadrs_scale.scenes.cubes import CubeScene
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     import xarray as xr
     from numpy.typing import NDArray
 
-    from uniadrs_scale.core.contracts import SceneSource
+    from uniadrs_scale.core.contracts import SceneInfo, SceneSource
 
 VISIBLE = (660.0, 560.0, 485.0)
 """Red, green and blue [nm]."""
@@ -60,10 +59,10 @@ class Look:
     """Bands that are read."""
     weights: NDArray[np.float32]
     """(channel, band) of 1 or 3 channels."""
-    logarithmic: bool
-    """True for echoes, whose logarithm is shown."""
     bands: str
     """The bands shown, for people."""
+    logarithmic: bool = False
+    """True for echoes, whose logarithm is shown."""
     low: NDArray[np.float32] | None = None
     """(channel,) values that become black; None until they are known."""
     high: NDArray[np.float32] | None = None
@@ -73,7 +72,7 @@ class Look:
         bands = pixels.astype(np.float32)
         if self.logarithmic:
             bands = 20 * np.log10(np.maximum(bands, np.float32(1e-6)))
-        return np.einsum("cb,byx->cyx", self.weights, bands).astype(np.float32)
+        return np.asarray(np.einsum("cb,byx->cyx", self.weights, bands), np.float32)
 
     def stretched(self, values: NDArray[np.float32], valid: NDArray[np.bool_]) -> Look:
         """Return the look whose black and white suit these values."""
@@ -175,8 +174,8 @@ def _thinned(
             window = Window(row, col, min(side, info.height - row), min(side, info.width - col))
             pixels, valid = reader.window(window).read()
             # The middle pixel of a square, or the last one of a square that is cut.
-            picked = np.ix_(*(_middle(n, left) for n in valid.shape))
-            yield row // factor, col // factor, pixels[(slice(None), *picked)], valid[picked]
+            down, right = np.ix_(*(_middle(n, left) for n in valid.shape))
+            yield row // factor, col // factor, pixels[:, down, right], valid[down, right]
 
 
 def _middle(size: int, step: int) -> NDArray[np.intp]:
@@ -191,16 +190,17 @@ def _look(source: FileScene | CubeScene | ArrayScene) -> Look:
     if choose_preset(info).name == "sar":
         decibel = isinstance(source, FileScene) and source.decibel
         amplitude = not decibel and np.dtype(info.dtype).kind == "u"
-        return Look((0,), one, amplitude, f"{info.bands[0]}{' in dB' if amplitude else ''}")
+        name = f"{info.bands[0]}{' in dB' if amplitude else ''}"
+        return Look((0,), one, name, logarithmic=amplitude)
     if count < RGB:
-        return Look((0,), one, logarithmic=False, bands=info.bands[0])
+        return Look((0,), one, info.bands[0])
     found = _true_colour(info)
     if found is None:
         return _components(source)
     order = sorted(found)
     weights = np.array([[float(k == band) for k in order] for band in found], np.float32)
     names = ", ".join(info.bands[k] for k in found)
-    return Look(tuple(order), weights, logarithmic=False, bands=names)
+    return Look(tuple(order), weights, names)
 
 
 def _true_colour(info: SceneInfo) -> tuple[int, int, int] | None:
@@ -241,4 +241,4 @@ def _components(source: FileScene | CubeScene | ArrayScene) -> Look:
     # Signs are free: bright is where most bands are.
     leading = leading * np.where(leading.sum(axis=1) < 0, -1, 1)[:, None]
     indices = tuple(range(len(info.bands)))
-    return Look(indices, leading.astype(np.float32), False, "three leading components")
+    return Look(indices, leading.astype(np.float32), bands="three leading components")

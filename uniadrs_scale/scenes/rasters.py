@@ -138,9 +138,7 @@ class RasterFile:
             return dataset.read(list(self.bands), window=area), self._warped(dataset, window, area)
         # Thinned by GDAL, which takes overviews if there are any.
         shape = thinned_shape(window, self.every)
-        shown = [
-            dataset.read_masks(band, window=area, out_shape=shape) > 0 for band in self.masks
-        ]
+        shown = [dataset.read_masks(band, window=area, out_shape=shape) > 0 for band in self.masks]
         bands = [*self.bands, *([] if self.alpha is None else [self.alpha])]
         pixels = dataset.read(bands, window=area, out_shape=(len(bands), *shape))
         if self.alpha is not None:  # in the same read, one for all bands that are stored together

@@ -260,9 +260,9 @@ def _placed(info: SceneInfo, array: xr.DataArray) -> SceneInfo:
         gsd_m = ground_size(Grid(info.height, info.width, transform, crs))
     why = place.problem or ("" if transform or geolocation else info.unplaced)
     placed = replace(info, crs=crs, transform=transform, geolocation=geolocation)
-    said = {"acquired": "datetime", "platform": "platform"}
-    words = {field: str(array.attrs.get(name, "")) for field, name in said.items()}
-    return replace(placed, unplaced=why, gsd_m=gsd_m, wavelengths=_wavelengths(array), **words)
+    acquired, platform = (str(array.attrs.get(name, "")) for name in ("datetime", "platform"))
+    placed = replace(placed, acquired=acquired, platform=platform)
+    return replace(placed, unplaced=why, gsd_m=gsd_m, wavelengths=_wavelengths(array))
 
 
 def _wavelengths(array: xr.DataArray) -> tuple[float, ...]:

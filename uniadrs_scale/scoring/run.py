@@ -198,7 +198,8 @@ class _Run:
 
     def made(self, summary: RunSummary) -> RunSummary:
         """Write the file of a finished store and what lies beside it; remove a hidden store."""
-        target, clock, export, notes = self.target, Clock(), self.target.export, ()
+        target, clock, export = self.target, Clock(), self.target.export
+        notes: tuple[str, ...] = ()
         finished = FinishedMap(target.store, target.drawn, self.preview)
         if export is not None:
             with clock(export.name):
