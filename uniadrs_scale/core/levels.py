@@ -87,7 +87,8 @@ class Levels:
             medium=0.0,
             high=0.0,
         )
-        return replace(curve, **{n: curve.threshold_at(rate) for n, rate in RATES.items()})
+        low, medium, high = (curve.threshold_at(rate) for rate in RATES.values())
+        return replace(curve, low=low, medium=medium, high=high)
 
     def threshold(self, level: str) -> float:
         """Return the threshold of ``low``, ``medium`` or ``high``.
