@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from uniadrs_scale.archive.decide import Action
 from uniadrs_scale.archive.sink import ITEM
-from uniadrs_scale.archive.stac import make_item
+from uniadrs_scale.archive.stac import make_item, wanted_exports
 from uniadrs_scale.core.plan import Sizes
 from uniadrs_scale.detector.detector import weights_digest
 from uniadrs_scale.errors import SceneError
-from uniadrs_scale.maps.exports import EXPORTS, FinishedMap
+from uniadrs_scale.maps.exports import FinishedMap
 from uniadrs_scale.maps.store import is_score_store, open_store
 from uniadrs_scale.scenes.open import open_scene
 from uniadrs_scale.scenes.preview import scene_picture
@@ -30,12 +30,11 @@ if TYPE_CHECKING:
 
     import xarray as xr
 
-    from uniadrs_scale.archive.config import ArchiveConfig, Output
+    from uniadrs_scale.archive.config import ArchiveConfig
     from uniadrs_scale.archive.decide import Decision, SourceItem
     from uniadrs_scale.archive.sink import Workplace
     from uniadrs_scale.core.contracts import Scorer
     from uniadrs_scale.core.plan import ScorePlan
-    from uniadrs_scale.maps.exports import Export
     from uniadrs_scale.runtime.compute import Compute
     from uniadrs_scale.runtime.tasks import ChunkReport
     from uniadrs_scale.scoring.job import Job
@@ -103,7 +102,7 @@ def make_product(order: Order, job: Job) -> RunSummary:
         raise IncompleteError(_what_is_missing(summary))
     finished = FinishedMap(store, Geocoding(), lambda side: scene_picture(job.source, side))
     with clock("overview"):
-        statistics = finished.overview.statistics.figures()
+        _ = finished.overview
     notes = summary.notes
     for export in wanted_exports(config.output):
         with clock(export.name):
@@ -114,19 +113,11 @@ def make_product(order: Order, job: Job) -> RunSummary:
         job.plan,
         part,
         output=config.output,
-        statistics=statistics,
-        levels=finished.opened.levels,
+        finished=finished,
         notes=notes,
     )
     Place.of(part / ITEM).write(json.dumps(item, indent=1, allow_nan=False).encode())
     return summary
-
-
-def wanted_exports(output: Output) -> list[Export]:
-    """Return the files that each product has, besides a store."""
-    wanted = {*output.formats, *(["quicklook"] if output.quicklook else [])}
-    wanted |= {"style"} if "cog" in wanted else set()
-    return [export for name, export in EXPORTS.items() if name in wanted]
 
 
 def _what_is_missing(summary: RunSummary) -> str:

@@ -43,8 +43,8 @@ def top_peaks(
         row, col = np.unravel_index(int(np.argmax(left)), left.shape)
         if not np.isfinite(left[row, col]):
             break
-        middle = (int(n) * factor + factor // 2 for n in (row, col))
-        found.append(Peak(*middle, float(left[row, col])))
+        y, x = (int(n) * factor + factor // 2 for n in (row, col))
+        found.append(Peak(y, x, float(left[row, col])))
         left[tuple(slice(max(n - apart, 0), n + apart + 1) for n in (row, col))] = -np.inf
     return tuple(found)
 

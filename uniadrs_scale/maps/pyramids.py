@@ -71,7 +71,7 @@ def _describe(store: ScoreStore, opened: ScoreMap, layer: Layer) -> None:
     if figures:
         extremes = [figures.pop(name) for name in ("minimum", "maximum")]
         written = zarr.open_array(store.path.zarr(), path=layer.name, mode="r+", zarr_format=3)
-        written.update_attributes({"actual_range": extremes} | figures)
+        written.update_attributes({"actual_range": extremes, **figures})
 
 
 def _is_consolidated(store: ScoreStore) -> bool:

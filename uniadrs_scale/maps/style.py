@@ -49,8 +49,8 @@ def qgis_style(levels: Levels | None) -> str:
         "maximumValue": "1",
     }
     for score, colour, opacity in colour_stops(levels):
-        item = {"value": f"{score:.7g}", "color": colour, "alpha": f"{round(255 * opacity)}"}
-        SubElement(shader, "item", **item, label=_label(score, levels))
+        item = SubElement(shader, "item", value=f"{score:.7g}", color=colour)
+        item.attrib |= {"alpha": f"{round(255 * opacity)}", "label": _label(score, levels)}
     SubElement(pipe, "rasterresampler", maxOversampling="2")
     SubElement(root, "blendMode").text = "0"
     indent(root, " ")
