@@ -99,6 +99,11 @@ class ScorePlan:
         return digest(self.decisive())
 
     @property
+    def preset_name(self) -> str:
+        """Name of the preset, without the reason for it."""
+        return self.preset.partition(" (")[0]
+
+    @property
     def chunks(self) -> int:
         """Pieces in which the map is computed and committed."""
         return math.prod(self.lattice.chunks)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from uniadrs_scale.core.validity import SOME_BANDS
-from uniadrs_scale.detector.detector import weights_digest
+from uniadrs_scale.detector.detector import levels_of, weights_digest
 from uniadrs_scale.errors import SceneError, StoreError
 from uniadrs_scale.maps.exports import FinishedMap
 from uniadrs_scale.maps.new_store import prepare
@@ -108,6 +108,7 @@ class _Run:
         new = not store.has_store()
         with self.clock("prepare"):
             opened = prepare(store, self.plan, self.job.coordinates)
+            opened.keep_levels(levels_of(self.job.scorer, self.plan.preset_name))
         self.kept, self.kinds_before = int((opened.done == DONE).sum()), opened.cpu_kinds
         self.kinds = set(self.kinds_before)
         known = opened.statistics
