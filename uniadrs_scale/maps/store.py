@@ -7,7 +7,7 @@ bucket the same objects make the same store.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
@@ -20,6 +20,7 @@ from uniadrs_scale.core.contracts import LAYERS, SCORE, Layer, digest
 from uniadrs_scale.core.levels import Levels
 from uniadrs_scale.core.pixels import BandStatistics
 from uniadrs_scale.errors import StoreError
+from uniadrs_scale.maps.facts import MapFacts
 from uniadrs_scale.maps.frame import Y_X, map_frame
 from uniadrs_scale.storage.places import Place
 from uniadrs_scale.swaths.conventions import geolocation_kind
@@ -182,11 +183,18 @@ class ScoreMap:
         return GeoBox((height, width), self.place.transform or Affine.identity(), self.place.crs)
 
     @property
-    def tags(self) -> dict[str, str]:
-        """Origin of the pixels; the software is that which made the scores, as the store says."""
-        known = {"TIFFTAG_SOFTWARE": "software", "fingerprint": "fingerprint"}
-        present = {t: str(v) for t, key in known.items() if (v := self.group.attrs.get(key))}
-        return {"AREA_OR_POINT": "Area", "TIFFTAG_SOFTWARE": "uniadrs_scale", **present}
+    def facts(self) -> MapFacts:
+        """The origin of the map.
+
+        Raises:
+            StoreError: Its levels are damaged.
+        """
+        facts = MapFacts.of_attributes(dict(self.group.attrs), self.name)
+        done = self.group.get(LEDGER[0])
+        if not isinstance(done, zarr.Array):
+            return facts
+        states = np.asarray(done[:])
+        return replace(facts, missing=int((states != DONE).sum()), chunks=states.size)
 
     @property
     def levels(self) -> Levels | None:
@@ -195,13 +203,12 @@ class ScoreMap:
         Raises:
             StoreError: They are damaged.
         """
-        values = self.group.attrs.get(LEVELS)
-        try:
-            return None if values is None else Levels.from_json(values)
-        except ValueError as error:
-            raise StoreError(
-                f"The levels of '{self.name}' are damaged ({error}). Score the scene again."
-            ) from None
+        return self.facts.levels
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """The same facts as tags of a file; software is that which made the scores."""
+        return {"AREA_OR_POINT": "Area", **self.facts.tags()}
 
     def array(self, layer: Layer = SCORE) -> zarr.Array[Any]:
         """Return the array (y, x) of a layer."""
