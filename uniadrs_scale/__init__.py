@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from uniadrs_scale.detector.detector import Detector
     from uniadrs_scale.evaluation.maps import evaluate_map
     from uniadrs_scale.maps.cog import to_cog
+    from uniadrs_scale.objects.find import targets
     from uniadrs_scale.scenes.open import open_scene
     from uniadrs_scale.scoring.report import IncompleteWarning, SceneWarning
     from uniadrs_scale.scoring.score import plan, score
@@ -52,6 +53,7 @@ __all__ = [
     "plan",
     "score",
     "sweep",
+    "targets",
     "to_cog",
 ]
 
@@ -71,6 +73,7 @@ _LATER = {
     "plan": "scoring.score",
     "score": "scoring.score",
     "sweep": "archive.sweep",
+    "targets": "objects.find",
     "to_cog": "maps.cog",
 }
 

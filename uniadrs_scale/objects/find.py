@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Unpack, cast
 from uuid import uuid4
 
 import numpy as np
+from pyproj import CRS
 
 from uniadrs_scale.core.contracts import SCORE
 from uniadrs_scale.core.lattice import Window
@@ -158,7 +159,7 @@ def find(
     with_counts = _counted(merge(found, cut), opened)
     kept = choose(with_counts, chosen, ground)
     contrasts = {} if known is None else contrasts_of(kept.table, known, opened, cut)
-    columns, geometry, peaks = tabulate(kept, facts, ground, contrasts)
+    columns, geometry, peaks = tabulate(kept, chosen, facts, ground, contrasts)
     empty = "" if len(peaks) else _why_empty(found, chosen, len(with_counts["edge"]), ground)
     return TargetTable(
         columns=columns,
@@ -176,7 +177,7 @@ def find(
             "grow": cut.grow,
             "levels": None if facts.levels is None else facts.levels.to_json(),
             "selection": chosen.to_dict(),
-            "crs": ground.crs,
+            "crs": None if ground.crs is None else CRS.from_wkt(ground.crs).to_string(),
             "count": len(peaks),
         },
         empty_because=empty,

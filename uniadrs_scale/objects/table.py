@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from uniadrs_scale.objects.select import Selection
 
 ID_DIGITS = 10
+NAMED = 10
+"""Targets that a summary lists."""
 BOX = ("row0", "col0", "row1", "col1")
 
 
@@ -48,6 +50,28 @@ class TargetTable:
 
     def __len__(self) -> int:
         return len(self.columns["rank"])
+
+    @property
+    def geometry_type(self) -> str:
+        """Type of all shapes in a file: points, or multipolygons of one polygon or more."""
+        point = self.facts["selection"].get("geometry") == "point"
+        return "Point" if point else "MultiPolygon"
+
+    def summary(self) -> list[str]:
+        """Return a few lines for people: how many, and the first of them."""
+        if self.empty_because:
+            return [self.empty_because]
+        columns = self.columns
+        found = [level for level in ("high", "medium", "low") if (columns["level"] == level).any()]
+        counts = (f"{np.count_nonzero(columns['level'] == level)} {level}" for level in found)
+        lines = [f"{len(self)} targets" + (f" ({', '.join(counts)})" if found else "")]
+        for k in range(min(len(self), NAMED)):
+            lon, lat, area = (columns[name][k] for name in ("lon", "lat", "area_m2"))
+            pixel = f"row {columns['peak_row'][k]}, column {columns['peak_col'][k]}"
+            there = pixel if np.isnan(lat) else f"{lat:.5f}, {lon:.5f}"
+            size = f"{columns['pixels'][k]} px" + ("" if np.isnan(area) else f", {area:.0f} m2")
+            lines.append(f"{k + 1:>4}  {columns['score_max'][k]:.3f}  {there}  {size}")
+        return lines
 
     def to_geopandas(self) -> Any:
         """Return a geopandas.GeoDataFrame, with the facts in ``attrs``.
@@ -106,7 +130,11 @@ def choose(table: Columns, selection: Selection, ground: Ground) -> Chosen:
 
 
 def tabulate(
-    chosen: Chosen, facts: MapFacts, ground: Ground, contrasts: dict[str, NDArray[Any]]
+    chosen: Chosen,
+    selection: Selection,
+    facts: MapFacts,
+    ground: Ground,
+    contrasts: dict[str, NDArray[Any]],
 ) -> tuple[dict[str, NDArray[Any]], NDArray[Any], NDArray[Any]]:
     """Return the columns, the outlines, and the peaks as points.
 
@@ -121,7 +149,7 @@ def tabulate(
     columns = {
         "target_id": _identities(table, facts),
         "scene_id": np.full(count, facts.scene or None, object),
-        "datetime": np.full(count, _time(facts.acquired), "datetime64[ms]"),
+        "datetime": np.full(count, _time(facts.datetime), "datetime64[ms]"),
         "platform": np.full(count, facts.platform or None, object),
         "rank": np.arange(1, count + 1),
         "level": levels_at(peaks, levels),
@@ -139,6 +167,8 @@ def tabulate(
         **contrasts,
     }
     peaks_there = ground.points(table["peak_col"], table["peak_row"])
+    if selection.geometry == "point":
+        return columns, peaks_there, peaks_there
     return columns, ground.geometry(chosen.outlines), peaks_there
 
 
