@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from uniadrs_scale.evaluation.judge import evaluate
     from uniadrs_scale.evaluation.maps import evaluate_map
     from uniadrs_scale.maps.cog import to_cog
+    from uniadrs_scale.objects.find import targets
+    from uniadrs_scale.pages.report import report
     from uniadrs_scale.scenes.open import open_scene
     from uniadrs_scale.scoring.report import IncompleteWarning, SceneWarning
     from uniadrs_scale.scoring.score import plan, score
@@ -52,8 +54,10 @@ __all__ = [
     "load_config",
     "open_scene",
     "plan",
+    "report",
     "score",
     "sweep",
+    "targets",
     "to_cog",
 ]
 
@@ -72,8 +76,10 @@ _LATER = {
     "load_config": "archive.config",
     "open_scene": "scenes.open",
     "plan": "scoring.score",
+    "report": "pages.report",
     "score": "scoring.score",
     "sweep": "archive.sweep",
+    "targets": "objects.find",
     "to_cog": "maps.cog",
 }
 

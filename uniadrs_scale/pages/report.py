@@ -27,7 +27,7 @@ from uniadrs_scale.pages.report_layers import (
     score_sheet,
     with_unscored,
 )
-from uniadrs_scale.pages.report_table import Ground, checked_rows
+from uniadrs_scale.pages.report_table import Positions, checked_rows
 from uniadrs_scale.scenes.open import open_scene
 from uniadrs_scale.scenes.preview import scene_picture
 from uniadrs_scale.scenes.sources import scene_source
@@ -61,6 +61,8 @@ class ReportSummary:
     """Targets in the page."""
     total: int
     """Targets in the table."""
+    incomplete: bool
+    """True if a chunk of a map has no scores."""
     notes: tuple[str, ...]
     """Sentences about what looks wrong; the page shows them, too."""
 
@@ -111,22 +113,29 @@ def report(
     info = scene_source(array).info
     notes = _require_same_scene(opened, info)
     other = None if compare is None else _require_same_grid(opened, open_finished(compare))
-    table = found_table(map_path, top) if targets is None else read_table(targets)
-    ground = Ground(opened.geobox)
+    if targets is None:
+        table = found_table(map_path, top, None if notes else array)
+    else:
+        table = read_table(targets)
+    positions = Positions.of(opened)
     content = Content(
         maps=(opened,) if other is None else (opened, other),
         info=info,
         scale=Scale.of(opened.levels),
-        rows=checked_rows(table, opened, ground, top),
+        rows=checked_rows(table, opened, positions, top),
         table=table,
-        ground=ground,
+        positions=positions,
         notes=notes,
         command=redact(command),
     )
     page = render(content, scene_picture(array, SIDE))
     place.write(page, media="text/html; charset=utf-8")
     return ReportSummary(
-        output=place, shown=len(content.rows), total=len(table.records), notes=content.warnings
+        output=place,
+        shown=len(content.rows),
+        total=len(table.records),
+        incomplete=any(shown.facts.missing for shown in content.maps),
+        notes=content.warnings,
     )
 
 

@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from uniadrs_scale.maps.store import ScoreMap
     from uniadrs_scale.pages.report_files import Table
     from uniadrs_scale.pages.report_layers import CloseUp, Scale
-    from uniadrs_scale.pages.report_table import Ground, Row
+    from uniadrs_scale.pages.report_table import Positions, Row
     from uniadrs_scale.scenes.preview import ScenePicture
 
-PLACES = 17
+PLACES = 9
 """Places per side whose longitude and latitude a page knows; it interpolates between them."""
 LEGEND = 40
 """Colours in the legend."""
@@ -53,7 +53,7 @@ class Content:
     rows: Sequence[Row]
     """Targets to show, the highest score first."""
     table: Table
-    ground: Ground
+    positions: Positions
     notes: tuple[str, ...]
     """Sentences about the scene of the map."""
     command: str
@@ -99,7 +99,7 @@ def data_of(
         "scene_factor": factor,
         "layers": layers,
         "chips": chips if frames else None,
-        "places": content.ground.grid(PLACES),
+        "places": content.positions.grid(PLACES),
         "about": about,
         "export_name": f"{re.sub(r'[^A-Za-z0-9._-]+', '_', content.info.name)}.marks.geojson",
         "targets": [

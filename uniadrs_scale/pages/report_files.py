@@ -11,10 +11,14 @@ from typing import TYPE_CHECKING, Any
 from shapely.geometry import shape as geometry_of
 
 from uniadrs_scale.errors import StoreError, gist
+from uniadrs_scale.objects.find import find
+from uniadrs_scale.objects.select import Selection
 from uniadrs_scale.storage.urls import uri_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+
+    import xarray as xr
 
 WGS84 = "EPSG:4326"
 GEOMETRY = "geometry"
@@ -114,6 +118,25 @@ def _frame(path: str) -> Table:
     )
 
 
+def found_table(map_path: str | Path, top: int, scene: xr.DataArray | None) -> Table:
+    """Find the ``top`` targets of a map; with its scene, also say how they stand out.
+
+    Raises:
+        StoreError: The map cannot be read.
+    """
+    found = find(map_path, Selection(top=top), scene=scene)
+    names = list(found.columns)
+    rows = zip(*(found.columns[name].tolist() for name in names), strict=True)
+    return Table(
+        name=uri_name(str(map_path)),
+        records=[dict(zip(names, row, strict=True)) for row in rows],
+        geometries=list(found.geometry),
+        crs=found.crs,
+        origin=f"the {top} highest, pixels of at least {found.facts['grow']:g}",
+        empty=found.empty_because,
+    )
+
+
 READERS: Mapping[str, Callable[[str], Table]] = {
     ".gpkg": _frame,
     ".parquet": _frame,
@@ -123,7 +146,3 @@ READERS: Mapping[str, Callable[[str], Table]] = {
     ".csv": _csv,
 }
 """Readers by the ending of a file."""
-
-
-def found_table(map_path: str | Path, top: int) -> Table:
-    raise NotImplementedError

@@ -5,22 +5,24 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import shapely
-from pyproj import Transformer
-from shapely.geometry import Point, Polygon, box, mapping
+from pyproj import CRS, Transformer
+from shapely.geometry import Polygon, box, mapping
 
 from uniadrs_scale.errors import StoreError
-from uniadrs_scale.pages.report_files import WGS84
+from uniadrs_scale.objects.ground import ground_of, in_degrees
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from odc.geo.geobox import GeoBox
 
+    from uniadrs_scale.maps.finished import RasterMap
+    from uniadrs_scale.maps.store import ScoreMap
+    from uniadrs_scale.objects.ground import Ground
     from uniadrs_scale.pages.report_files import Table
     from uniadrs_scale.pages.report_layers import Readable
 
@@ -55,59 +57,55 @@ class Row:
     """Longitude and latitude of the peak."""
 
 
-@dataclass(frozen=True, slots=False, eq=False)
-class Ground:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Positions:
     """The tie between the pixels of a map and the ground."""
 
     geobox: GeoBox
-    """The map's grid; its CRS is None if it has no place, or if it is a swath."""
+    """The map's grid; the identity for a swath."""
+    ground: Ground
 
-    @cached_property
-    def to_degrees(self) -> Transformer | None:
-        """The way from the map's CRS to longitude and latitude."""
-        crs = self.geobox.crs
-        return None if crs is None else Transformer.from_crs(crs.to_wkt(), WGS84, always_xy=True)
-
-    def lonlat(self, pixels: Any) -> Any:
-        """Return (n, 2) longitudes and latitudes of (n, 2) columns and rows."""
-        x, y = self.geobox.affine @ (pixels[:, 0], pixels[:, 1])
-        lon, lat = cast("Transformer", self.to_degrees).transform(x, y)
-        return np.stack([lon, lat], axis=1)
+    @classmethod
+    def of(cls, opened: ScoreMap | RasterMap) -> Positions:
+        """Return the positions of the pixels of a map."""
+        return cls(geobox=opened.geobox, ground=ground_of(opened))
 
     def to_pixels(self, shape: Any, crs: str | None) -> Any:
-        """Return a geometry in (column, row)."""
-        own = self.geobox.crs
-        if crs is not None and own is not None and own != crs:
-            way = Transformer.from_crs(crs, own.to_wkt(), always_xy=True)
+        """Return a geometry in (column, row); it makes no sense for a swath."""
+        own = self.ground.crs
+        if crs is not None and own is not None and CRS.from_user_input(crs) != CRS.from_wkt(own):
+            way = Transformer.from_crs(crs, own, always_xy=True)
             shape = shapely.transform(shape, lambda xy: np.stack(way.transform(*xy.T), axis=1))
-        back = ~self.geobox.affine
-        return shapely.transform(shape, lambda xy: np.stack(back @ tuple(xy.T), axis=1))
+        a, b, c, d, e, f = tuple(~self.geobox.affine)[:6]
+        return shapely.transform(
+            shape, lambda xy: xy @ np.array([[a, d], [b, e]]) + np.array([c, f])
+        )
+
+    def to_degrees(self, shape: Any) -> Any:
+        """Return a geometry in (column, row) in degrees, None if a corner is unknown."""
+        corners = shapely.get_coordinates(shape)
+        return in_degrees(np.array([shape], object), self.ground.corners(*corners.T))[0]
 
     def grid(self, side: int) -> dict[str, list[list[float]]] | None:
         """Return longitudes and latitudes at ``side`` x ``side`` even places; None if unknown."""
-        if self.to_degrees is None:
-            return None
         height, width = self.geobox.shape
         rows, cols = np.meshgrid(
             np.linspace(0, height, side), np.linspace(0, width, side), indexing="ij"
         )
-        lon, lat = self.lonlat(np.stack([cols.ravel(), rows.ravel()], axis=1)).T
-        if not (np.isfinite(lon).all() and np.isfinite(lat).all()):
+        places = self.ground.corners(cols.ravel(), rows.ravel()).reshape(side, side, 2)
+        if not np.isfinite(places).all():
             return None
-        lon = np.unwrap(np.unwrap(lon.reshape(side, side), period=360, axis=0), period=360, axis=1)
-        return {
-            "lon": lon.round(DIGITS).tolist(),
-            "lat": lat.reshape(side, side).round(DIGITS).tolist(),
-        }
+        lon = np.unwrap(np.unwrap(places[..., 0], period=360, axis=0), period=360, axis=1)
+        return {"lon": lon.round(DIGITS).tolist(), "lat": places[..., 1].round(DIGITS).tolist()}
 
 
-def checked_rows(table: Table, source: Readable, ground: Ground, top: int) -> list[Row]:
+def checked_rows(table: Table, source: Readable, positions: Positions, top: int) -> list[Row]:
     """Return the ``top`` targets by score, each at a place of the map with just its score.
 
     Raises:
         StoreError: A column is missing or is not a number, or the table is that of another map.
     """
-    height, width = ground.geobox.shape
+    height, width = positions.geobox.shape
     ranked = sorted(
         (-number(record, "score_max", table.name), *_peak(record, table.name), n)
         for n, record in enumerate(table.records)
@@ -131,7 +129,7 @@ def checked_rows(table: Table, source: Readable, ground: Ground, top: int) -> li
                 f"row {row}, column {col}, but {met}. Pass the table of this map, or drop "
                 "--targets."
             )
-        rows.append(_row(table, n, (row, col), ground))
+        rows.append(_row(table, n, (row, col), positions))
     return rows
 
 
@@ -161,13 +159,13 @@ def _peak(record: Mapping[str, Any], name: str) -> tuple[int, int]:
     return int(number(record, "peak_row", name)), int(number(record, "peak_col", name))
 
 
-def _row(table: Table, n: int, peak: tuple[int, int], ground: Ground) -> Row:
+def _row(table: Table, n: int, peak: tuple[int, int], positions: Positions) -> Row:
     record, shape = table.records[n], table.geometries[n]
     bounds = (peak[0], peak[1], peak[0] + 1, peak[1] + 1)
     if all(column in record for column in BOX):
         given = [int(number(record, column, table.name)) for column in BOX]
         # Never larger than the map, whatever a table says.
-        most = ground.geobox.shape
+        most = positions.geobox.shape
         bounds = (
             min(max(given[0], 0), peak[0]),
             min(max(given[1], 0), peak[1]),
@@ -177,24 +175,21 @@ def _row(table: Table, n: int, peak: tuple[int, int], ground: Ground) -> Row:
     square = box(bounds[1], bounds[0], bounds[3], bounds[2])
     drawn = square
     if shape is not None and shape.geom_type in ("Polygon", "MultiPolygon"):
-        pixels = ground.to_pixels(shape, table.crs)
+        pixels = positions.to_pixels(shape, table.crs)
         if square.buffer(NEAR, join_style="mitre").covers(
             pixels
         ):  # not that of a swath, in degrees
             drawn = _simple(pixels)
-    place = (
-        ground.lonlat(np.array([[peak[1] + 0.5, peak[0] + 0.5]]))[0] if ground.to_degrees else None
-    )
-    if place is None and None not in (record.get("lon"), record.get("lat")):
-        place = np.array([number(record, name, table.name) for name in ("lon", "lat")])
+    place = positions.ground.centres(np.array([peak[1]]), np.array([peak[0]]))[0]
+    known = bool(np.isfinite(place).all())
     return Row(
         properties={str(name): _plain(value) for name, value in record.items()},
         score=number(record, "score_max", table.name),
         peak=peak,
         box=bounds,
         rings=_rings(drawn),
-        geometry=_in_degrees(drawn, shape, table.crs, place, ground),
-        degrees=None if place is None else (float(place[0]), float(place[1])),
+        geometry=_geojson(positions.to_degrees(drawn)) if known else None,
+        degrees=(float(place[0]), float(place[1])) if known else None,
     )
 
 
@@ -233,18 +228,9 @@ def _short(value: float) -> float:
     return round(value) if abs(value - round(value)) < 1e-2 else round(value, 2)  # noqa: PLR2004
 
 
-def _in_degrees(
-    drawn: Any, shape: Any, crs: str | None, place: Any, ground: Ground
-) -> dict[str, Any] | None:
-    """Return the outline as GeoJSON: the one that is drawn, or that of the table for a swath."""
-    if ground.to_degrees is not None:
-        found = shapely.transform(drawn, ground.lonlat)
-    elif shape is not None and crs is not None:
-        way = Transformer.from_crs(crs, WGS84, always_xy=True)
-        found = shapely.transform(shape, lambda xy: np.stack(way.transform(*xy.T), axis=1))
-    elif place is not None:
-        found = Point(place)
-    else:
+def _geojson(shape: Any) -> dict[str, Any] | None:
+    """Return a geometry in degrees as GeoJSON."""
+    if shape is None:
         return None
-    rounded = shapely.transform(found, lambda xy: xy.round(DIGITS))
+    rounded = shapely.transform(shape, lambda xy: xy.round(DIGITS))
     return cast("dict[str, Any]", json.loads(json.dumps(mapping(rounded))))
