@@ -6,17 +6,21 @@ import base64
 import hashlib
 from dataclasses import dataclass
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 import xarray as xr
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from uniadrs_scale.errors import PlanError, StoreError, redact
 from uniadrs_scale.maps.finished import open_finished
+from uniadrs_scale.maps.store import DONE, ScoreMap
 from uniadrs_scale.pages.report_content import Content, data_of, words_of
 from uniadrs_scale.pages.report_files import found_table, read_table
 from uniadrs_scale.pages.report_layers import (
+    NO_DATA,
+    UNSCORED,
     CloseUp,
     Scale,
     data_url,
@@ -25,7 +29,6 @@ from uniadrs_scale.pages.report_layers import (
     reduced,
     scene_sheet,
     score_sheet,
-    with_unscored,
 )
 from uniadrs_scale.pages.report_table import Positions, checked_rows
 from uniadrs_scale.scenes.open import open_scene
@@ -37,9 +40,11 @@ from uniadrs_scale.storage.urls import uri_name
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import zarr
+    from numpy.typing import NDArray
+
     from uniadrs_scale.core.contracts import SceneInfo
     from uniadrs_scale.maps.finished import RasterMap
-    from uniadrs_scale.maps.store import ScoreMap
     from uniadrs_scale.scenes.preview import ScenePicture
 
 SIDE = 2048
@@ -202,16 +207,19 @@ def render(content: Content, picture: ScenePicture) -> bytes:
     chip_url = (
         data_url(scene_sheet(picture, frames, shape), SHEET_BYTES, whole=True)[0] if frames else ""
     )
-    layers, highest = [], None
+    layers = []
+    highest = np.empty((0, 0), np.float32)
     for opened in content.maps:
         small = reduced(opened, shape, picture.factor)
-        values = with_unscored(content.scale.values(small), picture.valid)
+        values = content.scale.values(small)
+        gaps = picture.valid & _missing(opened, small.shape, picture.factor)
+        values = np.where((values == NO_DATA) & gaps, np.uint8(UNSCORED), values)
         layer = packed_layer(values, picture.factor, SCORE_BYTES // len(content.maps))
         if frames:
             sheet = score_sheet(opened, frames, shape, content.scale)
             layer["chips"] = packed_sheet(sheet, content.scale, SHEET_BYTES // len(content.maps))
         layers.append(layer)
-        highest = small if highest is None else highest
+        highest = highest if highest.size else small
     data = data_of(content, layers, frames, picture.factor * coarser)
     words = words_of(content, picture, highest)
     files = resources.files("uniadrs_scale.pages")
@@ -228,6 +236,22 @@ def render(content: Content, picture: ScenePicture) -> bytes:
         chip_picture=chip_url,
     )
     return page.encode()
+
+
+def _missing(
+    opened: ScoreMap | RasterMap, shape: tuple[int, ...], factor: int
+) -> NDArray[np.bool_]:
+    """Return the pixels of a reduced map that are in chunks without all of their scores.
+
+    Other pixels without a score were not data for the detector. A COG does not say which chunks
+    are missing.
+    """
+    if not opened.facts.missing or not isinstance(opened, ScoreMap):
+        return np.full(shape, bool(opened.facts.missing))
+    score, done = opened.array(), cast("zarr.Array[Any]", opened.group["done"])
+    sides = score.shards or score.chunks
+    places = [np.arange(n) * factor // side for n, side in zip(shape, sides, strict=True)]
+    return np.asarray(np.asarray(done[:])[np.ix_(*places)] != DONE)
 
 
 def _policy(style: str, script: str) -> str:

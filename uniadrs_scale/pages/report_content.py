@@ -258,9 +258,11 @@ def _limits(content: Content, picture: ScenePicture) -> Iterator[str]:
             f"score of {levels.measured_to:.3g} the rate is extrapolated. A scene unlike these "
             "windows may have more."
         )
+    if any(opened.facts.missing for opened in content.maps):
+        yield "Red hatching marks pixels of the scene that have no score yet."
     yield (
-        "Red hatching marks pixels of the scene without a score. A position is that of the pixel "
-        "with the highest score, as exact as the scene's own georeference."
+        "A position is that of the pixel with the highest score, as exact as the scene's own "
+        "georeference."
     )
     yield (
         "Marks are kept while this page is open. Export them as GeoJSON, which 'uniadrs-scale "

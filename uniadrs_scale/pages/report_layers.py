@@ -196,11 +196,6 @@ def _coarser(values: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.where(scored == NO_DATA, blocks.max((1, 3)), scored).astype(np.uint8)
 
 
-def with_unscored(values: NDArray[np.uint8], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Return ``values`` with UNSCORED for valid pixels without a score."""
-    return np.where((values == NO_DATA) & valid, np.uint8(UNSCORED), values)
-
-
 def packed_sheet(sheet: NDArray[np.uint8], scale: Scale, limit: int) -> str:
     """Return close-ups for the page; if they are long, without scores that are shown nowhere."""
     text = packed(sheet)
