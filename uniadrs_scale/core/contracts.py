@@ -129,6 +129,8 @@ class SceneInfo:
     """Affine coefficients (a, b, c, d, e, f) of pixel corners, None if the scene has none."""
     gsd_m: float | None = None
     """Ground sample distance [m], None if unknown."""
+    wavelengths: tuple[float, ...] = ()
+    """Centres of the bands [nm], NaN for an unknown one; empty if none is known."""
     grid: str = ""
     """Sentence about the common grid of resampled bands; empty if all bands share one grid."""
     geolocation: str = ""

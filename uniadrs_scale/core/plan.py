@@ -37,7 +37,7 @@ class Sizes:
             PlanError: The preset is unknown, or the sizes contradict each other.
         """
         preset = choose_preset(scene, self.preset)
-        tile = preset.tile if self.tile is None else self.tile
+        tile = preset.tile_of(scene.height, scene.width) if self.tile is None else self.tile
         stride = preset.stride(tile) if self.stride is None else self.stride
         chunk = self.chunk
         if chunk is None:

@@ -258,7 +258,15 @@ def _placed(info: SceneInfo, array: xr.DataArray) -> SceneInfo:
         gsd_m = ground_size(Grid(info.height, info.width, transform, crs))
     why = place.problem or ("" if transform or geolocation else info.unplaced)
     placed = replace(info, crs=crs, transform=transform, geolocation=geolocation)
-    return replace(placed, unplaced=why, gsd_m=gsd_m)
+    return replace(placed, unplaced=why, gsd_m=gsd_m, wavelengths=_wavelengths(array))
+
+
+def _wavelengths(array: xr.DataArray) -> tuple[float, ...]:
+    """Return the coordinate ``wavelength`` of the bands if it is in nanometres."""
+    centres = array.coords.get("wavelength")
+    if centres is None or centres.dims != ("band",) or centres.dtype.kind not in "iuf":
+        return ()
+    return tuple(map(float, centres.values)) if centres.attrs.get("units", "nm") == "nm" else ()
 
 
 def _describe(array: xr.DataArray) -> SceneInfo:
