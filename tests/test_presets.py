@@ -71,7 +71,7 @@ def test_bands_choose_the_preset(scene: SceneInfo, preset: str) -> None:
 
 def test_presets_are_those_that_the_model_card_was_measured_with() -> None:
     found = {
-        name: (preset.tile, preset.stride(preset.tile), preset.small, preset.coarsen)
+        name: (preset.tile, preset.stride(preset.tile), preset.small, *preset.scales)
         for name, preset in PRESETS.items()
     }
     assert found == {
@@ -80,7 +80,7 @@ def test_presets_are_those_that_the_model_card_was_measured_with() -> None:
         "infrared": (512, 448, 256, 2),
         "low-light": (224, 192, 224, 1),
         "single-band": (224, 192, 224, 1),
-        "sar": (768, 672, 384, 3),
+        "sar": (768, 672, 384, 3, 6),
     }
 
 
@@ -155,8 +155,8 @@ def test_a_coarse_scorer_stands_for_its_own() -> None:
             return 1000 * tile + bands
 
     plain = Fitting()
-    assert coarsened(plain, 1, 17) is plain
-    scorer = coarsened(plain, 3, 48)
+    assert coarsened(plain, (1,), 17) is plain
+    scorer = coarsened(plain, (3,), 48)
     assert (scorer.batch, scorer.identity) == (5, plain.identity)
     assert scorer.activation_bytes(48, 2) >= plain.activation_bytes(16, 2) + 4 * 5 * 48**2
     fitted = scorer.fitted(STATISTICS)
@@ -165,7 +165,23 @@ def test_a_coarse_scorer_stands_for_its_own() -> None:
     assert type(fitted.scorer) is FirstBand
     for factor, tile in ((0, 48), (3, 50)):
         with pytest.raises(PlanError, match=rf"coarsen={factor} does not fit tile={tile} px"):
-            coarsened(plain, factor, tile)
+            coarsened(plain, (factor,), tile)
+
+
+def test_scales_average_logits() -> None:
+    tiles = np.random.default_rng(0).uniform(0.01, 0.99, (2, 1, 48, 48)).astype(np.float32)
+    tiles[0, 0, :24], tiles[0, 0, 24:] = 0, 1
+    both = coarsened(FirstBand(), (3, 6), 48)
+    assert both.activation_bytes(48, 1) >= 3 * 4 * 48**2
+    fitted = both.fitted(STATISTICS)
+    parts = [coarsened(FirstBand(), (n,), 48).fitted(STATISTICS).score_tiles(tiles) for n in (3, 6)]
+    clipped = np.clip(np.array(parts, np.float64), 1e-6, 1 - 1e-6)
+    logit = np.log(clipped / (1 - clipped)).mean(axis=0)
+    found = fitted.score_tiles(tiles)
+    np.testing.assert_allclose(found, 1 / (1 + np.exp(-logit)), atol=1e-5)
+    assert found.dtype == np.float32
+    with pytest.raises(PlanError, match=r"coarsen=6 does not fit tile=45 px"):
+        coarsened(FirstBand(), (3, 6), 45)
 
 
 STATISTICS = BandStatistics.of(np.arange(18.0).reshape(2, 3, 3), np.ones((3, 3), bool))
@@ -176,7 +192,9 @@ def test_a_run_follows_the_preset_and_maps_of_two_presets_differ() -> None:
     scene = xr.DataArray(pixels, dims=("band", "y", "x"), coords={"band": ["VV"]})
     options = {"detector": FirstBand(), "scheduler": "sync"}
     plan = us.plan(scene, **options)
-    assert (plan.coarsen, plan.lattice.tile, plan.lattice.stride) == (3, 384, 336)
+    assert (plan.scales, plan.lattice.tile, plan.lattice.stride) == ((3, 6), 384, 336)
+    assert "seen at 1/3 and 1/6 of the resolution" in plan.summary()
+    assert replace(plan, coarser=0).fingerprint != plan.fingerprint
     other = us.plan(scene, preset="multispectral", tile=384, stride=336, **options)
     assert other.coarsen == 2
     assert plan.fingerprint != other.fingerprint

@@ -47,8 +47,16 @@ class Preset:
     coarsen: int = 1
     """The network sees means of ``coarsen`` x ``coarsen`` px: the sensor's resolution, if that is
     coarser than its sampling."""
+    coarser: int = 0
+    """Side of a second, coarser mean that the network sees; the logits of both are averaged. 0 for
+    no. Costs ``(coarsen / coarser) ** 2`` more."""
     why: str
     """Reason, for the plan's summary."""
+
+    @property
+    def scales(self) -> tuple[int, ...]:
+        """Sides of the means that the network sees [px]."""
+        return (self.coarsen, self.coarser) if self.coarser else (self.coarsen,)
 
     def tile_of(self, height: int, width: int) -> int:
         """Return the side of the tiles of a scene of this size [px].
@@ -86,7 +94,14 @@ PRESETS = {
             small=224,
             why="one band of unknown kind; if it is thermal, give preset infrared",
         ),
-        Preset(name="sar", tile=768, small=384, coarsen=3, why="speckle, and targets of many px"),
+        Preset(
+            name="sar",
+            tile=768,
+            small=384,
+            coarsen=3,
+            coarser=6,
+            why="speckle, and targets of many px",
+        ),
     )
 }
 
