@@ -48,7 +48,7 @@ def as_rows(table):
 
 def oracle(score, cut=CUT):
     """Return rows of the whole image by scipy and scikit-image."""
-    labels, number = ndimage.label(np.nan_to_num(score, nan=-1) >= np.float32(cut.grow), EIGHT)
+    labels, _ = ndimage.label(np.nan_to_num(score, nan=-1) >= np.float32(cut.grow), EIGHT)
     padded = np.pad(~np.isfinite(score), 1, constant_values=True)
     near = ndimage.binary_dilation(padded, EIGHT)[1:-1, 1:-1]
     rows = []

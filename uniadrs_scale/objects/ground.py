@@ -17,6 +17,7 @@ import shapely
 from pyproj import CRS, Geod, Transformer
 
 from uniadrs_scale.maps.geocode import positions_of
+from uniadrs_scale.maps.store import ScoreMap
 from uniadrs_scale.objects.outlines import box_of
 from uniadrs_scale.swaths.geometry import degrees_of, unit_vectors
 
@@ -25,11 +26,11 @@ if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
 
     from uniadrs_scale.maps.finished import RasterMap
-    from uniadrs_scale.maps.geocode import Positions
-    from uniadrs_scale.maps.store import ScoreMap
     from uniadrs_scale.objects.components import Columns
+    from uniadrs_scale.swaths.footprints import Positions
 
     Floats = NDArray[np.float64]
+    Places = NDArray[np.floating | np.int64]
 GEOD = Geod(ellps="WGS84")
 FEW = 5
 """Pixels below which second moments say more of a shape than its outline."""
@@ -51,7 +52,7 @@ class Ground(Protocol):
     def known(self) -> bool:
         """True if pixels have a position on Earth."""
 
-    def corners(self, cols: Floats, rows: Floats) -> Floats:
+    def corners(self, cols: Places, rows: Places) -> Floats:
         """Return (n, 2) longitude and latitude of pixel corners, NaN if unknown."""
 
     def centres(self, cols: NDArray[np.int64], rows: NDArray[np.int64]) -> Floats:
@@ -66,11 +67,11 @@ class Ground(Protocol):
 
 def ground_of(opened: ScoreMap | RasterMap) -> Ground:
     """Return the ground under a map."""
-    frame = getattr(opened, "frame", None)
-    positions = None if frame is None else positions_of(cast("ScoreMap", opened))
+    positions = positions_of(opened) if isinstance(opened, ScoreMap) else None
     if positions is None:
         return Grid.of(opened.geobox)
-    return Swath(positions, frame.shape)
+    height, width = opened.geobox.shape
+    return Swath(positions, (height, width))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -94,7 +95,7 @@ class Grid:
         """True if it has a CRS."""
         return self.to_degrees is not None
 
-    def corners(self, cols: Floats, rows: Floats) -> Floats:
+    def corners(self, cols: Places, rows: Places) -> Floats:
         """Return (n, 2) longitude and latitude of places counted from pixel corners."""
         if self.to_degrees is None:
             return np.full((len(cols), 2), np.nan)
@@ -110,14 +111,14 @@ class Grid:
 
     def geometry(self, outlines: NDArray[Any]) -> NDArray[Any]:
         """Return outlines in the map's CRS."""
-        places = shapely.get_coordinates(outlines)
-        return _replaced(outlines, np.stack(self._applied(*places.T), axis=-1))
+        cols, rows = shapely.get_coordinates(outlines).T
+        return _replaced(outlines, np.stack(self._applied(cols, rows), axis=-1))
 
     def points(self, cols: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[Any]:
         """Return pixel centres as points in the map's CRS."""
         return np.asarray(shapely.points(*self._applied(cols + 0.5, rows + 0.5)), object)
 
-    def _applied(self, cols: Floats, rows: Floats) -> tuple[Floats, Floats]:
+    def _applied(self, cols: Places, rows: Places) -> tuple[Floats, Floats]:
         a, b, c, d, e, f = tuple(self.geobox.affine)[:6]
         return a * cols + b * rows + c, d * cols + e * rows + f
 
@@ -139,7 +140,7 @@ class Swath:
         """True."""
         return True
 
-    def corners(self, cols: Floats, rows: Floats) -> Floats:
+    def corners(self, cols: Places, rows: Places) -> Floats:
         """Return (n, 2) longitude and latitude of pixel corners: the mean of the pixels around."""
         places = np.full((len(cols), 2), np.nan)
         at = np.stack([rows, cols], axis=-1).astype(np.int64)
@@ -148,7 +149,7 @@ class Swath:
             row, col = (at[members] - first).T
             around = [vectors[row - dy, col - dx] for dy in (0, 1) for dx in (0, 1)]
             # A corner at pixels without a position is where the others are.
-            known = np.isfinite(around).all(axis=-1)[..., None]
+            known = np.isfinite(np.stack(around)).all(axis=-1, keepdims=True)
             total = np.where(known, around, 0).sum(axis=0)
             latitude, longitude = degrees_of(np.where(known.any(axis=0), total, np.nan))
             places[members] = np.stack([longitude, latitude], axis=-1)

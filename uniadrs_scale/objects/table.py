@@ -120,7 +120,7 @@ def choose(table: Columns, selection: Selection, ground: Ground) -> Chosen:
         hit = touching(selection.exclude, chosen.outlines, ground, grown=selection.buffer)
         chosen = chosen.at(~hit)
     if selection.top is not None:
-        chosen = chosen.at(np.s_[: selection.top])
+        chosen = chosen.at(np.arange(min(selection.top, len(chosen.outlines))))
     if selection.max_area is not None or selection.geometry == "box":
         large = chosen.sizes["area_m2"] > (selection.max_area or np.inf)
         boxed = np.full(len(large), selection.geometry == "box") | large
