@@ -8,7 +8,7 @@ part of no fingerprint.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Self, cast
 
@@ -23,7 +23,7 @@ GROW = 0.3
 """Pixels with this score or more belong to an object."""
 RATES: dict[str, float] = {"low": 10.0, "medium": 1.0, "high": 0.1}
 """False objects per megapixel at each level."""
-MOST_POINTS, LONGEST_NAME = 1000, 100
+FEWEST_POINTS, MOST_POINTS, LONGEST_NAME = 2, 1000, 100
 DIGITS = 6
 """Decimals of thresholds; curves may crowd near a score of 1."""
 
@@ -47,10 +47,10 @@ class Levels:
         """Raise ValueError if the values are not a curve with levels in order."""
         if not (self.preset.isprintable() and 0 < len(self.preset) <= LONGEST_NAME):
             raise ValueError(f"preset {self.preset[:LONGEST_NAME]!r} is not a printable name")
-        if not 2 <= len(self.scores) == len(self.false_per_mpx) <= MOST_POINTS:  # noqa: PLR2004
+        if not FEWEST_POINTS <= len(self.scores) == len(self.false_per_mpx) <= MOST_POINTS:
             raise ValueError(
                 f"{len(self.scores)} scores and {len(self.false_per_mpx)} rates are not a curve of "
-                f"2 to {MOST_POINTS} points"
+                f"{FEWEST_POINTS} to {MOST_POINTS} points"
             )
         thresholds = self.low, self.medium, self.high
         if not all(0 <= value <= 1 for value in (*self.scores, *thresholds, self.measured_to)):
@@ -78,13 +78,17 @@ class Levels:
             ValueError: It is not a curve.
             PlanError: The curve ends before a level.
         """
-        points = tuple(map(float, scores)), tuple(map(float, rates))
         curve = cls(
-            preset=preset, scores=points[0], false_per_mpx=points[1], measured_to=measured_to,
-            low=0.0, medium=0.0, high=0.0,
-        )  # fmt: skip
-        found = {name: curve.threshold_at(rate) for name, rate in RATES.items()}
-        return cls(**{field.name: getattr(curve, field.name) for field in fields(curve)} | found)
+            preset=preset,
+            scores=tuple(map(float, scores)),
+            false_per_mpx=tuple(map(float, rates)),
+            measured_to=measured_to,
+            low=0.0,
+            medium=0.0,
+            high=0.0,
+        )
+        low, medium, high = (curve.threshold_at(rate) for rate in RATES.values())
+        return replace(curve, low=low, medium=medium, high=high)
 
     def threshold(self, level: str) -> float:
         """Return the threshold of ``low``, ``medium`` or ``high``.

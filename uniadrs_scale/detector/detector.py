@@ -216,7 +216,7 @@ def weights_digest(detector: object) -> str | None:
 
 
 def levels_of(detector: object, preset: str) -> Levels | None:
-    """Return the levels of ``detector`` for a preset; None if there are none."""
+    """Return the levels of ``detector`` for a preset, None if it has none."""
     return detector.info.levels.get(preset) if isinstance(detector, Detector) else None
 
 
