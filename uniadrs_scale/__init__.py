@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from uniadrs_scale.core.contracts import FittedScorer, Scorer
     from uniadrs_scale.core.plan import ScorePlan
     from uniadrs_scale.detector.detector import Detector
+    from uniadrs_scale.evaluation.judge import evaluate
     from uniadrs_scale.evaluation.maps import evaluate_map
     from uniadrs_scale.maps.cog import to_cog
     from uniadrs_scale.objects.find import targets
@@ -47,6 +48,7 @@ __all__ = [
     "UniadrsScaleError",
     "WeightsError",
     "__version__",
+    "evaluate",
     "evaluate_map",
     "load_config",
     "open_scene",
@@ -67,6 +69,7 @@ _LATER = {
     "ScorePlan": "core.plan",
     "Scorer": "core.contracts",
     "SweepReport": "archive.product",
+    "evaluate": "evaluation.judge",
     "evaluate_map": "evaluation.maps",
     "load_config": "archive.config",
     "open_scene": "scenes.open",

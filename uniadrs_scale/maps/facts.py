@@ -46,7 +46,7 @@ class MapFacts:
 
     @property
     def ours(self) -> bool:
-        """True if this library wrote the map."""
+        """True if a run of this library made the map."""
         return bool(self.fingerprint) and self.software.startswith(SOFTWARE)
 
     @property
@@ -68,7 +68,7 @@ class MapFacts:
         plan = attributes.get("plan")
         plan = plan if isinstance(plan, dict) else {}
         scene = plan.get("scene")
-        words = {n: str(attributes.get(n, "")) for n in _texts()}
+        words: dict[str, Any] = {n: str(attributes.get(n, "")) for n in _texts()}
         if isinstance(scene, dict) and not words["scene"]:
             words["scene"] = str(scene.get("name", ""))
         words["detector"] = str(plan.get("detector", ""))
@@ -81,18 +81,16 @@ class MapFacts:
         Raises:
             StoreError: The levels are damaged.
         """
-        words = {text: tags.get(text, "") for text in _texts()}
+        words: dict[str, Any] = {text: tags.get(text, "") for text in _texts()}
         words["software"] = tags.get("TIFFTAG_SOFTWARE", "")
         missing, _, chunks = tags.get("missing_chunks", "").partition(" of ")
-        counts = {
-            n: int(v) if v.isdecimal() else 0
-            for n, v in (("missing", missing), ("chunks", chunks))
-        }
+        for count, value in (("missing", missing), ("chunks", chunks)):
+            words[count] = int(value) if value.isdecimal() else 0
         try:
             levels = json.loads(tags["levels"]) if "levels" in tags else None
         except (ValueError, RecursionError):
             levels = "not JSON"
-        return cls(**words, **counts, levels=_levels(levels, name))
+        return cls(**words, levels=_levels(levels, name))
 
     def tags(self) -> dict[str, str]:
         """Return the tags of a COG with these facts."""

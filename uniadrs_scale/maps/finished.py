@@ -13,6 +13,8 @@ from rasterio.errors import RasterioError
 from uniadrs_scale.core.contracts import LAYERS, SCORE, Layer
 from uniadrs_scale.errors import StoreError, gist
 from uniadrs_scale.maps.facts import MapFacts
+from uniadrs_scale.maps.overviews import Level, above, windows
+from uniadrs_scale.maps.statistics import ScoreStatistics
 from uniadrs_scale.maps.store import ScoreMap, open_map
 from uniadrs_scale.storage.places import Place
 from uniadrs_scale.storage.trust import open_raster
@@ -48,6 +50,12 @@ class RasterMap:
     facts: MapFacts
 
     @property
+    def shape(self) -> tuple[int, int]:
+        """Size (y, x)."""
+        height, width = self.geobox.shape
+        return height, width
+
+    @property
     def levels(self) -> Levels | None:
         """Thresholds and curve for this map; None if its scorer has none."""
         return self.facts.levels
@@ -68,6 +76,60 @@ class RasterMap:
                     f"'{self.name}' cannot be read ({gist(error)}). Make the file again."
                 ) from error
 
+    @property
+    def statistics(self) -> dict[str, str]:
+        """Statistics of the score in the file, as GDAL names them."""
+        with _opened(self.name) as file:
+            tags = file.tags(self.bands[self.layers.index(SCORE)])
+        return {key: text for key, text in tags.items() if key.startswith("STATISTICS_")}
+
+    def verify(self) -> Iterator[str]:
+        """Yield every fault found, as a sentence; nothing if the file is whole."""
+        if self.facts.missing:
+            yield (
+                f"The map is not complete: {self.facts.missing} of {self.facts.chunks} chunks are "
+                "missing or have failed tiles. Run the same score command again."
+            )
+        parts, damaged, band = [], 0, self.layers.index(SCORE)
+        for window in windows(*self.shape):
+            try:
+                parts.append(ScoreStatistics.of(self.read(*window.toslices())[band]))
+            except StoreError as error:
+                damaged += 1
+                yield str(error)
+        said, found = self.statistics, ScoreStatistics.combine(parts).gdal_tags()
+        if said and said != found and not damaged:
+            yield (
+                f"The statistics in '{self.name}' are not those of its pixels: the file was edited "
+                "after it was made. Make it again."
+            )
+        yield from self._verify_overviews()
+
+    def _verify_overviews(self) -> Iterator[str]:
+        """Yield a fault for each overview that is not the maximum of the level below."""
+        path = Place.of(self.name).local
+        if path is None:
+            return
+        with _opened(self.name) as file:
+            count = len(file.overviews(1))
+        lower = Level(path)
+        for number in range(count):
+            upper = Level(path, number)
+            try:
+                for window in windows(*lower.shape()):
+                    upper.require(above(window), lower.pooled(window))
+            except (OSError, RasterioError):
+                yield (
+                    f"Overview {number + 1} of '{self.name}' is not the maximum of the level below:"
+                    " small anomalies fade in it. Make the file again."
+                )
+            lower = upper
+
+
+def is_file(path: str | Path | Place) -> bool:
+    """Return True if a path names a raster file rather than a store."""
+    return Place.of(path).suffix.lower() in FILES
+
 
 def open_finished(path: str | Path | Place) -> ScoreMap | RasterMap:
     """Return the map at ``path``: a Zarr store, or a COG.
@@ -75,9 +137,8 @@ def open_finished(path: str | Path | Place) -> ScoreMap | RasterMap:
     Raises:
         StoreError: There is no map.
     """
-    place = Place.of(path)
-    if place.suffix.lower() not in FILES:
-        return open_map(place)
+    if not is_file(path):
+        return open_map(path)
     with _opened(str(path)) as file:
         tags = file.tags()
         known = {name: band for band, name in enumerate(file.descriptions, start=1) if name}

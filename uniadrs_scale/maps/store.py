@@ -17,7 +17,6 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 
 from uniadrs_scale.core.contracts import LAYERS, SCORE, Layer, digest
-from uniadrs_scale.core.levels import Levels
 from uniadrs_scale.core.pixels import BandStatistics
 from uniadrs_scale.errors import StoreError
 from uniadrs_scale.maps.facts import MapFacts
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from uniadrs_scale.core.lattice import Window
+    from uniadrs_scale.core.levels import Levels
 
 MISSING, DONE, FAILED = 0, 1, 2
 LEDGER = ("done", "scored_pixels")
@@ -177,10 +177,15 @@ class ScoreMap:
     """Threads that may read at once; None: all."""
 
     @property
+    def shape(self) -> tuple[int, int]:
+        """Size (y, x)."""
+        height, width = self.frame.shape
+        return height, width
+
+    @property
     def geobox(self) -> GeoBox:
         """Its grid; the identity if it has no place."""
-        height, width = self.frame.shape
-        return GeoBox((height, width), self.place.transform or Affine.identity(), self.place.crs)
+        return GeoBox(self.shape, self.place.transform or Affine.identity(), self.place.crs)
 
     @property
     def facts(self) -> MapFacts:
