@@ -12,7 +12,7 @@ import numpy as np
 from uniadrs_scale.objects.areas import touching
 from uniadrs_scale.objects.components import SCORE_UNIT
 from uniadrs_scale.objects.extra import library
-from uniadrs_scale.objects.ground import measured, with_boxes
+from uniadrs_scale.objects.measures import measured, with_boxes
 from uniadrs_scale.objects.select import levels_at
 
 if TYPE_CHECKING:
