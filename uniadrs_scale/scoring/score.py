@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -77,7 +78,8 @@ def score(
     # The same path as for a scene of any size: workers write, this process reads the result.
     with tempfile.TemporaryDirectory(prefix="uniadrs-scale-") as folder:
         target = Path(folder) / "map.zarr"
-        _warn(run(job, target, compute, observer), job.plan.scene.name)
+        alone = replace(observer, companions=False)
+        _warn(run(job, target, compute, alone), job.plan.scene.name)
         return open_store(target).open().load()
 
 
