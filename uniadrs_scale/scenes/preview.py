@@ -7,9 +7,9 @@ if it has some, so memory depends on the picture and not on the scene.
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -205,7 +205,8 @@ def _look(source: FileScene | CubeScene | ArrayScene) -> Look:
     order = sorted(found)
     weights = np.array([[float(k == band) for k in order] for band in found], np.float32)
     names = [info.bands[k] for k in found]
-    shared = re.sub(r"[A-Za-z0-9]*$", "", os.path.commonprefix(names))
+    equal = takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False))
+    shared = re.sub(r"[A-Za-z0-9]*$", "", "".join(letters[0] for letters in equal))
     return Look(tuple(order), weights, ", ".join(name.removeprefix(shared) for name in names))
 
 
