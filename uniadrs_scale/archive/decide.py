@@ -18,6 +18,8 @@ from uniadrs_scale.core.contracts import digest
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from uniadrs_scale.scenes.products.metadata import Product
+
 
 LONGEST_NAME = 120
 """Characters of a folder name, far below the 255 bytes that file systems allow."""
@@ -47,6 +49,8 @@ class SourceItem:
     """GeoJSON, degrees; None if the source has none."""
     box: Box | None = None
     properties: Mapping[str, Any] = field(default_factory=dict)
+    product: Product | None = None
+    """Bands, nodata values and masks as a STAC item describes them; None: open ``hrefs``."""
     fault: str = ""
     """Why it cannot be opened, if the listing shows that already."""
 
