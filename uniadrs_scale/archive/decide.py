@@ -262,20 +262,34 @@ def reconcile(
 ) -> tuple[Decision, ...]:
     """Return one decision per item, in the order of ``items``.
 
-    The first of several items with one id is taken; nothing else depends on order, time or chance.
+    An item that is listed twice counts once. Different items with one id are all refused: if the
+    first were taken, the map would follow whichever is listed first. Nothing depends on order,
+    time or chance.
     """
-    seen: dict[str, SourceItem] = {}
+    groups: dict[str, list[SourceItem]] = {}
+    for item in items:
+        group = groups.setdefault(item.name, [])
+        if item not in group:
+            group.append(item)
     decisions = []
     for item in items:
-        first = seen.setdefault(item.name, item)
-        if first is not item and first == item:
+        group = groups[item.name]
+        if not any(item is other for other in group):
             continue  # listed twice
         fingerprint = replace(recipe, input=item.identity)
-        action, reason = Action.REFUSE, f"another item of the source has the id '{item.id}'"
-        if first is item:
+        if len(group) == 1:
             action, reason = _decide(item, fingerprint, known, policy)
+        else:
+            action, reason = Action.REFUSE, _crowd(group)
         decisions.append(Decision(item=item, action=action, reason=reason, fingerprint=fingerprint))
     return tuple(decisions)
+
+
+def _crowd(group: Sequence[SourceItem]) -> str:
+    return (
+        f"{len(group)} items of the source have the id '{group[0].id}', and their maps would "
+        "replace each other. Rename them, or sweep them into different output folders"
+    )
 
 
 def _decide(
