@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from servers import s3_server
 
 from uniadrs_scale.archive.config import ArchiveConfig
-from uniadrs_scale.archive.decide import boxes_meet, safe_name
+from uniadrs_scale.archive.decide import safe_name
+from uniadrs_scale.archive.filters import boxes_meet
 from uniadrs_scale.archive.listing import below, name_time
 from uniadrs_scale.archive.sources import LOG, Listing, list_items
 from uniadrs_scale.errors import ArchiveError

@@ -57,7 +57,6 @@ def test_the_job_for_slurm_is_a_shell_script() -> None:
 
 
 def test_the_jobs_of_slurm_workers() -> None:
-    pytest.importorskip("dask_jobqueue")
     spec = importlib.util.spec_from_file_location("cluster", ROOT / "pipelines" / "cluster.py")
     assert spec is not None
     assert spec.loader is not None

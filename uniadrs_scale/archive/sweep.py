@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 from uniadrs_scale.archive.batch import Batch, Outcome, Stop, interruptible
 from uniadrs_scale.archive.config import ArchiveConfig, load_config
 from uniadrs_scale.archive.decide import (
-    MOST_DAYS,
     Action,
     Fingerprint,
     Known,
     Policy,
     reconcile,
 )
+from uniadrs_scale.archive.filters import MOST_DAYS
 from uniadrs_scale.archive.product import SweepReport
 from uniadrs_scale.archive.sink import COLLECTION, Sink
 from uniadrs_scale.archive.sources import list_items

@@ -6,7 +6,6 @@ Overviews hold the *maximum* of what they cover, so that narrow anomalies stay v
 from __future__ import annotations
 
 import math
-import os
 import zlib
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,6 +19,7 @@ from matplotlib.colors import Normalize, to_rgb
 from PIL import Image
 from rasterio.windows import Window
 
+from uniadrs_scale.core.cores import usable_cores
 from uniadrs_scale.core.memory import give_freed_memory_back
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ GDAL_OPTIONS = {
     # Cloud users often export EMPTY_DIR here, and GDAL would then not look for our side files.
     "GDAL_DISABLE_READDIR_ON_OPEN": "FALSE",
 }
-THREADS = min(os.cpu_count() or 1, 8)
+THREADS = min(usable_cores(), 8)
 """Threads that read windows; and as many of GDAL compress."""
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from dask import config as dask_config
-from distributed import Client, Scheduler, Security, default_client
+from distributed import Client, Scheduler, Security
 from distributed.comm.core import CommClosedError
 from distributed.protocol import pickle
 from distributed.system import memory_limit as machine_memory
@@ -21,7 +20,6 @@ from uniadrs_scale.runtime.dask_internals import (
     QUIET,
     LastingCluster,
     QuietWorker,
-    allow_reconnection,
 )
 from uniadrs_scale.runtime.worker import PACKAGES, Shared, UnfitWorkerError, difference
 
@@ -34,7 +32,6 @@ if TYPE_CHECKING:
 
 WAIT_SECONDS = 60
 """How long a run waits for a first or another worker, or for a lost scheduler."""
-CONNECT_SECONDS = 10
 NAMED = 3
 """Number of workers that a message names."""
 
@@ -72,35 +69,6 @@ class TlsFiles:
             return None
         files = {name: str(file) for name, file in given.items() if file is not None}
         return Security(require_encryption=True, **files)
-
-
-def connect(address: str, tls: TlsFiles | None) -> Client:
-    """Return a client of the cluster at ``address``.
-
-    Raises:
-        PlanError: It does not answer, or refuses.
-    """
-    security = tls.security() if tls else None
-    # Dask logs errors with tracebacks; they reach callers as exceptions, and users as sentences.
-    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
-    try:
-        client = Client(address, security=security, set_as_default=False, timeout=CONNECT_SECONDS)
-    except (OSError, ValueError, TypeError) as error:
-        hint = " with certificates of the same authority" if address.startswith("tls") else ""
-        raise PlanError(
-            f"scheduler='{address}' does not answer: {error}. Check that it runs{hint}."
-        ) from None
-    # A wrong address should fail soon, but a scheduler that has answered may come back.
-    allow_reconnection(client, WAIT_SECONDS)
-    return client
-
-
-def active_client() -> Client | None:
-    """Return the default client of this process, None without one."""
-    try:
-        return cast("Client", default_client())
-    except ValueError:
-        return None
 
 
 def workers_of(client: Client) -> dict[str, Any]:
