@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-import stat
-import tempfile
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from numba import config, njit
+
+from uniadrs_scale.core.home import has_home, private_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,15 +29,15 @@ def compiled(**options: Any) -> Callable[[F], F]:
 
     def decorate(function: F) -> F:
         settings: Any = config
-        homeless = not (settings.CACHE_DIR or Path("~").expanduser().is_absolute())
-        before = settings.CACHE_DIR
+        before, beside = settings.CACHE_DIR, Path(function.__code__.co_filename).parent
         try:
-            if homeless and not os.access(Path(function.__code__.co_filename).parent, os.W_OK):
-                settings.CACHE_DIR = _own_folder()
+            # Without a home, numba would make a folder named "~" in the working directory.
+            if not (before or os.access(beside, os.W_OK) or has_home()):
+                settings.CACHE_DIR = _own_cache()
             return cast("F", njit(nogil=True, cache=True, **options)(function))
         except RuntimeError:  # no folder can be written
-            settings.CACHE_DIR = _own_folder()
-            return cast("F", njit(nogil=True, cache=bool(settings.CACHE_DIR), **options)(function))
+            settings.CACHE_DIR = _own_cache()
+            return cast("F", njit(nogil=True, cache=bool(_own_cache()), **options)(function))
         finally:
             settings.CACHE_DIR = before
 
@@ -45,20 +45,12 @@ def compiled(**options: Any) -> Callable[[F], F]:
 
 
 @cache
-def _own_folder() -> str:
-    """Return a folder that only this user can write to, since caches hold code; empty if none."""
-    try:
-        folder = Path(tempfile.gettempdir(), f"uniadrs-scale-numba-{os.getuid()}")
-        folder.mkdir(mode=0o700, exist_ok=True)
-        found = folder.lstat()
-        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
-            raise PermissionError(f"'{folder}' is not of this user alone")
-        tempfile.TemporaryFile(dir=folder).close()
-    except (OSError, AttributeError) as error:
+def _own_cache() -> str:
+    """Return a folder for compiled functions, empty if there can be none."""
+    if not private_folder():
         LOG.warning(
-            "compiled functions are not cached (%s): each process compiles them for some seconds. "
-            "Set NUMBA_CACHE_DIR to a folder that can be written.",
-            error,
+            "compiled functions are not cached: no folder can be written, and each process "
+            "compiles them again. Set NUMBA_CACHE_DIR or TMPDIR to a folder that can be written."
         )
         return ""
-    return str(folder)
+    return f"{private_folder()}/numba"

@@ -14,8 +14,9 @@ from distributed.protocol import pickle
 from distributed.system import memory_limit as machine_memory
 
 from uniadrs_scale.core.contracts import warm_up
+from uniadrs_scale.core.home import give_home
 from uniadrs_scale.core.pixels import BandStatistics
-from uniadrs_scale.errors import ClusterError, PlanError
+from uniadrs_scale.errors import ClusterError, PlanError, gist
 from uniadrs_scale.runtime.dask_internals import (
     QUIET,
     LastingCluster,
@@ -196,7 +197,11 @@ def local_cluster(workers: int, threads: int, gpus: tuple[str, ...] = ()) -> Las
 
     Not a LocalCluster: it spawns workers by importing the user's script again, which then needs a
     ``__main__`` guard; and it cannot give each worker its own GPU.
+
+    Raises:
+        PlanError: Dask's settings or this machine forbid it.
     """
+    give_home()
     processes = {
         index: {
             "cls": QuietWorker,
@@ -209,10 +214,19 @@ def local_cluster(workers: int, threads: int, gpus: tuple[str, ...] = ()) -> Las
         # Port 0, also for the status page: 8787 stays free for others.
         "options": {"host": "127.0.0.1", "port": 0, "dashboard_address": "127.0.0.1:0"},
     }
-    with dask_config.set(QUIET):  # for the scheduler, which runs in this process
-        return LastingCluster(
-            workers=processes, scheduler=scheduler, name="uniadrs-scale", silence_logs=40
-        )
+    options = {"name": "uniadrs-scale", "silence_logs": 40}
+    try:
+        with dask_config.set(QUIET):  # for the scheduler, which runs in this process
+            return LastingCluster(workers=processes, scheduler=scheduler, **options)
+    except (RuntimeError, OSError, ValueError, TypeError) as error:
+        cause: BaseException = error
+        while cause.__cause__ or cause.__context__:
+            cause = cause.__cause__ or cause.__context__ or cause
+        raise PlanError(
+            f"Workers cannot be started on this machine ({gist(cause)}). Dask's own settings may "
+            "forbid it (require-encryption, temporary-directory: DASK_... variables and "
+            "~/.config/dask). Correct them, or use scheduler='sync'."
+        ) from error
 
 
 def _worker_options(
