@@ -43,12 +43,14 @@ def as_rows(table):
     """Return all columns but `valid`, which merged objects learn later, with geometry as bytes."""
     names = [name for name in table if name not in ("valid", "outline")]
     outlines = [None if g is None else g.wkb for g in table["outline"]]
-    return [dict(zip(names, row, strict=True)) for row in zip(*(table[n] for n in names))], outlines
+    return [
+        dict(zip(names, row, strict=True)) for row in zip(*(table[n] for n in names), strict=True)
+    ], outlines
 
 
 def oracle(score, cut=CUT):
     """Return rows of the whole image by scipy and scikit-image."""
-    labels, number = ndimage.label(np.nan_to_num(score, nan=-1) >= np.float32(cut.grow), EIGHT)
+    labels, _ = ndimage.label(np.nan_to_num(score, nan=-1) >= np.float32(cut.grow), EIGHT)
     padded = np.pad(~np.isfinite(score), 1, constant_values=True)
     near = ndimage.binary_dilation(padded, EIGHT)[1:-1, 1:-1]
     rows = []
@@ -124,7 +126,9 @@ def test_flips_and_transposition_give_the_same_objects(seed):
     score = field(seed, (50, 70))
 
     def known(table):
-        return sorted(zip(table["score_max"], table["pixels"], table["scores"], table["edge"]))
+        return sorted(
+            zip(*(table[n] for n in ("score_max", "pixels", "scores", "edge")), strict=True)
+        )
 
     expected = known(objects(score))
     for turned in (score[::-1], score[:, ::-1], score.T):

@@ -71,7 +71,7 @@ def verify_command(target: Map) -> None:
 
     Of a store the ledger, fingerprint and every chunk; of a COG its statistics and overviews.
     """
-    from uniadrs_scale.maps.finished import RasterMap, is_file, open_finished
+    from uniadrs_scale.maps.finished import is_file, open_finished
     from uniadrs_scale.maps.store import DONE, open_store
 
     if is_file(target):
@@ -124,7 +124,7 @@ def info_command(
     path, local = Path(target), "://" not in target
     if path.suffix == ".zarr" and (local or in_bucket(target)) and _is_ours(target):
         opened = open_map(target)
-        attributes = dict(opened.array().attrs)
+        attributes: dict[str, Any] = dict(opened.array().attrs)
         said = {name: attributes[name] for name in STATISTICS if name in attributes}
         _print_facts(_map_facts(opened) | {k: _short(v) for k, v in said.items()})
         typer.echo(json.dumps(opened.group.attrs.get("plan"), indent=2))
@@ -170,7 +170,7 @@ def _map_facts(opened: ScoreMap | RasterMap) -> dict[str, Any]:
     }
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     """Return numbers as text of a few digits."""
     values = value if isinstance(value, list) else [value]
     return " to ".join(f"{number:.4g}" for number in values)

@@ -69,9 +69,9 @@ class Choosing:
     point: Annotated[
         bool, typer.Option("--point", help="Geometry: the pixel with the highest score.")
     ] = False
-    box: Annotated[
-        bool, typer.Option("--box", help="Geometry: the box of rows and columns.")
-    ] = False
+    box: Annotated[bool, typer.Option("--box", help="Geometry: the box of rows and columns.")] = (
+        False
+    )
 
     def selection(self) -> Selection:
         """Return the same for the library."""
@@ -138,7 +138,9 @@ def targets_command(
     from uniadrs_scale.objects.find import find
 
     selection = choosing.selection()
-    place = require_writable(output or f"{map_path.rstrip('/').removesuffix('.zarr').removesuffix('.tif')}.gpkg")
+    place = require_writable(
+        output or f"{map_path.rstrip('/').removesuffix('.zarr').removesuffix('.tif')}.gpkg"
+    )
     opened = reading.open(scene) if scene else None
     table = find(map_path, selection, scene=opened, compute=_compute(scheduler, workers))
     table.facts["command"] = redact(" ".join(sys.argv[1:]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -178,15 +179,14 @@ def _vectors(path: str, grid: GeoBox, name: str) -> VectorTruth:
 def _read(path: str) -> tuple[NDArray[np.object_], Any, NDArray[np.uint8], bool]:
     """Return shapes, CRS and kinds of the features in a file, and if a reviewer marked them."""
     try:
-        from pyogrio import raw
-        from pyogrio.errors import DataSourceError
-    except ImportError:
+        raw, errors = (import_module(f"pyogrio.{name}") for name in ("raw", "errors"))
+    except ImportError:  # an optional extra
         raise SceneError(
             "Reading vectors needs pyogrio. Install it: pip install 'uniadrs-scale[targets]'."
         ) from None
     try:
         meta, _, geometry, columns = raw.read(path)
-    except (DataSourceError, ValueError) as error:
+    except (errors.DataSourceError, ValueError) as error:
         raise SceneError(
             f"Truth '{path}' cannot be read ({gist(error)}). Give {', '.join(VECTORS)}."
         ) from None

@@ -47,8 +47,6 @@ if TYPE_CHECKING:
 
 MOST_PEAKS = 20
 """Peaks that a picture numbers."""
-APART = 24
-"""Pixels of a picture between two numbered peaks: the size of a circle."""
 LOOKED_AT = 1024
 """First bytes of a file, in which ours say who wrote them."""
 
@@ -148,7 +146,7 @@ def _write_quicklook(finished: FinishedMap, target: Place) -> tuple[str, ...]:
         overview.small,
         overview.factor,
         least=least_peak(facts.levels),
-        apart=-(-APART // layout.zoom),
+        apart=-(-2 * layout.radius // layout.zoom),
         count=MOST_PEAKS,
     )
     exact = [placed(peak, overview.factor, finished.scores) for peak in peaks]

@@ -50,6 +50,8 @@ TITLE, FACTS, RESULT, NUMBER = (21, INK), (14, SOFT), (14, INK), (13, SOFT)
 """Size and colour of texts."""
 LONGEST = 300
 """Characters of a foreign text."""
+SMALLEST = 11
+"""Radius of a circle [px]."""
 SUPER = 4
 """Pixels that a ring is drawn with, per pixel of the picture: Pillow's edges are jagged."""
 
@@ -126,6 +128,11 @@ class Layout:
         height, width = self.panel
         return max(left + width + BAR + MARGIN, WIDE), top + height + MARGIN
 
+    @property
+    def radius(self) -> int:
+        """Radius of a circle [px]: a few pixels of a small scene must fit in."""
+        return max(SMALLEST, round(2.5 * self.zoom))
+
     def at(self, peak: Peak) -> tuple[float, float]:
         """Return x and y of a map pixel in a panel [px]."""
         x, y = ((n + 0.5) / self.factor * self.zoom for n in (peak.col, peak.row))
@@ -175,7 +182,7 @@ def draw(subject: Subject, layout: Layout) -> Image.Image:
         image.paste(_zoomed(pixels, layout.zoom), corner)
         for ring in subject.rings:
             x, y = layout.at(ring.peak)
-            _draw_ring(image, pen, (corner[0] + x, corner[1] + y), ring)
+            _draw_ring(image, pen, (corner[0] + x, corner[1] + y), ring, layout.radius)
     _colour_bar(image, pen, layout, subject.levels)
     for top, text, style in zip(
         (14, 44, 64), (subject.title, *subject.lines), (TITLE, FACTS, RESULT), strict=False
@@ -255,9 +262,11 @@ def _zoomed(pixels: Pixels, zoom: int) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(pixels.repeat(zoom, 0).repeat(zoom, 1)))
 
 
-def _draw_ring(image: Image.Image, pen: Any, centre: tuple[float, float], ring: Ring) -> None:
+def _draw_ring(
+    image: Image.Image, pen: Any, centre: tuple[float, float], ring: Ring, radius: int
+) -> None:
     """Draw a circle with a text to its upper right, or to its upper left at the right edge."""
-    radius, half = 11, 16
+    half = radius + 5
     stamp = _stamp(radius, half, ring.colour)
     image.paste(stamp, (int(centre[0]) - half, int(centre[1]) - half), stamp)
     font = _font(14)

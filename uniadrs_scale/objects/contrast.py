@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import ndimage
 
-from uniadrs_scale.core.contracts import SCORE
 from uniadrs_scale.core.lattice import Window
 from uniadrs_scale.errors import PlanError
 from uniadrs_scale.objects.components import EIGHT
@@ -100,7 +99,7 @@ def contrasts_of(
         row, col = max(row0 - REACH, 0), max(col0 - REACH, 0)
         stop = min(row1 + REACH, shape[0]), min(col1 + REACH, shape[1])
         window = Window(row, col, stop[0] - row, stop[1] - col)
-        score = opened.read(*window.slices)[opened.layers.index(SCORE)]
+        score = opened.read(*window.slices)[0]
         labels, _ = ndimage.label(score >= np.float32(cut.grow), EIGHT)
         body = labels == labels[table["peak_row"][k] - row, table["peak_col"][k] - col]
         found[:, k] = _contrast(*view.read(window), body, score < np.float32(cut.grow))
@@ -121,9 +120,7 @@ def _contrast(
     around = values[:, ring]
     deviation = around.std(axis=1)
     difference = values[:, inside].mean(axis=1) - around.mean(axis=1)
-    return np.divide(
-        difference, deviation, out=np.full(len(values), np.nan), where=deviation > 0
-    )
+    return np.divide(difference, deviation, out=np.full(len(values), np.nan), where=deviation > 0)
 
 
 def _leading(source: SceneSource) -> NDArray[np.float64]:

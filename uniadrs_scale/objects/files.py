@@ -83,7 +83,9 @@ def require_writable(output: str | Path | Place) -> Place:
 def _geopackage(table: TargetTable, path: Path) -> None:
     """Write the layers ``targets`` and ``peaks``, each with a style that QGIS applies unasked."""
     facts = {"uniadrs_scale": json.dumps(table.facts)}
-    _ogr(table, path, "GPKG", layer=LAYER, dataset_metadata=facts)
+    # GDAL's own choice, 1.4, makes the GDAL of QGIS 3.22 warn.
+    version = {"VERSION": "1.2"}
+    _ogr(table, path, "GPKG", layer=LAYER, dataset_metadata=facts, dataset_options=version)
     _ogr(table, path, "GPKG", layer=PEAKS, points=True, append=True)
     with closing(sqlite3.connect(path)) as base, base:
         base.execute(STYLE_TABLE)

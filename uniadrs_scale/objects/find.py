@@ -9,7 +9,7 @@ the time of scoring (docs/targets.md).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import product
 from typing import TYPE_CHECKING, Any, Unpack, cast
 from uuid import uuid4
@@ -17,11 +17,11 @@ from uuid import uuid4
 import numpy as np
 from pyproj import CRS
 
-from uniadrs_scale.core.contracts import SCORE
 from uniadrs_scale.core.lattice import Window
 from uniadrs_scale.core.memory import MIB, PROCESS_BYTES, give_freed_memory_back
 from uniadrs_scale.errors import ClusterError, PlanError, StoreError, UniadrsScaleError, gist
 from uniadrs_scale.maps.finished import open_finished
+from uniadrs_scale.maps.store import ScoreMap
 from uniadrs_scale.objects.components import find_components
 from uniadrs_scale.objects.contrast import contrasts_of, require_scene
 from uniadrs_scale.objects.ground import ground_of
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from uniadrs_scale.maps.finished import RasterMap
-    from uniadrs_scale.maps.store import ScoreMap
     from uniadrs_scale.objects.components import ChunkObjects, Columns, Cut
     from uniadrs_scale.objects.ground import Ground
     from uniadrs_scale.runtime.dask_internals import Graph, Key
@@ -146,8 +145,8 @@ def find(
         )
     if chosen.needs_ground and not ground.known:
         raise PlanError(
-            f"'{map_path}' has no CRS, so areas and files with areas cannot be used. Drop min_area, "
-            "max_area, aoi and exclude, or georeference the scene and score it again."
+            f"'{map_path}' has no CRS, so areas and files with areas cannot be used. Drop "
+            "min_area, max_area, aoi and exclude, or georeference the scene and score it again."
         )
     known = None if scene is None else require_scene(scene, opened)
     cut = chosen.cut(facts.levels, str(map_path))
@@ -186,8 +185,9 @@ def find(
 
 
 def scores(opened: ScoreMap | RasterMap, window: Window) -> NDArray[np.float32]:
-    """Return the scores (y, x) of a window."""
-    return opened.read(*window.slices)[opened.layers.index(SCORE)]
+    """Return the scores (y, x) of a window: the first layer."""
+    score: NDArray[np.float32] = opened.read(*window.slices)[0]
+    return score
 
 
 def _default(opened: ScoreMap | RasterMap) -> Compute:
@@ -198,7 +198,7 @@ def _windows(opened: ScoreMap | RasterMap, chunk: int | None) -> list[Window]:
     """Return the chunks in which a map is searched, the largest first."""
     height, width = opened.geobox.shape
     side = chunk or CHUNK
-    if chunk is None and hasattr(opened, "group"):
+    if chunk is None and isinstance(opened, ScoreMap):
         array = opened.array()
         side = min((array.shards or array.chunks)[0], MOST_CHUNK)
     return [
@@ -260,9 +260,7 @@ def _counted(table: Columns, opened: ScoreMap | RasterMap) -> Columns:
     return table
 
 
-def _why_empty(
-    found: list[ChunkObjects], selection: Selection, before: int, ground: Ground
-) -> str:
+def _why_empty(found: list[ChunkObjects], selection: Selection, before: int, ground: Ground) -> str:
     """Return a sentence about an empty table."""
     score, row, col = min(
         (chunk.highest for chunk in found), key=lambda best: (-best[0], *best[1:])

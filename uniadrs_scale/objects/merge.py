@@ -113,7 +113,7 @@ def _merged(parts: Columns, members: list[int], cut: Cut) -> Columns:
     merged |= {name: np.array([sum(rows[name])], object) for name in SUMS}
     merged |= {name: rows[name].min(keepdims=True) for name in ("row0", "col0")}
     merged |= {name: rows[name].max(keepdims=True) for name in ("row1", "col1")}
-    merged["edge"] = rows["edge"].any(keepdims=True)
+    merged["edge"] = np.array([rows["edge"].any()])
     merged["valid"] = np.array([-1])
     outline = np.full(1, None, object)
     if merged["pixels"][0] <= cut.largest:

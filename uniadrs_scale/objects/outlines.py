@@ -57,7 +57,8 @@ def runs(line: NDArray[np.int64], start: int) -> NDArray[np.int64]:
     first = np.concatenate([[0], changes])
     last = np.concatenate([changes, [line.size]])
     found = np.stack([first + start, last + start, line[first]], axis=-1)
-    return found[found[:, 2] != 0]
+    kept: NDArray[np.int64] = found[found[:, 2] != 0]
+    return kept
 
 
 def sides(window: Window, shape: tuple[int, int]) -> dict[tuple[str, int], tuple[Any, int]]:

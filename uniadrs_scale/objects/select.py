@@ -42,7 +42,7 @@ class Options(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """What makes a target. Without a threshold of any kind it is the level ``medium``."""
+    """The choice of targets. Without a threshold of any kind it is the level ``medium``."""
 
     level: str | None = None
     """``low``, ``medium`` or ``high``: about 10, 1 or 0.1 false objects per megapixel."""

@@ -12,7 +12,7 @@ import numpy as np
 from uniadrs_scale.objects.areas import touching
 from uniadrs_scale.objects.components import SCORE_UNIT
 from uniadrs_scale.objects.extra import library
-from uniadrs_scale.objects.ground import measured, with_boxes
+from uniadrs_scale.objects.measures import measured, with_boxes
 from uniadrs_scale.objects.select import levels_at
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def choose(table: Columns, selection: Selection, ground: Ground) -> Chosen:
         hit = touching(selection.exclude, chosen.outlines, ground, grown=selection.buffer)
         chosen = chosen.at(~hit)
     if selection.top is not None:
-        chosen = chosen.at(np.s_[: selection.top])
+        chosen = chosen.at(np.arange(min(selection.top, len(chosen.outlines))))
     if selection.max_area is not None or selection.geometry == "box":
         large = chosen.sizes["area_m2"] > (selection.max_area or np.inf)
         boxed = np.full(len(large), selection.geometry == "box") | large

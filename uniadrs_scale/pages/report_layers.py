@@ -193,7 +193,7 @@ def _coarser(values: NDArray[np.uint8]) -> NDArray[np.uint8]:
     padded = np.pad(values, [(0, n % 2) for n in values.shape])
     blocks = padded.reshape(padded.shape[0] // 2, 2, padded.shape[1] // 2, 2)
     scored = np.where(blocks == UNSCORED, NO_DATA, blocks).max((1, 3))
-    return np.where(scored == NO_DATA, blocks.max((1, 3)), scored).astype(np.uint8)
+    return np.asarray(np.where(scored == NO_DATA, blocks.max((1, 3)), scored), np.uint8)
 
 
 def packed_sheet(sheet: NDArray[np.uint8], scale: Scale, limit: int) -> str:

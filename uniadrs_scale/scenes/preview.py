@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -79,6 +80,10 @@ class Look:
         seen = values[:, valid & np.isfinite(values).all(axis=0)]
         if not seen.size:
             seen = np.zeros((len(values), 1), np.float32)
+        # Pixels that are darkest or brightest in all bands are often fill that no tag declares.
+        ends = seen.min(axis=1, keepdims=True), seen.max(axis=1, keepdims=True)
+        inside = ~np.logical_or(*((seen == end).all(axis=0) for end in ends))
+        seen = seen[:, inside] if inside.any() else seen
         low, high = np.percentile(seen, [LEAST, MOST], axis=1).astype(np.float32)
         return replace(self, low=low, high=np.maximum(high, low + np.float32(1e-6)))
 
@@ -199,8 +204,10 @@ def _look(source: FileScene | CubeScene | ArrayScene) -> Look:
         return _components(source)
     order = sorted(found)
     weights = np.array([[float(k == band) for k in order] for band in found], np.float32)
-    names = ", ".join(info.bands[k] for k in found)
-    return Look(tuple(order), weights, names)
+    names = [info.bands[k] for k in found]
+    equal = takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False))
+    shared = re.sub(r"[A-Za-z0-9]*$", "", "".join(letters[0] for letters in equal))
+    return Look(tuple(order), weights, ", ".join(name.removeprefix(shared) for name in names))
 
 
 def _true_colour(info: SceneInfo) -> tuple[int, int, int] | None:
