@@ -119,5 +119,5 @@ def test_any_other_cluster_has_a_minute_or_the_given_time(
 
 @pytest.mark.parametrize("wait", [0, -1, float("nan"), float("inf")])
 def test_absurd_times_are_refused(scene: xr.DataArray, wait: float) -> None:
-    with pytest.raises(us.PlanError, match="wait_for_workers=.*above 0"):
+    with pytest.raises(us.PlanError, match=r"wait_for_workers=.*above 0"):
         us.score(scene, wait_for_workers=wait, scheduler="sync")

@@ -111,7 +111,7 @@ class Output(Section):
     formats: tuple[Literal["cog", "zarr"], ...] = Field(default=("cog",), min_length=1)
     """cog (opens in QGIS), zarr (lazy, for Python), or both."""
     quicklook: bool = True
-    """Also a PNG of at most 1024 px."""
+    """Also a PNG of at most 2048 px: the scene beside its map, and the highest peaks."""
     collection: str = Field(default="anomaly-maps", min_length=1)
     """Id of the STAC collection."""
     title: str = "Anomaly maps"

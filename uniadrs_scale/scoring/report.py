@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from uniadrs_scale.core.contracts import SceneSource
+    from uniadrs_scale.core.levels import Levels
     from uniadrs_scale.core.plan import ScorePlan
     from uniadrs_scale.runtime.graph import Receipt
     from uniadrs_scale.runtime.tasks import TileFailure
@@ -88,6 +89,8 @@ class RunSummary:
     """Kinds of CPU that computed, sorted."""
     cpu_kinds_before: tuple[str, ...] = ()
     """Kinds of CPU of the chunks that were complete before."""
+    levels: Levels | None = None
+    """Thresholds for the map; None if its scorer has none."""
 
     @classmethod
     def of(
@@ -137,6 +140,8 @@ class RunSummary:
         if len(self.failures) > NAMED:
             lines.append(f"failed   ... and {len(self.failures) - NAMED} more tiles")
         lines += [f"lost     {reason}" for reason in self.lost]
+        if self.levels is not None:
+            lines.append(f"levels   {self.levels.text()}")
         return "\n".join([*lines, *(f"note     {note}" for note in self.notes)])
 
 

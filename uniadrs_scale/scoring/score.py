@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -79,8 +80,8 @@ def score(
         return open_store(store).open()
     # The same path as for a scene of any size: workers write, this process reads the result.
     with temporary_folder() as folder:
-        target = folder / "map.zarr"
-        _warn(run(job, target, compute, observer), job.plan.scene.name)
+        target, alone = folder / "map.zarr", replace(observer, companions=False)
+        _warn(run(job, target, compute, alone), job.plan.scene.name)
         return open_store(target).open().load()
 
 
