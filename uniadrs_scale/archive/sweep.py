@@ -21,6 +21,7 @@ from uniadrs_scale.archive.decide import (
     Policy,
     reconcile,
 )
+from uniadrs_scale.archive.exports import require_libraries
 from uniadrs_scale.archive.product import SweepReport
 from uniadrs_scale.archive.sink import COLLECTION, Sink
 from uniadrs_scale.archive.sources import list_items
@@ -77,6 +78,7 @@ def sweep(
                 f"{MOST_DAYS}."
             )
         config = config.model_copy(update={"keep_days": keep_days})
+    require_libraries(config.output.formats)
     sink, report = Sink(config.output.folder), SweepReport()
     try:
         scorer = detector if detector is not None else Detector.load(**config.detector)
