@@ -23,7 +23,7 @@ BANDS = (1, 3, 4, 6, 12, 60)
 """Bands of generated windows, in turn."""
 SPECTRA, FEW_BANDS = (30, 60, 120), (3, 4, 6, 12)
 """Bands of generated hyperspectral and multispectral windows, in turn."""
-REAL, MOSTLY = 200, 0.99
+REAL, MOSTLY = 200, 0.5
 """Most real multispectral windows, and the share of a radar window that must have data."""
 CANDIDATES, EACH = 300, 4
 """Windows examined per real scene, and most windows used of it."""
