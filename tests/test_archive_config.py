@@ -11,7 +11,7 @@ import yaml
 
 from uniadrs_scale.archive import config as module
 from uniadrs_scale.archive.config import ArchiveConfig, duration, example, load_config
-from uniadrs_scale.archive.decide import Section
+from uniadrs_scale.archive.filters import Section
 from uniadrs_scale.errors import ArchiveError
 
 if TYPE_CHECKING:

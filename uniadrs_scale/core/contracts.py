@@ -145,6 +145,10 @@ class SceneInfo:
     """Bytes that a reader holds besides a window: blocks of a file that are decoded whole."""
     strip_rows: int = 0
     """Rows of a window that a reader decodes at once before it copies them into the window."""
+    acquired: str = ""
+    """Time of acquisition as the scene says it; empty if unknown."""
+    platform: str = ""
+    """Name of the satellite or aircraft; empty if unknown."""
 
     def __post_init__(self) -> None:
         """Refuse a scene without pixels, or with more than any sensor has."""

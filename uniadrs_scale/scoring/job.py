@@ -112,10 +112,11 @@ def compute_for(
     scheduler: str | None = None,
     workers: int | None = None,
     tls: TlsFiles | None = None,
+    wait: float | None = None,
 ) -> Compute:
     """Return the :class:`Compute` of ``scheduler``, with the GPUs that ``scorer`` uses.
 
     Raises:
         PlanError: As :meth:`Compute.of`.
     """
-    return Compute.of(scheduler, workers, gpus=gpus_in_use(scorer), tls=tls)
+    return Compute.of(scheduler, workers, gpus=gpus_in_use(scorer), tls=tls, wait=wait)

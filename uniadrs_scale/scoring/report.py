@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import time
 from collections import Counter
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import rasterio
 
 from uniadrs_scale.core.contracts import CountingReader
+from uniadrs_scale.core.cores import usable_cores
 from uniadrs_scale.core.lattice import sample_windows
 from uniadrs_scale.errors import redact
 from uniadrs_scale.runtime.executor import ClusterFacts
@@ -222,7 +222,7 @@ def run_facts(plan: ScorePlan, summary: RunSummary, weights: str | None) -> dict
         "machine": {
             "host": platform.node(),
             "system": platform.platform(),
-            "cores": os.cpu_count(),
+            "cores": usable_cores(),
         },
     }
 
