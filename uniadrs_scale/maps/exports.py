@@ -19,10 +19,10 @@ from uniadrs_scale.core.contracts import SCORE
 from uniadrs_scale.errors import PlaceWarning, SceneError, UniadrsScaleError, gist
 from uniadrs_scale.maps.cog import to_cog
 from uniadrs_scale.maps.facts import SOFTWARE
+from uniadrs_scale.maps.layout import Layout
 from uniadrs_scale.maps.overviews import Overview
 from uniadrs_scale.maps.peaks import placed, top_peaks
 from uniadrs_scale.maps.pictures import (
-    Layout,
     Ring,
     Subject,
     draw,

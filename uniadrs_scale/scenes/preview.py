@@ -7,7 +7,6 @@ if it has some, so memory depends on the picture and not on the scene.
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
@@ -205,8 +204,9 @@ def _look(source: FileScene | CubeScene | ArrayScene) -> Look:
     order = sorted(found)
     weights = np.array([[float(k == band) for k in order] for band in found], np.float32)
     names = [info.bands[k] for k in found]
-    shared = re.sub(r"[A-Za-z0-9]*$", "", os.path.commonprefix(names))
-    return Look(tuple(order), weights, ", ".join(name.removeprefix(shared) for name in names))
+    # The last words tell them apart: one file per band repeats the name of the scene.
+    last = [re.split(r"[^A-Za-z0-9]", name)[-1] for name in names]
+    return Look(tuple(order), weights, ", ".join(last if len(set(last)) == RGB else names))
 
 
 def _true_colour(info: SceneInfo) -> tuple[int, int, int] | None:
