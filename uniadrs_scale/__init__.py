@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from uniadrs_scale.evaluation.judge import evaluate
     from uniadrs_scale.evaluation.maps import evaluate_map
     from uniadrs_scale.maps.cog import to_cog
+    from uniadrs_scale.objects.find import targets
     from uniadrs_scale.scenes.open import open_scene
     from uniadrs_scale.scoring.report import IncompleteWarning, SceneWarning
     from uniadrs_scale.scoring.score import plan, score
@@ -54,6 +55,7 @@ __all__ = [
     "plan",
     "score",
     "sweep",
+    "targets",
     "to_cog",
 ]
 
@@ -74,6 +76,7 @@ _LATER = {
     "plan": "scoring.score",
     "score": "scoring.score",
     "sweep": "archive.sweep",
+    "targets": "objects.find",
     "to_cog": "maps.cog",
 }
 

@@ -68,7 +68,7 @@ def open_item(item: SourceItem, options: Mapping[str, Any]) -> xr.DataArray:
     if item.fault:
         raise SceneError(item.fault)
     hrefs = item.hrefs[0] if len(item.hrefs) == 1 else list(item.hrefs)
-    return open_scene(hrefs, **options)
+    return open_scene(item.product or hrefs, **options)
 
 
 def prepare_order(order: Order) -> Job:

@@ -129,6 +129,8 @@ class SceneInfo:
     """Affine coefficients (a, b, c, d, e, f) of pixel corners, None if the scene has none."""
     gsd_m: float | None = None
     """Ground sample distance [m], None if unknown."""
+    wavelengths: tuple[float, ...] = ()
+    """Centres of the bands [nm], NaN for an unknown one; empty if none is known."""
     grid: str = ""
     """Sentence about the common grid of resampled bands; empty if all bands share one grid."""
     geolocation: str = ""
@@ -143,8 +145,6 @@ class SceneInfo:
     """Bytes that a reader holds besides a window: blocks of a file that are decoded whole."""
     strip_rows: int = 0
     """Rows of a window that a reader decodes at once before it copies them into the window."""
-    wavelengths: tuple[float, ...] = ()
-    """Centres of bands [nm], one per band, NaN if unknown; empty if none is known."""
     acquired: str = ""
     """Time of acquisition as the scene says it; empty if unknown."""
     platform: str = ""

@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from uniadrs_scale.core.plan import Sizes
 from uniadrs_scale.demo.scene import demo_scene, write_scene
-from uniadrs_scale.detector.detector import Detector
+from uniadrs_scale.detector.detector import Detector, levels_of
 from uniadrs_scale.maps.cog import to_cog
 from uniadrs_scale.maps.exports import FinishedMap
 from uniadrs_scale.maps.peaks import Peak
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 ANOMALIES = 40
 """Anomalies in a scene of 2048 x 2048 px; smaller scenes have fewer, by area, but at least 4."""
+LEVEL = "medium"
+"""Level at which a target counts as found: a false object per Mpx of empty ground."""
 FALSE_ALARMS = 1e-3
 """Share of background pixels over the threshold of a scorer that recommends none."""
 NEAR, CLEAR = 3, 8
@@ -92,8 +94,9 @@ class DemoReport:
 
     def text(self) -> str:
         """Return the closing lines: the counts, the rule they follow, and the files."""
+        level = "" if self.summary.levels is None else f"level {LEVEL}, "
         return (
-            f"{self.found} of {self.planted} planted anomalies found (threshold "
+            f"{self.found} of {self.planted} planted anomalies found ({level}threshold "
             f"{self.findings.threshold:.3f}, exceeded by {self.findings.alarms:.4%} of the "
             f"background)\n{RULE}\n{self.summary.text()}\n"
             f"scene    {self.scene}\nmap      {self.store}\n"
@@ -142,7 +145,9 @@ def demo(
     to_cog(store, cog)
     with rasterio.open(cog) as output:
         score = output.read(1)
-    findings = count_found(score, invented, getattr(scorer, "threshold", None))
+    levels = levels_of(scorer, job.plan.preset_name)
+    threshold = getattr(scorer, "threshold", None) if levels is None else levels.threshold(LEVEL)
+    findings = count_found(score, invented, threshold)
     picture = render(invented, scene, store, findings)
     return DemoReport(
         scene=path, store=store, cog=cog, picture=picture, findings=findings, summary=summary

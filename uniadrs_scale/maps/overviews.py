@@ -5,7 +5,6 @@ Overviews hold the *maximum* of what they cover, so that narrow anomalies stay v
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import numpy as np
 import rasterio
 from rasterio.windows import Window
 
+from uniadrs_scale.core.cores import usable_cores
 from uniadrs_scale.core.memory import give_freed_memory_back
 from uniadrs_scale.maps.statistics import ScoreStatistics
 
@@ -39,7 +39,7 @@ GDAL_OPTIONS = {
     # Cloud users often export EMPTY_DIR here, and GDAL would then not look for our side files.
     "GDAL_DISABLE_READDIR_ON_OPEN": "FALSE",
 }
-THREADS = min(os.cpu_count() or 1, 8)
+THREADS = min(usable_cores(), 8)
 """Threads that read windows; and as many of GDAL compress."""
 
 

@@ -212,7 +212,7 @@ def _stamp(radius: int, half: int, ink: str) -> Image.Image:
 
 
 def _colour_bar(image: Image.Image, pen: Any, layout: Layout, levels: Levels | None) -> None:
-    """Draw the scale beside the map, evenly by colour, with the scores where levels begin."""
+    """Draw the scale next to the map, evenly by colour, with the scores where levels begin."""
     left, top = layout.corner(layout.panels - 1)
     height, width = layout.panel
     left += width + 8

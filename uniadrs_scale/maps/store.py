@@ -179,8 +179,7 @@ class ScoreMap:
     @property
     def shape(self) -> tuple[int, int]:
         """Size (y, x)."""
-        height, width = self.frame.shape
-        return height, width
+        return cast("tuple[int, int]", self.frame.shape)
 
     @property
     def geobox(self) -> GeoBox:

@@ -259,9 +259,9 @@ def _placed(info: SceneInfo, array: xr.DataArray) -> SceneInfo:
         gsd_m = ground_size(Grid(info.height, info.width, transform, crs))
     why = place.problem or ("" if transform or geolocation else info.unplaced)
     placed = replace(info, crs=crs, transform=transform, geolocation=geolocation)
-    acquired, platform = (str(array.attrs.get(name, "")) for name in ("datetime", "platform"))
-    placed = replace(placed, acquired=acquired, platform=platform)
-    return replace(placed, unplaced=why, gsd_m=gsd_m, wavelengths=wavelengths_of(array))
+    said = [str(array.attrs.get(name, "")) for name in ("datetime", "platform")]
+    placed = replace(placed, acquired=said[0], platform=said[1], unplaced=why)
+    return replace(placed, gsd_m=gsd_m, wavelengths=wavelengths_of(array))
 
 
 def _describe(array: xr.DataArray) -> SceneInfo:

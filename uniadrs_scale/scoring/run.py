@@ -60,7 +60,7 @@ class Observer:
     performance_report: Path | None = None
     """Page for Dask's performance report."""
     companions: bool = True
-    """Whether a picture and a style are written beside the map."""
+    """Whether a picture and a style are written next to the map."""
 
 
 def run(
@@ -97,6 +97,7 @@ class _Run:
         self.place = report_place(target.place) if observer.report is None else observer.report
         self.clock, self.started = Clock(), time.perf_counter()
         self.receipts: list[Receipt] = []
+        self.levels = levels_of(job.scorer, job.plan.preset_name)
         self.kept = 0
         self.kinds_before: tuple[str, ...] = ()
         self.kinds: set[str] = set()
@@ -105,14 +106,15 @@ class _Run:
         target, store = self.target, self.target.store
         if target.is_finished(self.plan, target.drawn):
             store.remove_leftovers()
-            return RunSummary(output=target.place, kept=self.plan.chunks)
+            kept = self.plan.chunks
+            return RunSummary(output=target.place, kept=kept, levels=self.levels)
         # Before there is a store: a smaller chunk, the advice of a refusal, is another plan.
         self.plan.require_memory(*compute.memory_limit)
         new = not store.has_store()
         with self.clock("prepare"):
             weights = weights_digest(self.job.scorer)
             opened = prepare(store, self.plan, self.job.coordinates, weights)
-            opened.keep_levels(levels_of(self.job.scorer, self.plan.preset_name))
+            opened.keep_levels(self.levels)
         self.kept, self.kinds_before = int((opened.done == DONE).sum()), opened.cpu_kinds
         self.kinds = set(self.kinds_before)
         known = opened.statistics
@@ -197,7 +199,7 @@ class _Run:
         self.observer.on_report(receipt.report)
 
     def made(self, summary: RunSummary) -> RunSummary:
-        """Write the file of a finished store and what lies beside it; remove a hidden store."""
+        """Write the file of a finished store and its pictures; remove a hidden store."""
         target, clock, export = self.target, Clock(), self.target.export
         notes: tuple[str, ...] = ()
         finished = FinishedMap(target.store, target.drawn, self.preview)
@@ -233,6 +235,7 @@ class _Run:
             stages=dict(self.clock.seconds),
             cpu_kinds_before=self.kinds_before,
             notes=(*self.plan.scene.remarks, *mixed(self.kinds)),
+            levels=self.levels,
         )
 
     def report(self, summary: RunSummary, **more: str) -> None:
