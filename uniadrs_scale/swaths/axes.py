@@ -121,10 +121,9 @@ class _Known:
 def _known(wkt: str) -> _Known:
     crs = CRS.from_wkt(wkt)
     unit = crs.axis_info[0].unit_conversion_factor if crs.axis_info else 1.0
-    said = crs.to_cf() if crs.is_projected else {}
-    geostationary = said.get("grid_mapping_name") == "geostationary"
-    height = float(said["perspective_point_height"]) if geostationary else 0.0
-    return _Known(crs.is_geographic, unit, height)
+    projection = crs.coordinate_operation if crs.is_projected else None
+    said = {p.name.lower(): p.value for p in (projection.params if projection else ())}
+    return _Known(crs.is_geographic, unit, float(said.get("satellite height", 0.0)))
 
 
 def _plain(unit: str) -> str:

@@ -42,6 +42,8 @@ class Band:
     """Centre, nm."""
     aliases: tuple[str, ...] = ()
     """Other names it may be asked for by, e.g. STAC's common name."""
+    asset: str = ""
+    """Key of its STAC asset, by which all bands of the asset are asked for."""
     default: bool = True
     """Part of the scene if no bands are named."""
     nodata: float | None = None

@@ -125,7 +125,8 @@ def _bands(item: pystac.Item) -> Iterator[Band]:
                 uri=_location(asset.href, base),
                 number=number,
                 wavelength=_wavelength(fact),
-                aliases=tuple(filter(None, (own, _fact(fact, "common_name"), key))),
+                aliases=tuple({own, _fact(fact, "common_name")} - {None, "", key}),
+                asset=key,
                 default=default,
                 nodata=_nodata(asset, fact),
             )
