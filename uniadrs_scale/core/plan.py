@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from uniadrs_scale.core.presets import Preset
 
 
+MOST_CHUNKS = 2**22
+"""Chunks of a map: of default size they cover 70 Tpx."""
 MOST_BANDS = 2048
 """Most bands of a scene: covariances of 64 sample windows wait to be merged, 2 GiB in all."""
 
@@ -37,7 +39,7 @@ class Sizes:
             PlanError: The preset is unknown, or the sizes contradict each other.
         """
         preset = choose_preset(scene, self.preset)
-        tile = preset.tile if self.tile is None else self.tile
+        tile = preset.tile_of(scene.height, scene.width) if self.tile is None else self.tile
         stride = preset.stride(tile) if self.stride is None else self.stride
         chunk = self.chunk
         if chunk is None:
@@ -62,6 +64,8 @@ class ScorePlan:
     """Identity of the scorer: architecture, weights' sha256, arithmetic."""
     batch: int
     activation_bytes: int
+    coarser: int = 0
+    """The detector sees these means, too, and the logits of both are averaged; 0 for no."""
     workers: int
     """Worker processes that share the held strips."""
     threads: int
@@ -74,7 +78,7 @@ class ScorePlan:
     """Version of this library."""
 
     def __post_init__(self) -> None:
-        """Refuse a scene whose statistics alone would not fit."""
+        """Refuse a scene whose statistics or chunks could not be held."""
         bands = len(self.scene.bands)
         if bands > MOST_BANDS:
             raise PlanError(
@@ -82,16 +86,24 @@ class ScorePlan:
                 f"{8 * bands**2 / MIB:.0f} MiB a sample window, and {MOST_BANDS} bands are the "
                 "most. Select bands."
             )
+        if self.chunks > MOST_CHUNKS:
+            side = math.isqrt(self.scene.height * self.scene.width // MOST_CHUNKS) + 1
+            raise PlanError(
+                f"chunk={self.lattice.chunk} px cuts scene '{self.scene.name}' into {self.chunks} "
+                f"chunks, and {MOST_CHUNKS} are the most: each has tasks and files. Use chunk >= "
+                f"{side}."
+            )
 
     def decisive(self) -> dict[str, Any]:
         """Return everything that affects the output, as JSON values. Workers do not."""
-        return {
+        values = {
             "scene": self.scene.decisive(),
             "lattice": self.lattice.decisive(),
             "coarsen": self.coarsen,
             "detector": self.detector,
             "version": self.version,
         }
+        return values | ({"coarser": self.coarser} if self.coarser else {})
 
     @property
     def fingerprint(self) -> str:
@@ -102,6 +114,11 @@ class ScorePlan:
     def preset_name(self) -> str:
         """Name of the preset, without the reason for it."""
         return self.preset.partition(" (")[0]
+
+    @property
+    def scales(self) -> tuple[int, ...]:
+        """Sides of the means that the detector sees [px]."""
+        return (self.coarsen, self.coarser) if self.coarser else (self.coarsen,)
 
     @property
     def chunks(self) -> int:
@@ -202,7 +219,7 @@ class ScorePlan:
             f"(each pixel is scored {lattice.tiles * lattice.tile**2 / 1e6 / megapixels:.1f} "
             "times on average)",
             "preset": self.preset
-            + (f", seen at 1/{self.coarsen} of the resolution" if self.coarsen > 1 else ""),
+            + (f", seen at {_shares(self.scales)} of the resolution" if self.coarsen > 1 else ""),
             "chunks": f"{rows} x {cols} of {lattice.chunk} px, {self.tasks} tasks",
             "detector": self.detector,
             "memory": f"{memory.total / MIB:.0f} MiB per worker "
@@ -213,3 +230,8 @@ class ScorePlan:
         }
         notes = [("note", note) for note in scene.remarks]
         return "\n".join(f"{key:<13}{text}" for key, text in (*lines.items(), *notes))
+
+
+def _shares(scales: tuple[int, ...]) -> str:
+    """Return the resolutions in words, such as '1/3 and 1/6'."""
+    return " and ".join(f"1/{scale}" for scale in scales)

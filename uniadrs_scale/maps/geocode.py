@@ -19,6 +19,7 @@ import numpy as np
 from uniadrs_scale.core.lattice import Window
 from uniadrs_scale.core.memory import give_freed_memory_back
 from uniadrs_scale.errors import PlaceWarning, PlanError, StoreError
+from uniadrs_scale.swaths.axes import TURN
 from uniadrs_scale.swaths.conventions import (
     GEOLOCATION,
     control_points,
@@ -36,7 +37,6 @@ from uniadrs_scale.swaths.geometry import (
     misplaced,
     parse_crs,
 )
-from uniadrs_scale.swaths.grids import TURN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -129,7 +129,7 @@ def on_a_grid(source: ScoreMap, geocoding: Geocoding, folder: Path) -> ScoreMap 
             suit the swath.
         StoreError: No pixel of the swath has a position.
     """
-    positions = _positions(source)
+    positions = positions_of(source)
     if positions is None:
         if geocoding != Geocoding():
             raise PlanError(
@@ -166,7 +166,7 @@ def on_a_grid(source: ScoreMap, geocoding: Geocoding, folder: Path) -> ScoreMap 
     )
 
 
-def _positions(source: ScoreMap) -> Positions | None:
+def positions_of(source: ScoreMap) -> Positions | None:
     """Return the places of the pixels of a store; None if it is not a swath."""
     kind = geolocation_kind(source.frame)
     if kind is None:

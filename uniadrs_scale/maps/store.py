@@ -7,7 +7,7 @@ bucket the same objects make the same store.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
@@ -17,8 +17,8 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 
 from uniadrs_scale.core.contracts import LAYERS, SCORE, Layer, digest
-from uniadrs_scale.core.levels import Levels
 from uniadrs_scale.errors import StoreError
+from uniadrs_scale.maps.facts import MapFacts
 from uniadrs_scale.maps.frame import Y_X, map_frame
 from uniadrs_scale.maps.moments import read_cells, read_statistics, write_statistics
 from uniadrs_scale.storage.places import Place
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from uniadrs_scale.core.lattice import Window
+    from uniadrs_scale.core.levels import Levels
     from uniadrs_scale.core.pixels import BandStatistics
     from uniadrs_scale.core.regions import Cells, Grid
 
@@ -171,32 +172,37 @@ class ScoreMap:
     """Threads that may read at once; None: all."""
 
     @property
-    def geobox(self) -> GeoBox:
-        """Its grid; the identity if it has no place."""
-        height, width = self.frame.shape
-        return GeoBox((height, width), self.place.transform or Affine.identity(), self.place.crs)
+    def shape(self) -> tuple[int, int]:
+        """Size (y, x)."""
+        return cast("tuple[int, int]", self.frame.shape)
 
     @property
-    def tags(self) -> dict[str, str]:
-        """Origin of the pixels; the software is that which made the scores, as the store says."""
-        known = {"TIFFTAG_SOFTWARE": "software", "fingerprint": "fingerprint"}
-        present = {t: str(v) for t, key in known.items() if (v := self.group.attrs.get(key))}
-        return {"AREA_OR_POINT": "Area", "TIFFTAG_SOFTWARE": "uniadrs_scale", **present}
+    def geobox(self) -> GeoBox:
+        """Its grid; the identity if it has no place."""
+        return GeoBox(self.shape, self.place.transform or Affine.identity(), self.place.crs)
+
+    @property
+    def facts(self) -> MapFacts:
+        """The origin of the map.
+
+        Raises:
+            StoreError: Its levels are damaged.
+        """
+        facts = MapFacts.of_attributes(dict(self.group.attrs), self.name)
+        if not isinstance(done := self.group.get(LEDGER[0]), zarr.Array):
+            return facts
+        states = np.asarray(done[:])
+        return replace(facts, missing=int((states != DONE).sum()), chunks=states.size)
 
     @property
     def levels(self) -> Levels | None:
-        """Thresholds and curve for this map; None if its scorer has none.
+        """Thresholds and curve for this map, as in :attr:`facts`."""
+        return self.facts.levels
 
-        Raises:
-            StoreError: They are damaged.
-        """
-        values = self.group.attrs.get(LEVELS)
-        try:
-            return None if values is None else Levels.from_json(values)
-        except ValueError as error:
-            raise StoreError(
-                f"The levels of '{self.name}' are damaged ({error}). Score the scene again."
-            ) from None
+    @property
+    def tags(self) -> dict[str, str]:
+        """The same facts as tags of a file; software is that which made the scores."""
+        return {"AREA_OR_POINT": "Area", **self.facts.tags()}
 
     def array(self, layer: Layer = SCORE) -> zarr.Array[Any]:
         """Return the array (y, x) of a layer."""

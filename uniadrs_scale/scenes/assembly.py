@@ -161,7 +161,8 @@ def _one_value(files: Sequence[RasterFile], *, decibel: bool) -> float | None:
 def _counted(bands: Sequence[Band], options: Options, headers: dict[str, Header]) -> Iterator[Band]:
     """Yield the bands, each of an undescribed file by itself, as the file counts them."""
     for band in bands:
-        wanted = options.bands is not None and {band.name, *band.aliases} & set(options.bands)
+        named = {band.name, *band.aliases, band.asset}
+        wanted = options.bands is not None and named & set(options.bands)
         if band.number or not (band.default or wanted):
             yield replace(band, number=band.number or 1)
             continue
@@ -177,7 +178,11 @@ def _selected_bands(product: Product, options: Options) -> list[Band]:
     if options.bands is None:
         return [band for band in product.bands if band.default]
     names = [(band.name, *band.aliases) for band in product.bands]
-    return [product.bands[k] for k in select(options.bands, names, product.name)]
+    selected: list[Band] = []
+    for wanted in options.bands or select((), names, product.name):
+        asset = product.of_asset(wanted) if isinstance(wanted, str) else []
+        selected += asset or [product.bands[k] for k in select([wanted], names, product.name)]
+    return selected
 
 
 def select(wanted: Sequence[int | str], names: Sequence[Sequence[str]], source: str) -> list[int]:
@@ -223,7 +228,7 @@ def _common_grid(
     if isinstance(choice, str) and choice not in named:
         # A band that is not itself wanted may still lend its grid.
         for band in product.bands:
-            if choice in (band.name, *band.aliases):
+            if choice in (band.name, *band.aliases, band.asset):
                 named[choice] = headers.get(band.uri) or Header.of(band.uri)
     ordered = {band.name: named.pop(band.name) for band in selected if band.name in named}
     return choose_grid(choice, {name: h.grid() for name, h in (ordered | named).items()})
