@@ -221,7 +221,7 @@ class ScorePlan:
             "preset": self.preset
             + (f", seen at {_shares(self.scales)} of the resolution" if self.coarsen > 1 else ""),
             "chunks": f"{rows} x {cols} of {lattice.chunk} px, {self.tasks} tasks",
-            "reads": "every pixel twice: for the statistics, which the store keeps, and for the scores",
+            "reads": "every pixel twice, for statistics (the store keeps them) and for scores",
             "detector": self.detector,
             "memory": f"{memory.total / MIB:.0f} MiB per worker "
             f"(process {memory.process / MIB:.0f}, read {memory.read / MIB:.0f}, "
