@@ -65,7 +65,7 @@ SMALL = 4
 """Bytes of integers of which a slab's sum fits a float64's 53 bits: 2^14 times 2^32."""
 SLAB = 2**14
 """Pixels whose moments are computed at a time: 2 * STEPS + 14 bits fit a float64's 53."""
-THINNED = 2**13
+THINNED = 2**12
 """Least pixels of a piece that correlations of many bands are taken from, if it has as many."""
 
 
@@ -111,7 +111,7 @@ class BandStatistics:
             lost: Invalid pixels by reason.
             fences: Lowest and highest value (band,); values beyond are moved there.
             thinned: True if every n-th pixel may stand for all in correlations, but not in means
-                and deviations. Pieces of less than 2 THINNED pixels are not thinned.
+                and deviations. Pieces of less than 2 THINNED pixels are not.
         """
         bands = pixels.shape[0]
         flat, index = pixels.reshape(bands, -1), np.flatnonzero(valid)

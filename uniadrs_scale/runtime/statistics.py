@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from uniadrs_scale.core.contracts import CountingReader
-from uniadrs_scale.core.memory import give_freed_memory_back, sample_side
+from uniadrs_scale.core.memory import FEW_BANDS, give_freed_memory_back, sample_side
 from uniadrs_scale.core.pixels import BandStatistics
 from uniadrs_scale.core.regions import Cells, Grid, Sample, fences
 from uniadrs_scale.runtime.batches import Regional, Scaled
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from uniadrs_scale.core.regions import Fences, Index
     from uniadrs_scale.runtime.dask_internals import Key
     from uniadrs_scale.runtime.executor import Executor
+
+LARGE = 2**20
+"""Pixels of a scene from which on correlations of many bands are taken of every n-th pixel."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,11 +40,12 @@ class _Cell:
     """The statistics of one cell, still to be read window by window."""
 
     readers: tuple[WindowReader, ...]
-    fences: Fences | None = None
+    fences: Fences | None
+    thinned: bool
 
     def __call__(self) -> CellStatistics | None:
         try:
-            return cell_statistics(self.readers, self.fences)
+            return cell_statistics(self.readers, self.fences, thinned=self.thinned)
         except Exception:  # noqa: BLE001 - score_chunk meets the same error, and reports it
             return None
         finally:
@@ -49,7 +53,7 @@ class _Cell:
 
 
 def cell_statistics(
-    readers: tuple[WindowReader, ...], fences: Fences | None = None
+    readers: tuple[WindowReader, ...], fences: Fences | None = None, *, thinned: bool = False
 ) -> CellStatistics:
     """Return the statistics of a cell; values beyond ``fences`` are moved there."""
     moments: list[BandStatistics] = []
@@ -60,7 +64,7 @@ def cell_statistics(
         else:
             (pixels, valid), lost = reader.read(), {}
         sample = Sample.of(pixels, valid)
-        moments.append(BandStatistics.of(pixels, valid, lost, fences))
+        moments.append(BandStatistics.of(pixels, valid, lost, fences, thinned=thinned))
         if sample is not None:
             samples.append((sample, moments[-1].count))
         bands = len(pixels)
@@ -103,11 +107,16 @@ def _read(
 ) -> dict[Index, CellStatistics | None]:
     """Return the statistics of cells, None for one that cannot be read."""
     name, side = unique(f"statistics-{source.info.identity}"), sample_side(len(source.info.bands))
+    thinned = len(source.info.bands) > FEW_BANDS and grid.height * grid.width >= LARGE
+
+    def readers(index: Index) -> tuple[WindowReader, ...]:
+        return tuple(window_reader(source, window) for window in grid.windows(index, side))
+
     keys: list[Key] = [(name, *index) for index in cells]
     graph = {
         key: task(
             key,
-            _Cell(tuple(window_reader(source, w) for w in grid.windows(index, side)), limits),
+            _Cell(readers(index), limits, thinned),
         )
         for key, (index, limits) in zip(keys, cells.items(), strict=True)
     }
