@@ -22,8 +22,11 @@ if TYPE_CHECKING:
     from uniadrs_scale.core.contracts import FittedScorer, Scorer
     from uniadrs_scale.core.plan import ScorePlan
     from uniadrs_scale.detector.detector import Detector
+    from uniadrs_scale.evaluation.judge import evaluate
     from uniadrs_scale.evaluation.maps import evaluate_map
     from uniadrs_scale.maps.cog import to_cog
+    from uniadrs_scale.objects.find import targets
+    from uniadrs_scale.pages.report import report
     from uniadrs_scale.scenes.open import open_scene
     from uniadrs_scale.scoring.report import IncompleteWarning, SceneWarning
     from uniadrs_scale.scoring.score import plan, score
@@ -46,12 +49,15 @@ __all__ = [
     "UniadrsScaleError",
     "WeightsError",
     "__version__",
+    "evaluate",
     "evaluate_map",
     "load_config",
     "open_scene",
     "plan",
+    "report",
     "score",
     "sweep",
+    "targets",
     "to_cog",
 ]
 
@@ -65,12 +71,15 @@ _LATER = {
     "ScorePlan": "core.plan",
     "Scorer": "core.contracts",
     "SweepReport": "archive.product",
+    "evaluate": "evaluation.judge",
     "evaluate_map": "evaluation.maps",
     "load_config": "archive.config",
     "open_scene": "scenes.open",
     "plan": "scoring.score",
+    "report": "pages.report",
     "score": "scoring.score",
     "sweep": "archive.sweep",
+    "targets": "objects.find",
     "to_cog": "maps.cog",
 }
 

@@ -39,7 +39,7 @@ class Sizes:
             PlanError: The preset is unknown, or the sizes contradict each other.
         """
         preset = choose_preset(scene, self.preset)
-        tile = preset.tile if self.tile is None else self.tile
+        tile = preset.tile_of(scene.height, scene.width) if self.tile is None else self.tile
         stride = preset.stride(tile) if self.stride is None else self.stride
         chunk = self.chunk
         if chunk is None:
@@ -64,6 +64,8 @@ class ScorePlan:
     """Identity of the scorer: architecture, weights' sha256, arithmetic."""
     batch: int
     activation_bytes: int
+    coarser: int = 0
+    """The detector sees these means, too, and the logits of both are averaged; 0 for no."""
     workers: int
     """Worker processes that share the held strips."""
     threads: int
@@ -94,18 +96,29 @@ class ScorePlan:
 
     def decisive(self) -> dict[str, Any]:
         """Return everything that affects the output, as JSON values. Workers do not."""
-        return {
+        values = {
             "scene": self.scene.decisive(),
             "lattice": self.lattice.decisive(),
             "coarsen": self.coarsen,
             "detector": self.detector,
             "version": self.version,
         }
+        return values | ({"coarser": self.coarser} if self.coarser else {})
 
     @property
     def fingerprint(self) -> str:
         """Digest of :meth:`decisive`, 16 hex digits."""
         return digest(self.decisive())
+
+    @property
+    def preset_name(self) -> str:
+        """Name of the preset, without the reason for it."""
+        return self.preset.partition(" (")[0]
+
+    @property
+    def scales(self) -> tuple[int, ...]:
+        """Sides of the means that the detector sees [px]."""
+        return (self.coarsen, self.coarser) if self.coarser else (self.coarsen,)
 
     @property
     def chunks(self) -> int:
@@ -206,7 +219,7 @@ class ScorePlan:
             f"(each pixel is scored {lattice.tiles * lattice.tile**2 / 1e6 / megapixels:.1f} "
             "times on average)",
             "preset": self.preset
-            + (f", seen at 1/{self.coarsen} of the resolution" if self.coarsen > 1 else ""),
+            + (f", seen at {_shares(self.scales)} of the resolution" if self.coarsen > 1 else ""),
             "chunks": f"{rows} x {cols} of {lattice.chunk} px, {self.tasks} tasks",
             "detector": self.detector,
             "memory": f"{memory.total / MIB:.0f} MiB per worker "
@@ -217,3 +230,8 @@ class ScorePlan:
         }
         notes = [("note", note) for note in scene.remarks]
         return "\n".join(f"{key:<13}{text}" for key, text in (*lines.items(), *notes))
+
+
+def _shares(scales: tuple[int, ...]) -> str:
+    """Return the resolutions in words, such as '1/3 and 1/6'."""
+    return " and ".join(f"1/{scale}" for scale in scales)

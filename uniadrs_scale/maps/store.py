@@ -7,7 +7,7 @@ bucket the same objects make the same store.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
@@ -19,8 +19,10 @@ from odc.geo.geobox import GeoBox
 from uniadrs_scale.core.contracts import LAYERS, SCORE, Layer, digest
 from uniadrs_scale.core.pixels import BandStatistics
 from uniadrs_scale.errors import StoreError
+from uniadrs_scale.maps.facts import MapFacts
+from uniadrs_scale.maps.frame import Y_X, map_frame
 from uniadrs_scale.storage.places import Place
-from uniadrs_scale.swaths.conventions import GEOLOCATION, geolocation_kind
+from uniadrs_scale.swaths.conventions import geolocation_kind
 from uniadrs_scale.swaths.grids import Georeference, georeference
 
 if TYPE_CHECKING:
@@ -30,13 +32,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from uniadrs_scale.core.lattice import Window
+    from uniadrs_scale.core.levels import Levels
 
 MISSING, DONE, FAILED = 0, 1, 2
 LEDGER = ("done", "scored_pixels")
 """Arrays without which a map is not a run's."""
-CPU_KINDS = "cpu_kinds"
+CPU_KINDS, LEVELS = "cpu_kinds", "levels"
 BAND_MEAN, BAND_SCATTER = "band_mean", "band_scatter"
-Y_X = 2  # axes of a map
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,11 @@ class ScoreStore:
         known = self.cpu_kinds
         if not set(kinds) <= set(known):
             self.group.update_attributes({CPU_KINDS: sorted({*kinds, *known})})
+
+    def keep_levels(self, levels: Levels | None) -> None:
+        """Record the levels that read this map; for the driver alone."""
+        if levels is not None and self.attributes.get(LEVELS) != levels.to_json():
+            self.group.update_attributes({LEVELS: levels.to_json()})
 
     def write_chunk(
         self, index: tuple[int, int], window: Window, score: NDArray[np.float32], state: int
@@ -170,17 +177,37 @@ class ScoreMap:
     """Threads that may read at once; None: all."""
 
     @property
+    def shape(self) -> tuple[int, int]:
+        """Size (y, x)."""
+        return cast("tuple[int, int]", self.frame.shape)
+
+    @property
     def geobox(self) -> GeoBox:
         """Its grid; the identity if it has no place."""
-        height, width = self.frame.shape
-        return GeoBox((height, width), self.place.transform or Affine.identity(), self.place.crs)
+        return GeoBox(self.shape, self.place.transform or Affine.identity(), self.place.crs)
+
+    @property
+    def facts(self) -> MapFacts:
+        """The origin of the map.
+
+        Raises:
+            StoreError: Its levels are damaged.
+        """
+        facts = MapFacts.of_attributes(dict(self.group.attrs), self.name)
+        if not isinstance(done := self.group.get(LEDGER[0]), zarr.Array):
+            return facts
+        states = np.asarray(done[:])
+        return replace(facts, missing=int((states != DONE).sum()), chunks=states.size)
+
+    @property
+    def levels(self) -> Levels | None:
+        """Thresholds and curve for this map, as in :attr:`facts`."""
+        return self.facts.levels
 
     @property
     def tags(self) -> dict[str, str]:
-        """Origin of the pixels; the software is that which made the scores, as the store says."""
-        known = {"TIFFTAG_SOFTWARE": "software", "fingerprint": "fingerprint"}
-        present = {t: str(v) for t, key in known.items() if (v := self.group.attrs.get(key))}
-        return {"AREA_OR_POINT": "Area", "TIFFTAG_SOFTWARE": "uniadrs_scale", **present}
+        """The same facts as tags of a file; software is that which made the scores."""
+        return {"AREA_OR_POINT": "Area", **self.facts.tags()}
 
     def array(self, layer: Layer = SCORE) -> zarr.Array[Any]:
         """Return the array (y, x) of a layer."""
@@ -231,7 +258,7 @@ def open_map(path: str | Path | Place) -> ScoreMap:
         StoreError: The store is missing, or it is something else.
     """
     group = _open_group(path)
-    frame = _frame(group, cast("zarr.Array[Any]", group[SCORE.name]))
+    frame = map_frame(group, cast("zarr.Array[Any]", group[SCORE.name]))
     return ScoreMap(
         name=str(path),
         group=group,
@@ -271,26 +298,3 @@ def _not_a_store(path: str | Path | Place, met: str) -> StoreError:
         f"{SCORE.dtype}. Pass what `score` wrote; to write, choose another output path, or remove "
         "it yourself."
     )
-
-
-def _frame(group: zarr.Group, score: zarr.Array[Any]) -> xr.DataArray:
-    """Return the coordinates that place ``score``, around zeros.
-
-    By hand: xarray opens every array of a store, 15 requests if it is in a bucket.
-    """
-    dims = getattr(score.metadata, "dimension_names", None) or ("y", "x")
-    mapping = str(score.attrs.get("grid_mapping", "spatial_ref"))
-    coords: dict[str, Any] = {}
-    for name, called in ((dims[0], "y"), (dims[1], "x"), (mapping, "spatial_ref")):
-        array = group.get(name)
-        if isinstance(array, zarr.Array) and array.ndim < Y_X:
-            coords[called] = ((called,) * array.ndim, np.asarray(array[...]), dict(array.attrs))
-    values = np.broadcast_to(np.float32(0), score.shape)
-    # The fill value is encoded for Zarr; the rest may be all that is said of the place.
-    ours = ("_FillValue", "coordinates", "grid_mapping")
-    attrs = {key: value for key, value in score.attrs.items() if key not in ours}
-    frame = xr.DataArray(values, dims=("y", "x"), coords=coords, attrs=attrs)
-    if all(name in group for name in GEOLOCATION):
-        # Not to the constructor: it copies coordinates, and these are as large as the map.
-        frame = frame.assign_coords(dict.fromkeys(GEOLOCATION, (("y", "x"), values)))
-    return frame

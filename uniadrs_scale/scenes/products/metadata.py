@@ -43,7 +43,7 @@ class Band:
     aliases: tuple[str, ...] = ()
     """Other names it may be asked for by, e.g. STAC's common name."""
     asset: str = ""
-    """Key of its STAC asset, by which all bands of the asset are asked for."""
+    """Key of the STAC asset that holds it."""
     default: bool = True
     """Part of the scene if no bands are named."""
     nodata: float | None = None
@@ -83,6 +83,10 @@ class Product:
     """True for radar amplitudes, which can be turned into dB."""
     notes: tuple[str, ...] = ()
     """Sentences about what was assumed."""
+
+    def of_asset(self, key: str) -> list[Band]:
+        """Return all bands of the STAC asset ``key``; none if there is no such asset."""
+        return [band for band in self.bands if band.asset == key != ""]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
