@@ -11,7 +11,7 @@ import numpy as np
 from uniadrs_scale.core.contracts import CountingReader
 from uniadrs_scale.core.pixels import BandStatistics, fill_invalid
 from uniadrs_scale.core.seams import accumulate, finalise, normaliser, taper
-from uniadrs_scale.errors import redact
+from uniadrs_scale.errors import gist
 from uniadrs_scale.maps.store import DONE, FAILED
 from uniadrs_scale.runtime.cpu import cpu_kind
 from uniadrs_scale.runtime.worker import IsolatedReader, IsolatedScorer, Isolation
@@ -297,4 +297,4 @@ def _strips(
 
 
 def _reason(error: Exception) -> str:
-    return redact(f"{type(error).__name__}: {error}".splitlines()[0])[:300]
+    return gist(f"{type(error).__name__}: {error}")
