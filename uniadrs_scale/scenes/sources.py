@@ -17,8 +17,8 @@ from xarray.core import indexing
 from uniadrs_scale.core.contracts import SceneInfo, SceneSource, digest
 from uniadrs_scale.core.lattice import Window
 from uniadrs_scale.core.validity import EVERY_BAND, Validity, can_hold, valid_pixels
+from uniadrs_scale.scenes.axes import wavelengths_of
 from uniadrs_scale.scenes.grids import Grid, ground_size
-from uniadrs_scale.scenes.wavelengths import wavelengths_of
 from uniadrs_scale.swaths.conventions import (
     GEOLOCATION,
     as_scene,
@@ -258,10 +258,10 @@ def _placed(info: SceneInfo, array: xr.DataArray) -> SceneInfo:
     if crs is not None and transform is not None and (crs, transform) != (info.crs, info.transform):
         gsd_m = ground_size(Grid(info.height, info.width, transform, crs))
     why = place.problem or ("" if transform or geolocation else info.unplaced)
-    placed = replace(info, crs=crs, transform=transform, geolocation=geolocation)
-    said = [str(array.attrs.get(name, "")) for name in ("datetime", "platform")]
-    placed = replace(placed, acquired=said[0], platform=said[1], unplaced=why)
-    return replace(placed, gsd_m=gsd_m, wavelengths=wavelengths_of(array))
+    acquired, platform = (str(array.attrs.get(name, "")) for name in ("datetime", "platform"))
+    info = replace(info, crs=crs, transform=transform, geolocation=geolocation, unplaced=why)
+    info = replace(info, gsd_m=gsd_m, acquired=acquired, platform=platform)
+    return replace(info, wavelengths=wavelengths_of(array))
 
 
 def _describe(array: xr.DataArray) -> SceneInfo:
