@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from uniadrs_scale.evaluation.maps import evaluate_map
     from uniadrs_scale.maps.cog import to_cog
     from uniadrs_scale.objects.find import targets
+    from uniadrs_scale.pages.report import report
     from uniadrs_scale.scenes.open import open_scene
     from uniadrs_scale.scoring.report import IncompleteWarning, SceneWarning
     from uniadrs_scale.scoring.score import plan, score
@@ -53,6 +54,7 @@ __all__ = [
     "load_config",
     "open_scene",
     "plan",
+    "report",
     "score",
     "sweep",
     "targets",
@@ -74,6 +76,7 @@ _LATER = {
     "load_config": "archive.config",
     "open_scene": "scenes.open",
     "plan": "scoring.score",
+    "report": "pages.report",
     "score": "scoring.score",
     "sweep": "archive.sweep",
     "targets": "objects.find",

@@ -80,8 +80,7 @@ def score(
         return open_store(store).open()
     # The same path as for a scene of any size: workers write, this process reads the result.
     with temporary_folder() as folder:
-        target = folder / "map.zarr"
-        alone = replace(observer, companions=False)
+        target, alone = folder / "map.zarr", replace(observer, companions=False)
         _warn(run(job, target, compute, alone), job.plan.scene.name)
         return open_store(target).open().load()
 
