@@ -112,7 +112,7 @@ class Output(Section):
     """cog (opens in QGIS), zarr (lazy, for Python), targets (a GeoPackage of what was found, at
     level medium), or several."""
     quicklook: bool = True
-    """Also a PNG of at most 2048 px: the scene beside its map, and the highest peaks."""
+    """Also a PNG of at most 2048 px: the scene next to its map, and the highest peaks."""
     collection: str = Field(default="anomaly-maps", min_length=1)
     """Id of the STAC collection."""
     title: str = "Anomaly maps"

@@ -137,7 +137,7 @@ def _describe(asset: pystac.Asset, path: Path, statistics: Mapping[str, float]) 
 
 
 def _add_render(item: pystac.Item, levels: Levels | None) -> None:
-    """Say how viewers show the map: on the scale of its pictures, clear where no object is."""
+    """Say how viewers show the map: on the scale of its pictures, clear below objects."""
     table = map_colours(np.linspace(0, 1, COLOURS, dtype=np.float32)[None], levels)[0]
     RenderExtension.ext(item, add_if_missing=True).apply(
         {

@@ -73,7 +73,8 @@ class ReportSummary:
 
     def text(self) -> str:
         """Return the closing lines, one per fact."""
-        lines = [f"targets  {self.shown} of {self.total}", *(f"note     {n}" for n in self.notes)]
+        counted = f"{self.shown}" if self.shown == self.total else f"{self.shown} of {self.total}"
+        lines = [f"targets  {counted}", *(f"note     {n}" for n in self.notes)]
         return "\n".join([*lines, f"output   {self.output}"])
 
 

@@ -288,17 +288,12 @@ def _origin(content: Content, picture: ScenePicture) -> Iterator[tuple[str, str]
         ("detector", facts.detector),
         ("weights (SHA-256)", facts.weights),
         ("preset", facts.preset),
+        *(
+            ("compared with", f"{uri_name(m.name)}, {m.facts.scene} {m.facts.fingerprint}")
+            for m in content.maps[1:]
+        ),
         ("targets", content.table.origin),
         ("command", content.command),
         ("page", f"uniadrs_scale {__version__}"),
     ]
-    for opened in content.maps[1:]:
-        other = opened.facts
-        said.insert(
-            13,
-            (
-                "compared with",
-                f"{uri_name(opened.name)}, {other.scene}, fingerprint {other.fingerprint}",
-            ),
-        )
     yield from ((name, value) for name, value in said if value)
