@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 from uniadrs_scale.maps.exports import EXPORTS
 from uniadrs_scale.objects.export import TARGETS
 from uniadrs_scale.objects.extra import vectors
+from uniadrs_scale.pages.report import REPORT
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-PRODUCT_EXPORTS = EXPORTS | {export.name: export for export in (TARGETS,)}
+PRODUCT_EXPORTS = EXPORTS | {export.name: export for export in (TARGETS, REPORT)}
 """All files that a product of an archive may have besides a store and ``run.json``, by name."""
 
 
