@@ -17,10 +17,10 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 
 from uniadrs_scale.core.contracts import LAYERS, SCORE, Layer, digest
-from uniadrs_scale.core.pixels import BandStatistics
 from uniadrs_scale.errors import StoreError
 from uniadrs_scale.maps.facts import MapFacts
 from uniadrs_scale.maps.frame import Y_X, map_frame
+from uniadrs_scale.maps.moments import read_cells, read_statistics, write_statistics
 from uniadrs_scale.storage.places import Place
 from uniadrs_scale.swaths.conventions import geolocation_kind
 from uniadrs_scale.swaths.grids import Georeference, georeference
@@ -33,12 +33,13 @@ if TYPE_CHECKING:
 
     from uniadrs_scale.core.lattice import Window
     from uniadrs_scale.core.levels import Levels
+    from uniadrs_scale.core.pixels import BandStatistics
+    from uniadrs_scale.core.regions import Cells, Grid
 
 MISSING, DONE, FAILED = 0, 1, 2
 LEDGER = ("done", "scored_pixels")
 """Arrays without which a map is not a run's."""
 CPU_KINDS, LEVELS = "cpu_kinds", "levels"
-BAND_MEAN, BAND_SCATTER = "band_mean", "band_scatter"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,26 +107,20 @@ class ScoreStore:
     @property
     def statistics(self) -> BandStatistics | None:
         """Statistics that the scores were made with; None if the run had not begun."""
-        group = self.group
-        if BAND_SCATTER not in group or "valid_pixels" not in group[BAND_SCATTER].attrs:
-            return None
-        mean, scatter = (
-            np.asarray(self._array(name)[:], np.float64) for name in (BAND_MEAN, BAND_SCATTER)
-        )
-        return BandStatistics.from_counts(dict(group[BAND_SCATTER].attrs), mean, scatter)
+        return read_statistics(self.group)
 
-    def write_statistics(self, statistics: BandStatistics) -> None:
+    def cells(self, grid: Grid) -> Cells:
+        """Return the moments of the cells of ``grid``; there are some if there are statistics."""
+        return read_cells(self.group, grid)
+
+    def write_statistics(self, statistics: BandStatistics, cells: Cells) -> None:
         """Keep the scene's statistics: a resumed run must scale as the first one did.
 
         Chunks that were scored with other statistics are missing from then on.
         """
         if self.statistics is not None:
             self._array("done")[:] = MISSING
-        for name, values in ((BAND_MEAN, statistics.mean), (BAND_SCATTER, statistics.scatter)):
-            dims = ("band", "other_band")[: values.ndim]
-            self.group.create_array(name, data=values, dimension_names=dims, overwrite=True)
-        # Last, and in one write, because the counts make the statistics valid.
-        self._array(BAND_SCATTER).update_attributes(statistics.counts())
+        write_statistics(self.group, statistics, cells)
 
     def open(self) -> xr.DataArray:
         """Return the lazy, chunked score (y, x)."""

@@ -8,34 +8,24 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from uniadrs_scale.core.contracts import CountingReader
-from uniadrs_scale.core.pixels import BandStatistics, fill_invalid
 from uniadrs_scale.core.seams import accumulate, finalise, normaliser, taper
-from uniadrs_scale.errors import redact
 from uniadrs_scale.maps.store import DONE, FAILED
+from uniadrs_scale.runtime.batches import Apart, Input, network_input, reason, score_tiles
 from uniadrs_scale.runtime.cpu import cpu_kind
-from uniadrs_scale.runtime.worker import IsolatedReader, IsolatedScorer, Isolation
+from uniadrs_scale.runtime.worker import IsolatedReader, Isolation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
-    from uniadrs_scale.core.contracts import FittedScorer, WindowReader
+    from uniadrs_scale.core.contracts import WindowReader
     from uniadrs_scale.core.lattice import Lattice, Window
-    from uniadrs_scale.core.pixels import Normalisation
     from uniadrs_scale.maps.store import ScoreStore
+    from uniadrs_scale.runtime.batches import Regional, Scaled
 
 
 Index = tuple[int, int]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Scaled:
-    """The scorer of a scene, and the scaling of its input."""
-
-    scorer: FittedScorer
-    scaling: Normalisation
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,22 +85,12 @@ class ChunkReport:
     """Kinds of CPU that scored its tiles or blended them, sorted."""
 
 
-def window_statistics(reader: WindowReader) -> BandStatistics | None:
-    """Return the moments of one sample window; None if it cannot be read."""
-    try:
-        if isinstance(reader, CountingReader):
-            return BandStatistics.of(*reader.counted())
-        return BandStatistics.of(*reader.read())
-    except Exception:  # noqa: BLE001 - score_chunk meets the same error, and reports it
-        return None
-
-
 def score_chunk(
     reader: WindowReader,
     index: Index,
     tiles: Sequence[Window],
     lattice: Lattice,
-    scaled: Scaled,
+    scaled: Scaled | Regional | Apart,
 ) -> ScoredPart:
     """Score ``tiles``, all owned by chunk ``index``, and cut their sum along chunk borders.
 
@@ -119,7 +99,7 @@ def score_chunk(
         index: The chunk.
         tiles: Its tiles to score: all, or those that a resumed run still needs.
         lattice: Geometry of the run.
-        scaled: The scorer, and the scaling of its input.
+        scaled: The scorer and the scaling of each tile.
     """
     outer = lattice.read_window(index)
     numerator = np.zeros((outer.height, outer.width))
@@ -130,19 +110,20 @@ def score_chunk(
         pixels, valid = reader.read()
     except Exception as error:  # noqa: BLE001 - whatever GDAL, Dask or a user's graph raises
         own_valid = None
-        reasons = dict.fromkeys(tiles, f"read: {_reason(error)}")
+        reasons = dict.fromkeys(tiles, f"read: {reason(error)}")
     else:
         own_valid, reasons = valid[own].copy(), {}
         wanted = {tile: place for tile, place in places.items() if valid[place].any()}
-        apply = scaled.scaling.apply
         inputs = (
-            (
+            Input(
                 tile,
-                network_input(apply(pixels[:, *at]), valid[at], lattice.overhang(tile)),
+                network_input(fitted.scaling.apply(pixels[:, *at]), valid[at], overhang),
+                fitted.scorer,
             )
             for tile, at in wanted.items()
+            for fitted, overhang in [(scaled.of(lattice.inside(tile)), lattice.overhang(tile))]
         )
-        for tile, score in _score_tiles(inputs, scaled.scorer):
+        for tile, score in score_tiles(inputs):
             if isinstance(score, str):
                 reasons[tile] = score
             else:
@@ -168,7 +149,7 @@ def score_chunk_apart(
     index: Index,
     tiles: Sequence[Window],
     lattice: Lattice,
-    scaled: Scaled,
+    scaled: Scaled | Regional,
 ) -> ScoredPart:
     """Do the same as :func:`score_chunk`, reading and scoring in a child process.
 
@@ -176,9 +157,8 @@ def score_chunk_apart(
     chunk, so only chunks whose workers died are scored like this.
     """
     with Isolation() as isolation:
-        scorer = IsolatedScorer(isolation, scaled.scorer)
-        apart = Scaled(scorer, scaled.scaling)
-        return score_chunk(IsolatedReader(isolation, reader), index, tiles, lattice, apart)
+        isolated = IsolatedReader(isolation, reader)
+        return score_chunk(isolated, index, tiles, lattice, Apart(isolation, scaled))
 
 
 def take_strips(part: ScoredPart, axis: int, line: int) -> Strips:
@@ -227,52 +207,6 @@ def commit_chunk(
     )
 
 
-def network_input(
-    scaled: NDArray[np.float32],
-    valid: NDArray[np.bool_],
-    overhang: tuple[tuple[int, int], tuple[int, int]],
-) -> NDArray[np.float32]:
-    """Return (band, tile, tile): invalid pixels filled, the part beyond the scene reflected."""
-    return np.pad(fill_invalid(scaled, valid), [(0, 0), *overhang], mode="reflect")
-
-
-def _score_tiles(
-    inputs: Iterator[tuple[Window, NDArray[np.float32]]], scorer: FittedScorer
-) -> Iterator[tuple[Window, NDArray[np.float32] | str]]:
-    """Yield scores or errors, in calls of exactly ``scorer.batch`` tiles: others change bits."""
-    group: list[tuple[Window, NDArray[np.float32]]] = []
-    for item in inputs:
-        group.append(item)
-        if len(group) == scorer.batch:
-            yield from _score_group(group, scorer)
-            group = []
-    if group:
-        yield from _score_group(group, scorer)
-
-
-def _score_group(
-    group: list[tuple[Window, NDArray[np.float32]]], scorer: FittedScorer
-) -> Iterator[tuple[Window, NDArray[np.float32] | str]]:
-    stack = np.zeros((scorer.batch, *group[0][1].shape), np.float32)
-    for slot, (_, pixels) in zip(stack, group, strict=False):
-        slot[...] = pixels
-    try:
-        scores = scorer.score_tiles(stack)
-    except Exception as error:  # noqa: BLE001 - one bad tile must not cost the scene
-        if len(group) > 1:
-            # Find the bad tile: each alone, in a call of the same shape.
-            for item in group:
-                yield from _score_group([item], scorer)
-        else:
-            yield group[0][0], _reason(error)
-        return
-    for (tile, _), score in zip(group, scores, strict=False):
-        if np.isfinite(score).all():
-            yield tile, score
-        else:
-            yield tile, "the score is not finite"
-
-
 def _add(
     target: NDArray[np.float64], score: NDArray[np.float32], tile: Window, lattice: Lattice
 ) -> None:
@@ -294,7 +228,3 @@ def _strips(
         ]
         if piece.size:
             yield (index[0] + down, index[1] + right), piece.copy()
-
-
-def _reason(error: Exception) -> str:
-    return redact(f"{type(error).__name__}: {error}".splitlines()[0])[:300]
