@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from uniadrs_scale.archive.config import ArchiveConfig, load_config
     from uniadrs_scale.archive.product import SweepReport
     from uniadrs_scale.archive.sweep import sweep
-    from uniadrs_scale.core.contracts import FittedScorer, Scorer
+    from uniadrs_scale.core.contracts import FittedScorer, Layer, Scorer
     from uniadrs_scale.core.plan import ScorePlan
     from uniadrs_scale.detector.detector import Detector
+    from uniadrs_scale.detector.own import scorer
     from uniadrs_scale.evaluation.maps import evaluate_map
     from uniadrs_scale.maps.cog import to_cog
     from uniadrs_scale.scenes.open import open_scene
@@ -36,6 +37,7 @@ __all__ = [
     "Detector",
     "FittedScorer",
     "IncompleteWarning",
+    "Layer",
     "PlanError",
     "SceneError",
     "SceneWarning",
@@ -51,6 +53,7 @@ __all__ = [
     "open_scene",
     "plan",
     "score",
+    "scorer",
     "sweep",
     "to_cog",
 ]
@@ -61,6 +64,7 @@ _LATER = {
     "Detector": "detector.detector",
     "FittedScorer": "core.contracts",
     "IncompleteWarning": "scoring.report",
+    "Layer": "core.contracts",
     "SceneWarning": "scoring.report",
     "ScorePlan": "core.plan",
     "Scorer": "core.contracts",
@@ -70,6 +74,7 @@ _LATER = {
     "open_scene": "scenes.open",
     "plan": "scoring.score",
     "score": "scoring.score",
+    "scorer": "detector.own",
     "sweep": "archive.sweep",
     "to_cog": "maps.cog",
 }

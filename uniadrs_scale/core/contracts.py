@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, runtime_checkable
 
 from uniadrs_scale.errors import PlanError, SceneError
 
@@ -27,7 +29,11 @@ if TYPE_CHECKING:
 class Scorer(Protocol):
     """A model that scores tiles once it knows the scene: implement this to bring your own.
 
-    Pickled to every worker, as is the :class:`FittedScorer` that it makes.
+    Pickled to every worker, as is the :class:`FittedScorer` that it makes. It may have these
+    attributes, too: ``layers`` (of :class:`Layer`; one, the score, by default), ``tiling``
+    (:class:`Tiling`; by default the preset decides), ``inputs`` (``raw`` for pixels as they are;
+    by default they are scaled) and ``thread_safe`` (True if several threads may call it at once;
+    by default it is given a process per thread).
     """
 
     @property
@@ -56,7 +62,10 @@ class FittedScorer(Protocol):
         """Tiles per call. Every call has exactly this many, for bit-identical results."""
 
     def score_tiles(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return scores (n, y, x) in 0..1 of scaled tiles (n, band, y, x)."""
+        """Return scores (n, y, x) in 0..1 of tiles (n, band, y, x).
+
+        A scorer of several layers returns (n, layer, y, x), each in its valid range.
+        """
 
 
 @runtime_checkable
@@ -73,36 +82,99 @@ def warm_up(scorer: FittedScorer, tile: int, bands: int) -> None:
         scorer.warm_up(tile, bands)
 
 
+RESERVED = ("done", "scored_pixels", "band_mean", "band_scatter", "overviews", "valid", "y", "x", "band",
+            "layer", "spatial_ref", "latitude", "longitude")  # fmt: skip
+"""Names in a store that are not those of layers."""
+HEADROOM = 8
+"""Sums of a layer are exact up to so many of its units."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layer:
     """A layer of a map: its name, and the way it is stored and pooled."""
 
     name: str
     """Name of its array in a store, and of its band in a file."""
-    dtype: str
-    long_name: str
-    units: str
-    valid_range: tuple[float, float]
-    pooled: Literal["max"]
+    dtype: Literal["float32"] = "float32"
+    long_name: str = ""
+    units: str = "1"
+    valid_range: tuple[float, float] = (0.0, 1.0)
+    """Lowest and highest value. It decides the step to which values are rounded."""
+    pooled: Literal["max", "mean"] = "max"
     """The way overviews combine pixels."""
+
+    def __post_init__(self) -> None:
+        """Refuse a name or a range that cannot be stored."""
+        low, high = self.valid_range
+        if not re.fullmatch(r"[A-Za-z]\w{0,63}", self.name) or self.name in RESERVED:
+            raise PlanError(
+                f"Layer name '{self.name}' cannot be used. Use letters, digits and underscores, "
+                f"a letter first, and none of {', '.join(RESERVED)}."
+            )
+        if not (math.isfinite(low) and math.isfinite(high) and low < high):
+            raise PlanError(
+                f"Layer '{self.name}' has the valid range {low} to {high}. Give two finite numbers, "
+                "the lower one first."
+            )
+        if self.pooled not in ("max", "mean"):
+            raise PlanError(f"Layer '{self.name}' has pooled='{self.pooled}'. Use max or mean.")
+
+    @property
+    def unit(self) -> float:
+        """Power of two that reaches the largest value: sums are made in these units, exactly."""
+        return 2.0 ** math.ceil(math.log2(max(map(abs, self.valid_range))))
 
     @property
     def attributes(self) -> dict[str, Any]:
         """CF attributes, as JSON values."""
-        named = {"long_name": self.long_name, "units": self.units}
+        named = {"long_name": self.long_name or self.name, "units": self.units}
         return named | {"valid_range": list(self.valid_range)}
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as JSON values."""
+        return {**self.attributes, "name": self.name, "pooled": self.pooled}
 
-SCORE = Layer(
-    name="score",
-    dtype="float32",
-    long_name="anomaly score",
-    units="1",
-    valid_range=(0.0, 1.0),
-    pooled="max",
-)
-LAYERS = (SCORE,)
-"""All layers of a map. The score is always there."""
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Layer:
+        """Return the layer of which :meth:`to_json` returned ``values``."""
+        low, high = values["valid_range"]
+        text = {key: str(values[key]) for key in ("name", "long_name", "units")}
+        pooled = cast("Literal['max', 'mean']", values["pooled"])
+        return cls(**text, valid_range=(float(low), float(high)), pooled=pooled)
+
+
+SCORE = Layer(name="score", long_name="anomaly score")
+
+
+def is_score_alone(layers: tuple[Layer, ...]) -> bool:
+    """Return True if a map has no layer but the score: then it need not name its layers."""
+    return [layer.to_json() for layer in layers] == [SCORE.to_json()]
+
+
+def layers_of(scorer: object) -> tuple[Layer, ...]:
+    """Return the layers that a scorer makes: its attribute ``layers``, by default the score."""
+    return tuple(getattr(scorer, "layers", (SCORE,)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tiling:
+    """The tiles that a scorer asks for by its attribute ``tiling``; no preset decides them."""
+
+    tile: int
+    """Side of a tile [px]."""
+    stride: int
+    """Step between tiles [px]."""
+    halo: int = 0
+    """Pixels at a tile's border that count only if no other tile has them."""
+
+
+@dataclass(frozen=True, slots=True)
+class AsIs:
+    """The scaling of a scorer whose attribute ``inputs`` is ``raw``: none."""
+
+    def apply(self, pixels: NDArray[np.generic]) -> NDArray[np.float32]:
+        """Return ``pixels`` as float32."""
+        return pixels.astype("float32")
 
 
 MOST_SIDE, MOST_PIXELS = 2**24, 2**42

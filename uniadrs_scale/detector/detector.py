@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from uniadrs_scale.core.contracts import warm_up
+from uniadrs_scale.core.contracts import layers_of, warm_up
 from uniadrs_scale.core.pixels import BandStatistics
 from uniadrs_scale.core.presets import DEFAULT_WEIGHTS, Arithmetic
 from uniadrs_scale.detector.gpu import Conveyor, Cuda, device_called, passes_on
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from uniadrs_scale.core.contracts import FittedScorer, Scorer
+    from uniadrs_scale.core.contracts import FittedScorer, Layer, Scorer
     from uniadrs_scale.detector.weights import WeightsInfo
 
 GPU_BATCH = 16
@@ -46,6 +46,8 @@ class Detector:
     It pickles as a reference: a worker process builds the network once and keeps it for all tasks.
     Workers must be able to read the weights file; shipped weights are always there.
     """
+
+    thread_safe = True
 
     def __init__(self, info: WeightsInfo, device: str, dtype: Arithmetic) -> None:
         self.info = info
@@ -242,6 +244,16 @@ class Coarse:
     factor: int
 
     @property
+    def layers(self) -> tuple[Layer, ...]:
+        """Layers of the scorer."""
+        return layers_of(self.scorer)
+
+    @property
+    def inputs(self) -> str:
+        """Pixels that the scorer takes, ``raw`` or ``scaled``."""
+        return str(getattr(self.scorer, "inputs", "scaled"))
+
+    @property
     def identity(self) -> str:
         """Identity of the scorer; the plan holds the factor."""
         return self.scorer.identity
@@ -281,9 +293,11 @@ class FittedCoarse:
         """Return scores (n, y, x) of scaled tiles whose sides are multiples of the factor."""
         with torch.inference_mode(), one_thread():
             coarse = F.avg_pool2d(torch.from_numpy(np.ascontiguousarray(tiles)), self.factor)
-            scores = torch.from_numpy(self.scorer.score_tiles(coarse.numpy()))[:, None]
-            fine = F.interpolate(scores, size=tiles.shape[2:], mode="bilinear", align_corners=False)
-            return cast("NDArray[np.float32]", fine[:, 0].numpy())
+            scores = torch.from_numpy(self.scorer.score_tiles(coarse.numpy()))
+            layers = scores if scores.ndim == tiles.ndim else scores[:, None]
+            fine = F.interpolate(layers, size=tiles.shape[2:], mode="bilinear", align_corners=False)
+            shape = *scores.shape[:-2], *fine.shape[-2:]
+            return cast("NDArray[np.float32]", fine.reshape(shape).numpy())
 
 
 def coarsened(scorer: Scorer, factor: int, tile: int) -> Scorer:

@@ -1,6 +1,7 @@
 """A new score store: its arrays, their shards, codecs and attributes.
 
-    score          float32 (y, x), NaN = invalid or failed; a shard is a compute chunk
+    score          float32 (y, x), NaN = invalid or failed; a shard is a compute chunk. A scorer
+                   may have other layers: the attribute ``layers`` then names them
     band_mean, band_scatter                  float64, the scene's statistics, once they are known
     done           uint8 (chunk_y, chunk_x): MISSING, DONE, or FAILED (written without some tiles)
     scored_pixels  int64 (chunk_y, chunk_x): finite scores of each chunk, what `verify` counts again
@@ -27,7 +28,7 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 from zarr.core.buffer import default_buffer_prototype
 from zarr.storage import MemoryStore
 
-from uniadrs_scale.core.contracts import LAYERS
+from uniadrs_scale.core.contracts import is_score_alone
 from uniadrs_scale.errors import SceneError, StoreError
 from uniadrs_scale.maps.store import Y_X, ScoreStore, open_store
 from uniadrs_scale.storage.places import ROOT, Place
@@ -83,7 +84,7 @@ def prepare(
                 "path, or remove it yourself."
             )
         target.receive(made, last=ROOT)
-    return ScoreStore(target)
+    return ScoreStore(target, plan.layers)
 
 
 def create(path: Path, plan: ScorePlan, coordinates: Mapping[str, xr.DataArray]) -> None:
@@ -105,7 +106,7 @@ def create(path: Path, plan: ScorePlan, coordinates: Mapping[str, xr.DataArray])
     shape = lattice.height, lattice.width
     placed = place_attributes(scene.crs, transform, shape)
     geolocation = {name: c for name, c in coordinates.items() if name not in whole}
-    for layer in LAYERS:
+    for layer in plan.layers:
         attributes: dict[str, Any] = layer.attributes | placed
         if "spatial_ref" in coordinates:
             attributes["grid_mapping"] = "spatial_ref"
@@ -124,12 +125,15 @@ def create(path: Path, plan: ScorePlan, coordinates: Mapping[str, xr.DataArray])
             fill_value=0,
             dimension_names=("chunk_y", "chunk_x"),
         )
-    facts = {
+    facts: dict[str, Any] = {
         "title": f"Anomaly scores of {scene.name}",
         "software": f"uniadrs_scale {plan.version}",
         "fingerprint": plan.fingerprint,
         "plan": plan.decisive(),
     }
+    if not is_score_alone(plan.layers):
+        facts["title"] = f"{', '.join(plan.layer_names)} of {scene.name}"
+        facts["layers"] = [layer.to_json() for layer in plan.layers]
     write_root(ScoreStore(Place.of(path)), facts | placed)
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from uniadrs_scale.core.contracts import CountingReader
+from uniadrs_scale.core.contracts import HEADROOM, SCORE, CountingReader
 from uniadrs_scale.core.pixels import BandStatistics, fill_invalid
 from uniadrs_scale.core.seams import accumulate, finalise, normaliser, taper
 from uniadrs_scale.errors import redact
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from uniadrs_scale.core.contracts import FittedScorer, WindowReader
+    from uniadrs_scale.core.contracts import AsIs, FittedScorer, Layer, WindowReader
     from uniadrs_scale.core.lattice import Lattice, Window
     from uniadrs_scale.core.pixels import Normalisation
     from uniadrs_scale.maps.store import ScoreStore
@@ -32,10 +32,11 @@ Index = tuple[int, int]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scaled:
-    """The scorer of a scene, and the scaling of its input."""
+    """The scorer of a scene, the scaling of its input, and its layers."""
 
     scorer: FittedScorer
-    scaling: Normalisation
+    scaling: Normalisation | AsIs
+    layers: tuple[Layer, ...] = (SCORE,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ class TileFailure:
 
 
 Pieces = Mapping[Index, "NDArray[np.float64]"]
-"""Numerators by receiving chunk; each begins at that chunk's top left corner."""
+"""Numerators (layer, y, x) by receiving chunk; each begins at that chunk's top left corner."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,7 +64,7 @@ class ScoredPart:
     """Sums of one chunk's tiles."""
 
     body: NDArray[np.float64]
-    """(y, x) numerators of the chunk itself."""
+    """(layer, y, x) numerators of the chunk itself."""
     strips: Pieces
     """Numerators of the chunks right, below and diagonal, if tiles reach into them."""
     cpu: str
@@ -119,10 +120,10 @@ def score_chunk(
         index: The chunk.
         tiles: Its tiles to score: all, or those that a resumed run still needs.
         lattice: Geometry of the run.
-        scaled: The scorer, and the scaling of its input.
+        scaled: The scorer, the scaling of its input, and its layers.
     """
     outer = lattice.read_window(index)
-    numerator = np.zeros((outer.height, outer.width))
+    numerator = np.zeros((len(scaled.layers), outer.height, outer.width))
     own = lattice.chunk_window(index).within(outer)
     places = {tile: lattice.inside(tile).within(outer) for tile in tiles}
     wanted: dict[Window, tuple[slice, slice]] = {}
@@ -142,18 +143,18 @@ def score_chunk(
             )
             for tile, at in wanted.items()
         )
-        for tile, score in _score_tiles(inputs, scaled.scorer):
+        for tile, score in _score_tiles(inputs, scaled):
             if isinstance(score, str):
                 reasons[tile] = score
             else:
-                _add(numerator[places[tile]], score, tile, lattice)
+                _add(numerator[:, *places[tile]], score, tile, lattice)
     # Last, so that a neighbour's contribution cannot hide it: NaN stays NaN in every later sum.
     for tile in reasons:
-        numerator[places[tile]] = np.nan
+        numerator[:, *places[tile]] = np.nan
     failures = tuple(TileFailure(lattice.inside(tile), why) for tile, why in reasons.items())
     return ScoredPart(
         # Copied: a view would keep the whole window alive until the neighbours are done.
-        body=numerator[own].copy(),
+        body=numerator[:, *own].copy(),
         strips=dict(_strips(numerator, index, lattice)),
         cpu=cpu_kind(),
         valid=own_valid,
@@ -177,7 +178,7 @@ def score_chunk_apart(
     """
     with Isolation() as isolation:
         scorer = IsolatedScorer(isolation, scaled.scorer)
-        apart = Scaled(scorer, scaled.scaling)
+        apart = replace(scaled, scorer=scorer)
         return score_chunk(IsolatedReader(isolation, reader), index, tiles, lattice, apart)
 
 
@@ -204,20 +205,21 @@ def commit_chunk(
     for strips in neighbours:
         piece = strips.pieces.get(index)
         if piece is not None:
-            numerator[: piece.shape[0], : piece.shape[1]] += piece
+            numerator[:, : piece.shape[1], : piece.shape[2]] += piece
             kinds.add(strips.cpu)
-    rows, cols = window.slices
-    score = finalise(
-        numerator,
-        normaliser(lattice.height, lattice.tile, lattice.stride)[rows],
-        normaliser(lattice.width, lattice.tile, lattice.stride)[cols],
-        np.zeros(numerator.shape, bool) if part.valid is None else part.valid,
-    )
-    complete = part.valid is not None and bool((np.isfinite(score) == part.valid).all())
-    store.write_chunk(index, window, score, DONE if complete else FAILED)
+    sides = zip((lattice.height, lattice.width), window.slices, strict=True)
+    norms = [
+        normaliser(size, lattice.tile, lattice.stride, lattice.halo)[part] for size, part in sides
+    ]
+    valid = np.zeros(numerator.shape[1:], bool) if part.valid is None else part.valid
+    scores = np.stack([finalise(sums, *norms, valid) for sums in numerator])
+    for score, layer in zip(scores, store.layers, strict=True):
+        score *= np.float32(layer.unit)
+    complete = part.valid is not None and bool((np.isfinite(scores) == valid).all())
+    store.write_chunk(index, window, scores, DONE if complete else FAILED)
     return ChunkReport(
         index=index,
-        pixels=score.size,
+        pixels=valid.size,
         valid=0 if part.valid is None else int(np.count_nonzero(part.valid)),
         scored=part.scored,
         skipped=part.skipped,
@@ -237,49 +239,68 @@ def network_input(
 
 
 def _score_tiles(
-    inputs: Iterator[tuple[Window, NDArray[np.float32]]], scorer: FittedScorer
+    inputs: Iterator[tuple[Window, NDArray[np.float32]]], scaled: Scaled
 ) -> Iterator[tuple[Window, NDArray[np.float32] | str]]:
     """Yield scores or errors, in calls of exactly ``scorer.batch`` tiles: others change bits."""
     group: list[tuple[Window, NDArray[np.float32]]] = []
     for item in inputs:
         group.append(item)
-        if len(group) == scorer.batch:
-            yield from _score_group(group, scorer)
+        if len(group) == scaled.scorer.batch:
+            yield from _score_group(group, scaled)
             group = []
     if group:
-        yield from _score_group(group, scorer)
+        yield from _score_group(group, scaled)
 
 
 def _score_group(
-    group: list[tuple[Window, NDArray[np.float32]]], scorer: FittedScorer
+    group: list[tuple[Window, NDArray[np.float32]]], scaled: Scaled
 ) -> Iterator[tuple[Window, NDArray[np.float32] | str]]:
-    stack = np.zeros((scorer.batch, *group[0][1].shape), np.float32)
+    """Yield the layers (layer, y, x) of each tile in their units, or the reason for none."""
+    shape = group[0][1].shape
+    stack = np.zeros((scaled.scorer.batch, *shape), np.float32)
     for slot, (_, pixels) in zip(stack, group, strict=False):
         slot[...] = pixels
     try:
-        scores = scorer.score_tiles(stack)
+        scores = scaled.scorer.score_tiles(stack)
     except Exception as error:  # noqa: BLE001 - one bad tile must not cost the scene
         if len(group) > 1:
             # Find the bad tile: each alone, in a call of the same shape.
             for item in group:
-                yield from _score_group([item], scorer)
+                yield from _score_group([item], scaled)
         else:
             yield group[0][0], _reason(error)
         return
-    for (tile, _), score in zip(group, scores, strict=False):
-        if np.isfinite(score).all():
-            yield tile, score
+    one = len(scaled.layers) == 1 and scores.ndim == len(shape)
+    scores = scores[:, None] if one else scores
+    wanted = (len(stack), len(scaled.layers), *shape[1:])
+    for number, (tile, _) in enumerate(group):
+        if scores.shape != wanted:
+            yield tile, f"the scorer returned an array of {scores.shape}, not {wanted}"
         else:
-            yield tile, "the score is not finite"
+            units = np.array([layer.unit for layer in scaled.layers], np.float32)
+            score = scores[number].astype(np.float32, copy=False) / units[:, None, None]
+            yield tile, _doubt(score, scaled) or score
+
+
+def _doubt(score: NDArray[np.float32], scaled: Scaled) -> str:
+    """Return the reason why a tile's layers, in their units, cannot be summed; usually none."""
+    if not np.isfinite(score).all():
+        return "the score is not finite"
+    for values, layer in zip(np.abs(score).max(axis=(1, 2)), scaled.layers, strict=True):
+        if values > HEADROOM:  # beyond it sums are rounded, and the map depends on chunks
+            low, high = layer.valid_range
+            return f"{layer.name} reaches {values * layer.unit:g}, its range is {low:g} to {high:g}"
+    return ""
 
 
 def _add(
-    target: NDArray[np.float64], score: NDArray[np.float32], tile: Window, lattice: Lattice
+    target: NDArray[np.float64], scores: NDArray[np.float32], tile: Window, lattice: Lattice
 ) -> None:
-    """Add the part of a tile's score that is in the scene."""
+    """Add the part of a tile's layers that is in the scene."""
     rows, cols = lattice.inside(tile).within(tile)
-    weights = taper(lattice.tile, lattice.overlap)
-    accumulate(target, score[rows, cols], weights[rows], weights[cols])
+    weights = taper(lattice.tile, lattice.overlap, lattice.halo)
+    for sums, score in zip(target, scores, strict=True):
+        accumulate(sums, score[rows, cols], weights[rows], weights[cols])
 
 
 def _strips(
@@ -289,6 +310,7 @@ def _strips(
     own = lattice.chunk_window(index)
     for down, right in ((0, 1), (1, 0), (1, 1)):
         piece = numerator[
+            :,
             slice(own.height, None) if down else slice(own.height),
             slice(own.width, None) if right else slice(own.width),
         ]

@@ -23,6 +23,7 @@ from uniadrs_scale.runtime.compute import performance_page
 from uniadrs_scale.runtime.cpu import mixed
 from uniadrs_scale.runtime.graph import Work, scene_statistics
 from uniadrs_scale.runtime.tasks import Scaled
+from uniadrs_scale.scoring.job import scaling_of
 from uniadrs_scale.scoring.report import Clock, RunSummary, report_place, run_facts, write_report
 from uniadrs_scale.scoring.target import Target
 from uniadrs_scale.storage.locks import claimed
@@ -154,7 +155,8 @@ class _Run:
         with self.clock("statistics"):
             statistics = self.statistics(opened, executor)
             _require_scalable(statistics, self.plan)
-            scaled = Scaled(seen.fitted(statistics), statistics.normalisation())
+            scaling = scaling_of(seen, statistics)
+            scaled = Scaled(seen.fitted(statistics), scaling, self.plan.layers)
         at_work = executor.cpu_kinds()
         if len(at_work) == 1:  # before the first chunk, so that it is on record after any kill
             opened.add_cpu_kinds(at_work)

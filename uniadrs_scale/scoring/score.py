@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from uniadrs_scale.core.plan import Sizes
 from uniadrs_scale.detector.detector import Detector
 from uniadrs_scale.maps.store import open_store
-from uniadrs_scale.scoring.job import compute_for, prepare
+from uniadrs_scale.scoring.job import compute_for, prepare, suited
 from uniadrs_scale.scoring.report import IncompleteWarning, SceneWarning
 from uniadrs_scale.scoring.run import Observer, run
 
@@ -69,6 +69,7 @@ def score(
     scorer = detector if detector is not None else Detector.load()
     compute = compute_for(scorer, scheduler, workers)
     job = prepare(scene, Sizes(preset, tile, stride, chunk), scorer, compute)
+    compute = suited(job, compute)
     page = None if performance_report is None else Path(performance_report)
     observer = Observer(performance_report=page)
     if store is not None:
@@ -102,7 +103,8 @@ def plan(
     """
     scorer = detector if detector is not None else Detector.load()
     compute = compute_for(scorer, scheduler, workers)
-    return prepare(scene, Sizes(preset, tile, stride, chunk), scorer, compute).plan
+    job = prepare(scene, Sizes(preset, tile, stride, chunk), scorer, compute)
+    return job.on(suited(job, compute)).plan
 
 
 def _warn(summary: RunSummary, scene: str) -> None:
