@@ -20,7 +20,7 @@ from oracles import axis_origins
 from rasterio.transform import from_origin
 
 import uniadrs_scale as us
-from uniadrs_scale.core.contracts import SCORE
+from uniadrs_scale.core.layers import SCORE
 from uniadrs_scale.core.pixels import BandStatistics, fill_invalid
 from uniadrs_scale.core.seams import taper
 from uniadrs_scale.detector.fingerprints import model_digest
@@ -111,7 +111,7 @@ def test_every_layer_reaches_store_overviews_and_cog(tmp_path: Path, kind: str) 
         assert cog.crs.to_epsg() == 32633
         levels = small.read()
     blocks = np.pad(got.values, [(0, 0), (0, 0), (0, 0)]).reshape(2, 300, 2, 350, 2)
-    with np.errstate(all="ignore"), pytest.warns(RuntimeWarning):
+    with np.errstate(all="ignore"), pytest.warns(RuntimeWarning):  # of blocks without a pixel
         np.testing.assert_array_equal(levels[0], np.nanmax(blocks[0], axis=(1, 3)))
         np.testing.assert_allclose(levels[1], np.nanmean(blocks[1], axis=(1, 3)), rtol=1e-6)
     for number, name in enumerate(("water", "depth")):
@@ -287,7 +287,7 @@ def test_identities_are_those_of_another_process(tmp_path: Path) -> None:
 BAD = {
     "tile": (lambda t: t[:, 0, ::2], "turned tiles of shape"),
     "layers": (lambda t: t[:, 0], r"not \(1, 2, 32, 32\)"),
-    "raises": (lambda t: 1 / 0, "division by zero. Check the bands of the scene"),
+    "raises": (lambda _: 1 / 0, "division by zero. Check the bands of the scene"),
 }
 
 
@@ -317,9 +317,9 @@ def test_a_value_beyond_its_range_fails_its_tile() -> None:
 WRONG = {
     "pickle": (lambda folder: folder / "model.pt", us.WeightsError, "Pickles .* can run code"),
     "missing": (lambda folder: folder / "model.onnx", us.WeightsError, "does not exist"),
-    "number": (lambda folder: 3, us.PlanError, "got int"),
+    "number": (lambda _: 3, us.PlanError, "got int"),
     "script": (
-        lambda folder: torch.jit.script(torch.nn.ReLU()), us.PlanError, "Export the module"
+        lambda _: torch.jit.script(torch.nn.ReLU()), us.PlanError, "Export the module"
     ),
 }  # fmt: skip
 
@@ -399,7 +399,7 @@ def test_a_file_that_changes_is_noticed(tmp_path: Path) -> None:
     path = write_model(tmp_path, "pt2")
     scorer = us.scorer(path, tile=TILE, layers=LAYERS)
     again = pickle.dumps(scorer)
-    from uniadrs_scale.detector.own import _opened  # noqa: PLC0415
+    from uniadrs_scale.detector.model_files import _opened  # noqa: PLC0415
 
     _opened.cache_clear()
     path.write_bytes(write_model(tmp_path, "pt2", seed=2).read_bytes())

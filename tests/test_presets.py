@@ -11,7 +11,7 @@ import uniadrs_scale as us
 from uniadrs_scale.core.contracts import SceneInfo
 from uniadrs_scale.core.pixels import BandStatistics
 from uniadrs_scale.core.presets import PRESETS, choose_preset
-from uniadrs_scale.detector.detector import Coarse, FittedCoarse, coarsened
+from uniadrs_scale.detector.coarse import Coarse, FittedCoarse, coarsened
 from uniadrs_scale.errors import PlanError
 
 

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from uniadrs_scale.archive.config import ArchiveConfig, load_config
     from uniadrs_scale.archive.product import SweepReport
     from uniadrs_scale.archive.sweep import sweep
-    from uniadrs_scale.core.contracts import FittedScorer, Layer, Scorer
+    from uniadrs_scale.core.contracts import FittedScorer, Scorer
+    from uniadrs_scale.core.layers import Layer
     from uniadrs_scale.core.plan import ScorePlan
     from uniadrs_scale.detector.detector import Detector
     from uniadrs_scale.detector.own import scorer
@@ -64,7 +65,7 @@ _LATER = {
     "Detector": "detector.detector",
     "FittedScorer": "core.contracts",
     "IncompleteWarning": "scoring.report",
-    "Layer": "core.contracts",
+    "Layer": "core.layers",
     "SceneWarning": "scoring.report",
     "ScorePlan": "core.plan",
     "Scorer": "core.contracts",

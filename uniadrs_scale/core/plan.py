@@ -6,8 +6,9 @@ import math
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from uniadrs_scale.core.contracts import SCORE, Layer, digest, is_score_alone
+from uniadrs_scale.core.contracts import digest, is_score_alone
 from uniadrs_scale.core.lattice import Lattice, default_chunk
+from uniadrs_scale.core.layers import SCORE, Layer
 from uniadrs_scale.core.memory import MIB, MemoryForecast, Pixels, Processes, forecast
 from uniadrs_scale.core.presets import Preset, choose_preset
 from uniadrs_scale.errors import PlanError
@@ -127,6 +128,11 @@ class ScorePlan:
     def layer_names(self) -> tuple[str, ...]:
         """Names of the layers."""
         return tuple(layer.name for layer in self.layers)
+
+    @property
+    def preset_name(self) -> str:
+        """Name of the preset, without the reason for it."""
+        return self.preset.partition(" (")[0]
 
     @property
     def chunks(self) -> int:

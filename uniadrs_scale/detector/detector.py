@@ -6,13 +6,11 @@ import os
 import threading
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any, cast, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
-from uniadrs_scale.core.contracts import layers_of, warm_up
 from uniadrs_scale.core.pixels import BandStatistics
 from uniadrs_scale.core.presets import DEFAULT_WEIGHTS, Arithmetic
 from uniadrs_scale.detector.gpu import Conveyor, Cuda, device_called, passes_on
@@ -29,7 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from uniadrs_scale.core.contracts import FittedScorer, Layer, Scorer
+    from uniadrs_scale.core.levels import Levels
     from uniadrs_scale.detector.weights import WeightsInfo
 
 GPU_BATCH = 16
@@ -99,7 +97,7 @@ class Detector:
     def identity(self) -> str:
         """Weights and arithmetic, without the device, as workers choose their own."""
         config = self.info.config
-        return f"{self.info.name} {config.profile} {self.dtype} sha256:{self.info.sha256[:12]}"
+        return f"{self.info.name} {config.profile} {self.dtype} sha256:{self.info.content[:12]}"
 
     @property
     def threshold(self) -> float:
@@ -219,6 +217,11 @@ def weights_digest(detector: object) -> str | None:
     return detector.info.sha256 if isinstance(detector, Detector) else None
 
 
+def levels_of(detector: object, preset: str) -> Levels | None:
+    """Return the levels of ``detector`` for a preset, None if it has none."""
+    return detector.info.levels.get(preset) if isinstance(detector, Detector) else None
+
+
 def _resident(path: str, sha256: str, device: str, dtype: Arithmetic) -> Detector:
     """Return the only detector of these weights in this process; unpickling calls this too."""
     with _LOADING:  # lru_cache alone would let two threads build it twice
@@ -234,81 +237,3 @@ def _cached(path: str, sha256: str, device: str, dtype: Arithmetic) -> Detector:
             "changed, or this worker reads another file. Plan again."
         )
     return Detector(info, device, dtype)
-
-
-@dataclass(frozen=True, slots=True)
-class Coarse:
-    """A scorer on means of ``factor`` x ``factor`` px, its scores interpolated back."""
-
-    scorer: Scorer
-    factor: int
-
-    @property
-    def layers(self) -> tuple[Layer, ...]:
-        """Layers of the scorer."""
-        return layers_of(self.scorer)
-
-    @property
-    def inputs(self) -> str:
-        """Pixels that the scorer takes, ``raw`` or ``scaled``."""
-        return str(getattr(self.scorer, "inputs", "scaled"))
-
-    @property
-    def identity(self) -> str:
-        """Identity of the scorer; the plan holds the factor."""
-        return self.scorer.identity
-
-    @property
-    def batch(self) -> int:
-        """Tiles per call."""
-        return self.scorer.batch
-
-    def activation_bytes(self, tile: int, bands: int) -> int:
-        """Return the peak memory of the coarse tile and of its scores at full size, in bytes."""
-        seen = self.scorer.activation_bytes(tile // self.factor, bands)
-        return seen + 4 * self.batch * (tile**2 + bands * (tile // self.factor) ** 2)
-
-    def fitted(self, statistics: BandStatistics) -> FittedCoarse:
-        """Return the scorer of a scene with these statistics, at full resolution."""
-        return FittedCoarse(self.scorer.fitted(statistics), self.factor)
-
-
-@dataclass(frozen=True, slots=True)
-class FittedCoarse:
-    """The fitted scorer of a :class:`Coarse`."""
-
-    scorer: FittedScorer
-    factor: int
-
-    @property
-    def batch(self) -> int:
-        """Tiles per call."""
-        return self.scorer.batch
-
-    def warm_up(self, tile: int, bands: int) -> None:
-        """Warm the scorer up with coarse tiles."""
-        warm_up(self.scorer, tile // self.factor, bands)
-
-    def score_tiles(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return scores (n, y, x) of scaled tiles whose sides are multiples of the factor."""
-        with torch.inference_mode(), one_thread():
-            coarse = F.avg_pool2d(torch.from_numpy(np.ascontiguousarray(tiles)), self.factor)
-            scores = torch.from_numpy(self.scorer.score_tiles(coarse.numpy()))
-            layers = scores if scores.ndim == tiles.ndim else scores[:, None]
-            fine = F.interpolate(layers, size=tiles.shape[2:], mode="bilinear", align_corners=False)
-            shape = *scores.shape[:-2], *fine.shape[-2:]
-            return cast("NDArray[np.float32]", fine.reshape(shape).numpy())
-
-
-def coarsened(scorer: Scorer, factor: int, tile: int) -> Scorer:
-    """Return ``scorer`` at 1 / ``factor`` of the resolution; itself for a factor of 1.
-
-    Raises:
-        PlanError: The tile is not a multiple of the factor.
-    """
-    if factor < 1 or tile % factor:
-        raise PlanError(
-            f"coarsen={factor} does not fit tile={tile} px: a tile must hold whole coarse pixels. "
-            f"Use tile={max(tile // max(factor, 1), 16) * max(factor, 1)}."
-        )
-    return scorer if factor == 1 else Coarse(scorer, factor)

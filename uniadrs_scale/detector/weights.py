@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from dataclasses import dataclass, field
 from importlib import resources
@@ -12,6 +13,7 @@ from typing import Any, Literal, cast, get_args
 import torch
 from safetensors import SafetensorError, safe_open
 
+from uniadrs_scale.core.levels import Levels
 from uniadrs_scale.detector import published
 from uniadrs_scale.detector.network import NetworkConfig, UniADRS
 from uniadrs_scale.detector.whitening import CHANNELS
@@ -30,11 +32,15 @@ class WeightsInfo:
     name: str
     sha256: str
     """Hexadecimal digest of the file."""
+    content: str
+    """Digest of everything in the file that decides scores: other metadata may change."""
     config: NetworkConfig
     input: Input = "bands"
     threshold: float = 0.5
     """Recommended threshold, 0..1: at most 1e-4 of the pixels of empty windows exceed it. Files
     without one, such as published checkpoints, get 0.5."""
+    levels: dict[str, Levels] = field(default_factory=dict)
+    """Curve and levels by preset; empty if none were measured."""
     metadata: dict[str, str] = field(default_factory=dict)
     """Command, seed, data, figures and licence, as `model/train.py` wrote them."""
 
@@ -46,10 +52,13 @@ def read_weights(weights: str | Path) -> WeightsInfo:
         WeightsError: The file is missing, corrupt, or its metadata do not fit this network.
     """
     path = _find(weights)
-    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    packed = path.read_bytes()
     if path.suffix in (".pth", ".pt"):
+        sha256 = hashlib.sha256(packed).hexdigest()
         config = NetworkConfig(width=1.0, profile="published")
-        return WeightsInfo(path=str(path), name=path.stem, sha256=sha256, config=config)
+        return WeightsInfo(
+            path=str(path), name=path.stem, sha256=sha256, content=sha256, config=config
+        )
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -59,7 +68,7 @@ def read_weights(weights: str | Path) -> WeightsInfo:
             "Give a .safetensors file made by model/train.py, or a published .pth checkpoint."
         ) from None
     try:
-        return _described(path, sha256, metadata)
+        return _described(path, packed, metadata)
     except (KeyError, ValueError) as error:
         raise WeightsError(
             f"The metadata of '{weights}' do not describe a network of this library: {error}. They "
@@ -67,7 +76,7 @@ def read_weights(weights: str | Path) -> WeightsInfo:
         ) from None
 
 
-def _described(path: Path, sha256: str, metadata: dict[str, str]) -> WeightsInfo:
+def _described(path: Path, packed: bytes, metadata: dict[str, str]) -> WeightsInfo:
     """Check every value that the library uses; raise KeyError or ValueError."""
     config = NetworkConfig(
         width=_number(metadata, "width"),
@@ -86,12 +95,41 @@ def _described(path: Path, sha256: str, metadata: dict[str, str]) -> WeightsInfo
     return WeightsInfo(
         path=str(path),
         name=name,
-        sha256=sha256,
+        sha256=hashlib.sha256(packed).hexdigest(),
+        content=_content(packed, config, seen),
         config=config,
         input=cast("Input", seen),
         threshold=threshold,
+        levels=_levels(metadata.get("levels", "{}")),
         metadata=metadata,
     )
+
+
+def _content(packed: bytes, config: NetworkConfig, seen: str) -> str:
+    """Return the digest of the tensors of a safetensors file and of the network around them."""
+    start = 8 + int.from_bytes(packed[:8], "little")
+    header = json.loads(packed[8:start])
+    header["__metadata__"] = {
+        "width": config.width,
+        "bands": config.bands,
+        "profile": config.profile,
+        "shortcut": config.shortcut,
+        "input": seen,
+    }
+    known = json.dumps(header, sort_keys=True).encode()
+    return hashlib.sha256(known + packed[start:]).hexdigest()
+
+
+def _levels(text: str) -> dict[str, Levels]:
+    """Return the levels by preset in a text of the metadata; raise ValueError."""
+    try:
+        values = json.loads(text)
+        found = {preset: Levels.from_json(value) for preset, value in values.items()}
+    except (RecursionError, AttributeError):
+        raise ValueError("levels are not a JSON object of levels by preset") from None
+    if wrong := [preset for preset, levels in found.items() if levels.preset != preset]:
+        raise ValueError(f"levels of preset {wrong[0]!r} name another preset")
+    return found
 
 
 def _number(metadata: dict[str, str], name: str, default: str | None = None) -> float:

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from odc.geo.geobox import GeoBox
 
-    from uniadrs_scale.core.contracts import Layer
+    from uniadrs_scale.core.layers import Layer
     from uniadrs_scale.maps.store import ScoreMap
     from uniadrs_scale.swaths.footprints import Floats, PlacedWindow, Positions
 

@@ -30,7 +30,8 @@ from zarr.storage import MemoryStore
 
 from uniadrs_scale.core.contracts import is_score_alone
 from uniadrs_scale.errors import SceneError, StoreError
-from uniadrs_scale.maps.store import Y_X, ScoreStore, open_store
+from uniadrs_scale.maps.frame import Y_X
+from uniadrs_scale.maps.store import ScoreStore, open_store
 from uniadrs_scale.storage.places import ROOT, Place
 
 if TYPE_CHECKING:

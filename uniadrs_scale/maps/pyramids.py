@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from rasterio.windows import Window
 
-    from uniadrs_scale.core.contracts import Layer
+    from uniadrs_scale.core.layers import Layer
     from uniadrs_scale.maps.store import ScoreMap, ScoreStore
     from uniadrs_scale.swaths.grids import Georeference
 

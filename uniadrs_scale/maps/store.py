@@ -16,11 +16,15 @@ import zarr
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
-from uniadrs_scale.core.contracts import SCORE, Layer, digest
+from uniadrs_scale.core.contracts import digest
+from uniadrs_scale.core.layers import SCORE, Layer
+from uniadrs_scale.core.levels import Levels
 from uniadrs_scale.core.pixels import BandStatistics
-from uniadrs_scale.errors import PlanError, StoreError
+from uniadrs_scale.errors import StoreError
+from uniadrs_scale.maps.frame import map_frame
+from uniadrs_scale.maps.groups import NotAStoreError, layers_in, not_a_store, open_group
 from uniadrs_scale.storage.places import Place
-from uniadrs_scale.swaths.conventions import GEOLOCATION, geolocation_kind
+from uniadrs_scale.swaths.conventions import geolocation_kind
 from uniadrs_scale.swaths.grids import Georeference, georeference
 
 if TYPE_CHECKING:
@@ -34,9 +38,8 @@ if TYPE_CHECKING:
 MISSING, DONE, FAILED = 0, 1, 2
 LEDGER = ("done", "scored_pixels")
 """Arrays without which a map is not a run's."""
-CPU_KINDS = "cpu_kinds"
+CPU_KINDS, LEVELS = "cpu_kinds", "levels"
 BAND_MEAN, BAND_SCATTER = "band_mean", "band_scatter"
-Y_X = 2  # axes of a map
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,11 @@ class ScoreStore:
         known = self.cpu_kinds
         if not set(kinds) <= set(known):
             self.group.update_attributes({CPU_KINDS: sorted({*kinds, *known})})
+
+    def keep_levels(self, levels: Levels | None) -> None:
+        """Record the levels that read this map; for the driver alone."""
+        if levels is not None and self.attributes.get(LEVELS) != levels.to_json():
+            self.group.update_attributes({LEVELS: levels.to_json()})
 
     def write_chunk(
         self, index: tuple[int, int], window: Window, scores: NDArray[np.float32], state: int
@@ -132,7 +140,7 @@ class ScoreStore:
             names = xr.Variable("layer", [layer.name for layer in self.layers])
             made = xr.concat(layers, names, combine_attrs="drop_conflicts").rename("layers")
             made.attrs.pop("long_name", None)
-        return made.assign_attrs(fingerprint=dataset.attrs["fingerprint"])
+        return cast("xr.DataArray", made.assign_attrs(fingerprint=dataset.attrs["fingerprint"]))
 
     def verify(self) -> Iterator[str]:
         """Return every fault found, as a sentence; nothing if the store is whole."""
@@ -190,6 +198,21 @@ class ScoreMap:
         present = {t: str(v) for t, key in known.items() if (v := self.group.attrs.get(key))}
         return {"AREA_OR_POINT": "Area", "TIFFTAG_SOFTWARE": "uniadrs_scale", **present}
 
+    @property
+    def levels(self) -> Levels | None:
+        """Thresholds and curve for this map; None if its scorer has none.
+
+        Raises:
+            StoreError: They are damaged.
+        """
+        values = self.group.attrs.get(LEVELS)
+        try:
+            return None if values is None else Levels.from_json(values)
+        except ValueError as error:
+            raise StoreError(
+                f"The levels of '{self.name}' are damaged ({error}). Score the scene again."
+            ) from None
+
     def array(self, layer: Layer | None = None) -> zarr.Array[Any]:
         """Return the array (y, x) of a layer, by default the first one."""
         return cast("zarr.Array[Any]", self.group[(layer or self.layers[0]).name])
@@ -216,10 +239,10 @@ def open_store(path: str | Path | Place) -> ScoreStore:
     Raises:
         StoreError: The store is missing, or it is something else.
     """
-    group = _open_group(path)
+    group = open_group(path)
     missing = [name for name in LEDGER if not isinstance(group.get(name), zarr.Array)]
     if missing:
-        raise _not_a_store(path, f"no array '{missing[0]}'")
+        raise not_a_store(path, f"no array '{missing[0]}'")
     return ScoreStore(Place.of(path), layers_in(group))
 
 
@@ -227,7 +250,7 @@ def is_score_store(path: str | Path | Place) -> bool:
     """Return True if ``path`` is the score store of a run."""
     try:
         open_store(path)
-    except _NotAStoreError:
+    except NotAStoreError:
         return False
     return True
 
@@ -238,9 +261,9 @@ def open_map(path: str | Path | Place) -> ScoreMap:
     Raises:
         StoreError: The store is missing, or it is something else.
     """
-    group = _open_group(path)
+    group = open_group(path)
     layers = layers_in(group)
-    frame = _frame(group, cast("zarr.Array[Any]", group[layers[0].name]))
+    frame = map_frame(group, cast("zarr.Array[Any]", group[layers[0].name]))
     return ScoreMap(
         name=str(path),
         group=group,
@@ -248,75 +271,3 @@ def open_map(path: str | Path | Place) -> ScoreMap:
         frame=frame,
         place=Georeference() if geolocation_kind(frame) else georeference(frame),
     )
-
-
-def layers_in(group: zarr.Group) -> tuple[Layer, ...]:
-    """Return the layers of the map in ``group``, as its attributes say; by default the score.
-
-    Raises:
-        StoreError: The attributes do not describe layers.
-    """
-    try:
-        said = cast("list[dict[str, Any]]", group.attrs.get("layers"))
-        return (SCORE,) if said is None else tuple(map(Layer.from_json, said)) or (SCORE,)
-    except (KeyError, TypeError, ValueError, AttributeError, PlanError) as error:
-        raise StoreError(
-            f"The attribute 'layers' of '{group.store_path}' does not describe layers ({error}). "
-            "Score into a new store."
-        ) from None
-
-
-class _NotAStoreError(StoreError):
-    """Path without a store."""
-
-
-def _open_group(path: str | Path | Place) -> zarr.Group:
-    """Return the group at ``path``, read-only, that has an array of scores."""
-    place = Place.of(path)
-    source = place.zarr(read_only=True)
-    try:
-        group = zarr.open_group(source, mode="r", zarr_format=3, use_consolidated=False)
-    except StoreError:  # a server that does not answer has not said no
-        raise
-    except (OSError, ValueError, KeyError):
-        if place.local is None or not place.exists():
-            raise _NotAStoreError(f"Score store '{path}' does not exist. Check the path.") from None
-        raise _not_a_store(path, "no Zarr group") from None
-    for layer in layers_in(group):
-        score = group.get(layer.name)
-        if not isinstance(score, zarr.Array):
-            raise _not_a_store(path, f"no array '{layer.name}'")
-        if score.ndim != Y_X or str(score.dtype) != layer.dtype:
-            raise _not_a_store(path, f"'{layer.name}' is {score.dtype} with {score.ndim} axes")
-    return group
-
-
-def _not_a_store(path: str | Path | Place, met: str) -> StoreError:
-    return _NotAStoreError(
-        f"'{path}' is not a score store ({met}): it needs an array '{SCORE.name}' (y, x) of "
-        f"{SCORE.dtype}. Pass what `score` wrote; to write, choose another output path, or remove "
-        "it yourself."
-    )
-
-
-def _frame(group: zarr.Group, score: zarr.Array[Any]) -> xr.DataArray:
-    """Return the coordinates that place ``score``, around zeros.
-
-    By hand: xarray opens every array of a store, 15 requests if it is in a bucket.
-    """
-    dims = getattr(score.metadata, "dimension_names", None) or ("y", "x")
-    mapping = str(score.attrs.get("grid_mapping", "spatial_ref"))
-    coords: dict[str, Any] = {}
-    for name, called in ((dims[0], "y"), (dims[1], "x"), (mapping, "spatial_ref")):
-        array = group.get(name)
-        if isinstance(array, zarr.Array) and array.ndim < Y_X:
-            coords[called] = ((called,) * array.ndim, np.asarray(array[...]), dict(array.attrs))
-    values = np.broadcast_to(np.float32(0), score.shape)
-    # The fill value is encoded for Zarr; the rest may be all that is said of the place.
-    ours = ("_FillValue", "coordinates", "grid_mapping")
-    attrs = {key: value for key, value in score.attrs.items() if key not in ours}
-    frame = xr.DataArray(values, dims=("y", "x"), coords=coords, attrs=attrs)
-    if all(name in group for name in GEOLOCATION):
-        # Not to the constructor: it copies coordinates, and these are as large as the map.
-        frame = frame.assign_coords(dict.fromkeys(GEOLOCATION, (("y", "x"), values)))
-    return frame

@@ -112,13 +112,12 @@ class Executor(ABC):
 
 
 class LocalExecutor(Executor):
-    """This process, in one thread or in one per core."""
+    """This process, in one thread or in several: by default one per core."""
 
     def __init__(self, scheduler: str, threads: int | None = None) -> None:
         self.scheduler = scheduler
         """``sync`` or ``threads``."""
         self.threads = threads
-        """Threads; None for one per core."""
 
     def facts(self) -> ClusterFacts:
         """Return the scheduler: without workers, no deaths have to be reported."""

@@ -38,7 +38,6 @@ from uniadrs_scale.errors import ClusterError
 from uniadrs_scale.maps.store import DONE
 from uniadrs_scale.runtime.dask_internals import data, producer, result_of, task
 from uniadrs_scale.runtime.tasks import (
-    Scaled,
     ScoredPart,
     Strips,
     commit_chunk,
@@ -60,6 +59,7 @@ if TYPE_CHECKING:
     from uniadrs_scale.runtime.dask_internals import Graph, Key
     from uniadrs_scale.runtime.executor import Executor
     from uniadrs_scale.runtime.tasks import ChunkReport, Index
+    from uniadrs_scale.runtime.tiles import Scaled
 
 
 LEAST_SAMPLE = 2**18

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from uniadrs_scale.core.contracts import HEADROOM, SCORE, CountingReader
+from uniadrs_scale.core.contracts import CountingReader
+from uniadrs_scale.core.layers import units
 from uniadrs_scale.core.pixels import BandStatistics, fill_invalid
 from uniadrs_scale.core.seams import accumulate, finalise, normaliser, taper
-from uniadrs_scale.errors import redact
 from uniadrs_scale.maps.store import DONE, FAILED
 from uniadrs_scale.runtime.cpu import cpu_kind
+from uniadrs_scale.runtime.tiles import reason_of, score_tiles
 from uniadrs_scale.runtime.worker import IsolatedReader, IsolatedScorer, Isolation
 
 if TYPE_CHECKING:
@@ -21,22 +22,13 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from uniadrs_scale.core.contracts import AsIs, FittedScorer, Layer, WindowReader
+    from uniadrs_scale.core.contracts import WindowReader
     from uniadrs_scale.core.lattice import Lattice, Window
-    from uniadrs_scale.core.pixels import Normalisation
     from uniadrs_scale.maps.store import ScoreStore
+    from uniadrs_scale.runtime.tiles import Scaled
 
 
 Index = tuple[int, int]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Scaled:
-    """The scorer of a scene, the scaling of its input, and its layers."""
-
-    scorer: FittedScorer
-    scaling: Normalisation | AsIs
-    layers: tuple[Layer, ...] = (SCORE,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +123,7 @@ def score_chunk(
         pixels, valid = reader.read()
     except Exception as error:  # noqa: BLE001 - whatever GDAL, Dask or a user's graph raises
         own_valid = None
-        reasons = dict.fromkeys(tiles, f"read: {_reason(error)}")
+        reasons = dict.fromkeys(tiles, f"read: {reason_of(error)}")
     else:
         own_valid, reasons = valid[own].copy(), {}
         wanted = {tile: place for tile, place in places.items() if valid[place].any()}
@@ -143,7 +135,7 @@ def score_chunk(
             )
             for tile, at in wanted.items()
         )
-        for tile, score in _score_tiles(inputs, scaled):
+        for tile, score in score_tiles(inputs, scaled):
             if isinstance(score, str):
                 reasons[tile] = score
             else:
@@ -207,14 +199,12 @@ def commit_chunk(
         if piece is not None:
             numerator[:, : piece.shape[1], : piece.shape[2]] += piece
             kinds.add(strips.cpu)
-    sides = zip((lattice.height, lattice.width), window.slices, strict=True)
-    norms = [
-        normaliser(size, lattice.tile, lattice.stride, lattice.halo)[part] for size, part in sides
-    ]
+    rows, cols = window.slices
+    norm_y = normaliser(lattice.height, lattice.tile, lattice.stride, lattice.halo)[rows]
+    norm_x = normaliser(lattice.width, lattice.tile, lattice.stride, lattice.halo)[cols]
     valid = np.zeros(numerator.shape[1:], bool) if part.valid is None else part.valid
-    scores = np.stack([finalise(sums, *norms, valid) for sums in numerator])
-    for score, layer in zip(scores, store.layers, strict=True):
-        score *= np.float32(layer.unit)
+    scores = np.stack([finalise(sums, norm_y, norm_x, valid) for sums in numerator])
+    scores *= units(store.layers)
     complete = part.valid is not None and bool((np.isfinite(scores) == valid).all())
     store.write_chunk(index, window, scores, DONE if complete else FAILED)
     return ChunkReport(
@@ -236,61 +226,6 @@ def network_input(
 ) -> NDArray[np.float32]:
     """Return (band, tile, tile): invalid pixels filled, the part beyond the scene reflected."""
     return np.pad(fill_invalid(scaled, valid), [(0, 0), *overhang], mode="reflect")
-
-
-def _score_tiles(
-    inputs: Iterator[tuple[Window, NDArray[np.float32]]], scaled: Scaled
-) -> Iterator[tuple[Window, NDArray[np.float32] | str]]:
-    """Yield scores or errors, in calls of exactly ``scorer.batch`` tiles: others change bits."""
-    group: list[tuple[Window, NDArray[np.float32]]] = []
-    for item in inputs:
-        group.append(item)
-        if len(group) == scaled.scorer.batch:
-            yield from _score_group(group, scaled)
-            group = []
-    if group:
-        yield from _score_group(group, scaled)
-
-
-def _score_group(
-    group: list[tuple[Window, NDArray[np.float32]]], scaled: Scaled
-) -> Iterator[tuple[Window, NDArray[np.float32] | str]]:
-    """Yield the layers (layer, y, x) of each tile in their units, or the reason for none."""
-    shape = group[0][1].shape
-    stack = np.zeros((scaled.scorer.batch, *shape), np.float32)
-    for slot, (_, pixels) in zip(stack, group, strict=False):
-        slot[...] = pixels
-    try:
-        scores = scaled.scorer.score_tiles(stack)
-    except Exception as error:  # noqa: BLE001 - one bad tile must not cost the scene
-        if len(group) > 1:
-            # Find the bad tile: each alone, in a call of the same shape.
-            for item in group:
-                yield from _score_group([item], scaled)
-        else:
-            yield group[0][0], _reason(error)
-        return
-    one = len(scaled.layers) == 1 and scores.ndim == len(shape)
-    scores = scores[:, None] if one else scores
-    wanted = (len(stack), len(scaled.layers), *shape[1:])
-    for number, (tile, _) in enumerate(group):
-        if scores.shape != wanted:
-            yield tile, f"the scorer returned an array of {scores.shape}, not {wanted}"
-        else:
-            units = np.array([layer.unit for layer in scaled.layers], np.float32)
-            score = scores[number].astype(np.float32, copy=False) / units[:, None, None]
-            yield tile, _doubt(score, scaled) or score
-
-
-def _doubt(score: NDArray[np.float32], scaled: Scaled) -> str:
-    """Return the reason why a tile's layers, in their units, cannot be summed; usually none."""
-    if not np.isfinite(score).all():
-        return "the score is not finite"
-    for values, layer in zip(np.abs(score).max(axis=(1, 2)), scaled.layers, strict=True):
-        if values > HEADROOM:  # beyond it sums are rounded, and the map depends on chunks
-            low, high = layer.valid_range
-            return f"{layer.name} reaches {values * layer.unit:g}, its range is {low:g} to {high:g}"
-    return ""
 
 
 def _add(
@@ -316,7 +251,3 @@ def _strips(
         ]
         if piece.size:
             yield (index[0] + down, index[1] + right), piece.copy()
-
-
-def _reason(error: Exception) -> str:
-    return redact(f"{type(error).__name__}: {error}".splitlines()[0])[:300]

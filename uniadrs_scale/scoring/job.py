@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from uniadrs_scale.core import __version__
 from uniadrs_scale.core.contracts import AsIs, layers_of
 from uniadrs_scale.core.plan import ScorePlan
-from uniadrs_scale.detector.detector import coarsened, gpus_in_use, is_gpu_build
+from uniadrs_scale.detector.coarse import coarsened
+from uniadrs_scale.detector.detector import gpus_in_use, is_gpu_build
 from uniadrs_scale.errors import PlanError
 from uniadrs_scale.runtime.compute import Compute
 from uniadrs_scale.scenes.sources import map_coordinates, scene_source

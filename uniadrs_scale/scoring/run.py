@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from uniadrs_scale.core.validity import SOME_BANDS
-from uniadrs_scale.detector.detector import weights_digest
+from uniadrs_scale.detector.detector import levels_of, weights_digest
 from uniadrs_scale.errors import SceneError, StoreError
 from uniadrs_scale.maps.exports import FinishedMap
 from uniadrs_scale.maps.new_store import prepare
@@ -22,7 +22,7 @@ from uniadrs_scale.runtime import graph
 from uniadrs_scale.runtime.compute import performance_page
 from uniadrs_scale.runtime.cpu import mixed
 from uniadrs_scale.runtime.graph import Work, scene_statistics
-from uniadrs_scale.runtime.tasks import Scaled
+from uniadrs_scale.runtime.tiles import Scaled
 from uniadrs_scale.scoring.job import scaling_of
 from uniadrs_scale.scoring.report import Clock, RunSummary, report_place, run_facts, write_report
 from uniadrs_scale.scoring.target import Target
@@ -109,6 +109,7 @@ class _Run:
         new = not store.has_store()
         with self.clock("prepare"):
             opened = prepare(store, self.plan, self.job.coordinates)
+            opened.keep_levels(levels_of(self.job.scorer, self.plan.preset_name))
         self.kept, self.kinds_before = int((opened.done == DONE).sum()), opened.cpu_kinds
         self.kinds = set(self.kinds_before)
         known = opened.statistics

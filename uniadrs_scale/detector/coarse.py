@@ -1,0 +1,99 @@
+"""Scorers that see a coarser resolution than the scene has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from uniadrs_scale.core.contracts import layers_of, warm_up
+from uniadrs_scale.detector.inference import one_thread
+from uniadrs_scale.errors import PlanError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from uniadrs_scale.core.contracts import FittedScorer, Scorer
+    from uniadrs_scale.core.layers import Layer
+    from uniadrs_scale.core.pixels import BandStatistics
+
+
+@dataclass(frozen=True, slots=True)
+class Coarse:
+    """A scorer on means of ``factor`` x ``factor`` px, its scores interpolated back."""
+
+    scorer: Scorer
+    factor: int
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """Layers of the scorer."""
+        return layers_of(self.scorer)
+
+    @property
+    def inputs(self) -> str:
+        """Pixels that the scorer takes, ``raw`` or ``scaled``."""
+        return str(getattr(self.scorer, "inputs", "scaled"))
+
+    @property
+    def identity(self) -> str:
+        """Identity of the scorer; the plan holds the factor."""
+        return self.scorer.identity
+
+    @property
+    def batch(self) -> int:
+        """Tiles per call."""
+        return self.scorer.batch
+
+    def activation_bytes(self, tile: int, bands: int) -> int:
+        """Return the peak memory of the coarse tile and of its scores at full size, in bytes."""
+        seen = self.scorer.activation_bytes(tile // self.factor, bands)
+        return seen + 4 * self.batch * (tile**2 + bands * (tile // self.factor) ** 2)
+
+    def fitted(self, statistics: BandStatistics) -> FittedCoarse:
+        """Return the scorer of a scene with these statistics, at full resolution."""
+        return FittedCoarse(self.scorer.fitted(statistics), self.factor)
+
+
+@dataclass(frozen=True, slots=True)
+class FittedCoarse:
+    """The fitted scorer of a :class:`Coarse`."""
+
+    scorer: FittedScorer
+    factor: int
+
+    @property
+    def batch(self) -> int:
+        """Tiles per call."""
+        return self.scorer.batch
+
+    def warm_up(self, tile: int, bands: int) -> None:
+        """Warm the scorer up with coarse tiles."""
+        warm_up(self.scorer, tile // self.factor, bands)
+
+    def score_tiles(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return scores (n, y, x) of scaled tiles whose sides are multiples of the factor."""
+        with torch.inference_mode(), one_thread():
+            coarse = F.avg_pool2d(torch.from_numpy(np.ascontiguousarray(tiles)), self.factor)
+            scores = torch.from_numpy(self.scorer.score_tiles(coarse.numpy()))
+            layers = scores if scores.ndim == tiles.ndim else scores[:, None]
+            fine = F.interpolate(layers, size=tiles.shape[2:], mode="bilinear", align_corners=False)
+            shape = *scores.shape[:-2], *fine.shape[-2:]
+            return cast("NDArray[np.float32]", fine.reshape(shape).numpy())
+
+
+def coarsened(scorer: Scorer, factor: int, tile: int) -> Scorer:
+    """Return ``scorer`` at 1 / ``factor`` of the resolution; itself for a factor of 1.
+
+    Raises:
+        PlanError: The tile is not a multiple of the factor.
+    """
+    if factor < 1 or tile % factor:
+        raise PlanError(
+            f"coarsen={factor} does not fit tile={tile} px: a tile must hold whole coarse pixels. "
+            f"Use tile={max(tile // max(factor, 1), 16) * max(factor, 1)}."
+        )
+    return scorer if factor == 1 else Coarse(scorer, factor)
