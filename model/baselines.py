@@ -1,4 +1,4 @@
-"""Baselines on whole images: RX, local RX, and intensity.
+"""Baselines on whole images, at the resolution that the network sees: RX, local RX, intensity.
 
 RX (Reed and Yu, IEEE TASSP 38, 1990) is the squared Mahalanobis distance from the image's mean,
 local RX that from the mean of a ring around the pixel. Maps have no upper limit.
@@ -6,15 +6,19 @@ local RX that from the mean of a ring around the pixel. Maps have no upper limit
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations_with_replacement
 from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import ndimage
 
+from uniadrs_scale.core.presets import PRESETS
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
@@ -121,10 +125,50 @@ def intensity(pixels: NDArray[np.generic]) -> NDArray[np.float32]:
     return np.asarray(ndimage.uniform_filter(mean, 5, mode="reflect"), np.float32)
 
 
+Score = Callable[["NDArray[np.generic]"], "NDArray[np.float32]"]
+
+
+def at_resolution(score: Score, pixels: NDArray[np.generic], factor: int) -> NDArray[np.float32]:
+    """Return the map (y, x) of means of ``factor`` x ``factor`` px, interpolated back.
+
+    As the library does it for the network. Sides that are not multiples are continued by their last
+    pixels.
+    """
+    if factor == 1:
+        return score(pixels)
+    bands, height, width = pixels.shape
+    below, right = -height % factor, -width % factor
+    whole = np.pad(pixels.astype(np.float64), ((0, 0), (0, below), (0, right)), mode="edge")
+    blocks = whole.reshape(bands, whole.shape[1] // factor, factor, -1, factor)
+    coarse = score(blocks.mean(axis=(2, 4)))
+    fine = ndimage.zoom(coarse, factor, order=1, mode="nearest", grid_mode=True)
+    return np.asarray(fine[:height, :width], np.float32)
+
+
+MODALITIES = {
+    "hyperspectral": "hyperspectral",
+    "multispectral": "multispectral",
+    "visible": "multispectral",
+    "sar": "sar",
+    "infrared": "infrared",
+    "lowlight": "low-light",
+}
+"""The preset of each modality."""
+
+
+def factor(modality: str) -> int:
+    """Return the pixels along an axis that the network sees as one."""
+    return PRESETS[MODALITIES[modality]].coarsen
+
+
 BASELINES: Mapping[str, Callable[[NDArray[np.generic], str], NDArray[np.float32]]] = {
-    "rx": lambda pixels, _: rx(pixels),
-    "rx60": lambda pixels, _: rx(pixels, COMPONENTS),
-    "lrx": lambda pixels, modality: local_rx(pixels, RINGS.get(modality, SMALL)),
-    "mean5": lambda pixels, _: intensity(pixels),
+    "rx": lambda pixels, modality: at_resolution(rx, pixels, factor(modality)),
+    "rx60": lambda pixels, modality: at_resolution(
+        partial(rx, components=COMPONENTS), pixels, factor(modality)
+    ),
+    "lrx": lambda pixels, modality: at_resolution(
+        partial(local_rx, ring=RINGS.get(modality, SMALL)), pixels, factor(modality)
+    ),
+    "mean5": lambda pixels, modality: at_resolution(intensity, pixels, factor(modality)),
 }
 """Name to a function of (band, y, x) and the modality."""

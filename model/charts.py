@@ -13,7 +13,8 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from report import matrix, split
 
-from uniadrs_scale.maps.overviews import COLOURS, NODATA, block_maximum
+from uniadrs_scale.maps.colours import COLOURS, NODATA
+from uniadrs_scale.maps.overviews import block_maximum
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

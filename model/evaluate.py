@@ -44,11 +44,12 @@ GROUPS: dict[str, tuple[str, Callable[[Path], list[imagery.Image]]]] = {
     "ports": ("multispectral", imagery.ports),
     "sar": ("sar", imagery.sar),
     "infrared": ("infrared", imagery.infrared),
+    "lowlight": ("lowlight", imagery.lowlight),
 }
 """Group of scenes: its folder, which is also its modality, and its reader."""
-
-PRESETS = {"hyperspectral": "hyperspectral", "sar": "sar", "infrared": "single-band"}
-"""The preset of a modality: images without metadata do not show that they are radar."""
+VALIDATION = [name for name in GROUPS if name != "lowlight"]
+"""Groups of the validation folder; low light is in the training folder, and nothing is trained on
+it."""
 QUIET_WINDOWS, SEED = 24, 5
 """Empty windows of each kind, and the seed that they are drawn from."""
 
@@ -77,7 +78,7 @@ class Entry:
         scene = xr.DataArray(image.pixels, dims=("band", "y", "x"), name=image.name)
         detector = uniadrs_scale.Detector.load(self.weights, device="cpu")
         scores: NDArray[np.float32] = uniadrs_scale.score(
-            scene, detector=detector, scheduler="sync", preset=PRESETS.get(modality, "auto")
+            scene, detector=detector, scheduler="sync", preset=baselines.MODALITIES[modality]
         ).to_numpy()
         return scores
 
@@ -223,10 +224,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument("weights", type=Path, nargs="*")
     parser.add_argument("--detector", nargs="+", choices=known, default=["uniadrs"])
     parser.add_argument("--data", type=Path, help="folder of validation imagery")
-    parser.add_argument("--groups", nargs="+", choices=GROUPS, default=list(GROUPS))
+    parser.add_argument("--groups", nargs="+", choices=GROUPS, default=VALIDATION)
     parser.add_argument("--images", type=Path, help="any folder of images, with --masks")
     parser.add_argument("--masks", type=Path, help="masks of the same names")
-    parser.add_argument("--modality", default="multispectral", help="of --images, for lrx")
+    parser.add_argument(
+        "--modality", choices=baselines.MODALITIES, default="multispectral", help="of --images"
+    )
     parser.add_argument(
         "--published", type=Path, help="folder with the layout of the authors' data"
     )

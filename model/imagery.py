@@ -8,7 +8,7 @@ the authors, :func:`rasters` any folder of backgrounds.
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,6 +30,10 @@ SHIPS = "ships_mask.tif"
 RASTERS = {".bmp", ".dat", ".img", ".jpeg", ".jpg", ".png", ".tif", ".tiff"}
 PLAIN = {".jp2", ".jpeg", ".jpg", ".mat", ".png", ".tif", ".tiff"}
 """Suffixes that :func:`rasters` reads."""
+WATER, HOLE = 5000, 400
+"""Fewest connected pixels of a body of water, and most of a hole in it that ships may be in."""
+ACROSS = 10
+"""Chips along each side of a mosaic of night lights."""
 SMALLEST = 16
 """Shortest side of an image to cut windows from [px]."""
 PUBLISHED = {
@@ -95,29 +99,37 @@ def hyperspectral(folder: Path) -> list[Image]:
 
 
 def water(green: NDArray[np.generic], infrared: NDArray[np.generic]) -> NDArray[np.bool_]:
-    """Return the area of ships: NDWI > 0, closed by 5 px, holes filled, so that ships are inside.
+    """Return the area of ships: NDWI > 0 in bodies of water, their small holes filled.
 
-    NDWI = (green - infrared) / (green + infrared) (McFeeters 1996), here B03 and B08.
+    NDWI = (green - infrared) / (green + infrared) (McFeeters 1996), here B03 and B08. Roofs are wet
+    too, but small; islands are holes, but large.
     """
     g, n = green.astype(np.float64), infrared.astype(np.float64)
     wet = (g - n) / np.maximum(g + n, 1) > 0
-    closed = ndimage.binary_closing(wet, np.ones((5, 5), bool), border_value=0) | wet
-    filled: NDArray[np.bool_] = ndimage.binary_fill_holes(closed)
-    return filled
+    return ~_large(~_large(wet, WATER), HOLE + 1)
+
+
+def _large(area: NDArray[np.bool_], least: int) -> NDArray[np.bool_]:
+    """Return the components of ``area`` that have at least this many pixels."""
+    labels, _ = ndimage.label(area)
+    large = np.bincount(labels.ravel()) >= least
+    large[0] = False
+    kept: NDArray[np.bool_] = large[labels]
+    return kept
 
 
 def ports(folder: Path) -> list[Image]:
-    """Read Sentinel-2 ports, one file per band; labels count on water if B03 and B08 exist."""
+    """Read Sentinel-2 ports, one file per band; labels count on water if B03 and B08 exist.
+
+    Every labelled pixel counts, too: ships are not wet, and many touch a quay.
+    """
     images = []
     for mask in sorted(folder.glob(f"*/{SHIPS}")):
         paths = sorted(p for p in mask.parent.glob("B*.tif"))
         bands = {p.stem: _bands(p)[0] for p in paths}
         image = _image(mask.parent.name, np.stack(list(bands.values())), _bands(mask)[0])
         if {"B03", "B08"} <= bands.keys():
-            counted = water(bands["B03"], bands["B08"])
-            image = Image(
-                name=image.name, pixels=image.pixels, targets=image.targets, counted=counted
-            )
+            image = replace(image, counted=water(bands["B03"], bands["B08"]) | image.targets)
         images.append(image)
     return images
 
@@ -146,6 +158,39 @@ def infrared(folder: Path) -> list[Image]:
             mask = np.zeros_like(mask)
         images.append(_image(path.stem, _bands(path)[:1], mask))
     return images
+
+
+def lowlight(folder: Path) -> list[Image]:
+    """Read mosaics of VIIRS chips (day/night band) of the places that are held out.
+
+    A chip has a boat's light in its centre; others are not labelled. A chip is too small to be a
+    scene, so 10 x 10 neighbours are one, each divided by its median. Places are cells of one
+    degree, held out like the black fields of a chess board.
+    """
+    images = []
+    for path in sorted(folder.glob("viirs*.npz")):
+        with np.load(path) as content:
+            radiance, names = content["chips"][:, 0], content["names"]
+        cells = [sum(int(float(part)) for part in name.split("_")[:2]) for name in names]
+        chips = radiance[[cell % 2 == 1 for cell in cells]]
+        chips = chips / np.maximum(np.median(chips, axis=(1, 2), keepdims=True), 0.1)
+        side = chips.shape[1]
+        centre = np.zeros((side, side), bool)
+        centre[side // 2 - 1 : side // 2 + 2, side // 2 - 1 : side // 2 + 2] = True
+        lights = centre & (chips >= chips[:, centre].max(axis=1)[:, None, None] / 2)
+        for first in range(0, len(chips) - ACROSS**2 + 1, ACROSS**2):
+            part = slice(first, first + ACROSS**2)
+            images.append(
+                _image(f"viirs {first}", _mosaic(chips[part])[None], _mosaic(lights[part]))
+            )
+    return images
+
+
+def _mosaic(chips: NDArray[np.generic]) -> NDArray[np.generic]:
+    """Lay ACROSS x ACROSS chips side by side."""
+    side = chips.shape[1]
+    rows = chips.reshape(ACROSS, ACROSS, side, side).swapaxes(1, 2)
+    return rows.reshape(ACROSS * side, ACROSS * side)
 
 
 def sar(folder: Path) -> list[Image]:

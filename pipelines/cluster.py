@@ -12,14 +12,14 @@ has the files that belong to it.
 from __future__ import annotations
 
 import argparse
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 
 from distributed import Client, LocalCluster
 
 import uniadrs_scale as us
 
 
-def slurm(workers: int) -> object:
+def slurm(workers: int) -> AbstractContextManager[object]:
     """Start workers as jobs of one core and 4 GB each, as many as there is work for."""
     from dask_jobqueue import SLURMCluster  # noqa: PLC0415 - pip install dask-jobqueue
 
@@ -32,11 +32,12 @@ def slurm(workers: int) -> object:
         # A worker ends before its job is killed, and hands its results over.
         worker_extra_args=["--lifetime", "110m", "--lifetime-stagger", "5m"],
     )
+    # No job runs, or waits in the queue, without tasks: score() sends them and waits for workers.
     cluster.adapt(minimum=0, maximum=workers)
     return cluster
 
 
-def kubernetes(workers: int) -> object:
+def kubernetes(workers: int) -> AbstractContextManager[object]:
     """Start workers as pods of the cluster that docs/cluster.md describes."""
     from dask_kubernetes.operator import KubeCluster  # noqa: PLC0415 - pip install dask-kubernetes
 
@@ -52,6 +53,7 @@ def main() -> None:
     parser.add_argument("scene", nargs="+")
     parser.add_argument("store")
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--wait", type=float, help="seconds to wait for workers; slurm: a day")
     arguments = parser.parse_args()
 
     with ExitStack() as stack:
@@ -63,12 +65,13 @@ def main() -> None:
             )
         else:
             start = {"slurm": slurm, "kubernetes": kubernetes}.get(arguments.where)
-            where = start(arguments.workers) if start else arguments.where
+            # Its jobs or pods end with this block.
+            where = stack.enter_context(start(arguments.workers)) if start else arguments.where
         # score() uses the active client; without one it starts workers on this machine.
         client = stack.enter_context(Client(where))
-        client.wait_for_workers(1)
         print(f"{len(client.scheduler_info(n_workers=-1)['workers'])} workers")
-        scores = us.score(us.open_scene(arguments.scene), arguments.store)
+        scene = us.open_scene(arguments.scene)
+        scores = us.score(scene, arguments.store, wait_for_workers=arguments.wait)
     print(f"{arguments.store}: {scores.sizes['y']} x {scores.sizes['x']} px")
 
 

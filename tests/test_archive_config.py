@@ -11,7 +11,7 @@ import yaml
 
 from uniadrs_scale.archive import config as module
 from uniadrs_scale.archive.config import ArchiveConfig, duration, example, load_config
-from uniadrs_scale.archive.decide import Section
+from uniadrs_scale.archive.filters import Section
 from uniadrs_scale.errors import ArchiveError
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def test_paths_count_from_the_file(tmp_path: Path) -> None:
         ({"plan": {"preset": "lidar"}}, r"plan: preset 'lidar' is unknown. Use auto, hyper"),
         ({"plan": {"tile": 64, "stride": 96}}, r"plan: stride=96 px is larger than tile=64"),
         ({"plan": {"chunk": 64}}, r"plan: chunk=64 px is smaller than tile=128"),
-        ({"plan": {"preset": "sar", "chunk": 256}}, r"plan: chunk=256 px is smaller than tile=384"),
+        ({"plan": {"preset": "sar", "chunk": 256}}, r"plan: chunk=256 px is smaller than tile=768"),
         ({"scene": {"source": "x"}}, r"scene.source is unknown"),
         ({"detector": {"gpu": 1}}, r"detector.gpu is unknown"),
         ({"tries": 0}, r"tries: .*greater than or equal to 1 \(got 0\)"),

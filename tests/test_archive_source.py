@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from servers import s3_server
 
 from uniadrs_scale.archive.config import ArchiveConfig
-from uniadrs_scale.archive.decide import boxes_meet, safe_name
+from uniadrs_scale.archive.decide import safe_name
+from uniadrs_scale.archive.filters import boxes_meet
 from uniadrs_scale.archive.listing import below, name_time
 from uniadrs_scale.archive.sources import LOG, Listing, list_items
 from uniadrs_scale.errors import ArchiveError
@@ -179,7 +180,7 @@ def test_items_with_faults_are_listed_with_them(tmp_path: Path) -> None:
     (tmp_path / "collection" / "item2" / "item.json").write_text('{"type": "Feature", "id"')
     source = {"type": "stac", "href": str(catalog), "assets": ["B02"]}
     faults = {item.id: item.fault for item in listing(tmp_path, source, newest_days=9999).items}
-    assert "has no asset ['B02']" in faults["none"]
+    assert "has no raster asset" in faults["none"]
     assert "No such file" in faults["gone"]
     assert "item2/item.json' cannot be used" in faults["item"]
     assert "has no 'start_datetime'" in faults["timeless"]

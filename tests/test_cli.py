@@ -81,6 +81,8 @@ def test_score_to_cog_lies_where_the_scene_lies(run, scene, tiny_weights, tmp_pa
         score = got.read(1)
     np.testing.assert_array_equal(np.isnan(score), PIXELS[0] == 0)
     assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "map.png",
+        "map.qml",
         "map.tif",
         "map.tif.run.json",
         "scene.tif",

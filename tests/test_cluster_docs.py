@@ -9,7 +9,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 import yaml
 
 ROOT = Path(__file__).parents[1]
@@ -57,7 +56,6 @@ def test_the_job_for_slurm_is_a_shell_script() -> None:
 
 
 def test_the_jobs_of_slurm_workers() -> None:
-    pytest.importorskip("dask_jobqueue")
     spec = importlib.util.spec_from_file_location("cluster", ROOT / "pipelines" / "cluster.py")
     assert spec is not None
     assert spec.loader is not None

@@ -18,21 +18,12 @@ import uniadrs_scale as us
 ROOT = Path(__file__).parents[1]
 LIBRARY = ROOT / "uniadrs_scale"
 ROOMS = {
-    "archive", "cli", "core", "demo", "detector", "evaluation", "maps", "runtime", "scenes",
-    "scoring", "storage", "swaths",
+    "archive", "cli", "core", "demo", "detector", "evaluation", "maps", "objects", "runtime",
+    "scenes", "scoring", "storage", "swaths",
 }  # fmt: skip
 MODULES = sorted(LIBRARY.rglob("*.py"))
-PUBLIC_VERBS = {
-    "open_scene",
-    "score",
-    "plan",
-    "prepare",
-    "to_cog",
-    "sweep",
-    "load",
-    "demo",
-    "scorer",
-}
+PUBLIC_VERBS = {"open_scene", "score", "plan", "prepare", "to_cog", "sweep", "load", "demo",
+                "targets", "scorer"}  # fmt: skip
 """Functions whose parameters are options of the user."""
 MOST_PARAMETERS = 6
 

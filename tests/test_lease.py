@@ -10,7 +10,7 @@ import pytest
 
 import uniadrs_scale as us
 from uniadrs_scale.storage import buckets
-from uniadrs_scale.storage import locks as lease
+from uniadrs_scale.storage import leases as lease
 from uniadrs_scale.storage.clients import ConditionalObject
 from uniadrs_scale.storage.places import Place
 

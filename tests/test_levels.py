@@ -188,7 +188,7 @@ def test_a_map_has_the_levels_of_its_preset(tiny_weights: Path, tmp_path: Path) 
     for name, scorer, preset in (
         ("rx", GlobalRX(), "auto"), ("own", FirstBand(), "auto"), ("none", detector, "sar"),
     ):  # fmt: skip
-        sizes = options | ({"tile": 63} if preset == "sar" else {})
+        sizes = options | ({"tile": 96, "chunk": 96} if preset == "sar" else {})
         us.score(scene, tmp_path / f"{name}.zarr", detector=scorer, preset=preset, **sizes)
         assert open_map(tmp_path / f"{name}.zarr").levels is None
     open_store(store).group.update_attributes({"levels": {"preset": "x"}})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -10,9 +12,11 @@ from standins import FirstBand
 import uniadrs_scale as us
 from uniadrs_scale.core.contracts import SceneInfo
 from uniadrs_scale.core.pixels import BandStatistics
+from uniadrs_scale.core.plan import Sizes
 from uniadrs_scale.core.presets import PRESETS, choose_preset
 from uniadrs_scale.detector.coarse import Coarse, FittedCoarse, coarsened
 from uniadrs_scale.errors import PlanError
+from uniadrs_scale.scenes.sources import scene_source
 
 
 def info(*bands: str, name: str = "scene.tif") -> SceneInfo:
@@ -42,6 +46,20 @@ def info(*bands: str, name: str = "scene.tif") -> SceneInfo:
         # Letters that happen to be inside a word are no polarisation.
         (info("navvy"), "single-band"),
         (info("1", name="highhill.tif"), "single-band"),
+        # One band: its name or its wavelength.
+        (info("thermal_10um"), "infrared"),
+        (info("LWIR"), "infrared"),
+        (info("DNB_observations"), "low-light"),
+        (info("low light"), "low-light"),
+        (info("NIR"), "single-band"),
+        (info("light"), "single-band"),
+        (info("knight"), "single-band"),
+        (info("thermal", name="thermal.tif"), "single-band"),
+        (info("night", name="night.tif"), "single-band"),
+        (replace(info("B10"), wavelengths=(10895.0,)), "infrared"),
+        (replace(info("B08"), wavelengths=(832.8,)), "single-band"),
+        (replace(info("B1"), wavelengths=(float("nan"),)), "single-band"),
+        (info("B10_thermal", "B11_thermal"), "multispectral"),
     ],
 )
 def test_bands_choose_the_preset(scene: SceneInfo, preset: str) -> None:
@@ -53,15 +71,41 @@ def test_bands_choose_the_preset(scene: SceneInfo, preset: str) -> None:
 
 def test_presets_are_those_that_the_model_card_was_measured_with() -> None:
     found = {
-        name: (preset.tile, preset.stride(preset.tile), preset.coarsen)
+        name: (preset.tile, preset.stride(preset.tile), preset.small, *preset.scales)
         for name, preset in PRESETS.items()
     }
     assert found == {
-        "hyperspectral": (128, 112, 1),
-        "multispectral": (256, 224, 2),
-        "single-band": (224, 192, 1),
-        "sar": (384, 336, 3),
+        "hyperspectral": (128, 112, 128, 1),
+        "multispectral": (512, 448, 256, 2),
+        "infrared": (512, 448, 256, 2),
+        "low-light": (224, 192, 224, 1),
+        "single-band": (224, 192, 224, 1),
+        "sar": (768, 672, 384, 3, 6),
     }
+
+
+@pytest.mark.parametrize(
+    ("size", "tile"), [((768, 768), 768), ((767, 5000), 384), ((9, 9), 384), ((800, 900), 768)]
+)
+def test_a_tile_that_does_not_fit_a_scene_is_replaced_by_a_small_one(
+    size: tuple[int, int], tile: int
+) -> None:
+    scene = replace(info("VV"), height=size[0], width=size[1])
+    for chunk in (None, 1024, 3000):
+        assert Sizes(chunk=chunk).decide(scene)[1].tile == tile
+    assert Sizes(tile=99).decide(scene)[1].tile == 99
+
+
+def test_the_wavelength_of_a_scene_reaches_its_preset() -> None:
+    pixels = np.zeros((2, 9, 9), np.float32)
+    coords = {"wavelength": ("band", [860.0, 10900.0], {"units": "nm"})}
+    scene = xr.DataArray(pixels, dims=("band", "y", "x"), coords=coords)
+    for number, preset in enumerate(("single-band", "infrared")):
+        source = scene_source(scene.isel(band=[number]))
+        assert choose_preset(source.info).name == preset
+    plain = scene_source(scene.drop_vars("wavelength"))
+    assert plain.info.wavelengths == ()
+    assert plain.info.decisive() == scene_source(scene).info.decisive()
 
 
 @pytest.mark.parametrize("tile", [16, 24, 100, 128, 250, 512, 1000])
@@ -111,8 +155,8 @@ def test_a_coarse_scorer_stands_for_its_own() -> None:
             return 1000 * tile + bands
 
     plain = Fitting()
-    assert coarsened(plain, 1, 17) is plain
-    scorer = coarsened(plain, 3, 48)
+    assert coarsened(plain, (1,), 17) is plain
+    scorer = coarsened(plain, (3,), 48)
     assert (scorer.batch, scorer.identity) == (5, plain.identity)
     assert scorer.activation_bytes(48, 2) >= plain.activation_bytes(16, 2) + 4 * 5 * 48**2
     fitted = scorer.fitted(STATISTICS)
@@ -121,7 +165,23 @@ def test_a_coarse_scorer_stands_for_its_own() -> None:
     assert type(fitted.scorer) is FirstBand
     for factor, tile in ((0, 48), (3, 50)):
         with pytest.raises(PlanError, match=rf"coarsen={factor} does not fit tile={tile} px"):
-            coarsened(plain, factor, tile)
+            coarsened(plain, (factor,), tile)
+
+
+def test_scales_average_logits() -> None:
+    tiles = np.random.default_rng(0).uniform(0.01, 0.99, (2, 1, 48, 48)).astype(np.float32)
+    tiles[0, 0, :24], tiles[0, 0, 24:] = 0, 1
+    both = coarsened(FirstBand(), (3, 6), 48)
+    assert both.activation_bytes(48, 1) >= 3 * 4 * 48**2
+    fitted = both.fitted(STATISTICS)
+    parts = [coarsened(FirstBand(), (n,), 48).fitted(STATISTICS).score_tiles(tiles) for n in (3, 6)]
+    clipped = np.clip(np.array(parts, np.float64), 1e-6, 1 - 1e-6)
+    logit = np.log(clipped / (1 - clipped)).mean(axis=0)
+    found = fitted.score_tiles(tiles)
+    np.testing.assert_allclose(found, 1 / (1 + np.exp(-logit)), atol=1e-5)
+    assert found.dtype == np.float32
+    with pytest.raises(PlanError, match=r"coarsen=6 does not fit tile=45 px"):
+        coarsened(FirstBand(), (3, 6), 45)
 
 
 STATISTICS = BandStatistics.of(np.arange(18.0).reshape(2, 3, 3), np.ones((3, 3), bool))
@@ -132,7 +192,9 @@ def test_a_run_follows_the_preset_and_maps_of_two_presets_differ() -> None:
     scene = xr.DataArray(pixels, dims=("band", "y", "x"), coords={"band": ["VV"]})
     options = {"detector": FirstBand(), "scheduler": "sync"}
     plan = us.plan(scene, **options)
-    assert (plan.coarsen, plan.lattice.tile, plan.lattice.stride) == (3, 384, 336)
+    assert (plan.scales, plan.lattice.tile, plan.lattice.stride) == ((3, 6), 384, 336)
+    assert "seen at 1/3 and 1/6 of the resolution" in plan.summary()
+    assert replace(plan, coarser=0).fingerprint != plan.fingerprint
     other = us.plan(scene, preset="multispectral", tile=384, stride=336, **options)
     assert other.coarsen == 2
     assert plan.fingerprint != other.fingerprint

@@ -25,7 +25,7 @@ from uniadrs_scale.cli.main import app
 from uniadrs_scale.maps import store as stores
 from uniadrs_scale.maps.store import open_store
 from uniadrs_scale.storage import buckets, places
-from uniadrs_scale.storage import locks as lease
+from uniadrs_scale.storage import leases as lease
 from uniadrs_scale.storage.places import Place
 
 if TYPE_CHECKING:

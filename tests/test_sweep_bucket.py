@@ -31,7 +31,7 @@ from uniadrs_scale.archive.sink import STORE, Sink
 from uniadrs_scale.cli import main as cli
 from uniadrs_scale.maps.store import open_store
 from uniadrs_scale.storage import buckets
-from uniadrs_scale.storage import locks as lease
+from uniadrs_scale.storage import leases as lease
 from uniadrs_scale.storage.clients import ConditionalObject
 from uniadrs_scale.storage.places import Place
 

@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     from uniadrs_scale.core.plan import ScorePlan
     from uniadrs_scale.detector.detector import Detector
     from uniadrs_scale.detector.own import scorer
+    from uniadrs_scale.evaluation.judge import evaluate
     from uniadrs_scale.evaluation.maps import evaluate_map
     from uniadrs_scale.maps.cog import to_cog
+    from uniadrs_scale.objects.find import targets
     from uniadrs_scale.scenes.open import open_scene
     from uniadrs_scale.scoring.report import IncompleteWarning, SceneWarning
     from uniadrs_scale.scoring.score import plan, score
@@ -49,6 +51,7 @@ __all__ = [
     "UniadrsScaleError",
     "WeightsError",
     "__version__",
+    "evaluate",
     "evaluate_map",
     "load_config",
     "open_scene",
@@ -56,6 +59,7 @@ __all__ = [
     "score",
     "scorer",
     "sweep",
+    "targets",
     "to_cog",
 ]
 
@@ -70,6 +74,7 @@ _LATER = {
     "ScorePlan": "core.plan",
     "Scorer": "core.contracts",
     "SweepReport": "archive.product",
+    "evaluate": "evaluation.judge",
     "evaluate_map": "evaluation.maps",
     "load_config": "archive.config",
     "open_scene": "scenes.open",
@@ -77,6 +82,7 @@ _LATER = {
     "score": "scoring.score",
     "scorer": "detector.own",
     "sweep": "archive.sweep",
+    "targets": "objects.find",
     "to_cog": "maps.cog",
 }
 

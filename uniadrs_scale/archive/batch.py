@@ -175,7 +175,9 @@ class Batch:
     @contextmanager
     def _cluster(self) -> Iterator[Compute]:
         """Open the cluster that all scenes use."""
-        compute = compute_for(self.detector, self.config.scheduler, self.config.workers)
+        config = self.config
+        wait = None if config.wait_for_workers is None else config.wait_for_workers.total_seconds()
+        compute = compute_for(self.detector, config.scheduler, config.workers, wait=wait)
         self._is_guest = not compute.is_own
         with compute.connected() as connected:
             yield connected

@@ -14,7 +14,7 @@ import yaml
 from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, model_validator
 from pydantic_core import PydanticUndefined
 
-from uniadrs_scale.archive.decide import MOST_DAYS, Filters, Section
+from uniadrs_scale.archive.filters import MOST_DAYS, Filters, Section
 from uniadrs_scale.core.contracts import digest
 from uniadrs_scale.core.lattice import Lattice
 from uniadrs_scale.core.presets import PRESETS
@@ -41,10 +41,11 @@ def duration(text: str) -> timedelta:
     Raises:
         ArchiveError: ``text`` is not such a time, or 0.
     """
-    match = re.fullmatch(r"(\d+)([smhd])", text.strip())
-    if match is None or int(match[1]) == 0:
+    match = re.fullmatch(r"(\d+)([smhd])", str(text).strip())
+    seconds = int(match[1]) * UNITS[match[2]] if match else 0
+    if not 0 < seconds <= MOST_DAYS * UNITS["d"]:
         raise ArchiveError(f"Duration '{text}' is unknown. Use a number and s, m, h or d: 6h.")
-    return timedelta(seconds=int(match[1]) * UNITS[match[2]])
+    return timedelta(seconds=seconds)
 
 
 def _place(value: Any, info: ValidationInfo) -> Place:
@@ -110,7 +111,7 @@ class Output(Section):
     formats: tuple[Literal["cog", "zarr"], ...] = Field(default=("cog",), min_length=1)
     """cog (opens in QGIS), zarr (lazy, for Python), or both."""
     quicklook: bool = True
-    """Also a PNG of at most 1024 px."""
+    """Also a PNG of at most 2048 px: the scene beside its map, and the highest peaks."""
     collection: str = Field(default="anomaly-maps", min_length=1)
     """Id of the STAC collection."""
     title: str = "Anomaly maps"
@@ -196,6 +197,8 @@ class ArchiveConfig(Section):
     """None: worker processes on this machine; sync, threads, or the address of a Dask cluster."""
     workers: int | None = Field(default=None, ge=1)
     """Worker processes on this machine. Default: one per core, or one per GPU."""
+    wait_for_workers: Annotated[timedelta, BeforeValidator(duration)] | None = None
+    """How long a Dask cluster may be without workers: 90s, 30m, 6h. Default: 1m."""
     tries: int = Field(default=3, ge=1)
     """A scene is tried once per sweep; after so many failures it is parked."""
     interruptions: int = Field(default=10, ge=1)
@@ -205,8 +208,7 @@ class ArchiveConfig(Section):
     keep_days: float | None = Field(default=None, gt=0, le=MOST_DAYS)
     """Products of older acquisitions are removed, and older acquisitions not scored."""
     status_page: Anchored | None = None
-    """HTML file that a sweep keeps up to date; may be in a bucket. Its links are relative, so it
-    belongs next to the maps."""
+    """Page that a sweep keeps up to date, next to the maps: its links are relative."""
     notify: Notify = Notify()
     """Receivers of a message when a sweep ends."""
 

@@ -1,32 +1,28 @@
-"""Items of an archive, filters, and the decision about each item. Pure."""
+"""Items of an archive, and the decision about each item. Pure."""
 
 from __future__ import annotations
 
-import datetime as dt
 import hashlib
 import re
 import unicodedata
 from dataclasses import asdict, dataclass, field, replace
-from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
-
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from uniadrs_scale.core.contracts import digest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from datetime import datetime
+
+    from uniadrs_scale.archive.filters import Box
+    from uniadrs_scale.scenes.products.metadata import Product
 
 
 LONGEST_NAME = 120
 """Characters of a folder name, far below the 255 bytes that file systems allow."""
 PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(?<!\.json)(?<!\.html)", re.ASCII)
 """Ids that are used as names; not those of files next to the folders of scenes."""
-MOST_DAYS = 100_000
-"""Longest time in a description: more would be before the calendar."""
-Box = tuple[float, float, float, float]
-"""West, south, east, north in degrees; west > east if it crosses the antimeridian."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +43,8 @@ class SourceItem:
     """GeoJSON, degrees; None if the source has none."""
     box: Box | None = None
     properties: Mapping[str, Any] = field(default_factory=dict)
+    product: Product | None = None
+    """Bands, nodata values and masks as a STAC item describes them; None: open ``hrefs``."""
     fault: str = ""
     """Why it cannot be opened, if the listing shows that already."""
 
@@ -74,100 +72,6 @@ def safe_name(identifier: str) -> str:
     letters = unicodedata.normalize("NFKD", identifier).encode("ascii", "ignore").decode()
     plain = re.sub(r"[^A-Za-z0-9._]+", "_", letters).strip("._")
     return f"{plain[: LONGEST_NAME - 17]}-{digest}" if plain else f"item-{digest}"
-
-
-def boxes_meet(one: Box, other: Box) -> bool:
-    """Return True if two boxes share a point; either may cross the antimeridian."""
-    if one[3] < other[1] or other[3] < one[1]:
-        return False
-    return any(
-        west <= east_b and west_b <= east
-        for west, east in _spans(one)
-        for west_b, east_b in _spans(other)
-    )
-
-
-def _spans(box: Box) -> list[tuple[float, float]]:
-    west, _, east, _ = box
-    return [(west, east)] if west <= east else [(west, 180.0), (-180.0, east)]
-
-
-class Section(BaseModel):
-    """Base of sections: it refuses unknown fields, and its values never change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-
-class Filters(Section):
-    """Conditions for items of the source; all that are given must hold."""
-
-    datetime: str | None = None
-    """Acquisition: ``2024-01-01/2024-06-30``, either end may be ``..``; the last day counts."""
-    newest_days: float | None = Field(default=None, gt=0, le=MOST_DAYS)
-    """Acquired within so many days before now."""
-    bbox: Box | None = None
-    """West, south, east, north in degrees; items that touch it. West > east: over 180 degrees."""
-    cloud_cover: float | None = Field(default=None, ge=0, le=100)
-    """At most so many percent; items that do not say are left out."""
-    properties: dict[str, Any] = Field(default_factory=dict)
-    """Any property: a value, a list of values, or ``{min: , max: }``."""
-
-    @model_validator(mode="after")
-    def _check_times(self) -> Filters:
-        self.interval()
-        return self
-
-    def interval(self) -> tuple[dt.datetime | None, dt.datetime | None]:
-        """Return the first and last instant of ``datetime``."""
-        if self.datetime is None:
-            return None, None
-        first, slash, last = self.datetime.partition("/")
-        return _instant(first), _instant(last if slash else first, end=True)
-
-    def refusal(self, item: SourceItem, now: dt.datetime) -> str:
-        """Return the name of the condition that ``item`` fails; empty if it fails none."""
-        first, last = self.interval()
-        if self.newest_days is not None:
-            newest = now - dt.timedelta(days=self.newest_days)
-            first = newest if first is None else max(first, newest)
-        if (first is not None and item.when < first) or (last is not None and item.when > last):
-            return "datetime"
-        if self.bbox is not None and (item.box is None or not boxes_meet(self.bbox, item.box)):
-            return "bbox"
-        limits = dict(self.properties)
-        if self.cloud_cover is not None:
-            limits["eo:cloud_cover"] = {"max": self.cloud_cover}
-        for name, wanted in limits.items():
-            if not _holds(item.properties.get(name), wanted):
-                return name
-        return ""
-
-
-def _instant(text: str, *, end: bool = False) -> dt.datetime | None:
-    """Return a date or time as an aware instant; for a date, its first or last moment."""
-    if (text := text.strip()) in ("", ".."):
-        return None
-    try:
-        instant = dt.datetime.fromisoformat(text)
-    except ValueError:
-        raise ValueError(
-            f"'{text}' is not a date. Use 2024-01-31 or 2024-01-31T10:00:00Z"
-        ) from None
-    if end and len(text) <= len("2024-01-31"):
-        instant += dt.timedelta(days=1, microseconds=-1)
-    return instant if instant.tzinfo else instant.replace(tzinfo=dt.UTC)
-
-
-def _holds(value: Any, wanted: Any) -> bool:
-    """Return True if a property meets a condition of the filters."""
-    if isinstance(wanted, list):
-        return value in wanted
-    if isinstance(wanted, dict):
-        try:
-            return bool(wanted.get("min", value) <= value <= wanted.get("max", value))
-        except TypeError:
-            return False
-    return bool(value == wanted)
 
 
 class Action(StrEnum):
@@ -258,20 +162,34 @@ def reconcile(
 ) -> tuple[Decision, ...]:
     """Return one decision per item, in the order of ``items``.
 
-    The first of several items with one id is taken; nothing else depends on order, time or chance.
+    An item that is listed twice counts once. Different items with one id are all refused: if the
+    first were taken, the map would follow whichever is listed first. Nothing depends on order,
+    time or chance.
     """
-    seen: dict[str, SourceItem] = {}
+    groups: dict[str, list[SourceItem]] = {}
+    for item in items:
+        group = groups.setdefault(item.name, [])
+        if item not in group:
+            group.append(item)
     decisions = []
     for item in items:
-        first = seen.setdefault(item.name, item)
-        if first is not item and first == item:
+        group = groups[item.name]
+        if not any(item is other for other in group):
             continue  # listed twice
         fingerprint = replace(recipe, input=item.identity)
-        action, reason = Action.REFUSE, f"another item of the source has the id '{item.id}'"
-        if first is item:
+        if len(group) == 1:
             action, reason = _decide(item, fingerprint, known, policy)
+        else:
+            action, reason = Action.REFUSE, _crowd(group)
         decisions.append(Decision(item=item, action=action, reason=reason, fingerprint=fingerprint))
     return tuple(decisions)
+
+
+def _crowd(group: Sequence[SourceItem]) -> str:
+    return (
+        f"{len(group)} items of the source have the id '{group[0].id}', and their maps would "
+        "replace each other. Rename them, or sweep them into different output folders"
+    )
 
 
 def _decide(

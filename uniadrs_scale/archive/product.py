@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from uniadrs_scale.archive.decide import Action
 from uniadrs_scale.archive.sink import ITEM
-from uniadrs_scale.archive.stac import make_item
+from uniadrs_scale.archive.stac import make_item, wanted_exports
 from uniadrs_scale.core.plan import Sizes
 from uniadrs_scale.detector.detector import weights_digest
 from uniadrs_scale.errors import SceneError
-from uniadrs_scale.maps.exports import EXPORTS, FinishedMap
+from uniadrs_scale.maps.exports import FinishedMap
 from uniadrs_scale.maps.store import is_score_store, open_store
 from uniadrs_scale.scenes.open import open_scene
+from uniadrs_scale.scenes.preview import scene_picture
 from uniadrs_scale.scoring.job import prepare
 from uniadrs_scale.scoring.report import Clock, run_facts, write_report
 from uniadrs_scale.scoring.run import Observer, run
@@ -67,7 +68,7 @@ def open_item(item: SourceItem, options: Mapping[str, Any]) -> xr.DataArray:
     if item.fault:
         raise SceneError(item.fault)
     hrefs = item.hrefs[0] if len(item.hrefs) == 1 else list(item.hrefs)
-    return open_scene(hrefs, **options)
+    return open_scene(item.product or hrefs, **options)
 
 
 def prepare_order(order: Order) -> Job:
@@ -95,25 +96,25 @@ def make_product(order: Order, job: Job) -> RunSummary:
     config, store, part = order.config, order.workplace.store, order.workplace.files
     clock = Clock()
     report = Place.of(part / "run.json")
-    observer = Observer(on_report=order.on_report, report=report)
+    observer = Observer(on_report=order.on_report, report=report, companions=False)
     summary = run(job, store, order.compute, observer)
     if not (summary.complete or order.accept_incomplete):
         raise IncompleteError(_what_is_missing(summary))
-    finished = FinishedMap(store, Geocoding())
+    finished = FinishedMap(store, Geocoding(), lambda side: scene_picture(job.source, side))
     with clock("overview"):
-        statistics = finished.overview.statistics
-    wanted = {*config.output.formats, *(["quicklook"] if config.output.quicklook else [])}
-    for export in (EXPORTS[name] for name in EXPORTS if name in wanted):
+        _ = finished.overview
+    notes = summary.notes
+    for export in wanted_exports(config.output):
         with clock(export.name):
-            export.write(finished, Place.of(part / export.file))
+            notes += export.write(finished, Place.of(part / export.file))
     write_report(report, _run_facts(order, job.plan, summary, clock.seconds))
     item = make_item(
         order.decision,
         job.plan,
         part,
         output=config.output,
-        statistics=statistics,
-        notes=summary.notes,
+        finished=finished,
+        notes=notes,
     )
     Place.of(part / ITEM).write(json.dumps(item, indent=1, allow_nan=False).encode())
     return summary

@@ -19,11 +19,12 @@ from uniadrs_scale.core.contracts import digest
 from uniadrs_scale.errors import ArchiveError
 from uniadrs_scale.storage.buckets import list_objects
 from uniadrs_scale.storage.places import key_matches
+from uniadrs_scale.storage.urls import public_uri
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from uniadrs_scale.archive.config import ArchiveConfig
+    from uniadrs_scale.archive.config import ArchiveConfig, Search
     from uniadrs_scale.storage.places import Place
 
 
@@ -67,6 +68,14 @@ def list_items(config: ArchiveConfig, now: datetime) -> Listing:
         else:
             taken.append(item)
     return Listing(tuple(sorted(taken, key=lambda item: (item.when, item.id, item.href))), left_out)
+
+
+def source_text(source: Folder | Static | Search) -> str:
+    """Return a source for people, and for comparison with other sources."""
+    if isinstance(source, Folder):
+        return source.path.text
+    href = public_uri(source.href)
+    return href if isinstance(source, Static) else f"{href} ({', '.join(source.collections)})"
 
 
 def _require_apart(source: Place, sink: Place) -> None:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import antimeridian
+import numpy as np
 import pystac
 import rasterio
 import shapely
@@ -21,10 +22,12 @@ from pystac.extensions.raster import (
     RasterExtension,
     Statistics,
 )
+from pystac.extensions.render import Render, RenderExtension
 from rasterio.crs import CRS
 from rasterio.warp import transform as warp
 
 from uniadrs_scale.archive.sink import STORE
+from uniadrs_scale.maps.colours import map_colours
 from uniadrs_scale.maps.exports import EXPORTS
 from uniadrs_scale.storage.urls import public_uri
 
@@ -34,9 +37,13 @@ if TYPE_CHECKING:
 
     from uniadrs_scale.archive.config import Output
     from uniadrs_scale.archive.decide import Decision
+    from uniadrs_scale.core.levels import Levels
     from uniadrs_scale.core.plan import ScorePlan
+    from uniadrs_scale.maps.exports import Export, FinishedMap
 
 
+COLOURS = 256
+"""Colours of the table that a render names: one per grey value of a stretched map."""
 PROCESSING = "https://stac-extensions.github.io/processing/v1.2.0/schema.json"
 SHA2_256 = "1220"
 """Multihash prefix: algorithm and length."""
@@ -58,7 +65,7 @@ def make_item(
     folder: Path,
     *,
     output: Output,
-    statistics: Mapping[str, float],
+    finished: FinishedMap,
     notes: Sequence[str],
 ) -> dict[str, Any]:
     """Return the STAC item of the product in ``folder``, for its place in the sink.
@@ -68,11 +75,11 @@ def make_item(
         plan: How it was scored.
         folder: The product's files; read for sizes and checksums.
         output: The form of products, and the id of their collection.
-        statistics: ``minimum``, ``maximum``, ``mean``, ``valid_percent`` of the scores; empty
-            without scores.
+        finished: The map, for its statistics and levels.
         notes: Sentences about the scene; the map may mislead.
     """
     source, key, now = decision.item, decision.fingerprint.key, datetime.now(UTC)
+    statistics = finished.overview.statistics.figures()
     geometry: Mapping[str, Any] | None = source.geometry
     box: tuple[float, ...] | None = source.box
     if geometry is None or box is None:
@@ -101,6 +108,8 @@ def make_item(
             asset = pystac.Asset(f"./{key}/{name}", title=text, media_type=media, roles=roles)
             item.add_asset(title, asset)
             _describe(asset, folder / name, statistics)
+    if "cog" in output.formats:
+        _add_render(item, finished.opened.levels)
     for rel in ("root", "parent", "collection"):
         item.add_link(pystac.Link(rel, "../collection.json", pystac.MediaType.JSON))
     item.add_link(pystac.Link("derived_from", public_uri(source.href)))
@@ -125,6 +134,23 @@ def _describe(asset: pystac.Asset, path: Path, statistics: Mapping[str, float]) 
             statistics=Statistics.create(**statistics) if statistics else None,
         )
         RasterExtension.ext(asset, add_if_missing=True).bands = [band]
+
+
+def _add_render(item: pystac.Item, levels: Levels | None) -> None:
+    """Say how viewers show the map: on the scale of its pictures, clear where no object is."""
+    table = map_colours(np.linspace(0, 1, COLOURS, dtype=np.float32)[None], levels)[0]
+    RenderExtension.ext(item, add_if_missing=True).apply(
+        {
+            EXPORTS["cog"].asset: Render.create(
+                assets=[EXPORTS["cog"].asset],
+                title="Anomaly score",
+                rescale=[[0.0, 1.0]],
+                nodata="nan",
+                colormap={str(value): colour for value, colour in enumerate(table.tolist())},
+                resampling="nearest",
+            )
+        }
+    )
 
 
 def _add_projection(item: pystac.Item, plan: ScorePlan) -> None:
@@ -169,6 +195,13 @@ def footprint(plan: ScorePlan) -> tuple[dict[str, Any] | None, tuple[float, ...]
     return shapely.geometry.mapping(outline), tuple(antimeridian.bbox(outline))
 
 
+def wanted_exports(output: Output) -> list[Export]:
+    """Return the files that each product has, besides a store and ``run.json``."""
+    wanted = {*output.formats, *(["quicklook"] if output.quicklook else [])}
+    wanted |= {"style"} if "cog" in wanted else set()
+    return [export for name, export in EXPORTS.items() if name in wanted]
+
+
 def collection_text(output: Output, products: Mapping[str, Mapping[str, Any]]) -> str:
     """Return ``collection.json`` of ``products``.
 
@@ -192,6 +225,12 @@ def collection_text(output: Output, products: Mapping[str, Mapping[str, Any]]) -
         keywords=["anomaly detection"],
     )
     document = collection.to_dict(include_self_link=False)
+    files = [*(export.file for export in wanted_exports(output)), "run.json"]
+    document["item_assets"] = {
+        key: {"title": title, "type": media, "roles": roles}
+        for file in (*files, *([STORE] if "zarr" in output.formats else []))
+        for key, media, title, roles in [ASSETS[file]]
+    }
     # As plain dictionaries: ten thousand link objects take ten times as long.
     document["links"] = [
         {"rel": "root", "href": "./collection.json", "type": "application/json"},

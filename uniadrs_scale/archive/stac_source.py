@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import urlsplit
 
+from pystac import Item
 from pystac_client import Client
 from pystac_client.exceptions import APIError
 from pystac_client.stac_api_io import StacApiIO
@@ -19,6 +20,7 @@ from pystac_client.stac_api_io import StacApiIO
 from uniadrs_scale.archive.decide import SourceItem
 from uniadrs_scale.core.contracts import digest
 from uniadrs_scale.errors import ArchiveError, redact
+from uniadrs_scale.scenes.products.stac import QUALITY, is_raster, of_document, with_assets
 from uniadrs_scale.storage.buckets import glimpse, read_object
 from uniadrs_scale.storage.trust import parse_json, require_remote, resolve
 from uniadrs_scale.storage.urls import canonical, is_remote, public_uri
@@ -27,7 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from uniadrs_scale.archive.config import Search, Static
-    from uniadrs_scale.archive.decide import Box, Filters
+    from uniadrs_scale.archive.filters import Box, Filters
+    from uniadrs_scale.scenes.products.metadata import Product
 
 
 T = TypeVar("T")
@@ -199,20 +202,53 @@ def _asks_server(document: dict[str, Any] | Exception, href: str) -> bool:
 def _item(
     href: str, document: dict[str, Any], reader: _Reader, wanted: tuple[str, ...]
 ) -> SourceItem:
+    if not str(document.get("stac_version", "1.")).startswith("1."):
+        document = Item.from_dict(document).to_dict(transform_hrefs=False)
     properties = document["properties"]
-    chosen = [(asset, resolve(asset["href"], href)) for asset in choose_assets(document, wanted)]
+    product, assets = _chosen(document, href, wanted)
     updated = properties.get("updated", "")
-    stamps = [_asset_stamp(asset, place, reader, updated) for asset, place in chosen]
+    stamps = [_asset_stamp(asset, place, reader, updated) for place, asset in assets.items()]
+    bands = () if product is None else [b for b in product.bands if b.default]
+    facts = [(band.name, band.number, band.nodata) for band in bands]
     return SourceItem(
         id=str(document["id"]),
         when=_time(properties),
-        hrefs=tuple(place for _, place in chosen),
-        identity=digest({"assets": stamps}),
+        hrefs=tuple(dict.fromkeys(band.uri for band in bands) if bands else assets),
+        identity=digest({"assets": stamps, "bands": facts}),
         href=_self_link(document) or href,
         geometry=document.get("geometry"),
         box=_box(document.get("bbox")),
         properties=properties,
+        product=product,
     )
+
+
+def _chosen(
+    document: dict[str, Any], base: str, wanted: tuple[str, ...]
+) -> tuple[Product | None, dict[str, dict[str, Any]]]:
+    """Return the product to open, and the assets that decide its pixels, by place.
+
+    The product is None if the wanted assets are not rasters: a NetCDF file, a Zarr store.
+
+    Raises:
+        ValueError: An asset does not exist, or only some of them are rasters.
+    """
+    assets: dict[str, dict[str, Any]] = document["assets"]
+    if wanted and all(name in assets for name in wanted):
+        named = [assets[name] for name in wanted]
+        if not any(map(is_raster, named)):
+            return None, {resolve(asset["href"], base): asset for asset in named}
+        if not all(map(is_raster, named)):
+            raise ValueError(f"only some of its assets {list(wanted)} are rasters: name one kind")
+        # No other href need be one that can be opened from here.
+        assets = {k: v for k, v in assets.items() if k in wanted or k.lower() in QUALITY}
+    product = of_document(document | {"assets": assets}, base)
+    if wanted:
+        product = with_assets(product, wanted)
+    rasters = {resolve(a["href"], base): a for a in assets.values() if is_raster(a)}
+    used = [band.uri for band in product.bands if band.default]
+    used += [quality.uri for quality in product.quality]
+    return product, {place: rasters[place] for place in dict.fromkeys(used)}
 
 
 def _faulty(href: str, document: dict[str, Any] | Exception, error: Exception) -> SourceItem:
@@ -228,32 +264,6 @@ def _faulty(href: str, document: dict[str, Any] | Exception, error: Exception) -
         href=href,
         fault=fault,
     )
-
-
-def choose_assets(document: dict[str, Any], wanted: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Return the assets to open, in the order of ``wanted``, or all data in the item's order.
-
-    Raises:
-        ValueError: One is missing.
-    """
-    assets: dict[str, dict[str, Any]] = document["assets"]
-    if not wanted:
-        data = [asset for asset in assets.values() if "data" in (asset.get("roles") or [])]
-        tiffs = [a for a in assets.values() if str(a.get("type", "")).startswith("image/tiff")]
-        if not (data or tiffs):
-            raise ValueError(f"it has no data among its assets {sorted(assets)}: name them")
-        return data or tiffs
-    named = {name: asset for asset in assets.values() for name in _common_names(asset)} | assets
-    missing = [name for name in wanted if name not in named]
-    if missing:
-        raise ValueError(f"it has no asset {missing}, only {sorted(named)}")
-    return [named[name] for name in wanted]
-
-
-def _common_names(asset: dict[str, Any]) -> list[str]:
-    bands = [*(asset.get("eo:bands") or []), *(asset.get("bands") or [])]
-    names = [band.get("common_name") or band.get("eo:common_name") for band in bands]
-    return [name for name in names if name] if len(bands) == 1 else []
 
 
 def _asset_stamp(asset: dict[str, Any], place: str, reader: _Reader, updated: str) -> str:

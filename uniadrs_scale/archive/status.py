@@ -97,7 +97,8 @@ class Status:
     runs: list[dict[str, Any]]
     """The latest sweeps, the last one first."""
     latest: list[dict[str, Any]]
-    """The latest products: name, time made, quicklook (relative path) or None."""
+    """The latest products: name, times made and acquired, highest score, quicklook (relative path)
+    or None."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -210,6 +211,7 @@ def _latest(sink: Sink, records: dict[str, dict[str, Any]]) -> list[dict[str, An
             {
                 "name": name,
                 "created": records[name]["created"],
+                "acquired": records[name]["datetime"],
                 "highest_score": records[name]["uniadrs:highest_score"],
                 "quicklook": picture if sink.place.child(picture).exists() else None,
             }
@@ -240,9 +242,13 @@ def write_page(place: Place, status: Status) -> None:
         ],
         notes=[(name, note) for name, notes in status.notes.items() for note in notes],
         maps=[
-            (product["name"], link("{name}/{name}.json".format(**product)), link(picture))
+            product
+            | {
+                "item": link("{name}/{name}.json".format(**product)),
+                "picture": link(product["quicklook"]),
+                "acquired": str(product["acquired"])[:16].replace("T", " "),
+            }
             for product in status.latest
-            for picture in [product["quicklook"]]
         ],
         runs=[_run_row(run) for run in status.runs],
         now=_clock(time.time()),

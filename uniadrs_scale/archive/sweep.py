@@ -9,32 +9,33 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from uniadrs_scale.archive.batch import Batch, Outcome, Stop, interruptible
+from uniadrs_scale.archive.checks import require_items, require_same_archive
 from uniadrs_scale.archive.config import ArchiveConfig, load_config
 from uniadrs_scale.archive.decide import (
-    MOST_DAYS,
     Action,
     Fingerprint,
     Known,
     Policy,
     reconcile,
 )
+from uniadrs_scale.archive.filters import MOST_DAYS
 from uniadrs_scale.archive.product import SweepReport
 from uniadrs_scale.archive.sink import COLLECTION, Sink
-from uniadrs_scale.archive.sources import list_items
+from uniadrs_scale.archive.sources import list_items, source_text
 from uniadrs_scale.archive.stac import collection_text
 from uniadrs_scale.archive.status import notify, read_status, write_page
 from uniadrs_scale.core import __version__
 from uniadrs_scale.detector.detector import Detector
 from uniadrs_scale.errors import ArchiveError, BusyError, StoreError, UniadrsScaleError, redact
+from uniadrs_scale.storage.mounts import require_mounted
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
-    from uniadrs_scale.archive.decide import Decision, Tries
+    from uniadrs_scale.archive.decide import Decision
     from uniadrs_scale.archive.ledger import Ledger
     from uniadrs_scale.archive.sink import Survey
     from uniadrs_scale.core.contracts import Scorer
@@ -79,6 +80,7 @@ def sweep(
         config = config.model_copy(update={"keep_days": keep_days})
     sink, report = Sink(config.output.folder), SweepReport()
     try:
+        require_mounted(sink.place)
         scorer = detector if detector is not None else Detector.load(**config.detector)
         if dry_run:
             return _foresee(config, scorer, sink)
@@ -101,11 +103,12 @@ def sweep(
 
 def _foresee(config: ArchiveConfig, detector: Scorer, sink: Sink) -> SweepReport:
     """Return what a sweep would decide; write nothing, not even a new ledger."""
-    report, index, tries = SweepReport(), {}, {}
+    report = SweepReport()
     if sink.exists():
         with sink.ledger() as ledger:
-            index, tries = ledger.products(), ledger.tries()
-    _decide(report, config, detector, sink.survey(index), tries)
+            _decide(report, config, detector, sink.survey(ledger.products()), ledger)
+    else:
+        _decide(report, config, detector, sink.survey({}), None)
     return report
 
 
@@ -114,10 +117,10 @@ def _decide(
     config: ArchiveConfig,
     detector: Scorer,
     found: Survey,
-    tries: Mapping[str, Tries],
+    ledger: Ledger | None,
 ) -> None:
     """List the source, and put a decision about each item into ``report``."""
-    now = datetime.now(UTC)
+    now, tries = datetime.now(UTC), {} if ledger is None else ledger.tries()
     listing = list_items(config, now)
     recipe = Fingerprint(config=config.digest, detector=detector.identity, version=__version__)
     policy = Policy(
@@ -127,11 +130,10 @@ def _decide(
         products={name: record["uniadrs:parts"] for name, record in found.products.items()},
         tries=tries,
     )
-    if not listing.items and not listing.left_out and (known.products or tries):
-        raise ArchiveError(
-            f"The source is empty, but {len(known.products)} of its scenes have maps. Is its disk "
-            "or share mounted? If it is to be empty, choose another 'output.folder' for new scenes."
-        )
+    names, before = {item.name for item in listing.items}, known.products.keys() | tries.keys()
+    require_items(len(names) + listing.left_out, before)
+    runs = [] if ledger is None else ledger.runs()
+    require_same_archive(source_text(config.source), names, before, runs, config.output.folder)
     report.decisions = reconcile(listing.items, known, recipe, policy)
     report.left_out = listing.left_out
 
@@ -159,11 +161,11 @@ class _Sweep:
     def run(self) -> SweepReport:
         """Decide, carry out, and note in the ledger how it ends, whatever happens."""
         found, report = self._survey(), self.report
-        _decide(report, self.config, self.detector, found, self.ledger.tries())
+        _decide(report, self.config, self.detector, found, self.ledger)
         LOG.info(
             "sweep begins: %s", report.counts(), extra={"event": "begin", "facts": report.facts()}
         )
-        self.number = self.ledger.start_run(owner(), report.facts())
+        self.number = self.ledger.start_run(owner(), self._facts())
         try:
             self._carry_out(found)
             self._close("stopped" if report.signal else "ended", found)
@@ -175,9 +177,12 @@ class _Sweep:
             notify(self.config.notify, report.facts() | {"archive": str(self.sink.place)})
         return report
 
+    def _facts(self) -> dict[str, Any]:
+        return self.report.facts() | {"source": source_text(self.config.source)}
+
     def _close(self, state: str, found: Survey | None) -> None:
         self.report.seconds = time.monotonic() - self.started
-        self.ledger.update_run(self.number, self.report.facts(), state)
+        self.ledger.update_run(self.number, self._facts(), state)
         self._refresh(found if self.untouched else None)
         facts = self.report.facts()
         LOG.info("sweep %s", state, extra={"event": "end", "facts": facts})
@@ -256,7 +261,7 @@ class _Sweep:
         if begun < self.next_refresh:
             return
         self.report.seconds = begun - self.started
-        self.ledger.update_run(self.number, self.report.facts())
+        self.ledger.update_run(self.number, self._facts())
         self._refresh()
         ended = time.monotonic()
         self.next_refresh = ended + max(REFRESH, 20 * (ended - begun))

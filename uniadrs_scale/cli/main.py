@@ -13,7 +13,9 @@ from uniadrs_scale import __version__
 from uniadrs_scale.cli import archive as cli_archive
 from uniadrs_scale.cli import maps as cli_store
 from uniadrs_scale.cli import score as cli_score
+from uniadrs_scale.cli import targets as cli_targets
 from uniadrs_scale.cli.options import BAD_INPUT, BUSY, INCOMPLETE
+from uniadrs_scale.core.home import give_home
 from uniadrs_scale.errors import BusyError, UniadrsScaleError
 
 app = typer.Typer(
@@ -28,7 +30,7 @@ app = typer.Typer(
     "Exit codes: 0 complete, 1 something is missing, 2 bad input, 75 another run writes there.",
 )
 
-for commands in (cli_score, cli_store, cli_archive):
+for commands in (cli_score, cli_store, cli_targets, cli_archive):
     commands.register(app)
 
 
@@ -41,6 +43,7 @@ def main() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A file name need not be printable in the terminal's encoding; stderr is so already.
         sys.stdout.reconfigure(errors="backslashreplace")
+    give_home()
     try:
         app()
     except UniadrsScaleError as error:
@@ -51,6 +54,13 @@ def main() -> None:
             f"[red]error:[/red] {escape(str(error))}"
         )
         sys.exit(BUSY if isinstance(error, BusyError) else BAD_INPUT)
+    except ValueError as error:
+        # Dask reads its settings when it is imported.
+        if "dask config file" not in str(error):
+            raise
+        words = " ".join(str(error).split())
+        typer.echo(f"error: {words}. Correct that file, or remove it.", err=True)
+        sys.exit(BAD_INPUT)
     except KeyboardInterrupt:
         typer.echo("interrupted: the same command resumes the run", err=True)
         sys.exit(INCOMPLETE)

@@ -1,11 +1,11 @@
-"""Commands for finished maps and other files: verify, info, cog."""
+"""Commands for finished maps and other files: verify, evaluate, info, cog."""
 
 from __future__ import annotations
 
 import json
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -15,7 +15,13 @@ from uniadrs_scale.errors import PlaceWarning, StoreError
 if TYPE_CHECKING:
     import xarray as xr
 
+    from uniadrs_scale.maps.finished import RasterMap
+    from uniadrs_scale.maps.store import ScoreMap
 
+
+STATISTICS = ("actual_range", "mean", "stddev", "valid_percent")
+"""Attributes of a score array that `info` prints."""
+Map = Annotated[str, typer.Argument(help="OUT.zarr or OUT.tif of a score run, by path or URL.")]
 Store = Annotated[str, typer.Argument(help="OUT.zarr of a score run, by path or URL.")]
 
 
@@ -23,6 +29,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands of stores to ``app``."""
     app.command("cog")(spread(cog_command))
     app.command("verify")(verify_command)
+    app.command("evaluate")(evaluate_command)
     app.command("info")(spread(info_command))
 
 
@@ -59,37 +66,71 @@ def cog_command(
     raise typer.Exit(INCOMPLETE if gaps else COMPLETE)
 
 
-def verify_command(store: Store) -> None:
-    """Check a store: ledger, fingerprint, and that every chunk can be read and is complete."""
+def verify_command(target: Map) -> None:
+    """Check a map: that all of it can be read and is complete.
+
+    Of a store the ledger, fingerprint and every chunk; of a COG its statistics and overviews.
+    """
+    from uniadrs_scale.maps.finished import is_file, open_finished
     from uniadrs_scale.maps.store import DONE, open_store
 
-    opened = open_store(store)
-    faults = list(opened.verify())
+    if is_file(target):
+        opened = cast("RasterMap", open_finished(target))
+        faults = list(opened.verify())
+        state = f"{opened.shape[0]} x {opened.shape[1]} px, complete: {opened.facts.complete}"
+        fingerprint = opened.facts.fingerprint or "unknown"
+    else:
+        store = open_store(target)
+        faults, done = list(store.verify()), store.done
+        state = f"{int((done == DONE).sum())} of {done.size} chunks complete"
+        fingerprint = store.attributes["fingerprint"]
     for fault in faults:
         typer.echo(fault)
-    done = opened.done
-    typer.echo(
-        f"{int((done == DONE).sum())} of {done.size} chunks complete, "
-        f"fingerprint {opened.attributes['fingerprint']}, {len(faults)} faults"
-    )
+    typer.echo(f"{state}, fingerprint {fingerprint}, {len(faults)} faults")
     raise typer.Exit(INCOMPLETE if faults else COMPLETE)
 
 
+def evaluate_command(
+    target: Map,
+    truth: Annotated[
+        str,
+        typer.Argument(
+            help="Raster whose nonzero pixels are anomalies; or vectors in any CRS (GeoJSON, "
+            "GeoPackage, ...), also marks exported from a report."
+        ),
+    ],
+    *,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON with the whole curve, for machines.")
+    ] = False,
+) -> None:
+    """Compare a map with its truth: objects found, false alarms per Mpx, AP and AUC."""
+    from uniadrs_scale.evaluation.judge import evaluate
+
+    found = evaluate(target, truth)
+    typer.echo(json.dumps(found.to_json(), indent=1) if as_json else found.text())
+
+
 def info_command(
-    target: Annotated[str, typer.Argument(help="A scene, a score store, or weights.")],
+    target: Annotated[str, typer.Argument(help="A scene, a map (Zarr or COG), or weights.")],
     *,
     reading: Reading,
 ) -> None:
-    """Describe a scene, a score store or a weights file."""
+    """Describe a scene, a map or a weights file."""
     from uniadrs_scale.detector.weights import read_weights
-    from uniadrs_scale.maps.store import open_store
+    from uniadrs_scale.maps.store import open_map
     from uniadrs_scale.storage.urls import in_bucket
 
     path, local = Path(target), "://" not in target
     if path.suffix == ".zarr" and (local or in_bucket(target)) and _is_ours(target):
-        store = open_store(target)
-        typer.echo(store.attributes["title"])
-        typer.echo(json.dumps(store.attributes["plan"], indent=2))
+        opened = open_map(target)
+        attributes: dict[str, Any] = dict(opened.array().attrs)
+        said = {name: attributes[name] for name in STATISTICS if name in attributes}
+        _print_facts(_map_facts(opened) | {k: _short(v) for k, v in said.items()})
+        typer.echo(json.dumps(opened.group.attrs.get("plan"), indent=2))
+    elif (raster := _our_raster(target)) is not None:
+        said = {k.removeprefix("STATISTICS_").lower(): v for k, v in raster.statistics.items()}
+        _print_facts(_map_facts(raster) | {k: _short(float(v)) for k, v in said.items()})
     elif path.suffix in (".safetensors", ".pth", ".pt") or (
         local and not (path.suffix or path.exists())
     ):
@@ -98,6 +139,41 @@ def info_command(
         _print_facts(facts | weights.metadata)
     else:
         _print_facts(_scene_facts(reading.open([target])))
+
+
+def _our_raster(target: str) -> RasterMap | None:
+    """Return the map in a raster file that a run has made, None for any other target."""
+    from uniadrs_scale.maps.finished import RasterMap, is_file, open_finished
+
+    if not is_file(target):
+        return None
+    try:
+        opened = open_finished(target)
+    except StoreError:  # a scene, or missing: the reader of scenes says so
+        return None
+    return opened if isinstance(opened, RasterMap) and opened.facts.ours else None
+
+
+def _map_facts(opened: ScoreMap | RasterMap) -> dict[str, Any]:
+    """Return the facts that `info` prints about a map."""
+    from uniadrs_scale.core.contracts import crs_name
+    from uniadrs_scale.maps.facts import TITLE
+
+    grid = opened.geobox
+    placed = not grid.affine.is_identity
+    return {
+        "map": f"{TITLE}{opened.facts.scene or 'an unknown scene'}",
+        "size": f"{grid.shape[0]} x {grid.shape[1]} px",
+        **opened.facts.lines(),
+        "crs": (crs_name(grid.crs.to_wkt()) if grid.crs else "") or "none",
+        "transform": tuple(grid.affine)[:6] if placed else "none",
+    }
+
+
+def _short(value: object) -> str:
+    """Return numbers as text of a few digits."""
+    values = value if isinstance(value, list) else [value]
+    return " to ".join(f"{number:.4g}" for number in values)
 
 
 def _is_ours(target: str) -> bool:

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_type_hints
 
 import typer
 
+from uniadrs_scale.cli.values import band_list, items, nodata_value, seconds
 from uniadrs_scale.core.presets import DEFAULT_WEIGHTS, PRESETS, Arithmetic, Resampling
-from uniadrs_scale.errors import SceneError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -98,14 +98,14 @@ class Reading:
         """Return the lazy scene."""
         from uniadrs_scale.scenes.open import open_scene
 
-        classes = [int(item) if item.isdecimal() else item for item in _items(self.mask)]
+        classes = [int(item) if item.isdecimal() else item for item in items(self.mask)]
         return open_scene(
             scenes,
-            bands=_band_list(self.bands),
-            nodata=_nodata_value(self.nodata),
+            bands=band_list(self.bands),
+            nodata=nodata_value(self.nodata),
             nodata_when=cast("Any", self.nodata_when),
             grid=self.grid,
-            variable=None if self.variable is None else _items(self.variable),
+            variable=None if self.variable is None else items(self.variable),
             mask=self.mask if self.mask in ("none", "cloud") else classes,
             units=cast("Any", self.units),
         )
@@ -169,6 +169,10 @@ class Running:
         Path | None, typer.Option(help="For tls://: PEM file of the certificate's private key.")
     ] = None
     workers: Workers = None
+    wait_for_workers: Annotated[
+        str | None,
+        typer.Option(help="How long a cluster may be without workers, such as 6h. Default: 1m."),
+    ] = None
 
     def scorer(self) -> Scorer:
         """Return the scorer of tiles."""
@@ -185,7 +189,8 @@ class Running:
         from uniadrs_scale.scoring.job import compute_for
 
         tls = TlsFiles(self.tls_ca_file, self.tls_cert, self.tls_key)
-        return compute_for(scorer, self.scheduler, self.workers, tls)
+        wait = seconds(self.wait_for_workers)
+        return compute_for(scorer, self.scheduler, self.workers, tls, wait)
 
     def job(self, scene: xr.DataArray, compute: Compute, scorer: Scorer) -> Job:
         """Return the job that scores ``scene``."""
@@ -266,33 +271,3 @@ def spread(command: Callable[..., None]) -> Callable[..., None]:
     flat.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # typer reads it
     flat.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return flat
-
-
-def _items(text: str) -> list[str]:
-    """Return 'a, b' as a list."""
-    return [part.strip() for part in text.split(",") if part.strip()]
-
-
-def _band_list(text: str | None) -> list[int | str] | None:
-    """Return '1,2,5-8' or 'B02,B03' as a list for open_scene."""
-    if text is None:
-        return None
-    bands: list[int | str] = []
-    for part in _items(text):
-        first, dash, last = part.partition("-")
-        if dash and first.isdecimal() and last.isdecimal():
-            bands.extend(range(int(first), int(last) + 1))
-        else:
-            bands.append(part)
-    return bands
-
-
-def _nodata_value(text: str) -> Any:
-    if text in ("auto", "none"):
-        return None if text == "none" else "auto"
-    try:
-        return float(text)
-    except ValueError:
-        raise SceneError(
-            f"--nodata '{text}' is not a number. Give a number, 'nan', 'none' or 'auto'."
-        ) from None

@@ -136,6 +136,8 @@ class SceneInfo:
     """Affine coefficients (a, b, c, d, e, f) of pixel corners, None if the scene has none."""
     gsd_m: float | None = None
     """Ground sample distance [m], None if unknown."""
+    wavelengths: tuple[float, ...] = ()
+    """Centres of the bands [nm], NaN for an unknown one; empty if none is known."""
     grid: str = ""
     """Sentence about the common grid of resampled bands; empty if all bands share one grid."""
     geolocation: str = ""
@@ -150,6 +152,10 @@ class SceneInfo:
     """Bytes that a reader holds besides a window: blocks of a file that are decoded whole."""
     strip_rows: int = 0
     """Rows of a window that a reader decodes at once before it copies them into the window."""
+    acquired: str = ""
+    """Time of acquisition as the scene says it; empty if unknown."""
+    platform: str = ""
+    """Name of the satellite or aircraft; empty if unknown."""
 
     def __post_init__(self) -> None:
         """Refuse a scene without pixels, or with more than any sensor has."""

@@ -138,6 +138,12 @@ class Levels:
         """Return the highest level that ``peak`` reaches, None if it reaches none."""
         return next((name for name in reversed(RATES) if peak >= self.threshold(name)), None)
 
+    def text(self) -> str:
+        """Return the thresholds and what they mean, in a line."""
+        thresholds = ", ".join(f"{name} {self.threshold(name):.3f}" for name in RATES)
+        rates = ", ".join(f"{rate:g}" for rate in RATES.values())
+        return f"{thresholds} (scores that {rates} false objects per Mpx of empty ground reach)"
+
     def to_json(self) -> dict[str, Any]:
         """Return the fields as JSON values."""
         return {

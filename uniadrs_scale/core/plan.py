@@ -38,7 +38,7 @@ class Sizes:
         """
         if tiling is None:
             preset = choose_preset(scene, self.preset)
-            tile = preset.tile if self.tile is None else self.tile
+            tile = preset.tile_of(scene.height, scene.width) if self.tile is None else self.tile
             stride = preset.stride(tile) if self.stride is None else self.stride
         else:
             if (self.preset, self.tile, self.stride) != ("auto", None, None):
@@ -46,7 +46,12 @@ class Sizes:
                     f"The scorer asks for tiles of {tiling.tile} px with a step of {tiling.stride} "
                     "px. Drop preset, tile and stride, or make a scorer with other ones."
                 )
-            preset = Preset(name="none", tile=tiling.tile, why="the scorer asks for its tiles")
+            preset = Preset(
+                name="none",
+                tile=tiling.tile,
+                small=tiling.tile,
+                why="the scorer asks for its tiles",
+            )
             tile, stride = tiling.tile, tiling.stride
         chunk = self.chunk
         if chunk is None:
@@ -76,6 +81,8 @@ class ScorePlan:
     """Identity of the scorer: architecture, weights' sha256, arithmetic."""
     batch: int
     activation_bytes: int
+    coarser: int = 0
+    """The detector sees these means, too, and the logits of both are averaged; 0 for no."""
     workers: int
     """Worker processes that share the held strips."""
     threads: int
@@ -112,12 +119,13 @@ class ScorePlan:
         }
         if not is_score_alone(self.layers):
             values["layers"] = [layer.to_json() for layer in self.layers]
-        return values
+        return values | ({"coarser": self.coarser} if self.coarser else {})
 
     @property
     def seen_pixels(self) -> int:
-        """Pixels that the scorer sees, at its resolution and with overlaps."""
-        return self.lattice.tiles * (self.lattice.tile // self.coarsen) ** 2
+        """Pixels that the scorer sees, at its resolutions and with overlaps."""
+        sides = (self.lattice.tile // factor for factor in self.scales)
+        return self.lattice.tiles * sum(side**2 for side in sides)
 
     @property
     def fingerprint(self) -> str:
@@ -133,6 +141,11 @@ class ScorePlan:
     def preset_name(self) -> str:
         """Name of the preset, without the reason for it."""
         return self.preset.partition(" (")[0]
+
+    @property
+    def scales(self) -> tuple[int, ...]:
+        """Sides of the means that the detector sees [px]."""
+        return (self.coarsen, self.coarser) if self.coarser else (self.coarsen,)
 
     @property
     def chunks(self) -> int:
@@ -237,7 +250,7 @@ class ScorePlan:
             f"(each pixel is scored {lattice.tiles * lattice.tile**2 / 1e6 / megapixels:.1f} "
             "times on average)",
             "preset": self.preset
-            + (f", seen at 1/{self.coarsen} of the resolution" if self.coarsen > 1 else ""),
+            + (f", seen at {_shares(self.scales)} of the resolution" if self.coarsen > 1 else ""),
             "chunks": f"{rows} x {cols} of {lattice.chunk} px, {self.tasks} tasks",
             "detector": self.detector,
             **({"layers": ", ".join(names)} if (names := self.layer_names) != ("score",) else {}),
@@ -250,3 +263,8 @@ class ScorePlan:
         }
         notes = [("note", note) for note in scene.remarks]
         return "\n".join(f"{key:<13}{text}" for key, text in (*lines.items(), *notes))
+
+
+def _shares(scales: tuple[int, ...]) -> str:
+    """Return the resolutions in words, such as '1/3 and 1/6'."""
+    return " and ".join(f"1/{scale}" for scale in scales)

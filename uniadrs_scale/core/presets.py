@@ -28,18 +28,42 @@ POOLED = 8
 """Side of the squares that the network pools to one sample [coarsened px]."""
 
 
+THERMAL_NM = 3000.0
+"""Wavelength from which on a band shows emitted heat [nm]."""
+INFRARED = {"infrared", "thermal", "tir", "tirs", "ir", "lwir", "mwir"}
+LOW_LIGHT = {"dnb", "night", "nighttime", "nightlight", "nightlights", "lowlight"}
+"""Words in the name of a single band that say its kind; DNB is the day/night band of VIIRS."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preset:
     """Tile and step for one kind of imagery."""
 
     name: str
     tile: int
-    """Side of a tile [scene px]."""
+    """Side of a tile [scene px], in scenes that it fits into."""
+    small: int
+    """Side of a tile in smaller scenes: a mirrored border would make targets of its own."""
     coarsen: int = 1
     """The network sees means of ``coarsen`` x ``coarsen`` px: the sensor's resolution, if that is
     coarser than its sampling."""
+    coarser: int = 0
+    """Side of a second, coarser mean that the network sees; the logits of both are averaged. 0 for
+    no. Costs ``(coarsen / coarser) ** 2`` more."""
     why: str
     """Reason, for the plan's summary."""
+
+    @property
+    def scales(self) -> tuple[int, ...]:
+        """Sides of the means that the network sees [px]."""
+        return (self.coarsen, self.coarser) if self.coarser else (self.coarsen,)
+
+    def tile_of(self, height: int, width: int) -> int:
+        """Return the side of the tiles of a scene of this size [px].
+
+        Larger tiles find more, and change less when a scene is cut differently: `model/README.md`.
+        """
+        return self.tile if min(height, width) >= self.tile else self.small
 
     def stride(self, tile: int) -> int:
         """Return the step between tiles of side ``tile`` [px]: at least an eighth overlaps.
@@ -56,10 +80,28 @@ class Preset:
 PRESETS = {
     preset.name: preset
     for preset in (
-        Preset(name="hyperspectral", tile=128, why="a spectrum per pixel, scenes of few pixels"),
-        Preset(name="multispectral", tile=256, coarsen=2, why="some bands, targets of many pixels"),
-        Preset(name="single-band", tile=224, why="infrared, panchromatic or low light"),
-        Preset(name="sar", tile=384, coarsen=3, why="speckle, and targets of many pixels"),
+        Preset(name="hyperspectral", tile=128, small=128, why="a spectrum per pixel"),
+        Preset(
+            name="multispectral", tile=512, small=256, coarsen=2, why="a few bands, blurred targets"
+        ),
+        Preset(
+            name="infrared", tile=512, small=256, coarsen=2, why="one thermal band, blurred targets"
+        ),
+        Preset(name="low-light", tile=224, small=224, why="one band at night, targets of few px"),
+        Preset(
+            name="single-band",
+            tile=224,
+            small=224,
+            why="one band of unknown kind; if it is thermal, give preset infrared",
+        ),
+        Preset(
+            name="sar",
+            tile=768,
+            small=384,
+            coarsen=3,
+            coarser=6,
+            why="speckle, and targets of many px",
+        ),
     )
 }
 
@@ -74,22 +116,39 @@ def choose_preset(scene: SceneInfo, name: str = "auto") -> Preset:
         if name not in PRESETS:
             raise PlanError(f"preset='{name}' is unknown. Use auto, {', '.join(PRESETS)}.")
         return PRESETS[name]
-    if _is_radar(scene):
+    words = _words(scene)
+    if _is_radar(words):
         return PRESETS["sar"]
     if len(scene.bands) >= SPECTRAL:
         return PRESETS["hyperspectral"]
-    return PRESETS["multispectral" if len(scene.bands) > 1 else "single-band"]
+    return PRESETS["multispectral" if len(scene.bands) > 1 else _single_band(scene, words[0])]
 
 
-def _is_radar(scene: SceneInfo) -> bool:
-    """Return True if the names of bands are polarisations: nothing else in a raster says so.
+def _words(scene: SceneInfo) -> list[set[str]]:
+    """Return the words in the name of each band.
 
     File names do not count, HH is also a town: neither the name of the only file, which stands for
     that of its band, nor what the names of all bands share.
     """
-    if len(scene.bands) > POLARISATIONS or scene.bands == (PurePath(scene.name).stem,):
-        return False
+    if scene.bands == (PurePath(scene.name).stem,):
+        return [set()]
     words = [set(re.findall(r"[a-z]+0?", band.lower())) for band in scene.bands]
     shared = set.intersection(*words) if len(words) > 1 else set()
-    radar = [bool((found - shared) & RADAR) for found in words]
-    return all(radar) or (any(radar) and len(radar) <= POLARISATIONS // 2)
+    return [found - shared for found in words]
+
+
+def _is_radar(words: list[set[str]]) -> bool:
+    """Return True if the names of bands are polarisations: nothing else in a raster says so."""
+    radar = [bool(found & RADAR) for found in words]
+    few = len(radar) <= POLARISATIONS
+    return few and (all(radar) or (any(radar) and len(radar) <= POLARISATIONS // 2))
+
+
+def _single_band(scene: SceneInfo, words: set[str]) -> str:
+    """Return the preset of one band, by its wavelength or its name.
+
+    Without either, the full resolution: half of it costs low light more than it gains infrared.
+    """
+    if any(centre >= THERMAL_NM for centre in scene.wavelengths) or words & INFRARED:
+        return "infrared"
+    return "low-light" if words & LOW_LIGHT or {"low", "light"} <= words else "single-band"

@@ -16,8 +16,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numba import njit
 
+from uniadrs_scale.core.compiled import compiled
 from uniadrs_scale.core.lattice import origins
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def normaliser(size: int, tile: int, stride: int, halo: int = 0) -> NDArray[np.f
 
 # Serial on purpose: parallel=True aborts the process under Dask's threads (numba issue 9288), and
 # `nogil` lets those threads blend at the same time anyway.
-@njit(nogil=True, cache=True)
+@compiled()
 def accumulate(
     numerator: NDArray[np.float64],
     score: NDArray[np.float32],
@@ -73,7 +73,7 @@ def accumulate(
             numerator[y, x] += weights_y[y] * weights_x[x] * rounded
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def finalise(
     numerator: NDArray[np.float64],
     norm_y: NDArray[np.float64],

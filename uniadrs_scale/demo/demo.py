@@ -4,27 +4,30 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import matplotlib as mpl
 import numpy as np
 import rasterio
-from matplotlib.figure import Figure
-from matplotlib.patches import Circle
 from scipy import ndimage
 
 from uniadrs_scale.core.plan import Sizes
 from uniadrs_scale.demo.scene import demo_scene, write_scene
-from uniadrs_scale.detector.detector import Detector
+from uniadrs_scale.detector.detector import Detector, levels_of
 from uniadrs_scale.maps.cog import to_cog
-from uniadrs_scale.maps.overviews import COLOURS, NODATA, block_maximum, colour_range
+from uniadrs_scale.maps.exports import FinishedMap
+from uniadrs_scale.maps.peaks import Peak
+from uniadrs_scale.maps.pictures import Ring, Subject, draw, save
 from uniadrs_scale.scenes.open import open_scene
+from uniadrs_scale.scenes.preview import scene_picture
 from uniadrs_scale.scoring.job import compute_for, prepare
 from uniadrs_scale.scoring.run import Observer, run
+from uniadrs_scale.storage.places import Place
+from uniadrs_scale.swaths.geometry import Geocoding
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
+    import xarray as xr
     from numpy.typing import NDArray
 
     from uniadrs_scale.core.contracts import Scorer
@@ -32,23 +35,19 @@ if TYPE_CHECKING:
     from uniadrs_scale.runtime.tasks import ChunkReport
     from uniadrs_scale.scoring.report import RunSummary
 
-    Box = tuple[float, float, float, float]
-
 ANOMALIES = 40
 """Anomalies in a scene of 2048 x 2048 px; smaller scenes have fewer, by area, but at least 4."""
+LEVEL = "medium"
+"""Level at which a target counts as found: a false object per Mpx of empty ground."""
 FALSE_ALARMS = 1e-3
 """Share of background pixels over the threshold of a scorer that recommends none."""
 NEAR, CLEAR = 3, 8
 """Pixels around a footprint that count as the target, and pixels that do not count as background
 [px]."""
 RULE = f"found: the highest score within {NEAR} px exceeds the threshold"
-WIDTH, HEIGHT, DPI = 1800, 1212, 150
-"""Size of the picture [px], and the resolution of its lettering [px per inch]."""
-BORDER, HEADER, PANEL, SECOND = 20, 84, 852, 894
-"""White edge, top of the panels, their side, and left edge of the second one [px]."""
-CLOSE_UPS, CLOSE_UP, REACH = 14, 117, 20
-"""Number of close-ups, their side in the picture [px], and scene pixels around the target."""
-FOUND, MISSED, INK = "#22e0ff", "#ff5470", "#1d1d1f"
+CLOSE_UPS = 14
+"""Close-ups in the picture."""
+FOUND, MISSED = "#22e0ff", "#ff5470"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +94,9 @@ class DemoReport:
 
     def text(self) -> str:
         """Return the closing lines: the counts, the rule they follow, and the files."""
+        level = "" if self.summary.levels is None else f"level {LEVEL}, "
         return (
-            f"{self.found} of {self.planted} planted anomalies found (threshold "
+            f"{self.found} of {self.planted} planted anomalies found ({level}threshold "
             f"{self.findings.threshold:.3f}, exceeded by {self.findings.alarms:.4%} of the "
             f"background)\n{RULE}\n{self.summary.text()}\n"
             f"scene    {self.scene}\nmap      {self.store}\n"
@@ -140,13 +140,15 @@ def demo(
     scorer = detector if detector is not None else Detector.load()
     compute = compute_for(scorer, workers=workers)
     job = prepare(scene, Sizes(), scorer, compute)
-    summary = run(job, store, compute, Observer(on_report=on_report))
+    summary = run(job, store, compute, Observer(on_report=on_report, companions=False))
     cog = target / "scores.tif"
     to_cog(store, cog)
     with rasterio.open(cog) as output:
         score = output.read(1)
-    findings = count_found(score, invented, getattr(scorer, "threshold", None))
-    picture = render(score, invented, findings.found, target / "demo.png")
+    levels = levels_of(scorer, job.plan.preset_name)
+    threshold = getattr(scorer, "threshold", None) if levels is None else levels.threshold(LEVEL)
+    findings = count_found(score, invented, threshold)
+    picture = render(invented, scene, store, findings)
     return DemoReport(
         scene=path, store=store, cog=cog, picture=picture, findings=findings, summary=summary
     )
@@ -193,88 +195,39 @@ def _around(target: PlantedTarget, before: int, after: int) -> tuple[slice, ...]
     return tuple(slice(max(n - before, 0), n + after) for n in (target.row, target.col))
 
 
-def render(
-    score: NDArray[np.float32], scene: SyntheticScene, found: Sequence[bool], path: Path
-) -> Path:
-    """Draw a PNG of 1800 x 1212 px: scene and map with the targets marked, and close-ups.
-
-    The figure is not made by pyplot, whose global state leaks figures and picks a window system.
+def render(invented: SyntheticScene, scene: xr.DataArray, store: Path, found: Findings) -> Path:
+    """Draw the picture of a demo next to its store: targets found and missed, and close-ups.
 
     Args:
-        score: (y, x) of the scene, 0..1, NaN = invalid.
-        scene: The scored scene.
-        found: One value per target: True if the map tells it from the background.
-        path: The file to write.
+        invented: The scene with its targets.
+        scene: The same as a user opens it.
+        store: Its map.
+        found: The targets that the map tells from the background.
     """
-    figure = Figure(figsize=(WIDTH / DPI, HEIGHT / DPI), dpi=DPI, facecolor="white")
-    colour, norm, side = true_colour(scene), colour_range(score), len(score)
-    # Averages would hide a boat: each block shows its highest score.
-    coarse, smooth = block_maximum(score, -(-side // PANEL)), {"interpolation": "antialiased"}
-    extent = (-0.5, side - 0.5, side - 0.5, -0.5)
-    for left, image, style in ((BORDER, colour, smooth), (SECOND, coarse, {"norm": norm})):
-        axes = _show(figure, (left, HEADER, PANEL, PANEL), image, extent=extent, **style)
-        axes.set_axis_off()
-        for target, is_found in zip(scene.targets, found, strict=True):
-            ring = {"fill": False, "lw": 0.8, "ec": FOUND if is_found else MISSED}
-            axes.add_patch(Circle((target.col, target.row), target.radius + 0.007 * side, **ring))
-    bar = figure.add_axes(_place(SECOND + PANEL + 6, HEADER, 10, PANEL))
-    figure.colorbar(axes.images[0], cax=bar).outline.set_visible(False)
-    bar.tick_params(labelsize=6.5, length=2, pad=1, colors=INK)
+    finished = FinishedMap(Place.of(store), Geocoding(), lambda side: scene_picture(scene, side))
+    opened, layout, overview = finished.opened, finished.layout, finished.overview
+    rings = []
+    for target, is_found in zip(invented.targets, found.found, strict=True):
+        square = _around(target, target.radius + NEAR, target.radius + NEAR + 1)
+        score = float(np.nanmax(finished.scores(*square), initial=0))
+        peak = Peak(round(target.row), round(target.col), score)
+        rings.append(Ring(peak, "", FOUND if is_found else MISSED))
     # Spread over the list of targets, which begins with the boats.
-    shown = np.linspace(0, len(scene.targets) - 1, min(CLOSE_UPS, len(scene.targets)))
-    step = (WIDTH - 2 * BORDER - CLOSE_UP) / (CLOSE_UPS - 1)
-    for column, index in enumerate(shown.round().astype(int)):
-        window = _around(scene.targets[index], REACH, REACH)
-        for row, image in enumerate((colour, score)):
-            top = HEADER + PANEL + 14 + row * (CLOSE_UP + 8)
-            axes = _show(
-                figure, (BORDER + column * step, top, CLOSE_UP, CLOSE_UP), image[window], norm=norm
-            )
-            axes.set(xticks=[], yticks=[])
-            axes.spines[:].set(color=FOUND if found[index] else MISSED, linewidth=1.2)
-    _letter(figure, found, side)
-    figure.savefig(path)
-    return path
-
-
-def true_colour(scene: SyntheticScene) -> NDArray[np.float32]:
-    """Return red, green and blue (y, x, 3) in 0..1, stretched per band; nodata is grey."""
-    picture = np.empty((*scene.valid.shape, 3), np.float32)
-    for place, band in enumerate((2, 1, 0)):
-        pixels = scene.pixels[band].astype(np.float32)
-        low, high = np.percentile(pixels[scene.valid], [0.5, 99.5])
-        # Half of the darkest value is kept: water is not black from above.
-        picture[..., place] = np.clip((pixels - low / 2) / max(high - low / 2, 1), 0, 1) ** 0.7
-    picture[~scene.valid] = int(NODATA[1:3], 16) / 255
-    return picture
-
-
-def _place(left: float, top: float, width: float, height: float) -> Box:
-    """Convert a rectangle [px from the top left corner] to matplotlib's units."""
-    return left / WIDTH, 1 - (top + height) / HEIGHT, width / WIDTH, height / HEIGHT
-
-
-def _show(figure: Figure, box: Box, image: NDArray[np.float32], **style: Any) -> Any:
-    """Add axes at ``box`` [px] that show an image."""
-    axes = figure.add_axes(_place(*box))
-    colours = mpl.colormaps[COLOURS].with_extremes(bad=NODATA)
-    axes.imshow(image, cmap=colours, **({"interpolation": "nearest"} | style))
-    return axes
-
-
-def _letter(figure: Figure, found: Sequence[bool], side: int) -> None:
-    """Write the title with the counts, and the meaning of the circles."""
-    facts = f"invented scene, {side} x {side} px, 4 bands"
-    lines: tuple[tuple[int, int, str, dict[str, Any]], ...] = (
-        (BORDER, 40, f"{sum(found)} of {len(found)} planted anomalies found", {"weight": "bold"}),
-        (BORDER, HEADER - 10, facts, {"size": 8}),
-        (SECOND, HEADER - 10, "anomaly score, without training on the scene", {"size": 8}),
-        (SECOND + 640, 40, "\u25cf", {"size": 11, "color": FOUND}),
-        (SECOND + 662, 40, "found", {"size": 10}),
-        (SECOND + 750, 40, "\u25cf", {"size": 11, "color": MISSED}),
-        (SECOND + 772, 40, "missed", {"size": 10}),
+    first = np.linspace(0, len(rings) - 1, min(CLOSE_UPS, len(rings))).round().astype(int).tolist()
+    others = [ring for k, ring in enumerate(rings) if k not in first]
+    count, preview = len(rings), scene_picture(scene, -(-max(layout.shape) // layout.factor))
+    subject = Subject(
+        title=f"{sum(found.found)} of {count} planted anomalies found",
+        lines=(
+            f"invented scene, {len(preview.scene.info.bands)} of 4 bands shown: {preview.bands}",
+            "blue circles: found; red: missed; the map was made without training on the scene",
+        ),
+        small=overview.small,
+        read=finished.scores,
+        rings=[*(rings[k] for k in first), *others],
+        scene=preview,
+        levels=opened.levels,
     )
-    for left, bottom, text, style in lines:
-        x, y, _, _ = _place(left, bottom, 0, 0)
-        shown: dict[str, Any] = {"color": INK, "size": 15} | style
-        figure.text(x, y, text, **shown)
+    path = store.with_name("demo.png")
+    save(draw(subject, layout), path, subject.title)
+    return path

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from uniadrs_scale.core.contracts import layers_of, warm_up
+from uniadrs_scale.core.contracts import is_score_alone, layers_of, warm_up
 from uniadrs_scale.detector.inference import one_thread
 from uniadrs_scale.errors import PlanError
 
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from uniadrs_scale.core.contracts import FittedScorer, Scorer
     from uniadrs_scale.core.layers import Layer
     from uniadrs_scale.core.pixels import BandStatistics
+
+
+LOGIT_EPS = 1e-6
+"""Scores are kept this far from 0 and 1 before their logits are averaged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,15 +89,79 @@ class FittedCoarse:
             return cast("NDArray[np.float32]", fine.reshape(shape).numpy())
 
 
-def coarsened(scorer: Scorer, factor: int, tile: int) -> Scorer:
-    """Return ``scorer`` at 1 / ``factor`` of the resolution; itself for a factor of 1.
+@dataclass(frozen=True, slots=True)
+class Scales:
+    """Scorers of one scene at several resolutions: the mean of their logits."""
+
+    scorers: tuple[Scorer, ...]
+
+    @property
+    def inputs(self) -> str:
+        """Pixels that the scorers take, ``raw`` or ``scaled``."""
+        return str(getattr(self.scorers[0], "inputs", "scaled"))
+
+    @property
+    def identity(self) -> str:
+        """Identity of the scorers; the plan holds the factors."""
+        return self.scorers[0].identity
+
+    @property
+    def batch(self) -> int:
+        """Tiles per call."""
+        return self.scorers[0].batch
+
+    def activation_bytes(self, tile: int, bands: int) -> int:
+        """Return the peak memory of the larger pass and of three maps at full size, in bytes."""
+        seen = max(scorer.activation_bytes(tile, bands) for scorer in self.scorers)
+        return seen + 3 * 4 * self.batch * tile**2
+
+    def fitted(self, statistics: BandStatistics) -> FittedScales:
+        """Return the scorers of a scene with these statistics."""
+        return FittedScales(tuple(scorer.fitted(statistics) for scorer in self.scorers))
+
+
+@dataclass(frozen=True, slots=True)
+class FittedScales:
+    """The fitted scorers of :class:`Scales`."""
+
+    scorers: tuple[FittedScorer, ...]
+
+    @property
+    def batch(self) -> int:
+        """Tiles per call."""
+        return self.scorers[0].batch
+
+    def warm_up(self, tile: int, bands: int) -> None:
+        """Warm every scorer up."""
+        for scorer in self.scorers:
+            warm_up(scorer, tile, bands)
+
+    def score_tiles(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return scores (n, y, x) of scaled tiles."""
+        with torch.inference_mode(), one_thread():
+            total = torch.zeros(tiles.shape[0], *tiles.shape[2:])
+            for scorer in self.scorers:
+                total += torch.logit(torch.from_numpy(scorer.score_tiles(tiles)), eps=LOGIT_EPS)
+            mean = torch.sigmoid_(total.div_(len(self.scorers)))
+            return cast("NDArray[np.float32]", mean.numpy())
+
+
+def coarsened(scorer: Scorer, factors: tuple[int, ...], tile: int) -> Scorer:
+    """Return ``scorer`` at 1 / factor of the resolution, or the mean of several.
 
     Raises:
-        PlanError: The tile is not a multiple of the factor.
+        PlanError: The tile is not a multiple of a factor.
     """
-    if factor < 1 or tile % factor:
+    if len(factors) > 1 and not is_score_alone(layers_of(scorer)):
         raise PlanError(
-            f"coarsen={factor} does not fit tile={tile} px: a tile must hold whole coarse pixels. "
-            f"Use tile={max(tile // max(factor, 1), 16) * max(factor, 1)}."
+            "Several resolutions are combined for scores only, not for other layers. Give the "
+            "scorer a tiling, or choose another preset."
         )
-    return scorer if factor == 1 else Coarse(scorer, factor)
+    for factor in factors:
+        if factor < 1 or tile % factor:
+            raise PlanError(
+                f"coarsen={factor} does not fit tile={tile} px: a tile must hold whole coarse "
+                f"pixels. Use tile={max(tile // max(factor, 1), 16) * max(factor, 1)}."
+            )
+    seen = tuple(scorer if factor == 1 else Coarse(scorer, factor) for factor in factors)
+    return seen[0] if len(seen) == 1 else Scales(seen)

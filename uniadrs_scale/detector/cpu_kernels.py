@@ -10,8 +10,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numba import njit, types
+from numba import types
 from numba.extending import overload
+
+from uniadrs_scale.core.compiled import compiled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,7 +26,7 @@ REACH, STEP = 7, 2
 """As in :mod:`.attention`. Not imported: numba's cache on disk would miss a change there."""
 # `contract` lets a multiplication and an addition become one instruction. Nothing else may change:
 # sums keep their order, NaN stays NaN.
-kernel = njit(nogil=True, cache=True, fastmath={"contract"}, error_model="numpy")
+kernel = compiled(fastmath={"contract"}, error_model="numpy")
 
 
 def widen(value: Any) -> Any:

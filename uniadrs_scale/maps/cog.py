@@ -22,9 +22,7 @@ from collections import deque
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import rasterio.shutil
-import zarr
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 
@@ -40,7 +38,8 @@ from uniadrs_scale.maps.overviews import (
     pool,
     windows,
 )
-from uniadrs_scale.maps.store import DONE, open_map
+from uniadrs_scale.maps.statistics import ScoreStatistics
+from uniadrs_scale.maps.store import open_map
 from uniadrs_scale.storage.places import Place
 from uniadrs_scale.storage.trust import NO_PLACE
 from uniadrs_scale.swaths.geometry import Geocoding
@@ -150,13 +149,11 @@ def to_cog(
 
 def _warn(opened: ScoreMap) -> None:
     """Warn if chunks are not complete, or words about a place do not amount to one."""
-    done = opened.group.get("done")
-    states = np.asarray(done[:]) if isinstance(done, zarr.Array) else np.array([DONE])
-    missing = int((states != DONE).sum())
-    if missing:
+    facts = opened.facts
+    if facts.missing:
         warnings.warn(
-            f"{missing} of {states.size} chunks of '{opened.name}' are not complete: their pixels "
-            "become nodata. Run the same score again, then make the file again.",
+            f"{facts.missing} of {facts.chunks} chunks of '{opened.name}' are not complete: their "
+            "pixels become nodata. Run the same score again, then make the file again.",
             stacklevel=3,
         )
     if opened.place.problem:
@@ -169,17 +166,24 @@ def _warn(opened: ScoreMap) -> None:
 
 
 def _copy_scores(source: ScoreMap | GeocodedScores, path: Path) -> None:
-    """Stream the store into a tiled GeoTIFF, a band per layer."""
+    """Stream the store into a tiled GeoTIFF, a band per layer, with its statistics."""
     grid = profile_of(source.geobox, len(source.layers))
+    parts: list[list[ScoreStatistics]] = [[] for _ in source.layers]
     with rasterio.open(path, "w", **TEMPORARY, **grid) as output:
-        for band, layer in enumerate(source.layers, start=1):
-            output.set_band_description(band, layer.name)
         output.update_tags(**source.tags)
         places = windows(output.height, output.width)
         for window, scores in ahead(
             lambda place: source.read(*place.toslices()), places, source.threads or THREADS
         ):
             output.write(scores, window=window)
+            for counted, values in zip(parts, scores, strict=True):
+                counted.append(ScoreStatistics.of(values))
+        output.units = [layer.units for layer in source.layers]
+        for band, layer in enumerate(source.layers, start=1):
+            output.set_band_description(band, layer.name)
+            statistics = ScoreStatistics.combine(parts[band - 1]).gdal_tags()
+            # A tile server stretches its preview between these.
+            output.update_tags(band, long_name=layer.long_name, **statistics)
 
 
 def profile_of(geobox: GeoBox, bands: int) -> dict[str, Any]:

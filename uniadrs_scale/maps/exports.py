@@ -6,22 +6,48 @@ and the module that writes it.
 
 from __future__ import annotations
 
+import math
 import threading
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from uniadrs_scale.errors import PlaceWarning
+import numpy as np
+
+from uniadrs_scale.errors import PlaceWarning, SceneError, UniadrsScaleError, gist
 from uniadrs_scale.maps.cog import to_cog
+from uniadrs_scale.maps.facts import SOFTWARE
 from uniadrs_scale.maps.overviews import Overview
+from uniadrs_scale.maps.peaks import placed, top_peaks
+from uniadrs_scale.maps.pictures import (
+    Layout,
+    Ring,
+    Subject,
+    draw,
+    facts_line,
+    least_peak,
+    result_line,
+    save,
+)
 from uniadrs_scale.maps.store import open_map
+from uniadrs_scale.maps.style import qgis_style
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from numpy.typing import NDArray
+
+    from uniadrs_scale.maps.pictures import Preview
+    from uniadrs_scale.maps.store import ScoreMap
     from uniadrs_scale.storage.places import Place
     from uniadrs_scale.swaths.geometry import Geocoding
+
+
+MOST_PEAKS = 20
+"""Peaks that a picture numbers."""
+LOOKED_AT = 1024
+"""First bytes of a file, in which ours say who wrote them."""
 
 
 @dataclass(frozen=True)
@@ -31,11 +57,28 @@ class FinishedMap:
     store: Place
     drawn: Geocoding
     """How the map of a swath is drawn."""
+    preview: Callable[[int], Preview] | None = None
+    """Function that reads a picture of the scene, of at most so many pixels; None: no scene."""
+
+    @cached_property
+    def opened(self) -> ScoreMap:
+        """The map."""
+        return open_map(self.store)
+
+    @cached_property
+    def layout(self) -> Layout:
+        """Sizes of its picture."""
+        return Layout.of(self.opened.shape, 1 if self.preview is None else 2)
 
     @cached_property
     def overview(self) -> Overview:
-        """The map at the size of a screen, and its statistics."""
-        return Overview.of(open_map(self.store).array())
+        """The map at the size of its picture, and its statistics."""
+        return Overview.of(self.scores, self.opened.shape, self.layout.factor)
+
+    def scores(self, rows: slice, cols: slice) -> NDArray[np.float32]:
+        """Return the score (y, x) of a window, or the first layer of other maps."""
+        layers = self.opened.read(rows, cols)
+        return np.asarray(layers[0])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +93,8 @@ class Export:
     """Name of the file in a product of an archive."""
     suffixes: tuple[str, ...] = ()
     """Endings of an output path that ask for this export; empty if it cannot be an output."""
+    beside: str = ""
+    """Ending of the file that every run leaves beside its map; empty for none."""
     media_type: str
     roles: tuple[str, ...]
     """Roles of a STAC asset."""
@@ -79,12 +124,68 @@ def _write_cog(finished: FinishedMap, target: Place) -> tuple[str, ...]:
     return tuple(str(warning.message) for warning in caught)
 
 
-def _write_quicklook(finished: FinishedMap, target: Place) -> tuple[str, ...]:
-    with target.scratch() as folder:
-        picture = folder / target.name
-        finished.overview.write_png(picture)
-        target.write(picture)
+def _write_style(finished: FinishedMap, target: Place) -> tuple[str, ...]:
+    target.write(qgis_style(finished.opened.levels).encode())
     return ()
+
+
+def _write_quicklook(finished: FinishedMap, target: Place) -> tuple[str, ...]:
+    opened, layout, overview = finished.opened, finished.layout, finished.overview
+    scene: Preview | None = None
+    notes: tuple[str, ...] = ()
+    if finished.preview is not None:
+        try:
+            # Its squares are those of the map.
+            scene = finished.preview(-(-max(layout.shape) // layout.factor))
+        except SceneError as error:
+            layout = replace(layout, panels=1)
+            notes = (f"The quicklook shows no scene: {error}",)
+    facts = opened.facts
+    peaks = top_peaks(
+        overview.small,
+        overview.factor,
+        least=least_peak(facts.levels),
+        apart=-(-2 * layout.radius // layout.zoom),
+        count=MOST_PEAKS,
+    )
+    exact = [placed(peak, overview.factor, finished.scores) for peak in peaks]
+    highest = overview.statistics.figures().get("maximum", math.nan)
+    subject = Subject(
+        title=facts.scene or "Anomaly map",
+        lines=(
+            facts_line(facts, layout.shape, None if scene is None else scene.bands),
+            result_line(highest, exact, facts.levels),
+        ),
+        small=overview.small,
+        read=finished.scores,
+        rings=[Ring(peak, str(rank)) for rank, peak in enumerate(exact, start=1)],
+        scene=scene,
+        levels=facts.levels,
+    )
+    with target.scratch() as folder:
+        save(draw(subject, layout), folder / target.name, subject.title)
+        target.write(folder / target.name)
+    return notes
+
+
+def companions(finished: FinishedMap, output: Place) -> tuple[str, ...]:
+    """Write the files that lie beside a map, and return notes about them.
+
+    Files of others with these names stay. A file that cannot be written is not worth a map: a note
+    says so.
+    """
+    notes: list[str] = []
+    for export in (export for export in EXPORTS.values() if export.beside):
+        target = output.beside(f"{output.name.removesuffix(output.suffix)}{export.beside}")
+        try:
+            there = target.read()
+            if there is None or SOFTWARE.encode() in there[:LOOKED_AT]:
+                notes += export.write(finished, target)
+            else:
+                notes.append(f"'{target.name}' is not of this library, so it was left as it is.")
+        except (UniadrsScaleError, OSError) as error:
+            notes.append(f"'{target.name}' could not be written: {gist(error)}.")
+    return tuple(notes)
 
 
 EXPORTS = {
@@ -101,9 +202,20 @@ EXPORTS = {
             write=_write_cog,
         ),
         Export(
+            name="style",
+            asset="style",
+            file="scores.qml",
+            beside=".qml",
+            media_type="application/xml",
+            roles=("metadata", "style"),
+            title="QGIS style of the map",
+            write=_write_style,
+        ),
+        Export(
             name="quicklook",
             asset="quicklook",
             file="quicklook.png",
+            beside=".png",
             media_type="image/png",
             roles=("overview", "thumbnail"),
             title="Quicklook",

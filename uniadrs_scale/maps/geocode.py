@@ -131,7 +131,7 @@ def on_a_grid(source: ScoreMap, geocoding: Geocoding, folder: Path) -> ScoreMap 
             suit the swath.
         StoreError: No pixel of the swath has a position.
     """
-    positions = _positions(source)
+    positions = positions_of(source)
     if positions is None:
         if geocoding != Geocoding():
             raise PlanError(
@@ -168,7 +168,7 @@ def on_a_grid(source: ScoreMap, geocoding: Geocoding, folder: Path) -> ScoreMap 
     )
 
 
-def _positions(source: ScoreMap) -> Positions | None:
+def positions_of(source: ScoreMap) -> Positions | None:
     """Return the places of the pixels of a store; None if it is not a swath."""
     kind = geolocation_kind(source.frame)
     if kind is None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+import json
+from typing import TYPE_CHECKING, Any
 
 import zarr
 
@@ -15,20 +16,34 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def layers_in(group: zarr.Group) -> tuple[Layer, ...]:
-    """Return the layers of the map in ``group``, as its attributes say; by default the score.
+def layers_in(said: Any, name: str) -> tuple[Layer, ...]:
+    """Return the layers that a map's attribute or tag ``layers`` says; by default the score.
 
     Raises:
-        StoreError: The attributes do not describe layers.
+        StoreError: It does not describe layers.
     """
     try:
-        said = cast("list[dict[str, Any]]", group.attrs.get("layers"))
-        return (SCORE,) if said is None else tuple(map(Layer.from_json, said)) or (SCORE,)
+        values = json.loads(said) if isinstance(said, str) else said
+        return (SCORE,) if values is None else tuple(map(Layer.from_json, values)) or (SCORE,)
     except (KeyError, TypeError, ValueError, AttributeError, PlanError) as error:
         raise StoreError(
-            f"The attribute 'layers' of '{group.store_path}' does not describe layers ({error}). "
-            "Score into a new store."
+            f"The attribute 'layers' of '{name}' does not describe layers ({error}). Score into a "
+            "new store."
         ) from None
+
+
+def require_score(layers: tuple[Layer, ...], name: str) -> int:
+    """Return the position of the score among layers.
+
+    Raises:
+        StoreError: There is none.
+    """
+    if SCORE in layers:
+        return layers.index(SCORE)
+    raise StoreError(
+        f"'{name}' has no anomaly score: its layers are {', '.join(x.name for x in layers)}. Pass "
+        "a map of scores."
+    )
 
 
 class NotAStoreError(StoreError):
@@ -47,7 +62,7 @@ def open_group(path: str | Path | Place) -> zarr.Group:
         if place.local is None or not place.exists():
             raise NotAStoreError(f"Score store '{path}' does not exist. Check the path.") from None
         raise not_a_store(path, "no Zarr group") from None
-    for layer in layers_in(group):
+    for layer in layers_in(group.attrs.get("layers"), str(path)):
         score = group.get(layer.name)
         if not isinstance(score, zarr.Array):
             raise not_a_store(path, f"no array '{layer.name}'")

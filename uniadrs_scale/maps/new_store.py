@@ -28,8 +28,8 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 from zarr.core.buffer import default_buffer_prototype
 from zarr.storage import MemoryStore
 
-from uniadrs_scale.core.contracts import is_score_alone
 from uniadrs_scale.errors import SceneError, StoreError
+from uniadrs_scale.maps.facts import attributes_of
 from uniadrs_scale.maps.frame import Y_X
 from uniadrs_scale.maps.store import ScoreStore, open_store
 from uniadrs_scale.storage.places import ROOT, Place
@@ -53,7 +53,10 @@ LINE = 60
 
 
 def prepare(
-    path: str | Path | Place, plan: ScorePlan, coordinates: Mapping[str, xr.DataArray]
+    path: str | Path | Place,
+    plan: ScorePlan,
+    coordinates: Mapping[str, xr.DataArray],
+    weights: str | None = None,
 ) -> ScoreStore:
     """Return the store at ``path`` if it was begun with the same plan, else a new one there.
 
@@ -71,7 +74,7 @@ def prepare(
     with target.scratch() as folder:
         made = folder / "new"
         try:
-            create(made, plan, coordinates)
+            create(made, plan, coordinates, weights)
         except OSError as error:
             raise StoreError(
                 f"Cannot create '{target}': {error.strerror or error}. Choose a writable folder."
@@ -88,13 +91,16 @@ def prepare(
     return ScoreStore(target, plan.layers)
 
 
-def create(path: Path, plan: ScorePlan, coordinates: Mapping[str, xr.DataArray]) -> None:
+def create(
+    path: Path, plan: ScorePlan, coordinates: Mapping[str, xr.DataArray], weights: str | None = None
+) -> None:
     """Make the store of ``plan`` at ``path``, whole but for its scores.
 
     Args:
         path: A folder that does not exist yet.
         plan: What the store is for; its fingerprint is what a resumed run compares.
         coordinates: Those of the map (:func:`uniadrs_scale.scenes.sources.map_coordinates`).
+        weights: SHA-256 of the scorer's weights, for the attributes.
 
     Raises:
         SceneError: The geolocation of a swath cannot be read.
@@ -126,16 +132,7 @@ def create(path: Path, plan: ScorePlan, coordinates: Mapping[str, xr.DataArray])
             fill_value=0,
             dimension_names=("chunk_y", "chunk_x"),
         )
-    facts: dict[str, Any] = {
-        "title": f"Anomaly scores of {scene.name}",
-        "software": f"uniadrs_scale {plan.version}",
-        "fingerprint": plan.fingerprint,
-        "plan": plan.decisive(),
-    }
-    if not is_score_alone(plan.layers):
-        facts["title"] = f"{', '.join(plan.layer_names)} of {scene.name}"
-        facts["layers"] = [layer.to_json() for layer in plan.layers]
-    write_root(ScoreStore(Place.of(path)), facts | placed)
+    write_root(ScoreStore(Place.of(path)), attributes_of(plan, weights) | placed)
 
 
 def create_map(

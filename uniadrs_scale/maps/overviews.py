@@ -1,4 +1,4 @@
-"""Coarse views of a map: overview levels of a file, and pictures.
+"""Coarse views of a map: overview levels of a file, and the map at the size of a screen.
 
 Overviews of scores hold the *maximum* of what they cover, so that narrow anomalies stay visible.
 Other layers may ask for the mean.
@@ -6,30 +6,26 @@ Other layers may ask for the mean.
 
 from __future__ import annotations
 
-import math
-import os
-import zlib
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import matplotlib as mpl
 import numpy as np
 import rasterio
-from matplotlib.colors import Normalize, to_rgb
-from PIL import Image
 from rasterio.windows import Window
 
+from uniadrs_scale.core.cores import usable_cores
 from uniadrs_scale.core.memory import give_freed_memory_back
+from uniadrs_scale.maps.statistics import ScoreStatistics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    import zarr
     from numpy.typing import NDArray
 
+    Read = Callable[[slice, slice], NDArray[np.float32]]
 
 T = TypeVar("T")
 BLOCK = 512
@@ -44,7 +40,7 @@ GDAL_OPTIONS = {
     # Cloud users often export EMPTY_DIR here, and GDAL would then not look for our side files.
     "GDAL_DISABLE_READDIR_ON_OPEN": "FALSE",
 }
-THREADS = min(os.cpu_count() or 1, 8)
+THREADS = min(usable_cores(), 8)
 """Threads that read windows; and as many of GDAL compress."""
 
 
@@ -152,11 +148,6 @@ def windows(height: int, width: int, side: int = WINDOW) -> Iterator[Window]:
             yield Window(col, row, min(side, width - col), min(side, height - row))
 
 
-NODATA = "#8f8f8f"
-COLOURS = "inferno"
-"""Perceptually even and dark at its low end: bright parts of the map are high scores."""
-
-
 def block_maximum(score: NDArray[np.float32], factor: int) -> NDArray[np.float32]:
     """Return the highest score of each block of ``factor`` x ``factor`` pixels; NaN if all are."""
     rows, cols = (-(-n // factor) for n in score.shape)
@@ -166,19 +157,6 @@ def block_maximum(score: NDArray[np.float32], factor: int) -> NDArray[np.float32
     return np.asarray(np.fmax.reduce(np.fmax.reduce(blocks, axis=3), axis=1), np.float32)
 
 
-def colour_range(score: NDArray[np.float32]) -> Normalize:
-    """Return the median to the value that 1 of 5000 pixels exceeds: a few would darken the map."""
-    finite = score[np.isfinite(score)]
-    if finite.size == 0:
-        return Normalize(0, 1)
-    low, high = (float(v) for v in np.quantile(finite, [0.5, 0.9998]))
-    return Normalize(low, max(high, low + 1e-6))
-
-
-SIDE = 1024
-"""Longest side of the picture, in pixels."""
-NODATA_INDEX = 255
-"""Last index of a palette."""
 READ_BLOCK = 1024
 """About the side of what is read at once, in pixels: a strip of a wide map would not fit."""
 
@@ -188,61 +166,31 @@ class Overview:
     """A map seen from afar."""
 
     small: NDArray[np.float32]
-    """(y, x), the highest score of each square of pixels; NaN where a square has none."""
-    statistics: dict[str, float]
-    """``minimum``, ``maximum``, ``mean``, ``valid_percent``; empty without a score."""
+    """(y, x), the highest score of each square of pixels; NaN if a square has none."""
+    factor: int
+    """Side of a square [px]."""
+    statistics: ScoreStatistics
 
     @classmethod
-    def of(cls, score: zarr.Array[Any], side: int = SIDE) -> Overview:
-        """Read ``score`` once, block by block.
+    def of(cls, read: Read, shape: tuple[int, int], factor: int) -> Overview:
+        """Read a map once, block by block.
 
         The highest, not the mean: averaging fades what is small, which is what a map is for.
 
         Args:
-            score: (y, x) on disk; NaN = invalid.
-            side: Longest side of the result [px].
+            read: Reader of a window (y, x) of the map; NaN = invalid.
+            shape: Size of the map (y, x).
+            factor: Side of the squares [px].
         """
-        height, width = score.shape
-        factor = -(-max(height, width) // side)
+        height, width = shape
         step = factor * max(1, READ_BLOCK // factor)
         small = np.empty((-(-height // factor), -(-width // factor)), np.float32)
-        count, sums, low, high = 0, [0.0], math.inf, -math.inf
-        for row in range(0, height, step):
-            for col in range(0, width, step):
-                # Here: a picture must not compete with the scenes on the cluster.
-                pixels = np.asarray(score[row : row + step, col : col + step], np.float32)
-                pooled = block_maximum(pixels, factor)
-                top, left = row // factor, col // factor
-                small[top : top + pooled.shape[0], left : left + pooled.shape[1]] = pooled
-                finite = pixels[np.isfinite(pixels)]
-                if finite.size:
-                    count += finite.size
-                    sums.append(float(finite.sum(dtype=np.float64)))
-                    low, high = min(low, float(finite.min())), max(high, float(finite.max()))
-        if not count:
-            return cls(small, {})
-        percent = 100 * count / (height * width)
-        figures = {"minimum": low, "maximum": high, "mean": math.fsum(sums) / count}
-        return cls(small, figures | {"valid_percent": percent})
-
-    def write_png(self, path: Path) -> None:
-        """Write the picture: dark without an anomaly, grey without data.
-
-        With a palette, which needs a quarter of the bytes of true colours, and of the time: with
-        many small scenes, writing pictures took a seventh of the machine.
-        """
-        known = np.isfinite(self.small)
-        shades = np.asarray(colour_range(self.small)(np.where(known, self.small, 0)))
-        indices = np.rint((NODATA_INDEX - 1) * shades.clip(0, 1)).astype(np.uint8)
-        picture = Image.fromarray(np.where(known, indices, np.uint8(NODATA_INDEX)))
-        picture.putpalette(_palette())
-        # Runs of equal bytes only: scores rarely repeat otherwise. A twelfth smaller or larger than
-        # with a search for strings, in a third (a map that is dark) to a tenth (noise) of the time.
-        picture.save(path, compress_type=zlib.Z_RLE)
-
-
-def _palette() -> bytes:
-    """Return RGB of each index."""
-    colours = mpl.colormaps[COLOURS](np.linspace(0, 1, NODATA_INDEX), bytes=True)[:, :3]
-    nodata = np.rint(255 * np.array(to_rgb(NODATA))).astype(np.uint8)
-    return np.vstack([colours, nodata]).tobytes()
+        parts = []
+        # In this process: a picture must not compete with the scenes on the cluster.
+        for window in windows(height, width, step):
+            pixels = read(*window.toslices())
+            pooled = block_maximum(pixels, factor)
+            top, left = window.row_off // factor, window.col_off // factor
+            small[top : top + pooled.shape[0], left : left + pooled.shape[1]] = pooled
+            parts.append(ScoreStatistics.of(pixels))
+        return cls(small, factor, ScoreStatistics.combine(parts))

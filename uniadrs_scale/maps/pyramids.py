@@ -17,6 +17,7 @@ from affine import Affine
 
 from uniadrs_scale.maps.new_store import create_map, place_attributes, write_root
 from uniadrs_scale.maps.overviews import BLOCK, THREADS, ahead, pool, windows
+from uniadrs_scale.maps.statistics import ScoreStatistics
 from uniadrs_scale.maps.store import BAND_SCATTER, open_map
 from uniadrs_scale.swaths.grids import centres, is_rotated, regular_axis
 
@@ -42,6 +43,9 @@ def finish(store: ScoreStore) -> None:
     """
     opened = open_map(store.path)
     attributes = dict(opened.group.attrs)
+    if any("actual_range" not in opened.array(layer).attrs for layer in opened.layers):
+        for layer in opened.layers:
+            _describe(store, opened, layer)
     if max(opened.frame.shape) > BLOCK and "multiscales" not in attributes:
         layout = [entry for layer in opened.layers for entry in _pyramid(store, opened, layer)]
         # The levels have their own: the convention allows it in one place only.
@@ -53,6 +57,21 @@ def finish(store: ScoreStore) -> None:
     elif _is_consolidated(store):
         return
     write_root(store, attributes)
+
+
+def _describe(store: ScoreStore, opened: ScoreMap, layer: Layer) -> None:
+    """Add the statistics of a layer to its attributes, in the words of CF if it has some."""
+    array = opened.array(layer)
+    parts = ahead(
+        lambda window: ScoreStatistics.of(np.asarray(array[window.toslices()], np.float32)),
+        windows(*cast("tuple[int, int]", array.shape)),
+        min(THREADS, 2),
+    )
+    figures = ScoreStatistics.combine(part for _, part in parts).figures()
+    if figures:
+        extremes = [figures.pop(name) for name in ("minimum", "maximum")]
+        written = zarr.open_array(store.path.zarr(), path=layer.name, mode="r+", zarr_format=3)
+        written.update_attributes({"actual_range": extremes, **figures})
 
 
 def _is_consolidated(store: ScoreStore) -> bool:

@@ -7,7 +7,8 @@ bucket the same objects make the same store.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
@@ -18,9 +19,9 @@ from odc.geo.geobox import GeoBox
 
 from uniadrs_scale.core.contracts import digest
 from uniadrs_scale.core.layers import SCORE, Layer
-from uniadrs_scale.core.levels import Levels
 from uniadrs_scale.core.pixels import BandStatistics
 from uniadrs_scale.errors import StoreError
+from uniadrs_scale.maps.facts import MapFacts
 from uniadrs_scale.maps.frame import map_frame
 from uniadrs_scale.maps.groups import NotAStoreError, layers_in, not_a_store, open_group
 from uniadrs_scale.storage.places import Place
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from uniadrs_scale.core.lattice import Window
+    from uniadrs_scale.core.levels import Levels
 
 MISSING, DONE, FAILED = 0, 1, 2
 LEDGER = ("done", "scored_pixels")
@@ -186,17 +188,29 @@ class ScoreMap:
     """Threads that may read at once; None: all."""
 
     @property
-    def geobox(self) -> GeoBox:
-        """Its grid; the identity if it has no place."""
+    def shape(self) -> tuple[int, int]:
+        """Size (y, x)."""
         height, width = self.frame.shape
-        return GeoBox((height, width), self.place.transform or Affine.identity(), self.place.crs)
+        return height, width
 
     @property
-    def tags(self) -> dict[str, str]:
-        """Origin of the pixels; the software is that which made the scores, as the store says."""
-        known = {"TIFFTAG_SOFTWARE": "software", "fingerprint": "fingerprint"}
-        present = {t: str(v) for t, key in known.items() if (v := self.group.attrs.get(key))}
-        return {"AREA_OR_POINT": "Area", "TIFFTAG_SOFTWARE": "uniadrs_scale", **present}
+    def geobox(self) -> GeoBox:
+        """Its grid; the identity if it has no place."""
+        return GeoBox(self.shape, self.place.transform or Affine.identity(), self.place.crs)
+
+    @property
+    def facts(self) -> MapFacts:
+        """The origin of the map.
+
+        Raises:
+            StoreError: Its levels are damaged.
+        """
+        facts = MapFacts.of_attributes(dict(self.group.attrs), self.name)
+        done = self.group.get(LEDGER[0])
+        if not isinstance(done, zarr.Array):
+            return facts
+        states = np.asarray(done[:])
+        return replace(facts, missing=int((states != DONE).sum()), chunks=states.size)
 
     @property
     def levels(self) -> Levels | None:
@@ -205,13 +219,14 @@ class ScoreMap:
         Raises:
             StoreError: They are damaged.
         """
-        values = self.group.attrs.get(LEVELS)
-        try:
-            return None if values is None else Levels.from_json(values)
-        except ValueError as error:
-            raise StoreError(
-                f"The levels of '{self.name}' are damaged ({error}). Score the scene again."
-            ) from None
+        return self.facts.levels
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """The same facts as tags of a file; software is that which made the scores."""
+        said = self.group.attrs.get("layers")
+        layers = {} if said is None else {"layers": json.dumps(said)}
+        return {"AREA_OR_POINT": "Area", **self.facts.tags(), **layers}
 
     def array(self, layer: Layer | None = None) -> zarr.Array[Any]:
         """Return the array (y, x) of a layer, by default the first one."""
@@ -243,7 +258,7 @@ def open_store(path: str | Path | Place) -> ScoreStore:
     missing = [name for name in LEDGER if not isinstance(group.get(name), zarr.Array)]
     if missing:
         raise not_a_store(path, f"no array '{missing[0]}'")
-    return ScoreStore(Place.of(path), layers_in(group))
+    return ScoreStore(Place.of(path), layers_in(group.attrs.get("layers"), str(path)))
 
 
 def is_score_store(path: str | Path | Place) -> bool:
@@ -262,7 +277,7 @@ def open_map(path: str | Path | Place) -> ScoreMap:
         StoreError: The store is missing, or it is something else.
     """
     group = open_group(path)
-    layers = layers_in(group)
+    layers = layers_in(group.attrs.get("layers"), str(path))
     frame = map_frame(group, cast("zarr.Array[Any]", group[layers[0].name]))
     return ScoreMap(
         name=str(path),

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import logging
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from dask import config as dask_config
-from distributed import Client, Scheduler, Security, default_client
+from distributed import Client, Scheduler, Security
 from distributed.comm.core import CommClosedError
 from distributed.protocol import pickle
 from distributed.system import memory_limit as machine_memory
 
 from uniadrs_scale.core.contracts import warm_up
+from uniadrs_scale.core.home import give_home
 from uniadrs_scale.core.pixels import BandStatistics
-from uniadrs_scale.errors import ClusterError, PlanError
+from uniadrs_scale.errors import ClusterError, PlanError, gist
 from uniadrs_scale.runtime.dask_internals import (
     QUIET,
     LastingCluster,
     QuietWorker,
-    allow_reconnection,
 )
 from uniadrs_scale.runtime.worker import PACKAGES, Shared, UnfitWorkerError, difference
 
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
 
 WAIT_SECONDS = 60
 """How long a run waits for a first or another worker, or for a lost scheduler."""
-CONNECT_SECONDS = 10
 NAMED = 3
 """Number of workers that a message names."""
 
@@ -72,35 +70,6 @@ class TlsFiles:
             return None
         files = {name: str(file) for name, file in given.items() if file is not None}
         return Security(require_encryption=True, **files)
-
-
-def connect(address: str, tls: TlsFiles | None) -> Client:
-    """Return a client of the cluster at ``address``.
-
-    Raises:
-        PlanError: It does not answer, or refuses.
-    """
-    security = tls.security() if tls else None
-    # Dask logs errors with tracebacks; they reach callers as exceptions, and users as sentences.
-    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
-    try:
-        client = Client(address, security=security, set_as_default=False, timeout=CONNECT_SECONDS)
-    except (OSError, ValueError, TypeError) as error:
-        hint = " with certificates of the same authority" if address.startswith("tls") else ""
-        raise PlanError(
-            f"scheduler='{address}' does not answer: {error}. Check that it runs{hint}."
-        ) from None
-    # A wrong address should fail soon, but a scheduler that has answered may come back.
-    allow_reconnection(client, WAIT_SECONDS)
-    return client
-
-
-def active_client() -> Client | None:
-    """Return the default client of this process, None without one."""
-    try:
-        return cast("Client", default_client())
-    except ValueError:
-        return None
 
 
 def workers_of(client: Client) -> dict[str, Any]:
@@ -228,7 +197,11 @@ def local_cluster(workers: int, threads: int, gpus: tuple[str, ...] = ()) -> Las
 
     Not a LocalCluster: it spawns workers by importing the user's script again, which then needs a
     ``__main__`` guard; and it cannot give each worker its own GPU.
+
+    Raises:
+        PlanError: Dask's settings or this machine forbid it.
     """
+    give_home()
     processes = {
         index: {
             "cls": QuietWorker,
@@ -241,10 +214,19 @@ def local_cluster(workers: int, threads: int, gpus: tuple[str, ...] = ()) -> Las
         # Port 0, also for the status page: 8787 stays free for others.
         "options": {"host": "127.0.0.1", "port": 0, "dashboard_address": "127.0.0.1:0"},
     }
-    with dask_config.set(QUIET):  # for the scheduler, which runs in this process
-        return LastingCluster(
-            workers=processes, scheduler=scheduler, name="uniadrs-scale", silence_logs=40
-        )
+    options = {"name": "uniadrs-scale", "silence_logs": 40}
+    try:
+        with dask_config.set(QUIET):  # for the scheduler, which runs in this process
+            return LastingCluster(workers=processes, scheduler=scheduler, **options)
+    except (RuntimeError, OSError, ValueError, TypeError) as error:
+        cause: BaseException = error
+        while cause.__cause__ or cause.__context__:
+            cause = cause.__cause__ or cause.__context__ or cause
+        raise PlanError(
+            f"Workers cannot be started on this machine ({gist(cause)}). Dask's own settings may "
+            "forbid it (require-encryption, temporary-directory: DASK_... variables and "
+            "~/.config/dask). Correct them, or use scheduler='sync'."
+        ) from error
 
 
 def _worker_options(

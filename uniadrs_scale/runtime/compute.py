@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -10,19 +9,20 @@ from typing import TYPE_CHECKING, Any, cast
 
 from distributed import Client, performance_report
 
+from uniadrs_scale.core.cores import usable_cores
 from uniadrs_scale.errors import PlanError
+from uniadrs_scale.runtime.clients import active_client, connect
 from uniadrs_scale.runtime.cluster import (
     TlsFiles,
-    active_client,
     answering,
     await_workers,
-    connect,
     local_cluster,
     share_of_machine,
     size_of,
     smallest_limit,
 )
 from uniadrs_scale.runtime.executor import ClusterExecutor, LocalExecutor
+from uniadrs_scale.runtime.waiting import require_wait
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,6 +68,8 @@ class Compute:
     """True if the caller named no processes, so that :meth:`suited` may choose this one."""
     why: str = ""
     """The processes and the reason for them, in words."""
+    wait: float | None = None
+    """Seconds to wait for a first or another worker; None: see :mod:`.waiting`."""
 
     @classmethod
     def of(
@@ -77,6 +79,7 @@ class Compute:
         *,
         gpus: tuple[str, ...] = (),
         tls: TlsFiles | None = None,
+        wait: float | None = None,
     ) -> Compute:
         """Return what ``scheduler`` stands for.
 
@@ -87,18 +90,22 @@ class Compute:
                 ``MAX_THREADS`` threads, or one per core with one thread.
             gpus: GPUs of this machine to share among the workers.
             tls: For an address with ``tls://``.
+            wait: Seconds that a running cluster may be without workers. By default a minute, or a
+                day if the cluster object starts its workers when there is work.
 
         Raises:
-            PlanError: ``workers`` is not positive, or the scheduler is unknown or does not answer.
+            PlanError: ``workers`` or ``wait`` is not positive, or the scheduler is unknown or does
+                not answer.
         """
         if workers is not None and workers < 1:
             raise PlanError(f"workers={workers}: at least 1 is needed.")
+        require_wait(wait)
         if tls and not (scheduler or "").startswith("tls://"):
             raise PlanError(
                 f"TLS files require a tls:// scheduler address, got scheduler={scheduler!r}. "
                 "Pass --scheduler tls://host:8786, or drop the TLS options."
             )
-        cores = os.cpu_count() or 1
+        cores = usable_cores()
         if scheduler in LOCAL:
             threads = 1 if scheduler == "sync" else cores
             why = f"this process, {_counted(threads, 'thread')}, as asked for"
@@ -109,10 +116,11 @@ class Compute:
             )
         if scheduler is not None:
             with connect(scheduler, tls) as client, answering(client):
-                return replace(cls._on(client), client=None, scheduler=scheduler, tls=tls)
+                known = cls._on(client)
+                return replace(known, client=None, scheduler=scheduler, tls=tls, wait=wait)
         if (active := active_client()) is not None:
             with answering(active):
-                return cls._on(active)
+                return replace(cls._on(active), wait=wait)
         processes = workers or len(gpus) or cores
         share = min(max(cores // processes, 2), MAX_THREADS)
         named = f"{_counted(processes, 'worker process')} of this machine"
@@ -136,7 +144,7 @@ class Compute:
         """Return the threads of this process, as many as there are cores, up to a limit."""
         return Compute(
             workers=1,
-            threads=min(os.cpu_count() or 1, MAX_THREADS),
+            threads=min(usable_cores(), MAX_THREADS),
             scheduler="threads",
             why="",
         )
@@ -188,7 +196,7 @@ class Compute:
             yield self
         elif self.scheduler is not None:
             with connect(self.scheduler, self.tls) as client, client.as_current():
-                yield self._on(client)
+                yield replace(self._on(client), wait=self.wait)
         else:
             started = local_cluster(self.workers, self.threads, self.gpus)
             with started as cluster, Client(cluster) as client:
@@ -208,7 +216,7 @@ class Compute:
                 yield LocalExecutor(str(self.scheduler), self.threads)
                 return
             with answering(there.client):
-                yield ClusterExecutor(there.client)
+                yield ClusterExecutor(there.client, self.wait)
 
 
 def _counted(number: int, name: str) -> str:

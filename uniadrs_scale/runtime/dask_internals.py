@@ -10,6 +10,7 @@ import asyncio
 import json
 import os
 import sys
+import threading
 from collections import defaultdict
 from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any, cast
@@ -120,6 +121,20 @@ class LastingCluster(SpecCluster):
 
     def _update_worker_status(self, op: str, msg: Any) -> None:
         Cluster._update_worker_status(self, op, msg)  # noqa: SLF001 - omits that of the base class
+
+
+def scales_by_itself(client: Client) -> bool:
+    """Return True if the cluster object of ``client`` starts workers when there is work."""
+    return getattr(client.cluster, "_adaptive", None) is not None
+
+
+def is_inherited(client: Client) -> bool:
+    """Return True if ``client`` is that of the parent of a forked process.
+
+    A fork has the client's memory, but not the thread that runs its loop: a call waits for ever.
+    """
+    runs_in = getattr(cast("Any", client.loop).asyncio_loop, "_thread_id", None)
+    return runs_in is not None and runs_in not in {t.ident for t in threading.enumerate()}
 
 
 UNREACHABLE = (OSError, CancelledError, UnboundLocalError)

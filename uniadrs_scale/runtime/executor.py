@@ -14,9 +14,7 @@ from dask.local import get_sync
 from dask.threaded import get as get_threaded
 from distributed import as_completed
 
-from uniadrs_scale.errors import ClusterError
 from uniadrs_scale.runtime.cluster import (
-    WAIT_SECONDS,
     mismatches,
     require_fit,
     scheduler_lost,
@@ -25,11 +23,11 @@ from uniadrs_scale.runtime.cluster import (
 from uniadrs_scale.runtime.cpu import cpu_kind
 from uniadrs_scale.runtime.dask_internals import (
     CUT,
-    UNREACHABLE,
     in_raster_order,
     needed,
     outcome,
 )
+from uniadrs_scale.runtime.waiting import Absence
 from uniadrs_scale.runtime.worker import UnfitWorkerError
 
 if TYPE_CHECKING:
@@ -44,8 +42,6 @@ if TYPE_CHECKING:
 TOPIC = "uniadrs-scale"
 POLL_SECONDS = 0.05
 """Time between checks of a waiting run that its scheduler still exists."""
-ASK_SECONDS = 1.0
-"""Time between checks that there are workers; each costs the scheduler work."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,8 +154,8 @@ class ClusterExecutor(Executor):
 
     client: Client
 
-    def __init__(self, client: Client) -> None:
-        self.client = client
+    def __init__(self, client: Client, wait: float | None = None) -> None:
+        self.client, self.wait = client, wait
         self._dismissed: dict[str, str] = {}
         self._names: set[str] = set()
         self._address = str(client.scheduler_info(n_workers=0)["address"])
@@ -256,31 +252,16 @@ class ClusterExecutor(Executor):
         arrived = threading.Event()
         for future in futures:
             future.add_done_callback(lambda _: arrived.set())
-        last_seen = asked = time.monotonic()
+        absence = Absence(self.client, self.wait)
         while not waiting.is_empty():
             batch = waiting.next_batch(block=False)
             yield from batch
             if batch:
-                last_seen = time.monotonic()
+                absence.end()
                 continue
-            if time.monotonic() - asked > ASK_SECONDS:
-                asked = time.monotonic()
-                if self._has_workers():
-                    last_seen = asked
-            if time.monotonic() - last_seen > WAIT_SECONDS:
-                raise ClusterError(
-                    f"The cluster has had no worker for {WAIT_SECONDS} s: they died, or never "
-                    "started. Read their log, then rerun the same command: it resumes."
-                )
+            absence.check()
             arrived.wait(POLL_SECONDS)
             arrived.clear()
-
-    def _has_workers(self) -> bool:
-        """Return True if there is a worker; the scheduler lists one of a thousand only."""
-        try:
-            return bool(self.client.scheduler_info(n_workers=1)["workers"])
-        except UNREACHABLE:
-            return False  # compute() meets the same error
 
     def _was_unfit(self, error: object) -> bool:
         """Return True if a worker that joined later did not fit; retire it.

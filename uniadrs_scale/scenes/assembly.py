@@ -177,7 +177,11 @@ def _selected_bands(product: Product, options: Options) -> list[Band]:
     if options.bands is None:
         return [band for band in product.bands if band.default]
     names = [(band.name, *band.aliases) for band in product.bands]
-    return [product.bands[k] for k in select(options.bands, names, product.name)]
+    selected: list[Band] = []
+    for wanted in options.bands or select((), names, product.name):
+        asset = product.of_asset(wanted) if isinstance(wanted, str) else []
+        selected += asset or [product.bands[k] for k in select([wanted], names, product.name)]
+    return selected
 
 
 def select(wanted: Sequence[int | str], names: Sequence[Sequence[str]], source: str) -> list[int]:

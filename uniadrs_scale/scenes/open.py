@@ -14,7 +14,7 @@ from uniadrs_scale.scenes.cubes import CubeSpec, assemble_cube, geolocation
 from uniadrs_scale.scenes.datasets import is_hdf5
 from uniadrs_scale.scenes.files import require_unpacked
 from uniadrs_scale.scenes.products.matlab import is_matlab, read_matlab
-from uniadrs_scale.scenes.products.metadata import Options, natural_order
+from uniadrs_scale.scenes.products.metadata import Options, Product, natural_order
 from uniadrs_scale.scenes.products.plain import plain_product
 from uniadrs_scale.scenes.products.recognise import recognise, recognise_arrays
 from uniadrs_scale.scenes.products.stac import of_item
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from uniadrs_scale.scenes.products.metadata import Nodata, NodataWhen
 
 
-Source = str | Path | pystac.Item
+Source = str | Path | pystac.Item | Product
 LONGEST = 300
 """Characters of another library's message in ours."""
 
@@ -60,8 +60,8 @@ def open_scene(
     7.3, which cannot be: they are read when opened, up to 2 GiB.
 
     Args:
-        source: Path, URI, glob pattern or :class:`pystac.Item`; or a list of raster files (usually
-            one file per band), in the order of the bands.
+        source: Path, URI, glob pattern, :class:`pystac.Item` or product; or a list of raster files
+            (usually one file per band), in the order of the bands.
         bands: Names or numbers from 1, in the wanted order; of STAC items also asset keys and
             common names. By default all but alpha, bad bands and Landsat's panchromatic one.
         nodata: The value of invalid pixels; by default as the files say. None: every finite value
@@ -120,14 +120,17 @@ def _called(source: Source | Sequence[str | Path]) -> str:
     """Return the name of ``source`` for a message."""
     if isinstance(source, pystac.Item):
         return f"STAC item '{source.id}'"
+    if isinstance(source, Product):
+        return f"{source.kind} '{source.name}'"
     return f"'{source}'" if isinstance(source, str | Path) else f"'{source[0]}'"
 
 
 def _open(source: Source | Sequence[str | Path], options: Options, chunk: int) -> xr.DataArray:
     """Return the lazy array of a scene."""
     headers: dict[str, Header] = {}
-    if isinstance(source, pystac.Item):
-        scene, facts = assemble(of_item(source), options, headers)
+    if isinstance(source, pystac.Item | Product):
+        product = source if isinstance(source, Product) else of_item(source)
+        scene, facts = assemble(product, options, headers)
         return lazy_scene(scene, facts, chunk)
     sources = expand([source] if isinstance(source, str | Path) else source)
     for name in sources:

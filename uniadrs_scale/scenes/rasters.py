@@ -7,7 +7,7 @@ file: a fraction of the memory and traffic of moving raw chunks between tasks.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
@@ -23,7 +23,7 @@ from uniadrs_scale.storage.trust import open_raster
 from uniadrs_scale.storage.urls import canonical, is_remote, stable_uri
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -90,6 +90,8 @@ class RasterFile:
     masks: tuple[int, ...] = ()
     """Bands whose masks say which pixels are valid."""
     warp: Warp | None = None
+    every: int = 1
+    """Step between pixels that are read, along both axes; more than 1 for pictures only."""
 
     def decisive(self) -> dict[str, Any]:
         """Return what decides the pixels, as JSON values."""
@@ -134,11 +136,13 @@ class RasterFile:
         dataset = OPEN.dataset(self.uri, self.stamp, self.warp)
         if self.warp is not None:
             return dataset.read(list(self.bands), window=area), self._warped(dataset, window, area)
-        shown = [dataset.read_masks(band, window=area) > 0 for band in self.masks]
-        if self.alpha is None:
-            pixels = dataset.read(list(self.bands), window=area)
-        else:  # in the same read, which is one for all bands that are stored together
-            *_, alpha = pixels = dataset.read([*self.bands, self.alpha], window=area)
+        # Thinned by GDAL, which takes overviews if there are any.
+        shape = thinned_shape(window, self.every)
+        shown = [dataset.read_masks(band, window=area, out_shape=shape) > 0 for band in self.masks]
+        bands = [*self.bands, *([] if self.alpha is None else [self.alpha])]
+        pixels = dataset.read(bands, window=area, out_shape=(len(bands), *shape))
+        if self.alpha is not None:  # in the same read, one for all bands that are stored together
+            alpha = pixels[-1]
             pixels = pixels[:-1]
             shown.append(alpha > 0)
         return pixels, np.logical_and.reduce(shown) if shown else None
@@ -197,6 +201,35 @@ class FileScene:
     quality: tuple[QualityFile, ...] = ()
     decibel: bool = False
     """True if amplitudes are turned into dB."""
+    every: int = 1
+    """Step between pixels that are read: see :meth:`thinned`."""
+
+    def thinned(self, bands: Sequence[int], every: int) -> FileScene:
+        """Return some bands, by index, of one pixel in ``every`` x ``every``, for a picture.
+
+        Files on another grid are read in full, so all or none of the files are thinned.
+        """
+        files, first, order = [], 0, []
+        for file in self.files:
+            here = [k for k in bands if first <= k < first + len(file.bands)]
+            order += here
+            if here:
+                numbers = tuple(file.bands[k - first] for k in here)
+                values = tuple(file.nodata.values[k - first] for k in here)
+                nodata = replace(file.nodata, values=values)
+                files.append(replace(file, bands=numbers, nodata=nodata))
+            first += len(file.bands)
+        whole = [*files, *(quality.file for quality in self.quality)]
+        step = 1 if any(file.warp for file in whole) else every
+        quality = tuple(replace(q, file=replace(q.file, every=step)) for q in self.quality)
+        info = replace(self.info, bands=tuple(self.info.bands[k] for k in order))
+        return replace(
+            self,
+            info=info,
+            files=tuple(replace(file, every=step) for file in files),
+            quality=quality,
+            every=step,
+        )
 
     def decisive(self) -> dict[str, Any]:
         """Return what decides the pixels, as JSON values."""
@@ -217,7 +250,7 @@ class FileScene:
 
     def counted(self, window: Window) -> tuple[NDArray[np.generic], Validity]:
         """Read pixels (band, y, x), which are valid, and why others are not."""
-        validity = Validity((window.height, window.width))
+        validity = Validity(thinned_shape(window, self.every))
         parts = []
         for file in self.files:
             pixels, shown = file.read(window)
@@ -235,6 +268,11 @@ class FileScene:
         if len(parts) == 1:
             return parts[0][0], validity
         return np.concatenate([pixels for pixels, _ in parts], dtype=self.info.dtype), validity
+
+
+def thinned_shape(window: Window, every: int) -> tuple[int, int]:
+    """Return the shape (y, x) of a window of which one pixel in ``every`` x ``every`` is read."""
+    return -(-window.height // every), -(-window.width // every)
 
 
 def decibels(amplitude: NDArray[np.generic]) -> NDArray[np.float32]:

@@ -69,7 +69,7 @@ class Job:
     @property
     def seen(self) -> Scorer:
         """The scorer at the resolution of the plan."""
-        return coarsened(self.scorer, self.plan.coarsen, self.plan.lattice.tile)
+        return coarsened(self.scorer, self.plan.scales, self.plan.lattice.tile)
 
     def on(self, compute: Compute) -> Job:
         """Return the job with the forecast for these workers; its scores are the same."""
@@ -96,12 +96,13 @@ def prepare(scene: xr.DataArray, sizes: Sizes, scorer: Scorer, compute: Compute)
     source = scene_source(scene)
     info = source.info
     preset, lattice = sizes.decide(info, getattr(scorer, "tiling", None))
-    seen = coarsened(scorer, preset.coarsen, lattice.tile)
+    seen = coarsened(scorer, preset.scales, lattice.tile)
     plan = ScorePlan(
         scene=info,
         lattice=lattice,
         preset=f"{preset.name} ({preset.why if sizes.preset == 'auto' else 'as asked for'})",
         coarsen=preset.coarsen,
+        coarser=preset.coarser,
         detector=scorer.identity,
         batch=seen.batch,
         activation_bytes=seen.activation_bytes(lattice.tile, len(info.bands)),
@@ -138,10 +139,11 @@ def compute_for(
     scheduler: str | None = None,
     workers: int | None = None,
     tls: TlsFiles | None = None,
+    wait: float | None = None,
 ) -> Compute:
     """Return the :class:`Compute` of ``scheduler``, with the GPUs that ``scorer`` uses.
 
     Raises:
         PlanError: As :meth:`Compute.of`.
     """
-    return Compute.of(scheduler, workers, gpus=gpus_in_use(scorer), tls=tls)
+    return Compute.of(scheduler, workers, gpus=gpus_in_use(scorer), tls=tls, wait=wait)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import time
 from collections import Counter
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import rasterio
 
 from uniadrs_scale.core.contracts import CountingReader
+from uniadrs_scale.core.cores import usable_cores
 from uniadrs_scale.core.lattice import sample_windows
 from uniadrs_scale.errors import redact
 from uniadrs_scale.runtime.executor import ClusterFacts
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from uniadrs_scale.core.contracts import SceneSource
+    from uniadrs_scale.core.levels import Levels
     from uniadrs_scale.core.plan import ScorePlan
     from uniadrs_scale.runtime.graph import Receipt
     from uniadrs_scale.runtime.tasks import TileFailure
@@ -88,6 +89,8 @@ class RunSummary:
     """Kinds of CPU that computed, sorted."""
     cpu_kinds_before: tuple[str, ...] = ()
     """Kinds of CPU of the chunks that were complete before."""
+    levels: Levels | None = None
+    """Thresholds for the map; None if its scorer has none."""
 
     @classmethod
     def of(
@@ -137,6 +140,8 @@ class RunSummary:
         if len(self.failures) > NAMED:
             lines.append(f"failed   ... and {len(self.failures) - NAMED} more tiles")
         lines += [f"lost     {reason}" for reason in self.lost]
+        if self.levels is not None:
+            lines.append(f"levels   {self.levels.text()}")
         return "\n".join([*lines, *(f"note     {note}" for note in self.notes)])
 
 
@@ -217,7 +222,7 @@ def run_facts(plan: ScorePlan, summary: RunSummary, weights: str | None) -> dict
         "machine": {
             "host": platform.node(),
             "system": platform.platform(),
-            "cores": os.cpu_count(),
+            "cores": usable_cores(),
         },
     }
 

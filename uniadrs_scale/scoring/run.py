@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from uniadrs_scale.core.validity import SOME_BANDS
 from uniadrs_scale.detector.detector import levels_of, weights_digest
 from uniadrs_scale.errors import SceneError, StoreError
-from uniadrs_scale.maps.exports import FinishedMap
+from uniadrs_scale.maps.exports import FinishedMap, companions
 from uniadrs_scale.maps.new_store import prepare
 from uniadrs_scale.maps.pyramids import finish
 from uniadrs_scale.maps.store import DONE
@@ -23,6 +23,7 @@ from uniadrs_scale.runtime.compute import performance_page
 from uniadrs_scale.runtime.cpu import mixed
 from uniadrs_scale.runtime.graph import Work, scene_statistics
 from uniadrs_scale.runtime.tiles import Scaled
+from uniadrs_scale.scenes.preview import scene_picture
 from uniadrs_scale.scoring.job import scaling_of
 from uniadrs_scale.scoring.report import Clock, RunSummary, report_place, run_facts, write_report
 from uniadrs_scale.scoring.target import Target
@@ -34,12 +35,12 @@ if TYPE_CHECKING:
 
     from uniadrs_scale.core.pixels import BandStatistics
     from uniadrs_scale.core.plan import ScorePlan
-    from uniadrs_scale.maps.exports import Export
     from uniadrs_scale.maps.store import ScoreStore
     from uniadrs_scale.runtime.compute import Compute
     from uniadrs_scale.runtime.executor import Executor
     from uniadrs_scale.runtime.graph import Receipt
     from uniadrs_scale.runtime.tasks import ChunkReport
+    from uniadrs_scale.scenes.preview import ScenePicture
     from uniadrs_scale.scoring.job import Job
     from uniadrs_scale.storage.places import Place
 
@@ -59,6 +60,8 @@ class Observer:
     that finds nothing to do leaves the report of the one that did it."""
     performance_report: Path | None = None
     """Page for Dask's performance report."""
+    companions: bool = True
+    """Whether a picture and a style are written beside the map."""
 
 
 def run(
@@ -95,6 +98,7 @@ class _Run:
         self.place = report_place(target.place) if observer.report is None else observer.report
         self.clock, self.started = Clock(), time.perf_counter()
         self.receipts: list[Receipt] = []
+        self.levels = levels_of(job.scorer, job.plan.preset_name)
         self.kept = 0
         self.kinds_before: tuple[str, ...] = ()
         self.kinds: set[str] = set()
@@ -103,13 +107,15 @@ class _Run:
         target, store = self.target, self.target.store
         if target.is_finished(self.plan, target.drawn):
             store.remove_leftovers()
-            return RunSummary(output=target.place, kept=self.plan.chunks)
+            kept = self.plan.chunks
+            return RunSummary(output=target.place, kept=kept, levels=self.levels)
         # Before there is a store: a smaller chunk, the advice of a refusal, is another plan.
         self.plan.require_memory(*compute.memory_limit)
         new = not store.has_store()
         with self.clock("prepare"):
-            opened = prepare(store, self.plan, self.job.coordinates)
-            opened.keep_levels(levels_of(self.job.scorer, self.plan.preset_name))
+            weights = weights_digest(self.job.scorer)
+            opened = prepare(store, self.plan, self.job.coordinates, weights)
+            opened.keep_levels(self.levels)
         self.kept, self.kinds_before = int((opened.done == DONE).sum()), opened.cpu_kinds
         self.kinds = set(self.kinds_before)
         known = opened.statistics
@@ -119,12 +125,12 @@ class _Run:
             summary = self.score(opened, compute, new=new)
         if self.receipts or summary.lost or not self.place.exists():
             self.report(summary)
-        if target.export is not None:
-            summary = self.made(target.export, summary)
-            self.report(summary)
-        elif summary.complete:
+        if target.export is None and summary.complete:
             finish(opened)
-        return summary
+        made = self.made(summary)
+        if made is not summary:
+            self.report(made)
+        return made
 
     def score(self, opened: ScoreStore, compute: Compute, *, new: bool) -> RunSummary:
         """Score the missing chunks; a scene that cannot be scored leaves no new store."""
@@ -194,13 +200,22 @@ class _Run:
         self.receipts.append(receipt)
         self.observer.on_report(receipt.report)
 
-    def made(self, export: Export, summary: RunSummary) -> RunSummary:
-        """Write the file of a finished store; remove the store if it is complete."""
-        target, clock = self.target, Clock()
-        with clock(export.name):
-            notes = export.write(FinishedMap(target.store, target.drawn), target.place)
-        if summary.complete:
+    def made(self, summary: RunSummary) -> RunSummary:
+        """Write the file of a finished store and what lies beside it; remove a hidden store."""
+        target, clock, export = self.target, Clock(), self.target.export
+        notes: tuple[str, ...] = ()
+        finished = FinishedMap(target.store, target.drawn, self.preview)
+        if export is not None:
+            with clock(export.name):
+                notes = export.write(finished, target.place)
+        # A run that had nothing to do leaves what the one before has made.
+        if self.observer.companions and (export is not None or self.receipts):
+            with clock("pictures"):
+                notes += companions(finished, target.place)
+        if export is not None and summary.complete:
             target.store.remove_store()
+        if not clock.seconds:
+            return summary
         return replace(
             summary,
             output=target.place,
@@ -208,6 +223,10 @@ class _Run:
             stages={**summary.stages, **clock.seconds},
             seconds=time.perf_counter() - self.started,
         )
+
+    def preview(self, side: int) -> ScenePicture:
+        """Return a picture of the scene."""
+        return scene_picture(self.job.source, side)
 
     def summary(self, lost: list[Exception]) -> RunSummary:
         """Return what this run did so far."""
@@ -218,6 +237,7 @@ class _Run:
             stages=dict(self.clock.seconds),
             cpu_kinds_before=self.kinds_before,
             notes=(*self.plan.scene.remarks, *mixed(self.kinds)),
+            levels=self.levels,
         )
 
     def report(self, summary: RunSummary, **more: str) -> None:

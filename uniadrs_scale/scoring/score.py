@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ from uniadrs_scale.maps.store import open_store
 from uniadrs_scale.scoring.job import compute_for, prepare, suited
 from uniadrs_scale.scoring.report import IncompleteWarning, SceneWarning
 from uniadrs_scale.scoring.run import Observer, run
+from uniadrs_scale.storage.scratch import temporary_folder
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -33,6 +34,7 @@ def score(
     detector: Scorer | None = None,
     scheduler: str | None = None,
     workers: int | None = None,
+    wait_for_workers: float | None = None,
     performance_report: str | Path | None = None,
 ) -> xr.DataArray:
     """Return the anomaly map of ``scene``.
@@ -54,6 +56,8 @@ def score(
             ``threads`` for this process; an address (``tcp://...``) for a cluster, which must see
             the same files.
         workers: Processes of a cluster on this machine; by default one per core, or one per GPU.
+        wait_for_workers: Seconds that a running cluster may be without workers; by default a
+            minute, or a day if the cluster object starts workers when there is work.
         performance_report: Page for Dask's performance report (HTML; needs bokeh).
 
     A report of the run is written next to a store, as ``STORE.run.json``.
@@ -67,7 +71,7 @@ def score(
         UniadrsScaleError: The scene, the options, the weights or the store cannot be used.
     """
     scorer = detector if detector is not None else Detector.load()
-    compute = compute_for(scorer, scheduler, workers)
+    compute = compute_for(scorer, scheduler, workers, wait=wait_for_workers)
     job = prepare(scene, Sizes(preset, tile, stride, chunk), scorer, compute)
     compute = suited(job, compute)
     page = None if performance_report is None else Path(performance_report)
@@ -76,9 +80,10 @@ def score(
         _warn(run(job, store, compute, observer), job.plan.scene.name)
         return open_store(store).open()
     # The same path as for a scene of any size: workers write, this process reads the result.
-    with tempfile.TemporaryDirectory(prefix="uniadrs-scale-") as folder:
-        target = Path(folder) / "map.zarr"
-        _warn(run(job, target, compute, observer), job.plan.scene.name)
+    with temporary_folder() as folder:
+        target = folder / "map.zarr"
+        alone = replace(observer, companions=False)
+        _warn(run(job, target, compute, alone), job.plan.scene.name)
         return open_store(target).open().load()
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 import uuid
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from uniadrs_scale.errors import StoreError
 from uniadrs_scale.storage import buckets
+from uniadrs_scale.storage.scratch import temporary_folder
 from uniadrs_scale.storage.urls import in_bucket, uri_name
 
 if TYPE_CHECKING:
@@ -219,8 +219,8 @@ class Place:
         It is hidden next to this place, on the same disk; for a bucket, among temporary files.
         """
         if self.local is None:
-            with tempfile.TemporaryDirectory(prefix="uniadrs-scale-") as folder:
-                yield Path(folder)
+            with temporary_folder() as folder:
+                yield folder
             return
         made = self._temporary()
         with self._explained("write"):

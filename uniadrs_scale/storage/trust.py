@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import json
 import os
-import posixpath
 import re
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urljoin
 
 import h5py
 import rasterio
@@ -27,7 +25,7 @@ from zarr.storage import FsspecStore, LocalStore
 from uniadrs_scale.core.quiet import Quiet
 from uniadrs_scale.errors import SceneError, StoreError, TrustError, gist
 from uniadrs_scale.storage.remote import gdal_env, gdal_name, is_set
-from uniadrs_scale.storage.urls import canonical, in_bucket, is_remote
+from uniadrs_scale.storage.urls import canonical, is_remote, join
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -95,18 +93,12 @@ def resolve(href: str, base: str) -> str:
 
     Raises:
         TrustError: The document is on a server and names a local file.
+        ValueError: ``href`` names a file of another machine.
     """
-    local = not is_remote(base)
-    if "://" in href or href.startswith("/vsi") or (href.startswith("/") and in_bucket(base)):
-        return canonical(require_remote(href, base).removeprefix("file://"))
-    if local and href.startswith("/"):
-        return href
-    if in_bucket(base):  # whose scheme urljoin does not know
-        scheme, _, path = base.partition("://")
-        return f"{scheme}:/{posixpath.normpath(posixpath.join('/', posixpath.dirname(path), href))}"
-    if "://" in base:
-        return urljoin(base, href)
-    return posixpath.normpath(posixpath.join(posixpath.dirname(base), href))
+    meant = join(base, href)
+    if not is_remote(meant):
+        require_remote(href, base)
+    return meant
 
 
 def open_raster(uri: str) -> rasterio.DatasetReader:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import posixpath
 import re
 from pathlib import Path, PurePosixPath
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urljoin, urlsplit
 
 from uniadrs_scale.errors import URL
 
@@ -128,3 +129,50 @@ def for_gdal(source: str) -> bool:
         return True
     words = WORDS.match(source) is not None or ":" in Path(source).name
     return words and not Path(source).exists()
+
+
+def join(base: str, href: str) -> str:
+    """Return the path or URL that ``href`` means in the document at ``base``, by RFC 3986.
+
+    Keys of a bucket have no percent-encoding, relative references have. Paths on disk may be
+    written either way: a file with the literal name comes first.
+
+    Raises:
+        ValueError: ``href`` has a host, but neither it nor ``base`` says how to reach it.
+
+    >>> join("https://host/c/item.json?sig=a", "/a%20b.tif"), join("s3://b/c/i.json", "a%20b.tif")
+    ('https://host/a%20b.tif', 's3://b/c/a b.tif')
+    """
+    base = _path_of(base)
+    if href.startswith("/vsi") or (urlsplit(href).scheme and "://" in href) or is_file(href):
+        return canonical(_path_of(href))
+    if in_bucket(base):  # whose schemes urljoin does not know
+        scheme, _, key = base.partition("://")
+        joined = urljoin(f"https://{quote(key)}", href)
+        return Uri(f"{scheme}://{unquote(joined.partition('://')[2])}")
+    if "://" in base:
+        return Uri(urljoin(base, href))
+    if href.startswith("//"):
+        raise ValueError(f"'{href}' has a host and no scheme: write https:{href}")
+    path = posixpath.normpath(posixpath.join(posixpath.dirname(base), href))
+    return path if Path(path).exists() else unquote(path)
+
+
+def is_file(href: str) -> bool:
+    """Return True for a URL of a file on this machine: ``file:///a``, ``file:/a``."""
+    return href[:5].lower() == "file:"
+
+
+def _path_of(href: str) -> str:
+    """Return the path that a ``file:`` URL names; anything else as it is.
+
+    Raises:
+        ValueError: It names a file of another machine.
+    """
+    if not is_file(href):
+        return href
+    parts = urlsplit(href)
+    if parts.netloc not in ("", "localhost"):
+        raise ValueError(f"'{href}' is a file of the machine '{parts.netloc}': give a path")
+    path = href[5:].removeprefix(f"//{parts.netloc}")
+    return path if Path(path).exists() else unquote(path)

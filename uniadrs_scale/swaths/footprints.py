@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numba import njit
 
+from uniadrs_scale.core.compiled import compiled
 from uniadrs_scale.errors import PlanError
 from uniadrs_scale.swaths.geometry import misplaced
 
@@ -130,7 +130,7 @@ def require_shown(projection: Projection, *, shown: bool) -> None:
 
 
 # Serial and nogil, like the seams: parallel=True aborts the process under Dask's threads.
-@njit(nogil=True, cache=True)
+@compiled()
 def splat(  # noqa: PLR0917 - numba takes no keyword-only arguments
     value: NDArray[np.float32],
     rank: NDArray[np.float32],
@@ -162,7 +162,7 @@ def splat(  # noqa: PLR0917 - numba takes no keyword-only arguments
             _draw_footprint(value, rank, score[y, x], place, y + MARGIN, x + MARGIN)
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _draw_footprint(  # noqa: PLR0917
     value: NDArray[np.float32],
     rank: NDArray[np.float32],
@@ -197,7 +197,7 @@ def _draw_footprint(  # noqa: PLR0917
                 value[r, c], rank[r, c] = score, distance
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _keep_highest(
     value: NDArray[np.float32], rank: NDArray[np.float32], score: np.float32, r: int, c: int
 ) -> None:
@@ -208,7 +208,7 @@ def _keep_highest(
         value[r, c] = score
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _step(part: NDArray[np.float64], i: int, j: int, down: int, right: int) -> float:
     """Return the step from a pixel to the next, the median of the four around: jumps do not count.
 

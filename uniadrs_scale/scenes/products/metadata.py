@@ -42,6 +42,8 @@ class Band:
     """Centre, nm."""
     aliases: tuple[str, ...] = ()
     """Other names it may be asked for by, e.g. STAC's common name."""
+    asset: str = ""
+    """Key of the STAC asset that holds it."""
     default: bool = True
     """Part of the scene if no bands are named."""
     nodata: float | None = None
@@ -81,6 +83,10 @@ class Product:
     """True for radar amplitudes, which can be turned into dB."""
     notes: tuple[str, ...] = ()
     """Sentences about what was assumed."""
+
+    def of_asset(self, key: str) -> list[Band]:
+        """Return all bands of the STAC asset ``key``; none if there is no such asset."""
+        return [band for band in self.bands if band.asset == key != ""]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -14,11 +15,11 @@ from uniadrs_scale.scenes.products.landsat import pixel_flags
 from uniadrs_scale.scenes.products.metadata import Band, Product, iso_time, nanometres
 from uniadrs_scale.scenes.products.sentinel import scene_classes
 from uniadrs_scale.storage.buckets import glimpse, read_object
-from uniadrs_scale.storage.trust import parse_json, require_remote
+from uniadrs_scale.storage.trust import parse_json, resolve
 from uniadrs_scale.storage.urls import canonical, is_remote, uri_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from uniadrs_scale.scenes.products.metadata import Quality
 
@@ -80,37 +81,74 @@ def of_item(item: pystac.Item) -> Product:
     Raises:
         SceneError: No asset is a raster of measurements.
     """
-    if item.get_self_href():
-        item.make_asset_hrefs_absolute()
-    bands = tuple(_bands(item))
+    document = item.to_dict(include_self_link=False, transform_hrefs=False)
+    return of_document(document, canonical(item.get_self_href() or "item.json"))
+
+
+def of_document(document: dict[str, Any], base: str) -> Product:
+    """Return the product that the JSON of an item describes, as read from the path or URL ``base``.
+
+    Raises:
+        SceneError: No asset is a raster of measurements.
+    """
+    assets: dict[str, dict[str, Any]] = document["assets"]
+    properties = document["properties"]
+    bands = tuple(_bands(assets, base))
     if not bands:
         raise SceneError(
-            f"STAC item '{item.id}' has no raster asset: its assets are "
-            f"{', '.join(item.assets) or 'none'}. Pass an item with GeoTIFF or JPEG 2000 assets."
+            f"STAC item '{document['id']}' has no raster asset: its assets are "
+            f"{', '.join(assets) or 'none'}. Pass an item with GeoTIFF or JPEG 2000 assets."
         )
-    start = item.datetime or item.common_metadata.start_datetime
     return Product(
         kind="STAC item",
-        name=item.id,
+        name=str(document["id"]),
         bands=bands,
-        quality=tuple(_quality(item)),
+        quality=tuple(_quality(assets, base)),
         grid="finest",
-        gsd_m=item.properties.get("gsd"),
-        datetime=None if start is None else iso_time(start.isoformat()),
-        platform=item.properties.get("platform"),
+        gsd_m=properties.get("gsd"),
+        datetime=iso_time(properties.get("datetime") or properties.get("start_datetime")),
+        platform=properties.get("platform"),
     )
 
 
-def _bands(item: pystac.Item) -> Iterator[Band]:
+def with_assets(product: Product, wanted: Sequence[str]) -> Product:
+    """Return the product with the wanted bands only, in that order.
+
+    Args:
+        product: All bands of an item.
+        wanted: Keys of assets, of which all bands are taken, or names of single bands.
+
+    Raises:
+        SceneError: One does not exist.
+    """
+    chosen: list[Band] = []
+    for name in wanted:
+        bands = product.of_asset(name)
+        bands = bands or [b for b in product.bands if name in (b.name, *b.aliases)][:1]
+        if not bands:
+            known = sorted({band.asset for band in product.bands})
+            raise SceneError(f"it has no asset ['{name}'], only {known}")
+        chosen += [replace(band, default=True) for band in bands]
+    return replace(product, bands=tuple(chosen))
+
+
+def is_raster(asset: dict[str, Any]) -> bool:
+    """Return True if an asset is a raster that can hold bands, by its media type or its ending."""
+    media = str(asset.get("type") or "").lower()
+    if media:
+        return media.split(";")[0] in RASTER_TYPES
+    return Path(urlsplit(asset["href"]).path).suffix.lower() in (".tif", ".tiff", ".jp2")
+
+
+def _bands(assets: dict[str, dict[str, Any]], base: str) -> Iterator[Band]:
     """Yield bands of all raster assets; by default those of measurements, each once."""
-    described = any(_named(asset) for asset in item.assets.values())
+    described = any(_named(asset) for asset in assets.values())
     seen: set[str] = set()
-    base = item.get_self_href() or ""
-    for key, asset in item.assets.items():
-        if not _is_raster(asset):
+    for key, asset in assets.items():
+        if not is_raster(asset):
             continue
-        facts = _facts(asset)
-        roles = set(asset.roles or [])
+        facts, uri = _facts(asset), resolve(asset["href"], base)
+        roles = set(asset.get("roles") or [])
         measured = bool(_named(asset)) if described else "data" in roles or not roles
         # Nothing describes it: the file itself counts its bands, which is number 0.
         for number, fact in enumerate(facts or [{}], start=1 if facts else 0):
@@ -122,33 +160,27 @@ def _bands(item: pystac.Item) -> Iterator[Band]:
                 seen.add(own)
             yield Band(
                 name=name,
-                uri=_location(asset.href, base),
+                uri=uri,
                 number=number,
                 wavelength=_wavelength(fact),
                 aliases=tuple(filter(None, (own, _fact(fact, "common_name"), key))),
+                asset=key,
                 default=default,
                 nodata=_nodata(asset, fact),
             )
 
 
-def _is_raster(asset: pystac.Asset) -> bool:
-    media = (asset.media_type or "").lower()
-    if media:
-        return media.split(";")[0] in RASTER_TYPES
-    return Path(urlsplit(asset.href).path).suffix.lower() in (".tif", ".tiff", ".jp2")
-
-
-def _named(asset: pystac.Asset) -> list[dict[str, Any]]:
+def _named(asset: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the item's words about the asset's bands, in STAC 1.1 or the older extension."""
-    return list(asset.extra_fields.get("bands") or asset.extra_fields.get("eo:bands") or [])
+    return list(asset.get("bands") or asset.get("eo:bands") or [])
 
 
-def _facts(asset: pystac.Asset) -> list[dict[str, Any]]:
+def _facts(asset: dict[str, Any]) -> list[dict[str, Any]]:
     """Return all that is said of each band of an asset, none if not even their number is.
 
     A single entry is that of the asset as a whole if another list has more.
     """
-    lists = [_named(asset), list(asset.extra_fields.get("raster:bands") or [])]
+    lists = [_named(asset), list(asset.get("raster:bands") or [])]
     count = max(map(len, lists))
     return [
         {
@@ -170,16 +202,12 @@ def _wavelength(fact: dict[str, Any]) -> float | None:
     return None if micrometres is None else nanometres(float(micrometres), "um")
 
 
-def _nodata(asset: pystac.Asset, fact: dict[str, Any]) -> float | None:
-    value = fact.get("nodata", asset.extra_fields.get("nodata"))
+def _nodata(asset: dict[str, Any], fact: dict[str, Any]) -> float | None:
+    value = fact.get("nodata", asset.get("nodata"))
     return None if value is None else float(value)
 
 
-def _quality(item: pystac.Item) -> Iterator[Quality]:
-    for key, asset in item.assets.items():
-        if key.lower() in QUALITY and _is_raster(asset):
-            yield QUALITY[key.lower()](_location(asset.href, item.get_self_href() or ""))
-
-
-def _location(href: str, base: str) -> str:
-    return canonical(require_remote(href, base).removeprefix("file://"))
+def _quality(assets: dict[str, dict[str, Any]], base: str) -> Iterator[Quality]:
+    for key, asset in assets.items():
+        if key.lower() in QUALITY and is_raster(asset):
+            yield QUALITY[key.lower()](resolve(asset["href"], base))

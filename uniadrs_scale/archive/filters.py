@@ -1,0 +1,110 @@
+"""Filters: conditions for the items of an archive. Pure."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+if TYPE_CHECKING:
+    from uniadrs_scale.archive.decide import SourceItem
+
+MOST_DAYS = 100_000
+"""Longest time in a description: more would be before the calendar."""
+Box = tuple[float, float, float, float]
+"""West, south, east, north in degrees; west > east if it crosses the antimeridian."""
+
+
+def boxes_meet(one: Box, other: Box) -> bool:
+    """Return True if two boxes share a point; either may cross the antimeridian."""
+    if one[3] < other[1] or other[3] < one[1]:
+        return False
+    return any(
+        west <= east_b and west_b <= east
+        for west, east in _spans(one)
+        for west_b, east_b in _spans(other)
+    )
+
+
+def _spans(box: Box) -> list[tuple[float, float]]:
+    west, _, east, _ = box
+    return [(west, east)] if west <= east else [(west, 180.0), (-180.0, east)]
+
+
+class Section(BaseModel):
+    """Base of sections: it refuses unknown fields, and its values never change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Filters(Section):
+    """Conditions for items of the source; all that are given must hold."""
+
+    datetime: str | None = None
+    """Acquisition: ``2024-01-01/2024-06-30``, either end may be ``..``; the last day counts."""
+    newest_days: float | None = Field(default=None, gt=0, le=MOST_DAYS)
+    """Acquired within so many days before now."""
+    bbox: Box | None = None
+    """West, south, east, north in degrees; items that touch it. West > east: over 180 degrees."""
+    cloud_cover: float | None = Field(default=None, ge=0, le=100)
+    """At most so many percent; items that do not say are left out."""
+    properties: dict[str, Any] = Field(default_factory=dict)
+    """Any property: a value, a list of values, or ``{min: , max: }``."""
+
+    @model_validator(mode="after")
+    def _check_times(self) -> Filters:
+        self.interval()
+        return self
+
+    def interval(self) -> tuple[dt.datetime | None, dt.datetime | None]:
+        """Return the first and last instant of ``datetime``."""
+        if self.datetime is None:
+            return None, None
+        first, slash, last = self.datetime.partition("/")
+        return _instant(first), _instant(last if slash else first, end=True)
+
+    def refusal(self, item: SourceItem, now: dt.datetime) -> str:
+        """Return the name of the condition that ``item`` fails; empty if it fails none."""
+        first, last = self.interval()
+        if self.newest_days is not None:
+            newest = now - dt.timedelta(days=self.newest_days)
+            first = newest if first is None else max(first, newest)
+        if (first is not None and item.when < first) or (last is not None and item.when > last):
+            return "datetime"
+        if self.bbox is not None and (item.box is None or not boxes_meet(self.bbox, item.box)):
+            return "bbox"
+        limits = dict(self.properties)
+        if self.cloud_cover is not None:
+            limits["eo:cloud_cover"] = {"max": self.cloud_cover}
+        for name, wanted in limits.items():
+            if not _holds(item.properties.get(name), wanted):
+                return name
+        return ""
+
+
+def _instant(text: str, *, end: bool = False) -> dt.datetime | None:
+    """Return a date or time as an aware instant; for a date, its first or last moment."""
+    if (text := text.strip()) in ("", ".."):
+        return None
+    try:
+        instant = dt.datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(
+            f"'{text}' is not a date. Use 2024-01-31 or 2024-01-31T10:00:00Z"
+        ) from None
+    if end and len(text) <= len("2024-01-31"):
+        instant += dt.timedelta(days=1, microseconds=-1)
+    return instant if instant.tzinfo else instant.replace(tzinfo=dt.UTC)
+
+
+def _holds(value: Any, wanted: Any) -> bool:
+    """Return True if a property meets a condition of the filters."""
+    if isinstance(wanted, list):
+        return value in wanted
+    if isinstance(wanted, dict):
+        try:
+            return bool(wanted.get("min", value) <= value <= wanted.get("max", value))
+        except TypeError:
+            return False
+    return bool(value == wanted)

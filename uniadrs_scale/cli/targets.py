@@ -1,0 +1,160 @@
+"""Commands for targets: from a finished map to a list of objects."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from uniadrs_scale.cli.options import COMPLETE, INCOMPLETE, Reading, Workers, spread
+from uniadrs_scale.errors import PlanError, redact
+
+if TYPE_CHECKING:
+    from uniadrs_scale.objects.select import Selection
+    from uniadrs_scale.runtime.compute import Compute
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of targets to ``app``."""
+    app.command("targets")(spread(targets_command))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choosing:
+    """Options for the choice of targets."""
+
+    level: Annotated[
+        Literal["low", "medium", "high"] | None,
+        typer.Option(
+            help="Threshold of the map's weights: about 10, 1 or 0.1 false objects per megapixel. "
+            "Default: medium."
+        ),
+    ] = None
+    threshold: Annotated[
+        float | None, typer.Option(help="Least peak score of a target, instead of a level.")
+    ] = None
+    grow: Annotated[
+        float | None,
+        typer.Option(help="Least score of the pixels around a peak that belong to it [0.3]."),
+    ] = None
+    top: Annotated[
+        int | None, typer.Option(help="The N targets with the highest peaks, instead of a level.")
+    ] = None
+    false_alarms: Annotated[
+        float | None,
+        typer.Option(help="Wanted false objects per megapixel, instead of a level."),
+    ] = None
+    min_area: Annotated[
+        float | None, typer.Option(help="Drop objects with fewer square metres.")
+    ] = None
+    max_area: Annotated[
+        float | None,
+        typer.Option(help="Objects with more square metres keep their box, not their outline."),
+    ] = None
+    aoi: Annotated[
+        Path | None, typer.Option(help="Vector file: keep only targets that touch its areas.")
+    ] = None
+    exclude: Annotated[
+        Path | None, typer.Option(help="Vector file: drop targets that touch its areas (a coast).")
+    ] = None
+    buffer: Annotated[
+        float, typer.Option(help="Metres by which the areas of --exclude are larger.")
+    ] = 0.0
+    polygon: Annotated[
+        bool, typer.Option("--polygon", help="Geometry: the outline of each target (default).")
+    ] = False
+    point: Annotated[
+        bool, typer.Option("--point", help="Geometry: the pixel with the highest score.")
+    ] = False
+    box: Annotated[bool, typer.Option("--box", help="Geometry: the box of rows and columns.")] = (
+        False
+    )
+
+    def selection(self) -> Selection:
+        """Return the same for the library."""
+        from uniadrs_scale.objects.select import Selection
+
+        kinds: tuple[Literal["polygon", "point", "box"], ...] = ("polygon", "point", "box")
+        given = [kind for kind in kinds if getattr(self, kind)]
+        if len(given) > 1:
+            raise PlanError(
+                f"--{' and --'.join(given)} are different geometries. Give one of them."
+            )
+        return Selection(
+            level=self.level,
+            threshold=self.threshold,
+            grow=self.grow,
+            top=self.top,
+            false_alarms=self.false_alarms,
+            min_area=self.min_area,
+            max_area=self.max_area,
+            aoi=self.aoi,
+            exclude=self.exclude,
+            buffer=self.buffer,
+            geometry=given[0] if given else "polygon",
+        )
+
+
+def targets_command(
+    map_path: Annotated[
+        str, typer.Argument(metavar="MAP", help="OUT.zarr or OUT.tif of a score run, path or URL.")
+    ],
+    *,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="File to write: .gpkg (opens coloured in QGIS), .parquet, .geojson, .csv or .fgb. "
+            "Default: MAP with .gpkg.",
+        ),
+    ] = None,
+    choosing: Choosing,
+    scene: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="The scene of the map, to say how a target stands out in each band; repeat it for "
+            "one file per band."
+        ),
+    ] = None,
+    reading: Reading,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            help="sync or threads (this process), or the address of a Dask cluster. Default: "
+            "threads for a small map, else worker processes on this machine."
+        ),
+    ] = None,
+    workers: Workers = None,
+) -> None:
+    """List the targets in a map: position, size, score, outline.
+
+    Exit code 1: chunks of the map are missing, so targets may be, too.
+    """
+    from uniadrs_scale.objects.files import require_writable, write
+    from uniadrs_scale.objects.find import find
+
+    selection = choosing.selection()
+    place = require_writable(
+        output or f"{map_path.rstrip('/').removesuffix('.zarr').removesuffix('.tif')}.gpkg"
+    )
+    opened = reading.open(scene) if scene else None
+    table = find(map_path, selection, scene=opened, compute=_compute(scheduler, workers))
+    table.facts["command"] = redact(" ".join(sys.argv[1:]))
+    write(table, place)
+    for line in table.summary():
+        typer.echo(line)
+    if table.missing:
+        typer.echo(f"warning: {table.missing}", err=True)
+    typer.echo(f"output   {place}")
+    raise typer.Exit(INCOMPLETE if table.missing else COMPLETE)
+
+
+def _compute(scheduler: str | None, workers: int | None) -> Compute | None:
+    """Return the processes that were asked for."""
+    from uniadrs_scale.runtime.compute import Compute
+
+    return None if (scheduler, workers) == (None, None) else Compute.of(scheduler, workers)

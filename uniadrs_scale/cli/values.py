@@ -1,0 +1,47 @@
+"""Texts of options as the values that they stand for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from uniadrs_scale.errors import SceneError
+
+
+def seconds(text: str | None) -> float | None:
+    """Return the seconds of a time such as '6h'."""
+    if text is None:
+        return None
+    from uniadrs_scale.archive.config import duration
+
+    return duration(text).total_seconds()
+
+
+def items(text: str) -> list[str]:
+    """Return 'a, b' as a list."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def band_list(text: str | None) -> list[int | str] | None:
+    """Return '1,2,5-8' or 'B02,B03' as a list for open_scene."""
+    if text is None:
+        return None
+    bands: list[int | str] = []
+    for part in items(text):
+        first, dash, last = part.partition("-")
+        if dash and first.isdecimal() and last.isdecimal():
+            bands.extend(range(int(first), int(last) + 1))
+        else:
+            bands.append(part)
+    return bands
+
+
+def nodata_value(text: str) -> Any:
+    """Return a number, 'auto' or None as the value of invalid pixels."""
+    if text in ("auto", "none"):
+        return None if text == "none" else "auto"
+    try:
+        return float(text)
+    except ValueError:
+        raise SceneError(
+            f"--nodata '{text}' is not a number. Give a number, 'nan', 'none' or 'auto'."
+        ) from None

@@ -1,0 +1,207 @@
+"""Truth for a map: labels as a raster or as vectors, on the grid of the map, window by window."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import shapely
+from pyproj import CRS, Transformer
+from rasterio.enums import Resampling
+from rasterio.errors import RasterioError
+from rasterio.features import rasterize
+from rasterio.vrt import WarpedVRT
+
+from uniadrs_scale.errors import SceneError, gist
+from uniadrs_scale.storage.trust import open_raster
+from uniadrs_scale.storage.urls import canonical
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from affine import Affine
+    from numpy.typing import NDArray
+    from odc.geo.geobox import GeoBox
+    from rasterio.windows import Window
+
+VECTORS = (".geojson", ".json", ".gpkg", ".shp", ".fgb", ".parquet", ".kml")
+REAL, FALSE, UNSURE = 1, 2, 4
+"""Kinds of labelled pixels, as bits."""
+MARKS = {"real": REAL, "false": FALSE, "unsure": UNSURE}
+MARK = "mark"
+"""The property of a feature that a reviewer has judged."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Labels:
+    """A window of truth."""
+
+    kinds: NDArray[np.uint8]
+    """(y, x) bits."""
+    counted: NDArray[np.bool_]
+    """(y, x), True if labels are known."""
+    objects: NDArray[np.int32] | None
+    """(y, x) number of the real object from 1, 0 for none; None if touching pixels are one."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RasterTruth:
+    """A raster whose nonzero pixels are anomalies; its nodata is not counted."""
+
+    dataset: Any
+    known: bool
+    """Whether pixels without data are not counted."""
+    marked: bool = False
+    number: None = None
+    """Objects touch nowhere, so their number is not known in advance."""
+
+    def read(self, window: Window) -> Labels:
+        """Read a window of the map's grid."""
+        try:
+            (values,) = self.dataset.read([1], window=window)
+            shown = self.dataset.read_masks(1, window=window) > 0
+        except RasterioError as error:
+            raise SceneError(f"The truth cannot be read ({gist(error)}). Check the file.") from None
+        counted = shown if self.known else np.ones(values.shape, bool)
+        real = (np.nan_to_num(values) != 0) & counted
+        return Labels(np.where(real, np.uint8(REAL), np.uint8(0)), counted, None)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class VectorTruth:
+    """Shapes in the CRS of the map; a pixel that a shape touches belongs to it."""
+
+    shapes: NDArray[np.object_]
+    """Large ones first, so that small ones in them are seen."""
+    kinds: NDArray[np.uint8]
+    tree: shapely.STRtree
+    transform: Affine
+    marked: bool
+    """Whether a reviewer has judged the shapes: nothing else is then known."""
+
+    @property
+    def number(self) -> int:
+        """Number of shapes."""
+        return len(self.shapes)
+
+    def read(self, window: Window) -> Labels:
+        """Draw the shapes of a window of the map's grid."""
+        (top, bottom), (left, right) = window.toranges()
+        corners = [self.transform @ (x, y) for x in (left, right) for y in (top, bottom)]
+        (west, south), (east, north) = np.min(corners, axis=0), np.max(corners, axis=0)
+        near = np.sort(self.tree.query(shapely.box(west, south, east, north)))
+        shape = bottom - top, right - left
+        ids = np.zeros(shape, np.int32)
+        if near.size:
+            place = self.transform @ self.transform.translation(left, top)
+            drawn = zip(self.shapes[near], (near + 1).tolist(), strict=True)
+            ids = rasterize(drawn, shape, transform=place, all_touched=True, dtype="int32")
+        kinds = np.append(np.uint8(0), self.kinds)[ids]
+        objects = np.where(kinds == REAL, ids, 0)
+        return Labels(kinds, np.ones(shape, bool), objects.astype(np.int32))
+
+
+def open_truth(path: str | Path, grid: GeoBox, name: str) -> RasterTruth | VectorTruth:
+    """Return the labels in a file, on the grid of the map ``name``.
+
+    Raises:
+        SceneError: The file cannot be read, or its place on the map is unknown.
+    """
+    if str(path).lower().endswith(VECTORS):
+        return _vectors(str(path), grid, name)
+    try:
+        dataset = open_raster(canonical(str(path)))
+    except RasterioError as error:
+        raise SceneError(
+            f"Truth '{path}' is neither a raster nor vectors ({gist(error)}). Give a raster, or "
+            f"{', '.join(VECTORS)}."
+        ) from None
+    # A mask often names 0, its background, as nodata.
+    known = dataset.nodata is not None and dataset.nodata != 0
+    if dataset.shape == tuple(grid.shape) and _same_place(dataset, grid):
+        return RasterTruth(dataset, known)
+    if dataset.crs is None or grid.crs is None:
+        raise SceneError(
+            f"Truth '{path}' has {dataset.shape[0]} x {dataset.shape[1]} px and map '{name}' "
+            f"{grid.shape[0]} x {grid.shape[1]} px, and one of them has no CRS. Give a truth of "
+            "the map's size, or both with a CRS (a swath: its COG)."
+        )
+    warped = WarpedVRT(
+        dataset,
+        crs=grid.crs.to_wkt(),
+        transform=grid.affine,
+        height=grid.shape[0],
+        width=grid.shape[1],
+        # A label of one fine pixel must not be lost between coarse ones.
+        resampling=Resampling.max,
+        nodata=dataset.nodata if known else None,
+    )
+    return RasterTruth(warped, known)
+
+
+def _same_place(dataset: Any, grid: GeoBox) -> bool:
+    """Return True if a raster of the map's size is on its grid, or says nothing of its place."""
+    if dataset.crs is None or grid.crs is None or dataset.transform.is_identity:
+        return True
+    same = dataset.transform.almost_equals(grid.affine, abs(grid.affine.a) * 1e-3)
+    return same and CRS.from_user_input(dataset.crs.to_wkt()) == CRS.from_wkt(grid.crs.to_wkt())
+
+
+def _vectors(path: str, grid: GeoBox, name: str) -> VectorTruth:
+    """Return the shapes of a file in the CRS of the map."""
+    if grid.crs is None:
+        raise SceneError(
+            f"Map '{name}' has no CRS, so the shapes of '{path}' have no place on it. Give a "
+            "raster of the map's size; or the COG of a swath, which has a CRS."
+        )
+    shapes, crs, marks, marked = _read(path)
+    if crs is None:
+        raise SceneError(f"Truth '{path}' has no CRS. Write it into the file (ogr2ogr -a_srs).")
+    to_map = Transformer.from_crs(CRS.from_user_input(crs), grid.crs.to_wkt(), always_xy=True)
+    moved = shapely.transform(
+        shapely.force_2d(shapes), lambda xy: np.stack(to_map.transform(*xy.T), axis=-1)
+    )
+    placed = np.isfinite(shapely.bounds(moved)).all(axis=-1)
+    order = np.argsort(-shapely.area(moved[placed]), kind="stable")
+    moved, kinds = moved[placed][order], marks[placed][order]
+    tree = shapely.STRtree(moved)
+    extent = grid.extent.geom
+    if not tree.query(extent).size:
+        raise SceneError(
+            f"None of the {len(shapes)} shapes of '{path}' is on map '{name}'. Check the CRS of "
+            "the file, and that it belongs to this map."
+        )
+    return VectorTruth(moved, kinds, tree, grid.affine, marked)
+
+
+def _read(path: str) -> tuple[NDArray[np.object_], Any, NDArray[np.uint8], bool]:
+    """Return shapes, CRS and kinds of the features in a file, and if a reviewer marked them."""
+    try:
+        raw, errors = (import_module(f"pyogrio.{name}") for name in ("raw", "errors"))
+    except ImportError:  # an optional extra
+        raise SceneError(
+            "Reading vectors needs pyogrio. Install it: pip install 'uniadrs-scale[targets]'."
+        ) from None
+    try:
+        meta, _, geometry, columns = raw.read(path)
+    except (errors.DataSourceError, ValueError) as error:
+        raise SceneError(
+            f"Truth '{path}' cannot be read ({gist(error)}). Give {', '.join(VECTORS)}."
+        ) from None
+    fields = list(meta["fields"])
+    shapes = np.asarray(shapely.from_wkb(geometry), object)
+    kinds = np.full(len(shapes), REAL, np.uint8)
+    if MARK in fields:
+        words = columns[fields.index(MARK)]
+        unknown = sorted({str(word) for word in words} - MARKS.keys() - {"None", ""})
+        if unknown:
+            raise SceneError(
+                f"Truth '{path}' has mark '{unknown[0]}'. Marks are {', '.join(MARKS)}."
+            )
+        kinds = np.array([MARKS.get(str(word), 0) for word in words], np.uint8)
+    there = (kinds > 0) & ~(shapely.is_missing(shapes) | shapely.is_empty(shapes))
+    if not there.any():
+        raise SceneError(f"Truth '{path}' has no shapes. Check the file.")
+    return shapes[there], meta["crs"], kinds[there], MARK in fields

@@ -1,0 +1,101 @@
+"""The colour scale of scores, anchored to the levels: the same colour means the same evidence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.colors import to_hex, to_rgb
+
+from uniadrs_scale.core.levels import GROW, RATES
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from uniadrs_scale.core.levels import Levels
+
+COLOURS = "inferno"
+"""Perceptually even and dark at its low end: bright parts of the map are high scores."""
+NODATA = "#8f8f8f"
+SHADES = {"": 0.14, "low": 0.42, "medium": 0.62, "high": 0.8}
+"""Position on the colour map of GROW and of each level; a score of 1 is at its end."""
+PLAIN = {"low": 0.5, "medium": 0.75, "high": 0.9}
+"""Anchors of a map without levels: equal scores have equal colours, and no more is known."""
+VISIBLE = {"": 0.0, "low": 0.75, "medium": 0.9, "high": 1.0}
+"""Opacity over a scene at the same anchors."""
+APART = 1e-6
+"""Least distance of two anchors: levels of a steep curve may be equal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """An anchor of the scale; colours between two stops are mixed."""
+
+    score: float
+    shade: float
+    """Position on the colour map, 0..1."""
+    opacity: float
+    """Opacity over a scene, 0..1."""
+    level: str
+    """The level that begins here; empty for none."""
+
+    @property
+    def colour(self) -> str:
+        """The colour as ``#rrggbb``."""
+        return to_hex(mpl.colormaps[COLOURS](self.shade))
+
+
+def scale(levels: Levels | None) -> tuple[Stop, ...]:
+    """Return the stops from a score of 0 to 1, each above the one before.
+
+    Scores below GROW belong to no object: they are dark, and invisible over a scene. If a level is
+    below GROW, its stop replaces that of GROW.
+    """
+    starts = {n: PLAIN[n] if levels is None else levels.threshold(n) for n in RATES}
+    anchors = [(GROW, ""), *((score, name) for name, score in starts.items())]
+    least = starts["low"]
+    kept = [(s, n) for s, n in anchors if 0 < s < 1 and (n or s < least)]
+    stops = [Stop(0.0, 0.0, 0.0, "")]
+    for score, name in kept:
+        place = max(score, stops[-1].score + APART)
+        if place < 1:
+            stops.append(Stop(place, SHADES[name], VISIBLE[name], name))
+    return (*stops, Stop(1.0, 1.0, 1.0, ""))
+
+
+def colour_stops(levels: Levels | None) -> tuple[tuple[float, str, float], ...]:
+    """Return (score, ``#rrggbb``, opacity) of a scale that mixes colours between its stops.
+
+    Enough stops for a viewer that mixes in RGB to show the colour map within a grey value or two.
+    """
+    found = []
+    for low, high in pairwise(scale(levels)):
+        steps = max(1, round(20 * (high.shade - low.shade)))
+        for share in np.arange(steps) / steps:
+            score, shade, opacity = (
+                float(getattr(low, name) + share * (getattr(high, name) - getattr(low, name)))
+                for name in ("score", "shade", "opacity")
+            )
+            found.append((score, to_hex(mpl.colormaps[COLOURS](shade)), opacity))
+    return (*found, (1.0, to_hex(mpl.colormaps[COLOURS](1.0)), 1.0))
+
+
+def map_colours(score: NDArray[np.float32], levels: Levels | None) -> NDArray[np.uint8]:
+    """Return uint8 (y, x, 4) of scores (y, x): the colour, and the opacity over a scene.
+
+    Without a score: grey, and invisible over a scene.
+    """
+    stops = scale(levels)
+    known = np.isfinite(score)
+    scores, shades, opacities = (
+        [getattr(stop, name) for stop in stops] for name in ("score", "shade", "opacity")
+    )
+    filled = np.where(known, score, np.float32(0))
+    shade = np.interp(filled, scores, shades)
+    colours = np.asarray(mpl.colormaps[COLOURS](shade, bytes=True), np.uint8)
+    colours[..., 3] = np.rint(255 * np.interp(filled, scores, opacities))
+    colours[~known] = (*np.rint(255 * np.array(to_rgb(NODATA))).astype(int), 0)
+    return colours

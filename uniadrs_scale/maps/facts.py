@@ -1,0 +1,162 @@
+"""The origin of a map: who made it, of which scene, and how to read it.
+
+The same words are in the attributes of a store and in the tags of a COG.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any
+
+from uniadrs_scale.core.contracts import is_score_alone
+from uniadrs_scale.core.levels import RATES, Levels
+from uniadrs_scale.errors import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from uniadrs_scale.core.plan import ScorePlan
+
+SOFTWARE = "uniadrs_scale"
+TITLE = "Anomaly scores of "
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MapFacts:
+    """Provenance of a map; empty texts for what is not known."""
+
+    scene: str = ""
+    """Name of the scene."""
+    datetime: str = ""
+    """Time of acquisition."""
+    platform: str = ""
+    software: str = ""
+    """Name and version of what made the scores."""
+    detector: str = ""
+    """Identity of the scorer."""
+    weights: str = ""
+    """SHA-256 of the weights."""
+    preset: str = ""
+    fingerprint: str = ""
+    missing: int = field(default=0, metadata={"tag": None})
+    """Chunks without all of their scores."""
+    chunks: int = field(default=0, metadata={"tag": None})
+    """All chunks; 0 if unknown."""
+    levels: Levels | None = field(default=None, metadata={"tag": None})
+
+    @property
+    def ours(self) -> bool:
+        """True if a run of this library made the map."""
+        return bool(self.fingerprint) and self.software.startswith(SOFTWARE)
+
+    @property
+    def complete(self) -> str:
+        """The state of the map, in words."""
+        if not self.chunks:
+            return "unknown"
+        if not self.missing:
+            return "yes"
+        return f"no, {self.missing} of {self.chunks} chunks are not complete"
+
+    @classmethod
+    def of_attributes(cls, attributes: Mapping[str, Any], name: str) -> MapFacts:
+        """Return the facts in the attributes of a store; ``name`` is for messages.
+
+        Raises:
+            StoreError: The levels are damaged.
+        """
+        plan = attributes.get("plan")
+        plan = plan if isinstance(plan, dict) else {}
+        scene = plan.get("scene")
+        words: dict[str, Any] = {n: str(attributes.get(n, "")) for n in _texts()}
+        if isinstance(scene, dict) and not words["scene"]:
+            words["scene"] = str(scene.get("name", ""))
+        words["detector"] = str(plan.get("detector", ""))
+        return cls(**words, levels=_levels(attributes.get("levels"), name))
+
+    @classmethod
+    def of_tags(cls, tags: Mapping[str, str], name: str) -> MapFacts:
+        """Return the facts in the tags of a COG; ``name`` is for messages.
+
+        Raises:
+            StoreError: The levels are damaged.
+        """
+        words: dict[str, Any] = {text: tags.get(text, "") for text in _texts()}
+        words["software"] = tags.get("TIFFTAG_SOFTWARE", "")
+        missing, _, chunks = tags.get("missing_chunks", "").partition(" of ")
+        for count, value in (("missing", missing), ("chunks", chunks)):
+            words[count] = int(value) if value.isdecimal() else 0
+        try:
+            levels = json.loads(tags["levels"]) if "levels" in tags else None
+        except (ValueError, RecursionError):
+            levels = "not JSON"
+        return cls(**words, levels=_levels(levels, name))
+
+    def tags(self) -> dict[str, str]:
+        """Return the tags of a COG with these facts."""
+        words = {name: getattr(self, name) for name in _texts() if name != "software"}
+        words |= {"TIFFTAG_SOFTWARE": self.software or SOFTWARE}
+        if self.scene:
+            words["TIFFTAG_IMAGEDESCRIPTION"] = f"{TITLE}{self.scene}"
+        if self.chunks:
+            words["missing_chunks"] = f"{self.missing} of {self.chunks}"
+        if self.levels is not None:
+            words["levels"] = json.dumps(self.levels.to_json())
+        return {name: text for name, text in words.items() if text}
+
+    def lines(self) -> dict[str, str]:
+        """Return the facts by name, for people."""
+        words = {name: getattr(self, name) or "unknown" for name in _texts()}
+        levels = self.levels
+        read = (
+            "none: choose a threshold by its result, or the highest scores"
+            if levels is None
+            else ", ".join(
+                f"{name} {levels.threshold(name):.3f} ({rate:g} false objects per Mpx)"
+                for name, rate in RATES.items()
+            )
+        )
+        return words | {"levels": read, "complete": self.complete}
+
+
+def attributes_of(plan: ScorePlan, weights: str | None) -> dict[str, Any]:
+    """Return the attributes of the store of a plan; they decide no score."""
+    scene = plan.scene
+    said = {
+        "scene": scene.name,
+        "datetime": scene.acquired,
+        "platform": scene.platform,
+        "preset": plan.preset_name,
+        "weights": weights or "",
+    }
+    title, layers = f"{TITLE}{scene.name}", {}
+    if not is_score_alone(plan.layers):
+        title = f"{', '.join(plan.layer_names)} of {scene.name}"
+        layers = {"layers": [layer.to_json() for layer in plan.layers]}
+    return {
+        # CF 1.11: conventions, title and source are its names.
+        "Conventions": "CF-1.11",
+        "title": title,
+        "source": f"{SOFTWARE} {plan.version}, {plan.detector}",
+        "software": f"{SOFTWARE} {plan.version}",
+        **{name: text for name, text in said.items() if text},
+        "fingerprint": plan.fingerprint,
+        "plan": plan.decisive(),
+        **layers,
+    }
+
+
+def _texts() -> list[str]:
+    return [field.name for field in fields(MapFacts) if "tag" not in field.metadata]
+
+
+def _levels(values: object, name: str) -> Levels | None:
+    if values is None:
+        return None
+    try:
+        return Levels.from_json(values)
+    except ValueError as error:
+        raise StoreError(
+            f"The levels of '{name}' are damaged ({error}). Score the scene again."
+        ) from None

@@ -1,0 +1,332 @@
+"""The picture of a map: the scene beside it, the highest scores numbered, and close-ups of them.
+
+Drawn with Pillow: a figure of matplotlib takes ten times as long, and a sweep draws one per scene.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import matplotlib as mpl
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
+
+from uniadrs_scale.core.levels import GROW, RATES
+from uniadrs_scale.maps.colours import NODATA, PLAIN, map_colours, scale
+from uniadrs_scale.maps.facts import SOFTWARE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+    from uniadrs_scale.core.levels import Levels
+    from uniadrs_scale.maps.facts import MapFacts
+    from uniadrs_scale.maps.peaks import Peak
+
+    Pixels = NDArray[np.uint8]
+    Box = tuple[int, int]
+
+MOST = 2048
+"""Longest side of the picture [px]."""
+WIDE = 1560
+"""Width of the picture for small scenes, so that its text fits [px]."""
+MARGIN, GAP, HEADER, BAR = 24, 16, 92, 92
+"""White edge, space between panels, height of the text, width of the colour bar [px]."""
+CLOSE, SPACE, REACH = 92, 6, 23
+"""Side of a close-up, space between two [px]; map pixels around a peak."""
+NUMBERS = 20
+"""Height of the line of numbers over the close-ups [px]."""
+MOST_ZOOM = 8
+"""Pixels of the picture per pixel of a small scene, at most."""
+UPRIGHT = 1.7
+"""Width to height of a scene beyond which its panels are one above the other."""
+INK, SOFT, RING, HALO = "#1d1d1f", "#6b6b70", "#22e0ff", "#00000090"
+TITLE, FACTS, RESULT, NUMBER = (21, INK), (14, SOFT), (14, INK), (13, SOFT)
+"""Size and colour of texts."""
+LONGEST = 300
+"""Characters of a foreign text."""
+SMALLEST = 11
+"""Radius of a circle [px]."""
+SUPER = 4
+"""Pixels that a ring is drawn with, per pixel of the picture: Pillow's edges are jagged."""
+
+
+class Preview(Protocol):
+    """A picture of the scene."""
+
+    @property
+    def rgb(self) -> NDArray[np.uint8]:
+        """(y, x, 3), a pixel per square."""
+
+    @property
+    def factor(self) -> int:
+        """Map pixels per side of a square."""
+
+    @property
+    def bands(self) -> str:
+        """The bands shown, for people."""
+
+    def window(self, rows: slice, cols: slice) -> NDArray[np.uint8]:
+        """Return (y, x, 3) of a window at full resolution."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Sizes of a picture of a map (y, x)."""
+
+    shape: Box
+    """Map pixels."""
+    panels: int
+    """1, or 2 with the scene."""
+    factor: int
+    """Map pixels per pixel of a panel."""
+    zoom: int
+    """Pixels of the picture per pixel of a panel."""
+
+    @classmethod
+    def of(cls, shape: Box, panels: int) -> Layout:
+        """Return the largest layout that fits."""
+        height, width = shape
+        strip = 2 * CLOSE + SPACE + NUMBERS + 2 * GAP
+        wide = MOST - 2 * MARGIN - BAR
+        high = MOST - HEADER - strip - MARGIN
+        if panels > 1:
+            if width > UPRIGHT * height:
+                high = (high - GAP) // panels
+            else:
+                wide = (wide - GAP) // panels
+        factor = max(-(-width // wide), -(-height // high))
+        zoom = max(1, min(MOST_ZOOM, 760 // max(shape))) if factor == 1 else 1
+        return cls(shape, panels, factor, zoom)
+
+    @property
+    def stacked(self) -> bool:
+        """True if the panels are one above the other."""
+        return self.panels > 1 and self.shape[1] > UPRIGHT * self.shape[0]
+
+    @property
+    def panel(self) -> Box:
+        """Height and width of a panel [px]."""
+        height, width = (self.zoom * -(-n // self.factor) for n in self.shape)
+        return height, width
+
+    def corner(self, number: int) -> Box:
+        """Return left and top of a panel [px]."""
+        height, width = self.panel
+        down, right = (number, 0) if self.stacked else (0, number)
+        return MARGIN + right * (width + GAP), HEADER + down * (height + GAP)
+
+    @property
+    def size(self) -> Box:
+        """Width and height of the picture without close-ups [px]."""
+        left, top = self.corner(self.panels - 1)
+        height, width = self.panel
+        return max(left + width + BAR + MARGIN, WIDE), top + height + MARGIN
+
+    @property
+    def radius(self) -> int:
+        """Radius of a circle [px]: a few pixels of a small scene must fit in."""
+        return max(SMALLEST, round(2.5 * self.zoom))
+
+    def at(self, peak: Peak) -> tuple[float, float]:
+        """Return x and y of a map pixel in a panel [px]."""
+        x, y = ((n + 0.5) / self.factor * self.zoom for n in (peak.col, peak.row))
+        return x, y
+
+
+@dataclass(frozen=True, slots=True)
+class Ring:
+    """A circle around a pixel, with a text at its upper right and over its close-up."""
+
+    peak: Peak
+    text: str
+    colour: str = RING
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Subject:
+    """Everything that a picture shows."""
+
+    title: str
+    lines: Sequence[str]
+    """Two lines below the title: facts in grey, then the result."""
+    small: NDArray[np.float32]
+    """(y, x) highest score of each square of the layout's factor; NaN = no score."""
+    read: Callable[[slice, slice], NDArray[np.float32]]
+    """Reader of a window of the map (y, x)."""
+    rings: Sequence[Ring]
+    """Circles; the first ones have close-ups."""
+    scene: Preview | None = None
+    levels: Levels | None = None
+
+
+def draw(subject: Subject, layout: Layout) -> Image.Image:
+    """Return the picture."""
+    # The wider the picture, the more close-ups fit side by side.
+    room = layout.size[0] - 2 * MARGIN + SPACE
+    count = min(len(subject.rings), room // (CLOSE + SPACE))
+    width, height = layout.size
+    strip = NUMBERS + layout.panels * (CLOSE + SPACE) + GAP if count else 0
+    image = Image.new("RGB", (width, height + strip), "white")
+    pen = ImageDraw.Draw(image, "RGBA")
+    panels = [map_colours(subject.small, subject.levels)[..., :3]]
+    if subject.scene is not None:
+        panels.insert(0, subject.scene.rgb)
+    for number, pixels in enumerate(panels):
+        corner = layout.corner(number)
+        image.paste(_zoomed(pixels, layout.zoom), corner)
+        for ring in subject.rings:
+            x, y = layout.at(ring.peak)
+            _draw_ring(image, pen, (corner[0] + x, corner[1] + y), ring, layout.radius)
+    _colour_bar(image, pen, layout, subject.levels)
+    for top, text, style in zip(
+        (14, 44, 64), (subject.title, *subject.lines), (TITLE, FACTS, RESULT), strict=False
+    ):
+        _text(pen, (MARGIN, top), _cut(text, style, width - 2 * MARGIN), style)
+    for column, ring in enumerate(subject.rings[:count]):
+        left = MARGIN + column * (CLOSE + SPACE)
+        _text(pen, (left, height), f"{ring.text}  {ring.peak.score:.2f}".strip(), NUMBER)
+        for row, pixels in enumerate(_around(ring.peak, subject, layout.shape)):
+            top = height + NUMBERS + row * (CLOSE + SPACE)
+            image.paste(_zoomed(pixels, CLOSE // len(pixels)), (left, top))
+    return image
+
+
+def save(image: Image.Image, path: Path, title: str) -> None:
+    """Write a PNG that says who made it."""
+    info = PngInfo()
+    info.add_text("Software", SOFTWARE)
+    info.add_itxt("Title", title[:LONGEST])
+    image.save(path, "PNG", pnginfo=info, compress_level=4)
+
+
+def facts_line(facts: MapFacts, shape: Box, bands: str | None) -> str:
+    """Return the facts of a map, in words."""
+    words = [
+        f"{shape[0]} x {shape[1]} px",
+        "" if bands is None else f"shown: {bands}",
+        facts.datetime,
+        facts.platform,
+        facts.preset,
+    ]
+    if facts.missing:
+        words.append(f"not complete: {facts.missing} of {facts.chunks} chunks are missing")
+    return " \u00b7 ".join(word for word in words if word)
+
+
+def result_line(highest: float, peaks: Sequence[Peak], levels: Levels | None) -> str:
+    """Return what a map shows, in words; ``highest`` is NaN without a score."""
+    if np.isnan(highest):
+        return "no pixel has a score"
+    text = f"the highest score is {highest:.3f}"
+    if levels is None:
+        return f"{text}; these scores have no levels, so colours show the score alone"
+    if not peaks:
+        return f"nothing reaches level low ({levels.low:.3f}): {text}"
+    reached = [levels.level_of(peak.score) for peak in peaks]
+    counts = [f"{reached.count(n)} {n}" for n in reversed(RATES) if n in reached]
+    return f"{text}; levels of the {len(peaks)} highest peaks: {', '.join(counts)}"
+
+
+def least_peak(levels: Levels | None) -> float:
+    """Return the lowest score that is numbered."""
+    return max(GROW, PLAIN["low"] if levels is None else levels.low)
+
+
+def _around(peak: Peak, subject: Subject, shape: Box) -> list[Pixels]:
+    """Return windows of scene and map around a peak, grey beyond the edges."""
+    height, width = shape
+    top, left = peak.row - REACH, peak.col - REACH
+    rows = slice(max(top, 0), min(top + 2 * REACH, height))
+    cols = slice(max(left, 0), min(left + 2 * REACH, width))
+    seen = [map_colours(subject.read(rows, cols), subject.levels)[..., :3]]
+    if subject.scene is not None:
+        seen.insert(0, subject.scene.window(rows, cols))
+    grey = np.array(Image.new("RGB", (2 * REACH, 2 * REACH), NODATA), np.uint8)
+    windows = []
+    for pixels in seen:
+        window = grey.copy()
+        down, right = rows.start - top, cols.start - left
+        window[down : down + pixels.shape[0], right : right + pixels.shape[1]] = pixels
+        windows.append(window)
+    return windows
+
+
+def _zoomed(pixels: Pixels, zoom: int) -> Image.Image:
+    """Return an image whose pixels are squares."""
+    return Image.fromarray(np.ascontiguousarray(pixels.repeat(zoom, 0).repeat(zoom, 1)))
+
+
+def _draw_ring(
+    image: Image.Image, pen: Any, centre: tuple[float, float], ring: Ring, radius: int
+) -> None:
+    """Draw a circle with a text to its upper right, or to its upper left at the right edge."""
+    half = radius + 5
+    stamp = _stamp(radius, half, ring.colour)
+    image.paste(stamp, (int(centre[0]) - half, int(centre[1]) - half), stamp)
+    font = _font(14)
+    right = centre[0] + radius
+    if right + font.getlength(ring.text) > image.width - 4:
+        right = centre[0] - radius - font.getlength(ring.text)
+    place = (right, max(centre[1] - radius - 12, 2))
+    pen.text(place, ring.text, ring.colour, font, stroke_width=2, stroke_fill=HALO)
+
+
+@cache
+def _stamp(radius: int, half: int, ink: str) -> Image.Image:
+    """Return a ring on nothing, with a dark edge that shows on any ground."""
+    side, middle = 2 * half * SUPER, half * SUPER
+    large = Image.new("RGBA", (side, side), (0, 0, 0, 0))
+    pen = ImageDraw.Draw(large)
+    for width, colour in ((4, HALO), (2, ink)):
+        reach = (radius + width / 2) * SUPER
+        box = [middle - reach, middle - reach, middle + reach, middle + reach]
+        pen.ellipse(box, outline=colour, width=width * SUPER)
+    return large.resize((2 * half, 2 * half), Image.Resampling.LANCZOS)
+
+
+def _colour_bar(image: Image.Image, pen: Any, layout: Layout, levels: Levels | None) -> None:
+    """Draw the scale beside the map, evenly by colour, with the scores where levels begin."""
+    left, top = layout.corner(layout.panels - 1)
+    height, width = layout.panel
+    left += width + 8
+    stops = scale(levels)
+    shades = np.linspace(1, 0, height)
+    scores = np.interp(shades, [s.shade for s in stops], [s.score for s in stops])
+    bar = map_colours(scores.astype(np.float32)[:, None], levels)[..., :3]
+    image.paste(Image.fromarray(np.ascontiguousarray(bar.repeat(14, 1))), (left, top))
+    below = top + height
+    for stop in stops:
+        y = top + (1 - stop.shade) * (height - 1)
+        place = (left + 20, min(max(y, top + 7), below - 7))
+        pen.line([(left + 14, y), (left + 18, y)], SOFT)
+        label = f"{stop.score:.4g}"
+        if levels is not None and stop.level:
+            label = f"{stop.score:.3f}\n{stop.level}"
+        pen.multiline_text(place, label, INK, _font(12), anchor="lm", spacing=1)
+
+
+def _cut(text: str, style: tuple[int, str], room: int) -> str:
+    """Return the text on one line of ``room`` px: foreign text may be long."""
+    line = "".join(letter if letter.isprintable() else " " for letter in text)[:LONGEST]
+    font, kept = _font(style[0]), len(line)
+    while kept > 1 and font.getlength(line[:kept]) > room:
+        kept -= 1
+    return line if kept == len(text) else f"{line[: kept - 1]}\u2026"
+
+
+def _text(pen: Any, place: Box, text: str, style: tuple[int, str]) -> None:
+    size, colour = style
+    pen.text(place, text, colour, _font(size))
+
+
+@cache
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    """Return the font that comes with matplotlib, which has most scripts' letters."""
+    path = Path(mpl.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+    return ImageFont.truetype(path, size)

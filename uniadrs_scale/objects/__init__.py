@@ -1,0 +1,1 @@
+"""Targets: objects in a finished map, as a table and as files."""

@@ -1,0 +1,289 @@
+"""Targets of a finished map: chunks are searched on the same executors that score them.
+
+The map is read once. A chunk returns its objects and the components that may go on in another
+chunk; these are joined here, and the table is made by rank. The result is in memory until it is
+written, about 2 kB per target, so that an interrupted search begins again: it takes a small part of
+the time of scoring (docs/targets.md).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from itertools import product
+from typing import TYPE_CHECKING, Any, Unpack, cast
+from uuid import uuid4
+
+import numpy as np
+from pyproj import CRS
+
+from uniadrs_scale.core.lattice import Window
+from uniadrs_scale.core.memory import MIB, PROCESS_BYTES, give_freed_memory_back
+from uniadrs_scale.errors import ClusterError, PlanError, StoreError, UniadrsScaleError, gist
+from uniadrs_scale.maps.finished import open_finished
+from uniadrs_scale.maps.groups import require_score
+from uniadrs_scale.maps.store import ScoreMap
+from uniadrs_scale.objects.components import find_components
+from uniadrs_scale.objects.contrast import contrasts_of, require_scene
+from uniadrs_scale.objects.ground import ground_of
+from uniadrs_scale.objects.merge import merge
+from uniadrs_scale.objects.select import Options, Selection
+from uniadrs_scale.objects.table import TargetTable, choose, tabulate
+from uniadrs_scale.runtime.compute import Compute
+from uniadrs_scale.runtime.dask_internals import data, producer, result_of
+from uniadrs_scale.runtime.worker import Shared
+from uniadrs_scale.storage.trust import require_proj
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import xarray as xr
+    from numpy.typing import NDArray
+
+    from uniadrs_scale.maps.finished import RasterMap
+    from uniadrs_scale.objects.components import ChunkObjects, Columns, Cut
+    from uniadrs_scale.objects.ground import Ground
+    from uniadrs_scale.runtime.dask_internals import Graph, Key
+    from uniadrs_scale.storage.places import Place
+
+CHUNK = 2048
+"""Side of the windows in which a COG is read [px]."""
+MOST_CHUNK = 4096
+"""Side of the windows in which a store with larger shards is read [px]."""
+SMALL = 64_000_000
+"""Pixels of a map for which starting processes takes longer than it saves."""
+PIXEL_BYTES = 24
+"""Memory per pixel of a chunk: score, masks, labels, and their copies for the highest score."""
+
+
+@dataclass(eq=False)
+class Search:
+    """A map and what makes its objects: the value that all tasks share."""
+
+    path: str
+    cut: Cut
+    opened: ScoreMap | RasterMap | None = field(default=None, repr=False)
+
+    def __reduce__(self) -> tuple[type[Search], tuple[str, Cut]]:
+        return Search, (self.path, self.cut)
+
+    def prepare(self) -> None:
+        """Open the map in a worker."""
+        self.opened = open_finished(self.path)
+
+    def objects(self, window: Window) -> ChunkObjects:
+        """Return the objects of a chunk."""
+        opened = cast("ScoreMap | RasterMap", self.opened)
+        shape = cast("tuple[int, int]", opened.geobox.shape)
+        try:
+            return find_components(scores(opened, window), window, shape, self.cut)
+        finally:
+            give_freed_memory_back()
+
+
+def targets(
+    map_path: str | Path | Place,
+    scene: xr.DataArray | None = None,
+    *,
+    scheduler: str | None = None,
+    workers: int | None = None,
+    **selection: Unpack[Options],
+) -> Any:
+    """Return the targets in a finished map as a geopandas.GeoDataFrame, by rank.
+
+    Args:
+        map_path: A score store (Zarr) or COG that :func:`uniadrs_scale.score` wrote, by path or
+            URL.
+        scene: The scene of this map; with it, columns ``contrast_BAND`` say why a target was found.
+        scheduler: As :func:`uniadrs_scale.score`; by default threads of this process for a map of
+            up to 64 megapixels.
+        workers: As :func:`uniadrs_scale.score`.
+        selection: The fields of :class:`Selection`: ``level`` (by default medium), ``threshold``,
+            ``top`` or ``false_alarms``; ``grow``, ``min_area``, ``max_area``, ``aoi``, ``exclude``,
+            ``buffer``, ``geometry``.
+
+    Returns:
+        One row per target, in the CRS of the map (a swath's in degrees); the columns are described
+        in docs/targets.md. ``attrs`` hold its provenance.
+
+    Raises:
+        PlanError: The options cannot be used, or geopandas is not installed.
+        StoreError: The map is missing or damaged.
+    """
+    compute = None if (scheduler, workers) == (None, None) else Compute.of(scheduler, workers)
+    return find(map_path, Selection(**selection), scene=scene, compute=compute).to_geopandas()
+
+
+def find(
+    map_path: str | Path | Place,
+    selection: Selection | None = None,
+    *,
+    scene: xr.DataArray | None = None,
+    compute: Compute | None = None,
+    chunk: int | None = None,
+) -> TargetTable:
+    """Return the targets in a finished map.
+
+    Args:
+        map_path: A store or COG.
+        selection: What makes a target; by default the level ``medium``.
+        scene: The scene of this map, for contrasts.
+        compute: Processes that search; by default threads for a small map, else one per core.
+        chunk: Side of a chunk [px]; by default that of the store. Never changes a row.
+
+    Raises:
+        PlanError: The selection does not suit the map, or the scene is another one.
+        StoreError: The map is missing or damaged.
+    """
+    require_proj()
+    chosen = selection or Selection()
+    opened = open_finished(map_path)
+    require_score(opened.layers[:1], opened.name)
+    facts, ground = opened.facts, ground_of(opened)
+    if not facts.fingerprint:
+        raise StoreError(
+            f"'{map_path}' has no fingerprint, so its targets could not be told from those of "
+            "another map. Pass the map as `score` or `cog` wrote it."
+        )
+    if chosen.needs_ground and not ground.known:
+        raise PlanError(
+            f"'{map_path}' has no CRS, so areas and files with areas cannot be used. Drop "
+            "min_area, max_area, aoi and exclude, or georeference the scene and score it again."
+        )
+    known = None if scene is None else require_scene(scene, opened)
+    cut = chosen.cut(facts.levels, str(map_path))
+    work = compute or _default(opened)
+    search = Search(str(map_path), cut, opened)
+    windows = _windows(opened, chunk)
+    _require_memory(work, windows[0])
+    found = _search(search, windows, work)
+    with_counts = _counted(merge(found, cut), opened)
+    kept = choose(with_counts, chosen, ground)
+    contrasts = {} if known is None else contrasts_of(kept.table, known, opened, cut)
+    columns, geometry, peaks = tabulate(kept, chosen, facts, ground, contrasts)
+    empty = "" if len(peaks) else _why_empty(found, chosen, len(with_counts["edge"]), ground)
+    return TargetTable(
+        columns=columns,
+        geometry=geometry,
+        peaks=peaks,
+        crs=ground.crs,
+        facts={
+            "map": str(map_path),
+            "scene": facts.scene,
+            "fingerprint": facts.fingerprint,
+            "software": facts.software,
+            "weights_sha256": facts.weights,
+            "preset": facts.preset,
+            "threshold": cut.threshold,
+            "grow": cut.grow,
+            "levels": None if facts.levels is None else facts.levels.to_json(),
+            "selection": chosen.to_dict(),
+            "crs": None if ground.crs is None else CRS.from_wkt(ground.crs).to_string(),
+            "count": len(peaks),
+        },
+        empty_because=empty,
+        missing=_what_is_missing(opened),
+    )
+
+
+def scores(opened: ScoreMap | RasterMap, window: Window) -> NDArray[np.float32]:
+    """Return the scores (y, x) of a window: the first layer."""
+    score: NDArray[np.float32] = opened.read(*window.slices)[0]
+    return score
+
+
+def _default(opened: ScoreMap | RasterMap) -> Compute:
+    return Compute.of("threads" if math.prod(opened.geobox.shape) <= SMALL else None)
+
+
+def _windows(opened: ScoreMap | RasterMap, chunk: int | None) -> list[Window]:
+    """Return the chunks in which a map is searched, the largest first."""
+    height, width = opened.geobox.shape
+    side = chunk or CHUNK
+    if chunk is None and isinstance(opened, ScoreMap):
+        array = opened.array()
+        side = min((array.shards or array.chunks)[0], MOST_CHUNK)
+    return [
+        Window(row, col, min(side, height - row), min(side, width - col))
+        for row, col in product(range(0, height, side), range(0, width, side))
+    ]
+
+
+def _require_memory(compute: Compute, window: Window) -> None:
+    """Raise PlanError if a worker would need more memory than it may take."""
+    limit, origin = compute.memory_limit
+    needed = PROCESS_BYTES + compute.threads * window.height * window.width * PIXEL_BYTES
+    if limit and needed > limit:
+        raise PlanError(
+            f"Searching chunks of {window.height} x {window.width} px needs {needed / MIB:.0f} MiB "
+            f"per worker, but it may take {limit / MIB:.0f} MiB ({origin}). Use fewer workers."
+        )
+
+
+def _search(search: Search, windows: list[Window], compute: Compute) -> list[ChunkObjects]:
+    """Return the objects of each chunk.
+
+    Raises:
+        StoreError: A chunk cannot be read.
+        ClusterError: Workers were lost.
+    """
+    name = f"targets-{uuid4().hex[:8]}"
+    shared: Key = (f"search-{name}",)
+    graph: Graph = {shared: data(shared, Shared(search))}
+    keys: list[Key] = [(name, w.row, w.col) for w in windows]
+    for key, window in zip(keys, windows, strict=True):
+        graph[key] = producer(key, _objects, result_of(shared), window)
+    with compute.open() as executor:
+        results = executor.compute(graph, keys)
+    for result in results:
+        if isinstance(result, UniadrsScaleError):
+            raise result
+        if isinstance(result, BaseException):
+            raise ClusterError(
+                f"A chunk of '{search.path}' could not be searched ({gist(result)}). Run the same "
+                "command again."
+            )
+    return cast("list[ChunkObjects]", results)
+
+
+def _objects(shared: Shared[Search], window: Window) -> ChunkObjects:
+    return shared.open().objects(window)
+
+
+def _counted(table: Columns, opened: ScoreMap | RasterMap) -> Columns:
+    """Return the table with the pixels that have a score, of objects of several chunks too."""
+    for k in np.flatnonzero(table["valid"] < 0):
+        row0, col0, row1, col1 = (int(table[n][k]) for n in ("row0", "col0", "row1", "col1"))
+        table["valid"][k] = sum(
+            np.count_nonzero(np.isfinite(scores(opened, Window(row, col0, rows, col1 - col0))))
+            for row in range(row0, row1, CHUNK)
+            for rows in [min(CHUNK, row1 - row)]
+        )
+    return table
+
+
+def _why_empty(found: list[ChunkObjects], selection: Selection, before: int, ground: Ground) -> str:
+    """Return a sentence about an empty table."""
+    score, row, col = min(
+        (chunk.highest for chunk in found), key=lambda best: (-best[0], *best[1:])
+    )
+    if score < 0:
+        return "0 targets: the map has no pixel with a score"
+    place = f"row {row}, column {col}"
+    longitude, latitude = ground.centres(np.array([col]), np.array([row]))[0]
+    if np.isfinite(longitude):
+        north, east = "N" if latitude >= 0 else "S", "E" if longitude >= 0 else "W"
+        place = f"{abs(latitude):.4f} {north} {abs(longitude):.4f} {east}"
+    dropped = f", and {before} of them were dropped by size or area" if before else ""
+    return f"0 targets {selection.text}{dropped}; the highest score is {score:.3f} at {place}"
+
+
+def _what_is_missing(opened: ScoreMap | RasterMap) -> str:
+    """Return a sentence if chunks of the map are not complete."""
+    facts = opened.facts
+    if not facts.missing:
+        return ""
+    return (
+        f"{facts.missing} of {facts.chunks} chunks of '{opened.name}' are not complete, so targets "
+        "are missing. Run the same score again, then this."
+    )

@@ -1,0 +1,243 @@
+"""The ground under a map: positions of pixels in degrees, and outlines in the map's CRS."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+import antimeridian
+import numpy as np
+import shapely
+from pyproj import CRS, Transformer
+
+from uniadrs_scale.maps.geocode import positions_of
+from uniadrs_scale.maps.store import ScoreMap
+from uniadrs_scale.swaths.geometry import degrees_of, unit_vectors
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from odc.geo.geobox import GeoBox
+
+    from uniadrs_scale.maps.finished import RasterMap
+    from uniadrs_scale.swaths.footprints import Positions
+
+    Floats = NDArray[np.float64]
+    Places = NDArray[np.floating | np.int64]
+BLOCK = 512
+"""Side of the windows in which positions of a swath are read [px]."""
+HALF_TURN = 180.0
+
+
+class Ground(Protocol):
+    """The tie between pixels and the ground."""
+
+    @property
+    def crs(self) -> str | None:
+        """WKT of the CRS that geometries have; None if it is unknown."""
+
+    @property
+    def known(self) -> bool:
+        """True if pixels have a position on Earth."""
+
+    def corners(self, cols: Places, rows: Places) -> Floats:
+        """Return (n, 2) longitude and latitude of pixel corners, NaN if unknown."""
+
+    def centres(self, cols: NDArray[np.int64], rows: NDArray[np.int64]) -> Floats:
+        """Return (n, 2) longitude and latitude of pixel centres, NaN if unknown."""
+
+    def geometry(self, outlines: NDArray[Any]) -> NDArray[Any]:
+        """Return outlines in :attr:`crs`; in pixels without a transform, None if unknown."""
+
+    def points(self, cols: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[Any]:
+        """Return pixel centres as points in :attr:`crs`; None if unknown."""
+
+
+def ground_of(opened: ScoreMap | RasterMap) -> Ground:
+    """Return the ground under a map."""
+    positions = positions_of(opened) if isinstance(opened, ScoreMap) else None
+    if positions is None:
+        return Grid.of(opened.geobox)
+    height, width = opened.geobox.shape
+    return Swath(positions, (height, width))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Grid:
+    """A regular grid, with or without a place."""
+
+    geobox: GeoBox
+    crs: str | None
+    to_degrees: Transformer | None
+
+    @classmethod
+    def of(cls, geobox: GeoBox) -> Grid:
+        """Return the ground of a grid."""
+        if geobox.crs is None:
+            return cls(geobox, None, None)
+        crs = CRS.from_user_input(geobox.crs.proj)
+        return cls(geobox, crs.to_wkt(), Transformer.from_crs(crs, 4326, always_xy=True))
+
+    @property
+    def known(self) -> bool:
+        """True if it has a CRS."""
+        return self.to_degrees is not None
+
+    def corners(self, cols: Places, rows: Places) -> Floats:
+        """Return (n, 2) longitude and latitude of places counted from pixel corners."""
+        if self.to_degrees is None:
+            return np.full((len(cols), 2), np.nan)
+        longitude, latitude = self.to_degrees.transform(*self._applied(cols, rows))
+        there = np.stack([longitude, latitude], axis=-1).reshape(-1, 2)
+        there[~np.isfinite(there).all(axis=1)] = np.nan
+        there[:, 0] = _wrapped(there[:, 0])
+        return there
+
+    def centres(self, cols: NDArray[np.int64], rows: NDArray[np.int64]) -> Floats:
+        """Return (n, 2) longitude and latitude of pixel centres."""
+        return self.corners(cols + 0.5, rows + 0.5)
+
+    def geometry(self, outlines: NDArray[Any]) -> NDArray[Any]:
+        """Return outlines in the map's CRS."""
+        cols, rows = shapely.get_coordinates(outlines).T
+        return replaced(outlines, np.stack(self._applied(cols, rows), axis=-1))
+
+    def points(self, cols: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[Any]:
+        """Return pixel centres as points in the map's CRS."""
+        return np.asarray(shapely.points(*self._applied(cols + 0.5, rows + 0.5)), object)
+
+    def _applied(self, cols: Places, rows: Places) -> tuple[Floats, Floats]:
+        a, b, c, d, e, f = tuple(self.geobox.affine)[:6]
+        return a * cols + b * rows + c, d * cols + e * rows + f
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Swath:
+    """Pixels with a latitude and a longitude each."""
+
+    positions: Positions
+    shape: tuple[int, int]
+
+    @property
+    def crs(self) -> str:
+        """Degrees, WGS 84."""
+        return CRS.from_epsg(4326).to_wkt()
+
+    @property
+    def known(self) -> bool:
+        """True."""
+        return True
+
+    def corners(self, cols: Places, rows: Places) -> Floats:
+        """Return (n, 2) longitude and latitude of pixel corners: the mean of the pixels around."""
+        places = np.full((len(cols), 2), np.nan)
+        at = np.stack([rows, cols], axis=-1).astype(np.int64)
+        for block, members in _blocks(at):
+            vectors, first = self._vectors(block * BLOCK - 1, (block + 1) * BLOCK + 1)
+            row, col = (at[members] - first).T
+            around = [vectors[row - dy, col - dx] for dy in (0, 1) for dx in (0, 1)]
+            # A corner at pixels without a position is where the others are.
+            known = np.isfinite(np.stack(around)).all(axis=-1, keepdims=True)
+            total = np.where(known, around, 0).sum(axis=0)
+            latitude, longitude = degrees_of(np.where(known.any(axis=0), total, np.nan))
+            places[members] = np.stack([longitude, latitude], axis=-1)
+        return places
+
+    def centres(self, cols: NDArray[np.int64], rows: NDArray[np.int64]) -> Floats:
+        """Return (n, 2) longitude and latitude of pixels."""
+        places = np.full((len(cols), 2), np.nan)
+        at = np.stack([rows, cols], axis=-1)
+        for block, members in _blocks(at):
+            start = block * BLOCK
+            stop = np.minimum(start + BLOCK, self.shape)
+            spans = (slice(int(a), int(b)) for a, b in zip(start, stop, strict=True))
+            latitude, longitude = self.positions(*spans)
+            row, col = (at[members] - start).T
+            places[members] = np.stack([_wrapped(longitude[row, col]), latitude[row, col]], axis=-1)
+        return places
+
+    def geometry(self, outlines: NDArray[Any]) -> NDArray[Any]:
+        """Return outlines in degrees, cut at the antimeridian; None if a corner is unknown."""
+        corners = shapely.get_coordinates(outlines)
+        return in_degrees(outlines, self.corners(*corners.T))
+
+    def points(self, cols: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[Any]:
+        """Return pixel centres as points in degrees; None if unknown."""
+        places = self.centres(cols, rows)
+        known = np.isfinite(places).all(axis=1)
+        found = np.full(len(places), None, object)
+        found[known] = shapely.points(places[known])
+        return found
+
+    def _vectors(self, start: NDArray[np.int64], stop: NDArray[np.int64]) -> tuple[Floats, Any]:
+        """Return unit vectors of pixels, with one row and column beyond the scene's border.
+
+        Those go on in the direction of the last two.
+        """
+        inside = np.maximum(start, 0), np.minimum(stop, self.shape)
+        spans = (slice(int(a), int(b)) for a, b in zip(*inside, strict=True))
+        vectors = unit_vectors(*self.positions(*spans))
+        for axis in (0, 1):
+            line = np.moveaxis(vectors, axis, 0)
+            near = 1 if len(line) > 1 else 0
+            before = [2 * line[:1] - line[near : near + 1]] if start[axis] < 0 else []
+            after = (
+                [2 * line[-1:] - line[-1 - near : len(line) - near]]
+                if stop[axis] > self.shape[axis]
+                else []
+            )
+            vectors = np.moveaxis(np.concatenate([*before, line, *after]), 0, axis)
+        return vectors, start
+
+
+def in_degrees(outlines: NDArray[Any], places: Floats) -> NDArray[Any]:
+    """Return ``outlines`` with vertices at ``places``, valid, and cut at the antimeridian."""
+    found = replaced(outlines, places)
+    for k, shape in enumerate(found):
+        if shape is None:
+            continue
+        west, _, east, _ = shape.bounds
+        valid = shape if shapely.is_valid(shape) or east - west > HALF_TURN else _mended(shape)
+        found[k] = _cut(valid) if east - west > HALF_TURN else valid
+    return found
+
+
+def _cut(shape: Any) -> Any:
+    """Return a polygon that crosses the antimeridian in parts on both sides."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it turns rings that run clockwise, and says so
+        many = shape.geom_type == "MultiPolygon"
+        parts = shape.geoms if many else [shape]
+        fixed = [antimeridian.fix_polygon(shapely.geometry.polygon.orient(part)) for part in parts]
+    return _mended(shapely.union_all(fixed))
+
+
+def _mended(shape: Any) -> Any:
+    """Return the polygons of a valid shape."""
+    valid = shapely.make_valid(shape, method="structure", keep_collapsed=False)
+    polygons = [g for g in shapely.get_parts(valid) if g.geom_type == "Polygon"]
+    return polygons[0] if len(polygons) == 1 else shapely.MultiPolygon(polygons)
+
+
+def replaced(outlines: NDArray[Any], places: Floats) -> NDArray[Any]:
+    """Return outlines with other coordinates; None for those with unknown ones."""
+    _, owner = shapely.get_coordinates(outlines, return_index=True)
+    unknown = np.unique(owner[~np.isfinite(places).all(axis=1)])
+    moved = shapely.set_coordinates(outlines.copy(), np.where(np.isfinite(places), places, 0))
+    moved[unknown] = None
+    return cast("NDArray[Any]", moved)
+
+
+def _blocks(at: NDArray[np.int64]) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Return (block, members) of places (n, 2) by windows of BLOCK pixels."""
+    blocks, member = np.unique(at // BLOCK, axis=0, return_inverse=True)
+    order = np.argsort(member.ravel(), kind="stable")
+    ends = np.cumsum(np.bincount(member.ravel(), minlength=len(blocks)))[:-1]
+    return list(zip(blocks, np.split(order, ends), strict=True))
+
+
+def _wrapped(longitude: Floats) -> Floats:
+    """Return longitudes within -180 <= x < 180; those that are in this range keep their bits."""
+    outside = (longitude < -HALF_TURN) | (longitude >= HALF_TURN)
+    turned = (longitude + HALF_TURN) % (2 * HALF_TURN) - HALF_TURN
+    return np.where(outside, turned, longitude)

@@ -1,0 +1,111 @@
+"""Sizes of objects on the ground, in metres.
+
+Sizes are measured in the plane around an object's peak that keeps geodesic distances and directions
+from it (azimuthal equidistant). At 500 km from the peak it is off by 0.1 %, so that map units,
+which overstate areas 1.6 times at 38 degrees north in EPSG:3857, do not matter.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import shapely
+from pyproj import Geod
+
+from uniadrs_scale.objects.ground import HALF_TURN, replaced
+from uniadrs_scale.objects.outlines import box_of
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from uniadrs_scale.objects.components import Columns
+    from uniadrs_scale.objects.ground import Floats, Ground
+
+GEOD = Geod(ellps="WGS84")
+FEW = 5
+"""Pixels below which second moments say more of a shape than its outline."""
+SIGMAS = 4
+"""A uniform line is 3.5 of its standard deviations long, a uniform ellipse 4."""
+MOMENTS = (("cols2", "cols", "cols"), ("rows2", "rows", "rows"), ("products", "rows", "cols"))
+"""Columns of a sum of products and of its two factors: along columns, along rows, mixed."""
+
+
+def with_boxes(table: Columns) -> NDArray[Any]:
+    """Return the outlines of objects; the box for those beyond the limit."""
+    outlines: NDArray[Any] = table["outline"].copy()
+    for k in np.flatnonzero([outline is None for outline in outlines]):
+        outlines[k] = box_of([table[name][k] for name in ("row0", "col0", "row1", "col1")])
+    return outlines
+
+
+def measured(table: Columns, outlines: NDArray[Any], ground: Ground) -> dict[str, Floats]:
+    """Return ``lon``, ``lat``, ``area_m2``, ``length_m``, ``width_m``, ``orientation_deg``.
+
+    NaN if the map has no CRS, or the position is unknown. Length and width are those of the
+    smallest rectangle around the outline; below FEW pixels, and for objects without an outline,
+    SIGMAS standard deviations of the pixels. Orientation is that of the length, 0 <= x < 180
+    degrees clockwise from north.
+    """
+    peaks = ground.centres(table["peak_col"], table["peak_row"])
+    corners, owner = shapely.get_coordinates(outlines, return_index=True)
+    plane = _plane(peaks[owner], ground.corners(*corners.T))
+    flat = replaced(outlines, plane)
+    area = shapely.area(flat)  # NaN for None
+    pixels = table["pixels"].astype(np.float64)
+    has_outline = np.array([outline is not None for outline in table["outline"]], bool)
+    area = np.where(has_outline, area, area * (pixels / np.maximum(shapely.area(outlines), 1)))
+    by_moments = ~has_outline | (pixels < FEW)
+    envelope, moments = _rectangles(flat), _ellipses(table, peaks, ground)
+    length, width, orientation = np.where(by_moments, moments, envelope)
+    size = {"area_m2": area, "length_m": length, "width_m": width, "orientation_deg": orientation}
+    return {"lon": peaks[:, 0], "lat": peaks[:, 1], **size}
+
+
+def _plane(origin: Floats, places: Floats) -> Floats:
+    """Return (n, 2) metres east and north of the origins (n, 2) in degrees."""
+    known = np.isfinite(origin).all(axis=1) & np.isfinite(places).all(axis=1)
+    plane = np.full(places.shape, np.nan)
+    azimuth, _, distance = GEOD.inv(*origin[known].T, *places[known].T)
+    turn = np.radians(azimuth)
+    plane[known] = np.stack([distance * np.sin(turn), distance * np.cos(turn)], axis=-1)
+    return plane
+
+
+def _rectangles(flat: NDArray[Any]) -> Floats:
+    """Return (3, n) length, width and orientation of the smallest rectangles around shapes."""
+    sizes = np.full((3, len(flat)), np.nan)
+    for k, shape in enumerate(shapely.oriented_envelope(flat)):
+        if shape is not None and shape.geom_type == "Polygon":
+            sides = np.diff(shapely.get_coordinates(shape)[:3], axis=0)
+            lengths = np.hypot(*sides.T)
+            east, north = sides[np.argmax(lengths)]
+            sizes[:, k] = lengths.max(), lengths.min(), _bearing(east, north)
+    return sizes
+
+
+def _ellipses(table: Columns, peaks: Floats, ground: Ground) -> Floats:
+    """Return (3, n) length, width and orientation by second moments, of a pixel's area too."""
+    n = table["pixels"]
+    square = (n * n).astype(np.float64)
+    variances = (
+        (n * table[two] - table[one] * table[other]).astype(np.float64) / square
+        for two, one, other in MOMENTS
+    )
+    across, down, mixed = variances
+    spread = np.moveaxis(np.array([[across + 1 / 12, mixed], [mixed, down + 1 / 12]]), -1, 0)
+    # The sides of the pixel at the peak, in metres.
+    cols, rows = (table[name].astype(np.float64) for name in ("peak_col", "peak_row"))
+    at = [_plane(peaks, ground.corners(cols + x, rows + y)) for y in (0, 1) for x in (0, 1)]
+    right, below = (at[1] - at[0] + at[3] - at[2]) / 2, (at[2] - at[0] + at[3] - at[1]) / 2
+    sides = np.stack([right, below], axis=-1)
+    sizes = np.full((3, len(n)), np.nan)
+    for k in np.flatnonzero(np.isfinite(sides).all(axis=(1, 2))):
+        values, axes = np.linalg.eigh(sides[k] @ spread[k] @ sides[k].T)
+        width, length = SIGMAS * np.sqrt(np.maximum(values, 0))
+        sizes[:, k] = length, width, _bearing(*axes[:, 1])
+    return sizes
+
+
+def _bearing(east: float, north: float) -> float:
+    return float(np.degrees(np.arctan2(east, north)) % HALF_TURN)

@@ -1,0 +1,122 @@
+"""Objects across the borders of chunks: union-find over runs of pixels that touch."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from uniadrs_scale.objects.components import SUMS, VOID
+from uniadrs_scale.objects.outlines import joined
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from uniadrs_scale.objects.components import ChunkObjects, Columns, Cut
+
+
+def merge(chunks: Sequence[ChunkObjects], cut: Cut) -> Columns:
+    """Return the objects of all chunks of a map, by peak, then row, then column.
+
+    The chunks may have any sizes and come in any order, as long as they cover the map.
+    """
+    parts = concatenated([chunk.open for chunk in chunks])
+    groups = _Groups(len(parts["pixels"]))
+    for line, other in _facing(chunks):
+        groups.join(line, other)
+    merged = [_merged(parts, members, cut) for members in groups.members()]
+    edge = groups.void
+    for members, row in zip(groups.members(), merged, strict=True):
+        row["edge"] |= edge[members].any()
+    kept = [row for row in merged if row["score_max"][0] >= np.float32(cut.threshold)]
+    table = concatenated([*(chunk.done for chunk in chunks), *kept])
+    order = np.lexsort((table["peak_col"], table["peak_row"], -table["score_max"]))
+    return {name: column[order] for name, column in table.items()}
+
+
+def concatenated(tables: Sequence[Columns]) -> Columns:
+    """Return the rows of all tables in one."""
+    return {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}
+
+
+class _Groups:
+    """Union-find over components; each group has its smallest member as its root."""
+
+    def __init__(self, count: int) -> None:
+        self.root = list(range(count))
+        self.void = np.zeros(count, bool)
+        """Components that touch a pixel without a score in another chunk."""
+
+    def find(self, member: int) -> int:
+        while self.root[member] != member:
+            self.root[member] = self.root[self.root[member]]
+            member = self.root[member]
+        return member
+
+    def join(self, line: NDArray[np.int64], other: NDArray[np.int64]) -> None:
+        """Unite the components of two facing lines (n, 3) of runs, sorted by their starts."""
+        # Runs touch at a corner, too: [a, b) and [c, d) if c <= b and a <= d.
+        first = np.searchsorted(other[:, 1], line[:, 0], side="left")
+        after = np.searchsorted(other[:, 0], line[:, 1], side="right")
+        for mine, low, high in zip(line[:, 2].tolist(), first, after, strict=True):
+            for theirs in other[low:high, 2].tolist():
+                if VOID not in (mine, theirs):
+                    one, two = sorted((self.find(mine), self.find(theirs)))
+                    self.root[two] = one
+                elif mine != theirs:
+                    self.void[max(mine, theirs)] = True
+
+    def members(self) -> list[list[int]]:
+        """Return the members of each group."""
+        groups: dict[int, list[int]] = {}
+        for member in range(len(self.root)):
+            groups.setdefault(self.find(member), []).append(member)
+        return list(groups.values())
+
+
+def _facing(
+    chunks: Sequence[ChunkObjects],
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Yield the runs of each two lines that face each other, through the whole map.
+
+    Whole lines, so that chunks that meet at a corner are neighbours as well. Numbers count through
+    all chunks from 0.
+    """
+    lines: dict[tuple[str, int], list[NDArray[np.int64]]] = {}
+    before = 0
+    for chunk in chunks:
+        for key, found in chunk.runs.items():
+            number = np.where(found[:, 2] == VOID, VOID, found[:, 2] - 1 + before)
+            lines.setdefault(key, []).append(np.column_stack([found[:, :2], number]))
+        before += len(chunk.open["pixels"])
+    whole = {key: _sorted(parts) for key, parts in lines.items()}
+    for (axis, line), (other_axis, other) in pairwise(sorted(whole)):
+        if axis == other_axis and other == line + 1:
+            yield whole[axis, line], whole[axis, other]
+
+
+def _sorted(parts: Iterable[NDArray[np.int64]]) -> NDArray[np.int64]:
+    runs = np.concatenate(list(parts))
+    return runs[np.argsort(runs[:, 0], kind="stable")]
+
+
+def _merged(parts: Columns, members: list[int], cut: Cut) -> Columns:
+    """Return the one row of the components that are one object."""
+    rows = {name: column[members] for name, column in parts.items()}
+    if len(members) == 1:
+        return rows
+    peak = np.lexsort((rows["peak_col"], rows["peak_row"], -rows["score_max"]))[:1]
+    merged = {name: rows[name][peak] for name in ("score_max", "peak_row", "peak_col")}
+    merged |= {name: np.array([sum(rows[name])], object) for name in SUMS}
+    merged |= {name: rows[name].min(keepdims=True) for name in ("row0", "col0")}
+    merged |= {name: rows[name].max(keepdims=True) for name in ("row1", "col1")}
+    merged["edge"] = np.array([rows["edge"].any()])
+    merged["valid"] = np.array([-1])
+    outline = np.full(1, None, object)
+    if merged["pixels"][0] <= cut.largest:
+        outline[0] = joined(list(rows["outline"]))
+    merged["outline"] = outline
+    return merged

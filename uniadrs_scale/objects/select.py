@@ -1,0 +1,159 @@
+"""The choice of targets: thresholds, sizes and areas."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, get_args
+
+import numpy as np
+
+from uniadrs_scale.core.levels import GROW, RATES
+from uniadrs_scale.errors import PlanError
+from uniadrs_scale.objects.components import Cut
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from uniadrs_scale.core.levels import Levels
+
+Geometry = Literal["polygon", "point", "box"]
+MEDIUM = "medium"
+"""The level if the caller names no threshold."""
+LARGEST = 250_000
+"""Pixels beyond which an object keeps its box instead of an outline, so that memory is bounded."""
+
+
+class Options(TypedDict, total=False):
+    """The fields of :class:`Selection`, for functions that take them as keywords."""
+
+    level: str | None
+    threshold: float | None
+    grow: float | None
+    top: int | None
+    false_alarms: float | None
+    min_area: float | None
+    max_area: float | None
+    aoi: str | Path | None
+    exclude: str | Path | None
+    buffer: float
+    geometry: Geometry
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """The choice of targets. Without a threshold of any kind it is the level ``medium``."""
+
+    level: str | None = None
+    """``low``, ``medium`` or ``high``: about 10, 1 or 0.1 false objects per megapixel."""
+    threshold: float | None = None
+    """Least peak of a target, 0..1."""
+    grow: float | None = None
+    """Least score of the pixels around a peak that belong to it; by default GROW."""
+    top: int | None = None
+    """Number of targets with the highest peaks."""
+    false_alarms: float | None = None
+    """Wanted number of false objects per megapixel."""
+    min_area: float | None = None
+    """Square metres below which objects are dropped."""
+    max_area: float | None = None
+    """Square metres beyond which objects keep their box instead of an outline."""
+    aoi: str | Path | None = None
+    """Vector file: only targets that touch its areas are kept."""
+    exclude: str | Path | None = None
+    """Vector file: targets that touch its areas are dropped."""
+    buffer: float = 0.0
+    """Metres by which the areas of ``exclude`` are larger than in the file."""
+    geometry: Geometry = "polygon"
+    """Outline, peak or box."""
+
+    def __post_init__(self) -> None:
+        """Refuse options that contradict each other."""
+        given = {
+            name: value
+            for name in ("level", "threshold", "top", "false_alarms")
+            if (value := getattr(self, name)) is not None
+        }
+        if len(given) > 1:
+            raise PlanError(
+                f"{' and '.join(given)} each choose the targets. Give one of level, threshold, top "
+                "and false_alarms."
+            )
+        if self.level is not None and self.level not in RATES:
+            raise PlanError(f"level='{self.level}' is unknown. Use {', '.join(RATES)}.")
+        if self.top is not None and self.top < 1:
+            raise PlanError(f"top={self.top} targets are not a list. Give at least 1.")
+        for name in ("threshold", "grow"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value <= 1:
+                raise PlanError(f"{name}={value} is not a score. Give a number in 0 < x <= 1.")
+        for name in ("min_area", "max_area", "false_alarms"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise PlanError(f"{name}={value} is not positive. Give a positive number.")
+        if not 0 <= self.buffer < math.inf or (self.buffer and self.exclude is None):
+            raise PlanError(
+                f"buffer={self.buffer} m needs areas to exclude, and must not be negative. Give "
+                "exclude as well, or drop buffer."
+            )
+        if self.geometry not in get_args(Geometry):
+            raise PlanError(
+                f"geometry='{self.geometry}' is unknown. Use {', '.join(get_args(Geometry))}."
+            )
+
+    def cut(self, levels: Levels | None, name: str) -> Cut:
+        """Return the thresholds for the map ``name``.
+
+        Raises:
+            PlanError: The map has no levels, and the selection needs them; or the threshold is
+                below ``grow``.
+        """
+        grow = GROW if self.grow is None else self.grow
+        threshold = grow if self.top is not None else self.threshold
+        if threshold is None:
+            if levels is None:
+                raise PlanError(
+                    f"'{name}' has no levels (they come with the weights; RX and weights of your "
+                    "own have none). Give --top N or --threshold T."
+                )
+            rate = self.false_alarms
+            level = levels.threshold(self.level or MEDIUM)
+            threshold = level if rate is None else levels.threshold_at(rate)
+        if threshold < grow and self.grow is None:
+            grow = threshold
+        if threshold < grow:
+            raise PlanError(
+                f"threshold={threshold:g} is below grow={grow:g}, the least score of a target's "
+                "pixels. Lower grow, or raise the threshold."
+            )
+        return Cut(grow=grow, threshold=threshold, largest=LARGEST)
+
+    @property
+    def needs_ground(self) -> bool:
+        """True if it counts metres or uses areas on the ground."""
+        return any((self.min_area, self.max_area, self.aoi, self.exclude))
+
+    @property
+    def text(self) -> str:
+        """The choice of the threshold, in words."""
+        if self.top is not None:
+            return f"among the top {self.top}"
+        if self.threshold is not None:
+            return f"at threshold {self.threshold:g}"
+        if self.false_alarms is not None:
+            return f"at {self.false_alarms:g} false objects per Mpx"
+        return f"at level {self.level or MEDIUM}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what the caller chose, as JSON values."""
+        asked = {k: v for k, v in asdict(self).items() if v not in (None, 0.0)}
+        return {k: v if isinstance(v, int | float | str) else str(v) for k, v in asked.items()}
+
+
+def levels_at(peaks: np.ndarray[Any, Any], levels: Levels | None) -> np.ndarray[Any, Any]:
+    """Return the level of each peak; None below the lowest, and without levels."""
+    found = np.full(len(peaks), None, object)
+    if levels is not None:
+        for name in RATES:  # from low to high
+            found[peaks >= np.float32(levels.threshold(name))] = name
+    return found

@@ -1,0 +1,251 @@
+"""Previews: a scene of any size as a small picture, and windows of it in the same colours.
+
+True colour if wavelengths or names say which bands are red, green and blue; radar in dB; three
+leading components of any other scene. One pixel of each square is read, by the overviews of a file
+if it has some, so memory depends on the picture and not on the scene.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from itertools import takewhile
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from uniadrs_scale.core.lattice import Window, sample_windows
+from uniadrs_scale.core.presets import choose_preset
+from uniadrs_scale.scenes.cubes import CubeScene
+from uniadrs_scale.scenes.rasters import FileScene
+from uniadrs_scale.scenes.sources import ArrayScene, scene_source
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import xarray as xr
+    from numpy.typing import NDArray
+
+    from uniadrs_scale.core.contracts import SceneInfo, SceneSource
+
+VISIBLE = (660.0, 560.0, 485.0)
+"""Red, green and blue [nm]."""
+NEAR = 45.0
+"""Largest distance of a band from its colour [nm]."""
+NAMED = (
+    ("red", "green", "blue"),
+    ("r", "g", "b"),
+    ("b04", "b03", "b02"),  # Sentinel-2
+    ("sr_b4", "sr_b3", "sr_b2"),  # Landsat 8 and 9
+    ("b4", "b3", "b2"),
+)
+"""Names of red, green and blue bands."""
+RGB = 3
+READ = 4 << 20
+"""Values read at once."""
+LEAST, MOST = 0.5, 99.5
+"""Percentiles that become black and white."""
+GAMMA = 0.8
+GREY = 0x8F
+"""Grey of pixels without data."""
+LOOKED, ACROSS = 64, 8
+"""Side of the windows that components are found in [px], and windows along an axis."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Look:
+    """The way from pixels to colours."""
+
+    indices: tuple[int, ...]
+    """Bands that are read."""
+    weights: NDArray[np.float32]
+    """(channel, band) of 1 or 3 channels."""
+    bands: str
+    """The bands shown, for people."""
+    logarithmic: bool = False
+    """True for echoes, whose logarithm is shown."""
+    low: NDArray[np.float32] | None = None
+    """(channel,) values that become black; None until they are known."""
+    high: NDArray[np.float32] | None = None
+
+    def values(self, pixels: NDArray[np.generic]) -> NDArray[np.float32]:
+        """Return float32 (channel, y, x) of pixels (band, y, x)."""
+        bands = pixels.astype(np.float32)
+        if self.logarithmic:
+            bands = 20 * np.log10(np.maximum(bands, np.float32(1e-6)))
+        return np.asarray(np.einsum("cb,byx->cyx", self.weights, bands), np.float32)
+
+    def stretched(self, values: NDArray[np.float32], valid: NDArray[np.bool_]) -> Look:
+        """Return the look whose black and white suit these values."""
+        seen = values[:, valid & np.isfinite(values).all(axis=0)]
+        if not seen.size:
+            seen = np.zeros((len(values), 1), np.float32)
+        # Pixels that are darkest or brightest in all bands are often fill that no tag declares.
+        ends = seen.min(axis=1, keepdims=True), seen.max(axis=1, keepdims=True)
+        inside = ~np.logical_or(*((seen == end).all(axis=0) for end in ends))
+        seen = seen[:, inside] if inside.any() else seen
+        low, high = np.percentile(seen, [LEAST, MOST], axis=1).astype(np.float32)
+        return replace(self, low=low, high=np.maximum(high, low + np.float32(1e-6)))
+
+    def colours(self, values: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
+        """Return uint8 (y, x, 3) of values (channel, y, x); grey if invalid."""
+        low, high = (cast("NDArray[np.float32]", v)[:, None, None] for v in (self.low, self.high))
+        shade = np.clip((values - low) / (high - low), 0, 1) ** (1 if self.logarithmic else GAMMA)
+        grey = np.rint(255 * np.nan_to_num(shade)).astype(np.uint8)
+        picture = np.moveaxis(np.broadcast_to(grey, (RGB, *grey.shape[1:])), 0, -1).copy()
+        picture[~valid] = GREY
+        return picture
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ScenePicture:
+    """A scene seen from afar."""
+
+    rgb: NDArray[np.uint8]
+    """(y, x, 3), grey if invalid."""
+    valid: NDArray[np.bool_]
+    """(y, x)."""
+    factor: int
+    """Scene pixels per side of a pixel; squares begin at pixel 0, 0."""
+    look: Look
+    scene: FileScene | CubeScene | ArrayScene
+    """The bands that are shown, at full resolution."""
+
+    @property
+    def bands(self) -> str:
+        """The bands shown, for people."""
+        return self.look.bands
+
+    def window(self, rows: slice, cols: slice) -> NDArray[np.uint8]:
+        """Return uint8 (y, x, 3) of a window at full resolution, in the same colours.
+
+        Raises:
+            SceneError: The scene cannot be read.
+        """
+        window = Window(rows.start, cols.start, rows.stop - rows.start, cols.stop - cols.start)
+        pixels, valid = self.scene.window(window).read()
+        return self.look.colours(self.look.values(pixels), valid)
+
+
+def scene_picture(scene: xr.DataArray | SceneSource, side: int) -> ScenePicture:
+    """Return a picture of ``scene`` of at most ``side`` px.
+
+    Raises:
+        SceneError: The scene is not a raster, or cannot be read.
+    """
+    source: Any = scene
+    if not isinstance(scene, FileScene | CubeScene | ArrayScene):
+        source = scene_source(cast("xr.DataArray", scene))
+    info = source.info
+    factor = -(-max(info.height, info.width) // side)
+    look = _look(source)
+    shape = -(-info.height // factor), -(-info.width // factor)
+    values = np.empty((len(look.weights), *shape), np.float32)
+    valid = np.zeros(shape, bool)
+    shown = _some_bands(source, look.indices, 1)
+    for top, left, pixels, mask in _thinned(source, look.indices, factor):
+        part = np.s_[top : top + mask.shape[0], left : left + mask.shape[1]]
+        values[(slice(None), *part)], valid[part] = look.values(pixels), mask
+    valid &= np.isfinite(values).all(axis=0)
+    look = look.stretched(values, valid)
+    return ScenePicture(
+        rgb=look.colours(values, valid), valid=valid, factor=factor, look=look, scene=shown
+    )
+
+
+def _some_bands(
+    source: FileScene | CubeScene | ArrayScene, indices: Sequence[int], every: int
+) -> FileScene | CubeScene | ArrayScene:
+    """Return the scene with these bands, in rising order; files thinned if they can be."""
+    if isinstance(source, FileScene):
+        return source.thinned(indices, every)
+    info = replace(source.info, bands=tuple(source.info.bands[k] for k in indices))
+    if isinstance(source, CubeScene):
+        return replace(source, info=info, selected=tuple(source.selected[k] for k in indices))
+    return replace(source, info=info, array=source.array.isel(band=list(indices)))
+
+
+def _thinned(
+    source: FileScene | CubeScene | ArrayScene, indices: Sequence[int], factor: int
+) -> Iterator[tuple[int, int, NDArray[np.generic], NDArray[np.bool_]]]:
+    """Yield (top, left, pixels, valid) of parts of the scene, one pixel per square."""
+    reader = _some_bands(source, indices, factor)
+    done = reader.every if isinstance(reader, FileScene) else 1
+    left = factor // done
+    info, held = source.info, max(1, READ // len(indices)) * done**2
+    side = factor * max(1, int(held**0.5) // factor)
+    for row in range(0, info.height, side):
+        for col in range(0, info.width, side):
+            window = Window(row, col, min(side, info.height - row), min(side, info.width - col))
+            pixels, valid = reader.window(window).read()
+            # The middle pixel of a square, or the last one of a square that is cut.
+            down, right = np.ix_(*(_middle(n, left) for n in valid.shape))
+            yield row // factor, col // factor, pixels[:, down, right], valid[down, right]
+
+
+def _middle(size: int, step: int) -> NDArray[np.intp]:
+    """Return the index of the middle of each step."""
+    return np.minimum(np.arange(0, size, step) + step // 2, size - 1)
+
+
+def _look(source: FileScene | CubeScene | ArrayScene) -> Look:
+    """Return the bands to show, as the scene's names and wavelengths suggest."""
+    info = source.info
+    one, count = np.ones((1, 1), np.float32), len(info.bands)
+    if choose_preset(info).name == "sar":
+        decibel = isinstance(source, FileScene) and source.decibel
+        amplitude = not decibel and np.dtype(info.dtype).kind == "u"
+        name = f"{info.bands[0]}{' in dB' if amplitude else ''}"
+        return Look((0,), one, name, logarithmic=amplitude)
+    if count < RGB:
+        return Look((0,), one, info.bands[0])
+    found = _true_colour(info)
+    if found is None:
+        return _components(source)
+    order = sorted(found)
+    weights = np.array([[float(k == band) for k in order] for band in found], np.float32)
+    names = [info.bands[k] for k in found]
+    equal = takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False))
+    shared = re.sub(r"[A-Za-z0-9]*$", "", "".join(letters[0] for letters in equal))
+    return Look(tuple(order), weights, ", ".join(name.removeprefix(shared) for name in names))
+
+
+def _true_colour(info: SceneInfo) -> tuple[int, int, int] | None:
+    """Return the red, green and blue band, None if they are unknown."""
+    centres = np.array(info.wavelengths)
+    if centres.size and np.isfinite(centres).any():
+        apart = np.abs(centres - np.array(VISIBLE)[:, None])
+        nearest = np.nanargmin(np.where(np.isnan(apart), np.inf, apart), axis=1)
+        close = all(apart[channel, band] <= NEAR for channel, band in enumerate(nearest))
+        if close and len(set(nearest.tolist())) == RGB:
+            return cast("tuple[int, int, int]", tuple(nearest.tolist()))
+    for colours in NAMED:
+        patterns = [re.compile(rf"(?:^|[^a-z0-9]){name}(?:$|[^a-z0-9])") for name in colours]
+        words = [band.lower() for band in info.bands]
+        places = [next((k for k, w in enumerate(words) if p.search(w)), None) for p in patterns]
+        if None not in places:
+            return cast("tuple[int, int, int]", tuple(places))
+    # A picture: three or four bands of bytes are red, green, blue and one more.
+    if np.dtype(info.dtype).itemsize == 1 and len(info.bands) in (RGB, RGB + 1):
+        return 0, 1, 2
+    return None
+
+
+def _components(source: FileScene | CubeScene | ArrayScene) -> Look:
+    """Return the look of the three leading components of all bands, by small windows."""
+    info = source.info
+    total, seen = np.zeros(len(info.bands)), 0
+    products = np.zeros((len(info.bands),) * 2)
+    for window in sample_windows(info.height, info.width, block=LOOKED, across=ACROSS):
+        pixels, valid = source.window(window).read()
+        values = pixels[:, valid].astype(np.float64)
+        values = values[:, np.isfinite(values).all(axis=0)]
+        total, seen = total + values.sum(axis=1), seen + values.shape[1]
+        products += values @ values.T
+    mean = total / max(seen, 1)
+    _, vectors = np.linalg.eigh(products / max(seen, 1) - np.outer(mean, mean))
+    leading = vectors[:, : -RGB - 1 : -1].T
+    # Signs are free: bright is where most bands are.
+    leading = leading * np.where(leading.sum(axis=1) < 0, -1, 1)[:, None]
+    indices = tuple(range(len(info.bands)))
+    return Look(indices, leading.astype(np.float32), bands="three leading components")
