@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, replace
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 from uniadrs_scale.core.contracts import digest, is_score_alone
@@ -233,6 +234,9 @@ class ScorePlan:
 
     def __str__(self) -> str:
         return self.summary()
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(self.summary())}</pre>"
 
     def summary(self) -> str:
         """Return the forecast as text, one line per fact."""
