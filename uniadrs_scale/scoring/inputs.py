@@ -66,7 +66,8 @@ def scene_of(scene: Any) -> xr.DataArray:
         if not names:
             raise SceneError("The satpy Scene has no bands yet. Call scene.load([...]) first.")
         stacked = xr.concat([scene[name] for name in names], "band", coords="minimal")
-        return stacked.assign_coords(band=names)
+        named: xr.DataArray = stacked.assign_coords(band=names)
+        return named
     if isinstance(scene, xr.Dataset):
         return _without_time(_stacked(scene))
     if isinstance(scene, np.ndarray):
