@@ -23,7 +23,7 @@ BANDS = (1, 3, 4, 6, 12, 60)
 """Bands of generated windows, in turn."""
 SPECTRA, FEW_BANDS = (30, 60, 120), (3, 4, 6, 12)
 """Bands of generated hyperspectral and multispectral windows, in turn."""
-REAL, MOSTLY = 200, 0.99
+REAL, MOSTLY = 200, 0.5
 """Most real multispectral windows, and the share of a radar window that must have data."""
 CANDIDATES, EACH = 300, 4
 """Windows examined per real scene, and most windows used of it."""
@@ -69,13 +69,11 @@ def generated_of(preset: str, side: int, seed: int, order: int) -> imagery.Image
 
 def speckled(rng: np.random.Generator, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return radar amplitude: multiplied by speckle that neighbouring pixels share."""
-    looks = rng.uniform(1, 6)
-    shape = pixels.shape
-    fields = rng.standard_normal((2, round(2 * looks), *shape[1:]), np.float32)
-    smooth = ndimage.gaussian_filter(fields, (0, 0, *[rng.uniform(0.5, 1.5)] * 2))
-    power = np.square(smooth).mean(axis=(0, 1))
+    looks = rng.uniform(0.5, 4)
+    power = rng.gamma(looks, 1 / looks, pixels.shape).astype(np.float32)
+    power = ndimage.gaussian_filter(power, (0, *[rng.uniform(0.4, 1.2)] * 2))
     level = np.maximum(pixels - pixels.min(), 0.02)
-    return np.asarray(level * np.sqrt(power / power.mean()), np.float32)
+    return np.asarray(level * np.sqrt(power), np.float32)
 
 
 def real_of(preset: str, training: Path, side: int, seed: int) -> list[imagery.Image]:

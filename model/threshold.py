@@ -87,7 +87,8 @@ def score(
     tile = image.pixels.shape[1]
     statistics = BandStatistics.of(image.pixels, np.ones(image.pixels.shape[1:], bool))
     fitted = coarsened(detector, PRESETS[preset].scales, tile).fitted(statistics)
-    scores: NDArray[np.float32] = fitted.score_tiles(image.scaled()[None])[0]
+    scaled = statistics.normalisation().apply(image.pixels)
+    scores: NDArray[np.float32] = fitted.score_tiles(scaled[None])[0]
     return scores
 
 

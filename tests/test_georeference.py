@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from uniadrs_scale.errors import SceneError
-from uniadrs_scale.swaths.grids import georeference, regular_axis
+from uniadrs_scale.swaths.axes import regular_axis
+from uniadrs_scale.swaths.grids import georeference
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -18,8 +18,8 @@ import uniadrs_scale as us
 ROOT = Path(__file__).parents[1]
 LIBRARY = ROOT / "uniadrs_scale"
 ROOMS = {
-    "archive", "cli", "core", "demo", "detector", "evaluation", "maps", "objects", "runtime",
-    "scenes", "scoring", "storage", "swaths",
+    "archive", "cli", "core", "demo", "detector", "evaluation", "maps", "objects", "pages",
+    "runtime", "scenes", "scoring", "storage", "swaths",
 }  # fmt: skip
 MODULES = sorted(LIBRARY.rglob("*.py"))
 PUBLIC_VERBS = {"open_scene", "score", "plan", "prepare", "to_cog", "sweep", "load", "demo",
@@ -44,8 +44,8 @@ def test_no_module_of_the_root_has_the_name_of_a_public_function() -> None:
     assert not functions & (ROOMS | {"errors"})
 
 
-def test_there_are_at_most_155_modules() -> None:
-    assert sum(path.name != "__init__.py" for path in MODULES) <= 155
+def test_there_are_at_most_163_modules() -> None:
+    assert sum(path.name != "__init__.py" for path in MODULES) <= 163
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(LIBRARY)))
@@ -53,8 +53,8 @@ def test_a_module_has_at_most_300_lines(path: Path) -> None:
     assert len(lines(path)) <= 300
 
 
-def test_the_library_has_at_most_30500_lines() -> None:
-    assert sum(len(lines(path)) for path in MODULES) <= 30_500
+def test_the_library_has_at_most_31000_lines() -> None:
+    assert sum(len(lines(path)) for path in MODULES) <= 31_000
 
 
 def test_the_linter_is_silenced_rarely() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import logging
 import os
@@ -19,6 +20,7 @@ from uniadrs_scale.archive import product as products
 from uniadrs_scale.archive import status
 from uniadrs_scale.archive.listing import name_time
 from uniadrs_scale.archive.sink import Sink
+from uniadrs_scale.storage import mounts
 from uniadrs_scale.storage.places import Place
 
 if TYPE_CHECKING:
@@ -239,3 +241,78 @@ def test_the_same_item_twice_is_one_item(tmp_path: Path) -> None:
     source = {"type": "stac", "href": str(catalog), "assets": ["B02"]}
     report = us.sweep(write_archive(tmp_path, source=source), detector=FirstBand(), dry_run=True)
     assert report.counts() == "1 score"
+
+
+def test_a_sink_below_a_mount_point_that_is_away_is_told(archive: Path) -> None:
+    disk = archive / "disk"
+    disk.mkdir()
+    config = write_archive(archive, output={"folder": "disk/deep/maps"})
+    for dry_run in (False, True):
+        with pytest.raises(us.StoreError, match=r"disk' is empty: is its disk mounted\?"):
+            us.sweep(config, detector=FirstBand(), dry_run=dry_run)
+    assert not list(disk.iterdir()), "nothing is made on the wrong disk"
+    (disk / "deep" / "maps").mkdir(parents=True)  # as the message says
+    assert us.sweep(config, detector=FirstBand()).complete
+
+
+def test_a_mount_point_of_fstab_must_be_mounted(
+    archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = archive / "fstab"
+    disk = archive / "my disk"
+    disk.mkdir()
+    spelled = str(disk).replace(" ", r"\040")
+    table.write_text(f"# a comment\nUUID=1 / ext4\n/dev/x {spelled} xfs\n")
+    monkeypatch.setattr(mounts, "FSTAB", table)
+    config = write_archive(archive, output={"folder": "my disk"})
+    with pytest.raises(us.StoreError, match="which is not mounted"):
+        us.sweep(config, detector=FirstBand())
+    assert us.sweep(write_archive(archive), detector=FirstBand()).complete, "another disk"
+
+
+def test_an_empty_source_whose_scenes_only_failed_is_an_alarm(archive: Path) -> None:
+    for path in (archive / "incoming").iterdir():
+        path.write_text("not a raster")
+    config = write_archive(archive)
+    assert len(us.sweep(config, detector=FirstBand()).failed) == 2
+    (archive / "incoming").rename(archive / "away")
+    (archive / "incoming").mkdir()
+    with pytest.raises(
+        us.ArchiveError, match=r"empty, but 2 of its scenes have maps or were tried"
+    ):
+        us.sweep(config, detector=FirstBand())
+
+
+def test_two_archives_in_one_folder_are_refused(archive: Path) -> None:
+    us.sweep(write_archive(archive), detector=FirstBand())
+    write_scene(archive / "other" / "x_20240101.tif", 7)
+    other = {"type": "folder", "path": "other"}
+    for dry_run in (True, False):
+        with pytest.raises(us.ArchiveError, match=r"holds the maps of another archive.*0 of 2"):
+            us.sweep(write_archive(archive, source=other), detector=FirstBand(), dry_run=dry_run)
+    # The same archive at another place is welcome, and so are new scenes of the same source.
+    (archive / "incoming").rename(archive / "moved")
+    moved = {"type": "folder", "path": "moved"}
+    assert us.sweep(write_archive(archive, source=moved), detector=FirstBand()).complete
+    for path in (archive / "moved").iterdir():
+        path.unlink()
+    write_scene(archive / "moved" / "s_20240301.tif", 8)
+    report = us.sweep(write_archive(archive, source=moved), detector=FirstBand())
+    assert report.done == ["s_20240301"]
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_not_busy(
+    archive: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    scene = us.open_scene(archive / "incoming" / "s_20240101.tif")
+    us.score(scene, archive / "map.zarr", tile=32, detector=FirstBand(), scheduler="sync")
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(us.StoreError, match=r"has no locks \(.*NFS 4"):
+        us.sweep(write_archive(archive), detector=FirstBand())
+    for name in ("new.zarr", "map.zarr"):
+        with pytest.raises(us.StoreError, match="has no locks"):
+            us.score(scene, archive / name, tile=32, detector=FirstBand(), scheduler="sync")

@@ -298,6 +298,10 @@ def test_bands_of_a_stac_asset_are_counted(tmp_path: Path, words: str) -> None:
     np.testing.assert_array_equal(scene.values, pixels)
     assert list(scene.band.values) == [f"data-{k}" for k in range(1, 5)]
     assert us.open_scene(path, bands=["data-3"]).sizes["band"] == 1
+    assert us.open_scene(path, bands=["data"]).sizes["band"] == 4  # the whole asset
+    assert list(us.open_scene(path, bands=["data-2", "data"]).band.values)[:2] == [
+        "data-2", "data-1",
+    ]  # fmt: skip
 
 
 def test_an_alpha_with_many_values_is_a_band(tmp_path: Path) -> None:
@@ -618,3 +622,48 @@ def test_masks_that_gdal_writes_are_read_as_rasterio_reads_them(tmp_path: Path, 
                 file.write_mask(pixels[3] > 0)
     assert compare(path)
     assert valid(us.open_scene(path)) == round(90 / 140, 4)
+
+
+MOSAIC = """<VRTDataset rasterXSize="512" rasterYSize="256">
+<GeoTransform>400000, 10, 0, 6000000, 0, -10</GeoTransform>
+<VRTRasterBand dataType="UInt16" band="1">
+<SimpleSource><SourceFilename relativeToVRT="1">{}</SourceFilename>
+<DstRect xOff="0" yOff="0" xSize="256" ySize="256"/></SimpleSource>
+<SimpleSource><SourceFilename relativeToVRT="1">{}</SourceFilename>
+<DstRect xOff="256" yOff="0" xSize="256" ySize="256"/></SimpleSource>
+</VRTRasterBand></VRTDataset>"""
+
+
+def test_sources_of_a_vrt_that_are_lost_are_not_zeros(tmp_path: Path) -> None:
+    """As long as any VRT is open, GDAL's second read of a lost source is zeros and no error."""
+    for name in "ab":
+        write(tmp_path / f"{name}.tif", np.tile(noise(1), (1, 3, 2))[:, :256, :256])
+    (tmp_path / "b.vrt").write_text(MOSAIC.format("a.tif", "a.tif"))
+    (tmp_path / "a.vrt").write_text(MOSAIC.format("a.tif", "b.tif"))
+    (tmp_path / "nested.vrt").write_text(MOSAIC.format("a.tif", "a.vrt"))
+    assert valid(us.open_scene(tmp_path / "nested.vrt")) == 1
+    with rasterio.open(tmp_path / "b.vrt") as held:
+        held.read()
+        (tmp_path / "b.tif").write_bytes(b"not a raster")
+        for name in ("a.vrt", "nested.vrt"):
+            with pytest.raises(us.SceneError, match=r"b.tif', which cannot be opened \("):
+                us.open_scene([tmp_path / "b.vrt", tmp_path / name])
+        write(tmp_path / "b.tif", noise(1))
+        with pytest.raises(us.SceneError, match=r"b.tif', which could not be opened before"):
+            us.open_scene(tmp_path / "a.vrt")
+    (tmp_path / "c.vrt").write_text(MOSAIC.format("a.tif", "nowhere.tif"))
+    with pytest.raises(us.SceneError, match=r"nowhere.tif', which cannot be opened \("):
+        us.open_scene(tmp_path / "c.vrt")
+
+
+def test_a_source_that_vanishes_during_a_run_is_not_zeros(tmp_path: Path) -> None:
+    for name in "ab":
+        write(tmp_path / f"{name}.tif", np.tile(noise(1), (1, 3, 2))[:, :256, :256])
+    (tmp_path / "a.vrt").write_text(MOSAIC.format("a.tif", "b.tif"))
+    (tmp_path / "b.vrt").write_text(MOSAIC.format("a.tif", "a.tif"))
+    scene = us.open_scene([tmp_path / "b.vrt", tmp_path / "a.vrt"])
+    (tmp_path / "b.tif").unlink()
+    report = score(scene, tmp_path, tile=64, chunk=64)
+    found = xr.open_zarr(tmp_path / "map.zarr", consolidated=False)["score"].values
+    assert report.failures
+    assert not np.isfinite(found[:, 256:]).any()

@@ -56,8 +56,9 @@ def test_no_step_across_tile_or_chunk_borders(
     score = us.score(scene, scheduler="threads", chunk=CHUNK).values
     preset = choose_preset(scene_source(scene).info)
     grid = GRID * preset.coarsen
+    tile = preset.tile_of(*size)
     for axis in (0, 1):
-        at_borders = borders(size[axis], preset.tile, preset.stride(preset.tile))
+        at_borders = borders(size[axis], tile, preset.stride(tile))
         others = sorted(
             set(range(40, size[axis] - 40)) - {n for lines in at_borders for n in lines}
         )

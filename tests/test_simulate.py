@@ -232,12 +232,3 @@ def test_cubes_are_read_band_first(tmp_path: Path) -> None:
     assert second.pixels.shape == (5, 3, 3)
     assert second.pixels[2, 1, 2] == flat[2, 1 + 3 * 2]  # Fortran order: rows run first
     assert abs(first.scaled().mean()) < 1e-6
-
-
-def test_water_keeps_its_ships() -> None:
-    green, infrared = np.full((40, 40), 200), np.full((40, 40), 50)
-    infrared[:, :10] = 900  # land
-    infrared[20:23, 25:28] = 900  # a ship
-    water = imagery.water(green, infrared)
-    assert water[20:23, 25:28].all()
-    assert not water[5:35, :9].any()

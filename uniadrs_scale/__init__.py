@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from uniadrs_scale.evaluation.maps import evaluate_map
     from uniadrs_scale.maps.cog import to_cog
     from uniadrs_scale.objects.find import targets
+    from uniadrs_scale.pages.report import report
     from uniadrs_scale.scenes.open import open_scene
     from uniadrs_scale.scoring.report import IncompleteWarning, SceneWarning
     from uniadrs_scale.scoring.score import plan, score
@@ -56,6 +57,7 @@ __all__ = [
     "load_config",
     "open_scene",
     "plan",
+    "report",
     "score",
     "scorer",
     "sweep",
@@ -79,6 +81,7 @@ _LATER = {
     "load_config": "archive.config",
     "open_scene": "scenes.open",
     "plan": "scoring.score",
+    "report": "pages.report",
     "score": "scoring.score",
     "scorer": "detector.own",
     "sweep": "archive.sweep",

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
-    from uniadrs_scale.archive.filters import Box
     from uniadrs_scale.scenes.products.metadata import Product
 
 
@@ -23,6 +22,8 @@ LONGEST_NAME = 120
 """Characters of a folder name, far below the 255 bytes that file systems allow."""
 PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(?<!\.json)(?<!\.html)", re.ASCII)
 """Ids that are used as names; not those of files next to the folders of scenes."""
+Box = tuple[float, float, float, float]
+"""West, south, east, north in degrees; west > east if it crosses the antimeridian."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from uniadrs_scale.archive.decide import Box
+
 if TYPE_CHECKING:
     from uniadrs_scale.archive.decide import SourceItem
 
 MOST_DAYS = 100_000
 """Longest time in a description: more would be before the calendar."""
-Box = tuple[float, float, float, float]
-"""West, south, east, north in degrees; west > east if it crosses the antimeridian."""
 
 
 def boxes_meet(one: Box, other: Box) -> bool:

@@ -22,10 +22,10 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, suppre
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from uniadrs_scale.archive.exports import PRODUCT_EXPORTS
 from uniadrs_scale.archive.ledger import LEDGER, Ledger
 from uniadrs_scale.archive.listing import list_files
 from uniadrs_scale.errors import BusyError, StoreError
-from uniadrs_scale.maps.exports import EXPORTS
 from uniadrs_scale.storage import buckets
 from uniadrs_scale.storage.locks import exclusive, is_held
 from uniadrs_scale.storage.trust import require_no_links
@@ -42,7 +42,7 @@ KEY = re.compile(r"[0-9a-f]{16}")
 STORE = "scores.zarr"
 ITEM = "item.json"
 """Next to the files of a version that is whole, until it is the scene's product."""
-MAPS = (*(export.file for export in EXPORTS.values()), "run.json")
+MAPS = (*(export.file for export in PRODUCT_EXPORTS.values()), "run.json")
 NAMES = "|".join(map(re.escape, (STORE, ITEM, *MAPS)))
 MADE = re.compile(rf"\.?({NAMES})(\.lock(\.[0-9a-f]{{8}}\.now)?|\.(\w+\.)?tmp)?")
 """All that sweeps put into a version, also under temporary names; nothing else is removed."""

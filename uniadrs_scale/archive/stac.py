@@ -26,9 +26,9 @@ from pystac.extensions.render import Render, RenderExtension
 from rasterio.crs import CRS
 from rasterio.warp import transform as warp
 
+from uniadrs_scale.archive.exports import PRODUCT_EXPORTS
 from uniadrs_scale.archive.sink import STORE
 from uniadrs_scale.maps.colours import map_colours
-from uniadrs_scale.maps.exports import EXPORTS
 from uniadrs_scale.storage.urls import public_uri
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ EDGE = 4
 the error is 10 m for a scene of 110 km."""
 ASSETS = {
     export.file: (export.asset, export.media_type, export.title, list(export.roles))
-    for export in EXPORTS.values()
+    for export in PRODUCT_EXPORTS.values()
 } | {
     STORE: ("score_zarr", "application/vnd.zarr; version=3", "Anomaly map, Zarr", ["data"]),
     "run.json": ("run", pystac.MediaType.JSON, "How it was made", ["metadata"]),
@@ -137,12 +137,12 @@ def _describe(asset: pystac.Asset, path: Path, statistics: Mapping[str, float]) 
 
 
 def _add_render(item: pystac.Item, levels: Levels | None) -> None:
-    """Say how viewers show the map: on the scale of its pictures, clear where no object is."""
+    """Say how viewers show the map: on the scale of its pictures, clear below objects."""
     table = map_colours(np.linspace(0, 1, COLOURS, dtype=np.float32)[None], levels)[0]
     RenderExtension.ext(item, add_if_missing=True).apply(
         {
-            EXPORTS["cog"].asset: Render.create(
-                assets=[EXPORTS["cog"].asset],
+            PRODUCT_EXPORTS["cog"].asset: Render.create(
+                assets=[PRODUCT_EXPORTS["cog"].asset],
                 title="Anomaly score",
                 rescale=[[0.0, 1.0]],
                 nodata="nan",
@@ -199,7 +199,7 @@ def wanted_exports(output: Output) -> list[Export]:
     """Return the files that each product has, besides a store and ``run.json``."""
     wanted = {*output.formats, *(["quicklook"] if output.quicklook else [])}
     wanted |= {"style"} if "cog" in wanted else set()
-    return [export for name, export in EXPORTS.items() if name in wanted]
+    return [export for name, export in PRODUCT_EXPORTS.items() if name in wanted]
 
 
 def collection_text(output: Output, products: Mapping[str, Mapping[str, Any]]) -> str:

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from uniadrs_scale.archive.config import Search, Static
-    from uniadrs_scale.archive.filters import Box, Filters
+    from uniadrs_scale.archive.decide import Box
+    from uniadrs_scale.archive.filters import Filters
     from uniadrs_scale.scenes.products.metadata import Product
 
 

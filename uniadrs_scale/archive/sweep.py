@@ -21,6 +21,7 @@ from uniadrs_scale.archive.decide import (
     Policy,
     reconcile,
 )
+from uniadrs_scale.archive.exports import require_libraries
 from uniadrs_scale.archive.filters import MOST_DAYS
 from uniadrs_scale.archive.product import SweepReport
 from uniadrs_scale.archive.sink import COLLECTION, Sink
@@ -78,6 +79,7 @@ def sweep(
                 f"{MOST_DAYS}."
             )
         config = config.model_copy(update={"keep_days": keep_days})
+    require_libraries(config.output.formats)
     sink, report = Sink(config.output.folder), SweepReport()
     try:
         require_mounted(sink.place)

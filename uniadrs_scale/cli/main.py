@@ -12,6 +12,7 @@ import typer
 from uniadrs_scale import __version__
 from uniadrs_scale.cli import archive as cli_archive
 from uniadrs_scale.cli import maps as cli_store
+from uniadrs_scale.cli import report as cli_report
 from uniadrs_scale.cli import score as cli_score
 from uniadrs_scale.cli import targets as cli_targets
 from uniadrs_scale.cli.options import BAD_INPUT, BUSY, INCOMPLETE
@@ -30,7 +31,7 @@ app = typer.Typer(
     "Exit codes: 0 complete, 1 something is missing, 2 bad input, 75 another run writes there.",
 )
 
-for commands in (cli_score, cli_store, cli_targets, cli_archive):
+for commands in (cli_score, cli_store, cli_targets, cli_report, cli_archive):
     commands.register(app)
 
 

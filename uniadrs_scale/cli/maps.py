@@ -69,7 +69,7 @@ def cog_command(
 def verify_command(target: Map) -> None:
     """Check a map: that all of it can be read and is complete.
 
-    Of a store the ledger, fingerprint and every chunk; of a COG its statistics and overviews.
+    A store: its ledger, fingerprint and every chunk. A COG: its statistics and overviews.
     """
     from uniadrs_scale.maps.finished import is_file, open_finished
     from uniadrs_scale.maps.store import DONE, open_store

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from uniadrs_scale.core.contracts import SceneInfo, Tiling
 
 
+MOST_CHUNKS = 2**22
+"""Chunks of a map: of default size they cover 70 Tpx."""
 MOST_BANDS = 2048
 """Most bands of a scene: covariances of 64 sample windows wait to be merged, 2 GiB in all."""
 
@@ -100,13 +102,20 @@ class ScorePlan:
     """Words about the processes that compute, and why these."""
 
     def __post_init__(self) -> None:
-        """Refuse a scene whose statistics alone would not fit."""
+        """Refuse a scene whose statistics or chunks could not be held."""
         bands = len(self.scene.bands)
         if bands > MOST_BANDS:
             raise PlanError(
                 f"Scene '{self.scene.name}' has {bands} bands: their covariance alone would take "
                 f"{8 * bands**2 / MIB:.0f} MiB a sample window, and {MOST_BANDS} bands are the "
                 "most. Select bands."
+            )
+        if self.chunks > MOST_CHUNKS:
+            side = math.isqrt(self.scene.height * self.scene.width // MOST_CHUNKS) + 1
+            raise PlanError(
+                f"chunk={self.lattice.chunk} px cuts scene '{self.scene.name}' into {self.chunks} "
+                f"chunks, and {MOST_CHUNKS} are the most: each has tasks and files. Use chunk >= "
+                f"{side}."
             )
 
     def decisive(self) -> dict[str, Any]:

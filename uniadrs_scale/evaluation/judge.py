@@ -156,7 +156,7 @@ def evaluate(map: str | Path, truth: str | Path) -> Evaluation:  # noqa: A002 - 
             are judged.
 
     Raises:
-        StoreError: There is no map.
+        StoreError: The map is missing.
         SceneError: The truth cannot be read, has no object on the map, or has no known place on it.
     """
     opened = open_finished(map)

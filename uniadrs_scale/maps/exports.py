@@ -18,10 +18,10 @@ import numpy as np
 from uniadrs_scale.errors import PlaceWarning, SceneError, UniadrsScaleError, gist
 from uniadrs_scale.maps.cog import to_cog
 from uniadrs_scale.maps.facts import SOFTWARE
+from uniadrs_scale.maps.layout import Layout
 from uniadrs_scale.maps.overviews import Overview
 from uniadrs_scale.maps.peaks import placed, top_peaks
 from uniadrs_scale.maps.pictures import (
-    Layout,
     Ring,
     Subject,
     draw,
@@ -94,7 +94,7 @@ class Export:
     suffixes: tuple[str, ...] = ()
     """Endings of an output path that ask for this export; empty if it cannot be an output."""
     beside: str = ""
-    """Ending of the file that every run leaves beside its map; empty for none."""
+    """Ending of the file that every run leaves next to its map; empty for none."""
     media_type: str
     roles: tuple[str, ...]
     """Roles of a STAC asset."""
@@ -169,7 +169,7 @@ def _write_quicklook(finished: FinishedMap, target: Place) -> tuple[str, ...]:
 
 
 def companions(finished: FinishedMap, output: Place) -> tuple[str, ...]:
-    """Write the files that lie beside a map, and return notes about them.
+    """Write the files that belong to a map, and return notes about them.
 
     Files of others with these names stay. A file that cannot be written is not worth a map: a note
     says so.

@@ -137,7 +137,7 @@ def open_finished(path: str | Path | Place) -> ScoreMap | RasterMap:
     """Return the map at ``path``: a Zarr store, or a COG.
 
     Raises:
-        StoreError: There is no map.
+        StoreError: The map is missing, or something else.
     """
     if not is_file(path):
         return open_map(path)

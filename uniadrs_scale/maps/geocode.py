@@ -19,6 +19,7 @@ import numpy as np
 from uniadrs_scale.core.lattice import Window
 from uniadrs_scale.core.memory import give_freed_memory_back
 from uniadrs_scale.errors import PlaceWarning, PlanError, StoreError
+from uniadrs_scale.swaths.axes import TURN
 from uniadrs_scale.swaths.conventions import (
     GEOLOCATION,
     control_points,
@@ -36,7 +37,6 @@ from uniadrs_scale.swaths.geometry import (
     misplaced,
     parse_crs,
 )
-from uniadrs_scale.swaths.grids import TURN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -19,7 +19,8 @@ from uniadrs_scale.maps.new_store import create_map, place_attributes, write_roo
 from uniadrs_scale.maps.overviews import BLOCK, THREADS, ahead, pool, windows
 from uniadrs_scale.maps.statistics import ScoreStatistics
 from uniadrs_scale.maps.store import BAND_SCATTER, open_map
-from uniadrs_scale.swaths.grids import centres, is_rotated, regular_axis
+from uniadrs_scale.swaths.axes import regular_axis
+from uniadrs_scale.swaths.grids import centres, is_rotated
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -35,7 +35,7 @@ class ScoreStatistics:
 
     @classmethod
     def of(cls, scores: NDArray[np.float32]) -> ScoreStatistics:
-        """Return those of an array; NaN is no score."""
+        """Return those of an array; NaN does not count."""
         known = scores[np.isfinite(scores)].astype(np.float64)
         if not known.size:
             return cls(pixels=scores.size)

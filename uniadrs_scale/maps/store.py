@@ -190,8 +190,7 @@ class ScoreMap:
     @property
     def shape(self) -> tuple[int, int]:
         """Size (y, x)."""
-        height, width = self.frame.shape
-        return height, width
+        return cast("tuple[int, int]", self.frame.shape)
 
     @property
     def geobox(self) -> GeoBox:
@@ -206,19 +205,14 @@ class ScoreMap:
             StoreError: Its levels are damaged.
         """
         facts = MapFacts.of_attributes(dict(self.group.attrs), self.name)
-        done = self.group.get(LEDGER[0])
-        if not isinstance(done, zarr.Array):
+        if not isinstance(done := self.group.get(LEDGER[0]), zarr.Array):
             return facts
         states = np.asarray(done[:])
         return replace(facts, missing=int((states != DONE).sum()), chunks=states.size)
 
     @property
     def levels(self) -> Levels | None:
-        """Thresholds and curve for this map; None if its scorer has none.
-
-        Raises:
-            StoreError: They are damaged.
-        """
+        """Thresholds and curve for this map, as in :attr:`facts`."""
         return self.facts.levels
 
     @property

@@ -1,4 +1,4 @@
-"""The QGIS style of a map: transparent where no object is, fixed colours at the levels."""
+"""The QGIS style of a map: transparent below objects, with fixed colours at the levels."""
 
 from __future__ import annotations
 

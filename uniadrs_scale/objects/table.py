@@ -44,7 +44,7 @@ class TargetTable:
     facts: dict[str, Any]
     """Provenance, as JSON values."""
     empty_because: str = ""
-    """A sentence if there are no targets."""
+    """A sentence about why the table is empty, if it is."""
     missing: str = ""
     """A sentence if the map is not complete."""
 

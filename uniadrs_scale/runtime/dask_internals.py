@@ -131,7 +131,7 @@ def scales_by_itself(client: Client) -> bool:
 def is_inherited(client: Client) -> bool:
     """Return True if ``client`` is that of the parent of a forked process.
 
-    A fork has the client's memory, but not the thread that runs its loop: a call waits for ever.
+    A fork has the client's memory, but not the thread of its loop: a call would never return.
     """
     runs_in = getattr(cast("Any", client.loop).asyncio_loop, "_thread_id", None)
     return runs_in is not None and runs_in not in {t.ident for t in threading.enumerate()}

@@ -161,7 +161,8 @@ def _one_value(files: Sequence[RasterFile], *, decibel: bool) -> float | None:
 def _counted(bands: Sequence[Band], options: Options, headers: dict[str, Header]) -> Iterator[Band]:
     """Yield the bands, each of an undescribed file by itself, as the file counts them."""
     for band in bands:
-        wanted = options.bands is not None and {band.name, *band.aliases} & set(options.bands)
+        named = {band.name, *band.aliases, band.asset}
+        wanted = options.bands is not None and named & set(options.bands)
         if band.number or not (band.default or wanted):
             yield replace(band, number=band.number or 1)
             continue
@@ -227,7 +228,7 @@ def _common_grid(
     if isinstance(choice, str) and choice not in named:
         # A band that is not itself wanted may still lend its grid.
         for band in product.bands:
-            if choice in (band.name, *band.aliases):
+            if choice in (band.name, *band.aliases, band.asset):
                 named[choice] = headers.get(band.uri) or Header.of(band.uri)
     ordered = {band.name: named.pop(band.name) for band in selected if band.name in named}
     return choose_grid(choice, {name: h.grid() for name, h in (ordered | named).items()})

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import re
 import threading
+from functools import lru_cache
+from html import unescape
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import rasterio
+from rasterio._err import CPLE_AppDefinedError, CPLE_FileIOError
 from rasterio.enums import ColorInterp, Resampling
 from rasterio.errors import RasterioError
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
-from uniadrs_scale.errors import SceneError
+from uniadrs_scale.errors import SceneError, gist
 from uniadrs_scale.storage.buckets import glimpse
 from uniadrs_scale.storage.remote import gdal_name
 from uniadrs_scale.storage.trust import open_raster
@@ -47,6 +50,8 @@ SOFT = 0.5
 """Share of alpha values between transparent and opaque from which on they are measurements."""
 MANY = 64
 """Different values that a measured band has at least."""
+SOURCE = re.compile(r"<SourceFilename([^>]*)>([^<]+)<")
+RELATIVE = re.compile(r"""relativeToVRT\s*=\s*["']1""")
 OPEN_FILES = 64
 """Datasets that a thread keeps open."""
 RGB = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
@@ -80,7 +85,8 @@ def require_unpacked(source: str) -> None:
 
 
 def require_whole(dataset: rasterio.DatasetReader, uri: str) -> None:
-    """Raise SceneError if a raw file is shorter than its header says."""
+    """Raise SceneError if a raw file is shorter than its header says, or a VRT names lost files."""
+    require_sources(dataset, uri)
     path = Path(uri)
     envi = dataset.tags(ns="ENVI")
     if dataset.driver not in RAW or not path.is_file() or envi.get("file_compression", "0") != "0":
@@ -153,7 +159,8 @@ def _pieces(dataset: rasterio.DatasetReader, bands: list[int]) -> Iterator[NDArr
     for window in windows:
         try:
             yield dataset.read(bands, window=window)
-        except RasterioError:  # the tile that needs it will say so
+        except RasterioError as error:  # the tile that needs it will say so
+            note_lost(sources_of(dataset), error)
             continue
 
 
@@ -162,26 +169,110 @@ def _starts(size: int) -> list[int]:
     return sorted({min(max(centre - SIDE // 2, 0), max(size - SIDE, 0)) for centre in centres})
 
 
+_LOST: set[str] = set()
+"""Sources of VRTs that GDAL could not open in this process."""
+
+
+def sources_of(dataset: Any) -> frozenset[str]:
+    """Return the files that a VRT names."""
+    if dataset.driver != "VRT":
+        return frozenset()
+    text = "".join(dataset.tags(ns="xml:VRT").values())
+    folder = Path(dataset.name).parent
+    return frozenset(
+        str(folder / unescape(name)) if RELATIVE.search(words) else unescape(name)
+        for words, name in SOURCE.findall(text)
+    )
+
+
+def note_lost(sources: frozenset[str], error: BaseException | None) -> None:
+    """Remember sources that GDAL could not open: next time, zeros would come without an error.
+
+    GDAL's pool of sources keeps a failed one as long as any VRT is open, and says nothing then.
+    """
+    while error is not None:
+        known = isinstance(error, RasterioError | CPLE_AppDefinedError | CPLE_FileIOError)
+        if not known:  # a damaged block can be read again
+            _LOST.update(sources)
+        error = error.__cause__
+
+
+def require_sources(dataset: rasterio.DatasetReader, uri: str) -> frozenset[str]:
+    """Return the files that a VRT names, directly or by another VRT; empty for other files.
+
+    Raises:
+        SceneError: One cannot be opened, or could not be opened before.
+    """
+    waiting, found = [*sources_of(dataset)], set[str]()
+    while waiting:
+        name = waiting.pop()
+        if name in found:
+            continue
+        found.add(name)
+        problem, deeper = _looked_at(name, _stamp(name))
+        waiting += deeper
+        if problem:
+            _LOST.add(name)
+        if name in _LOST:
+            raise SceneError(
+                f"'{uri}' names '{name}', which {'cannot' if problem else 'could not'} be opened"
+                f"{f' ({problem})' if problem else ' before'}: GDAL would take its pixels for "
+                "zeros. Fetch it, or correct the VRT, then run the same command again."
+            )
+    return frozenset(found)
+
+
+def _stamp(name: str) -> str:
+    try:
+        stat = Path(name).stat()
+    except (OSError, ValueError):
+        return ""
+    return f"{stat.st_size}-{stat.st_mtime_ns}"
+
+
+@lru_cache(maxsize=2**14)
+def _looked_at(name: str, stamp: str) -> tuple[str, frozenset[str]]:
+    """Return why a file cannot be opened, empty if it can; and the files that it names."""
+    del stamp
+    try:
+        with open_raster(name) as source:
+            return "", sources_of(source)
+    except (RasterioError, SceneError) as error:
+        return gist(error), frozenset()
+
+
 class _OpenDatasets(threading.local):
     """Datasets of this thread: GDAL handles are not to be shared, so no lock is needed either."""
 
     def __init__(self) -> None:
-        self.datasets: dict[tuple[str, str, str], Any] = {}
+        self.datasets: dict[tuple[str, str, str], tuple[Any, frozenset[str]]] = {}
 
     def dataset(self, uri: str, stamp: str, warp: Warp | None = None) -> Any:
-        """Return the open dataset or warped view; the least recently opened makes room."""
+        """Return the open dataset or warped view; the least recently opened makes room.
+
+        Raises:
+            SceneError: It is a VRT whose sources are lost.
+        """
         # As text: a NaN that has travelled is not equal to itself, and no view would be found.
         key = uri, stamp, repr(warp)
         if key not in self.datasets:
             if len(self.datasets) >= OPEN_FILES:
-                self.datasets.pop(next(iter(self.datasets))).close()
+                self.datasets.pop(next(iter(self.datasets)))[0].close()
             source = open_raster(uri)
-            self.datasets[key] = source if warp is None else _warped(source, warp)
-        return self.datasets[key]
+            sources = require_sources(source, uri)
+            self.datasets[key] = (source if warp is None else _warped(source, warp)), sources
+        dataset, sources = self.datasets[key]
+        if sources & _LOST:
+            self.forget(uri, stamp, warp)
+            return self.dataset(uri, stamp, warp)  # which says what is lost
+        return dataset
 
-    def forget(self, uri: str, stamp: str, warp: Warp | None = None) -> None:
-        """Close a dataset, so that it is opened again."""
-        known = self.datasets.pop((uri, stamp, repr(warp)), None)
+    def forget(
+        self, uri: str, stamp: str, warp: Warp | None, error: RasterioError | None = None
+    ) -> None:
+        """Close a dataset that could not be read, so that it is opened again."""
+        known, sources = self.datasets.pop((uri, stamp, repr(warp)), (None, frozenset[str]()))
+        note_lost(sources, error)
         if known is not None:
             known.close()
 

@@ -7,13 +7,12 @@ above it. Coordinates along the axes decide; a transform among the attributes co
 from __future__ import annotations
 
 import re
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
 from affine import Affine
-from pyproj import CRS, get_units_map
+from pyproj import CRS
 from pyproj.exceptions import CRSError
 
 from uniadrs_scale.scenes.arrays import decoded
@@ -31,8 +30,6 @@ from uniadrs_scale.swaths.grids import Georeference, georeference
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from numpy.typing import NDArray
-
     from uniadrs_scale.scenes.arrays import Variable
     from uniadrs_scale.scenes.datasets import Contents
 
@@ -49,7 +46,6 @@ CRS_TEXT = re.compile(
     re.DOTALL | re.IGNORECASE,
 )
 """Texts that are taken for a CRS: PROJ would find one for many other words too."""
-ALIASES = {"km": "kilometre", "rad": "radian", "urad": "microradian"}
 TRANSFORMS = ("GeoTransform", "geotransform", "spatial:transform", "proj:transform", "transform")
 SMALLEST_CODE = 1024
 """The first code of EPSG."""
@@ -64,12 +60,9 @@ def grid_of(contents: Contents, variable: Variable) -> Georeference:
         crs = CRS.from_epsg(4326)
     coords: dict[str, Any] = {}
     for role, place in places.items():
-        values = decoded(contents.variable(place))
-        units = str(contents.variable(place).attrs.get("units", ""))
-        factor = _factor(units, crs, values)
-        if factor is None:
-            return Georeference(problem=f"coordinate {place} is in {units}, its CRS is not")
-        coords[role] = (role, values if factor == 1 else values.astype(np.float64) * factor)
+        found = contents.variable(place)
+        said = {name: found.attrs[name] for name in ("units", "long_name") if name in found.attrs}
+        coords[role] = (role, decoded(found), said)
     shape = variable.sizes["y"], variable.sizes["x"]
     return _georeference(shape, coords, crs, _transform(contents, variable.path, mapping, shape))
 
@@ -211,31 +204,3 @@ def _transform(
                 node = attributes.get("spatial:registration") == "node"
                 return found @ Affine.translation(-0.5, -0.5) if node else found
     return None
-
-
-def _factor(unit: str, crs: CRS | None, values: NDArray[Any]) -> float | None:
-    """Return what turns coordinates into units of the CRS; None if the two do not fit."""
-    if crs is None:
-        return 1.0
-    text = unit.strip().lower()
-    name = "degree" if text.startswith("degree") else text.removesuffix("s").replace("µ", "u")
-    name = re.sub("meter$", "metre", name)
-    kind, size = _units().get(ALIASES.get(name, name), ("", 1.0))
-    height = crs.to_cf().get("perspective_point_height") if crs.is_projected else None
-    if not kind and height and np.nanmax(np.abs(values)) < 1:
-        kind, size = "angular", 1.0  # scan angles
-    own = crs.axis_info[0].unit_conversion_factor if crs.axis_info else 1.0
-    if not kind or kind == ("angular" if crs.is_geographic else "linear"):
-        return size / own if kind else 1.0
-    return size * float(height) / own if kind == "angular" and height else None
-
-
-@cache
-def _units() -> dict[str, tuple[str, float]]:
-    """Return kind and size of each unit that PROJ knows, in metres or radians."""
-    return {
-        name.lower(): (kind, unit.conv_factor)
-        for kind in ("linear", "angular")
-        for unit in get_units_map(category=kind).values()
-        for name in (unit.name, unit.proj_short_name or unit.name)
-    }

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from itertools import takewhile
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -205,9 +204,9 @@ def _look(source: FileScene | CubeScene | ArrayScene) -> Look:
     order = sorted(found)
     weights = np.array([[float(k == band) for k in order] for band in found], np.float32)
     names = [info.bands[k] for k in found]
-    equal = takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False))
-    shared = re.sub(r"[A-Za-z0-9]*$", "", "".join(letters[0] for letters in equal))
-    return Look(tuple(order), weights, ", ".join(name.removeprefix(shared) for name in names))
+    # The last words tell them apart: one file per band repeats the name of the scene.
+    last = [re.split(r"[^A-Za-z0-9]", name)[-1] for name in names]
+    return Look(tuple(order), weights, ", ".join(last if len(set(last)) == RGB else names))
 
 
 def _true_colour(info: SceneInfo) -> tuple[int, int, int] | None:

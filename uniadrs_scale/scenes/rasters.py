@@ -123,9 +123,9 @@ class RasterFile:
         try:
             with gdal_env(self.uri, GDAL_CACHEMAX=GDAL_CACHE_BYTES):
                 read = self._read(window)
-        except RasterioError:
+        except RasterioError as error:
             # The next try opens it again: GDAL may remember what went wrong.
-            OPEN.forget(self.uri, self.stamp, self.warp)
+            OPEN.forget(self.uri, self.stamp, self.warp, error)
             raise
         if is_remote(self.uri):
             answered(server_of(self.uri))

@@ -18,6 +18,7 @@ from uniadrs_scale.core.contracts import SceneInfo, SceneSource, digest
 from uniadrs_scale.core.lattice import Window
 from uniadrs_scale.core.validity import EVERY_BAND, Validity, can_hold, valid_pixels
 from uniadrs_scale.scenes.grids import Grid, ground_size
+from uniadrs_scale.scenes.wavelengths import wavelengths_of
 from uniadrs_scale.swaths.conventions import (
     GEOLOCATION,
     as_scene,
@@ -151,8 +152,6 @@ def _lazy(array: _PixelArray, dims: tuple[str, ...], chunk: int, identity: str) 
     return lazy.chunk(sizes, name_prefix=f"{type(array).__name__}-", token=f"{identity}-{chunk}")
 
 
-MICRONS = {"um", "µm", "μm", "micrometer", "micrometers", "micron", "microns"}
-"""Units of wavelengths in arrays of users; files give nanometres."""
 WORKED = 2
 """Chunks that band maths hold at once."""
 
@@ -260,18 +259,9 @@ def _placed(info: SceneInfo, array: xr.DataArray) -> SceneInfo:
         gsd_m = ground_size(Grid(info.height, info.width, transform, crs))
     why = place.problem or ("" if transform or geolocation else info.unplaced)
     placed = replace(info, crs=crs, transform=transform, geolocation=geolocation)
-    acquired, platform = (str(array.attrs.get(name, "")) for name in ("datetime", "platform"))
-    placed = replace(placed, acquired=acquired, platform=platform)
-    return replace(placed, unplaced=why, gsd_m=gsd_m, wavelengths=_wavelengths(array))
-
-
-def _wavelengths(array: xr.DataArray) -> tuple[float, ...]:
-    """Return the centres of bands [nm] if the array has them."""
-    centres = array.coords.get("wavelength")
-    if centres is None or centres.dims != ("band",) or centres.dtype.kind not in "iuf":
-        return ()
-    microns = str(centres.attrs.get("units", "nm")).lower() in MICRONS
-    return tuple((centres.values.astype(np.float64) * (1000 if microns else 1)).tolist())
+    said = [str(array.attrs.get(name, "")) for name in ("datetime", "platform")]
+    placed = replace(placed, acquired=said[0], platform=said[1], unplaced=why)
+    return replace(placed, gsd_m=gsd_m, wavelengths=wavelengths_of(array))
 
 
 def _describe(array: xr.DataArray) -> SceneInfo:

@@ -61,7 +61,7 @@ class Observer:
     performance_report: Path | None = None
     """Page for Dask's performance report."""
     companions: bool = True
-    """Whether a picture and a style are written beside the map."""
+    """Whether a picture and a style are written next to the map."""
 
 
 def run(
@@ -201,7 +201,7 @@ class _Run:
         self.observer.on_report(receipt.report)
 
     def made(self, summary: RunSummary) -> RunSummary:
-        """Write the file of a finished store and what lies beside it; remove a hidden store."""
+        """Write the file of a finished store and its pictures; remove a hidden store."""
         target, clock, export = self.target, Clock(), self.target.export
         notes: tuple[str, ...] = ()
         finished = FinishedMap(target.store, target.drawn, self.preview)

@@ -10,26 +10,23 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import xarray as xr
 from affine import Affine
 
 from uniadrs_scale.errors import SceneError
+from uniadrs_scale.swaths.axes import TURN, UNEVEN, Axis, NoPlaceError, axis_of, regular_axis
 from uniadrs_scale.swaths.conventions import affine_of, crs_of, written_transform
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-UNEVEN = 0.1
-"""Pixels by which a coordinate may differ from a regular axis: rounded decimals, float32."""
 EXACT = 1e-6
 """Pixels within which a computed axis is the written one."""
 SHIFTED = 0.25
 """Pixels from which coordinates are not those of pixel centres: corners, a turn of the Earth."""
-TURN = 360.0
-"""Degrees around the Earth."""
 MOST_PIXELS = 1e7
 """Pixel coordinates of a rotated grid beyond which they must mean something else."""
 
@@ -46,25 +43,6 @@ class Georeference:
     """Why words about a place do not amount to one, as part of a sentence."""
 
 
-@dataclass(frozen=True, slots=True)
-class Axis:
-    """A regular axis of pixel centres."""
-
-    first: float
-    step: float | None
-    """None for a single pixel."""
-    size: int
-
-    @property
-    def last(self) -> float:
-        """Centre of the last pixel."""
-        return self.first + (self.step or 0.0) * (self.size - 1)
-
-
-class _NoPlaceError(ValueError):
-    """An array has no place; the text says why."""
-
-
 def georeference(array: xr.DataArray) -> Georeference:
     """Return the place of ``array`` (y, x and maybe band) on a regular grid.
 
@@ -74,47 +52,13 @@ def georeference(array: xr.DataArray) -> Georeference:
     """
     crs = crs_of(array)
     try:
-        transform = _transform(array, is_geographic=crs is not None and crs.is_geographic)
-    except _NoPlaceError as error:
+        transform = _transform(array, None if crs is None else crs.to_wkt())
+    except NoPlaceError as error:
         return Georeference(problem=str(error))
     if transform is not None:
         return Georeference(None if crs is None else crs.to_wkt(), transform)
     named = "" if crs is None else f"it has a CRS ({crs.to_string()[:40]}), but no transform"
     return Georeference(problem=named)
-
-
-def regular_axis(values: NDArray[Any], name: str = "axis", turn: float | None = None) -> Axis:
-    """Return the regular axis through ``values`` (n,) of pixel centres.
-
-    Args:
-        values: Increasing or decreasing numbers, evenly spaced but for rounding.
-        name: For messages.
-        turn: Length of the circle on which values may wrap around, if they may.
-
-    Raises:
-        ValueError: The values do not make a regular axis; the text is the rest of a sentence.
-    """
-    if values.dtype.kind not in "iuf" or not np.isfinite(values).all():
-        raise _NoPlaceError(f"coordinate {name} is not finite numbers")
-    centres = values.astype(np.float64)
-    if turn is not None:
-        centres = np.unwrap(centres, period=turn)
-    if centres.size == 1:
-        return Axis(float(centres[0]), None, 1)
-    step = float(centres[-1] - centres[0]) / (centres.size - 1)
-    steps = np.diff(centres) * math.copysign(1.0, step)
-    if (steps <= 0).any():
-        what = "repeats values" if (steps == 0).any() else "goes to and fro"
-        raise _NoPlaceError(f"coordinate {name} {what}")
-    # A float32 axis may be as coarse as half a pixel.
-    grain = float(np.spacing(np.abs(values).max())) if values.dtype.kind == "f" else 0.0
-    allowed = max(UNEVEN * abs(step), min(grain, abs(step) / 2))
-    uneven = np.abs(centres - (centres[0] + step * np.arange(centres.size))).max()
-    if uneven > allowed:
-        raise _NoPlaceError(
-            f"coordinate {name} is not evenly spaced (off by {uneven / abs(step):.2g} px)"
-        )
-    return Axis(float(centres[0]), step, centres.size)
 
 
 def centres(transform: Affine, height: int, width: int) -> dict[str, NDArray[np.float64]]:
@@ -164,7 +108,7 @@ def is_rotated(transform: Affine) -> bool:
     return bool(transform.b or transform.d)
 
 
-def _transform(array: xr.DataArray, *, is_geographic: bool) -> Affine | None:
+def _transform(array: xr.DataArray, wkt: str | None) -> Affine | None:
     written = written_transform(array)
     found = [name for name in ("y", "x") if name in array.coords]
     if not found:
@@ -172,12 +116,11 @@ def _transform(array: xr.DataArray, *, is_geographic: bool) -> Affine | None:
         return written
     if written is not None and is_rotated(written):
         return _rotated(array, written)
-    turn = TURN if is_geographic else None
     y, x = (
-        regular_axis(array.coords[name].values, name, period)
+        axis_of(array.coords[name], wkt)
         if name in found
         else _counted(name, written, array.sizes[name])
-        for name, period in (("y", None), ("x", turn))
+        for name in ("y", "x")
     )
     steps = _steps(y, x, written)
     y_step, x_step = steps
@@ -192,7 +135,7 @@ def _transform(array: xr.DataArray, *, is_geographic: bool) -> Affine | None:
 def _counted(name: str, written: Affine | None, size: int) -> Axis:
     """Return an axis without coordinates, as the written transform counts it."""
     if written is None:
-        raise _NoPlaceError(f"it has no coordinate {name}")
+        raise NoPlaceError(f"it has no coordinate {name}")
     start, step = (written.f, written.e) if name == "y" else (written.c, written.a)
     return Axis(start + step / 2, step, size)
 
@@ -202,7 +145,7 @@ def _steps(y: Axis, x: Axis, written: Affine | None) -> tuple[float, float]:
     if y.step is not None and x.step is not None:
         return y.step, x.step
     rows = "row" if y.step is None else "column"
-    unknown = _NoPlaceError(f"the size of its single {rows} of pixels is unknown")
+    unknown = NoPlaceError(f"the size of its single {rows} of pixels is unknown")
     if written is None:
         raise unknown
     steps = []
@@ -242,7 +185,7 @@ def _rotated(array: xr.DataArray, written: Affine) -> Affine:
         axis = regular_axis(coordinate.values, name)
         step = 1.0 if axis.step is None else axis.step
         if max(abs(axis.first), abs(axis.last)) > MOST_PIXELS or abs(step) < 1 / TURN:
-            raise _NoPlaceError(
+            raise NoPlaceError(
                 f"coordinate {name} of its rotated grid does not count pixels (units pixel)"
             )
         counted.append((axis.first - step / 2, step))
@@ -288,7 +231,7 @@ def _require_same_shape(array: xr.DataArray, written: Affine | None) -> None:
     shape = array.attrs.get("spatial:shape")
     sizes = array.sizes["y"], array.sizes["x"]
     if written is not None and shape is not None and tuple(shape) != sizes:
-        raise _NoPlaceError(f"its transform is for {shape[0]} x {shape[1]} px")
+        raise NoPlaceError(f"its transform is for {shape[0]} x {shape[1]} px")
 
 
 def spatial_ref(place: Georeference) -> xr.DataArray:

@@ -67,6 +67,7 @@ def plain_product(sources: Sequence[str], headers: dict[str, Header]) -> Product
 
 
 def _bands(header: Header, word: str, *, grey: bool) -> Iterator[Band]:
+    wanted = set(header.numbers[:1] if grey else header.numbers)
     for number, name in enumerate(header.names, start=1):
         yield Band(
             name=name,
@@ -74,7 +75,7 @@ def _bands(header: Header, word: str, *, grey: bool) -> Iterator[Band]:
             number=number,
             wavelength=header.wavelengths[number - 1],
             aliases=(word,) if word and len(header.names) == 1 else (),
-            default=number in (header.numbers[:1] if grey else header.numbers),
+            default=number in wanted,
         )
 
 

@@ -1,0 +1,216 @@
+"""`evaluate`: equal to an oracle on the whole map, for rasters, vectors in any CRS, and marks."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import geopandas
+import numpy as np
+import pytest
+import rasterio
+import shapely
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rasterio.features import shapes
+from rasterio.transform import Affine
+from scipy import ndimage
+from sklearn.metrics import roc_auc_score
+
+import uniadrs_scale as us
+from uniadrs_scale.errors import SceneError, StoreError
+from uniadrs_scale.evaluation import judge
+from uniadrs_scale.evaluation.components import Components
+from uniadrs_scale.evaluation.metrics import EIGHT, ObjectScene
+from uniadrs_scale.maps.overviews import windows
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+PLACE = Affine(10, 0, 600_000, 0, -10, 5_100_000)
+
+
+def write(path: Path, values: NDArray[Any], crs: int | None = 32632, **more: Any) -> Path:
+    height, width = values.shape
+    warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+    profile = {"crs": rasterio.CRS.from_epsg(crs), "transform": PLACE} if crs else {}
+    with rasterio.open(
+        path, "w", driver="GTiff", count=1, height=height, width=width, dtype=values.dtype,
+        **(profile | more),
+    ) as file:  # fmt: skip
+        file.write(values, 1)
+        if values.dtype == np.float32:
+            file.set_band_description(1, "score")
+    return path
+
+
+def field(seed: int = 0, height: int = 150, width: int = 180) -> tuple[NDArray[Any], NDArray[Any]]:
+    """A map with some real objects, some missed ones and false alarms."""
+    rng = np.random.default_rng(seed)
+    score = rng.random((height, width)).astype(np.float32) * np.float32(0.29)
+    truth = np.zeros((height, width), np.uint8)
+    for _ in range(40):
+        row, col = rng.integers(0, height), rng.integers(0, width)
+        part = np.s_[row : row + 3, col : col + 4]
+        kind = rng.integers(3)
+        if kind != 0:
+            truth[part] = 1
+        if kind != 1:
+            score[part] = np.float32(0.31 + 0.68 * rng.random())
+    score[:20, :30] = np.nan
+    return score, truth
+
+
+def oracle(score: NDArray[Any], truth: NDArray[Any], threshold: float) -> tuple[int, int]:
+    """Objects found and false alarms, with the whole map in memory."""
+    scene = ObjectScene.of(score, truth > 0)
+    labels, number = ndimage.label(np.nan_to_num(score) >= 0.3, EIGHT)
+    index = np.arange(1, number + 1)
+    peaks = ndimage.maximum(np.nan_to_num(score), labels, index)
+    near = ndimage.maximum(scene.near, labels, index) > 0
+    return int((scene.peaks >= threshold).sum()), int(((peaks >= threshold) & ~near).sum())
+
+
+@pytest.mark.parametrize("side", [16, 37, 64, 1024])
+def test_windows_of_any_size_give_the_figures_of_the_whole_map(
+    tmp_path: Path, side: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    score, truth = field()
+    path, labels = write(tmp_path / "map.tif", score), write(tmp_path / "truth.tif", truth)
+    monkeypatch.setattr(judge, "windows", lambda h, w: windows(h, w, side))
+    found = us.evaluate(path, labels)
+    for threshold in (0.3, 0.5, 0.8, 0.95):
+        row = found.at(np.float32(threshold))
+        assert (row["found"], row["false_alarms"]) == oracle(score, truth, np.float32(threshold))
+    known = np.isfinite(score)
+    assert found.pixels == known.sum()
+    assert found.auc == pytest.approx(roc_auc_score(truth[known] > 0, score[known]), abs=1e-4)
+    assert 0 < found.average_precision < 1
+    assert found.to_json() == json.loads(json.dumps(found.to_json()))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 9), st.floats(0.2, 0.7))
+def test_components_do_not_depend_on_windows(seed: int, side: int, share: float) -> None:
+    rng = np.random.default_rng(seed)
+    shape = tuple(rng.integers(1, 25, 2))
+    values = rng.random(shape).astype(np.float32)
+    mask = rng.random(shape) < share
+    flags = (rng.random(shape) < 0.1).astype(np.uint8) * 2
+    parts = Components(shape[1])
+    for window in windows(*shape, side):
+        part = window.toslices()
+        parts.add(window.col_off, mask[part], values[part], flags[part])
+    peaks, bits = parts.merged()
+    labels, number = ndimage.label(mask, EIGHT)
+    index = np.arange(1, number + 1)
+    expected = sorted(
+        zip(ndimage.maximum(values, labels, index), ndimage.maximum(flags, labels, index),
+            strict=True)
+    ) if number else []  # fmt: skip
+    assert sorted(zip(peaks.tolist(), bits.tolist(), strict=True)) == expected
+
+
+def outlines(truth: NDArray[Any], crs: int | str = 32632) -> geopandas.GeoDataFrame:
+    labels, _ = ndimage.label(truth, EIGHT)
+    pairs = shapes(labels.astype(np.int32), labels > 0, connectivity=8, transform=PLACE)
+    # Within the pixels, so that no neighbour is touched.
+    found = [shapely.geometry.shape(shape).buffer(-2) for shape, _ in pairs]
+    return geopandas.GeoDataFrame(geometry=found, crs=32632).to_crs(crs)
+
+
+@pytest.mark.parametrize(("crs", "name"), [(4326, "t.geojson"), (3857, "t.gpkg"), (32633, "t.fgb")])
+def test_vectors_of_any_crs_give_the_figures_of_the_raster(
+    tmp_path: Path, crs: int, name: str
+) -> None:
+    score, truth = field(3)
+    path = write(tmp_path / "map.tif", score)
+    outlines(truth, crs).to_file(tmp_path / name)
+    raster = us.evaluate(path, write(tmp_path / "truth.tif", truth))
+    vector = us.evaluate(path, tmp_path / name)
+    assert vector.text() == raster.text()
+
+
+def test_points_are_objects_of_one_pixel(tmp_path: Path) -> None:
+    score = np.zeros((50, 60), np.float32)
+    score[10, 20], score[30, 30] = 0.9, 0.8
+    points = geopandas.GeoSeries(
+        [shapely.Point(600_205, 5_099_895), shapely.Point(0, 0)], crs=32632
+    )
+    points.to_crs(4326).to_file(tmp_path / "truth.geojson")
+    found = us.evaluate(write(tmp_path / "map.tif", score), tmp_path / "truth.geojson")
+    assert found.at(0.5)["found"] == found.objects.size == 1
+    assert found.at(0.5)["false_alarms"] == 1
+
+
+def test_a_raster_in_another_crs_is_warped_to_the_map(tmp_path: Path) -> None:
+    score, truth = field(5)
+    path, labels = write(tmp_path / "map.tif", score), write(tmp_path / "truth.tif", truth)
+    with rasterio.open(labels) as file, rasterio.vrt.WarpedVRT(file, crs="EPSG:3857") as other:
+        warped, place = other.read(1), other.transform
+    moved = write(tmp_path / "moved.tif", warped, 3857, transform=place)
+    same, other = us.evaluate(path, labels), us.evaluate(path, moved)
+    assert abs(other.at(0.5)["found"] - same.at(0.5)["found"]) <= 1
+    assert abs(other.objects.size - same.objects.size) <= 2
+
+
+def test_nodata_of_the_truth_is_not_counted_but_zero_is_background(tmp_path: Path) -> None:
+    score, truth = field()
+    path = write(tmp_path / "map.tif", score)
+    whole = us.evaluate(path, write(tmp_path / "zero.tif", truth, nodata=0))
+    assert whole.pixels == np.isfinite(score).sum()
+    truth[:, 90:] = 255
+    half = us.evaluate(path, write(tmp_path / "half.tif", truth, nodata=255))
+    assert half.pixels == np.isfinite(score[:, :90]).sum()
+
+
+def test_marks_judge_what_they_mark_and_nothing_else(tmp_path: Path) -> None:
+    score = np.zeros((60, 80), np.float32)
+    for col, peak in ((10, 0.9), (30, 0.8), (50, 0.7), (70, 0.6)):
+        score[20, col] = peak
+    marks = geopandas.GeoDataFrame(
+        {"mark": ["real", "false", "unsure"]},
+        geometry=[shapely.Point(600_005 + 10 * c, 5_099_795) for c in (10, 30, 50)],
+        crs=32632,
+    ).to_crs(4326)
+    marks.to_file(tmp_path / "marks.geojson")
+    found = us.evaluate(write(tmp_path / "map.tif", score), tmp_path / "marks.geojson")
+    row = found.at(0.5)
+    assert (row["found"], row["true_alarms"], row["false_alarms"], row["unknown_alarms"]) == (
+        1, 1, 1, 2,
+    )  # fmt: skip
+    assert (row["precision"], found.auc) == (0.5, None)
+    assert "2 not judged" in found.text()
+    marks.assign(mark="perhaps").to_file(tmp_path / "marks.geojson")
+    with pytest.raises(SceneError, match=r"has mark 'perhaps'\. Marks are real, false, unsure"):
+        us.evaluate(tmp_path / "map.tif", tmp_path / "marks.geojson")
+
+
+def test_bad_truth_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    score, truth = field()
+    path = write(tmp_path / "map.tif", score)
+    plain = write(tmp_path / "plain.tif", score, None)
+    (tmp_path / "text.tif").write_text("no raster")
+    (tmp_path / "text.geojson").write_text("no vectors")
+    outlines(truth).to_file(tmp_path / "t.geojson")
+    far = geopandas.GeoSeries([shapely.Point(0, 0)], crs=4326)
+    far.to_file(tmp_path / "far.geojson")
+    cases = {
+        "text.tif": "is neither a raster nor vectors",
+        "text.geojson": "cannot be read",
+        "far.geojson": "None of the 1 shapes",
+        write(tmp_path / "small.tif", truth[:9], None).name: "one of them has no CRS",
+        write(tmp_path / "empty.tif", truth * 0).name: "0 objects on",
+    }
+    for name, match in cases.items():
+        with pytest.raises(SceneError, match=match):
+            us.evaluate(path, tmp_path / name)
+    with pytest.raises(SceneError, match="has no CRS, so the shapes"):
+        us.evaluate(plain, tmp_path / "t.geojson")
+    with pytest.raises(StoreError, match="cannot be opened as a map"):
+        us.evaluate(tmp_path / "none.tif", tmp_path / "t.geojson")
+    with pytest.raises(StoreError, match="is not a map"):
+        us.evaluate(tmp_path / "empty.tif", tmp_path / "t.geojson")

@@ -1,0 +1,463 @@
+"""The page of a map: it loads nothing, runs no foreign text, and says what it does not know."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import shutil
+import zlib
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import zarr
+from pyproj import Transformer
+from rasterio.transform import from_origin
+from typer.testing import CliRunner
+
+import uniadrs_scale as us
+from uniadrs_scale.cli.main import app
+from uniadrs_scale.cli.report import _command
+from uniadrs_scale.core.levels import Levels
+from uniadrs_scale.detector.rx import GlobalRX
+from uniadrs_scale.maps.overviews import block_maximum
+from uniadrs_scale.pages import report_layers
+from uniadrs_scale.pages.report_layers import NO_DATA, SIDE, UNSCORED, CloseUp, Scale
+from uniadrs_scale.pages.report_table import MOST_CORNERS
+
+LEVELS = Levels(
+    preset="multispectral",
+    scores=tuple(np.linspace(0.3, 0.999, 20).tolist()),
+    false_per_mpx=tuple(np.geomspace(100, 0.01, 20).tolist()),
+    measured_to=0.99,
+    low=0.5,
+    medium=0.8,
+    high=0.95,
+)
+pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+EVIL = "a<script>alert(1)<b>&\"'.tif"
+
+
+def write_scene(path, *, seed=3, crs="EPSG:32634", bands=("B02", "B03", "B04", "<script>B08")):
+    rng = np.random.default_rng(seed)
+    pixels = rng.normal(1000, 60, (len(bands), 300, 420))
+    for k in range(12):
+        row, col = rng.integers(20, 270), rng.integers(20, 390)
+        pixels[:, row : row + 2 + k % 3, col : col + 3] += rng.normal(0, 900, (len(bands), 1, 1))
+    pixels[:, 280:, :30] = 0
+    profile = {"driver": "GTiff", "height": 300, "width": 420, "count": len(bands), "nodata": 0}
+    place = {} if crs is None else {"crs": crs, "transform": from_origin(500000, 4200000, 10, 10)}
+    with rasterio.open(path, "w", dtype="uint16", **profile, **place) as file:
+        file.write(np.clip(pixels, 0, 65535).astype(np.uint16))
+        file.descriptions = bands
+    return path
+
+
+def score(scene, target):
+    us.score(us.open_scene(scene), target, detector=GlobalRX(), scheduler="sync", chunk=256)
+    return target
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A scene with a hostile name, its map with levels, and a page."""
+    where = tmp_path_factory.mktemp("report")
+    write_scene(where / EVIL)
+    score(where / EVIL, where / "map.zarr")
+    zarr.open_group(where / "map.zarr", mode="r+").update_attributes({"levels": LEVELS.to_json()})
+    us.report(where / "map.zarr", where / EVIL, where / "page.html")
+    return where
+
+
+def contents(path):
+    return Path(path).read_text(encoding="utf-8")
+
+
+def data_in(text):
+    return json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL)[1])
+
+
+class Tags(HTMLParser):
+    """All tags with their attributes, and the text of scripts and styles."""
+
+    def __init__(self):
+        super().__init__()
+        self.tags, self.inside, self.inline, self.words = [], "", [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        self.inside = tag
+
+    def handle_endtag(self, _):
+        self.inside = ""
+
+    def handle_data(self, data):
+        if self.inside in ("script", "style"):
+            self.inline.append(data)
+        else:
+            self.words.append(data)
+
+
+def parsed(text):
+    tags = Tags()
+    tags.feed(text)
+    return tags
+
+
+# ---- nothing is loaded, no foreign text runs ----------------------------------------------------
+
+
+def test_a_page_makes_no_request(folder):
+    text = contents(folder / "page.html")
+    loads = {"src", "href", "srcset", "action", "data", "poster", "formaction", "background"}
+    tags = parsed(text)
+    urls = [v for _, attrs in tags.tags for name, v in attrs.items() if name in loads and v]
+    assert urls
+    assert all(url.startswith("data:") for url in urls)
+    assert not {tag for tag, _ in tags.tags} & {"iframe", "object", "embed", "base", "form"}
+    style = "".join(tags.inline)
+    assert "@import" not in style
+    assert "url(" not in style.replace("URL.", "")
+    for call in ("fetch(", "XMLHttpRequest", "WebSocket", "importScripts", "sendBeacon", "eval("):
+        assert call not in style
+    assert not re.search(r"https?://", text)
+
+
+def test_the_policy_allows_these_texts_only(folder):
+    text = contents(folder / "page.html")
+    meta = next(a for tag, a in parsed(text).tags if a.get("http-equiv"))
+    policy = dict(part.split(" ", 1) for part in meta["content"].split("; "))
+    assert policy["default-src"] == "'none'"
+    assert policy["img-src"] == "data:"
+    assert {"base-uri", "form-action"} <= policy.keys()
+    assert all("unsafe" not in value for value in policy.values())
+    # A style attribute would need 'unsafe-inline'.
+    assert not [attrs for _, attrs in parsed(text).tags if "style" in attrs]
+    assert not [name for _, attrs in parsed(text).tags for name in attrs if name.startswith("on")]
+
+
+def test_names_of_scene_and_bands_stay_text(folder):
+    text = contents(folder / "page.html")
+    tags = parsed(text)
+    assert [tag for tag, _ in tags.tags].count("script") == 2
+    assert "b" not in {tag for tag, attrs in tags.tags if attrs}  # ours have no attributes
+    words = "".join(tags.words)
+    assert f"Anomalies in {EVIL}" in words
+    assert "<script>B08" in words
+    assert "<script>B08" not in text
+    assert data_in(text)["about"]["scene"] == EVIL
+    assert data_in(text)["export_name"] == "a_script_alert_1_b_.tif.marks.geojson"
+
+
+def test_a_table_from_elsewhere_stays_text(folder, tmp_path):
+    table = made_table(folder)
+    table["features"][0]["properties"] |= {"level": "</script><img src=x>", "contrast_</li>": 2}
+    (tmp_path / "t.geojson").write_text(json.dumps(table))
+    us.report(
+        folder / "map.zarr", folder / EVIL, tmp_path / "p.html", targets=tmp_path / "t.geojson"
+    )
+    tags = parsed(contents(tmp_path / "p.html"))
+    assert {a["src"][:10] for tag, a in tags.tags if tag == "img"} == {"data:image"}
+
+
+def test_equal_input_gives_equal_bytes(folder, tmp_path):
+    us.report(folder / "map.zarr", folder / EVIL, tmp_path / "again.html")
+    assert (tmp_path / "again.html").read_bytes() == (folder / "page.html").read_bytes()
+
+
+# ---- what it shows ------------------------------------------------------------------------------
+
+
+def made_table(folder):
+    """The targets of the page as GeoJSON."""
+    found = data_in(contents(folder / "page.html"))["targets"]
+    features = [
+        {"type": "Feature", "geometry": t["geometry"], "properties": dict(t["properties"])}
+        for t in found
+    ]
+    return {"type": "FeatureCollection", "features": features}
+
+
+def test_targets_are_at_their_pixels_and_places(folder):
+    data = data_in(contents(folder / "page.html"))
+    opened = us.open_scene(folder / EVIL)
+    scores = zarr.open_group(folder / "map.zarr", mode="r")["score"][:]
+    assert len(data["targets"]) >= 5
+    for target in data["targets"]:
+        p = target["properties"]
+        assert scores[p["peak_row"], p["peak_col"]] == np.float32(target["score"])
+        (ring, *_) = target["rings"]
+        cols, rows = zip(*ring, strict=True)
+        assert (min(rows), min(cols), max(rows), max(cols)) == tuple(target["box"])
+    ranks = [t["score"] for t in data["targets"]]
+    assert ranks == sorted(ranks, reverse=True)
+    middle = data["places"]["lat"][4][4], data["places"]["lon"][4][4]
+    way = Transformer.from_crs(opened.rio.crs, 4326)
+    assert middle == pytest.approx(way.transform(502100, 4198500), abs=1e-6)
+
+
+def test_outlines_in_degrees_survive_a_table(folder, tmp_path):
+    table = made_table(folder)
+    (tmp_path / "t.geojson").write_text(json.dumps(table))
+    us.report(
+        folder / "map.zarr", folder / EVIL, tmp_path / "p.html", targets=tmp_path / "t.geojson"
+    )
+    own, read = (data_in(contents(p)) for p in (folder / "page.html", tmp_path / "p.html"))
+    assert [t["rings"] for t in read["targets"]] == [t["rings"] for t in own["targets"]]
+
+
+def test_a_csv_table_is_drawn_as_boxes(folder, tmp_path):
+    rows = [f["properties"] for f in made_table(folder)["features"]]
+    names = list(rows[0])
+    lines = [",".join(names), *(",".join(_cell(row[n]) for n in names) for row in rows)]
+    (tmp_path / "t.csv").write_text("\n".join(lines))
+    us.report(folder / "map.zarr", folder / EVIL, tmp_path / "p.html", targets=tmp_path / "t.csv")
+    for target in data_in(contents(tmp_path / "p.html"))["targets"]:
+        row0, col0, row1, col1 = target["box"]
+        assert {tuple(p) for p in target["rings"][0]} == {
+            (col0, row0), (col1, row0), (col1, row1), (col0, row1)
+        }  # fmt: skip
+        assert target["geometry"]["type"] == "Polygon"
+
+
+def _cell(value):
+    return "" if value is None else f'"{value}"' if isinstance(value, str) else str(value)
+
+
+def test_a_geopackage_is_read(folder, tmp_path):
+    pytest.importorskip("geopandas", reason="geopandas is not installed")
+    frame = us.targets(folder / "map.zarr", top=5)
+    frame.to_file(tmp_path / "t.gpkg", layer="targets")
+    summary = us.report(
+        folder / "map.zarr", folder / EVIL, tmp_path / "p.html", targets=tmp_path / "t.gpkg"
+    )
+    assert summary.shown == 5
+    own, read = (data_in(contents(p)) for p in (folder / "page.html", tmp_path / "p.html"))
+    assert [t["rings"] for t in read["targets"]] == [t["rings"] for t in own["targets"][:5]]
+
+
+def test_a_cog_shows_the_same(folder, tmp_path):
+    us.to_cog(folder / "map.zarr", tmp_path / "map.tif")
+    us.report(tmp_path / "map.tif", folder / EVIL, tmp_path / "p.html")
+    own, cog = (data_in(contents(p)) for p in (folder / "page.html", tmp_path / "p.html"))
+    for name in ("layers", "places", "edges", "chips"):
+        assert cog[name] == own[name]
+
+
+def test_top_takes_the_highest(folder, tmp_path):
+    (tmp_path / "t.geojson").write_text(json.dumps(made_table(folder)))
+    page = tmp_path / "p.html"
+    summary = us.report(
+        folder / "map.zarr", folder / EVIL, page, targets=tmp_path / "t.geojson", top=3
+    )
+    total = len(made_table(folder)["features"])
+    assert (summary.shown, summary.total) == (3, total)
+    assert f"The list has the 3 highest of {total} targets." in contents(page)
+
+
+def test_origin_and_limits_are_in_the_page(folder):
+    words = " ".join("".join(parsed(contents(folder / "page.html")).words).split())
+    attributes = dict(zarr.open_group(folder / "map.zarr", mode="r").attrs)
+    assert attributes["fingerprint"] in words
+    for part in ("A ranked list to review", "false objects per megapixel", "multispectral"):
+        assert part in words
+
+
+# ---- scores as bytes ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("levels", [None, LEVELS])
+def test_a_byte_tells_exactly_if_a_score_reaches_an_edge(levels):
+    scale = Scale.of(levels)
+    rng = np.random.default_rng(1)
+    score = np.concatenate([rng.random(5000).astype(np.float32), scale.edges, [0, 1]])
+    score = score.astype(np.float32)
+    values = scale.values(score)
+    assert len(scale.edges) + 1 < UNSCORED
+    for step, edge in enumerate(scale.edges, 2):
+        assert ((values >= step) == (score >= edge)).all()
+    assert scale.values(np.array([np.nan], np.float32)).item() == NO_DATA
+    if levels is not None:
+        assert all(scale.edges[scale.step(t) - 2] == np.float32(t) for t in (0.5, 0.8, 0.95))
+
+
+@pytest.mark.parametrize(("shape", "factor"), [((300, 420), 7), ((5, 3), 1), ((1030, 2049), 5)])
+def test_a_reduced_map_has_the_highest_scores(shape, factor):
+    score = np.random.default_rng(2).random(shape).astype(np.float32)
+    score[: shape[0] // 2, :2] = np.nan
+
+    class Source:
+        def read(self, rows, cols):
+            return score[None, rows, cols]
+
+    small = report_layers.reduced(Source(), shape, factor)
+    assert np.array_equal(small, block_maximum(score, factor), equal_nan=True)
+
+
+@pytest.mark.parametrize(
+    ("box", "peak"),
+    [((0, 0, 3, 4), (1, 1)), ((90, 90, 100, 100), (95, 95)), ((0, 0, 9000, 9000), (5, 7))],
+)
+def test_a_close_up_holds_its_target(box, peak):
+    frame = CloseUp.around(box, peak)
+    inside, placed = frame.cut((100, 100))
+    assert all(a.stop - a.start == b.stop - b.start for a, b in zip(inside, placed, strict=True))
+    assert all(0 <= p.start <= p.stop <= SIDE * frame.factor for p in placed)
+    assert frame.row <= peak[0] < frame.row + SIDE * frame.factor
+    assert frame.col <= peak[1] < frame.col + SIDE * frame.factor
+
+
+def test_a_long_layer_becomes_coarser():
+    noise = np.random.default_rng(3).integers(1, 100, (501, 300)).astype(np.uint8)
+    noise[:2, :2], noise[2:4, :2] = UNSCORED, NO_DATA
+    layer = report_layers.packed_layer(noise, 3, 60_000)
+    assert len(layer["scores"]) <= 60_000
+    assert layer["factor"] in (6, 12)
+    assert layer["height"] * layer["factor"] >= 501 * 3
+
+
+# ---- bad input ----------------------------------------------------------------------------------
+
+
+def command(*arguments):
+    return CliRunner().invoke(app, ["report", *map(str, arguments)])
+
+
+def test_a_scene_without_crs_has_positions_in_pixels(tmp_path):
+    write_scene(tmp_path / "plain.tif", crs=None)
+    score(tmp_path / "plain.tif", tmp_path / "m.zarr")
+    summary = us.report(tmp_path / "m.zarr", tmp_path / "plain.tif", tmp_path / "p.html")
+    assert summary.shown
+    assert any("no CRS" in note for note in summary.notes)
+    data = data_in(contents(tmp_path / "p.html"))
+    assert data["places"] is None
+    assert data["metres"] is None
+    assert {t["geometry"] for t in data["targets"]} == {None}
+    assert max(len(ring) for t in data["targets"] for ring in t["rings"]) <= MOST_CORNERS
+
+
+def test_a_map_without_levels_has_no_rates(tmp_path):
+    write_scene(tmp_path / "s.tif")
+    score(tmp_path / "s.tif", tmp_path / "m.zarr")
+    us.report(tmp_path / "m.zarr", tmp_path / "s.tif", tmp_path / "p.html")
+    text = contents(tmp_path / "p.html")
+    assert "has no curve of false alarms" in text
+    assert "data-level=" not in text.partition("<script")[0]
+    assert set(data_in(text)["far"]) == {None}
+
+
+def test_the_map_of_another_scene_is_refused(folder, tmp_path):
+    write_scene(tmp_path / "other.tif", seed=4)
+    with pytest.raises(
+        us.StoreError, match=r"is the map of scene .* Pass the scene that was scored"
+    ):
+        us.report(folder / "map.zarr", tmp_path / "other.tif", tmp_path / "p.html")
+    with rasterio.open(tmp_path / "other.tif", "r+") as file:
+        file.transform = from_origin(500100, 4200000, 10, 10)
+    with pytest.raises(us.StoreError, match="another place on the ground"):
+        us.report(folder / "map.zarr", tmp_path / "other.tif", tmp_path / "p.html")
+    with rasterio.open(
+        tmp_path / "small.tif", "w", driver="GTiff", height=9, width=9, count=1, dtype="uint8"
+    ) as file:
+        file.write(np.ones((1, 9, 9), np.uint8))
+    with pytest.raises(us.StoreError, match=r"300 x 420 px, but scene 'small\.tif' has 9 x 9 px"):
+        us.report(folder / "map.zarr", tmp_path / "small.tif", tmp_path / "p.html")
+    assert not (tmp_path / "p.html").exists()
+
+
+def test_a_scene_that_was_moved_gets_a_note(folder, tmp_path):
+    shutil.copy(folder / EVIL, tmp_path / EVIL)
+    summary = us.report(folder / "map.zarr", tmp_path / EVIL, tmp_path / "p.html")
+    assert any("moved or changed" in note for note in summary.notes)
+    assert "moved or changed" in contents(tmp_path / "p.html")
+
+
+def test_an_incomplete_map_is_shown_as_such(folder, tmp_path):
+    shutil.copytree(folder / "map.zarr", tmp_path / "map.zarr")
+    group = zarr.open_group(tmp_path / "map.zarr", mode="r+")
+    group["done"][0, 0] = 0
+    group["score"][:100, :100] = np.nan
+    result = command(tmp_path / "map.zarr", "--scene", folder / EVIL, "-o", tmp_path / "p.html")
+    assert result.exit_code == 1, result.output
+    text = contents(tmp_path / "p.html")
+    assert "is incomplete: 1 of" in text
+    (layer,) = data_in(text)["layers"]
+    values = np.frombuffer(zlib.decompress(base64.b64decode(layer["scores"])), np.uint8)
+    values = values.reshape(layer["height"], layer["width"])
+    assert (values[:100, :100] == UNSCORED).all()
+    assert (values[285:, :25] == NO_DATA).all()
+    assert (values[120:200, 300:400] < UNSCORED).all()
+
+
+def test_an_empty_result_says_where_the_highest_score_is(folder, tmp_path):
+    (tmp_path / "t.geojson").write_text('{"type": "FeatureCollection", "features": []}')
+    summary = us.report(
+        folder / "map.zarr", folder / EVIL, tmp_path / "p.html", targets=tmp_path / "t.geojson"
+    )
+    assert (summary.shown, summary.total) == (0, 0)
+    text = contents(tmp_path / "p.html")
+    highest = zarr.open_group(folder / "map.zarr", mode="r")["score"][:]
+    row, col = np.unravel_index(np.nanargmax(highest), highest.shape)
+    assert f"near row {row}, column {col}" in text
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t["features"][0]["properties"].pop("score_max"), "no column 'score_max'"),
+        (lambda t: t["features"][0]["properties"].update(peak_row="x"), "not a number"),
+        (lambda t: t["features"][0]["properties"].update(score_max=0.31), "table of another map"),
+        (lambda t: t["features"][0]["properties"].update(peak_row=-5), "table of another map"),
+        (lambda t: t["features"][0]["properties"].update(peak_col=10**30), "table of another map"),
+        (lambda t: t.pop("features"), "cannot be read"),
+    ],
+)
+def test_a_table_that_does_not_fit_is_refused(folder, tmp_path, change, message):
+    table = made_table(folder)
+    change(table)
+    (tmp_path / "t.geojson").write_text(json.dumps(table))
+    with pytest.raises(us.StoreError, match=message):
+        us.report(
+            folder / "map.zarr", folder / EVIL, tmp_path / "p.html", targets=tmp_path / "t.geojson"
+        )
+    assert not (tmp_path / "p.html").exists()
+
+
+def test_bad_options_get_a_sentence(folder, tmp_path):
+    scene, store = folder / EVIL, folder / "map.zarr"
+    for given, message in (
+        (["-o", tmp_path / "p.pdf"], "Let it end in .html"),
+        (["-o", tmp_path / "no" / "p.html"], "does not exist"),
+        (["-o", tmp_path / "p.html", "--top", 0], "Use 1 to 1000"),
+        (["-o", tmp_path / "p.html", "--targets", tmp_path / "t.shp"], "no known format"),
+        (["-o", tmp_path / "p.html", "--targets", tmp_path / "t.csv"], "do not exist"),
+    ):
+        result = command(store, "--scene", scene, *given)
+        assert isinstance(result.exception, us.UniadrsScaleError), result.output
+        assert message in str(result.exception)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_written_to(folder):
+    with pytest.raises(us.StoreError, match=r"Cannot write '/proc/p\.html'"):
+        us.report(folder / "map.zarr", folder / EVIL, "/proc/p.html")
+
+
+def test_maps_of_other_pixels_are_not_compared(folder, tmp_path):
+    write_scene(tmp_path / "s.tif", crs="EPSG:32635")
+    score(tmp_path / "s.tif", tmp_path / "m.zarr")
+    with pytest.raises(us.StoreError, match=r"is not on the grid of 'map\.zarr'"):
+        us.report(
+            folder / "map.zarr", folder / EVIL, tmp_path / "p.html", compare=tmp_path / "m.zarr"
+        )
+
+
+def test_the_command_in_a_page_has_no_folders_and_no_secrets(folder, tmp_path, monkeypatch):
+    shown = _command(["/usr/bin/x", "report", "/home/me/map.zarr", "--scene=/data/a b.tif"])
+    assert shown == "uniadrs-scale report map.zarr '--scene=a b.tif'"
+    shown = _command(["x", "report", "https://me:secret@host/m.zarr?sig=abc123"])
+    assert "secret" not in shown
+    assert "abc123" not in shown

@@ -1,0 +1,39 @@
+"""Targets as a file of each product of an archive."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import geopandas
+import pytest
+from archives import write_archive, write_scene
+from standins import FirstBand
+
+import uniadrs_scale as us
+from uniadrs_scale.objects.find import find
+from uniadrs_scale.objects.select import Selection
+
+
+def test_a_sweep_writes_the_targets_of_each_scene(tmp_path):
+    write_scene(tmp_path / "incoming" / "s_20240101.tif", 1)
+    output = {"folder": "maps", "formats": ["cog", "targets"]}
+    report = us.sweep(write_archive(tmp_path, output=output), detector=FirstBand())
+    assert report.complete
+    folder = tmp_path / "maps" / "s_20240101"
+    item = json.loads((folder / "s_20240101.json").read_text())
+    asset = item["assets"]["targets"]
+    assert asset["type"] == "application/geopackage+sqlite3"
+    frame = geopandas.read_file(folder / asset["href"], layer="targets")
+    expected = find((folder / item["assets"]["score"]["href"]), Selection(top=100))
+    assert frame["target_id"].tolist() == expected.columns["target_id"].tolist()
+    assert "has no levels" in json.dumps(item)
+
+
+def test_a_sweep_says_first_that_a_library_is_missing(tmp_path, monkeypatch):
+    write_scene(tmp_path / "incoming" / "s_20240101.tif", 1)
+    monkeypatch.setitem(sys.modules, "pyogrio", None)
+    archive = write_archive(tmp_path, output={"folder": "maps", "formats": ["targets"]})
+    with pytest.raises(us.PlanError, match="uniadrs-scale"):
+        us.sweep(archive, detector=FirstBand())
+    assert not (tmp_path / "maps").exists()

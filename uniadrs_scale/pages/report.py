@@ -1,0 +1,269 @@
+"""The report of a map: one HTML file that loads nothing, to look through targets and mark them."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from dataclasses import dataclass
+from importlib import resources
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import xarray as xr
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from uniadrs_scale.errors import PlanError, StoreError, redact
+from uniadrs_scale.maps.finished import open_finished
+from uniadrs_scale.maps.store import DONE, ScoreMap
+from uniadrs_scale.pages.report_content import Content, data_of, words_of
+from uniadrs_scale.pages.report_files import found_table, read_table
+from uniadrs_scale.pages.report_layers import (
+    NO_DATA,
+    UNSCORED,
+    CloseUp,
+    Scale,
+    data_url,
+    packed_layer,
+    packed_sheet,
+    reduced,
+    scene_sheet,
+    score_sheet,
+)
+from uniadrs_scale.pages.report_table import Positions, checked_rows
+from uniadrs_scale.scenes.open import open_scene
+from uniadrs_scale.scenes.preview import scene_picture
+from uniadrs_scale.scenes.sources import scene_source
+from uniadrs_scale.storage.places import Place
+from uniadrs_scale.storage.urls import uri_name
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import zarr
+    from numpy.typing import NDArray
+
+    from uniadrs_scale.core.contracts import SceneInfo
+    from uniadrs_scale.maps.finished import RasterMap
+    from uniadrs_scale.scenes.preview import ScenePicture
+
+SIDE = 2048
+"""Longest side of the pictures of scene and map, in pixels."""
+MOST = 1000
+"""Targets in a page."""
+SCENE_BYTES, SCORE_BYTES, SHEET_BYTES = 1_700_000, 1_100_000, 550_000
+"""Most characters of the picture of the scene, of all layers of scores, and of the close-ups of
+the scene and of all maps: a page stays below 5 MB."""
+SUFFIXES = (".html", ".htm")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportSummary:
+    """The page that was written."""
+
+    output: Place
+    shown: int
+    """Targets in the page."""
+    total: int
+    """Targets in the table."""
+    incomplete: bool
+    """True if a chunk of a map has no scores."""
+    notes: tuple[str, ...]
+    """Sentences about what looks wrong; the page shows them, too."""
+
+    def text(self) -> str:
+        """Return the closing lines, one per fact."""
+        counted = f"{self.shown}" if self.shown == self.total else f"{self.shown} of {self.total}"
+        lines = [f"targets  {counted}", *(f"note     {n}" for n in self.notes)]
+        return "\n".join([*lines, f"output   {self.output}"])
+
+
+def report(
+    map_path: str | Path,
+    scene: str | Path | xr.DataArray,
+    output: str | Path,
+    *,
+    targets: str | Path | None = None,
+    top: int = 200,
+    compare: str | Path | None = None,
+    command: str = "",
+) -> ReportSummary:
+    """Write a page with the scene, its map and a list of targets that can be marked.
+
+    The page is one HTML file that needs no server and no network. Equal input gives equal bytes.
+
+    Args:
+        map_path: Zarr store or COG that `score` wrote.
+        scene: The scene that was scored.
+        output: The page to write, .html; a page that is there is replaced.
+        targets: Table of targets of this map; by default they are found now.
+        top: Number of targets to show, those with the highest scores.
+        compare: Another map of the same grid, for a before/after line.
+        command: The command that made the page, for its list of origins; without secrets.
+
+    Raises:
+        PlanError: ``top`` is not a number of targets.
+        SceneError: The scene cannot be read.
+        StoreError: The map is that of another scene, the table that of another map, a file cannot
+            be read, or the page cannot be written.
+    """
+    if not 1 <= top <= MOST:
+        raise PlanError(f"top={top} is not a number of targets. Use 1 to {MOST}.")
+    place = Place.of(output)
+    if place.suffix.lower() not in SUFFIXES:
+        raise StoreError(f"Output '{output}' is not a page. Let it end in .html.")
+    place.require_name()
+    place.require_folder()
+    opened = open_finished(map_path)
+    array = scene if isinstance(scene, xr.DataArray) else open_scene(scene)
+    info = scene_source(array).info
+    notes = _require_same_scene(opened, info)
+    other = None if compare is None else _require_same_grid(opened, open_finished(compare))
+    if targets is None:
+        table = found_table(map_path, top, None if notes else array)
+    else:
+        table = read_table(targets)
+    positions = Positions.of(opened)
+    content = Content(
+        maps=(opened,) if other is None else (opened, other),
+        info=info,
+        scale=Scale.of(opened.levels),
+        rows=checked_rows(table, opened, positions, top),
+        table=table,
+        positions=positions,
+        notes=notes,
+        command=redact(command),
+    )
+    page = render(content, scene_picture(array, SIDE))
+    place.write(page, media="text/html; charset=utf-8")
+    return ReportSummary(
+        output=place,
+        shown=len(content.rows),
+        total=len(table.records),
+        incomplete=any(shown.facts.missing for shown in content.maps),
+        notes=content.warnings,
+    )
+
+
+def _require_same_scene(opened: ScoreMap | RasterMap, info: SceneInfo) -> tuple[str, ...]:
+    """Return notes about the scene of a map.
+
+    Raises:
+        StoreError: The map is that of another scene.
+    """
+    name, shape = uri_name(opened.name), opened.geobox.shape
+    known = opened.facts.scene or "another scene"
+    if (info.height, info.width) != tuple(shape):
+        raise StoreError(
+            f"'{name}' is the map of {known}, {shape[0]} x {shape[1]} px, but scene '{info.name}' "
+            f"has {info.height} x {info.width} px. Pass the scene that was scored; for a swath "
+            "pass the Zarr store, because its COG is on another grid."
+        )
+    if info.crs is not None and info.transform is not None and opened.geobox.crs is not None:
+        here = opened.geobox.affine
+        size = max(abs(here.a), abs(here.b))
+        apart = max(abs(a - b) for a, b in zip(info.transform, tuple(here)[:6], strict=True))
+        if apart > size / 100 or opened.geobox.crs != info.crs:
+            raise StoreError(
+                f"'{name}' is the map of {known}, at another place on the ground than scene "
+                f"'{info.name}'. Pass the scene that was scored."
+            )
+    attributes = getattr(getattr(opened, "group", None), "attrs", {})
+    scored = attributes.get("plan", {}).get("scene", {})
+    if scored.get("identity", info.identity) == info.identity:
+        return ()
+    if opened.facts.scene not in ("", info.name):
+        raise StoreError(
+            f"'{name}' is the map of scene '{opened.facts.scene}', got scene '{info.name}'. Pass "
+            "the scene that was scored."
+        )
+    note = (
+        f"The fingerprint of scene '{info.name}' is not that of the scene that was scored: the "
+        "file was moved or changed, or other bands were chosen."
+    )
+    return (note,)
+
+
+def _require_same_grid(opened: ScoreMap | RasterMap, other: ScoreMap | RasterMap) -> Any:
+    """Return the map to compare with.
+
+    Raises:
+        StoreError: It is on another grid.
+    """
+    if opened.geobox.shape != other.geobox.shape or opened.geobox != other.geobox:
+        raise StoreError(
+            f"'{uri_name(other.name)}' is not on the grid of '{uri_name(opened.name)}' "
+            f"({other.geobox.shape[0]} x {other.geobox.shape[1]} px, "
+            f"{opened.geobox.shape[0]} x {opened.geobox.shape[1]} px): only maps of the same "
+            "pixels can be compared. Warp one of them first (rio warp)."
+        )
+    return other
+
+
+def render(content: Content, picture: ScenePicture) -> bytes:
+    """Return the page as bytes."""
+    shape = content.info.height, content.info.width
+    frames = [CloseUp.around(row.box, row.peak) for row in content.rows]
+    scene_url, coarser = data_url(picture.rgb, SCENE_BYTES)
+    chip_url = (
+        data_url(scene_sheet(picture, frames, shape), SHEET_BYTES, whole=True)[0] if frames else ""
+    )
+    layers = []
+    highest = np.empty((0, 0), np.float32)
+    for opened in content.maps:
+        small = reduced(opened, shape, picture.factor)
+        values = content.scale.values(small)
+        gaps = picture.valid & _missing(opened, small.shape, picture.factor)
+        values = np.where((values == NO_DATA) & gaps, np.uint8(UNSCORED), values)
+        layer = packed_layer(values, picture.factor, SCORE_BYTES // len(content.maps))
+        if frames:
+            sheet = score_sheet(opened, frames, shape, content.scale)
+            layer["chips"] = packed_sheet(sheet, content.scale, SHEET_BYTES // len(content.maps))
+        layers.append(layer)
+        highest = highest if highest.size else small
+    data = data_of(content, layers, frames, picture.factor * coarser)
+    words = words_of(content, picture, highest)
+    files = resources.files("uniadrs_scale.pages")
+    style, script = (files.joinpath(f"report.{kind}").read_text("utf-8") for kind in ("css", "js"))
+    environment = Environment(autoescape=True, undefined=StrictUndefined)
+    environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
+    page = environment.from_string(files.joinpath("report.html").read_text("utf-8")).render(
+        words,
+        data=data,
+        policy=_policy(style, script),
+        style=Markup(style),  # noqa: S704 - our own file
+        script=Markup(script),  # noqa: S704 - our own file
+        scene_picture=scene_url,
+        chip_picture=chip_url,
+    )
+    return page.encode()
+
+
+def _missing(
+    opened: ScoreMap | RasterMap, shape: tuple[int, ...], factor: int
+) -> NDArray[np.bool_]:
+    """Return the pixels of a reduced map that are in chunks without all of their scores.
+
+    Other pixels without a score were not data for the detector. A COG does not say which chunks
+    are missing.
+    """
+    if not opened.facts.missing or not isinstance(opened, ScoreMap):
+        return np.full(shape, bool(opened.facts.missing))
+    score, done = opened.array(), cast("zarr.Array[Any]", opened.group["done"])
+    sides = score.shards or score.chunks
+    places = [np.arange(n) * factor // side for n, side in zip(shape, sides, strict=True)]
+    return np.asarray(np.asarray(done[:])[np.ix_(*places)] != DONE)
+
+
+def _policy(style: str, script: str) -> str:
+    """Return a policy that allows just these texts and pictures in the page, and no request."""
+    allowed = {
+        "default-src": "'none'",
+        "img-src": "data:",
+        "base-uri": "'none'",
+        "form-action": "'none'",
+    }
+    for name, text in (("style-src", style), ("script-src", script)):
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        allowed[name] = f"'sha256-{digest}'"
+    return "; ".join(f"{name} {value}" for name, value in allowed.items())

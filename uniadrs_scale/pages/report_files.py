@@ -1,0 +1,148 @@
+"""Tables of targets, as read from files or found in a map, before they are checked."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from shapely.geometry import shape as geometry_of
+
+from uniadrs_scale.errors import StoreError, gist
+from uniadrs_scale.objects.find import find
+from uniadrs_scale.objects.select import Selection
+from uniadrs_scale.storage.urls import uri_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    import xarray as xr
+
+WGS84 = "EPSG:4326"
+GEOMETRY = "geometry"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Table:
+    """Columns and geometries of a table of targets."""
+
+    name: str
+    """For messages."""
+    records: Sequence[Mapping[str, Any]]
+    geometries: Sequence[Any]
+    """shapely geometries, None if unknown."""
+    crs: str | None
+    """That of the geometries."""
+    origin: str
+    """How the targets were found, for people."""
+    empty: str = ""
+    """Sentence about a table without rows."""
+
+
+def read_table(path: str | Path) -> Table:
+    """Read a table that `targets` wrote: GeoJSON, CSV, GeoPackage, GeoParquet or FlatGeobuf.
+
+    Raises:
+        StoreError: The file is missing, or it is not a table of targets.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in READERS:
+        raise StoreError(
+            f"Targets '{path}' have no known format. Give a file that ends in {', '.join(READERS)}."
+        )
+    if not Path(path).exists():
+        raise StoreError(f"Targets '{path}' do not exist. Check the path.")
+    try:
+        return READERS[suffix](str(path))
+    except StoreError:
+        raise
+    except (ValueError, TypeError, KeyError, AttributeError, OSError, RuntimeError) as error:
+        raise StoreError(
+            f"Targets '{path}' cannot be read ({gist(error)}). Pass a file that `targets` wrote."
+        ) from None
+
+
+def _geojson(path: str) -> Table:
+    features = json.loads(Path(path).read_text(encoding="utf-8"))["features"]
+    shapes = [geometry_of(f[GEOMETRY]) if f[GEOMETRY] else None for f in features]
+    records = [dict(feature["properties"]) for feature in features]
+    return Table(name=path, origin=uri_name(path), records=records, geometries=shapes, crs=WGS84)
+
+
+def _csv(path: str) -> Table:
+    with Path(path).open(newline="", encoding="utf-8") as file:
+        rows = [dict(row) for row in csv.DictReader(file)]
+    records = [
+        {name: _cell(text) for name, text in row.items() if name and name != GEOMETRY}
+        for row in rows
+    ]
+    return Table(
+        name=path, origin=uri_name(path), records=records, geometries=[None] * len(rows), crs=None
+    )
+
+
+def _cell(text: str | None) -> Any:
+    """Return a cell of a CSV file: None if it is empty, a number or truth value if it is one."""
+    if not text:
+        return None
+    if text in ("True", "False", "true", "false"):
+        return text.lower() == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _frame(path: str) -> Table:
+    try:
+        import geopandas  # noqa: PLC0415 - an extra
+    except ImportError:
+        raise StoreError(
+            f"Reading '{path}' needs geopandas. Install it (pip install 'uniadrs-scale[targets]'), "
+            "or pass a GeoJSON or CSV file."
+        ) from None
+    if path.endswith(".parquet"):
+        frame = geopandas.read_parquet(path)
+    elif path.endswith(".gpkg"):
+        frame = geopandas.read_file(path, layer="targets")
+    else:
+        frame = geopandas.read_file(path)
+    records = frame.drop(columns=frame.geometry.name).to_dict("records")
+    crs = None if frame.crs is None else frame.crs.to_wkt()
+    return Table(
+        name=path, origin=uri_name(path), records=records, geometries=list(frame.geometry), crs=crs
+    )
+
+
+def found_table(map_path: str | Path, top: int, scene: xr.DataArray | None) -> Table:
+    """Find the ``top`` targets of a map; with its scene, also say how they stand out.
+
+    Raises:
+        StoreError: The map cannot be read.
+    """
+    found = find(map_path, Selection(top=top), scene=scene)
+    names = list(found.columns)
+    rows = zip(*(found.columns[name].tolist() for name in names), strict=True)
+    return Table(
+        name=uri_name(str(map_path)),
+        records=[dict(zip(names, row, strict=True)) for row in rows],
+        geometries=list(found.geometry),
+        crs=found.crs,
+        origin=f"the {top} highest, pixels of at least {found.facts['grow']:g}",
+        empty=found.empty_because,
+    )
+
+
+READERS: Mapping[str, Callable[[str], Table]] = {
+    ".gpkg": _frame,
+    ".parquet": _frame,
+    ".fgb": _frame,
+    ".geojson": _geojson,
+    ".json": _geojson,
+    ".csv": _csv,
+}
+"""Readers by the ending of a file."""

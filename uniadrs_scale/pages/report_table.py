@@ -1,0 +1,236 @@
+"""The targets of a report: rows of a table, checked against the map, in pixels and in degrees."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import shapely
+from pyproj import CRS, Transformer
+from shapely.geometry import Polygon, box, mapping
+
+from uniadrs_scale.errors import StoreError
+from uniadrs_scale.objects.ground import ground_of, in_degrees
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from odc.geo.geobox import GeoBox
+
+    from uniadrs_scale.maps.finished import RasterMap
+    from uniadrs_scale.maps.store import ScoreMap
+    from uniadrs_scale.objects.ground import Ground
+    from uniadrs_scale.pages.report_files import Table
+    from uniadrs_scale.pages.report_layers import Readable
+
+NEEDED = ("score_max", "peak_row", "peak_col")
+BOX = ("row0", "col0", "row1", "col1")
+SAME = 1e-6
+"""Largest difference of a score in a table and in its map."""
+MOST_CORNERS, MOST_SIMPLE = 100, 64
+"""Corners of an outline in a page, and the most pixels by which a longer one is simplified."""
+NEAR = 2.0
+"""Pixels that an outline may exceed its box."""
+DIGITS = 7
+"""Decimals of degrees: a centimetre."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Row:
+    """A target."""
+
+    properties: dict[str, Any]
+    """The columns of the table, as JSON values."""
+    score: float
+    peak: tuple[int, int]
+    """Row and column."""
+    box: tuple[int, int, int, int]
+    """Row and column of the first pixel, and those after the last."""
+    rings: list[list[list[float]]]
+    """Outlines as (column, row) of pixel corners."""
+    geometry: dict[str, Any] | None
+    """GeoJSON in degrees, None if the map has no CRS."""
+    degrees: tuple[float, float] | None
+    """Longitude and latitude of the peak."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Positions:
+    """The tie between the pixels of a map and the ground."""
+
+    geobox: GeoBox
+    """The map's grid; the identity for a swath."""
+    ground: Ground
+
+    @classmethod
+    def of(cls, opened: ScoreMap | RasterMap) -> Positions:
+        """Return the positions of the pixels of a map."""
+        return cls(geobox=opened.geobox, ground=ground_of(opened))
+
+    def to_pixels(self, shape: Any, crs: str | None) -> Any:
+        """Return a geometry in (column, row); it makes no sense for a swath."""
+        own = self.ground.crs
+        if crs is not None and own is not None and CRS.from_user_input(crs) != CRS.from_wkt(own):
+            way = Transformer.from_crs(crs, own, always_xy=True)
+            shape = shapely.transform(shape, lambda xy: np.stack(way.transform(*xy.T), axis=1))
+        a, b, c, d, e, f = tuple(~self.geobox.affine)[:6]
+        return shapely.transform(
+            shape, lambda xy: xy @ np.array([[a, d], [b, e]]) + np.array([c, f])
+        )
+
+    def to_degrees(self, shape: Any) -> Any:
+        """Return a geometry in (column, row) in degrees, None if a corner is unknown."""
+        corners = shapely.get_coordinates(shape)
+        return in_degrees(np.array([shape], object), self.ground.corners(*corners.T))[0]
+
+    def grid(self, side: int) -> dict[str, list[list[float]]] | None:
+        """Return longitudes and latitudes at ``side`` x ``side`` even places; None if unknown."""
+        height, width = self.geobox.shape
+        rows, cols = np.meshgrid(
+            np.linspace(0, height, side), np.linspace(0, width, side), indexing="ij"
+        )
+        places = self.ground.corners(cols.ravel(), rows.ravel()).reshape(side, side, 2)
+        if not np.isfinite(places).all():
+            return None
+        lon = np.unwrap(np.unwrap(places[..., 0], period=360, axis=0), period=360, axis=1)
+        return {"lon": lon.round(DIGITS).tolist(), "lat": places[..., 1].round(DIGITS).tolist()}
+
+
+def checked_rows(table: Table, source: Readable, positions: Positions, top: int) -> list[Row]:
+    """Return the ``top`` targets by score, each at a place of the map with just its score.
+
+    Raises:
+        StoreError: A column is missing or is not a number, or the table is that of another map.
+    """
+    height, width = positions.geobox.shape
+    ranked = sorted(
+        (-number(record, "score_max", table.name), *_peak(record, table.name), n)
+        for n, record in enumerate(table.records)
+    )
+    rows = []
+    for negative, row, col, n in ranked[:top]:
+        inside = 0 <= row < height and 0 <= col < width
+        here = (
+            float(source.read(slice(row, row + 1), slice(col, col + 1))[0, 0, 0])
+            if inside
+            else np.nan
+        )
+        if not abs(here + negative) <= SAME:
+            met = (
+                f"this map has {here:.6g} there"
+                if inside
+                else f"this map has {height} x {width} px"
+            )
+            raise StoreError(
+                f"'{table.name}' is the table of another map: it has a score of {-negative:.6g} at "
+                f"row {row}, column {col}, but {met}. Pass the table of this map, or drop "
+                "--targets."
+            )
+        rows.append(_row(table, n, (row, col), positions))
+    return rows
+
+
+def number(record: Mapping[str, Any], column: str, name: str) -> float:
+    """Return a number of a record.
+
+    Raises:
+        StoreError: The column is missing, or it is not a finite number.
+    """
+    if column not in record:
+        raise StoreError(
+            f"Targets '{name}' have no column '{column}'. Pass a file that `targets` wrote."
+        )
+    try:
+        value = float(record[column])
+    except (TypeError, ValueError):
+        value = math.nan
+    if not math.isfinite(value):
+        raise StoreError(
+            f"Targets '{name}' have {column} = {str(record[column])[:40]!r}, which is not a "
+            "number. Pass a file that `targets` wrote."
+        )
+    return value
+
+
+def _peak(record: Mapping[str, Any], name: str) -> tuple[int, int]:
+    return int(number(record, "peak_row", name)), int(number(record, "peak_col", name))
+
+
+def _row(table: Table, n: int, peak: tuple[int, int], positions: Positions) -> Row:
+    record, shape = table.records[n], table.geometries[n]
+    bounds = (peak[0], peak[1], peak[0] + 1, peak[1] + 1)
+    if all(column in record for column in BOX):
+        given = [int(number(record, column, table.name)) for column in BOX]
+        # Never larger than the map, whatever a table says.
+        most = positions.geobox.shape
+        bounds = (
+            min(max(given[0], 0), peak[0]),
+            min(max(given[1], 0), peak[1]),
+            max(min(given[2], most[0]), peak[0] + 1),
+            max(min(given[3], most[1]), peak[1] + 1),
+        )
+    square = box(bounds[1], bounds[0], bounds[3], bounds[2])
+    drawn = square
+    if shape is not None and shape.geom_type in ("Polygon", "MultiPolygon"):
+        pixels = positions.to_pixels(shape, table.crs)
+        if square.buffer(NEAR, join_style="mitre").covers(
+            pixels
+        ):  # not that of a swath, in degrees
+            drawn = _simple(pixels)
+    place = positions.ground.centres(np.array([peak[1]]), np.array([peak[0]]))[0]
+    known = bool(np.isfinite(place).all())
+    return Row(
+        properties={str(name): _plain(value) for name, value in record.items()},
+        score=number(record, "score_max", table.name),
+        peak=peak,
+        box=bounds,
+        rings=_rings(drawn),
+        geometry=_geojson(positions.to_degrees(drawn)) if known else None,
+        degrees=(float(place[0]), float(place[1])) if known else None,
+    )
+
+
+def _plain(value: Any) -> Any:
+    """Return a cell as a JSON value; NaN and other missing values as None."""
+    if hasattr(value, "item"):
+        value = value.item()
+    if hasattr(value, "isoformat"):
+        text = value.isoformat()
+        return None if text == "NaT" else text
+    if value is None or isinstance(value, (str, bool, int)):
+        return value
+    return value if isinstance(value, float) and math.isfinite(value) else None
+
+
+def _simple(shape: Any) -> Any:
+    """Return an outline with few enough corners for a page."""
+    tolerance = 1
+    while shapely.get_num_coordinates(shape) > MOST_CORNERS and tolerance <= MOST_SIMPLE:
+        shape = shapely.simplify(shape, tolerance)
+        tolerance *= 2
+    return (
+        shape if shapely.get_num_coordinates(shape) <= MOST_CORNERS else shapely.convex_hull(shape)
+    )
+
+
+def _rings(shape: Any) -> list[list[list[float]]]:
+    """Return the outlines without their last corner, which is the first one."""
+    parts = [part for part in getattr(shape, "geoms", [shape]) if isinstance(part, Polygon)]
+    rings = [ring for part in parts for ring in (part.exterior, *part.interiors)]
+    return [[[_short(x), _short(y)] for x, y in list(ring.coords)[:-1]] for ring in rings]
+
+
+def _short(value: float) -> float:
+    """Return a pixel coordinate: an integer if it is one but for rounding."""
+    return round(value) if abs(value - round(value)) < 1e-2 else round(value, 2)  # noqa: PLR2004
+
+
+def _geojson(shape: Any) -> dict[str, Any] | None:
+    """Return a geometry in degrees as GeoJSON."""
+    if shape is None:
+        return None
+    rounded = shapely.transform(shape, lambda xy: xy.round(DIGITS))
+    return cast("dict[str, Any]", json.loads(json.dumps(mapping(rounded))))
