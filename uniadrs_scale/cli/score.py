@@ -118,6 +118,9 @@ def demo_command(
     *,
     size: Annotated[int, typer.Option(help="Side of the scene, in pixels.")] = 2048,
     seed: Annotated[int, typer.Option(help="Another seed is another landscape.")] = 7,
+    scheduler: Annotated[
+        str | None, typer.Option(help="Address of a Dask cluster that sees the same folder.")
+    ] = None,
     workers: Workers = None,
 ) -> None:
     """Invent a scene with planted anomalies, score it, and show what was found."""
@@ -125,6 +128,8 @@ def demo_command(
     from uniadrs_scale.scoring.progress import shown
 
     with shown(sys.stderr.isatty(), None) as advance:
-        report = demo(folder, size=size, seed=seed, workers=workers, on_report=advance)
+        report = demo(
+            folder, size=size, seed=seed, scheduler=scheduler, workers=workers, on_report=advance
+        )
     typer.echo(report.text())
     raise typer.Exit(COMPLETE if report.complete else INCOMPLETE)

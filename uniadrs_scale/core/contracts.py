@@ -12,17 +12,18 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+import numpy as np
+
 from uniadrs_scale.core.layers import SCORE, Layer
 from uniadrs_scale.errors import PlanError, SceneError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from uniadrs_scale.core.lattice import Window
-    from uniadrs_scale.core.pixels import BandStatistics
+    from uniadrs_scale.core.pixels import BandStatistics, Normalisation
 
 
 class Scorer(Protocol):
@@ -47,11 +48,14 @@ class Scorer(Protocol):
         """Return the peak memory of one call beyond its input, in bytes."""
 
     def fitted(self, statistics: BandStatistics) -> FittedScorer:
-        """Return the scorer of a scene with these statistics."""
+        """Return the scorer of a scene, or of a region of one, with these statistics.
+
+        Called once per region before the first tile is scored.
+        """
 
 
 class FittedScorer(Protocol):
-    """A model that scores the tiles of one scene.
+    """A model that scores the tiles of one scene, or of one region of it.
 
     It may have a method ``warm_up(tile, bands)``: see :class:`WarmedUp`.
     """
@@ -73,6 +77,34 @@ class WarmedUp(Protocol):
 
     def warm_up(self, tile: int, bands: int) -> None:
         """Score one dummy batch per process; raise if the weights or the device do not work."""
+
+
+@runtime_checkable
+class Joint(Protocol):
+    """A fitted scorer that scores tiles of several regions of a scene in one call.
+
+    Each region has its own statistics, and so its own fitted scorer. Without this method, there is
+    one call per region, and the scores of the other tiles in it are thrown away.
+    """
+
+    def score_jointly(
+        self, scorers: Sequence[FittedScorer], tiles: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """Return scores (n, y, x) of ``tiles``, each by the scorer at its position."""
+
+
+def score_jointly(
+    scorers: Sequence[FittedScorer], tiles: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Return scores (n, y, x) of ``tiles``, each by the scorer at its position."""
+    first = scorers[0]
+    if isinstance(first, Joint):
+        return first.score_jointly(scorers, tiles)
+    scores = np.array(first.score_tiles(tiles))
+    for scorer in {id(other): other for other in scorers if other is not first}.values():
+        mine = [k for k, other in enumerate(scorers) if other is scorer]
+        scores[mine] = scorer.score_tiles(tiles)[mine]
+    return scores
 
 
 def warm_up(scorer: FittedScorer, tile: int, bands: int) -> None:
@@ -110,6 +142,12 @@ class AsIs:
     def apply(self, pixels: NDArray[np.generic]) -> NDArray[np.float32]:
         """Return ``pixels`` as float32."""
         return pixels.astype("float32")
+
+
+def scaling_of(scorer: object, statistics: BandStatistics) -> Normalisation | AsIs:
+    """Return the scaling of the tiles that ``scorer`` takes, where these statistics hold."""
+    raw = getattr(scorer, "inputs", "scaled") == "raw"
+    return AsIs() if raw else statistics.normalisation()
 
 
 MOST_SIDE, MOST_PIXELS = 2**24, 2**42

@@ -9,11 +9,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from uniadrs_scale.core.contracts import is_score_alone, layers_of, warm_up
+from uniadrs_scale.core.contracts import is_score_alone, layers_of, score_jointly, warm_up
 from uniadrs_scale.detector.inference import one_thread
 from uniadrs_scale.errors import PlanError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from uniadrs_scale.core.contracts import FittedScorer, Scorer
@@ -80,9 +82,16 @@ class FittedCoarse:
 
     def score_tiles(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return scores (n, y, x) of scaled tiles whose sides are multiples of the factor."""
+        return self.score_jointly([self] * len(tiles), tiles)
+
+    def score_jointly(
+        self, scorers: Sequence[FittedScorer], tiles: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """Return the same for tiles of several regions."""
+        inner = [cast("FittedCoarse", scorer).scorer for scorer in scorers]
         with torch.inference_mode(), one_thread():
             coarse = F.avg_pool2d(torch.from_numpy(np.ascontiguousarray(tiles)), self.factor)
-            scores = torch.from_numpy(self.scorer.score_tiles(coarse.numpy()))
+            scores = torch.from_numpy(score_jointly(inner, coarse.numpy()))
             layers = scores if scores.ndim == tiles.ndim else scores[:, None]
             fine = F.interpolate(layers, size=tiles.shape[2:], mode="bilinear", align_corners=False)
             shape = *scores.shape[:-2], *fine.shape[-2:]
@@ -138,10 +147,17 @@ class FittedScales:
 
     def score_tiles(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return scores (n, y, x) of scaled tiles."""
+        return self.score_jointly([self] * len(tiles), tiles)
+
+    def score_jointly(
+        self, scorers: Sequence[FittedScorer], tiles: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """Return the same for tiles of several regions."""
+        regions = [cast("FittedScales", scorer).scorers for scorer in scorers]
         with torch.inference_mode(), one_thread():
             total = torch.zeros(tiles.shape[0], *tiles.shape[2:])
-            for scorer in self.scorers:
-                total += torch.logit(torch.from_numpy(scorer.score_tiles(tiles)), eps=LOGIT_EPS)
+            for inner in zip(*regions, strict=True):  # of one scale
+                total += torch.logit(torch.from_numpy(score_jointly(inner, tiles)), eps=LOGIT_EPS)
             mean = torch.sigmoid_(total.div_(len(self.scorers)))
             return cast("NDArray[np.float32]", mean.numpy())
 

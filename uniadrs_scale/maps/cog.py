@@ -41,7 +41,7 @@ from uniadrs_scale.maps.overviews import (
 from uniadrs_scale.maps.statistics import ScoreStatistics
 from uniadrs_scale.maps.store import open_map
 from uniadrs_scale.storage.places import Place
-from uniadrs_scale.storage.trust import NO_PLACE
+from uniadrs_scale.storage.trust import NO_PLACE, require_proj
 from uniadrs_scale.swaths.geometry import Geocoding
 
 if TYPE_CHECKING:
@@ -116,9 +116,11 @@ def to_cog(
     Raises:
         PlanError: The options cannot be used, are for swaths only, or the CRS tears the swath
             apart (across the antimeridian, or around a pole).
+        SceneError: GDAL cannot use its PROJ data.
         StoreError: The store is missing, or the file cannot be written. ``path`` is then as it
             was before.
     """
+    require_proj()
     target = Place.of(path)
     geocoding = Geocoding(crs, resolution, resampling)
     opened = open_map(store)

@@ -17,6 +17,7 @@ import numpy as np
 
 from uniadrs_scale.errors import PlaceWarning, SceneError, UniadrsScaleError, gist
 from uniadrs_scale.maps.cog import to_cog
+from uniadrs_scale.maps.colours import qgis_style
 from uniadrs_scale.maps.facts import SOFTWARE
 from uniadrs_scale.maps.layout import Layout
 from uniadrs_scale.maps.overviews import Overview
@@ -31,7 +32,6 @@ from uniadrs_scale.maps.pictures import (
     save,
 )
 from uniadrs_scale.maps.store import open_map
-from uniadrs_scale.maps.style import qgis_style
 
 if TYPE_CHECKING:
     from collections.abc import Callable

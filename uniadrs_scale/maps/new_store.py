@@ -3,6 +3,7 @@
     score          float32 (y, x), NaN = invalid or failed; a shard is a compute chunk. A scorer
                    may have other layers: the attribute ``layers`` then names them
     band_mean, band_scatter                  float64, the scene's statistics, once they are known
+    cell_pixels, cell_mean, cell_scatter     the same of its cells (core/regions.py)
     done           uint8 (chunk_y, chunk_x): MISSING, DONE, or FAILED (written without some tiles)
     scored_pixels  int64 (chunk_y, chunk_x): finite scores of each chunk, what `verify` counts again
     y, x, spatial_ref                        as rioxarray writes them, ground control points too

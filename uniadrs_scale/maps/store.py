@@ -19,11 +19,11 @@ from odc.geo.geobox import GeoBox
 
 from uniadrs_scale.core.contracts import digest
 from uniadrs_scale.core.layers import SCORE, Layer
-from uniadrs_scale.core.pixels import BandStatistics
 from uniadrs_scale.errors import StoreError
 from uniadrs_scale.maps.facts import MapFacts
 from uniadrs_scale.maps.frame import map_frame
 from uniadrs_scale.maps.groups import NotAStoreError, layers_in, not_a_store, open_group
+from uniadrs_scale.maps.moments import read_cells, read_statistics, write_statistics
 from uniadrs_scale.storage.places import Place
 from uniadrs_scale.swaths.conventions import geolocation_kind
 from uniadrs_scale.swaths.grids import Georeference, georeference
@@ -36,12 +36,13 @@ if TYPE_CHECKING:
 
     from uniadrs_scale.core.lattice import Window
     from uniadrs_scale.core.levels import Levels
+    from uniadrs_scale.core.pixels import BandStatistics
+    from uniadrs_scale.core.regions import Cells, Grid
 
 MISSING, DONE, FAILED = 0, 1, 2
 LEDGER = ("done", "scored_pixels")
 """Arrays without which a map is not a run's."""
 CPU_KINDS, LEVELS = "cpu_kinds", "levels"
-BAND_MEAN, BAND_SCATTER = "band_mean", "band_scatter"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,26 +112,20 @@ class ScoreStore:
     @property
     def statistics(self) -> BandStatistics | None:
         """Statistics that the scores were made with; None if the run had not begun."""
-        group = self.group
-        if BAND_SCATTER not in group or "valid_pixels" not in group[BAND_SCATTER].attrs:
-            return None
-        mean, scatter = (
-            np.asarray(self._array(name)[:], np.float64) for name in (BAND_MEAN, BAND_SCATTER)
-        )
-        return BandStatistics.from_counts(dict(group[BAND_SCATTER].attrs), mean, scatter)
+        return read_statistics(self.group)
 
-    def write_statistics(self, statistics: BandStatistics) -> None:
+    def cells(self, grid: Grid) -> Cells:
+        """Return the moments of the cells of ``grid``; there are some if there are statistics."""
+        return read_cells(self.group, grid)
+
+    def write_statistics(self, statistics: BandStatistics, cells: Cells) -> None:
         """Keep the scene's statistics: a resumed run must scale as the first one did.
 
         Chunks that were scored with other statistics are missing from then on.
         """
         if self.statistics is not None:
             self._array("done")[:] = MISSING
-        for name, values in ((BAND_MEAN, statistics.mean), (BAND_SCATTER, statistics.scatter)):
-            dims = ("band", "other_band")[: values.ndim]
-            self.group.create_array(name, data=values, dimension_names=dims, overwrite=True)
-        # Last, and in one write, because the counts make the statistics valid.
-        self._array(BAND_SCATTER).update_attributes(statistics.counts())
+        write_statistics(self.group, statistics, cells)
 
     def open(self) -> xr.DataArray:
         """Return the lazy, chunked map: (y, x), or (layer, y, x) of several layers."""

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from uniadrs_scale.core.contracts import CountingReader
 from uniadrs_scale.core.layers import units
-from uniadrs_scale.core.pixels import BandStatistics, fill_invalid
 from uniadrs_scale.core.seams import accumulate, finalise, normaliser, taper
 from uniadrs_scale.maps.store import DONE, FAILED
+from uniadrs_scale.runtime.batches import Apart, Input, network_input, reason, score_tiles
 from uniadrs_scale.runtime.cpu import cpu_kind
-from uniadrs_scale.runtime.tiles import reason_of, score_tiles
-from uniadrs_scale.runtime.worker import IsolatedReader, IsolatedScorer, Isolation
+from uniadrs_scale.runtime.worker import IsolatedReader, Isolation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -25,7 +23,7 @@ if TYPE_CHECKING:
     from uniadrs_scale.core.contracts import WindowReader
     from uniadrs_scale.core.lattice import Lattice, Window
     from uniadrs_scale.maps.store import ScoreStore
-    from uniadrs_scale.runtime.tiles import Scaled
+    from uniadrs_scale.runtime.batches import Regional, Scaled
 
 
 Index = tuple[int, int]
@@ -88,22 +86,12 @@ class ChunkReport:
     """Kinds of CPU that scored its tiles or blended them, sorted."""
 
 
-def window_statistics(reader: WindowReader) -> BandStatistics | None:
-    """Return the moments of one sample window; None if it cannot be read."""
-    try:
-        if isinstance(reader, CountingReader):
-            return BandStatistics.of(*reader.counted())
-        return BandStatistics.of(*reader.read())
-    except Exception:  # noqa: BLE001 - score_chunk meets the same error, and reports it
-        return None
-
-
 def score_chunk(
     reader: WindowReader,
     index: Index,
     tiles: Sequence[Window],
     lattice: Lattice,
-    scaled: Scaled,
+    scaled: Scaled | Regional | Apart,
 ) -> ScoredPart:
     """Score ``tiles``, all owned by chunk ``index``, and cut their sum along chunk borders.
 
@@ -112,7 +100,7 @@ def score_chunk(
         index: The chunk.
         tiles: Its tiles to score: all, or those that a resumed run still needs.
         lattice: Geometry of the run.
-        scaled: The scorer, the scaling of its input, and its layers.
+        scaled: The scorer and the scaling of each tile, and the layers.
     """
     outer = lattice.read_window(index)
     numerator = np.zeros((len(scaled.layers), outer.height, outer.width))
@@ -123,19 +111,20 @@ def score_chunk(
         pixels, valid = reader.read()
     except Exception as error:  # noqa: BLE001 - whatever GDAL, Dask or a user's graph raises
         own_valid = None
-        reasons = dict.fromkeys(tiles, f"read: {reason_of(error)}")
+        reasons = dict.fromkeys(tiles, f"read: {reason(error)}")
     else:
         own_valid, reasons = valid[own].copy(), {}
         wanted = {tile: place for tile, place in places.items() if valid[place].any()}
-        apply = scaled.scaling.apply
         inputs = (
-            (
+            Input(
                 tile,
-                network_input(apply(pixels[:, *at]), valid[at], lattice.overhang(tile)),
+                network_input(fitted.scaling.apply(pixels[:, *at]), valid[at], overhang),
+                fitted.scorer,
             )
             for tile, at in wanted.items()
+            for fitted, overhang in [(scaled.of(lattice.inside(tile)), lattice.overhang(tile))]
         )
-        for tile, score in score_tiles(inputs, scaled):
+        for tile, score in score_tiles(inputs, scaled.layers):
             if isinstance(score, str):
                 reasons[tile] = score
             else:
@@ -161,7 +150,7 @@ def score_chunk_apart(
     index: Index,
     tiles: Sequence[Window],
     lattice: Lattice,
-    scaled: Scaled,
+    scaled: Scaled | Regional,
 ) -> ScoredPart:
     """Do the same as :func:`score_chunk`, reading and scoring in a child process.
 
@@ -169,9 +158,8 @@ def score_chunk_apart(
     chunk, so only chunks whose workers died are scored like this.
     """
     with Isolation() as isolation:
-        scorer = IsolatedScorer(isolation, scaled.scorer)
-        apart = replace(scaled, scorer=scorer)
-        return score_chunk(IsolatedReader(isolation, reader), index, tiles, lattice, apart)
+        isolated = IsolatedReader(isolation, reader)
+        return score_chunk(isolated, index, tiles, lattice, Apart(isolation, scaled))
 
 
 def take_strips(part: ScoredPart, axis: int, line: int) -> Strips:
@@ -217,15 +205,6 @@ def commit_chunk(
         complete=complete,
         cpu_kinds=tuple(sorted(kinds)),
     )
-
-
-def network_input(
-    scaled: NDArray[np.float32],
-    valid: NDArray[np.bool_],
-    overhang: tuple[tuple[int, int], tuple[int, int]],
-) -> NDArray[np.float32]:
-    """Return (band, tile, tile): invalid pixels filled, the part beyond the scene reflected."""
-    return np.pad(fill_invalid(scaled, valid), [(0, 0), *overhang], mode="reflect")
 
 
 def _add(

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from uniadrs_scale.core import __version__
-from uniadrs_scale.core.contracts import AsIs, layers_of
+from uniadrs_scale.core.contracts import layers_of
 from uniadrs_scale.core.plan import ScorePlan
 from uniadrs_scale.detector.coarse import coarsened
 from uniadrs_scale.detector.detector import gpus_in_use, is_gpu_build
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from uniadrs_scale.core.contracts import SceneSource, Scorer
-    from uniadrs_scale.core.pixels import BandStatistics, Normalisation
     from uniadrs_scale.core.plan import Sizes
     from uniadrs_scale.runtime.cluster import TlsFiles
 
@@ -126,12 +125,6 @@ def suited(job: Job, compute: Compute) -> Compute:
         return compute
     here = compute.here()
     return compute.suited(here, job.plan.seen_pixels, job.on(here).plan.memory.total)
-
-
-def scaling_of(scorer: Scorer, statistics: BandStatistics) -> Normalisation | AsIs:
-    """Return the scaling of the tiles that ``scorer`` takes, in a scene with these statistics."""
-    raw = getattr(scorer, "inputs", "scaled") == "raw"
-    return AsIs() if raw else statistics.normalisation()
 
 
 def compute_for(
