@@ -144,7 +144,13 @@ class Processes:
 
 
 def forecast(
-    lattice: Lattice, pixels: Pixels, processes: Processes, *, batch: int, activation_bytes: int
+    lattice: Lattice,
+    pixels: Pixels,
+    processes: Processes,
+    *,
+    batch: int,
+    activation_bytes: int,
+    layers: int = 1,
 ) -> MemoryForecast:
     """Return the peak of the largest of the processes.
 
@@ -154,6 +160,7 @@ def forecast(
         processes: The processes that compute.
         batch: Tiles per call of the network.
         activation_bytes: Memory of a call beyond its input, in bytes.
+        layers: Layers of the map.
     """
     threads = processes.threads
     rows, cols = lattice.chunks
@@ -166,10 +173,10 @@ def forecast(
     # chunk that is late delays those right, below and diagonal of it. A commit needs less, and a
     # thread does one thing at a time.
     delayed = min(rows, 2) * min(cols, 2) - 1
-    sums = 8 * (height * width + chunk * (1 + delayed))
+    sums = 8 * layers * (height * width + chunk * (1 + delayed))
     # Strips that wait for their neighbours, at most as long as a chunk and its halo.
     strips = waiting_strips(rows, cols, in_lines=processes.in_lines)
-    strips *= 8 * halo * (max(side_y, side_x) + halo)
+    strips *= 8 * layers * halo * (max(side_y, side_x) + halo)
     # Scaled, filled and batched; and what the C library holds of those that were freed.
     tile = 3 * 4 * pixels.bands * lattice.tile**2 * batch + activation_bytes
     kept = min(tile, KEPT_BYTES)
