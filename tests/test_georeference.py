@@ -222,6 +222,42 @@ def test_a_crs_in_attributes(array: xr.DataArray) -> None:
     assert tuple(place.transform or ())[:6] == UTM[:6]
 
 
+@pytest.mark.parametrize(
+    ("unit", "factor"), [("km", 1e-3), ("m", 1), ("metre", 1), ("US survey foot", 3937 / 1200)]
+)
+def test_units_of_coordinates_of_arrays(unit: str, factor: float) -> None:
+    array = scene()
+    array = array.assign_coords(
+        {axis: (axis, array[axis].values * factor, {"units": unit}) for axis in ("y", "x")}
+    )
+    assert of(array) == pytest.approx(UTM[:6])
+    degrees = array.drop_vars("spatial_ref").assign_attrs(crs="EPSG:4326")
+    assert f"coordinate y is in {unit}, its CRS is not" in georeference(degrees).problem
+
+
+@pytest.mark.parametrize("west", [False, True])
+def test_scan_angles_of_arrays(west: bool) -> None:
+    """Angles of Meteosat Third Generation grow towards the west, and its rows towards the north."""
+    height, step = 35_786_400.0, 56e-6
+    y, x = -0.1 + step * np.arange(12), -0.15 + step * np.arange(14)
+    said = {"units": "radian", "long_name": "azimuth angle encoded as column"} if west else {}
+    array = xr.DataArray(
+        np.zeros((12, 14)),
+        {"y": ("y", y, {"units": "radian"}), "x": ("x", -x if west else x, said)},
+        ("y", "x"),
+        attrs={"crs": f"+proj=geos +h={height} +lon_0=0 +sweep=y +ellps=WGS84"},
+    )
+    place = georeference(array)
+    a, b, c, d, e, f = (place.transform or Affine.identity())[:6]
+    assert (b, d) == (0, 0)
+    assert (a, e) == pytest.approx((step * height, step * height))
+    assert (c, f) == pytest.approx(((-0.15 - step / 2) * height, (-0.1 - step / 2) * height))
+    metres = array.assign_coords(
+        y=array.y * height, x=("x", np.abs(x) * height, said | {"units": "m"})
+    )
+    assert (georeference(metres).transform or Affine.identity()).a < 0  # lengths are as they are
+
+
 def test_a_stale_geozarr_transform_is_no_place() -> None:
     attrs = {"proj:code": "EPSG:32633", "spatial:transform": UTM[:6], "spatial:shape": [12, 14]}
     array = scene().drop_vars(["spatial_ref", "y", "x"]).assign_attrs(attrs)

@@ -13,6 +13,7 @@ import rasterio
 import xarray as xr
 import zarr
 from affine import Affine
+from geozarr import MULTISCALES, PROJ, SPATIAL, faults
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from rio_cogeo import cog_validate
@@ -197,6 +198,7 @@ def test_geozarr_attributes_on_array_and_root(tmp_path: Path) -> None:
         assert attributes["spatial:transform"] == list(UTM[:6])
         assert attributes["spatial:shape"] == [HEIGHT, WIDTH]
         assert attributes["spatial:bbox"] == [4e5, 6e6 - 600, 4e5 + 700, 6e6]
+        assert not faults(node, SPATIAL, PROJ)
 
 
 def test_a_crs_without_a_code_is_written_in_words(tmp_path: Path) -> None:
@@ -204,6 +206,7 @@ def test_a_crs_without_a_code_is_written_in_words(tmp_path: Path) -> None:
     store = planted(tmp_path, raster(tmp_path / "in.tif", crs=local), 1, 1)
     attributes = json.loads((store / "score" / "zarr.json").read_text())["attributes"]
     assert "proj:code" not in attributes
+    assert not faults(store / "score", SPATIAL, PROJ)
     assert rasterio.CRS.from_wkt(attributes["proj:wkt2"]) == rasterio.CRS.from_string(local)
 
 
@@ -246,6 +249,12 @@ def test_overviews_of_a_finished_store(tmp_path: Path, rotated: bool) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)
             expected = np.nanmax(padded.reshape(h, 2, w, 2), axis=(1, 3))
+    assert not faults(path, MULTISCALES, SPATIAL, PROJ)
+    for name in ("score", "overviews/1/score", "overviews/2/score"):
+        assert not faults(path / name, SPATIAL, PROJ)
+    # Not open_datatree: a group below another shares its sizes there.
+    groups = xr.open_groups(path, engine="zarr")
+    assert groups["/overviews/2"].sizes == {"y": 375, "x": 276}
     assert "spatial:transform" not in root.attrs  # where levels say it, the root does not
     assert [c["name"] for c in root.attrs["zarr_conventions"]] == [
         "multiscales", "spatial", "proj:",

@@ -467,8 +467,9 @@ def test_foreign_proj_data_are_refused_before_anything_runs(
             database.execute("INSERT INTO metadata VALUES ('DATABASE.LAYOUT.VERSION.MINOR', '0')")
     code = (
         "import sys, uniadrs_scale as us\n"
-        "try: us.open_scene(sys.argv[1])\n"
-        "except us.SceneError as error: print(error)"
+        "for act in (us.open_scene, lambda path: us.to_cog(path, 'map.tif')):\n"
+        "    try: act(sys.argv[1])\n"
+        "    except us.SceneError as error: print(error)"
     )
     environment = {k: v for k, v in os.environ.items() if k not in ("PROJ_LIB", "PROJ_DATA")}
     done = subprocess.run(
@@ -476,7 +477,7 @@ def test_foreign_proj_data_are_refused_before_anything_runs(
         env=environment | {variable: str(tmp_path / "proj")},
         capture_output=True, text=True, check=True,
     )  # fmt: skip
-    assert "GDAL cannot use its PROJ data" in done.stdout
+    assert done.stdout.count("GDAL cannot use its PROJ data") == 2
     assert f"Unset {variable}=" in done.stdout
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 HERE = Path(__file__).parent
-PATIENCE = 30
+PATIENCE = 60
 """Seconds of processor time for one case: on a busy machine a clock would measure the others."""
 IDLE = 240
 """Seconds for one case, whatever it does."""

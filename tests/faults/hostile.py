@@ -76,7 +76,7 @@ def _vrt(dice: random.Random, folder: Path) -> tuple[str, Path]:
     write_raster(folder / "pixels.tif", pixels(0, (1, HEIGHT, WIDTH)))
     name = dice.choice(["scene.vrt", "pixels.tif", "nowhere.tif", "/etc/passwd", "/dev/zero"])
     kind = dice.choice(["", ' subClass="VRTRawRasterBand"', ' subClass="VRTDerivedRasterBand"'])
-    side = dice.choice([WIDTH, WIDTH * 1000, 2**31 - 1])
+    side = dice.choice([WIDTH, WIDTH * 200, 2**31 - 1])
     source = f"<SourceFilename relativeToVRT='{int('/' not in name)}'>{name}</SourceFilename>"
     inner = source if "Raw" in kind else f"<SimpleSource>{source}</SimpleSource>"
     code = "<PixelFunctionLanguage>Python</PixelFunctionLanguage>" if "Derived" in kind else ""

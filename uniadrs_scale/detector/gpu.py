@@ -22,7 +22,7 @@ from torch import Tensor
 
 from uniadrs_scale.detector.attention import REACH
 from uniadrs_scale.detector.passes import PLAIN
-from uniadrs_scale.errors import PlanError
+from uniadrs_scale.errors import PlanError, gist
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -239,7 +239,7 @@ def checked(load: Callable[[], Any], device: torch.device, dtype: torch.dtype) -
             plain, samples = getattr(PLAIN, name), _samples(name, device, dtype)
             same = all(_agree(kernel, plain, sample) for sample in samples)
         except Exception as error:  # noqa: BLE001 - compilers and drivers raise anything
-            wrong[name] = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+            wrong[name] = f"{type(error).__name__}: {gist(error)}"
             continue
         if same:
             right[name] = kernel

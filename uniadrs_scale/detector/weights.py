@@ -17,7 +17,7 @@ from uniadrs_scale.core.levels import Levels
 from uniadrs_scale.detector import published
 from uniadrs_scale.detector.network import NetworkConfig, UniADRS
 from uniadrs_scale.detector.whitening import CHANNELS
-from uniadrs_scale.errors import WeightsError
+from uniadrs_scale.errors import WeightsError, gist
 
 Input = Literal["bands", "whitened"]
 """A network sees the scaled bands, or the channels that :mod:`.whitening` makes of them."""
@@ -37,8 +37,8 @@ class WeightsInfo:
     config: NetworkConfig
     input: Input = "bands"
     threshold: float = 0.5
-    """Recommended threshold, 0..1: at most 1e-4 of the pixels of empty windows exceed it. Files
-    without one, such as published checkpoints, get 0.5."""
+    """Threshold for those who know no levels: the medium one of few bands. Files without one, such
+    as published checkpoints, get 0.5."""
     levels: dict[str, Levels] = field(default_factory=dict)
     """Curve and levels by preset; empty if none were measured."""
     metadata: dict[str, str] = field(default_factory=dict)
@@ -151,9 +151,8 @@ def load_network(info: WeightsInfo) -> UniADRS:
         try:
             state = torch.load(info.path, map_location="cpu", weights_only=True)
         except Exception as error:  # noqa: BLE001 - a damaged archive raises anything
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise WeightsError(
-                f"'{info.path}' is not a readable checkpoint: {reason} "
+                f"'{info.path}' is not a readable checkpoint: {gist(error)}. "
                 "Give a .pth file that holds tensors only."
             ) from None
         return published.network(state)

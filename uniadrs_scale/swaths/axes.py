@@ -108,7 +108,7 @@ def regular_axis(values: NDArray[Any], name: str = "axis", turn: float | None = 
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """What the coordinates of a CRS are."""
+    """Kind and unit of the coordinates of a CRS."""
 
     is_geographic: bool
     unit: float

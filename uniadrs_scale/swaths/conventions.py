@@ -30,7 +30,7 @@ from pyproj.exceptions import CRSError as ProjError
 from rasterio.crs import CRS
 from rasterio.errors import CRSError
 
-from uniadrs_scale.errors import SceneError
+from uniadrs_scale.errors import SceneError, gist
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -140,7 +140,7 @@ def crs_of(array: xr.DataArray) -> CRS | None:
             crs = None if named is None else CRS.from_user_input(named)
     except (CRSError, ProjError, ValueError, TypeError) as error:
         raise SceneError(
-            f"Scene '{array.name}' names a CRS that is not known ({_first(error)}). Correct it "
+            f"Scene '{array.name}' names a CRS that is not known ({gist(error)}). Correct it "
             "(rio.write_crs), or drop the attribute."
         ) from None
     return crs
@@ -179,10 +179,6 @@ def affine_of(numbers: Sequence[Any] | Any, *, gdal: bool = False) -> Affine | N
         return None
     usable = all(map(math.isfinite, values)) and not transform.is_degenerate
     return transform if usable and not transform.is_identity else None
-
-
-def _first(error: Exception) -> str:
-    return str(error).splitlines()[0][:120] if str(error) else type(error).__name__
 
 
 def as_scene(scene: xr.DataArray) -> xr.DataArray:
