@@ -1,9 +1,8 @@
 """Score the scenes of a sweep on one cluster, several at a time.
 
 Scenes are let in as long as the cluster has fewer chunks waiting than it could take at once: so
-the next scene is opened, planned and sampled while the last chunks of this one are scored, and one
-more is written out; a large scene fills the cluster by itself. Rejected: two scenes at a time,
-whatever their size, which leaves half a cluster idle if a scene is one chunk.
+the next scene is opened and sampled while the last chunks of this one are scored, and one more is
+written; a large scene fills the cluster. Two at a time would leave half a cluster idle.
 """
 
 from __future__ import annotations
@@ -11,13 +10,12 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import signal
 import threading
 from collections import deque
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from uniadrs_scale.archive.product import Order, make_product, prepare_order
 from uniadrs_scale.errors import ClusterError, StoreError, redact
@@ -47,46 +45,6 @@ ENVIRONMENT = *map(os.strerror, (errno.ENOSPC, errno.EDQUOT, errno.EROFS)), "pro
 
 class StoppedError(Exception):
     """The sweep was asked to end."""
-
-
-@dataclass(slots=True)
-class Stop:
-    """A request to end, set by a signal."""
-
-    event: threading.Event = field(default_factory=threading.Event)
-    signal: int = 0
-
-
-@contextmanager
-def interruptible() -> Iterator[Stop]:
-    """Let SIGTERM and SIGINT end a sweep cleanly; the second one ends the process at once.
-
-    A signal to an inner block also ends the outer one: the sweep may have done its last scene and
-    not look any more, but not be over yet.
-    """
-    stop = Stop()
-    before: dict[int, Any] = {}
-
-    def ask(number: int, frame: object) -> None:
-        stop.signal = number
-        stop.event.set()
-        outer = before[number]
-        restore()
-        if getattr(outer, "__name__", "") == ask.__name__:
-            outer(number, frame)
-
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        before.clear()
-
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGTERM, signal.SIGINT):
-            before[number] = signal.signal(number, ask)
-    try:
-        yield stop
-    finally:
-        restore()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,9 +133,9 @@ class Batch:
     @contextmanager
     def _cluster(self) -> Iterator[Compute]:
         """Open the cluster that all scenes use."""
-        config = self.config
-        wait = None if config.wait_for_workers is None else config.wait_for_workers.total_seconds()
-        compute = compute_for(self.detector, config.scheduler, config.workers, wait=wait)
+        config, wait = self.config, self.config.wait_for_workers
+        seconds = None if wait is None else wait.total_seconds()
+        compute = compute_for(self.detector, config.scheduler, config.workers, wait=seconds)
         self._is_guest = not compute.is_own
         with compute.connected() as connected:
             yield connected
@@ -200,19 +158,23 @@ class Batch:
             return bool(queue) and not fatal and not self.stop.is_set()
 
         with ThreadPoolExecutor(width, "scene") as pool:
-            while running or may_begin():
-                while may_begin() and len(running) < width:
-                    with self._lock:
-                        waiting = sum(self._waiting.values())
-                    if running and waiting >= AHEAD * slots:
-                        break
-                    running.add(pool.submit(self._one, queue.popleft(), compute))
-                done, running = wait(running, BEAT, FIRST_COMPLETED)
-                for future in done:
-                    outcomes.append(future.result())
-                    if not outcomes[-1].cluster_lost:
-                        self._on_outcome(outcomes[-1])
-                self._on_beat()
+            try:
+                while running or may_begin():
+                    while may_begin() and len(running) < width:
+                        with self._lock:
+                            waiting = sum(self._waiting.values())
+                        if running and waiting >= AHEAD * slots:
+                            break
+                        running.add(pool.submit(self._one, queue.popleft(), compute))
+                    done, running = wait(running, BEAT, FIRST_COMPLETED)
+                    for future in done:
+                        outcomes.append(future.result())
+                        if not outcomes[-1].cluster_lost:
+                            self._on_outcome(outcomes[-1])
+                    self._on_beat()
+            except BaseException:
+                self._note_rest(running)
+                raise
         fault = next((outcome.error for outcome in outcomes if outcome.environment), None)
         if fault is not None:
             raise StoreError(
@@ -220,6 +182,12 @@ class Batch:
                 "Mend that, then run the same command: it resumes. No try was counted."
             )
         return outcomes
+
+    def _note_rest(self, running: set[Future[Outcome]]) -> None:
+        """Note scenes that end after the sweep has failed: their maps exist."""
+        for outcome in (f.result() for f in wait(running).done if not f.exception()):
+            if not outcome.cluster_lost:
+                self._on_outcome(outcome)
 
     def _one(self, decision: Decision, compute: Compute) -> Outcome:
         """Make one product. An error is an outcome: no scene stops the next."""

@@ -29,8 +29,7 @@ if TYPE_CHECKING:
     from uniadrs_scale.core.presets import Preset
 
 
-LARGE = 1_000_000
-"""Side of a scene that any tile and chunk fit in [px]."""
+LARGE = 1_000_000  # side of a scene that any tile and chunk fit in [px]
 SEE = "Write an example with 'uniadrs-scale sweep --init', and compare."
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -117,7 +116,7 @@ class Output(Section):
     title: str = "Anomaly maps"
     """Text of the collection, for people."""
     description: str = "How strongly each pixel deviates from its surroundings, 0 to 1."
-    """Text of the collection, for people."""
+    """Longer text, for people."""
     licence: str = "other"
     """SPDX identifier of the maps' licence, or ``other``."""
 

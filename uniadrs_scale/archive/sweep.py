@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from uniadrs_scale.archive.batch import Batch, Outcome, Stop, interruptible
+from uniadrs_scale.archive.batch import Batch, Outcome
 from uniadrs_scale.archive.checks import require_items, require_same_archive
 from uniadrs_scale.archive.config import ArchiveConfig, load_config
 from uniadrs_scale.archive.decide import (
@@ -28,6 +28,7 @@ from uniadrs_scale.archive.sink import COLLECTION, Sink
 from uniadrs_scale.archive.sources import list_items, source_text
 from uniadrs_scale.archive.stac import collection_text
 from uniadrs_scale.archive.status import notify, read_status, write_page
+from uniadrs_scale.archive.stopping import Stop, interruptible
 from uniadrs_scale.core import __version__
 from uniadrs_scale.detector.detector import Detector
 from uniadrs_scale.errors import ArchiveError, BusyError, StoreError, UniadrsScaleError, redact
