@@ -19,7 +19,7 @@ from uniadrs_scale.maps.peaks import Peak
 from uniadrs_scale.maps.pictures import Ring, Subject, draw, save
 from uniadrs_scale.scenes.open import open_scene
 from uniadrs_scale.scenes.preview import scene_picture
-from uniadrs_scale.scoring.job import compute_for, prepare
+from uniadrs_scale.scoring.job import compute_for, prepare, suited
 from uniadrs_scale.scoring.run import Observer, run
 from uniadrs_scale.storage.places import Place
 from uniadrs_scale.swaths.geometry import Geocoding
@@ -142,6 +142,7 @@ def demo(
     scorer = detector if detector is not None else Detector.load()
     compute = compute_for(scorer, scheduler, workers)
     job = prepare(scene, Sizes(), scorer, compute)
+    compute = suited(job, compute)
     summary = run(job, store, compute, Observer(on_report=on_report, companions=False))
     cog = target / "scores.tif"
     to_cog(store, cog)

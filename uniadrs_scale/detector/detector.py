@@ -54,6 +54,8 @@ class Detector:
     Workers must be able to read the weights file; shipped weights are always there.
     """
 
+    thread_safe = True
+
     def __init__(self, info: WeightsInfo, device: str, dtype: Arithmetic) -> None:
         self.info = info
         self.device = device_called(device)

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from uniadrs_scale.core.contracts import SCORE
 from uniadrs_scale.errors import PlaceWarning, SceneError, UniadrsScaleError, gist
 from uniadrs_scale.maps.cog import to_cog
 from uniadrs_scale.maps.colours import qgis_style
@@ -77,9 +76,9 @@ class FinishedMap:
         return Overview.of(self.scores, self.opened.shape, self.layout.factor)
 
     def scores(self, rows: slice, cols: slice) -> NDArray[np.float32]:
-        """Return the score (y, x) of a window."""
+        """Return the score (y, x) of a window, or the first layer of other maps."""
         layers = self.opened.read(rows, cols)
-        return np.asarray(layers[self.opened.layers.index(SCORE)])
+        return np.asarray(layers[0])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

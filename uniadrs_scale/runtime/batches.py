@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from uniadrs_scale.core.contracts import score_jointly
+from uniadrs_scale.core.layers import HEADROOM, SCORE, Layer, units
 from uniadrs_scale.core.pixels import fill_invalid
 from uniadrs_scale.errors import gist
 from uniadrs_scale.runtime.worker import IsolatedScorer, Isolation
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from uniadrs_scale.core.contracts import FittedScorer
+    from uniadrs_scale.core.contracts import AsIs, FittedScorer
     from uniadrs_scale.core.lattice import Window
     from uniadrs_scale.core.pixels import Normalisation
     from uniadrs_scale.core.regions import Grid
@@ -30,7 +31,8 @@ class Scaled:
     """A fitted scorer, and the scaling of its input."""
 
     scorer: FittedScorer
-    scaling: Normalisation
+    scaling: Normalisation | AsIs
+    layers: tuple[Layer, ...] = (SCORE,)
 
     def of(self, window: Window) -> Scaled:
         """Return itself: all tiles are scaled alike."""
@@ -52,6 +54,11 @@ class Regional:
         """The scorer of one region."""
         return self.regions[0].scorer
 
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """Layers of the map."""
+        return self.regions[0].layers
+
     def of(self, window: Window) -> Scaled:
         """Return the scorer and the scaling of a tile whose part in the scene is ``window``."""
         return self.regions[int(self.index[self.grid.cell_of(window)])]
@@ -64,10 +71,15 @@ class Apart:
     isolation: Isolation
     scaled: Scaled | Regional
 
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """Layers of the map."""
+        return self.scaled.layers
+
     def of(self, window: Window) -> Scaled:
         """Return the scorer and the scaling of a tile."""
         inside = self.scaled.of(window)
-        return Scaled(IsolatedScorer(self.isolation, inside.scorer), inside.scaling)
+        return replace(inside, scorer=IsolatedScorer(self.isolation, inside.scorer))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,21 +101,22 @@ def network_input(
     return np.pad(fill_invalid(scaled, valid), [(0, 0), *overhang], mode="reflect")
 
 
-def score_tiles(inputs: Iterable[Input]) -> Iterator[Scored]:
+def score_tiles(inputs: Iterable[Input], layers: tuple[Layer, ...] = (SCORE,)) -> Iterator[Scored]:
     """Yield scores or errors, in calls of exactly ``scorer.batch`` tiles: others change bits."""
     group: list[Input] = []
     for item in inputs:
         group.append(item)
         if len(group) == item.scorer.batch:
-            yield from _score_group(group)
+            yield from _score_group(group, layers)
             group = []
     if group:
-        yield from _score_group(group)
+        yield from _score_group(group, layers)
 
 
-def _score_group(group: list[Input]) -> Iterator[Scored]:
-    batch = group[0].scorer.batch
-    stack = np.zeros((batch, *group[0].pixels.shape), np.float32)
+def _score_group(group: list[Input], layers: tuple[Layer, ...]) -> Iterator[Scored]:
+    """Yield the layers (layer, y, x) of each tile in their units, or the reason for none."""
+    batch, shape = group[0].scorer.batch, group[0].pixels.shape
+    stack = np.zeros((batch, *shape), np.float32)
     for slot, item in zip(stack, group, strict=False):
         slot[...] = item.pixels
     scorers = [item.scorer for item in group]
@@ -114,15 +127,30 @@ def _score_group(group: list[Input]) -> Iterator[Scored]:
         if len(group) > 1:
             # Find the bad tile: each alone, in a call of the same shape.
             for item in group:
-                yield from _score_group([item])
+                yield from _score_group([item], layers)
         else:
             yield group[0].tile, reason(error)
         return
-    for item, score in zip(group, scores, strict=False):
-        if np.isfinite(score).all():
-            yield item.tile, score
+    if len(layers) == 1 and scores.ndim == len(shape):
+        scores = scores[:, None]
+    wanted = batch, len(layers), *shape[1:]
+    for number, item in enumerate(group):
+        if scores.shape != wanted:
+            yield item.tile, f"the scorer returned an array of {scores.shape}, not {wanted}"
         else:
-            yield item.tile, "the score is not finite"
+            score = scores[number].astype(np.float32, copy=False) / units(layers)
+            yield item.tile, _doubt(score, layers) or score
+
+
+def _doubt(score: NDArray[np.float32], layers: tuple[Layer, ...]) -> str:
+    """Return the reason why a tile's layers, in their units, cannot be summed; usually none."""
+    if not np.isfinite(score).all():
+        return "the score is not finite"
+    for values, layer in zip(np.abs(score).max(axis=(1, 2)), layers, strict=True):
+        if values > HEADROOM:  # beyond it sums are rounded, and the map depends on chunks
+            low, high = layer.valid_range
+            return f"{layer.name} reaches {values * layer.unit:g}, its range is {low:g} to {high:g}"
+    return ""
 
 
 def reason(error: Exception) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from uniadrs_scale.core.contracts import CountingReader
+from uniadrs_scale.core.contracts import CountingReader, layers_of, scaling_of
 from uniadrs_scale.core.memory import give_freed_memory_back, sample_side
 from uniadrs_scale.core.pixels import BandStatistics
 from uniadrs_scale.core.regions import Cells, Grid, Sample, fences
@@ -129,6 +129,7 @@ def regional(scorer: Scorer, whole: BandStatistics, cells: Cells) -> Scaled | Re
         if ends not in regions:
             statistics = cells.region(*key, whole)
             regions[ends] = len(fitted)
-            fitted.append(Scaled(scorer.fitted(statistics), statistics.normalisation()))
+            scaling = scaling_of(scorer, statistics)
+            fitted.append(Scaled(scorer.fitted(statistics), scaling, layers_of(scorer)))
         index[cell] = regions[ends]
     return fitted[0] if len(fitted) == 1 else Regional(cells.grid, tuple(fitted), index)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from uniadrs_scale.core.layers import units
 from uniadrs_scale.core.seams import accumulate, finalise, normaliser, taper
 from uniadrs_scale.maps.store import DONE, FAILED
 from uniadrs_scale.runtime.batches import Apart, Input, network_input, reason, score_tiles
@@ -37,7 +38,7 @@ class TileFailure:
 
 
 Pieces = Mapping[Index, "NDArray[np.float64]"]
-"""Numerators by receiving chunk; each begins at that chunk's top left corner."""
+"""Numerators (layer, y, x) by receiving chunk; each begins at that chunk's top left corner."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,7 +54,7 @@ class ScoredPart:
     """Sums of one chunk's tiles."""
 
     body: NDArray[np.float64]
-    """(y, x) numerators of the chunk itself."""
+    """(layer, y, x) numerators of the chunk itself."""
     strips: Pieces
     """Numerators of the chunks right, below and diagonal, if tiles reach into them."""
     cpu: str
@@ -99,10 +100,10 @@ def score_chunk(
         index: The chunk.
         tiles: Its tiles to score: all, or those that a resumed run still needs.
         lattice: Geometry of the run.
-        scaled: The scorer and the scaling of each tile.
+        scaled: The scorer and the scaling of each tile, and the layers.
     """
     outer = lattice.read_window(index)
-    numerator = np.zeros((outer.height, outer.width))
+    numerator = np.zeros((len(scaled.layers), outer.height, outer.width))
     own = lattice.chunk_window(index).within(outer)
     places = {tile: lattice.inside(tile).within(outer) for tile in tiles}
     wanted: dict[Window, tuple[slice, slice]] = {}
@@ -123,18 +124,18 @@ def score_chunk(
             for tile, at in wanted.items()
             for fitted, overhang in [(scaled.of(lattice.inside(tile)), lattice.overhang(tile))]
         )
-        for tile, score in score_tiles(inputs):
+        for tile, score in score_tiles(inputs, scaled.layers):
             if isinstance(score, str):
                 reasons[tile] = score
             else:
-                _add(numerator[places[tile]], score, tile, lattice)
+                _add(numerator[:, *places[tile]], score, tile, lattice)
     # Last, so that a neighbour's contribution cannot hide it: NaN stays NaN in every later sum.
     for tile in reasons:
-        numerator[places[tile]] = np.nan
+        numerator[:, *places[tile]] = np.nan
     failures = tuple(TileFailure(lattice.inside(tile), why) for tile, why in reasons.items())
     return ScoredPart(
         # Copied: a view would keep the whole window alive until the neighbours are done.
-        body=numerator[own].copy(),
+        body=numerator[:, *own].copy(),
         strips=dict(_strips(numerator, index, lattice)),
         cpu=cpu_kind(),
         valid=own_valid,
@@ -184,20 +185,19 @@ def commit_chunk(
     for strips in neighbours:
         piece = strips.pieces.get(index)
         if piece is not None:
-            numerator[: piece.shape[0], : piece.shape[1]] += piece
+            numerator[:, : piece.shape[1], : piece.shape[2]] += piece
             kinds.add(strips.cpu)
     rows, cols = window.slices
-    score = finalise(
-        numerator,
-        normaliser(lattice.height, lattice.tile, lattice.stride)[rows],
-        normaliser(lattice.width, lattice.tile, lattice.stride)[cols],
-        np.zeros(numerator.shape, bool) if part.valid is None else part.valid,
-    )
-    complete = part.valid is not None and bool((np.isfinite(score) == part.valid).all())
-    store.write_chunk(index, window, score, DONE if complete else FAILED)
+    norm_y = normaliser(lattice.height, lattice.tile, lattice.stride, lattice.halo)[rows]
+    norm_x = normaliser(lattice.width, lattice.tile, lattice.stride, lattice.halo)[cols]
+    valid = np.zeros(numerator.shape[1:], bool) if part.valid is None else part.valid
+    scores = np.stack([finalise(sums, norm_y, norm_x, valid) for sums in numerator])
+    scores *= units(store.layers)
+    complete = part.valid is not None and bool((np.isfinite(scores) == valid).all())
+    store.write_chunk(index, window, scores, DONE if complete else FAILED)
     return ChunkReport(
         index=index,
-        pixels=score.size,
+        pixels=valid.size,
         valid=0 if part.valid is None else int(np.count_nonzero(part.valid)),
         scored=part.scored,
         skipped=part.skipped,
@@ -208,12 +208,13 @@ def commit_chunk(
 
 
 def _add(
-    target: NDArray[np.float64], score: NDArray[np.float32], tile: Window, lattice: Lattice
+    target: NDArray[np.float64], scores: NDArray[np.float32], tile: Window, lattice: Lattice
 ) -> None:
-    """Add the part of a tile's score that is in the scene."""
+    """Add the part of a tile's layers that is in the scene."""
     rows, cols = lattice.inside(tile).within(tile)
-    weights = taper(lattice.tile, lattice.overlap)
-    accumulate(target, score[rows, cols], weights[rows], weights[cols])
+    weights = taper(lattice.tile, lattice.overlap, lattice.halo)
+    for sums, score in zip(target, scores, strict=True):
+        accumulate(sums, score[rows, cols], weights[rows], weights[cols])
 
 
 def _strips(
@@ -223,6 +224,7 @@ def _strips(
     own = lattice.chunk_window(index)
     for down, right in ((0, 1), (1, 0), (1, 1)):
         piece = numerator[
+            :,
             slice(own.height, None) if down else slice(own.height),
             slice(own.width, None) if right else slice(own.width),
         ]
