@@ -80,7 +80,6 @@ def data_of(
     rates = (
         [None] * len(scale.edges) if levels is None else levels.far_per_mpx(scale.edges).tolist()
     )
-    lowest = content.rows[-1].score if content.rows else GROW if levels is None else levels.low
     chips = {
         "side": SIDE,
         "columns": COLUMNS,
@@ -95,7 +94,7 @@ def data_of(
         "edges": scale.edges.tolist(),
         "colours": scale.colours.tolist(),
         "far": [None, *rates],
-        "threshold": scale.step(lowest),
+        "threshold": scale.step(GROW),  # so that targets are filled to their outlines
         "scene_factor": factor,
         "layers": layers,
         "chips": chips if frames else None,

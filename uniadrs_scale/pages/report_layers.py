@@ -56,7 +56,7 @@ QUALITIES = (82, 70, 55, 40)
 class Scale:
     """Scores as bytes: 1 below the first edge, one more at each edge.
 
-    The thresholds of the levels are edges, so a byte tells exactly if a score reaches them.
+    GROW and the levels are edges, so a byte tells exactly if a score reaches them.
     """
 
     edges: NDArray[np.float32]
@@ -69,7 +69,7 @@ class Scale:
         """Return the scale of maps with these levels."""
         first, last = (np.log(score / (1 - score)) for score in (LOWEST, HIGHEST))
         even = 1 / (1 + np.exp(-np.linspace(first, last, STEPS)))
-        exact = [] if levels is None else [levels.low, levels.medium, levels.high]
+        exact = [GROW] if levels is None else [GROW, levels.low, levels.medium, levels.high]
         edges = np.unique(np.array([*even, *exact], np.float32))
         shown = np.concatenate([np.array([np.nan, 0], np.float32), edges])
         return cls(edges, map_colours(shown[None], levels)[0])
