@@ -22,12 +22,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-ROWS = ("tile", "layers", "blend", "imports", "pipeline", "files", "overlap", "precision", "cog")
+ROWS = ("tile", "layers", "blend", "imports", "pipeline", "files", "overlap", "precision", "cog",
+        "side_by_side")  # fmt: skip
 
 
 def measure(row: str, options: argparse.Namespace) -> dict[str, Any]:
     """Measure the figures of one row."""
     import networks  # the table alone does not need torch
+    import side
     import whole
 
     with tempfile.TemporaryDirectory() as name:
@@ -42,6 +44,7 @@ def measure(row: str, options: argparse.Namespace) -> dict[str, Any]:
             "overlap": lambda: whole.overlap(options.data),
             "precision": lambda: whole.precision(options.data),
             "cog": lambda: whole.cog(folder, options.cog_side),
+            "side_by_side": lambda: side.side_by_side(folder, options.sides, options.cube_side),
         }
         return calls[row]()
 
@@ -82,6 +85,13 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--cog-side", type=int, default=20_000, help="side of the store of 'cog' [px]"
     )
+    parser.add_argument(
+        "--sides", type=int, nargs="+", default=[1024, 3000, 10_980],
+        help="sides of the scenes of 'side_by_side' [px]",
+    )  # fmt: skip
+    parser.add_argument(
+        "--cube-side", type=int, default=1000, help="side of its cube of 200 bands [px]"
+    )
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -117,6 +127,7 @@ def main() -> None:
 
 def _passed(options: argparse.Namespace) -> list[str]:
     sizes = ["--side", str(options.side), "--cog-side", str(options.cog_side)]
+    sizes += ["--sides", *map(str, options.sides), "--cube-side", str(options.cube_side)]
     data = [] if options.data is None else ["--data", str(options.data)]
     return ["--out", str(options.out), *sizes, *data]
 

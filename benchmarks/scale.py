@@ -36,9 +36,9 @@ import uniadrs_scale as us
 from uniadrs_scale.core.pixels import Normalisation
 from uniadrs_scale.core.plan import Sizes
 from uniadrs_scale.maps.store import ScoreStore
+from uniadrs_scale.runtime.batches import Scaled
 from uniadrs_scale.runtime.compute import Compute
 from uniadrs_scale.runtime.graph import Work, run_graph
-from uniadrs_scale.runtime.tasks import Scaled
 from uniadrs_scale.scoring.job import prepare
 from uniadrs_scale.storage.places import Place
 

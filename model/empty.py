@@ -1,4 +1,7 @@
-"""Windows without anomalies: every object over a threshold is a false one."""
+"""Windows without anomalies: every object over a threshold is a false one.
+
+Each window is a scene, scaled by its own statistics.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +20,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-SIDE = 128
-"""Side of a window [px]. Each is a scene, scaled by its own statistics."""
-BANDS = (1, 3, 4, 6, 12, 60)
-"""Bands of generated windows, in turn."""
 SPECTRA, FEW_BANDS = (30, 60, 120), (3, 4, 6, 12)
 """Bands of generated hyperspectral and multispectral windows, in turn."""
 REAL, MOSTLY = 200, 0.5
@@ -37,18 +36,7 @@ TEXTURE = 0.45
 more, fields and water less."""
 
 
-def generated(number: int, seed: int) -> list[imagery.Image]:
-    """Return landscapes with fields, roads, towns and water, without anomalies."""
-    return [
-        _window(
-            f"generated {order}",
-            background(np.random.default_rng([seed, order]), BANDS[order % len(BANDS)], SIDE, SIDE),
-        )
-        for order in range(number)
-    ]
-
-
-def generated_of(preset: str, side: int, seed: int, order: int) -> imagery.Image:
+def generated(preset: str, side: int, seed: int, order: int) -> imagery.Image:
     """Return a landscape without anomalies, as a sensor of this preset records it."""
     rng = np.random.default_rng([seed, order])
     name = f"generated {order}"
@@ -76,13 +64,13 @@ def speckled(rng: np.random.Generator, pixels: NDArray[np.float32]) -> NDArray[n
     return np.asarray(level * np.sqrt(power), np.float32)
 
 
-def real_of(preset: str, training: Path, side: int, seed: int) -> list[imagery.Image]:
+def real(preset: str, training: Path, side: int, seed: int) -> list[imagery.Image]:
     """Return windows of real scenes of this preset without labelled targets; may be empty.
 
     Infrared frames are used whole, without the surroundings of their targets.
     """
     if preset == "multispectral":
-        return real(training / "multispectral", REAL, seed, side)
+        return calm(training / "multispectral", REAL, seed, side)
     if preset == "sar":
         return [
             window
@@ -117,7 +105,7 @@ def _away_from_targets(image: imagery.Image) -> imagery.Image:
     )
 
 
-def real(folder: Path, number: int, seed: int, side: int = SIDE) -> list[imagery.Image]:
+def calm(folder: Path, number: int, seed: int, side: int) -> list[imagery.Image]:
     """Return windows of water and fields of the multispectral training scenes.
 
     They are at random places, away from ships and nodata, and no pixel stands out (see

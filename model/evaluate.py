@@ -23,9 +23,7 @@ from typing import TYPE_CHECKING
 
 import baselines
 import charts
-import empty
 import imagery
-import numpy as np
 import report
 import weightsfile
 import xarray as xr
@@ -37,6 +35,7 @@ import uniadrs_scale
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    import numpy as np
     from numpy.typing import NDArray
 
 GROUPS: dict[str, tuple[str, Callable[[Path], list[imagery.Image]]]] = {
@@ -50,8 +49,6 @@ GROUPS: dict[str, tuple[str, Callable[[Path], list[imagery.Image]]]] = {
 VALIDATION = [name for name in GROUPS if name != "lowlight"]
 """Groups of the validation folder; low light is in the training folder, and nothing is trained on
 it."""
-QUIET_WINDOWS, SEED = 24, 5
-"""Empty windows of each kind, and the seed that they are drawn from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,33 +146,6 @@ def processes(workers: int) -> Iterator[Callable[..., Iterable[Judged]]]:
         yield pool.map
 
 
-def quiet(judged: Sequence[Entry], training: Path | None) -> list[report.Quiet]:
-    """Return the share of pixels over the recommended threshold in empty windows."""
-    kinds = {"generated": empty.generated(QUIET_WINDOWS, SEED)}
-    if training is not None:
-        kinds["real"] = empty.real(training / "multispectral", QUIET_WINDOWS, SEED)
-    found = []
-    for entry in judged:
-        if entry.weights is None:
-            continue
-        limit = uniadrs_scale.Detector.load(entry.weights, device="cpu").threshold
-        for kind, windows in kinds.items():
-            shares = [(entry.score(w, "multispectral") > limit).mean() for w in windows]
-            detector, weights = entry.label
-            found.append(
-                report.Quiet(
-                    detector=detector,
-                    weights=weights,
-                    kind=kind,
-                    threshold=limit,
-                    windows=len(windows),
-                    share=float(np.mean(shares)),
-                    worst=float(max(shares)),
-                )
-            )
-    return found
-
-
 def draw(group: Group, judged: Sequence[Judged], folder: Path) -> None:
     """Draw the sheet of maps of a group, for the first weights of each detector."""
     first: dict[str, str] = {}
@@ -233,9 +203,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--published", type=Path, help="folder with the layout of the authors' data"
     )
-    parser.add_argument(
-        "--training", type=Path, help="training imagery: its empty parts are scored too"
-    )
     parser.add_argument("--out", type=Path, help="folder for tables and figures")
     parser.add_argument("--workers", type=int, default=1, help="processes")
     parser.add_argument("--write", action="store_true", help="store the means in the weights")
@@ -274,8 +241,6 @@ def run(args: argparse.Namespace) -> None:
             if args.out is not None:
                 draw(group, found, args.out)
     tables = [report.group_table(results), report.scene_table(results)]
-    if args.weights:
-        tables.append([report.QUIET, *(q.row() for q in quiet(judged, args.training))])
     text = "\n\n".join(report.markdown(table) for table in tables)
     print(text)
     if args.out is not None:

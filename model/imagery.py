@@ -59,9 +59,11 @@ class Image:
     """(y, x), True in the area with complete labels, which figures are taken of."""
 
     def scaled(self) -> NDArray[np.float32]:
-        """Return (band, y, x), each band scaled by the whole scene, as the library does it."""
+        """Return (band, y, x), each band scaled by the statistics of the whole scene."""
         everywhere = np.ones(self.pixels.shape[1:], bool)
-        return BandStatistics.of(self.pixels, everywhere).normalisation().apply(self.pixels)
+        scaling = BandStatistics.of(self.pixels, everywhere).normalisation()
+        # In single precision, as the shipped weights were trained.
+        return scaling.apply(self.pixels.astype(np.float32))
 
 
 def _image(name: str, pixels: NDArray[np.generic], targets: NDArray[np.generic] | None) -> Image:

@@ -103,7 +103,7 @@ def _spectral_piece(
     inverse = np.divide(
         1, source.deviation, out=np.zeros_like(source.deviation), where=source.deviation > 0
     )
-    scaling = Normalisation(offset=source.mean.astype(np.float32), scale=inverse.astype(np.float32))
+    scaling = Normalisation(offset=source.mean, scale=inverse.astype(np.float32))
     return (scaled * deviation + mean).astype(np.float32), ignored, scaling
 
 

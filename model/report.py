@@ -80,31 +80,6 @@ class Result:
         return (f.auc_df, self.average_precision, self.alarm_rate, f.auc_dt, f.auc_ft, *self.alarms)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Quiet:
-    """Pixels over the recommended threshold in empty windows."""
-
-    detector: str
-    weights: str
-    kind: str
-    """``generated`` or ``real``."""
-    threshold: float
-    windows: int
-    share: float
-    """Share of all pixels of all windows, 0..1."""
-    worst: float
-    """Share of the worst window, 0..1."""
-
-    def row(self) -> tuple[str, ...]:
-        """Return the row of the table."""
-        names = (self.detector, self.weights, self.kind)
-        counts = (f"{self.threshold:.3f}", str(self.windows))
-        return (*names, *counts, f"{self.share:.1e}", f"{self.worst:.1e}")
-
-
-QUIET = ("detector", "weights", "windows", "threshold", "number", "share above", "worst window")
-
-
 def matrix(results: Sequence[Result], column: int = 0) -> NDArray[np.float64]:
     """Return one figure (seed, scene) of one detector in one group."""
     seeds = dict.fromkeys(r.weights for r in results)

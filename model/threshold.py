@@ -47,6 +47,8 @@ MEASURED, TAIL = 10, 150
 """Objects above the last measured score, and objects that the tail is fitted to."""
 HIGHEST = float(logit(1 - 1e-6))
 PARTS = "curve", "check"
+FEW = "multispectral"
+"""The preset whose medium level is the threshold of readers that know no levels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,7 @@ def score(
 
 @lru_cache(maxsize=1)
 def _real(preset: str, side: int, training: Path) -> tuple[imagery.Image, ...]:
-    return tuple(empty.real_of(preset, training, side, SEED))
+    return tuple(empty.real(preset, training, side, SEED))
 
 
 def windows(preset: str, training: Path | None, number: int) -> Iterator[tuple[str, int]]:
@@ -110,7 +112,7 @@ def window(preset: str, training: Path | None, kind: str, order: int) -> imagery
     side = SEEN * PRESETS[preset].coarsen
     if kind == "real" and training is not None:
         return _real(preset, side, training)[order]
-    return empty.generated_of(preset, side, SEED, order)
+    return empty.generated(preset, side, SEED, order)
 
 
 def count(
@@ -191,6 +193,18 @@ def checked(levels: Levels, lines: list[dict[str, object]]) -> dict[str, object]
     return found
 
 
+def write(weights: Path, found: dict[str, Levels], evidence: dict[str, object]) -> None:
+    """Store the levels, and how they were measured, in the metadata; other presets keep theirs."""
+    metadata = uniadrs_scale.Detector.load(weights, device="cpu").info.metadata
+    levels = json.loads(metadata.get("levels", "{}"))
+    levels |= {preset: one.to_json() for preset, one in found.items()}
+    measured = json.loads(metadata.get("levels_evidence", "{}")) | evidence
+    facts = {"levels": json.dumps(levels), "levels_evidence": json.dumps(measured)}
+    if FEW in found:
+        facts["threshold"] = f"{found[FEW].medium:.3f}"
+    annotate(weights, facts)
+
+
 def main() -> None:
     """Parse the command line, measure, write."""
     parser = argparse.ArgumentParser(
@@ -204,7 +218,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="store the levels in the weights")
     args = parser.parse_args()
     found: dict[str, Levels] = {}
-    evidence = {}
+    evidence: dict[str, object] = {}
     content = uniadrs_scale.Detector.load(args.weights, device="cpu").info.content[:8]
     for preset in args.presets:
         path = args.out / f"{args.weights.stem}-{content}-{preset}.jsonl"
@@ -214,11 +228,7 @@ def main() -> None:
         print(preset, json.dumps(found[preset].to_json()))
         print(preset, json.dumps(evidence[preset]), flush=True)
     if args.write:
-        facts = {preset: levels.to_json() for preset, levels in found.items()}
-        annotate(
-            args.weights,
-            {"levels": json.dumps(facts), "levels_evidence": json.dumps(evidence)},
-        )
+        write(args.weights, found, evidence)
 
 
 if __name__ == "__main__":

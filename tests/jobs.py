@@ -8,8 +8,8 @@ import numpy as np
 
 from uniadrs_scale.core.pixels import Normalisation
 from uniadrs_scale.core.plan import Sizes
+from uniadrs_scale.runtime.batches import Scaled
 from uniadrs_scale.runtime.graph import Work
-from uniadrs_scale.runtime.tasks import Scaled
 from uniadrs_scale.scoring.job import Job, compute_for, prepare
 from uniadrs_scale.scoring.run import Observer, run
 

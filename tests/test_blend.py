@@ -72,6 +72,7 @@ class Identity(FirstBand):
         return np.rint(tiles[:, 0] * 2**10) / 2**10 + np.float32(0.25)
 
 
+@pytest.mark.filterwarnings("ignore:.*Bands that hold one value:uniadrs_scale.SceneWarning")
 @pytest.mark.parametrize("kind", ["constant", "ramp", "diagonal"])
 @pytest.mark.parametrize("shape", [(500, 613), (225, 224), (168, 900)])
 def test_fields_come_back_exactly_borders_and_corners_included(

@@ -18,6 +18,7 @@ from uniadrs_scale.core.lattice import Lattice
 from uniadrs_scale.core.pixels import Normalisation
 from uniadrs_scale.maps.store import DONE, MISSING, open_store
 from uniadrs_scale.runtime import tasks
+from uniadrs_scale.runtime.batches import Scaled
 from uniadrs_scale.runtime.cpu import TOLERANCE, USUAL, cpu_kind, describe, mixed
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ def test_a_chunk_names_all_that_had_a_part_in_it(tmp_path: Path, as_kind) -> Non
                 return np.zeros((2, *size)), np.ones(size, bool)
 
         tiles = lattice.owned_tiles(index)
-        return tasks.score_chunk(Reader(), index, tiles, lattice, tasks.Scaled(TileMean(), scaling))
+        return tasks.score_chunk(Reader(), index, tiles, lattice, Scaled(TileMean(), scaling))
 
     own, left = part((0, 1), "own"), part((0, 0), "left")
     as_kind("commit")

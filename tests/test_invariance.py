@@ -17,7 +17,7 @@ from standins import Batched, Counting, FirstBand, TileMean
 import uniadrs_scale as us
 from uniadrs_scale.core.pixels import BandStatistics
 from uniadrs_scale.core.presets import PRESETS
-from uniadrs_scale.detector.detector import coarsened
+from uniadrs_scale.detector.coarse import coarsened
 
 if TYPE_CHECKING:
     from pathlib import Path

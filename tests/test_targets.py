@@ -196,6 +196,40 @@ def test_an_outline_across_the_antimeridian_is_cut(tmp_path):
     assert whole == pytest.approx(table.columns["area_m2"][0], rel=0.005)
 
 
+@pytest.mark.parametrize(("crs", "pole"), [("EPSG:3413", 90), ("EPSG:3031", -90)])
+def test_an_object_on_a_pole_contains_it_in_geojson(tmp_path, crs, pole):
+    score = np.zeros((60, 60), np.float32)
+    score[25:36, 25:36] = 0.9
+    place = {"crs": crs, "transform": (1000, 0, -30_000, 0, -1000, 30_000)}
+    make_map(tmp_path / "map.zarr", score, **place)
+    assert run(tmp_path / "map.zarr", "-o", tmp_path / "t.geojson").exit_code == 0
+    (feature,) = json.loads((tmp_path / "t.geojson").read_text())["features"]
+    shape = shapely.geometry.shape(feature["geometry"])
+    assert shape.is_valid
+    west, south, east, north = shape.bounds
+    assert (west, east) == (-180, 180)
+    assert pole in (south, north)
+    assert north - south < 0.2
+
+
+def test_geojson_of_a_map_from_0_to_360_is_within_180(tmp_path):
+    score = np.zeros((90, 180), np.float32)
+    score[40:44, 88:93] = 0.9  # 176 to 186 degrees
+    score[10:12, 178:180] = 0.85  # up to 360
+    score[60:62, 90:94] = 0.8  # from 180
+    place = {"crs": "EPSG:4326", "transform": (2, 0, 0, 0, -2, 90)}
+    make_map(tmp_path / "map.zarr", score, **place)
+    assert run(tmp_path / "map.zarr", "-o", tmp_path / "t.geojson").exit_code == 0
+    features = json.loads((tmp_path / "t.geojson").read_text())["features"]
+    shapes = [shapely.geometry.shape(feature["geometry"]) for feature in features]
+    assert all(shape.is_valid for shape in shapes)
+    assert [shape.area for shape in shapes] == pytest.approx([80, 16, 32])
+    parts = sorted(part.bounds for part in shapes[0].geoms)
+    assert parts == [(-180, 2, -174, 10), (176, 2, 180, 10)]
+    assert shapes[1].bounds == (-4, 66, 0, 70)
+    assert shapes[2].bounds == (-180, -34, -172, -30)
+
+
 def test_a_map_without_a_place_counts_pixels(tmp_path):
     table = find(make_map(tmp_path / "map.zarr", planted()))
     assert table.crs is None

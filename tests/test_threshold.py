@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import shutil
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import baselines
@@ -128,12 +128,12 @@ def test_a_curve_keeps_its_rates_on_other_windows() -> None:
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_windows_of_every_preset_hold_nothing_and_repeat(preset: str) -> None:
-    first, second = (empty.generated_of(preset, 48, 7, 1) for _ in range(2))
+    first, second = (empty.generated(preset, 48, 7, 1) for _ in range(2))
     assert np.array_equal(first.pixels, second.pixels)
     assert np.isfinite(first.pixels).all()
     assert first.pixels.shape[1:] == (48, 48)
     assert not first.targets.any()
-    assert not np.array_equal(first.pixels, empty.generated_of(preset, 48, 8, 1).pixels)
+    assert not np.array_equal(first.pixels, empty.generated(preset, 48, 8, 1).pixels)
 
 
 def test_counting_resumes_and_levels_reach_the_weights(
@@ -151,6 +151,10 @@ def test_counting_resumes_and_levels_reach_the_weights(
     levels = threshold.curve("single-band", threshold.Counted(9, 1.0, logistic_peaks(2, 500)))
     copy = tmp_path / "w.safetensors"
     shutil.copy(tiny_weights, copy)
-    threshold.annotate(copy, {"levels": json.dumps({"single-band": levels.to_json()})})
+    threshold.write(copy, {"single-band": levels}, {"single-band": {}})
     assert read_weights(copy).levels == {"single-band": levels}
+    few = replace(levels, preset="multispectral")
+    threshold.write(copy, {"multispectral": few}, {})
+    assert read_weights(copy).threshold == pytest.approx(few.medium, abs=5e-4)
+    assert read_weights(copy).levels == {"single-band": levels, "multispectral": few}
     assert read_weights(copy).content == read_weights(tiny_weights).content

@@ -13,7 +13,7 @@ import uniadrs_scale as us
 from uniadrs_scale.detector.rx import GlobalRX
 from uniadrs_scale.maps.store import open_store
 from uniadrs_scale.runtime.executor import LocalExecutor
-from uniadrs_scale.runtime.graph import scene_statistics
+from uniadrs_scale.runtime.statistics import scene_statistics
 from uniadrs_scale.scenes.sources import scene_source
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 OPTIONS = {"preset": "single-band", "tile": 32, "chunk": 64, "scheduler": "sync"}
 
 
-def test_one_valid_pixel_in_the_sample_does_not_stand_for_the_scene() -> None:
+def test_one_valid_pixel_more_does_not_stand_for_the_scene() -> None:
     pixels = np.random.default_rng(0).normal(100, 10, (1, 4608, 600)).astype(np.float32)
     valid = np.zeros((4608, 600), bool)
     valid[544:608] = True  # between the first two blocks of the sample
@@ -32,7 +32,8 @@ def test_one_valid_pixel_in_the_sample_does_not_stand_for_the_scene() -> None:
         scene = xr.DataArray(
             pixels, dims=("band", "y", "x"), coords={"valid": (("y", "x"), valid.copy())}
         )
-        counts.append(scene_statistics(scene_source(scene), LocalExecutor("sync")).count)
+        statistics, _ = scene_statistics(scene_source(scene), LocalExecutor("sync"))
+        counts.append(statistics.count)
     assert counts == [64 * 600, 64 * 600 + 1]
 
 
@@ -56,7 +57,7 @@ def test_statistics_of_half_a_scene_do_not_stay(tmp_path: Path) -> None:
     broken, store = tmp_path / "broken", tmp_path / "m.zarr"
     undisturbed = us.score(half_readable(broken), detector=GlobalRX(), **OPTIONS)
     broken.touch()
-    with pytest.warns(us.IncompleteWarning, match="windows of the scene could not be read"):
+    with pytest.warns(us.IncompleteWarning, match="parts of the scene could not be read"):
         us.score(half_readable(broken), store, detector=GlobalRX(), **OPTIONS)
     assert open_store(store).statistics.unread
     before = open_store(store).open().values

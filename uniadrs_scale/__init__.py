@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from uniadrs_scale.archive.product import SweepReport
     from uniadrs_scale.archive.sweep import sweep
     from uniadrs_scale.core.contracts import FittedScorer, Scorer
+    from uniadrs_scale.core.layers import Layer
     from uniadrs_scale.core.plan import ScorePlan
     from uniadrs_scale.detector.detector import Detector
+    from uniadrs_scale.detector.own import scorer
     from uniadrs_scale.evaluation.judge import evaluate
     from uniadrs_scale.evaluation.maps import evaluate_map
     from uniadrs_scale.maps.cog import to_cog
@@ -39,6 +41,7 @@ __all__ = [
     "Detector",
     "FittedScorer",
     "IncompleteWarning",
+    "Layer",
     "PlanError",
     "SceneError",
     "SceneWarning",
@@ -56,6 +59,7 @@ __all__ = [
     "plan",
     "report",
     "score",
+    "scorer",
     "sweep",
     "targets",
     "to_cog",
@@ -67,6 +71,7 @@ _LATER = {
     "Detector": "detector.detector",
     "FittedScorer": "core.contracts",
     "IncompleteWarning": "scoring.report",
+    "Layer": "core.layers",
     "SceneWarning": "scoring.report",
     "ScorePlan": "core.plan",
     "Scorer": "core.contracts",
@@ -78,6 +83,7 @@ _LATER = {
     "plan": "scoring.score",
     "report": "pages.report",
     "score": "scoring.score",
+    "scorer": "detector.own",
     "sweep": "archive.sweep",
     "targets": "objects.find",
     "to_cog": "maps.cog",

@@ -16,7 +16,8 @@ import uniadrs_scale as us
 from uniadrs_scale.maps.new_store import prepare
 from uniadrs_scale.maps.store import DONE, FAILED, open_store
 from uniadrs_scale.runtime.executor import LocalExecutor
-from uniadrs_scale.runtime.graph import scene_statistics, score_scene
+from uniadrs_scale.runtime.graph import score_scene
+from uniadrs_scale.runtime.statistics import scene_statistics
 from uniadrs_scale.runtime.worker import Isolation, ProcessDiedError
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def test_chunks_whose_workers_died_are_scored_apart(tmp_path: Path) -> None:
     whole = us.score(array, detector=TileMean(), scheduler="sync", **OPTIONS).values
     job = job_of(array, Deadly(7.9), **OPTIONS)
     store = prepare(tmp_path / "a.zarr", job.plan, {})
-    scaling = scene_statistics(job.source, LocalExecutor("sync")).normalisation()
+    scaling = scene_statistics(job.source, LocalExecutor("sync"))[0].normalisation()
     receipts: list[Receipt] = []
     assert not score_scene(work_of(job, store, scaling), Unlucky(), receipts.append)
     (failure,) = receipts[0].report.failures

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from contextlib import contextmanager
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,9 +21,7 @@ from uniadrs_scale.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from uniadrs_scale.runtime.tasks import ChunkReport
+    pass
 
 
 def register(app: typer.Typer) -> None:
@@ -61,6 +59,8 @@ def score_command(
 
     The same command resumes an interrupted run. OUTPUT.run.json, next to the map, reports the run.
     """
+    from uniadrs_scale.scoring.job import suited
+    from uniadrs_scale.scoring.progress import shown
     from uniadrs_scale.scoring.run import Observer, run
     from uniadrs_scale.scoring.target import Target
 
@@ -68,7 +68,9 @@ def score_command(
     scene, scorer = reading.open(scenes), running.scorer()
     compute = running.compute(scorer)
     job = running.job(scene, compute, scorer)
-    with _progress(job.plan.chunks) as advance:
+    compute = suited(job, compute)
+    # In a log file a bar is noise, and the summary says all that matters.
+    with shown(sys.stderr.isatty(), job.plan.chunks) as advance:
         observer = Observer(on_report=advance, performance_report=performance_report)
         summary = run(job, target, compute, observer)
     typer.echo(f"{summary.text()}\noutput   {summary.output}")
@@ -87,12 +89,14 @@ def plan_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")] = False,
 ) -> None:
     """Forecast what 'score' with the same arguments would do; run nothing."""
+    from uniadrs_scale.scoring.job import suited
     from uniadrs_scale.scoring.report import sampled_validity, shares_text
     from uniadrs_scale.scoring.target import Target
 
     scene, scorer = reading.open(scenes), running.scorer()
-    job = running.job(scene, running.compute(scorer), scorer)
-    plan = job.plan
+    compute = running.compute(scorer)
+    job = running.job(scene, compute, scorer)
+    plan = job.on(suited(job, compute)).plan
     state = "" if output is None else Target.of(output).state(plan)
     valid, lost = sampled_validity(job.source)
     seen = max(valid + sum(lost.values()), 1)
@@ -114,40 +118,18 @@ def demo_command(
     *,
     size: Annotated[int, typer.Option(help="Side of the scene, in pixels.")] = 2048,
     seed: Annotated[int, typer.Option(help="Another seed is another landscape.")] = 7,
+    scheduler: Annotated[
+        str | None, typer.Option(help="Address of a Dask cluster that sees the same folder.")
+    ] = None,
     workers: Workers = None,
 ) -> None:
     """Invent a scene with planted anomalies, score it, and show what was found."""
     from uniadrs_scale.demo.demo import demo
+    from uniadrs_scale.scoring.progress import shown
 
-    with _progress(None) as advance:
-        report = demo(folder, size=size, seed=seed, workers=workers, on_report=advance)
+    with shown(sys.stderr.isatty(), None) as advance:
+        report = demo(
+            folder, size=size, seed=seed, scheduler=scheduler, workers=workers, on_report=advance
+        )
     typer.echo(report.text())
     raise typer.Exit(COMPLETE if report.complete else INCOMPLETE)
-
-
-@contextmanager
-def _progress(chunks: int | None) -> Iterator[Callable[[ChunkReport], None]]:
-    """Show a bar of chunks with the remaining time, on standard error."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (
-        TextColumn("scoring"),
-        BarColumn(),
-        TextColumn("{task.completed}/{task.total} chunks"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    console = Console(stderr=True)
-    # In a log file a bar is noise, and the summary says all that matters.
-    hidden = not console.is_terminal
-    with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
-        task = progress.add_task("scoring", total=chunks)
-        yield lambda _: progress.advance(task)

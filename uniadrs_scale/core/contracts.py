@@ -10,24 +10,30 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+import numpy as np
+
+from uniadrs_scale.core.layers import SCORE, Layer
 from uniadrs_scale.errors import PlanError, SceneError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from uniadrs_scale.core.lattice import Window
-    from uniadrs_scale.core.pixels import BandStatistics
+    from uniadrs_scale.core.pixels import BandStatistics, Normalisation
 
 
 class Scorer(Protocol):
     """A model that scores tiles once it knows the scene: implement this to bring your own.
 
-    Pickled to every worker, as is the :class:`FittedScorer` that it makes.
+    Pickled to every worker, as is the :class:`FittedScorer` that it makes. It may have these
+    attributes, too: ``layers`` (of :class:`Layer`; one, the score, by default), ``tiling``
+    (:class:`Tiling`; by default the preset decides), ``inputs`` (``raw`` for pixels as they are;
+    by default they are scaled) and ``thread_safe`` (True if several threads may call it at once;
+    by default it is given a process per thread).
     """
 
     @property
@@ -42,11 +48,14 @@ class Scorer(Protocol):
         """Return the peak memory of one call beyond its input, in bytes."""
 
     def fitted(self, statistics: BandStatistics) -> FittedScorer:
-        """Return the scorer of a scene with these statistics."""
+        """Return the scorer of a scene, or of a region of one, with these statistics.
+
+        Called once per region before the first tile is scored.
+        """
 
 
 class FittedScorer(Protocol):
-    """A model that scores the tiles of one scene.
+    """A model that scores the tiles of one scene, or of one region of it.
 
     It may have a method ``warm_up(tile, bands)``: see :class:`WarmedUp`.
     """
@@ -56,7 +65,10 @@ class FittedScorer(Protocol):
         """Tiles per call. Every call has exactly this many, for bit-identical results."""
 
     def score_tiles(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return scores (n, y, x) in 0..1 of scaled tiles (n, band, y, x)."""
+        """Return scores (n, y, x) in 0..1 of tiles (n, band, y, x).
+
+        A scorer of several layers returns (n, layer, y, x), each in its valid range.
+        """
 
 
 @runtime_checkable
@@ -67,42 +79,75 @@ class WarmedUp(Protocol):
         """Score one dummy batch per process; raise if the weights or the device do not work."""
 
 
+@runtime_checkable
+class Joint(Protocol):
+    """A fitted scorer that scores tiles of several regions of a scene in one call.
+
+    Each region has its own statistics, and so its own fitted scorer. Without this method, there is
+    one call per region, and the scores of the other tiles in it are thrown away.
+    """
+
+    def score_jointly(
+        self, scorers: Sequence[FittedScorer], tiles: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """Return scores (n, y, x) of ``tiles``, each by the scorer at its position."""
+
+
+def score_jointly(
+    scorers: Sequence[FittedScorer], tiles: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Return scores (n, y, x) of ``tiles``, each by the scorer at its position."""
+    first = scorers[0]
+    if isinstance(first, Joint):
+        return first.score_jointly(scorers, tiles)
+    scores = np.array(first.score_tiles(tiles))
+    for scorer in {id(other): other for other in scorers if other is not first}.values():
+        mine = [k for k, other in enumerate(scorers) if other is scorer]
+        scores[mine] = scorer.score_tiles(tiles)[mine]
+    return scores
+
+
 def warm_up(scorer: FittedScorer, tile: int, bands: int) -> None:
     """Make ``scorer`` ready for tiles (band, tile, tile), if it knows how."""
     if isinstance(scorer, WarmedUp):
         scorer.warm_up(tile, bands)
 
 
+def is_score_alone(layers: tuple[Layer, ...]) -> bool:
+    """Return True if a map has no layer but the score: then it need not name its layers."""
+    return [layer.to_json() for layer in layers] == [SCORE.to_json()]
+
+
+def layers_of(scorer: object) -> tuple[Layer, ...]:
+    """Return the layers that a scorer makes: its attribute ``layers``, by default the score."""
+    return tuple(getattr(scorer, "layers", (SCORE,)))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Layer:
-    """A layer of a map: its name, and the way it is stored and pooled."""
+class Tiling:
+    """The tiles that a scorer asks for by its attribute ``tiling``; no preset decides them."""
 
-    name: str
-    """Name of its array in a store, and of its band in a file."""
-    dtype: str
-    long_name: str
-    units: str
-    valid_range: tuple[float, float]
-    pooled: Literal["max"]
-    """The way overviews combine pixels."""
-
-    @property
-    def attributes(self) -> dict[str, Any]:
-        """CF attributes, as JSON values."""
-        named = {"long_name": self.long_name, "units": self.units}
-        return named | {"valid_range": list(self.valid_range)}
+    tile: int
+    """Side of a tile [px]."""
+    stride: int
+    """Step between tiles [px]."""
+    halo: int = 0
+    """Pixels at a tile's border that count only if no other tile has them."""
 
 
-SCORE = Layer(
-    name="score",
-    dtype="float32",
-    long_name="anomaly score",
-    units="1",
-    valid_range=(0.0, 1.0),
-    pooled="max",
-)
-LAYERS = (SCORE,)
-"""All layers of a map. The score is always there."""
+@dataclass(frozen=True, slots=True)
+class AsIs:
+    """The scaling of a scorer whose attribute ``inputs`` is ``raw``: none."""
+
+    def apply(self, pixels: NDArray[np.generic]) -> NDArray[np.float32]:
+        """Return ``pixels`` as float32."""
+        return pixels.astype("float32")
+
+
+def scaling_of(scorer: object, statistics: BandStatistics) -> Normalisation | AsIs:
+    """Return the scaling of the tiles that ``scorer`` takes, where these statistics hold."""
+    raw = getattr(scorer, "inputs", "scaled") == "raw"
+    return AsIs() if raw else statistics.normalisation()
 
 
 MOST_SIDE, MOST_PIXELS = 2**24, 2**42

@@ -102,6 +102,8 @@ class Lattice:
     """Step between tiles; tile - stride pixels are scored by two tiles and blended."""
     chunk: int
     """Side of a compute chunk (and Zarr shard), in pixels."""
+    halo: int = 0
+    """Pixels at a tile's border that count only if no other tile has them."""
 
     def __post_init__(self) -> None:
         """Refuse geometry that cannot be carried out."""
@@ -118,6 +120,11 @@ class Lattice:
                 f"overlap={self.overlap} px does not fit tile={self.tile} px: "
                 f"two ramps must fit in one tile. Use stride >= {-(-self.tile // 2)}."
             )
+        if self.halo < 0 or 2 * self.halo > self.overlap:
+            raise PlanError(
+                f"halo={self.halo} px does not fit overlap={self.overlap} px: both tiles of a seam "
+                f"need theirs. Use halo <= {self.overlap // 2}, or a smaller stride."
+            )
         if self.chunk < self.tile and self.chunk < max(self.height, self.width):
             raise PlanError(
                 f"chunk={self.chunk} px is smaller than tile={self.tile} px: a tile may "
@@ -132,6 +139,7 @@ class Lattice:
             "tile": self.tile,
             "stride": self.stride,
             "chunk": self.chunk,
+            **({"halo": self.halo} if self.halo else {}),
         }
 
     @property
@@ -218,7 +226,7 @@ def _between(values: tuple[int, ...], start: int, stop: int) -> tuple[int, ...]:
 
 
 def sample_windows(height: int, width: int, *, block: int = 512, across: int = 8) -> list[Window]:
-    """Windows whose pixels give the scene's statistics; all of a small scene, a sample of a large.
+    """Return windows that stand for the scene: all of a small one, a sample of a large one.
 
     The scene is cut into at most ``across`` x ``across`` cells, and the block in the centre of each
     cell is taken: 16.8 million pixels at most, fixed by the scene's size alone, never by chunks.

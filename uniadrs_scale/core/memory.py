@@ -80,7 +80,7 @@ class MemoryForecast:
     network: int
     """Scaled tiles and activations for each thread, and freed ones that are kept for the next."""
     statistics: int
-    """A sample window and its moments per thread: before the first tile, not at the same time."""
+    """A window and its moments per thread: before the first tile, not at the same time."""
 
     @property
     def total(self) -> int:
@@ -106,17 +106,14 @@ class Pixels:
         return height * (values + width) + min(self.strip_rows, height) * values + self.block_bytes
 
     def moments(self) -> int:
-        """Bytes that the moments of a sample window take: see :meth:`BandStatistics.of`."""
+        """Return the bytes that the moments of a window take: see :meth:`BandStatistics.of`."""
         # A slab as read, and in float64 three times; covariances of the slab, so far, and both
         # merged. Measured for 224 to 2048 bands: 2.5 times the float64 slab in all.
         return SLAB * self.bands * (self.itemsize + 3 * 8) + 4 * 8 * self.bands**2
 
 
 def sample_side(bands: int) -> int:
-    """Side of the windows whose pixels give the scene's statistics [px].
-
-    The covariance of hundreds of bands costs their square: 4.2 million pixels are enough for it.
-    """
+    """Return the side of the windows that are read for the scene's statistics [px]."""
     return 512 if bands <= FEW_BANDS else 256
 
 
@@ -147,7 +144,13 @@ class Processes:
 
 
 def forecast(
-    lattice: Lattice, pixels: Pixels, processes: Processes, *, batch: int, activation_bytes: int
+    lattice: Lattice,
+    pixels: Pixels,
+    processes: Processes,
+    *,
+    batch: int,
+    activation_bytes: int,
+    layers: int = 1,
 ) -> MemoryForecast:
     """Return the peak of the largest of the processes.
 
@@ -157,6 +160,7 @@ def forecast(
         processes: The processes that compute.
         batch: Tiles per call of the network.
         activation_bytes: Memory of a call beyond its input, in bytes.
+        layers: Layers of the map.
     """
     threads = processes.threads
     rows, cols = lattice.chunks
@@ -169,10 +173,10 @@ def forecast(
     # chunk that is late delays those right, below and diagonal of it. A commit needs less, and a
     # thread does one thing at a time.
     delayed = min(rows, 2) * min(cols, 2) - 1
-    sums = 8 * (height * width + chunk * (1 + delayed))
+    sums = 8 * layers * (height * width + chunk * (1 + delayed))
     # Strips that wait for their neighbours, at most as long as a chunk and its halo.
     strips = waiting_strips(rows, cols, in_lines=processes.in_lines)
-    strips *= 8 * halo * (max(side_y, side_x) + halo)
+    strips *= 8 * layers * halo * (max(side_y, side_x) + halo)
     # Scaled, filled and batched; and what the C library holds of those that were freed.
     tile = 3 * 4 * pixels.bands * lattice.tile**2 * batch + activation_bytes
     kept = min(tile, KEPT_BYTES)

@@ -8,13 +8,16 @@ from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import ndimage
 from scipy.ndimage import distance_transform_edt
+
+from uniadrs_scale.core.marks import flat_areas, looks_like_speckle
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from numpy.typing import NDArray
+
+    Fences = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
 def fill_invalid(pixels: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
@@ -55,21 +58,15 @@ def fill_invalid(pixels: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArr
 CLIP = 8.0
 """Scaled values are clipped to +-CLIP standard deviations: one saturated pixel must not take the
 contrast of its whole tile through the network's instance normalisation."""
+WIDE = 4
+"""Bytes from which on float32 rounds integers; float32 itself it does not."""
 STEPS = 19
 SMALL = 4
 """Bytes of integers of which a slab's sum fits a float64's 53 bits: 2^14 times 2^32."""
-AREA = 9
-"""Side of what has one value around a pixel that may have no data [px]."""
-BLOCK = 8
-"""Side of the blocks in which speckle is looked for [px]."""
-BLOCKS, MOST = 64, 32
-"""Blocks that are needed for that, and the most along an axis of a piece."""
-CALMEST = 0.05
-"""Quantile of the blocks by their variation."""
-SPECKLE = 0.15
-"""Difference of neighbours by their mean, and skewness, from which on blocks look like radar."""
 SLAB = 2**14
 """Pixels whose moments are computed at a time: 2 * STEPS + 14 bits fit a float64's 53."""
+THINNED = 2**13
+"""Least pixels of a piece that correlations of many bands are taken from, if it has as many."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -102,6 +99,9 @@ class BandStatistics:
         pixels: NDArray[np.generic],
         valid: NDArray[np.bool_],
         lost: Mapping[str, int] | None = None,
+        fences: Fences | None = None,
+        *,
+        thinned: bool = False,
     ) -> BandStatistics:
         """Return the statistics of one piece of a scene.
 
@@ -109,16 +109,25 @@ class BandStatistics:
             pixels: (band, y, x), any real dtype.
             valid: (y, x), True = valid.
             lost: Invalid pixels by reason.
+            fences: Lowest and highest value (band,); values beyond are moved there.
+            thinned: True if every n-th pixel may stand for all in correlations, but not in means
+                and deviations. Pieces of less than 2 THINNED pixels are not thinned.
         """
         bands = pixels.shape[0]
         flat, index = pixels.reshape(bands, -1), np.flatnonzero(valid)
-        slabs = (slice(start, start + SLAB) for start in range(0, index.size, SLAB))
         whole = index.size == valid.size  # then nothing has to be picked
+        # An odd step, so that the pixels are not those of a few columns.
+        step = max(index.size // THINNED, 1) | 1 if thinned else 1
+        ends = range(0, -(-index.size // step), SLAB)
+        slabs = (slice(start * step, (start + SLAB) * step, step) for start in ends)
         pieces = (flat[:, slab if whole else index[slab]] for slab in slabs)
+        moments = cls.combine((_moments(piece, fences) for piece in pieces), bands)
+        if step > 1:
+            moments = _spread(moments, flat, None if whole else index, fences)
         speckled = looks_like_speckle(pixels, valid)
         return replace(
-            cls.combine(map(_moments, pieces), bands),
-            flat=_flat_areas(pixels, valid),
+            moments,
+            flat=flat_areas(pixels, valid),
             lost=dict(lost or {}),
             speckle=(0, 0) if speckled is None else (int(speckled), 1),
         )
@@ -201,16 +210,18 @@ class BandStatistics:
         # A band whose spread is rounding error of its mean is constant, not informative.
         alive = std > np.abs(self.mean) * 1e-7 + np.finfo(np.float64).tiny
         scale = np.divide(1.0, std, out=np.zeros_like(std), where=alive)
-        return Normalisation(offset=self.mean.astype(np.float32), scale=scale.astype(np.float32))
+        return Normalisation(offset=self.mean, scale=scale.astype(np.float32))
 
 
-def _moments(values: NDArray[np.generic]) -> BandStatistics:
-    """Statistics of pixels (band, pixel), 1 to SLAB of them.
+def _moments(values: NDArray[np.generic], fences: Fences | None) -> BandStatistics:
+    """Return the statistics of 1 to SLAB pixels (band, pixel).
 
     BLAS adds in an order that depends on its number of threads, which would decide the last bits of
     every score. So it gets integers of up to 19 bits, whose products it adds without rounding.
     """
     exact = values.astype(np.float64, order="C")
+    if fences is not None:
+        np.clip(exact, fences[0][:, None], fences[1][:, None], out=exact)
     small = values.dtype.kind in "iu" and values.dtype.itemsize <= SMALL  # no sum is rounded
     mean = (exact.sum(axis=1) if small else _sums(exact)) / exact.shape[1]
     exact -= mean[:, None]
@@ -223,50 +234,27 @@ def _moments(values: NDArray[np.generic]) -> BandStatistics:
     return BandStatistics(count=exact.shape[1], mean=mean, scatter=scatter)
 
 
-def _flat_areas(pixels: NDArray[np.generic], valid: NDArray[np.bool_]) -> dict[float, int]:
-    """Pixels by the value that they and all around them have, in every band.
-
-    Areas, not pixels: radar in 8 bits has a fifth of zeros, here and there.
-    """
-    first = pixels[0]
-    flat = valid & np.isfinite(first)
-    flat[1:] &= first[1:] == first[:-1]
-    flat[:, 1:] &= first[:, 1:] == first[:, :-1]
-    for band in pixels[1:]:
-        if not flat.any():
-            break
-        flat &= band == first
-    if not flat.any():  # most often
-        return {}
-    around = ndimage.minimum_filter(flat.view(np.uint8), AREA, mode="constant", cval=1)
-    values, counts = np.unique(first[around.view(bool)], return_counts=True)
-    return dict(zip(values.tolist(), counts.tolist(), strict=True))
-
-
-def looks_like_speckle(pixels: NDArray[np.generic], valid: NDArray[np.bool_]) -> bool | None:
-    """Return True if a single band varies as radar does in its calmest places; None if unclear.
-
-    Speckle multiplies: neighbours differ by a third of their mean. In the calmest twentieth of the
-    blocks of 60 optical and infrared images they differ by 0.04 at most, in radar by 0.2 to 0.4.
-    """
-    rows, cols = (min(size // BLOCK, MOST) for size in valid.shape)
-    if len(pixels) > 1 or not rows or not cols:
-        return None
-    cut = slice(rows * BLOCK), slice(cols * BLOCK)
-    values, known = (
-        plane[cut].reshape(rows, BLOCK, cols, BLOCK).swapaxes(1, 2).reshape(-1, BLOCK, BLOCK)
-        for plane in (pixels[0], valid)
-    )
-    values = values[known.all(axis=(1, 2))].astype(np.float64)
-    with np.errstate(over="ignore", invalid="ignore"):
-        means, deviations = values.mean(axis=(1, 2)), values.std(axis=(1, 2))
-        values = values[(means > 0) & (deviations > 0)]
-        if len(values) < BLOCKS:
-            return None
-        means, deviations = (v[(means > 0) & (deviations > 0)] for v in (means, deviations))
-        differences = np.abs(np.diff(values, axis=2)).mean(axis=(1, 2)) / means
-        skewness = ((values - means[:, None, None]) ** 3).mean(axis=(1, 2)) / deviations**3
-        return bool(np.quantile(differences, CALMEST) > SPECKLE and np.median(skewness) > SPECKLE)
+def _spread(
+    sample: BandStatistics,
+    pixels: NDArray[np.generic],
+    index: NDArray[np.intp] | None,
+    fences: Fences | None,
+) -> BandStatistics:
+    """Return the correlations of a sample with means and deviations of all pixels in ``index``."""
+    sums, squares = np.zeros((2, len(pixels)))
+    for band, values in enumerate(pixels):
+        exact = (values if index is None else values[index]).astype(np.float64)
+        if fences is not None:
+            np.clip(exact, fences[0][band], fences[1][band], out=exact)
+        exact -= sample.mean[band]
+        sums[band] = exact.sum()
+        squares[band] = np.square(exact, out=exact).sum()
+    count = pixels.shape[1] if index is None else index.size
+    spread, seen = np.maximum(squares - sums**2 / count, 0), np.diag(sample.scatter)
+    gain = np.sqrt(np.divide(spread, seen, out=np.zeros_like(spread), where=seen > 0))
+    scatter = sample.scatter * np.outer(gain, gain)
+    np.fill_diagonal(scatter, spread)
+    return replace(sample, count=count, mean=sample.mean + sums / count, scatter=scatter)
 
 
 def _sums(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -284,17 +272,23 @@ def _sums(values: NDArray[np.float64]) -> NDArray[np.float64]:
 class Normalisation:
     """Per-band affine scaling: scaled = clip((raw - offset) * scale, -CLIP, CLIP)."""
 
-    offset: NDArray[np.float32]
+    offset: NDArray[np.float64]
     """(band,) in the scene's units."""
     scale: NDArray[np.float32]
     """(band,) per unit; 0 for a dead band."""
 
     def apply(self, pixels: NDArray[np.generic]) -> NDArray[np.float32]:
-        """Scaled copy of ``pixels`` (band, y, x), float32 in [-CLIP, CLIP].
+        """Return a scaled copy of ``pixels`` (band, y, x), float32 in [-CLIP, CLIP].
 
-        Non-finite input stays NaN only if it was NaN; callers mask it.
+        The offset is taken off before values that float32 cannot hold are rounded. Non-finite input
+        stays NaN only if it was NaN; callers mask it.
         """
-        scaled = pixels.astype(np.float32)
-        scaled -= self.offset[:, None, None]
+        if pixels.dtype == np.float32 or pixels.dtype.itemsize < WIDE:
+            scaled = pixels.astype(np.float32)
+            scaled -= self.offset.astype(np.float32)[:, None, None]
+        else:
+            scaled = np.empty(pixels.shape, np.float32)
+            for band, values, offset in zip(scaled, pixels, self.offset, strict=True):
+                np.subtract(values, offset, out=band, casting="unsafe")
         scaled *= self.scale[:, None, None]
         return np.clip(scaled, -CLIP, CLIP, out=scaled)

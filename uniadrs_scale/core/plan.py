@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, replace
+from html import escape
 from typing import TYPE_CHECKING, Any
 
-from uniadrs_scale.core.contracts import digest
+from uniadrs_scale.core.contracts import digest, is_score_alone
 from uniadrs_scale.core.lattice import Lattice, default_chunk
+from uniadrs_scale.core.layers import SCORE, Layer
 from uniadrs_scale.core.memory import MIB, MemoryForecast, Pixels, Processes, forecast
-from uniadrs_scale.core.presets import choose_preset
+from uniadrs_scale.core.presets import Preset, choose_preset
 from uniadrs_scale.errors import PlanError
 
 if TYPE_CHECKING:
-    from uniadrs_scale.core.contracts import SceneInfo
-    from uniadrs_scale.core.presets import Preset
+    from uniadrs_scale.core.contracts import SceneInfo, Tiling
 
 
 MOST_CHUNKS = 2**22
 """Chunks of a map: of default size they cover 70 Tpx."""
 MOST_BANDS = 2048
-"""Most bands of a scene: covariances of 64 sample windows wait to be merged, 2 GiB in all."""
+"""Most bands of a scene: the covariance of a cell takes 32 MiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,20 +33,39 @@ class Sizes:
     stride: int | None = None
     chunk: int | None = None
 
-    def decide(self, scene: SceneInfo) -> tuple[Preset, Lattice]:
-        """Return the preset and the lattice of ``scene``.
+    def decide(self, scene: SceneInfo, tiling: Tiling | None = None) -> tuple[Preset, Lattice]:
+        """Return the preset and the lattice of ``scene``, with the tiles that its scorer asks for.
 
         Raises:
             PlanError: The preset is unknown, or the sizes contradict each other.
         """
-        preset = choose_preset(scene, self.preset)
-        tile = preset.tile_of(scene.height, scene.width) if self.tile is None else self.tile
-        stride = preset.stride(tile) if self.stride is None else self.stride
+        if tiling is None:
+            preset = choose_preset(scene, self.preset)
+            tile = preset.tile_of(scene.height, scene.width) if self.tile is None else self.tile
+            stride = preset.stride(tile) if self.stride is None else self.stride
+        else:
+            if (self.preset, self.tile, self.stride) != ("auto", None, None):
+                raise PlanError(
+                    f"The scorer asks for tiles of {tiling.tile} px with a step of {tiling.stride} "
+                    "px. Drop preset, tile and stride, or make a scorer with other ones."
+                )
+            preset = Preset(
+                name="none",
+                tile=tiling.tile,
+                small=tiling.tile,
+                why="the scorer asks for its tiles",
+            )
+            tile, stride = tiling.tile, tiling.stride
         chunk = self.chunk
         if chunk is None:
             chunk = default_chunk(scene.height, scene.width, tile)
         lattice = Lattice(
-            height=scene.height, width=scene.width, tile=tile, stride=stride, chunk=chunk
+            height=scene.height,
+            width=scene.width,
+            tile=tile,
+            stride=stride,
+            chunk=chunk,
+            halo=0 if tiling is None else tiling.halo,
         )
         return preset, lattice
 
@@ -76,6 +96,10 @@ class ScorePlan:
     """Whether torch is built for GPUs, in this process and so on workers: it is larger."""
     version: str
     """Version of this library."""
+    layers: tuple[Layer, ...] = (SCORE,)
+    """Layers of the map."""
+    compute: str = ""
+    """Words about the processes that compute, and why these."""
 
     def __post_init__(self) -> None:
         """Refuse a scene whose statistics or chunks could not be held."""
@@ -83,7 +107,7 @@ class ScorePlan:
         if bands > MOST_BANDS:
             raise PlanError(
                 f"Scene '{self.scene.name}' has {bands} bands: their covariance alone would take "
-                f"{8 * bands**2 / MIB:.0f} MiB a sample window, and {MOST_BANDS} bands are the "
+                f"{8 * bands**2 / MIB:.0f} MiB per cell, and {MOST_BANDS} bands are the "
                 "most. Select bands."
             )
         if self.chunks > MOST_CHUNKS:
@@ -103,12 +127,25 @@ class ScorePlan:
             "detector": self.detector,
             "version": self.version,
         }
+        if not is_score_alone(self.layers):
+            values["layers"] = [layer.to_json() for layer in self.layers]
         return values | ({"coarser": self.coarser} if self.coarser else {})
+
+    @property
+    def seen_pixels(self) -> int:
+        """Pixels that the scorer sees, at its resolutions and with overlaps."""
+        sides = (self.lattice.tile // factor for factor in self.scales)
+        return self.lattice.tiles * sum(side**2 for side in sides)
 
     @property
     def fingerprint(self) -> str:
         """Digest of :meth:`decisive`, 16 hex digits."""
         return digest(self.decisive())
+
+    @property
+    def layer_names(self) -> tuple[str, ...]:
+        """Names of the layers."""
+        return tuple(layer.name for layer in self.layers)
 
     @property
     def preset_name(self) -> str:
@@ -155,6 +192,7 @@ class ScorePlan:
             processes,
             batch=self.batch,
             activation_bytes=self.activation_bytes,
+            layers=len(self.layers),
         )
 
     def require_memory(self, limit: int, where: str) -> None:
@@ -203,6 +241,12 @@ class ScorePlan:
             "fingerprint": self.fingerprint,
         }
 
+    def __str__(self) -> str:
+        return self.summary()
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(self.summary())}</pre>"
+
     def summary(self) -> str:
         """Return the forecast as text, one line per fact."""
         scene, lattice, memory = self.scene, self.lattice, self.memory
@@ -221,7 +265,10 @@ class ScorePlan:
             "preset": self.preset
             + (f", seen at {_shares(self.scales)} of the resolution" if self.coarsen > 1 else ""),
             "chunks": f"{rows} x {cols} of {lattice.chunk} px, {self.tasks} tasks",
+            "reads": "every pixel twice, for statistics (the store keeps them) and for scores",
             "detector": self.detector,
+            **({"layers": ", ".join(names)} if (names := self.layer_names) != ("score",) else {}),
+            **({"compute": self.compute} if self.compute else {}),
             "memory": f"{memory.total / MIB:.0f} MiB per worker "
             f"(process {memory.process / MIB:.0f}, read {memory.read / MIB:.0f}, "
             f"sums {memory.sums / MIB:.0f}, network {memory.network / MIB:.0f}), "

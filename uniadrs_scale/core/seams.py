@@ -7,7 +7,7 @@ product of two vectors: only the numerator is ever stored or sent.
 
 Addition is exact, hence independent of its order, of chunks and of workers: the taper is a multiple
 of 2^-12 and the score of 2^-22, so every product is a multiple of 2^-46 and a float64 (53 bits)
-holds their sums exactly while scores stay below 8.
+holds their sums exactly while scores stay below 8. Other layers are summed in units of their own.
 """
 
 from __future__ import annotations
@@ -29,23 +29,25 @@ SCORE_STEPS = 2.0**22
 
 
 @lru_cache(maxsize=8)
-def taper(tile: int, overlap: int) -> NDArray[np.float64]:
-    """Return (tile,) blending weights along one axis: raised-cosine ramps of ``overlap`` pixels.
+def taper(tile: int, overlap: int, halo: int = 0) -> NDArray[np.float64]:
+    """Return (tile,) blending weights along one axis: raised-cosine ramps in the overlap.
 
     The ramps of two neighbours sum to about 1; the normaliser makes it exact. No weight is 0, so
-    that a scene's outermost pixels, which only one tile sees, keep a denominator.
+    that a scene's outermost pixels, which only one tile sees, keep a denominator. The outermost
+    ``halo`` pixels of a tile have the smallest weight: 1/4096 next to a whole one.
     """
-    distance = np.minimum(np.arange(tile), np.arange(tile)[::-1]) + 0.5
-    ramp = np.sin(np.pi / 2 * np.minimum(distance / max(overlap, 0.5), 1.0)) ** 2
+    distance = np.minimum(np.arange(tile), np.arange(tile)[::-1]) + 0.5 - halo
+    share = np.clip(distance / max(overlap - 2 * halo, 0.5), 0.0, 1.0)
+    ramp = np.sin(np.pi / 2 * share) ** 2
     weights = np.maximum(np.rint(ramp * TAPER_STEPS), 1.0) / TAPER_STEPS
     weights.flags.writeable = False
     return weights
 
 
 @lru_cache(maxsize=8)
-def normaliser(size: int, tile: int, stride: int) -> NDArray[np.float64]:
+def normaliser(size: int, tile: int, stride: int, halo: int = 0) -> NDArray[np.float64]:
     """Return (size,) the exact sum of the tapers of all tiles along one axis."""
-    weights = taper(tile, tile - stride)
+    weights = taper(tile, tile - stride, halo)
     total = np.zeros(size)
     for origin in origins(size, tile, stride):
         part = total[origin : origin + tile]

@@ -19,7 +19,7 @@ from uniadrs_scale.maps.peaks import Peak
 from uniadrs_scale.maps.pictures import Ring, Subject, draw, save
 from uniadrs_scale.scenes.open import open_scene
 from uniadrs_scale.scenes.preview import scene_picture
-from uniadrs_scale.scoring.job import compute_for, prepare
+from uniadrs_scale.scoring.job import compute_for, prepare, suited
 from uniadrs_scale.scoring.run import Observer, run
 from uniadrs_scale.storage.places import Place
 from uniadrs_scale.swaths.geometry import Geocoding
@@ -109,6 +109,7 @@ def demo(
     *,
     size: int = 2048,
     seed: int = 7,
+    scheduler: str | None = None,
     workers: int | None = None,
     detector: Scorer | None = None,
     on_report: Callable[[ChunkReport], None] = lambda _: None,
@@ -121,6 +122,7 @@ def demo(
         folder: The folder; made if it does not exist.
         size: Side of the scene [px], at least 256.
         seed: Another seed gives another landscape with other anomalies.
+        scheduler: Address of a Dask cluster; by default workers on this machine.
         workers: Processes on this machine; by default one per core, or one per GPU.
         detector: Scorer of the tiles; by default the weights that ship with the library.
         on_report: Called after every committed chunk.
@@ -138,8 +140,9 @@ def demo(
     write_scene(invented, path)
     scene = open_scene(path)
     scorer = detector if detector is not None else Detector.load()
-    compute = compute_for(scorer, workers=workers)
+    compute = compute_for(scorer, scheduler, workers)
     job = prepare(scene, Sizes(), scorer, compute)
+    compute = suited(job, compute)
     summary = run(job, store, compute, Observer(on_report=on_report, companions=False))
     cog = target / "scores.tif"
     to_cog(store, cog)

@@ -9,14 +9,17 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from uniadrs_scale.core.contracts import warm_up
+from uniadrs_scale.core.contracts import is_score_alone, layers_of, score_jointly, warm_up
 from uniadrs_scale.detector.inference import one_thread
 from uniadrs_scale.errors import PlanError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from uniadrs_scale.core.contracts import FittedScorer, Scorer
+    from uniadrs_scale.core.layers import Layer
     from uniadrs_scale.core.pixels import BandStatistics
 
 
@@ -30,6 +33,16 @@ class Coarse:
 
     scorer: Scorer
     factor: int
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """Layers of the scorer."""
+        return layers_of(self.scorer)
+
+    @property
+    def inputs(self) -> str:
+        """Pixels that the scorer takes, ``raw`` or ``scaled``."""
+        return str(getattr(self.scorer, "inputs", "scaled"))
 
     @property
     def identity(self) -> str:
@@ -69,11 +82,20 @@ class FittedCoarse:
 
     def score_tiles(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return scores (n, y, x) of scaled tiles whose sides are multiples of the factor."""
+        return self.score_jointly([self] * len(tiles), tiles)
+
+    def score_jointly(
+        self, scorers: Sequence[FittedScorer], tiles: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """Return the same for tiles of several regions."""
+        inner = [cast("FittedCoarse", scorer).scorer for scorer in scorers]
         with torch.inference_mode(), one_thread():
             coarse = F.avg_pool2d(torch.from_numpy(np.ascontiguousarray(tiles)), self.factor)
-            scores = torch.from_numpy(self.scorer.score_tiles(coarse.numpy()))[:, None]
-            fine = F.interpolate(scores, size=tiles.shape[2:], mode="bilinear", align_corners=False)
-            return cast("NDArray[np.float32]", fine[:, 0].numpy())
+            scores = torch.from_numpy(score_jointly(inner, coarse.numpy()))
+            layers = scores if scores.ndim == tiles.ndim else scores[:, None]
+            fine = F.interpolate(layers, size=tiles.shape[2:], mode="bilinear", align_corners=False)
+            shape = *scores.shape[:-2], *fine.shape[-2:]
+            return cast("NDArray[np.float32]", fine.reshape(shape).numpy())
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +103,11 @@ class Scales:
     """Scorers of one scene at several resolutions: the mean of their logits."""
 
     scorers: tuple[Scorer, ...]
+
+    @property
+    def inputs(self) -> str:
+        """Pixels that the scorers take, ``raw`` or ``scaled``."""
+        return str(getattr(self.scorers[0], "inputs", "scaled"))
 
     @property
     def identity(self) -> str:
@@ -120,10 +147,17 @@ class FittedScales:
 
     def score_tiles(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return scores (n, y, x) of scaled tiles."""
+        return self.score_jointly([self] * len(tiles), tiles)
+
+    def score_jointly(
+        self, scorers: Sequence[FittedScorer], tiles: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """Return the same for tiles of several regions."""
+        regions = [cast("FittedScales", scorer).scorers for scorer in scorers]
         with torch.inference_mode(), one_thread():
             total = torch.zeros(tiles.shape[0], *tiles.shape[2:])
-            for scorer in self.scorers:
-                total += torch.logit(torch.from_numpy(scorer.score_tiles(tiles)), eps=LOGIT_EPS)
+            for inner in zip(*regions, strict=True):  # of one scale
+                total += torch.logit(torch.from_numpy(score_jointly(inner, tiles)), eps=LOGIT_EPS)
             mean = torch.sigmoid_(total.div_(len(self.scorers)))
             return cast("NDArray[np.float32]", mean.numpy())
 
@@ -134,6 +168,11 @@ def coarsened(scorer: Scorer, factors: tuple[int, ...], tile: int) -> Scorer:
     Raises:
         PlanError: The tile is not a multiple of a factor.
     """
+    if len(factors) > 1 and not is_score_alone(layers_of(scorer)):
+        raise PlanError(
+            "Several resolutions are combined for scores only, not for other layers. Give the "
+            "scorer a tiling, or choose another preset."
+        )
     for factor in factors:
         if factor < 1 or tile % factor:
             raise PlanError(

@@ -6,7 +6,7 @@ import os
 import threading
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 import numpy as np
 import torch
@@ -18,15 +18,24 @@ from uniadrs_scale.detector.inference import exact_gpu, for_inference, one_threa
 from uniadrs_scale.detector.network import MINIMUM_SIDE
 from uniadrs_scale.detector.passes import NUMBA, fast_ring_mean
 from uniadrs_scale.detector.weights import load_network, portable, read_weights
-from uniadrs_scale.detector.whitening import CHANNELS, Whitening, bytes_a_pixel, ring_mean
+from uniadrs_scale.detector.whitening import (
+    CHANNELS,
+    Whitening,
+    bytes_a_pixel,
+    channels,
+    flat_areas,
+    ring_mean,
+)
 from uniadrs_scale.errors import PlanError, WeightsError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from uniadrs_scale.core.contracts import FittedScorer
     from uniadrs_scale.core.levels import Levels
     from uniadrs_scale.detector.weights import WeightsInfo
 
@@ -44,6 +53,8 @@ class Detector:
     It pickles as a reference: a worker process builds the network once and keeps it for all tasks.
     Workers must be able to read the weights file; shipped weights are always there.
     """
+
+    thread_safe = True
 
     def __init__(self, info: WeightsInfo, device: str, dtype: Arithmetic) -> None:
         self.info = info
@@ -142,25 +153,27 @@ class Detector:
         self._warm.add((tile, bands))
 
     def score_with(
-        self, whitening: Whitening | None, tiles: NDArray[np.float32]
+        self, whitenings: tuple[Whitening, ...], tiles: NDArray[np.float32]
     ) -> NDArray[np.float32]:
-        """Score tiles of the scene with this whitening: see :class:`FittedDetector`."""
+        """Score tiles, each with its whitening, or all without: see :class:`FittedDetector`."""
         seen = np.ascontiguousarray(tiles, np.float32)
         with torch.inference_mode():
             if self._conveyor is not None:
-                return self._conveyor.submit(seen, partial(self._on_gpu, whitening))()
+                return self._conveyor.submit(seen, partial(self._on_gpu, whitenings))()
             with one_thread():
-                return self._scores(whitening, torch.from_numpy(seen)).numpy()
+                return self._scores(whitenings, torch.from_numpy(seen)).numpy()
 
-    def _on_gpu(self, whitening: Whitening | None, tiles: Tensor) -> Tensor:
+    def _on_gpu(self, whitenings: tuple[Whitening, ...], tiles: Tensor) -> Tensor:
         with torch.inference_mode(), exact_gpu():
-            return self._scores(whitening, tiles)
+            return self._scores(whitenings, tiles)
 
-    def _scores(self, whitening: Whitening | None, tiles: Tensor) -> Tensor:
+    def _scores(self, whitenings: tuple[Whitening, ...], tiles: Tensor) -> Tensor:
         """Score tiles (n, band, y, x): float32 (n, y, x) on the same device."""
-        if whitening is not None:
-            tiles = whitening.apply(tiles, self._ring)
-        return self._network(tiles)[:, 0].float()
+        if not whitenings:
+            return self._network(tiles)[:, 0].float()
+        flat = flat_areas(tiles)
+        scores = self._network(channels(whitenings, tiles, self._ring))[:, 0].float()
+        return scores if flat is None else scores.masked_fill_(flat, 0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -190,7 +203,15 @@ class FittedDetector:
         Returns:
             float32 (n, y, x) in 0..1.
         """
-        return self.detector.score_with(self.whitening, tiles)
+        return self.score_jointly([self] * len(tiles), tiles)
+
+    def score_jointly(
+        self, scorers: Sequence[FittedScorer], tiles: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """Return the same for tiles of several regions, each with its own whitening."""
+        known = (cast("FittedDetector", scorer).whitening for scorer in scorers)
+        whitenings = tuple(whitening for whitening in known if whitening is not None)
+        return self.detector.score_with(whitenings, tiles)
 
 
 def gpus_in_use(detector: object) -> tuple[str, ...]:

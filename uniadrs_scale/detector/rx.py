@@ -8,7 +8,7 @@ Nasrabadi, IEEE TGRS 43 (2005).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, ClassVar, cast
 
 import numpy as np
 import torch
@@ -37,6 +37,7 @@ class GlobalRX:
     """Mahalanobis distance from the scene's mean, in its leading principal components."""
 
     components: int = PRINCIPAL
+    thread_safe: ClassVar[bool] = True
 
     @property
     def batch(self) -> int:

@@ -37,8 +37,8 @@ class WeightsInfo:
     config: NetworkConfig
     input: Input = "bands"
     threshold: float = 0.5
-    """Recommended threshold, 0..1: at most 1e-4 of the pixels of empty windows exceed it. Files
-    without one, such as published checkpoints, get 0.5."""
+    """Threshold for those who know no levels: the medium one of few bands. Files without one, such
+    as published checkpoints, get 0.5."""
     levels: dict[str, Levels] = field(default_factory=dict)
     """Curve and levels by preset; empty if none were measured."""
     metadata: dict[str, str] = field(default_factory=dict)

@@ -13,10 +13,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from uniadrs_scale.core.pixels import CLIP
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -36,6 +39,10 @@ LIMIT = 8.0
 """Largest magnitude of a channel."""
 INNER, OUTER = 9, 21
 """Sides of the ring whose mean is subtracted for the local energies [px]."""
+PIECE = 2**14
+"""Pixels whose components are computed at a time in double precision."""
+NEAR = OUTER // 4
+"""Distance of samples of which two are in the surroundings of every pixel, also in a corner."""
 CHANNELS = COMPONENTS + 2 * len(RIDGES)
 """Input channels of a network that sees whitened bands."""
 LOCAL = slice(CHANNELS - len(RIDGES), CHANNELS)
@@ -131,7 +138,10 @@ class Whitening:
     def apply(
         self, scaled: Tensor, ring: Callable[[Tensor, int, int], Tensor] = ring_mean
     ) -> Tensor:
-        """Return the network's channels.
+        """Return the network's channels, with all sums in single precision.
+
+        Weights are trained with this function, and retraining must give their bits. For scores
+        there is :func:`channels`, which differs by rounding.
 
         Args:
             scaled: float32 (n, band, y, x), bands of mean 0 and deviation 1. Pixels without data
@@ -144,22 +154,61 @@ class Whitening:
         basis, root, gains, weights = _tensors(self, scaled.device)
         flat = scaled.flatten(2)  # (n, band, pixel)
         parts = basis @ flat  # (n, component, pixel)
-        squares = parts.square()
         total = root.square() @ flat.square()  # (n, pixel)
-        rest = (total - squares.sum(1)).clamp_(min=0)
-        out = scaled.new_zeros(len(scaled), CHANNELS, flat.shape[2])
-        count = len(gains)
-        out[:, :count] = parts[:, :count] * gains[:, None]
-        ends = COMPONENTS, COMPONENTS + len(RIDGES), CHANNELS
-        out[:, ends[0] : ends[1]] = weights[:, :-1] @ squares + weights[:, -1:] * rest[:, None]
-        grid = parts[:, :count].view(len(scaled), count, *scaled.shape[2:])
-        squares[:, :count] = (grid - ring(grid, INNER, OUTER)).flatten(2).square()
-        out[:, ends[1] :] = weights[:, :-1] @ squares + weights[:, -1:] * rest[:, None]
-        out[:, COMPONENTS:] = (out[:, COMPONENTS:] + FLOOR).log_()
-        return out.clamp_(-LIMIT, LIMIT).view(len(scaled), CHANNELS, *scaled.shape[2:])
+        rest = (total - parts.square().sum(1)).clamp_(min=0)
+        seen = _channels(parts, rest, gains, weights, (scaled.shape[2:], ring))
+        return seen.view(len(scaled), CHANNELS, *scaled.shape[2:])
 
 
-@lru_cache(maxsize=4)
+def channels(
+    whitenings: Sequence[Whitening],
+    scaled: Tensor,
+    ring: Callable[[Tensor, int, int], Tensor] = ring_mean,
+) -> Tensor:
+    """Return the channels of tiles of which each has a whitening, as :meth:`Whitening.apply` does.
+
+    The residual is a small difference of large sums, and the order of sums depends on the kind of
+    CPU. So both are taken in double precision.
+    """
+    each = [_tensors(whitening, scaled.device) for whitening in whitenings]
+    basis, root, gains, weights = (torch.stack(same) for same in zip(*each, strict=True))
+    basis, squared = basis.double(), root.double().square()[:, None]
+    flat = scaled.flatten(2)  # (n, band, pixel)
+    parts = flat.new_empty(len(flat), basis.shape[1], flat.shape[2])
+    rest = flat.new_empty(len(flat), flat.shape[2])
+    for start in range(0, flat.shape[2], PIECE):
+        piece = slice(start, start + PIECE)
+        exact = flat[..., piece].double()
+        found = basis @ exact
+        rest[:, piece] = ((squared @ exact.square_())[:, 0] - found.square().sum(1)).clamp_(min=0)
+        parts[..., piece] = found
+    seen = _channels(parts, rest, gains, weights, (scaled.shape[2:], ring))
+    return seen.view(len(scaled), CHANNELS, *scaled.shape[2:])
+
+
+def _channels(
+    parts: Tensor,
+    rest: Tensor,
+    gains: Tensor,
+    weights: Tensor,
+    grid: tuple[torch.Size, Callable[[Tensor, int, int], Tensor]],
+) -> Tensor:
+    """Return the channels (n, CHANNELS, pixel) of components and their residual energy."""
+    size, ring = grid
+    count = gains.shape[-1]
+    squares = parts.square()
+    out = parts.new_zeros(len(parts), CHANNELS, parts.shape[2])
+    out[:, :count] = parts[:, :count] * gains[..., None]
+    ends = COMPONENTS, COMPONENTS + len(RIDGES), CHANNELS
+    out[:, ends[0] : ends[1]] = weights[..., :-1] @ squares + weights[..., -1:] * rest[:, None]
+    plane = parts[:, :count].view(len(parts), count, *size)
+    squares[:, :count] = (plane - ring(plane, INNER, OUTER)).flatten(2).square()
+    out[:, ends[1] :] = weights[..., :-1] @ squares + weights[..., -1:] * rest[:, None]
+    out[:, COMPONENTS:] = (out[:, COMPONENTS:] + FLOOR).log_()
+    return out.clamp_(-LIMIT, LIMIT)
+
+
+@lru_cache(maxsize=256)
 @torch.inference_mode(mode=False)
 def _tensors(whitening: Whitening, device: torch.device) -> tuple[Tensor, ...]:
     """Return basis, root, gains and weights on ``device``, copied there once.
@@ -171,6 +220,28 @@ def _tensors(whitening: Whitening, device: torch.device) -> tuple[Tensor, ...]:
     return tuple(torch.from_numpy(values).to(device) for values in arrays)
 
 
+def flat_areas(scaled: Tensor) -> Tensor | None:
+    """Return (n, y, x), True if all pixels around have one value in every band; None if none has.
+
+    A pixel that equals its surroundings is not an anomaly, but zeros around a tile are one to a
+    network whose norms amplify what little contrast there is. Clipped values do not count: they
+    hide contrast.
+
+    Args:
+        scaled: float32 (n, band, y, x).
+    """
+    if scaled.device.type == "cpu":  # asking a GPU would make it wait
+        some = scaled[..., ::NEAR, ::NEAR]
+        if not ((some[..., 1:] == some[..., :-1]).all(1)).any():
+            return None
+    differs = (scaled.abs() >= CLIP).any(1)
+    differs[..., :-1] |= (scaled[..., 1:] != scaled[..., :-1]).any(1)
+    differs[..., :-1, :] |= (scaled[..., 1:, :] != scaled[..., :-1, :]).any(1)
+    around = F.max_pool2d(differs.float(), (1, OUTER), 1, (0, OUTER // 2))
+    return F.max_pool2d(around, (OUTER, 1), 1, (OUTER // 2, 0)) == 0
+
+
 def bytes_a_pixel(bands: int) -> int:
-    """Return the peak memory of :meth:`Whitening.apply` beyond its input, in bytes per pixel."""
-    return 4 * (2 * min(bands, EXACT) + bands + 3 * COMPONENTS + CHANNELS)
+    """Return the peak memory of :func:`channels` beyond its input, in bytes per pixel."""
+    kept = min(bands, EXACT)
+    return 4 * (2 * kept + 3 * COMPONENTS + CHANNELS) + 8 * (bands + 2 * kept)

@@ -15,7 +15,6 @@ import numpy as np
 from rasterio.windows import Window
 from scipy import ndimage
 
-from uniadrs_scale.core.contracts import SCORE
 from uniadrs_scale.core.levels import GROW, RATES
 from uniadrs_scale.errors import SceneError
 from uniadrs_scale.evaluation.components import Components
@@ -23,6 +22,7 @@ from uniadrs_scale.evaluation.histogram import ScoreHistogram
 from uniadrs_scale.evaluation.metrics import NEAR, REACH
 from uniadrs_scale.evaluation.truth import FALSE, REAL, UNSURE, open_truth
 from uniadrs_scale.maps.finished import open_finished
+from uniadrs_scale.maps.groups import require_score
 from uniadrs_scale.maps.overviews import windows
 
 if TYPE_CHECKING:
@@ -172,7 +172,7 @@ class _Judged:
 
     def __init__(self, opened: ScoreMap | RasterMap, truth: RasterTruth | VectorTruth) -> None:
         self.map, self.truth = opened, truth
-        self.band = opened.layers.index(SCORE)
+        self.band = require_score(opened.layers, opened.name)
         width = opened.shape[1]
         self.alarms, self.objects = Components(width), Components(width)
         self.peaks = np.full((truth.number or 0) + 1, -np.inf, np.float32)

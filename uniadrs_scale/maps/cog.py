@@ -35,7 +35,7 @@ from uniadrs_scale.maps.overviews import (
     Level,
     above,
     ahead,
-    max_pool,
+    pool,
     windows,
 )
 from uniadrs_scale.maps.statistics import ScoreStatistics
@@ -90,7 +90,8 @@ def to_cog(
 ) -> Path | str:
     """Write a score store as a Cloud Optimized GeoTIFF; an older file at ``path`` is replaced.
 
-    Same shape, CRS, transform and bits as the store, nodata NaN, overviews by NaN-aware maximum.
+    Same shape, CRS, transform and bits as the store, a band per layer, nodata NaN, overviews by
+    NaN-aware maximum (or by the mean, if a layer says so).
     Needs about 150 MB of memory whatever the size (and 20 MB for each core beyond two, up to eight
     cores), and room for the file twice over on disk. For a bucket that is in the folder for
     temporary files; the file is sent as one object.
@@ -132,7 +133,7 @@ def to_cog(
             source = on_a_grid(opened, geocoding, folder)
             base = folder / "base.tif"
             _copy_scores(source, base)
-            _add_overviews(base)
+            _add_overviews(base, _ways(source))
             finished = folder / "cog.tif"
             rasterio.shutil.copy(base, finished, **COG)
             _verify(source, finished)
@@ -197,7 +198,12 @@ def profile_of(geobox: GeoBox, bands: int) -> dict[str, Any]:
     return profile | crs | {"transform": geobox.affine}
 
 
-def _add_overviews(base: Path) -> None:
+def _ways(source: ScoreMap | GeocodedScores) -> tuple[str, ...]:
+    """Return the way each layer is pooled."""
+    return tuple(layer.pooled for layer in source.layers)
+
+
+def _add_overviews(base: Path, ways: tuple[str, ...]) -> None:
     """Write level after level, each from the one below, until one fits into a block."""
     path = base
     with rasterio.open(base) as file:
@@ -207,26 +213,28 @@ def _add_overviews(base: Path) -> None:
         upper = path.with_name(f"{path.name}.ovr")
         grid = {"count": bands, "height": -(-shape[0] // 2), "width": -(-shape[1] // 2)}
         with rasterio.open(upper, "w", **TEMPORARY, **grid) as output:
-            for window, pooled in ahead(Level(path).pooled, windows(*shape)):
+            for window, pooled in ahead(Level(path, None, ways).pooled, windows(*shape)):
                 output.write(pooled, window=above(window))
         path = upper
 
 
 def _verify(source: ScoreMap | GeocodedScores, path: Path) -> None:
-    """Raise unless the file holds the store's bits, and each overview the maximum of the one below.
+    """Raise unless the file holds the store's bits, and each overview those of the one below.
 
     GDAL tells of a disk that fills up while it closes a file by a line on stderr only: when
     tried, a truncated file passed as finished.
     """
     with rasterio.open(path) as file:
-        overviews = [Level(path, number) for number in range(len(file.overviews(1)))]
-    full = Level(path)
+        numbers = range(len(file.overviews(1)))
+    ways = _ways(source)
+    overviews = [Level(path, number, ways) for number in numbers]
+    full = Level(path, None, ways)
 
     def check(window: Window) -> None:
         expected = source.read(*window.toslices())
         full.require(window, expected)
         for first in overviews[:1]:
-            first.require(above(window), max_pool(expected))
+            first.require(above(window), pool(expected, ways))
 
     deque(ahead(check, windows(*full.shape()), source.threads or THREADS), maxlen=0)
     for lower, upper in pairwise(overviews):

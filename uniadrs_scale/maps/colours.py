@@ -1,10 +1,14 @@
-"""The colour scale of scores, anchored to the levels: the same colour means the same evidence."""
+"""The colour scale of scores, anchored to the levels, as arrays and as a QGIS style.
+
+The same colour means the same evidence: rates of false objects if there are levels.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
+from xml.etree.ElementTree import Comment, Element, SubElement, indent, tostring
 
 import matplotlib as mpl
 import numpy as np
@@ -28,6 +32,15 @@ VISIBLE = {"": 0.0, "low": 0.75, "medium": 0.9, "high": 1.0}
 """Opacity over a scene at the same anchors."""
 APART = 1e-6
 """Least distance of two anchors: levels of a steep curve may be equal."""
+
+
+MARK = "Written by uniadrs_scale"
+"""Comment of our styles. QGIS drops it when a user saves another one, which is then kept."""
+DOCTYPE = "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>"
+VERSION = "3.22.0"
+"""The oldest QGIS that reads all of it."""
+SHOWN = 1e-9
+"""Distance below which a stop is at a level."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,3 +112,49 @@ def map_colours(score: NDArray[np.float32], levels: Levels | None) -> NDArray[np
     colours[..., 3] = np.rint(255 * np.interp(filled, scores, opacities))
     colours[~known] = (*np.rint(255 * np.array(to_rgb(NODATA))).astype(int), 0)
     return colours
+
+
+def qgis_style(levels: Levels | None) -> str:
+    """Return the text of a ``.qml`` file for a map with these levels."""
+    root = Element("qgis", version=VERSION, styleCategories="Symbology|Rendering")
+    root.append(Comment(MARK))
+    pipe = SubElement(root, "pipe")
+    renderer = SubElement(
+        pipe,
+        "rasterrenderer",
+        type="singlebandpseudocolor",
+        band="1",
+        opacity="1",
+        alphaBand="-1",
+        nodataColor="",
+        classificationMin="0",
+        classificationMax="1",
+    )
+    # Not stretched to what is on the screen: equal colours mean equal evidence.
+    origin = SubElement(renderer, "minMaxOrigin")
+    for name, value in {"limits": "None", "extent": "WholeRaster", "statAccuracy": "Exact"}.items():
+        SubElement(origin, name).text = value
+    shader = SubElement(SubElement(renderer, "rastershader"), "colorrampshader")
+    shader.attrib |= {
+        "colorRampType": "INTERPOLATED",
+        "classificationMode": "1",
+        "clip": "0",
+        "minimumValue": "0",
+        "maximumValue": "1",
+    }
+    for score, colour, opacity in colour_stops(levels):
+        item = SubElement(shader, "item", value=f"{score:.7g}", color=colour)
+        item.attrib |= {"alpha": f"{round(255 * opacity)}", "label": _label(score, levels)}
+    SubElement(pipe, "rasterresampler", maxOversampling="2")
+    SubElement(root, "blendMode").text = "0"
+    indent(root, " ")
+    return f"{DOCTYPE}\n{tostring(root).decode()}\n"
+
+
+def _label(score: float, levels: Levels | None) -> str:
+    """Return the text of a stop in a legend: its score, and the level that begins there."""
+    if levels is not None:
+        for name in reversed(RATES):
+            if abs(levels.threshold(name) - score) < SHOWN:
+                return f"{score:.3g} {name}: {RATES[name]:g} false per Mpx"
+    return f"{score:.3g}"

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from uniadrs_scale.core.contracts import SCORE
 from uniadrs_scale.errors import PlaceWarning, SceneError, UniadrsScaleError, gist
 from uniadrs_scale.maps.cog import to_cog
+from uniadrs_scale.maps.colours import qgis_style
 from uniadrs_scale.maps.facts import SOFTWARE
 from uniadrs_scale.maps.layout import Layout
 from uniadrs_scale.maps.overviews import Overview
@@ -32,7 +32,6 @@ from uniadrs_scale.maps.pictures import (
     save,
 )
 from uniadrs_scale.maps.store import open_map
-from uniadrs_scale.maps.style import qgis_style
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,9 +76,9 @@ class FinishedMap:
         return Overview.of(self.scores, self.opened.shape, self.layout.factor)
 
     def scores(self, rows: slice, cols: slice) -> NDArray[np.float32]:
-        """Return the score (y, x) of a window."""
+        """Return the score (y, x) of a window, or the first layer of other maps."""
         layers = self.opened.read(rows, cols)
-        return np.asarray(layers[self.opened.layers.index(SCORE)])
+        return np.asarray(layers[0])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,7 @@ import json
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
+from uniadrs_scale.core.contracts import is_score_alone
 from uniadrs_scale.core.levels import RATES, Levels
 from uniadrs_scale.errors import StoreError
 
@@ -129,15 +130,20 @@ def attributes_of(plan: ScorePlan, weights: str | None) -> dict[str, Any]:
         "preset": plan.preset_name,
         "weights": weights or "",
     }
+    title, layers = f"{TITLE}{scene.name}", {}
+    if not is_score_alone(plan.layers):
+        title = f"{', '.join(plan.layer_names)} of {scene.name}"
+        layers = {"layers": [layer.to_json() for layer in plan.layers]}
     return {
         # CF 1.11: conventions, title and source are its names.
         "Conventions": "CF-1.11",
-        "title": f"{TITLE}{scene.name}",
+        "title": title,
         "source": f"{SOFTWARE} {plan.version}, {plan.detector}",
         "software": f"{SOFTWARE} {plan.version}",
         **{name: text for name, text in said.items() if text},
         "fingerprint": plan.fingerprint,
         "plan": plan.decisive(),
+        **layers,
     }
 
 

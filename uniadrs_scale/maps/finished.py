@@ -10,9 +10,10 @@ import numpy as np
 from odc.geo.geobox import GeoBox
 from rasterio.errors import RasterioError
 
-from uniadrs_scale.core.contracts import LAYERS, SCORE, Layer
+from uniadrs_scale.core.layers import SCORE, Layer
 from uniadrs_scale.errors import StoreError, gist
 from uniadrs_scale.maps.facts import MapFacts
+from uniadrs_scale.maps.groups import layers_in
 from uniadrs_scale.maps.overviews import Level, above, windows
 from uniadrs_scale.maps.statistics import ScoreStatistics
 from uniadrs_scale.maps.store import ScoreMap, open_map
@@ -78,9 +79,9 @@ class RasterMap:
 
     @property
     def statistics(self) -> dict[str, str]:
-        """Statistics of the score in the file, as GDAL names them."""
+        """Statistics of the score, or the first layer, in the file, as GDAL names them."""
         with _opened(self.name) as file:
-            tags = file.tags(self.bands[self.layers.index(SCORE)])
+            tags = file.tags(self.bands[0])
         return {key: text for key, text in tags.items() if key.startswith("STATISTICS_")}
 
     def verify(self) -> Iterator[str]:
@@ -90,10 +91,10 @@ class RasterMap:
                 f"The map is not complete: {self.facts.missing} of {self.facts.chunks} chunks are "
                 "missing or have failed tiles. Run the same score command again."
             )
-        parts, damaged, band = [], 0, self.layers.index(SCORE)
+        parts, damaged = [], 0
         for window in windows(*self.shape):
             try:
-                parts.append(ScoreStatistics.of(self.read(*window.toslices())[band]))
+                parts.append(ScoreStatistics.of(self.read(*window.toslices())[0]))
             except StoreError as error:
                 damaged += 1
                 yield str(error)
@@ -112,16 +113,17 @@ class RasterMap:
             return
         with _opened(self.name) as file:
             count = len(file.overviews(1))
-        lower = Level(path)
+        ways = tuple(layer.pooled for layer in self.layers)
+        lower = Level(path, None, ways)
         for number in range(count):
-            upper = Level(path, number)
+            upper = Level(path, number, ways)
             try:
                 for window in windows(*lower.shape()):
                     upper.require(above(window), lower.pooled(window))
             except (OSError, RasterioError):
                 yield (
-                    f"Overview {number + 1} of '{self.name}' is not the maximum of the level below:"
-                    " small anomalies fade in it. Make the file again."
+                    f"Overview {number + 1} of '{self.name}' does not follow from the level below: "
+                    "small anomalies may fade in it. Make the file again."
                 )
             lower = upper
 
@@ -142,11 +144,12 @@ def open_finished(path: str | Path | Place) -> ScoreMap | RasterMap:
     with _opened(str(path)) as file:
         tags = file.tags()
         known = {name: band for band, name in enumerate(file.descriptions, start=1) if name}
-        layers = tuple(layer for layer in LAYERS if layer.name in known)
+        made = layers_in(tags.get("layers"), str(path))
+        layers = made if all(layer.name in known for layer in made) else ()
         # A map that other software has copied may have lost the names of its bands.
-        if SCORE not in layers and file.count == 1 and file.dtypes[0] == SCORE.dtype:
+        if not layers and file.count == 1 and file.dtypes[0] == SCORE.dtype:
             layers, known = (SCORE,), {SCORE.name: 1}
-        if SCORE not in layers or file.dtypes[known[SCORE.name] - 1] != SCORE.dtype:
+        if not layers or file.dtypes[known[layers[0].name] - 1] != SCORE.dtype:
             raise StoreError(
                 f"'{path}' is not a map: it needs a band '{SCORE.name}' of {SCORE.dtype}, and has "
                 f"{file.count} bands of {', '.join(sorted(set(file.dtypes)))}. Pass what `score` "

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from odc.geo.geobox import GeoBox
 
-    from uniadrs_scale.core.contracts import Layer
+    from uniadrs_scale.core.layers import Layer
     from uniadrs_scale.maps.store import ScoreMap
     from uniadrs_scale.swaths.footprints import Floats, PlacedWindow, Positions
 
@@ -111,8 +111,10 @@ class GeocodedScores:
                 continue
             x, y = np.load(placed.path).astype(np.float64)
             place = np.stack([top - y / corner.a, x / corner.a - left])
-            for layer, score in enumerate(self.scores.read(*placed.window.slices)):
-                splat(value[layer], rank[layer], score, place, reach, self.keep_maximum)
+            scores = self.scores.read(*placed.window.slices)
+            for number, (score, layer) in enumerate(zip(scores, self.layers, strict=True)):
+                highest = self.keep_maximum and layer.pooled == "max"
+                splat(value[number], rank[number], score, place, reach, highest)
         return value
 
 

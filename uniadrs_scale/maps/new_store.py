@@ -1,7 +1,9 @@
 """A new score store: its arrays, their shards, codecs and attributes.
 
-    score          float32 (y, x), NaN = invalid or failed; a shard is a compute chunk
+    score          float32 (y, x), NaN = invalid or failed; a shard is a compute chunk. A scorer
+                   may have other layers: the attribute ``layers`` then names them
     band_mean, band_scatter                  float64, the scene's statistics, once they are known
+    cell_pixels, cell_mean, cell_scatter     the same of its cells (core/regions.py)
     done           uint8 (chunk_y, chunk_x): MISSING, DONE, or FAILED (written without some tiles)
     scored_pixels  int64 (chunk_y, chunk_x): finite scores of each chunk, what `verify` counts again
     y, x, spatial_ref                        as rioxarray writes them, ground control points too
@@ -27,7 +29,6 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 from zarr.core.buffer import default_buffer_prototype
 from zarr.storage import MemoryStore
 
-from uniadrs_scale.core.contracts import LAYERS
 from uniadrs_scale.errors import SceneError, StoreError
 from uniadrs_scale.maps.facts import attributes_of
 from uniadrs_scale.maps.frame import Y_X
@@ -88,7 +89,7 @@ def prepare(
                 "path, or remove it yourself."
             )
         target.receive(made, last=ROOT)
-    return ScoreStore(target)
+    return ScoreStore(target, plan.layers)
 
 
 def create(
@@ -113,7 +114,7 @@ def create(
     shape = lattice.height, lattice.width
     placed = place_attributes(scene.crs, transform, shape)
     geolocation = {name: c for name, c in coordinates.items() if name not in whole}
-    for layer in LAYERS:
+    for layer in plan.layers:
         attributes: dict[str, Any] = layer.attributes | placed
         if "spatial_ref" in coordinates:
             attributes["grid_mapping"] = "spatial_ref"

@@ -1,6 +1,7 @@
 """Coarse views of a map: overview levels of a file, and the map at the size of a screen.
 
-Overviews hold the *maximum* of what they cover, so that narrow anomalies stay visible.
+Overviews of scores hold the *maximum* of what they cover, so that narrow anomalies stay visible.
+Other layers may ask for the mean.
 """
 
 from __future__ import annotations
@@ -50,6 +51,8 @@ class Level:
     path: Path
     overview: int | None = None
     """Number of the overview; None: full resolution."""
+    ways: tuple[str, ...] = ("max",)
+    """The way each layer is pooled."""
 
     def shape(self) -> tuple[int, int]:
         """(y, x)."""
@@ -66,7 +69,7 @@ class Level:
 
     def pooled(self, window: Window) -> NDArray[np.float32]:
         """Return the pixels of the next level for a window."""
-        return max_pool(self.read(window))
+        return pool(self.read(window), self.ways)
 
     def require(self, window: Window, expected: NDArray[np.float32]) -> None:
         """Raise OSError unless it holds these bits in a window."""
@@ -92,6 +95,25 @@ def max_pool(score: NDArray[np.float32]) -> NDArray[np.float32]:
     even = np.pad(score, uneven, constant_values=np.float32(np.nan))
     rows = np.fmax(even[..., 0::2, :], even[..., 1::2, :])
     return np.asarray(np.fmax(rows[..., 0::2], rows[..., 1::2]))
+
+
+def mean_pool(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return half the size, each pixel the mean of the valid ones of the up to four it covers."""
+    height, width = values.shape
+    padding = [(0, height % 2), (0, width % 2)]
+    even = np.pad(values, padding, constant_values=np.float32(np.nan)).astype(np.float64)
+    parts = np.stack([even[row::2, col::2] for row in (0, 1) for col in (0, 1)])
+    known = np.isfinite(parts).sum(axis=0)
+    total = np.nansum(parts, axis=0)
+    return np.where(known, total / np.maximum(known, 1), np.nan).astype(np.float32)
+
+
+def pool(layers: NDArray[np.float32], ways: tuple[str, ...]) -> NDArray[np.float32]:
+    """Return half the size of layers (layer, y, x), each pooled its way: ``max`` or ``mean``."""
+    if set(ways) == {"max"}:
+        return max_pool(layers)
+    kinds = {"max": max_pool, "mean": mean_pool}
+    return np.stack([kinds[way](values) for values, way in zip(layers, ways, strict=True)])
 
 
 def ahead(

@@ -1,4 +1,4 @@
-"""The picture of a map: the scene beside it, the highest scores numbered, and close-ups of them.
+"""The picture of a map: the scene next to it, the highest scores numbered, and close-ups of them.
 
 Drawn with Pillow: a figure of matplotlib takes ten times as long, and a sweep draws one per scene.
 """

@@ -15,10 +15,11 @@ import xarray as xr
 import zarr
 from affine import Affine
 
+from uniadrs_scale.maps.moments import BAND_SCATTER
 from uniadrs_scale.maps.new_store import create_map, place_attributes, write_root
-from uniadrs_scale.maps.overviews import BLOCK, THREADS, ahead, max_pool, windows
+from uniadrs_scale.maps.overviews import BLOCK, THREADS, ahead, pool, windows
 from uniadrs_scale.maps.statistics import ScoreStatistics
-from uniadrs_scale.maps.store import BAND_SCATTER, open_map
+from uniadrs_scale.maps.store import open_map
 from uniadrs_scale.swaths.axes import regular_axis
 from uniadrs_scale.swaths.grids import centres, is_rotated
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from rasterio.windows import Window
 
-    from uniadrs_scale.core.contracts import Layer
+    from uniadrs_scale.core.layers import Layer
     from uniadrs_scale.maps.store import ScoreMap, ScoreStore
     from uniadrs_scale.swaths.grids import Georeference
 
@@ -105,7 +106,7 @@ def _pyramid(store: ScoreStore, opened: ScoreMap, layer: Layer) -> Iterator[dict
         group = zarr.open_group(store.path.zarr(), path=name, mode="r+", zarr_format=3)
         said |= layer.attributes | mapping
         upper = create_map(group, layer.name, shape, chunk, layer.dtype, attributes=said)
-        _pool_array(lower, upper)
+        _pool_array(lower, upper, layer.pooled)
         below, asset, lower = asset, f"{name}/{layer.name}", upper
         yield {
             "asset": asset,
@@ -123,8 +124,8 @@ def _placed(place: Georeference, shape: tuple[int, ...]) -> dict[str, Any]:
     return {"spatial:transform": list(place.transform)[:6], "spatial:shape": list(shape)}
 
 
-def _pool_array(lower: zarr.Array[Any], upper: zarr.Array[Any]) -> None:
-    """Fill ``upper`` with the maxima of ``lower``, shard by shard."""
+def _pool_array(lower: zarr.Array[Any], upper: zarr.Array[Any], way: str) -> None:
+    """Fill ``upper`` with what ``lower`` is pooled to, shard by shard."""
     (height, width), side = upper.shape, (upper.shards or upper.chunks)[0]
     step = max(2, side // 2 * 2)
 
@@ -135,7 +136,7 @@ def _pool_array(lower: zarr.Array[Any], upper: zarr.Array[Any]) -> None:
                 top, left = 2 * shard.row_off + row, 2 * shard.col_off + col
                 rows = slice(top, min(top + step, 2 * (shard.row_off + shard.height)))
                 cols = slice(left, min(left + step, 2 * (shard.col_off + shard.width)))
-                part = max_pool(np.asarray(lower[rows, cols], np.float32))
+                part = pool(np.asarray(lower[rows, cols], np.float32)[None], (way,))[0]
                 block[row // 2 : row // 2 + part.shape[0], col // 2 : col // 2 + part.shape[1]] = (
                     part
                 )

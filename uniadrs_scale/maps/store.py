@@ -7,6 +7,7 @@ bucket the same objects make the same store.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
@@ -16,11 +17,13 @@ import zarr
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
-from uniadrs_scale.core.contracts import LAYERS, SCORE, Layer, digest
-from uniadrs_scale.core.pixels import BandStatistics
+from uniadrs_scale.core.contracts import digest
+from uniadrs_scale.core.layers import SCORE, Layer
 from uniadrs_scale.errors import StoreError
 from uniadrs_scale.maps.facts import MapFacts
-from uniadrs_scale.maps.frame import Y_X, map_frame
+from uniadrs_scale.maps.frame import map_frame
+from uniadrs_scale.maps.groups import NotAStoreError, layers_in, not_a_store, open_group
+from uniadrs_scale.maps.moments import read_cells, read_statistics, write_statistics
 from uniadrs_scale.storage.places import Place
 from uniadrs_scale.swaths.conventions import geolocation_kind
 from uniadrs_scale.swaths.grids import Georeference, georeference
@@ -33,12 +36,13 @@ if TYPE_CHECKING:
 
     from uniadrs_scale.core.lattice import Window
     from uniadrs_scale.core.levels import Levels
+    from uniadrs_scale.core.pixels import BandStatistics
+    from uniadrs_scale.core.regions import Cells, Grid
 
 MISSING, DONE, FAILED = 0, 1, 2
 LEDGER = ("done", "scored_pixels")
 """Arrays without which a map is not a run's."""
 CPU_KINDS, LEVELS = "cpu_kinds", "levels"
-BAND_MEAN, BAND_SCATTER = "band_mean", "band_scatter"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,7 @@ class ScoreStore:
     """A store on disk or in a bucket; a path or URL, so it travels to workers."""
 
     path: Place
+    layers: tuple[Layer, ...] = (SCORE,)
 
     @property
     def group(self) -> zarr.Group:
@@ -80,11 +85,11 @@ class ScoreStore:
             self.group.update_attributes({LEVELS: levels.to_json()})
 
     def write_chunk(
-        self, index: tuple[int, int], window: Window, score: NDArray[np.float32], state: int
+        self, index: tuple[int, int], window: Window, scores: NDArray[np.float32], state: int
     ) -> None:
-        """Commit one chunk: pixels, their count, then the ledger entry."""
-        array = self._array(SCORE.name)
-        shard = array.shards or array.chunks
+        """Commit one chunk: pixels (layer, y, x), their count, then the ledger entry."""
+        arrays = [self._array(layer.name) for layer in self.layers]
+        shard = arrays[0].shards or arrays[0].chunks
         # Concurrent writes that share a shard lose pixels silently (57 % of them when tried).
         if (window.row, window.col) != (index[0] * shard[0], index[1] * shard[1]):
             raise StoreError(
@@ -92,8 +97,9 @@ class ScoreStore:
                 f"{shard}: writes would overlap. Score into a new store."
             )
         try:
-            array[window.slices] = score
-            self._array("scored_pixels")[index] = int(np.isfinite(score).sum())
+            for array, score in zip(arrays, scores, strict=True):
+                array[window.slices] = score
+            self._array("scored_pixels")[index] = int(np.isfinite(scores).all(axis=0).sum())
             self._array("done")[index] = state
         except StoreError:  # a bucket's, which says it all
             raise
@@ -106,41 +112,41 @@ class ScoreStore:
     @property
     def statistics(self) -> BandStatistics | None:
         """Statistics that the scores were made with; None if the run had not begun."""
-        group = self.group
-        if BAND_SCATTER not in group or "valid_pixels" not in group[BAND_SCATTER].attrs:
-            return None
-        mean, scatter = (
-            np.asarray(self._array(name)[:], np.float64) for name in (BAND_MEAN, BAND_SCATTER)
-        )
-        return BandStatistics.from_counts(dict(group[BAND_SCATTER].attrs), mean, scatter)
+        return read_statistics(self.group)
 
-    def write_statistics(self, statistics: BandStatistics) -> None:
+    def cells(self, grid: Grid) -> Cells:
+        """Return the moments of the cells of ``grid``; there are some if there are statistics."""
+        return read_cells(self.group, grid)
+
+    def write_statistics(self, statistics: BandStatistics, cells: Cells) -> None:
         """Keep the scene's statistics: a resumed run must scale as the first one did.
 
         Chunks that were scored with other statistics are missing from then on.
         """
         if self.statistics is not None:
             self._array("done")[:] = MISSING
-        for name, values in ((BAND_MEAN, statistics.mean), (BAND_SCATTER, statistics.scatter)):
-            dims = ("band", "other_band")[: values.ndim]
-            self.group.create_array(name, data=values, dimension_names=dims, overwrite=True)
-        # Last, and in one write, because the counts make the statistics valid.
-        self._array(BAND_SCATTER).update_attributes(statistics.counts())
+        write_statistics(self.group, statistics, cells)
 
     def open(self) -> xr.DataArray:
-        """Return the lazy, chunked score (y, x)."""
+        """Return the lazy, chunked map: (y, x), or (layer, y, x) of several layers."""
         place = self.path.zarr(read_only=True)
         dataset = xr.open_zarr(place, consolidated=False, decode_coords="all", chunks={})
-        score: xr.DataArray = dataset[SCORE.name]
-        return score.assign_attrs(fingerprint=dataset.attrs["fingerprint"])
+        layers = [dataset[layer.name] for layer in self.layers]
+        made = layers[0]
+        if len(layers) > 1:
+            names = xr.Variable("layer", [layer.name for layer in self.layers])
+            made = xr.concat(layers, names, combine_attrs="drop_conflicts").rename("layers")
+            made.attrs.pop("long_name", None)
+        return cast("xr.DataArray", made.assign_attrs(fingerprint=dataset.attrs["fingerprint"]))
 
     def verify(self) -> Iterator[str]:
         """Return every fault found, as a sentence; nothing if the store is whole."""
         attributes = self.attributes
         if digest(attributes["plan"]) != attributes["fingerprint"]:
             yield "The fingerprint is not that of the stored plan: its attributes were edited."
-        score, counts = self._array(SCORE.name), np.asarray(self._array("scored_pixels")[:])
-        shard = score.shards or score.chunks
+        counts = np.asarray(self._array("scored_pixels")[:])
+        arrays = [self._array(layer.name) for layer in self.layers]
+        shard = arrays[0].shards or arrays[0].chunks
         for (i, j), state in np.ndenumerate(self.done):
             where = f"Chunk ({i}, {j}) at pixel ({i * shard[0]}, {j * shard[1]})"
             if fault := {MISSING: "is missing", FAILED: "has failed tiles"}.get(int(state)):
@@ -149,11 +155,11 @@ class ScoreStore:
                 continue
             rows, cols = (slice(k * n, (k + 1) * n) for k, n in zip((i, j), shard, strict=True))
             try:
-                pixels = score[rows, cols]
+                layers = [np.asarray(array[rows, cols]) for array in arrays]
             except (ValueError, RuntimeError, OSError) as error:
                 yield f"{where} cannot be read: {error}"
                 continue
-            found = int(np.isfinite(np.asarray(pixels)).sum())
+            found = int(np.isfinite(np.stack(layers)).all(axis=0).sum())
             if found != counts[i, j]:
                 yield f"{where} holds {found} scored pixels, the ledger says {counts[i, j]}."
 
@@ -207,11 +213,13 @@ class ScoreMap:
     @property
     def tags(self) -> dict[str, str]:
         """The same facts as tags of a file; software is that which made the scores."""
-        return {"AREA_OR_POINT": "Area", **self.facts.tags()}
+        said = self.group.attrs.get("layers")
+        layers = {} if said is None else {"layers": json.dumps(said)}
+        return {"AREA_OR_POINT": "Area", **self.facts.tags(), **layers}
 
-    def array(self, layer: Layer = SCORE) -> zarr.Array[Any]:
-        """Return the array (y, x) of a layer."""
-        return cast("zarr.Array[Any]", self.group[layer.name])
+    def array(self, layer: Layer | None = None) -> zarr.Array[Any]:
+        """Return the array (y, x) of a layer, by default the first one."""
+        return cast("zarr.Array[Any]", self.group[(layer or self.layers[0]).name])
 
     def read(self, rows: slice, cols: slice) -> NDArray[np.float32]:
         """Return the layers (layer, y, x) in a window.
@@ -235,18 +243,18 @@ def open_store(path: str | Path | Place) -> ScoreStore:
     Raises:
         StoreError: The store is missing, or it is something else.
     """
-    group = _open_group(path)
+    group = open_group(path)
     missing = [name for name in LEDGER if not isinstance(group.get(name), zarr.Array)]
     if missing:
-        raise _not_a_store(path, f"no array '{missing[0]}'")
-    return ScoreStore(Place.of(path))
+        raise not_a_store(path, f"no array '{missing[0]}'")
+    return ScoreStore(Place.of(path), layers_in(group.attrs.get("layers"), str(path)))
 
 
 def is_score_store(path: str | Path | Place) -> bool:
     """Return True if ``path`` is the score store of a run."""
     try:
         open_store(path)
-    except _NotAStoreError:
+    except NotAStoreError:
         return False
     return True
 
@@ -257,44 +265,13 @@ def open_map(path: str | Path | Place) -> ScoreMap:
     Raises:
         StoreError: The store is missing, or it is something else.
     """
-    group = _open_group(path)
-    frame = map_frame(group, cast("zarr.Array[Any]", group[SCORE.name]))
+    group = open_group(path)
+    layers = layers_in(group.attrs.get("layers"), str(path))
+    frame = map_frame(group, cast("zarr.Array[Any]", group[layers[0].name]))
     return ScoreMap(
         name=str(path),
         group=group,
-        layers=tuple(layer for layer in LAYERS if layer.name in group),
+        layers=layers,
         frame=frame,
         place=Georeference() if geolocation_kind(frame) else georeference(frame),
-    )
-
-
-class _NotAStoreError(StoreError):
-    """Path without a store."""
-
-
-def _open_group(path: str | Path | Place) -> zarr.Group:
-    """Return the group at ``path``, read-only, that has an array of scores."""
-    place = Place.of(path)
-    source = place.zarr(read_only=True)
-    try:
-        group = zarr.open_group(source, mode="r", zarr_format=3, use_consolidated=False)
-    except StoreError:  # a server that does not answer has not said no
-        raise
-    except (OSError, ValueError, KeyError):
-        if place.local is None or not place.exists():
-            raise _NotAStoreError(f"Score store '{path}' does not exist. Check the path.") from None
-        raise _not_a_store(path, "no Zarr group") from None
-    score = group.get(SCORE.name)
-    if not isinstance(score, zarr.Array):
-        raise _not_a_store(path, f"no array '{SCORE.name}'")
-    if score.ndim != Y_X or str(score.dtype) != SCORE.dtype:
-        raise _not_a_store(path, f"'{SCORE.name}' is {score.dtype} with {score.ndim} axes")
-    return group
-
-
-def _not_a_store(path: str | Path | Place, met: str) -> StoreError:
-    return _NotAStoreError(
-        f"'{path}' is not a score store ({met}): it needs an array '{SCORE.name}' (y, x) of "
-        f"{SCORE.dtype}. Pass what `score` wrote; to write, choose another output path, or remove "
-        "it yourself."
     )

@@ -21,6 +21,7 @@ from uniadrs_scale.core.lattice import Window
 from uniadrs_scale.core.memory import MIB, PROCESS_BYTES, give_freed_memory_back
 from uniadrs_scale.errors import ClusterError, PlanError, StoreError, UniadrsScaleError, gist
 from uniadrs_scale.maps.finished import open_finished
+from uniadrs_scale.maps.groups import require_score
 from uniadrs_scale.maps.store import ScoreMap
 from uniadrs_scale.objects.components import find_components
 from uniadrs_scale.objects.contrast import contrasts_of, require_scene
@@ -137,6 +138,7 @@ def find(
     require_proj()
     chosen = selection or Selection()
     opened = open_finished(map_path)
+    require_score(opened.layers[:1], opened.name)
     facts, ground = opened.facts, ground_of(opened)
     if not facts.fingerprint:
         raise StoreError(

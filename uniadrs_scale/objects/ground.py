@@ -192,7 +192,9 @@ class Swath:
 
 def in_degrees(outlines: NDArray[Any], places: Floats) -> NDArray[Any]:
     """Return ``outlines`` with vertices at ``places``, valid, and cut at the antimeridian."""
-    found = replaced(outlines, places)
+    beyond = np.abs(places[:, :1]) > HALF_TURN
+    inside = np.where(beyond & [True, False], _wrapped(places), places)
+    found = replaced(outlines, inside)
     for k, shape in enumerate(found):
         if shape is None:
             continue
@@ -208,8 +210,22 @@ def _cut(shape: Any) -> Any:
         warnings.simplefilter("ignore")  # it turns rings that run clockwise, and says so
         many = shape.geom_type == "MultiPolygon"
         parts = shape.geoms if many else [shape]
-        fixed = [antimeridian.fix_polygon(shapely.geometry.polygon.orient(part)) for part in parts]
+        turned = [shapely.geometry.polygon.orient(part) for part in parts]
+        # An edge is straight in degrees (RFC 7946), not a great circle.
+        fixed = [
+            antimeridian.fix_polygon(part, great_circle=False, **_pole_in(part)) for part in turned
+        ]
     return _mended(shapely.union_all(fixed))
+
+
+def _pole_in(part: Any) -> dict[str, bool]:
+    """Return which pole a polygon contains: the nearer one if its longitudes make a turn."""
+    longitude, latitude = np.asarray(part.exterior.coords).T
+    turn = _wrapped(np.diff(longitude)).sum()
+    if abs(turn) < HALF_TURN:
+        return {}
+    south = bool(latitude.mean() < 0)
+    return {"force_south_pole": south, "force_north_pole": not south}
 
 
 def _mended(shape: Any) -> Any:

@@ -38,6 +38,14 @@ MAX_THREADS = 8
 core 0.13 s/Mpx (4 bands, uint16), and a fast GPU needs about 0.01 s, by the network's FLOPs: two
 threads would leave it idle. More than eight would queue for the interpreter (not measured), and
 each holds a chunk."""
+SECONDS_PER_MPX = 8.0
+"""Seconds of a core per million pixels that the shipped network sees; other scorers are taken for
+as slow."""
+START_SECONDS = 4.0
+"""Seconds until workers have started and imported what they need."""
+LONG_SECONDS = 60.0
+"""Length of a run from which on workers are worth their start anyway: they are restarted if they
+crash or need too much memory, and this process is not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -56,6 +64,10 @@ class Compute:
     """An open connection, which stays open."""
     limit: tuple[int, str] | None = None
     """Memory per worker of a running cluster, in bytes, and its origin; None on this machine."""
+    open_choice: bool = False
+    """True if the caller named no processes, so that :meth:`suited` may choose this one."""
+    why: str = ""
+    """The processes and the reason for them, in words."""
     wait: float | None = None
     """Seconds to wait for a first or another worker; None: see :mod:`.waiting`."""
 
@@ -96,7 +108,8 @@ class Compute:
         cores = usable_cores()
         if scheduler in LOCAL:
             threads = 1 if scheduler == "sync" else cores
-            return cls(workers=1, threads=threads, scheduler=scheduler, gpus=gpus)
+            why = f"this process, {_counted(threads, 'thread')}, as asked for"
+            return cls(workers=1, threads=threads, scheduler=scheduler, gpus=gpus, why=why)
         if scheduler is not None and "://" not in scheduler:
             raise PlanError(
                 f"scheduler='{scheduler}' is unknown. Use sync, threads or an address (tcp://...)."
@@ -110,13 +123,56 @@ class Compute:
                 return replace(cls._on(active), wait=wait)
         processes = workers or len(gpus) or cores
         share = min(max(cores // processes, 2), MAX_THREADS)
-        return cls(workers=processes, threads=share if gpus else 1, gpus=gpus)
+        named = f"{_counted(processes, 'worker process')} of this machine"
+        reason = "as asked for" if workers else "one per GPU" if gpus else "one per core"
+        return cls(
+            workers=processes,
+            threads=share if gpus else 1,
+            gpus=gpus,
+            open_choice=not gpus and not workers,
+            why=f"{named}, {reason}",
+        )
 
     @classmethod
     def _on(cls, client: Client) -> Compute:
         workers, threads = size_of(client)
         limit = smallest_limit(client)
-        return cls(workers=workers, threads=threads, client=client, limit=limit)
+        why = f"{_counted(workers, 'worker process')} of a running cluster"
+        return cls(workers=workers, threads=threads, client=client, limit=limit, why=why)
+
+    def here(self) -> Compute:
+        """Return the threads of this process, as many as there are cores, up to a limit."""
+        return Compute(
+            workers=1,
+            threads=min(usable_cores(), MAX_THREADS),
+            scheduler="threads",
+            why="",
+        )
+
+    def suited(self, here: Compute, pixels: int, peak: int) -> Compute:
+        """Return ``here``, the threads of this process, if they are faster than these workers.
+
+        On two cores a scene of 1024 px took 5.8 s in threads and 10.0 s with workers, one of 3000
+        px 17.3 and 21.2 s, and one of 10,980 px 171 s with both (`benchmarks/README.md`).
+
+        Args:
+            here: The threads of this process.
+            pixels: Pixels that the scorer sees.
+            peak: Forecast of this process with these threads, in bytes.
+        """
+        if not self.open_choice:
+            return self
+        work = pixels / 1e6 * SECONDS_PER_MPX
+        alone, together = work / here.threads, START_SECONDS + work / self.workers
+        limit, _ = here.memory_limit
+        if 2 * peak > limit:
+            return replace(self, why=f"{self.why}: Dask limits their memory, which is scarce")
+        if alone > LONG_SECONDS:
+            return replace(self, why=f"{self.why}: a crash costs a long run only its chunk")
+        if alone > together:
+            return replace(self, why=f"{self.why}: there is enough work for all cores")
+        words = f"this process, {_counted(here.threads, 'thread')}: workers take longer to start"
+        return replace(here, why=words)
 
     @property
     def in_process(self) -> bool:
@@ -157,10 +213,16 @@ class Compute:
         """
         with self.connected() as there:
             if there.client is None:
-                yield LocalExecutor(str(self.scheduler))
+                yield LocalExecutor(str(self.scheduler), self.threads)
                 return
             with answering(there.client):
                 yield ClusterExecutor(there.client, self.wait)
+
+
+def _counted(number: int, name: str) -> str:
+    """Return '1 thread' or '2 threads'."""
+    plural = "es" if name.endswith("s") else "s"
+    return f"{number} {name}{'' if number == 1 else plural}"
 
 
 @contextmanager

@@ -108,11 +108,12 @@ class Executor(ABC):
 
 
 class LocalExecutor(Executor):
-    """This process, in one thread or in one per core."""
+    """This process, in one thread or in several: by default one per core."""
 
-    def __init__(self, scheduler: str) -> None:
+    def __init__(self, scheduler: str, threads: int | None = None) -> None:
         self.scheduler = scheduler
         """``sync`` or ``threads``."""
+        self.threads = threads
 
     def facts(self) -> ClusterFacts:
         """Return the scheduler: without workers, no deaths have to be reported."""
@@ -135,14 +136,17 @@ class LocalExecutor(Executor):
     ) -> list[object]:
         """Return the results; raise the first exception of a task."""
         del line_axis
-        keys, get = set(wanted), get_sync if self.scheduler == "sync" else get_threaded
+        keys, options = set(wanted), {}
+        get = get_sync if self.scheduler == "sync" else get_threaded
+        if self.threads is not None and self.scheduler != "sync":
+            options["num_workers"] = self.threads
 
         def report(key: Key, value: object, *_: object) -> None:
             if key in keys:
                 on_result(value)
 
         with Callback(posttask=report):
-            return list(get(graph, wanted))
+            return list(get(graph, wanted, **options))
 
 
 class ClusterExecutor(Executor):

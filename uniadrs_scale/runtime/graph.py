@@ -31,21 +31,17 @@ from dask.sizeof import sizeof
 from distributed.scheduler import KilledWorker
 
 from uniadrs_scale.core.contracts import warm_up
-from uniadrs_scale.core.lattice import sample_windows
-from uniadrs_scale.core.memory import give_freed_memory_back, sample_side
-from uniadrs_scale.core.pixels import BandStatistics
+from uniadrs_scale.core.memory import give_freed_memory_back
 from uniadrs_scale.errors import ClusterError
 from uniadrs_scale.maps.store import DONE
 from uniadrs_scale.runtime.dask_internals import data, producer, result_of, task
 from uniadrs_scale.runtime.tasks import (
-    Scaled,
     ScoredPart,
     Strips,
     commit_chunk,
     score_chunk,
     score_chunk_apart,
     take_strips,
-    window_statistics,
 )
 from uniadrs_scale.runtime.worker import Shared, process_peak, worker_address
 from uniadrs_scale.scenes.sources import ArrayScene, ArrayWindow
@@ -57,14 +53,12 @@ if TYPE_CHECKING:
     from uniadrs_scale.core.lattice import Lattice, Window
     from uniadrs_scale.core.plan import ScorePlan
     from uniadrs_scale.maps.store import ScoreStore
+    from uniadrs_scale.runtime.batches import Regional, Scaled
     from uniadrs_scale.runtime.dask_internals import Graph, Key
     from uniadrs_scale.runtime.executor import Executor
     from uniadrs_scale.runtime.tasks import ChunkReport, Index
 
 
-LEAST_SAMPLE = 2**18
-"""Valid pixels that a sample must have, so that no accident decides the statistics: with fewer, the
-whole scene is read. A sample has 64 times as many pixels."""
 KINDS = "score", "beside", "beyond", "commit"
 """Tasks of a chunk."""
 
@@ -89,7 +83,7 @@ class Work:
     """None on a worker if the scene is an array: its windows travel with the tasks."""
     plan: ScorePlan
     store: ScoreStore
-    scaled: Scaled
+    scaled: Scaled | Regional
     apart: bool = False
     """Whether tiles are read and scored in child processes."""
 
@@ -113,29 +107,6 @@ class Receipt:
     peak: int
     """Highest resident set of the worker so far, in bytes. It travels with the chunk, since a
     worker that is lost later, or hangs, cannot be asked."""
-
-
-def scene_statistics(source: SceneSource, executor: Executor) -> BandStatistics:
-    """Return band statistics of a sample of the scene, or of all of it if few pixels are valid."""
-    height, width = source.info.height, source.info.width
-    block = sample_side(len(source.info.bands))
-    for across in (8, max(height, width)):
-        name = _unique(f"statistics-{source.info.identity}")
-        windows = sample_windows(height, width, block=block, across=across)
-        keys: list[Key] = [(name, order) for order in range(len(windows))]
-        graph = {
-            key: task(key, _Statistics(_reader(source, window)))
-            for key, window in zip(keys, windows, strict=True)
-        }
-        parts = executor.compute(graph, keys)
-        # Merged in the order of the windows: the order of completion must not decide a bit.
-        total = BandStatistics.combine(
-            (part for part in parts if isinstance(part, BandStatistics)), len(source.info.bands)
-        )
-        if total.count >= LEAST_SAMPLE:
-            break
-    unread = (k for k, part in enumerate(parts) if not isinstance(part, BandStatistics))
-    return replace(total, unread=tuple(unread))
 
 
 def score_scene(
@@ -172,7 +143,7 @@ def score_scene(
 
 def run_graph(work: Work, todo: Collection[Index]) -> tuple[Graph, list[Key]]:
     """Return the tasks that commit the chunks of ``todo``, and the names of the commits."""
-    lattice, name = work.lattice, _unique(work.plan.fingerprint)
+    lattice, name = work.lattice, unique(work.plan.fingerprint)
     # One string per kind: pickle writes each once.
     scored, beside, beyond, committed = (f"{kind}-{name}" for kind in KINDS)
     # An array's pixels travel with the tasks that need them; a scene of files is a few paths.
@@ -189,7 +160,7 @@ def run_graph(work: Work, todo: Collection[Index]) -> tuple[Graph, list[Key]]:
         targets = tuple(target for target in _receivers(owner) if target in todo)
         if owner in todo or needed_tiles(lattice, owner, targets):
             score: Key = (scored, *owner)
-            reader = _Unseen(_reader(array, lattice.read_window(owner))) if array else None
+            reader = _Unseen(window_reader(array, lattice.read_window(owner))) if array else None
             graph[score] = producer(score, _score, result_of(key), owner, targets, reader)
             for line in sorted({target[axis] for target in targets if target != owner}):
                 strips = strips_of(owner, line)
@@ -216,19 +187,6 @@ class _Unseen:
     """
 
     reader: WindowReader
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Statistics:
-    """The moments of one window, still to be read."""
-
-    reader: WindowReader
-
-    def __call__(self) -> BandStatistics | None:
-        try:
-            return window_statistics(self.reader)
-        finally:
-            give_freed_memory_back()
 
 
 def _score(
@@ -265,7 +223,8 @@ def needed_tiles(lattice: Lattice, owner: Index, todo: Collection[Index]) -> tup
     )
 
 
-def _unique(name: str) -> str:
+def unique(name: str) -> str:
+    """Return ``name`` with a part that no other task has."""
     return f"{name}-{uuid4().hex[:8]}"
 
 
@@ -279,7 +238,7 @@ def _neighbours(receiver: Index) -> tuple[Index, ...]:
     return (i, j - 1), (i - 1, j), (i - 1, j - 1)
 
 
-def _reader(source: SceneSource, window: Window) -> WindowReader:
+def window_reader(source: SceneSource, window: Window) -> WindowReader:
     """Return the reader of ``window``; a user's graph is cut down to its needs."""
     reader = source.window(window)
     if isinstance(reader, ArrayWindow):

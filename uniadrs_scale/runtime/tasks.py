@@ -8,34 +8,25 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from uniadrs_scale.core.contracts import CountingReader
-from uniadrs_scale.core.pixels import BandStatistics, fill_invalid
+from uniadrs_scale.core.layers import units
 from uniadrs_scale.core.seams import accumulate, finalise, normaliser, taper
-from uniadrs_scale.errors import gist
 from uniadrs_scale.maps.store import DONE, FAILED
+from uniadrs_scale.runtime.batches import Apart, Input, network_input, reason, score_tiles
 from uniadrs_scale.runtime.cpu import cpu_kind
-from uniadrs_scale.runtime.worker import IsolatedReader, IsolatedScorer, Isolation
+from uniadrs_scale.runtime.worker import IsolatedReader, Isolation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
-    from uniadrs_scale.core.contracts import FittedScorer, WindowReader
+    from uniadrs_scale.core.contracts import WindowReader
     from uniadrs_scale.core.lattice import Lattice, Window
-    from uniadrs_scale.core.pixels import Normalisation
     from uniadrs_scale.maps.store import ScoreStore
+    from uniadrs_scale.runtime.batches import Regional, Scaled
 
 
 Index = tuple[int, int]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Scaled:
-    """The scorer of a scene, and the scaling of its input."""
-
-    scorer: FittedScorer
-    scaling: Normalisation
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +38,7 @@ class TileFailure:
 
 
 Pieces = Mapping[Index, "NDArray[np.float64]"]
-"""Numerators by receiving chunk; each begins at that chunk's top left corner."""
+"""Numerators (layer, y, x) by receiving chunk; each begins at that chunk's top left corner."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,7 +54,7 @@ class ScoredPart:
     """Sums of one chunk's tiles."""
 
     body: NDArray[np.float64]
-    """(y, x) numerators of the chunk itself."""
+    """(layer, y, x) numerators of the chunk itself."""
     strips: Pieces
     """Numerators of the chunks right, below and diagonal, if tiles reach into them."""
     cpu: str
@@ -95,22 +86,12 @@ class ChunkReport:
     """Kinds of CPU that scored its tiles or blended them, sorted."""
 
 
-def window_statistics(reader: WindowReader) -> BandStatistics | None:
-    """Return the moments of one sample window; None if it cannot be read."""
-    try:
-        if isinstance(reader, CountingReader):
-            return BandStatistics.of(*reader.counted())
-        return BandStatistics.of(*reader.read())
-    except Exception:  # noqa: BLE001 - score_chunk meets the same error, and reports it
-        return None
-
-
 def score_chunk(
     reader: WindowReader,
     index: Index,
     tiles: Sequence[Window],
     lattice: Lattice,
-    scaled: Scaled,
+    scaled: Scaled | Regional | Apart,
 ) -> ScoredPart:
     """Score ``tiles``, all owned by chunk ``index``, and cut their sum along chunk borders.
 
@@ -119,10 +100,10 @@ def score_chunk(
         index: The chunk.
         tiles: Its tiles to score: all, or those that a resumed run still needs.
         lattice: Geometry of the run.
-        scaled: The scorer, and the scaling of its input.
+        scaled: The scorer and the scaling of each tile, and the layers.
     """
     outer = lattice.read_window(index)
-    numerator = np.zeros((outer.height, outer.width))
+    numerator = np.zeros((len(scaled.layers), outer.height, outer.width))
     own = lattice.chunk_window(index).within(outer)
     places = {tile: lattice.inside(tile).within(outer) for tile in tiles}
     wanted: dict[Window, tuple[slice, slice]] = {}
@@ -130,30 +111,31 @@ def score_chunk(
         pixels, valid = reader.read()
     except Exception as error:  # noqa: BLE001 - whatever GDAL, Dask or a user's graph raises
         own_valid = None
-        reasons = dict.fromkeys(tiles, f"read: {_reason(error)}")
+        reasons = dict.fromkeys(tiles, f"read: {reason(error)}")
     else:
         own_valid, reasons = valid[own].copy(), {}
         wanted = {tile: place for tile, place in places.items() if valid[place].any()}
-        apply = scaled.scaling.apply
         inputs = (
-            (
+            Input(
                 tile,
-                network_input(apply(pixels[:, *at]), valid[at], lattice.overhang(tile)),
+                network_input(fitted.scaling.apply(pixels[:, *at]), valid[at], overhang),
+                fitted.scorer,
             )
             for tile, at in wanted.items()
+            for fitted, overhang in [(scaled.of(lattice.inside(tile)), lattice.overhang(tile))]
         )
-        for tile, score in _score_tiles(inputs, scaled.scorer):
+        for tile, score in score_tiles(inputs, scaled.layers):
             if isinstance(score, str):
                 reasons[tile] = score
             else:
-                _add(numerator[places[tile]], score, tile, lattice)
+                _add(numerator[:, *places[tile]], score, tile, lattice)
     # Last, so that a neighbour's contribution cannot hide it: NaN stays NaN in every later sum.
     for tile in reasons:
-        numerator[places[tile]] = np.nan
+        numerator[:, *places[tile]] = np.nan
     failures = tuple(TileFailure(lattice.inside(tile), why) for tile, why in reasons.items())
     return ScoredPart(
         # Copied: a view would keep the whole window alive until the neighbours are done.
-        body=numerator[own].copy(),
+        body=numerator[:, *own].copy(),
         strips=dict(_strips(numerator, index, lattice)),
         cpu=cpu_kind(),
         valid=own_valid,
@@ -168,7 +150,7 @@ def score_chunk_apart(
     index: Index,
     tiles: Sequence[Window],
     lattice: Lattice,
-    scaled: Scaled,
+    scaled: Scaled | Regional,
 ) -> ScoredPart:
     """Do the same as :func:`score_chunk`, reading and scoring in a child process.
 
@@ -176,9 +158,8 @@ def score_chunk_apart(
     chunk, so only chunks whose workers died are scored like this.
     """
     with Isolation() as isolation:
-        scorer = IsolatedScorer(isolation, scaled.scorer)
-        apart = Scaled(scorer, scaled.scaling)
-        return score_chunk(IsolatedReader(isolation, reader), index, tiles, lattice, apart)
+        isolated = IsolatedReader(isolation, reader)
+        return score_chunk(isolated, index, tiles, lattice, Apart(isolation, scaled))
 
 
 def take_strips(part: ScoredPart, axis: int, line: int) -> Strips:
@@ -204,20 +185,19 @@ def commit_chunk(
     for strips in neighbours:
         piece = strips.pieces.get(index)
         if piece is not None:
-            numerator[: piece.shape[0], : piece.shape[1]] += piece
+            numerator[:, : piece.shape[1], : piece.shape[2]] += piece
             kinds.add(strips.cpu)
     rows, cols = window.slices
-    score = finalise(
-        numerator,
-        normaliser(lattice.height, lattice.tile, lattice.stride)[rows],
-        normaliser(lattice.width, lattice.tile, lattice.stride)[cols],
-        np.zeros(numerator.shape, bool) if part.valid is None else part.valid,
-    )
-    complete = part.valid is not None and bool((np.isfinite(score) == part.valid).all())
-    store.write_chunk(index, window, score, DONE if complete else FAILED)
+    norm_y = normaliser(lattice.height, lattice.tile, lattice.stride, lattice.halo)[rows]
+    norm_x = normaliser(lattice.width, lattice.tile, lattice.stride, lattice.halo)[cols]
+    valid = np.zeros(numerator.shape[1:], bool) if part.valid is None else part.valid
+    scores = np.stack([finalise(sums, norm_y, norm_x, valid) for sums in numerator])
+    scores *= units(store.layers)
+    complete = part.valid is not None and bool((np.isfinite(scores) == valid).all())
+    store.write_chunk(index, window, scores, DONE if complete else FAILED)
     return ChunkReport(
         index=index,
-        pixels=score.size,
+        pixels=valid.size,
         valid=0 if part.valid is None else int(np.count_nonzero(part.valid)),
         scored=part.scored,
         skipped=part.skipped,
@@ -227,59 +207,14 @@ def commit_chunk(
     )
 
 
-def network_input(
-    scaled: NDArray[np.float32],
-    valid: NDArray[np.bool_],
-    overhang: tuple[tuple[int, int], tuple[int, int]],
-) -> NDArray[np.float32]:
-    """Return (band, tile, tile): invalid pixels filled, the part beyond the scene reflected."""
-    return np.pad(fill_invalid(scaled, valid), [(0, 0), *overhang], mode="reflect")
-
-
-def _score_tiles(
-    inputs: Iterator[tuple[Window, NDArray[np.float32]]], scorer: FittedScorer
-) -> Iterator[tuple[Window, NDArray[np.float32] | str]]:
-    """Yield scores or errors, in calls of exactly ``scorer.batch`` tiles: others change bits."""
-    group: list[tuple[Window, NDArray[np.float32]]] = []
-    for item in inputs:
-        group.append(item)
-        if len(group) == scorer.batch:
-            yield from _score_group(group, scorer)
-            group = []
-    if group:
-        yield from _score_group(group, scorer)
-
-
-def _score_group(
-    group: list[tuple[Window, NDArray[np.float32]]], scorer: FittedScorer
-) -> Iterator[tuple[Window, NDArray[np.float32] | str]]:
-    stack = np.zeros((scorer.batch, *group[0][1].shape), np.float32)
-    for slot, (_, pixels) in zip(stack, group, strict=False):
-        slot[...] = pixels
-    try:
-        scores = scorer.score_tiles(stack)
-    except Exception as error:  # noqa: BLE001 - one bad tile must not cost the scene
-        if len(group) > 1:
-            # Find the bad tile: each alone, in a call of the same shape.
-            for item in group:
-                yield from _score_group([item], scorer)
-        else:
-            yield group[0][0], _reason(error)
-        return
-    for (tile, _), score in zip(group, scores, strict=False):
-        if np.isfinite(score).all():
-            yield tile, score
-        else:
-            yield tile, "the score is not finite"
-
-
 def _add(
-    target: NDArray[np.float64], score: NDArray[np.float32], tile: Window, lattice: Lattice
+    target: NDArray[np.float64], scores: NDArray[np.float32], tile: Window, lattice: Lattice
 ) -> None:
-    """Add the part of a tile's score that is in the scene."""
+    """Add the part of a tile's layers that is in the scene."""
     rows, cols = lattice.inside(tile).within(tile)
-    weights = taper(lattice.tile, lattice.overlap)
-    accumulate(target, score[rows, cols], weights[rows], weights[cols])
+    weights = taper(lattice.tile, lattice.overlap, lattice.halo)
+    for sums, score in zip(target, scores, strict=True):
+        accumulate(sums, score[rows, cols], weights[rows], weights[cols])
 
 
 def _strips(
@@ -289,12 +224,9 @@ def _strips(
     own = lattice.chunk_window(index)
     for down, right in ((0, 1), (1, 0), (1, 1)):
         piece = numerator[
+            :,
             slice(own.height, None) if down else slice(own.height),
             slice(own.width, None) if right else slice(own.width),
         ]
         if piece.size:
             yield (index[0] + down, index[1] + right), piece.copy()
-
-
-def _reason(error: Exception) -> str:
-    return gist(f"{type(error).__name__}: {error}")

@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+
 from uniadrs_scale.errors import SceneError
 from uniadrs_scale.scenes.datasets import scopes
 
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 Role = Literal["band", "y", "x", ""]
 LATITUDES = {"lat", "latitude", "nav_lat", "xlat", "lats", "latitudes"}
 LONGITUDES = {"lon", "longitude", "nav_lon", "xlong", "xlon", "lons", "longitudes", "long"}
+MICRONS = {"um", "µm", "μm", "micrometer", "micrometers", "micron", "microns"}
+"""Units of wavelengths in arrays of users; files give nanometres."""
 ROWS = re.compile(
     r"y|yc|y1|ny|nj|j|n?rows?|n?lines?|height|northings?|rlat|ydim|downtrack|along_track|"
     r"number_of_lines|scanlines?"
@@ -210,3 +214,12 @@ def _in_order(known: Sequence[Role], band: int | None) -> list[Role]:
     roles: list[Role] = ["band"] * len(known)
     roles[rest[0]], roles[rest[1]] = ("x", "y") if turned else ("y", "x")
     return roles
+
+
+def wavelengths_of(array: xr.DataArray) -> tuple[float, ...]:
+    """Return the centres of bands [nm] if the array has them."""
+    centres = array.coords.get("wavelength")
+    if centres is None or centres.dims != ("band",) or centres.dtype.kind not in "iuf":
+        return ()
+    microns = str(centres.attrs.get("units", "nm")).lower() in MICRONS
+    return tuple((centres.values.astype(np.float64) * (1000 if microns else 1)).tolist())

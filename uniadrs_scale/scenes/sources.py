@@ -17,8 +17,8 @@ from xarray.core import indexing
 from uniadrs_scale.core.contracts import SceneInfo, SceneSource, digest
 from uniadrs_scale.core.lattice import Window
 from uniadrs_scale.core.validity import EVERY_BAND, Validity, can_hold, valid_pixels
+from uniadrs_scale.scenes.axes import wavelengths_of
 from uniadrs_scale.scenes.grids import Grid, ground_size
-from uniadrs_scale.scenes.wavelengths import wavelengths_of
 from uniadrs_scale.swaths.conventions import (
     GEOLOCATION,
     as_scene,
@@ -185,8 +185,7 @@ class ArrayScene:
 
     def window(self, window: Window) -> ArrayWindow:
         """Return the lazy slice of one window."""
-        rows, cols = window.slices
-        return ArrayWindow(self.array.isel(y=rows, x=cols))
+        return ArrayWindow(self.array[(..., *window.slices)])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -197,8 +196,7 @@ class ArrayWindow:
 
     def read(self) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
         """Read pixels (band, y, x) and valid mask (y, x)."""
-        pixels, valid, _ = self.counted()
-        return pixels, valid
+        return self.counted()[:2]
 
     def counted(self) -> tuple[NDArray[np.generic], NDArray[np.bool_], Mapping[str, int]]:
         """Read pixels, valid mask, and the number of invalid pixels by reason."""
@@ -254,14 +252,13 @@ def _placed(info: SceneInfo, array: xr.DataArray) -> SceneInfo:
     if None not in (crs, info.crs) and CRS.from_wkt(crs) == CRS.from_user_input(info.crs):
         crs = info.crs  # the same in the words of the file
     transform = None if place.transform is None else tuple(place.transform)[:6]
-    gsd_m = info.gsd_m
     if crs is not None and transform is not None and (crs, transform) != (info.crs, info.transform):
-        gsd_m = ground_size(Grid(info.height, info.width, transform, crs))
+        info = replace(info, gsd_m=ground_size(Grid(info.height, info.width, transform, crs)))
     why = place.problem or ("" if transform or geolocation else info.unplaced)
-    placed = replace(info, crs=crs, transform=transform, geolocation=geolocation)
-    said = [str(array.attrs.get(name, "")) for name in ("datetime", "platform")]
-    placed = replace(placed, acquired=said[0], platform=said[1], unplaced=why)
-    return replace(placed, gsd_m=gsd_m, wavelengths=wavelengths_of(array))
+    acquired, platform = (str(array.attrs.get(name, "")) for name in ("datetime", "platform"))
+    info = replace(info, crs=crs, transform=transform, geolocation=geolocation, unplaced=why)
+    centres = wavelengths_of(array)
+    return replace(info, acquired=acquired, platform=platform, wavelengths=centres)
 
 
 def _describe(array: xr.DataArray) -> SceneInfo:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from uniadrs_scale.core import __version__
+from uniadrs_scale.core.contracts import layers_of
 from uniadrs_scale.core.plan import ScorePlan
 from uniadrs_scale.detector.coarse import coarsened
 from uniadrs_scale.detector.detector import gpus_in_use, is_gpu_build
@@ -47,6 +48,11 @@ class Job:
                 f"The plan is for the scorer '{self.plan.detector}', got "
                 f"'{self.scorer.identity}'. Plan with the scorer that you want to use."
             )
+        if layers_of(self.scorer) != self.plan.layers:
+            raise PlanError(
+                f"The plan is for the layers {', '.join(self.plan.layer_names)}; those of the "
+                "scorer are others. Plan with the scorer that you want to use."
+            )
 
     @classmethod
     def of(cls, scene: xr.DataArray, scorer: Scorer, plan: ScorePlan) -> Job:
@@ -73,6 +79,7 @@ class Job:
                 workers=compute.workers,
                 threads=compute.threads,
                 in_lines=not compute.in_process,
+                compute=compute.why,
             ),
         )
 
@@ -87,7 +94,7 @@ def prepare(scene: xr.DataArray, sizes: Sizes, scorer: Scorer, compute: Compute)
     require_proj()
     source = scene_source(scene)
     info = source.info
-    preset, lattice = sizes.decide(info)
+    preset, lattice = sizes.decide(info, getattr(scorer, "tiling", None))
     seen = coarsened(scorer, preset.scales, lattice.tile)
     plan = ScorePlan(
         scene=info,
@@ -103,8 +110,21 @@ def prepare(scene: xr.DataArray, sizes: Sizes, scorer: Scorer, compute: Compute)
         in_lines=not compute.in_process,
         gpu_build=is_gpu_build(),
         version=__version__,
+        layers=layers_of(scorer),
+        compute=compute.why,
     )
     return Job(source=source, coordinates=map_coordinates(scene), scorer=scorer, plan=plan)
+
+
+def suited(job: Job, compute: Compute) -> Compute:
+    """Return the processes for ``job``: ``compute``, or this process if that is faster.
+
+    Never changes a score. A caller's own choice of processes stays.
+    """
+    if not getattr(job.scorer, "thread_safe", False):
+        return compute
+    here = compute.here()
+    return compute.suited(here, job.plan.seen_pixels, job.on(here).plan.memory.total)
 
 
 def compute_for(

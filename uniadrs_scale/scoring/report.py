@@ -9,6 +9,7 @@ from collections import Counter
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from functools import cache
+from html import escape
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -119,6 +120,12 @@ class RunSummary:
     def complete(self) -> bool:
         """True if every valid pixel has a score."""
         return not self.failures and not self.lost
+
+    def __str__(self) -> str:
+        return self.text()
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(self.text())}</pre>"
 
     def text(self) -> str:
         """Return the closing summary, one line per fact."""

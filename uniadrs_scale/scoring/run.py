@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from uniadrs_scale.core.regions import Grid
 from uniadrs_scale.core.validity import SOME_BANDS
 from uniadrs_scale.detector.detector import levels_of, weights_digest
 from uniadrs_scale.errors import SceneError, StoreError
@@ -21,8 +22,8 @@ from uniadrs_scale.maps.store import DONE
 from uniadrs_scale.runtime import graph
 from uniadrs_scale.runtime.compute import performance_page
 from uniadrs_scale.runtime.cpu import mixed
-from uniadrs_scale.runtime.graph import Work, scene_statistics
-from uniadrs_scale.runtime.tasks import Scaled
+from uniadrs_scale.runtime.graph import Work
+from uniadrs_scale.runtime.statistics import regional, scene_statistics
 from uniadrs_scale.scenes.preview import scene_picture
 from uniadrs_scale.scoring.report import Clock, RunSummary, report_place, run_facts, write_report
 from uniadrs_scale.scoring.target import Target
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
     from uniadrs_scale.core.pixels import BandStatistics
     from uniadrs_scale.core.plan import ScorePlan
+    from uniadrs_scale.core.regions import Cells
     from uniadrs_scale.maps.store import ScoreStore
     from uniadrs_scale.runtime.compute import Compute
     from uniadrs_scale.runtime.executor import Executor
@@ -46,6 +48,8 @@ if TYPE_CHECKING:
 
 LARGE_AREAS = 0.01
 """Share of pixels in areas of one value above which a note asks if these are data."""
+NAMED = 8
+"""Most bands that a note names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,9 +163,9 @@ class _Run:
         with self.clock("workers"):
             executor.require_fit(seen, tile=lattice.tile, bands=len(source.info.bands))
         with self.clock("statistics"):
-            statistics = self.statistics(opened, executor)
+            statistics, cells = self.statistics(opened, executor)
             _require_scalable(statistics, self.plan)
-            scaled = Scaled(seen.fitted(statistics), statistics.normalisation())
+            scaled = regional(seen, statistics, cells)
         at_work = executor.cpu_kinds()
         if len(at_work) == 1:  # before the first chunk, so that it is on record after any kill
             opened.add_cpu_kinds(at_work)
@@ -172,22 +176,23 @@ class _Run:
             lost.append(_partial(statistics))
         return lost, statistics
 
-    def statistics(self, opened: ScoreStore, executor: Executor) -> BandStatistics:
+    def statistics(self, opened: ScoreStore, executor: Executor) -> tuple[BandStatistics, Cells]:
         """Return the statistics that the store was begun with, or those of the scene.
 
-        Windows that could not be read are tried again. If any can be read now, all chunks are
+        Cells that could not be read are tried again. If any can be read now, all chunks are
         scored again, so that the map is that of an undisturbed run.
         """
-        known = opened.statistics
+        known, info = opened.statistics, self.plan.scene
+        grid = Grid.of(info.height, info.width, len(info.bands))
         if known is not None and not known.unread:
-            return known
-        statistics = scene_statistics(self.job.source, executor)
+            return known, opened.cells(grid)
+        statistics, cells = scene_statistics(self.job.source, executor)
         if known is not None and statistics.unread == known.unread:
-            return known
+            return known, opened.cells(grid)
         if statistics.count:
-            opened.write_statistics(statistics)
+            opened.write_statistics(statistics, cells)
             self.kept = 0
-        return statistics
+        return statistics, cells
 
     def note(self, opened: ScoreStore, receipt: Receipt) -> None:
         """Keep the receipt of a chunk."""
@@ -247,19 +252,25 @@ class _Run:
 def _partial(statistics: BandStatistics) -> SceneError:
     """Return the sentence about statistics of a scene that could not be read whole."""
     return SceneError(
-        f"{len(statistics.unread)} windows of the scene could not be read for its statistics, so "
+        f"{len(statistics.unread)} parts of the scene could not be read for its statistics, so "
         "scores are relative to the rest. Run the same command again when they can be read."
     )
 
 
 def _notes(statistics: BandStatistics, plan: ScorePlan) -> Iterator[str]:
     """Yield what looks wrong with the scene, and what to do."""
+    scale = statistics.normalisation().scale
+    dead = [name for name, gain in zip(plan.scene.bands, scale, strict=True) if gain == 0]
+    if statistics.count and dead:
+        some = ", ".join(f"'{name}'" for name in dead[:NAMED])
+        more = f" and {len(dead) - NAMED} more" if len(dead) > NAMED else ""
+        yield f"Bands that hold one value and so tell nothing: {some}{more}."
     pixels, value = max(
         ((pixels, value) for value, pixels in statistics.flat.items()), default=(0, 0)
     )
     if LARGE_AREAS * statistics.count <= pixels < statistics.count:
         yield (
-            f"{pixels / statistics.count:.0%} of the valid pixels seen are in areas of {value}. If "
+            f"{pixels / statistics.count:.0%} of the valid pixels are in areas of {value}. If "
             f"{value} means no data, say so (--nodata {value}, or open_scene(nodata={value})): its "
             "border glows otherwise."
         )

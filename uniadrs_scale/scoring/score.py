@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from uniadrs_scale.core.plan import Sizes
-from uniadrs_scale.detector.detector import Detector
 from uniadrs_scale.maps.store import open_store
-from uniadrs_scale.scoring.job import compute_for, prepare
+from uniadrs_scale.scoring.inputs import scene_of, scorer_of
+from uniadrs_scale.scoring.job import compute_for, prepare, suited
+from uniadrs_scale.scoring.progress import shown
 from uniadrs_scale.scoring.report import IncompleteWarning, SceneWarning
 from uniadrs_scale.scoring.run import Observer, run
 from uniadrs_scale.storage.scratch import temporary_folder
@@ -20,27 +21,31 @@ if TYPE_CHECKING:
 
     from uniadrs_scale.core.contracts import Scorer
     from uniadrs_scale.core.plan import ScorePlan
+    from uniadrs_scale.scoring.inputs import Scene
+    from uniadrs_scale.scoring.progress import Progress
     from uniadrs_scale.scoring.report import RunSummary
 
 
 def score(
-    scene: xr.DataArray,
+    scene: Scene,
     store: str | Path | None = None,
     *,
     preset: str = "auto",
     tile: int | None = None,
     stride: int | None = None,
     chunk: int | None = None,
-    detector: Scorer | None = None,
+    detector: Scorer | str | Path | None = None,
     scheduler: str | None = None,
     workers: int | None = None,
     wait_for_workers: float | None = None,
     performance_report: str | Path | None = None,
+    progress: Progress = False,
 ) -> xr.DataArray:
     """Return the anomaly map of ``scene``.
 
     Args:
-        scene: (band, y, x) or (y, x), from :func:`open_scene` or built with xarray.
+        scene: (band, y, x) or (y, x), from :func:`open_scene` or built with xarray; a path or
+            paths, which are opened; a Dataset of bands (odc.stac) or a loaded satpy Scene.
         store: Zarr store to write, a path or URL in a bucket (``s3://``, ``gs://``); one that was
             begun with the same plan is completed. None: the map is returned in memory, for scenes
             that fit.
@@ -50,49 +55,57 @@ def score(
         stride: Step between tiles [px]; by default about seven eighths of a tile.
         chunk: Side of a compute chunk and Zarr shard [px]; by default 512 or 1024, by the size of
             the scene. Never changes a score.
-        detector: Scorer of the tiles, a :class:`Detector` or your own :class:`Scorer`; by default
-            the weights that ship with the library.
-        scheduler: None for the active Dask client, or else workers on this machine; ``sync`` or
+        detector: Scorer of the tiles: a name of weights, ``rx``, ``lrx``, the path of weights, a
+            :class:`Detector`, your own model (:func:`scorer`) or :class:`Scorer`; by default the
+            weights that ship with the library.
+        scheduler: None for the active Dask client, or else threads of this process if the run is
+            short and workers on this machine if it is long: the plan says which. ``sync`` or
             ``threads`` for this process; an address (``tcp://...``) for a cluster, which must see
             the same files.
         workers: Processes of a cluster on this machine; by default one per core, or one per GPU.
         wait_for_workers: Seconds that a running cluster may be without workers; by default a
             minute, or a day if the cluster object starts workers when there is work.
         performance_report: Page for Dask's performance report (HTML; needs bokeh).
+        progress: True for a bar in a terminal and lines elsewhere; or a function that is called
+            with the numbers of finished and of all chunks.
 
     A report of the run is written next to a store, as ``STORE.run.json``.
 
     Returns:
-        (y, x) float32 in 0..1 with the scene's georeference; NaN exactly where the scene is
-        invalid, or where a tile failed (an IncompleteWarning says so). Lazy and chunked if
-        ``store`` is given.
+        (y, x) float32 in 0..1 with the scene's georeference, or (layer, y, x) of a scorer with
+        several layers; NaN exactly where the scene is invalid, or where a tile failed (an
+        IncompleteWarning says so). Lazy and chunked if ``store`` is given.
 
     Raises:
         UniadrsScaleError: The scene, the options, the weights or the store cannot be used.
     """
-    scorer = detector if detector is not None else Detector.load()
+    scorer = scorer_of(detector)
     compute = compute_for(scorer, scheduler, workers, wait=wait_for_workers)
-    job = prepare(scene, Sizes(preset, tile, stride, chunk), scorer, compute)
+    job = prepare(scene_of(scene), Sizes(preset, tile, stride, chunk), scorer, compute)
+    compute = suited(job, compute)
     page = None if performance_report is None else Path(performance_report)
-    observer = Observer(performance_report=page)
-    if store is not None:
-        _warn(run(job, store, compute, observer), job.plan.scene.name)
-        return open_store(store).open()
-    # The same path as for a scene of any size: workers write, this process reads the result.
-    with temporary_folder() as folder:
-        target, alone = folder / "map.zarr", replace(observer, companions=False)
-        _warn(run(job, target, compute, alone), job.plan.scene.name)
-        return open_store(target).open().load()
+    with shown(progress, job.plan.chunks) as advance, temporary_folder() as folder:
+        observer = Observer(on_report=advance, performance_report=page)
+        if store is not None:
+            summary = run(job, store, compute, observer)
+            made = open_store(store).open()
+        else:
+            # As for a scene of any size: workers write, this process reads the result.
+            target = folder / "map.zarr"
+            summary = run(job, target, compute, replace(observer, companions=False))
+            made = open_store(target).open().load()
+    _warn(summary, job.plan.scene.name)
+    return made
 
 
 def plan(
-    scene: xr.DataArray,
+    scene: Scene,
     *,
     preset: str = "auto",
     tile: int | None = None,
     stride: int | None = None,
     chunk: int | None = None,
-    detector: Scorer | None = None,
+    detector: Scorer | str | Path | None = None,
     scheduler: str | None = None,
     workers: int | None = None,
 ) -> ScorePlan:
@@ -104,9 +117,10 @@ def plan(
         PlanError: The sizes contradict each other, or the scheduler does not answer.
         SceneError: The scene is not a raster.
     """
-    scorer = detector if detector is not None else Detector.load()
+    scorer = scorer_of(detector)
     compute = compute_for(scorer, scheduler, workers)
-    return prepare(scene, Sizes(preset, tile, stride, chunk), scorer, compute).plan
+    job = prepare(scene_of(scene), Sizes(preset, tile, stride, chunk), scorer, compute)
+    return job.on(suited(job, compute)).plan
 
 
 def _warn(summary: RunSummary, scene: str) -> None:

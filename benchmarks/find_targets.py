@@ -1,6 +1,6 @@
 """Time and memory of `targets` on a large map, and its share of the time of `score`.
 
-    python benchmarks/targets.py [--side 20000] [--per-mpx 5] [--workers 2]
+    python benchmarks/find_targets.py [--side 20000] [--per-mpx 5] [--workers 2]
 
 The map has noise below 0.2 and 5 planted objects per megapixel, a third of them with peaks above
 the threshold 0.7. Scoring is timed after it, on as many workers, for 2048 x 2048 px of 4 bands, and

@@ -1,0 +1,170 @@
+"""Scenes, scorers and progress as callers name them."""
+
+from __future__ import annotations
+
+import io
+import sys
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import xarray as xr
+from standins import TileMean
+
+import uniadrs_scale as us
+from uniadrs_scale.detector.rx import GlobalRX, LocalRX
+from uniadrs_scale.runtime.compute import LONG_SECONDS, SECONDS_PER_MPX, Compute
+from uniadrs_scale.scoring.inputs import scene_of, scorer_of
+from uniadrs_scale.scoring.progress import shown
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PIXELS = np.random.default_rng(0).integers(1, 4000, (2, 60, 70)).astype(np.uint16)
+SCENE = xr.DataArray(PIXELS, dims=("band", "y", "x"))
+
+
+def test_a_path_is_a_scene(small_raster: Path) -> None:
+    got = us.score(small_raster, detector=TileMean(), tile=64, preset="single-band")
+    opened = us.open_scene(small_raster)
+    expected = us.score(opened, detector=TileMean(), tile=64, preset="single-band")
+    np.testing.assert_array_equal(got.values, expected.values)
+    assert us.plan([small_raster], detector="rx").scene.name == opened.name
+
+
+def test_a_dataset_of_one_time_is_a_scene() -> None:
+    bands = {n: (("time", "latitude", "longitude"), PIXELS[k][None]) for k, n in enumerate("ab")}
+    scene = scene_of(xr.Dataset(bands))
+    assert set(scene.dims) == {"band", "y", "x"}
+    np.testing.assert_array_equal(scene.transpose("band", "y", "x").values, PIXELS)
+    stack = SCENE.expand_dims("time")
+    np.testing.assert_array_equal(scene_of(stack).values, PIXELS)
+    with pytest.raises(us.SceneError, match=r"2 times.*scene.isel\(time=0\)"):
+        scene_of(xr.concat([SCENE, SCENE], "time"))
+
+
+def test_a_satpy_scene_is_a_scene() -> None:
+    satpy = pytest.importorskip("satpy")
+    loaded = satpy.Scene()
+    for number, name in enumerate(("I01", "I02")):
+        loaded[name] = xr.DataArray(PIXELS[number], dims=("y", "x"))
+    scene = scene_of(loaded)
+    assert list(scene.band.values) == ["I01", "I02"]
+    np.testing.assert_array_equal(scene.values, PIXELS)
+
+
+class Expression:
+    """A lazy array of another kind: duck-typed, not of Dask."""
+
+    shape, dtype, ndim = (2, 60, 70), np.dtype("uint16"), 3
+
+    def __array_function__(self, *_: Any) -> Any:
+        raise NotImplementedError
+
+    def __array_ufunc__(self, *_: Any) -> Any:
+        raise NotImplementedError
+
+
+Expression.__module__ = "dask_array._collection"
+SENTENCES = {
+    "cube": (np.moveaxis(PIXELS, 0, 2), r"xr.DataArray\(cube, dims=\('y', 'x', 'band'\)\)"),
+    "list": ([1, 2], "open_scene"),
+    "expression": (xr.DataArray(Expression(), dims=("band", "y", "x")), r"scene.compute\(\)"),
+    "shapes": (
+        xr.Dataset({"a": (("y", "x"), PIXELS[0]), "b": (("v", "u"), PIXELS[1])}),
+        "Choose some",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", SENTENCES)
+def test_other_things_get_the_line_that_helps(case: str) -> None:
+    given, message = SENTENCES[case]
+    with pytest.raises(us.SceneError, match=message):
+        us.score(given, detector=TileMean())
+
+
+def test_detectors_have_names(tmp_path: Path, tiny_weights: Path) -> None:
+    assert scorer_of("rx") == GlobalRX()
+    assert scorer_of("lrx") == LocalRX()
+    assert scorer_of(tiny_weights).identity == us.Detector.load(tiny_weights).identity
+    with pytest.raises(us.PlanError, match=r"us.scorer\('.*model.onnx', tile=256\)"):
+        scorer_of(tmp_path / "model.onnx")
+    with pytest.raises(us.PlanError, match="got function"):
+        us.score(SCENE, detector=lambda tiles: tiles)
+    with pytest.raises(us.WeightsError):
+        us.score(SCENE, detector="uniadrs-unknown")
+
+
+def test_progress_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[int, int]] = []
+    us.score(SCENE, detector=TileMean(), tile=32, chunk=32, scheduler="sync",
+             progress=lambda done, all_: told.append((done, all_)))  # fmt: skip
+    assert told == [(k, 6) for k in range(1, 7)]
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    with shown(progress=True, chunks=200) as advance:
+        for _ in range(200):
+            advance(None)
+    lines = stream.getvalue().splitlines()
+    assert len(lines) == 10
+    assert lines[-1].startswith("scoring 200/200 chunks")
+
+
+def test_a_plan_prints_well() -> None:
+    plan = us.plan(SCENE, detector="rx", scheduler="sync")
+    assert str(plan) == plan.summary()
+    assert plan._repr_html_().startswith("<pre>scene")
+    assert "this process, 1 thread, as asked for" in str(plan)
+
+
+def cores(monkeypatch: pytest.MonkeyPatch, number: int) -> Compute:
+    monkeypatch.setattr("uniadrs_scale.runtime.compute.usable_cores", lambda: number)
+    monkeypatch.setattr("uniadrs_scale.runtime.compute.active_client", lambda: None)
+    return Compute.of()
+
+
+@pytest.mark.parametrize(
+    ("number", "seconds", "expected"),
+    [
+        (2, 5, "threads"),
+        (2, 2 * LONG_SECONDS - 1, "threads"),
+        (2, 2 * LONG_SECONDS + 1, None),
+        (8, 8 * LONG_SECONDS - 1, "threads"),
+        (64, 30, "threads"),
+        (64, 60, None),
+    ],
+)
+def test_processes_are_chosen_by_the_work(
+    monkeypatch: pytest.MonkeyPatch, number: int, seconds: float, expected: str | None
+) -> None:
+    compute = cores(monkeypatch, number)
+    pixels = int(seconds / SECONDS_PER_MPX * 1e6)
+    chosen = compute.suited(compute.here(), pixels, peak=0)
+    assert chosen.scheduler == expected
+    assert chosen.threads * chosen.workers == (min(number, 8) if expected else number)
+    assert chosen.why
+
+
+def test_a_choice_of_the_caller_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("uniadrs_scale.runtime.compute.active_client", lambda: None)
+    asked = Compute.of(workers=2), Compute.of("sync"), Compute.of(gpus=("0",))
+    for compute in asked:
+        assert compute.suited(compute.here(), 1, peak=0) is compute
+    scarce = cores(monkeypatch, 2)
+    half = scarce.here().memory_limit[0] // 2
+    assert scarce.suited(scarce.here(), 1, peak=half).scheduler == "threads"
+    assert scarce.suited(scarce.here(), 1, peak=half + 2).scheduler is None
+
+
+def test_a_scorer_that_may_not_share_threads_gets_workers() -> None:
+    plan = us.plan(SCENE, detector=TileMean())
+    assert "worker process" in plan.compute
+    assert "this process" in us.plan(SCENE, detector="rx").compute
+
+
+def test_threads_and_workers_give_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    del monkeypatch
+    here = us.score(SCENE, detector="rx", tile=48, chunk=48)
+    there = us.score(SCENE, detector="rx", tile=48, chunk=48, workers=2)
+    np.testing.assert_array_equal(here.values, there.values)
