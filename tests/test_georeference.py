@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import odc.geo.xr  # noqa: F401 - registers the `.odc` accessor
 import pytest
-import rioxarray  # noqa: F401 - registers the `.rio` accessor
+import rasterio
+import rioxarray
 import xarray as xr
 from affine import Affine
 from hypothesis import given, settings
@@ -19,6 +20,7 @@ from uniadrs_scale.swaths.grids import georeference
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 UTM = Affine(10, 0, 4e5, 0, -10, 6e6)
 CODE = 32633
@@ -332,3 +334,26 @@ def test_every_pixel_lies_where_it_is(
     y = made.d * cols + made.e * rows + made.f
     pixel = np.hypot(transform.a, transform.d)
     assert np.abs(np.stack([x, y]) - truth.values).max() < 1e-4 * pixel
+
+
+def test_a_rotated_array_of_rioxarray_knows_its_place_after_slices(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    with rasterio.open(
+        path, "w", driver="GTiff", count=1, height=12, width=14, dtype="uint8",
+        crs="EPSG:32633", transform=TILTED,
+    ) as file:  # fmt: skip
+        file.write(np.zeros((1, 12, 14), np.uint8))
+    array = rioxarray.open_rasterio(path)[0]
+    assert of(array) == TILTED[:6]
+    assert of(array[3:, 5:]) == pytest.approx((TILTED @ Affine.translation(5, 3))[:6])
+    turned = array[::-2, ::3]
+    assert of(turned) == pytest.approx(
+        (
+            TILTED
+            @ Affine.translation(0.5, 11.5)
+            @ Affine.scale(3, -2)
+            @ Affine.translation(-0.5, -0.5)
+        )[:6]
+    )
+    assert "single row" in georeference(array[3:4]).problem
+    assert of(array[:1]) == TILTED[:6]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import threading
+from contextlib import suppress
 from functools import lru_cache
 from html import unescape
 from itertools import product
@@ -52,6 +53,7 @@ MANY = 64
 """Different values that a measured band has at least."""
 SOURCE = re.compile(r"<SourceFilename([^>]*)>([^<]+)<")
 RELATIVE = re.compile(r"""relativeToVRT\s*=\s*["']1""")
+WORDED = re.compile(r"\w{2,}:")
 OPEN_FILES = 64
 """Datasets that a thread keeps open."""
 RGB = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
@@ -179,9 +181,12 @@ def sources_of(dataset: Any) -> frozenset[str]:
         return frozenset()
     text = "".join(dataset.tags(ns="xml:VRT").values())
     folder = Path(dataset.name).parent
+    found = [(RELATIVE.search(words), unescape(name)) for words, name in SOURCE.findall(text)]
+    # GDAL alone knows how "HDF5:a.h5://b" is relative.
     return frozenset(
-        str(folder / unescape(name)) if RELATIVE.search(words) else unescape(name)
-        for words, name in SOURCE.findall(text)
+        str(folder / name) if relative else name
+        for relative, name in found
+        if not (relative and WORDED.match(name))
     )
 
 
@@ -203,13 +208,16 @@ def require_sources(dataset: rasterio.DatasetReader, uri: str) -> frozenset[str]
     Raises:
         SceneError: One cannot be opened, or could not be opened before.
     """
-    waiting, found = [*sources_of(dataset)], set[str]()
+    if dataset.driver != "VRT":
+        return frozenset()
+    waiting, found = [uri], set[str]()
     while waiting:
         name = waiting.pop()
         if name in found:
             continue
         found.add(name)
-        problem, deeper = _looked_at(name, _stamp(name))
+        own = "", sources_of(dataset)
+        problem, deeper = own if name == uri else _looked_at(name, _stamp(name))
         waiting += deeper
         if problem:
             _LOST.add(name)
@@ -223,11 +231,9 @@ def require_sources(dataset: rasterio.DatasetReader, uri: str) -> frozenset[str]
 
 
 def _stamp(name: str) -> str:
-    try:
-        stat = Path(name).stat()
-    except (OSError, ValueError):
-        return ""
-    return f"{stat.st_size}-{stat.st_mtime_ns}"
+    with suppress(OSError, ValueError):
+        return str(Path(name).stat().st_mtime_ns)
+    return ""
 
 
 @lru_cache(maxsize=2**14)
@@ -255,21 +261,17 @@ class _OpenDatasets(threading.local):
         """
         # As text: a NaN that has travelled is not equal to itself, and no view would be found.
         key = uri, stamp, repr(warp)
+        if key in self.datasets and self.datasets[key][1] & _LOST:
+            self.forget(uri, stamp, warp)
         if key not in self.datasets:
             if len(self.datasets) >= OPEN_FILES:
                 self.datasets.pop(next(iter(self.datasets)))[0].close()
             source = open_raster(uri)
             sources = require_sources(source, uri)
             self.datasets[key] = (source if warp is None else _warped(source, warp)), sources
-        dataset, sources = self.datasets[key]
-        if sources & _LOST:
-            self.forget(uri, stamp, warp)
-            return self.dataset(uri, stamp, warp)  # which says what is lost
-        return dataset
+        return self.datasets[key][0]
 
-    def forget(
-        self, uri: str, stamp: str, warp: Warp | None, error: RasterioError | None = None
-    ) -> None:
+    def forget(self, uri: str, stamp: str, warp: Warp | None, error: Any = None) -> None:
         """Close a dataset that could not be read, so that it is opened again."""
         known, sources = self.datasets.pop((uri, stamp, repr(warp)), (None, frozenset[str]()))
         note_lost(sources, error)

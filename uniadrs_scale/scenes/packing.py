@@ -271,13 +271,11 @@ def _stored_kind(where: str, dtype: np.dtype[Any], named: Mapping[str, Any]) -> 
 
 def _read_unsigned(named: Mapping[str, Any], kind: np.dtype[Any]) -> dict[str, Any]:
     """Return attributes with fill and limits as unsigned numbers: classic NetCDF has only -1."""
-    signed = np.dtype(f"i{kind.itemsize}")
-    return {
-        name: np.asarray(value).view(kind)
-        if name in (*FILL.split(), *VALID) and np.asarray(value).dtype == signed
-        else value
-        for name, value in named.items()
-    }
+    read = dict(named)
+    for name in {*FILL.split(), *VALID} & set(named):
+        if np.asarray(named[name]).dtype == f"i{kind.itemsize}":
+            read[name] = np.asarray(named[name]).view(kind)
+    return read
 
 
 def _normal(attributes: Mapping[Any, Any]) -> dict[str, Any]:

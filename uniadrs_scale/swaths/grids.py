@@ -113,7 +113,7 @@ def _transform(array: xr.DataArray, wkt: str | None) -> Affine | None:
     found = [name for name in ("y", "x") if name in array.coords]
     if not found:
         _require_same_shape(array, written)
-        return written
+        return _from_planes(array, written)
     if written is not None and is_rotated(written):
         return _rotated(array, written)
     y, x = (
@@ -194,6 +194,29 @@ def _rotated(array: xr.DataArray, written: Affine) -> Affine:
     # Slicing with rioxarray moves the written transform too.
     moved = own is not None and written.almost_equals(own @ pixels, EXACT * _side(written))
     return written if moved else written @ pixels
+
+
+def _from_planes(array: xr.DataArray, written: Affine | None) -> Affine | None:
+    """Return the transform of a rotated grid whose pixels have places (y, x), as in rioxarray."""
+    planes = [array.coords[name] for name in ("xc", "yc") if name in array.coords]
+    if written is None or not is_rotated(written) or len(planes) < len(("xc", "yc")):
+        return written
+    height, width = array.sizes["y"], array.sizes["x"]
+    corners = [
+        plane.transpose("y", "x")[:: max(height - 1, 1), :: max(width - 1, 1)].values
+        for plane in planes
+    ]
+    first, *others = (
+        np.array([c[row, col] for c in corners]) for row, col in ((0, 0), (0, -1), (-1, 0))
+    )
+    if 1 in (height, width):
+        if np.abs(first - written @ (0.5, 0.5)).max() < EXACT * _side(written):
+            return written
+        raise NoPlaceError("the size of its single row of pixels is unknown")
+    along, down = (others[0] - first) / (width - 1), (others[1] - first) / (height - 1)
+    left, top = first - (along + down) / 2
+    made = Affine(along[0], down[0], left, along[1], down[1], top)
+    return written if made.almost_equals(written, EXACT * _side(written)) else made
 
 
 def _side(transform: Affine) -> float:

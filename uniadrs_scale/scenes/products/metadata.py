@@ -85,7 +85,7 @@ class Product:
     """Sentences about what was assumed."""
 
     def of_asset(self, key: str) -> list[Band]:
-        """Return all bands of the STAC asset ``key``; none if there is no such asset."""
+        """Return all bands of the STAC asset ``key``, empty without such an asset."""
         return [band for band in self.bands if band.asset == key != ""]
 
 
