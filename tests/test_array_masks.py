@@ -283,3 +283,22 @@ def test_a_plan_says_what_makes_pixels_invalid(tmp_path: Path) -> None:
     path = write(tmp_path / "a.h5", counts(), {"_FillValue": np.int16(-9), "valid_max": 500})
     masked = scene_source(us.open_scene(path)).info.masked
     assert masked == "-9, values outside -inf to 500"
+
+
+def test_fill_of_unsigned_numbers_that_are_stored_as_signed(tmp_path: Path) -> None:
+    """Classic NetCDF has no unsigned bytes: 255 is -1 there, also as fill and limit."""
+    pixels = np.arange(240, dtype=np.uint8).reshape(12, 20)
+    pixels[0, :5], pixels[1, :3] = 255, 254
+    attributes = {
+        "_Unsigned": "true", "_FillValue": np.int8(-1), "valid_range": np.array([0, -3], np.int8),
+    }  # fmt: skip
+    data = xr.Dataset({"v": (("y", "x"), pixels.view(np.int8), attributes)})
+    for name in ("a.nc", "b.nc"):
+        if name == "a.nc":
+            data.to_netcdf(tmp_path / name, engine="h5netcdf")
+        else:
+            data.to_netcdf(tmp_path / name, engine="scipy", format="NETCDF3_CLASSIC")
+        scene = us.open_scene(tmp_path / name)
+        right = np.where(pixels < 254, pixels, np.float32(np.nan))
+        np.testing.assert_array_equal(scene.values[0], right)
+        np.testing.assert_array_equal(scene.valid.values, pixels < 254)

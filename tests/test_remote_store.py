@@ -284,7 +284,7 @@ def test_the_command_line_writes_into_buckets_and_tells_no_secret(
     assert (
         {"map.tif", "map.zarr"}
         <= found
-        <= {f"map.{end}" for end in ("tif", "zarr", "tif.run.json", "zarr.run.json")}
+        <= {f"map.{end}" for end in ("png", "qml", "tif", "zarr", "tif.run.json", "zarr.run.json")}
     )
     stored = b"".join(
         buckets.read_object(f"{bucket}/{key}") or b"" for key in buckets.list_keys(bucket)

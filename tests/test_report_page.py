@@ -16,6 +16,7 @@ import rasterio
 import zarr
 from pyproj import Transformer
 from rasterio.transform import from_origin
+from scipy import ndimage
 from typer.testing import CliRunner
 
 import uniadrs_scale as us
@@ -461,3 +462,53 @@ def test_the_command_in_a_page_has_no_folders_and_no_secrets(folder, tmp_path, m
     shown = _command(["x", "report", "https://me:secret@host/m.zarr?sig=abc123"])
     assert "secret" not in shown
     assert "abc123" not in shown
+
+
+# ---- size ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_large_scene_makes_a_page_of_at_most_five_megabytes(tmp_path):
+    """10,000 x 10,000 px with texture that compresses badly, noise in the map, and 200 targets."""
+    side, part = 10_000, 1000
+    rng = np.random.default_rng(5)
+    texture = rng.normal(0, 30, (3, part, part)) + ndimage.gaussian_filter(
+        rng.normal(0, 900, (3, part, part)), (0, 6, 6)
+    )
+    block = np.clip(texture + 120, 1, 255).astype(np.uint8)
+    profile = {"height": side, "width": side, "count": 3, "dtype": "uint8", "tiled": True}
+    place = {"crs": "EPSG:32634", "transform": from_origin(500000, 4200000, 10, 10)}
+    score = (0.5 * rng.random((part, part), np.float32)) ** 2
+    for row in range(50, part, 100):
+        for col in range(200, part, 400):
+            score[row : row + 8, col : col + 5] = 0.9 + 0.01 * rng.random((8, 5))
+    store = zarr.open_group(tmp_path / "map.zarr", mode="w")
+    array = store.create_array("score", shape=(side, side), chunks=(part, part), dtype="float32")
+    with rasterio.open(tmp_path / "s.tif", "w", driver="GTiff", **profile, **place) as file:
+        for row in range(0, side, part):
+            file.write(np.tile(block, 10), window=((row, row + part), (0, side)))
+            for col in range(0, side, part):
+                array[row : row + part, col : col + part] = np.roll(
+                    score, (row // part, col // part)
+                )
+    facts = {"fingerprint": "0123456789abcdef", "software": "uniadrs_scale 0.2.0"}
+    store.update_attributes({**facts, "levels": LEVELS.to_json()})
+    table = {"features": []}
+    for k in range(200):
+        row, col = 1000 * (k // 20) + 50 + 100 * (k % 10), 200 + 1000 * (k % 10) + 400 * (k % 2)
+        window = array[row : row + 30, col : col + 30]
+        peak = np.unravel_index(window.argmax(), window.shape)
+        p = {"peak_row": row + int(peak[0]), "peak_col": col + int(peak[1])}
+        p |= {"score_max": float(window.max()), "row0": row, "col0": col}
+        p |= {"row1": row + 30, "col1": col + 30, "target_id": f"s-{k:010x}", "pixels": 40}
+        table["features"].append({"type": "Feature", "geometry": None, "properties": p})
+    (tmp_path / "t.geojson").write_text(json.dumps(table))
+    summary = us.report(
+        tmp_path / "map.zarr",
+        tmp_path / "s.tif",
+        tmp_path / "p.html",
+        targets=tmp_path / "t.geojson",
+        compare=tmp_path / "map.zarr",
+    )
+    assert summary.shown == 200
+    assert (tmp_path / "p.html").stat().st_size <= 5_000_000

@@ -28,6 +28,8 @@ import uniadrs_scale as us
 from uniadrs_scale.archive.batch import Batch, Outcome
 from uniadrs_scale.archive.ledger import Ledger
 from uniadrs_scale.archive.sink import Sink
+from uniadrs_scale.maps.colours import map_colours
+from uniadrs_scale.maps.layout import Layout
 from uniadrs_scale.storage.places import Place
 
 if TYPE_CHECKING:
@@ -81,8 +83,9 @@ def test_a_sweep_leaves_products_and_nothing_else(archive: Path) -> None:
     expected = ["collection.json"]
     for name in report.done:
         key = product(archive, name)[1].name
-        files = ("", "/quicklook.png", "/run.json", "/scores.tif", "/scores.zarr")
-        expected += [name, f"{name}/{name}.json", *(f"{name}/{key}{file}" for file in files)]
+        files = ("quicklook.png", "run.json", "scores.qml", "scores.tif", "scores.zarr")
+        expected += [name, f"{name}/{name}.json", f"{name}/{key}"]
+        expected += [f"{name}/{key}/{file}" for file in files]
     assert tree(archive / "maps") == sorted(expected)
     for name in report.done:
         scene = us.open_scene(archive / "incoming" / f"{name}.tif")
@@ -113,16 +116,35 @@ def test_run_json_tells_how_it_was_made(archive: Path) -> None:
     assert facts["memory"]["forecast"] == plan.memory.total
     assert 0.2 < facts["memory"]["peak"] / plan.memory.total < 9  # the peak of this test process
     assert facts["versions"]["uniadrs_scale"] == us.__version__
-    stages = {"prepare", "workers", "statistics", "score", "overview", "quicklook", "cog", "total"}
-    assert facts["seconds"].keys() == stages
+    stages = {"prepare", "workers", "statistics", "score", "overview", "cog", "style", "quicklook"}
+    assert facts["seconds"].keys() == stages | {"total"}
     with Image.open(folder / "quicklook.png") as file:
         picture = np.asarray(file.convert("RGB")).astype(int)
-    assert picture.shape == (64, 64, 3)
-    assert picture[3, 3].tolist() == [0x8F, 0x8F, 0x8F], "no data is grey"
     score = read(folder / "scores.tif")
-    brightness = picture.sum(axis=2)
-    assert brightness[score == np.nanmax(score)].min() == brightness[np.isfinite(score)].max()
-    assert (brightness[score <= np.nanmedian(score)] < 30).all(), "half of a map is dark"
+    layout = Layout.of(score.shape, 2)
+    (left, top), (height, width) = layout.corner(1), layout.panel
+    panel = picture[top : top + height, left : left + width][:: layout.zoom, :: layout.zoom]
+    wanted = map_colours(score, None)[..., :3]
+    same = (panel == wanted).all(axis=2)
+    assert same.mean() > 0.8, "all but the circles has the colours of the scale"
+    assert panel[3, 3].tolist() == [0x8F, 0x8F, 0x8F], "no data is grey"
+
+
+def test_items_say_how_to_show_the_map_and_the_collection_what_items_have(archive: Path) -> None:
+    us.sweep(write_archive(archive), detector=TileMean())
+    item, _ = product(archive, "s_20240101")
+    render = item["properties"]["renders"]["score"]
+    assert (render["assets"], render["rescale"]) == (["score"], [[0.0, 1.0]])
+    assert len(render["colormap"]) == 256
+    assert render["colormap"]["0"][3] == 0, "clear below objects"
+    assert render["colormap"]["255"][3] == 255
+    (band,) = item["assets"]["score"]["raster:bands"]
+    assert band["statistics"].keys() == {"minimum", "maximum", "mean", "stddev", "valid_percent"}
+    collection = json.loads((archive / "maps" / "collection.json").read_text())
+    assert collection["item_assets"].keys() == item["assets"].keys()
+    for name, asset in collection["item_assets"].items():
+        assert {key: item["assets"][name][key] for key in asset} == asset
+    assert item["assets"]["style"]["roles"] == ["metadata", "style"]
 
 
 def test_the_collection_is_valid_and_opens(archive: Path) -> None:
@@ -399,7 +421,7 @@ def test_unfinished_files_of_a_killed_try_go(archive: Path) -> None:
     assert len(us.sweep(config, detector=FirstBand()).done) == 3
     for decision in todo:
         _, folder = product(archive, decision.name)
-        assert names(folder) == ["quicklook.png", "run.json", "scores.tif"]
+        assert names(folder) == ["quicklook.png", "run.json", "scores.qml", "scores.tif"]
         assert names(folder.parent) == sorted([folder.name, f"{decision.name}.json"])
         assert folder.name == decision.fingerprint.key
 

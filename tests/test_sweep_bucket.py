@@ -86,7 +86,7 @@ def expected(bucket: str, names: list[str], files: tuple[str, ...]) -> list[str]
     return sorted(keys)
 
 
-FILES = ("quicklook.png", "run.json", "scores.tif")
+FILES = ("quicklook.png", "run.json", "scores.qml", "scores.tif")
 
 
 def test_products_are_those_of_a_folder(archive: Path, bucket: str) -> None:

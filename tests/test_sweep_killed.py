@@ -102,7 +102,7 @@ def check_tree(maps: Path, names: set[str]) -> None:
     expected = {"collection.json", ".sweep", ".sweep/lock"}
     expected |= {".sweep/ledger.sqlite", ".sweep/index.sqlite"}
     for name, key in products(maps).items():
-        files = ("", "/quicklook.png", "/run.json", "/scores.tif")
+        files = ("", "/quicklook.png", "/run.json", "/scores.qml", "/scores.tif")
         expected |= {name, f"{name}/{name}.json", *(f"{name}/{key}{file}" for file in files)}
     assert {str(path.relative_to(maps)) for path in maps.rglob("*")} == expected
     assert set(products(maps)) == names

@@ -1,8 +1,9 @@
-"""Targets as a file of each product of an archive."""
+"""Targets and pages as files of each product of an archive."""
 
 from __future__ import annotations
 
 import json
+import re
 import sys
 
 import geopandas
@@ -28,6 +29,22 @@ def test_a_sweep_writes_the_targets_of_each_scene(tmp_path):
     expected = find((folder / item["assets"]["score"]["href"]), Selection(top=100))
     assert frame["target_id"].tolist() == expected.columns["target_id"].tolist()
     assert "has no levels" in json.dumps(item)
+
+
+def test_a_sweep_writes_a_page_of_each_scene(tmp_path):
+    write_scene(tmp_path / "incoming" / "s_20240101.tif", 1)
+    output = {"folder": "maps", "formats": ["cog", "report"]}
+    report = us.sweep(write_archive(tmp_path, output=output), detector=FirstBand())
+    assert report.complete
+    folder = tmp_path / "maps" / "s_20240101"
+    item = json.loads((folder / "s_20240101.json").read_text())
+    asset = item["assets"]["report"]
+    assert asset["type"] == "text/html"
+    page = (folder / asset["href"]).read_text(encoding="utf-8")
+    data = json.loads(re.search(r'id="data">(.*?)</script>', page)[1])
+    expected = find((folder / item["assets"]["score"]["href"]), Selection(top=200))
+    found = [target["properties"]["target_id"] for target in data["targets"]]
+    assert found == expected.columns["target_id"].tolist()
 
 
 def test_a_sweep_says_first_that_a_library_is_missing(tmp_path, monkeypatch):

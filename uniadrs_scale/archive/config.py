@@ -108,8 +108,8 @@ class Output(Section):
     folder: Anchored
     """A local (or mounted) folder, or a prefix in a bucket (``s3://BUCKET/PREFIX``): one folder per
     scene, and ``collection.json``."""
-    formats: tuple[Literal["cog", "zarr", "targets"], ...] = Field(default=("cog",), min_length=1)
-    """cog (opens in QGIS), zarr (for Python), targets (a GeoPackage of them), or several."""
+    formats: tuple[Literal["cog", "zarr", "targets", "report"], ...] = Field(("cog",), min_length=1)
+    """cog (opens in QGIS), zarr (lazy), targets (a GeoPackage), report (a page), or several."""
     quicklook: bool = True
     """Also a PNG of at most 2048 px: the scene next to its map, and the highest peaks."""
     collection: str = Field(default="anomaly-maps", min_length=1)

@@ -9,6 +9,7 @@ from uniadrs_scale.objects.extra import vectors
 from uniadrs_scale.objects.files import write
 from uniadrs_scale.objects.find import find
 from uniadrs_scale.objects.select import Selection
+from uniadrs_scale.pages.report import REPORT
 from uniadrs_scale.runtime.compute import Compute
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ TARGETS = Export(
     write=_write_targets,
 )
 """Targets at level medium; without levels those with the highest peaks."""
-PRODUCT_EXPORTS = EXPORTS | {export.name: export for export in (TARGETS,)}
+PRODUCT_EXPORTS = EXPORTS | {export.name: export for export in (TARGETS, REPORT)}
 """All files that a product of an archive may have besides a store and ``run.json``, by name."""
 
 

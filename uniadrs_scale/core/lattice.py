@@ -226,7 +226,7 @@ def _between(values: tuple[int, ...], start: int, stop: int) -> tuple[int, ...]:
 
 
 def sample_windows(height: int, width: int, *, block: int = 512, across: int = 8) -> list[Window]:
-    """Windows whose pixels give the scene's statistics; all of a small scene, a sample of a large.
+    """Return windows that stand for the scene: all of a small one, a sample of a large one.
 
     The scene is cut into at most ``across`` x ``across`` cells, and the block in the centre of each
     cell is taken: 16.8 million pixels at most, fixed by the scene's size alone, never by chunks.

@@ -80,7 +80,7 @@ class MemoryForecast:
     network: int
     """Scaled tiles and activations for each thread, and freed ones that are kept for the next."""
     statistics: int
-    """A sample window and its moments per thread: before the first tile, not at the same time."""
+    """A window and its moments per thread: before the first tile, not at the same time."""
 
     @property
     def total(self) -> int:
@@ -106,17 +106,14 @@ class Pixels:
         return height * (values + width) + min(self.strip_rows, height) * values + self.block_bytes
 
     def moments(self) -> int:
-        """Bytes that the moments of a sample window take: see :meth:`BandStatistics.of`."""
+        """Return the bytes that the moments of a window take: see :meth:`BandStatistics.of`."""
         # A slab as read, and in float64 three times; covariances of the slab, so far, and both
         # merged. Measured for 224 to 2048 bands: 2.5 times the float64 slab in all.
         return SLAB * self.bands * (self.itemsize + 3 * 8) + 4 * 8 * self.bands**2
 
 
 def sample_side(bands: int) -> int:
-    """Side of the windows whose pixels give the scene's statistics [px].
-
-    The covariance of hundreds of bands costs their square: 4.2 million pixels are enough for it.
-    """
+    """Return the side of the windows that are read for the scene's statistics [px]."""
     return 512 if bands <= FEW_BANDS else 256
 
 

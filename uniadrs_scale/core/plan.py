@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 MOST_CHUNKS = 2**22
 """Chunks of a map: of default size they cover 70 Tpx."""
 MOST_BANDS = 2048
-"""Most bands of a scene: covariances of 64 sample windows wait to be merged, 2 GiB in all."""
+"""Most bands of a scene: the covariance of a cell takes 32 MiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,7 @@ class ScorePlan:
         if bands > MOST_BANDS:
             raise PlanError(
                 f"Scene '{self.scene.name}' has {bands} bands: their covariance alone would take "
-                f"{8 * bands**2 / MIB:.0f} MiB a sample window, and {MOST_BANDS} bands are the "
+                f"{8 * bands**2 / MIB:.0f} MiB per cell, and {MOST_BANDS} bands are the "
                 "most. Select bands."
             )
         if self.chunks > MOST_CHUNKS:
@@ -265,6 +265,7 @@ class ScorePlan:
             "preset": self.preset
             + (f", seen at {_shares(self.scales)} of the resolution" if self.coarsen > 1 else ""),
             "chunks": f"{rows} x {cols} of {lattice.chunk} px, {self.tasks} tasks",
+            "reads": "every pixel twice, for statistics (the store keeps them) and for scores",
             "detector": self.detector,
             **({"layers": ", ".join(names)} if (names := self.layer_names) != ("score",) else {}),
             **({"compute": self.compute} if self.compute else {}),

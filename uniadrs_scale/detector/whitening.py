@@ -242,5 +242,6 @@ def flat_areas(scaled: Tensor) -> Tensor | None:
 
 
 def bytes_a_pixel(bands: int) -> int:
-    """Return the peak memory of :meth:`Whitening.apply` beyond its input, in bytes per pixel."""
-    return 4 * (2 * min(bands, EXACT) + bands + 3 * COMPONENTS + CHANNELS)
+    """Return the peak memory of :func:`channels` beyond its input, in bytes per pixel."""
+    kept = min(bands, EXACT)
+    return 4 * (2 * kept + 3 * COMPONENTS + CHANNELS) + 8 * (bands + 2 * kept)

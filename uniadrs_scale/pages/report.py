@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from typing import TYPE_CHECKING, Any, cast
 
@@ -14,10 +14,16 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from uniadrs_scale.errors import PlanError, StoreError, redact
+from uniadrs_scale.maps.exports import Export
 from uniadrs_scale.maps.finished import open_finished
 from uniadrs_scale.maps.store import DONE, ScoreMap
 from uniadrs_scale.pages.report_content import Content, data_of, words_of
-from uniadrs_scale.pages.report_files import found_table, read_table
+from uniadrs_scale.pages.report_files import (
+    found_table,
+    read_table,
+    require_same_grid,
+    require_same_scene,
+)
 from uniadrs_scale.pages.report_layers import (
     NO_DATA,
     UNSCORED,
@@ -31,19 +37,20 @@ from uniadrs_scale.pages.report_layers import (
     score_sheet,
 )
 from uniadrs_scale.pages.report_table import Positions, checked_rows
+from uniadrs_scale.runtime.compute import Compute
 from uniadrs_scale.scenes.open import open_scene
 from uniadrs_scale.scenes.preview import scene_picture
 from uniadrs_scale.scenes.sources import scene_source
 from uniadrs_scale.storage.places import Place
-from uniadrs_scale.storage.urls import uri_name
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     import zarr
     from numpy.typing import NDArray
 
-    from uniadrs_scale.core.contracts import SceneInfo
+    from uniadrs_scale.maps.exports import FinishedMap
     from uniadrs_scale.maps.finished import RasterMap
     from uniadrs_scale.scenes.preview import ScenePicture
 
@@ -55,6 +62,9 @@ SCENE_BYTES, SCORE_BYTES, SHEET_BYTES = 1_700_000, 1_100_000, 550_000
 """Most characters of the picture of the scene, of all layers of scores, and of the close-ups of
 the scene and of all maps: a page stays below 5 MB."""
 SUFFIXES = (".html", ".htm")
+MEDIA = "text/html; charset=utf-8"
+TOP = 200
+"""Targets in a page, unless a caller says otherwise."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +94,7 @@ def report(
     output: str | Path,
     *,
     targets: str | Path | None = None,
-    top: int = 200,
+    top: int = TOP,
     compare: str | Path | None = None,
     command: str = "",
 ) -> ReportSummary:
@@ -117,8 +127,8 @@ def report(
     opened = open_finished(map_path)
     array = scene if isinstance(scene, xr.DataArray) else open_scene(scene)
     info = scene_source(array).info
-    notes = _require_same_scene(opened, info)
-    other = None if compare is None else _require_same_grid(opened, open_finished(compare))
+    notes = require_same_scene(opened, info)
+    other = None if compare is None else require_same_grid(opened, open_finished(compare))
     if targets is None:
         table = found_table(map_path, top, None if notes else array)
     else:
@@ -135,7 +145,7 @@ def report(
         command=redact(command),
     )
     page = render(content, scene_picture(array, SIDE))
-    place.write(page, media="text/html; charset=utf-8")
+    place.write(page, media=MEDIA)
     return ReportSummary(
         output=place,
         shown=len(content.rows),
@@ -145,59 +155,36 @@ def report(
     )
 
 
-def _require_same_scene(opened: ScoreMap | RasterMap, info: SceneInfo) -> tuple[str, ...]:
-    """Return notes about the scene of a map.
-
-    Raises:
-        StoreError: The map is that of another scene.
-    """
-    name, shape = uri_name(opened.name), opened.geobox.shape
-    known = opened.facts.scene or "another scene"
-    if (info.height, info.width) != tuple(shape):
-        raise StoreError(
-            f"'{name}' is the map of {known}, {shape[0]} x {shape[1]} px, but scene '{info.name}' "
-            f"has {info.height} x {info.width} px. Pass the scene that was scored; for a swath "
-            "pass the Zarr store, because its COG is on another grid."
-        )
-    if info.crs is not None and info.transform is not None and opened.geobox.crs is not None:
-        here = opened.geobox.affine
-        size = max(abs(here.a), abs(here.b))
-        apart = max(abs(a - b) for a, b in zip(info.transform, tuple(here)[:6], strict=True))
-        if apart > size / 100 or opened.geobox.crs != info.crs:
-            raise StoreError(
-                f"'{name}' is the map of {known}, at another place on the ground than scene "
-                f"'{info.name}'. Pass the scene that was scored."
-            )
-    attributes = getattr(getattr(opened, "group", None), "attrs", {})
-    scored = attributes.get("plan", {}).get("scene", {})
-    if scored.get("identity", info.identity) == info.identity:
-        return ()
-    if opened.facts.scene not in ("", info.name):
-        raise StoreError(
-            f"'{name}' is the map of scene '{opened.facts.scene}', got scene '{info.name}'. Pass "
-            "the scene that was scored."
-        )
-    note = (
-        f"The fingerprint of scene '{info.name}' is not that of the scene that was scored: the "
-        "file was moved or changed, or other bands were chosen."
+def _write_report(finished: FinishedMap, target: Place) -> tuple[str, ...]:
+    picture = cast("Callable[[int], ScenePicture]", finished.preview)(SIDE)
+    opened = finished.opened
+    # A picture knows the bands that it shows only.
+    bands = cast("Any", opened.group.attrs["plan"])["scene"]["bands"]
+    # In this thread: the workers are busy with the next scenes.
+    table = found_table(finished.store, TOP, compute=Compute.of("sync"))
+    positions = Positions.of(opened)
+    content = Content(
+        maps=(opened,),
+        info=replace(picture.scene.info, bands=tuple(bands)),
+        scale=Scale.of(opened.levels),
+        rows=checked_rows(table, opened, positions, TOP),
+        table=table,
+        positions=positions,
     )
-    return (note,)
+    target.write(render(content, picture), media=MEDIA)
+    return content.warnings
 
 
-def _require_same_grid(opened: ScoreMap | RasterMap, other: ScoreMap | RasterMap) -> Any:
-    """Return the map to compare with.
-
-    Raises:
-        StoreError: It is on another grid.
-    """
-    if opened.geobox.shape != other.geobox.shape or opened.geobox != other.geobox:
-        raise StoreError(
-            f"'{uri_name(other.name)}' is not on the grid of '{uri_name(opened.name)}' "
-            f"({other.geobox.shape[0]} x {other.geobox.shape[1]} px, "
-            f"{opened.geobox.shape[0]} x {opened.geobox.shape[1]} px): only maps of the same "
-            "pixels can be compared. Warp one of them first (rio warp)."
-        )
-    return other
+REPORT = Export(
+    name="report",
+    asset="report",
+    file="report.html",
+    media_type="text/html",
+    roles=("overview",),
+    title="Scene, map and targets as one page to review",
+    write=_write_report,
+)
+"""The page of a product of an archive, with the TOP highest scores."""
 
 
 def render(content: Content, picture: ScenePicture) -> bytes:

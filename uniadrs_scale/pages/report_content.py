@@ -54,9 +54,9 @@ class Content:
     """Targets to show, the highest score first."""
     table: Table
     positions: Positions
-    notes: tuple[str, ...]
+    notes: tuple[str, ...] = ()
     """Sentences about the scene of the map."""
-    command: str
+    command: str = ""
 
     @property
     def warnings(self) -> tuple[str, ...]:

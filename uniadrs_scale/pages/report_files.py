@@ -1,4 +1,4 @@
-"""Tables of targets, as read from files or found in a map, before they are checked."""
+"""The input of a report: a table of targets, and maps that belong to the scene."""
 
 from __future__ import annotations
 
@@ -19,6 +19,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     import xarray as xr
+
+    from uniadrs_scale.core.contracts import SceneInfo
+    from uniadrs_scale.maps.finished import RasterMap
+    from uniadrs_scale.maps.store import ScoreMap
+    from uniadrs_scale.runtime.compute import Compute
+    from uniadrs_scale.storage.places import Place
 
 WGS84 = "EPSG:4326"
 GEOMETRY = "geometry"
@@ -118,13 +124,18 @@ def _frame(path: str) -> Table:
     )
 
 
-def found_table(map_path: str | Path, top: int, scene: xr.DataArray | None) -> Table:
+def found_table(
+    map_path: str | Path | Place,
+    top: int,
+    scene: xr.DataArray | None = None,
+    compute: Compute | None = None,
+) -> Table:
     """Find the ``top`` targets of a map; with its scene, also say how they stand out.
 
     Raises:
         StoreError: The map cannot be read.
     """
-    found = find(map_path, Selection(top=top), scene=scene)
+    found = find(map_path, Selection(top=top), scene=scene, compute=compute)
     names = list(found.columns)
     rows = zip(*(found.columns[name].tolist() for name in names), strict=True)
     return Table(
@@ -135,6 +146,63 @@ def found_table(map_path: str | Path, top: int, scene: xr.DataArray | None) -> T
         origin=f"the {top} highest, pixels of at least {found.facts['grow']:g}",
         empty=found.empty_because,
     )
+
+
+def require_same_scene(opened: ScoreMap | RasterMap, info: SceneInfo) -> tuple[str, ...]:
+    """Return notes about the scene of a map.
+
+    Raises:
+        StoreError: The map is that of another scene.
+    """
+    name, shape = uri_name(opened.name), opened.geobox.shape
+    known = opened.facts.scene or "another scene"
+    if (info.height, info.width) != tuple(shape):
+        raise StoreError(
+            f"'{name}' is the map of {known}, {shape[0]} x {shape[1]} px, but scene '{info.name}' "
+            f"has {info.height} x {info.width} px. Pass the scene that was scored; for a swath "
+            "pass the Zarr store, because its COG is on another grid."
+        )
+    if info.crs is not None and info.transform is not None and opened.geobox.crs is not None:
+        here = opened.geobox.affine
+        size = max(abs(here.a), abs(here.b))
+        apart = max(abs(a - b) for a, b in zip(info.transform, tuple(here)[:6], strict=True))
+        if apart > size / 100 or opened.geobox.crs != info.crs:
+            raise StoreError(
+                f"'{name}' is the map of {known}, at another place on the ground than scene "
+                f"'{info.name}'. Pass the scene that was scored."
+            )
+    attributes = getattr(getattr(opened, "group", None), "attrs", {})
+    scored = attributes.get("plan", {}).get("scene", {})
+    if scored.get("identity", info.identity) == info.identity:
+        return ()
+    if opened.facts.scene not in ("", info.name):
+        raise StoreError(
+            f"'{name}' is the map of scene '{opened.facts.scene}', got scene '{info.name}'. Pass "
+            "the scene that was scored."
+        )
+    note = (
+        f"The fingerprint of scene '{info.name}' is not that of the scene that was scored: the "
+        "file was moved or changed, or other bands were chosen."
+    )
+    return (note,)
+
+
+def require_same_grid(
+    opened: ScoreMap | RasterMap, other: ScoreMap | RasterMap
+) -> ScoreMap | RasterMap:
+    """Return the map to compare with.
+
+    Raises:
+        StoreError: It is on another grid.
+    """
+    if opened.geobox.shape != other.geobox.shape or opened.geobox != other.geobox:
+        raise StoreError(
+            f"'{uri_name(other.name)}' is not on the grid of '{uri_name(opened.name)}' "
+            f"({other.geobox.shape[0]} x {other.geobox.shape[1]} px, "
+            f"{opened.geobox.shape[0]} x {opened.geobox.shape[1]} px): only maps of the same "
+            "pixels can be compared. Warp one of them first (rio warp)."
+        )
+    return other
 
 
 READERS: Mapping[str, Callable[[str], Table]] = {

@@ -186,6 +186,8 @@ def packing_of(
     """
     named = _normal(variable.attrs)
     kind = _stored_kind(where, variable.dtype, named)
+    if kind.kind == "u" and variable.dtype.kind == "i":
+        named = _read_unsigned(named, kind)
     said = [value for name in FILL.split() if name in named for value in numbers(named[name])]
     missing = tuple(dict.fromkeys(value for value in (*said, *fill) if value_limits(kind, value)))
     count = variable.shape[axes.index("band")] if "band" in axes else 1
@@ -265,6 +267,17 @@ def _stored_kind(where: str, dtype: np.dtype[Any], named: Mapping[str, Any]) -> 
     unsigned = str(named.get("unsigned", "")).lower() == "true" and dtype.kind == "i"
     kind = np.dtype(f"u{dtype.itemsize}") if unsigned else dtype
     return kind.newbyteorder("=")
+
+
+def _read_unsigned(named: Mapping[str, Any], kind: np.dtype[Any]) -> dict[str, Any]:
+    """Return attributes with fill and limits as unsigned numbers: classic NetCDF has only -1."""
+    signed = np.dtype(f"i{kind.itemsize}")
+    return {
+        name: np.asarray(value).view(kind)
+        if name in (*FILL.split(), *VALID) and np.asarray(value).dtype == signed
+        else value
+        for name, value in named.items()
+    }
 
 
 def _normal(attributes: Mapping[Any, Any]) -> dict[str, Any]:
