@@ -238,7 +238,7 @@ def _stacked(answer: Any, layers: int) -> NDArray[np.float32]:
     if isinstance(answer, tuple | list):
         return np.stack([np.asarray(part, np.float32) for part in answer], axis=1)
     values = np.array(answer, np.float32)
-    return values[:, None] if layers == 1 and values.ndim == 3 else values  # noqa: PLR2004 - (n, y, x)
+    return values[:, None] if layers == 1 and values.ndim < len("nlyx") else values
 
 
 class _OneBlasThread:

@@ -36,7 +36,7 @@ def require_score(layers: tuple[Layer, ...], name: str) -> int:
     """Return the position of the score among layers.
 
     Raises:
-        StoreError: There is none.
+        StoreError: The map has no score.
     """
     if SCORE in layers:
         return layers.index(SCORE)

@@ -62,7 +62,7 @@ def scene_of(scene: Any) -> xr.DataArray:
     if isinstance(scene, list | tuple) and scene and isinstance(scene[0], str | Path):
         return open_scene(scene)
     if origin == "satpy":
-        names = [key["name"] for key in scene.keys()]  # noqa: SIM118 - not a dict
+        names = [array.attrs["name"] for array in scene]
         if not names:
             raise SceneError("The satpy Scene has no bands yet. Call scene.load([...]) first.")
         stacked = xr.concat([scene[name] for name in names], "band", coords="minimal")
@@ -80,7 +80,7 @@ def scene_of(scene: Any) -> xr.DataArray:
             f"A scene is a path or an xarray.DataArray, got {type(scene).__name__}. Use "
             "open_scene(path), or xr.DataArray(values, dims=('band', 'y', 'x'))."
         )
-    kind = type(scene.variable._data)  # noqa: SLF001 - .data would compute it
+    kind = type(scene.data)
     if kind.__module__.startswith("dask_array"):
         raise SceneError(
             f"The scene is lazy by {kind.__module__}.{kind.__qualname__}, whose graph cannot be "

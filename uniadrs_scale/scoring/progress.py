@@ -61,30 +61,26 @@ class _Lines:
         took = time.monotonic() - self.started
         left = took / done * (chunks - done)
         text = f"scoring {done}/{chunks} chunks, {took:.0f} s, about {left:.0f} s left"
-        print(text, file=sys.stderr, flush=True)  # noqa: T201 - asked for
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
 
 
 @contextmanager
 def _bar(chunks: int | None) -> Iterator[Callable[[object], None]]:
     """Show a bar of chunks with the remaining time, on standard error."""
     # Here, since rich takes a tenth of a second.
-    from rich.console import Console  # noqa: PLC0415
-    from rich.progress import (  # noqa: PLC0415
-        BarColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+    from rich import console  # noqa: PLC0415
+    from rich import progress as bars  # noqa: PLC0415
 
     columns: tuple[Any, ...] = (
-        TextColumn("scoring"),
-        BarColumn(),
-        TextColumn("{task.completed}/{task.total} chunks"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
+        bars.TextColumn("scoring"),
+        bars.BarColumn(),
+        bars.TextColumn("{task.completed}/{task.total} chunks"),
+        bars.TimeElapsedColumn(),
+        bars.TextColumn("left"),
+        bars.TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("scoring", total=chunks)
-        yield lambda _: progress.advance(task)
+    screen = console.Console(stderr=True)
+    with bars.Progress(*columns, console=screen, transient=True) as live:
+        task = live.add_task("scoring", total=chunks)
+        yield lambda _: live.advance(task)
