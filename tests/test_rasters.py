@@ -566,8 +566,10 @@ def compare(path: Path) -> bool:
         return False
     scene = us.open_scene(path)
     pixels = expected["pixels"]
-    with rasterio.open(path) as file:
-        pages = file.subdatasets
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with rasterio.open(path) as file:
+            pages = file.subdatasets
     if len(pages) > 1 and scene.sizes["band"] == len(pages):
         pixels = np.concatenate([oracle(page)["pixels"] for page in pages])
     if scene.sizes["band"] < len(pixels):  # a grey picture
