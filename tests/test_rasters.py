@@ -564,10 +564,16 @@ def compare(path: Path) -> bool:
         with pytest.raises(us.SceneError, match="palette"):
             us.open_scene(path)
         return False
-    scene = us.open_scene(path)
+    try:
+        scene = us.open_scene(path)
+    except us.SceneError as error:
+        assert "pages that are not bands of one scene" in str(error)  # noqa: PT017 - of some files
+        return False
     pixels = expected["pixels"]
-    with rasterio.open(path) as file:
-        pages = file.subdatasets
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with rasterio.open(path) as file:
+            pages = file.subdatasets
     if len(pages) > 1 and scene.sizes["band"] == len(pages):
         pixels = np.concatenate([oracle(page)["pixels"] for page in pages])
     if scene.sizes["band"] < len(pixels):  # a grey picture
