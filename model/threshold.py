@@ -5,8 +5,8 @@
 Every preset gets its own curve (:class:`uniadrs_scale.core.levels.Levels`). Its levels are checked
 on as many other windows. Beyond the last measured objects the curve is a generalised Pareto
 distribution of the logits, fitted to the highest (Coles 2001, chapter 4). A killed run goes on
-where it was. ``--write`` stores curves and check in the weights' metadata, where the library reads
-them; the tensors stay as they are.
+where it was. ``--write`` stores curves and check in the weights' metadata, from which the library
+reads them; the tensors stay as they are.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Counted:
 
 
 def objects(scores: NDArray[np.float32], counted: NDArray[np.bool_]) -> list[float]:
-    """Return the peaks of the objects of a map that lie in the counted area only."""
+    """Return the peaks of those objects of a map that touch no pixel outside the counted area."""
     labels, number = ndimage.label(scores >= GROW, np.ones((3, 3), bool))
     every = range(1, number + 1)
     peaks = ndimage.maximum(scores, labels, every)

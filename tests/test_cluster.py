@@ -30,7 +30,7 @@ from waiting import LIMIT, beside, end, wait_until
 
 import uniadrs_scale as us
 from uniadrs_scale.cli import main as cli
-from uniadrs_scale.detector.detector import Coarse
+from uniadrs_scale.detector.coarse import Coarse
 from uniadrs_scale.runtime.cluster import Proof, TlsFiles, await_workers, local_cluster, workers_of
 from uniadrs_scale.runtime.compute import Compute
 from uniadrs_scale.runtime.executor import ClusterExecutor

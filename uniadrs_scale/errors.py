@@ -28,12 +28,11 @@ LOGGERS = ("rasterio.env", "rasterio._env", "rasterio._err", "rasterio._io",
 
 
 def redact(text: str) -> str:
-    """``text`` without passwords and query values of URLs, authorisation headers and secrets of
-    the environment.
+    """Return ``text`` without secrets: those of URLs, of headers and of the environment.
 
     >>> redact("'https://me:pw@host/a.tif?X-Amz-Signature=abc&x=1' is not there")
     "'https://***@host/a.tif?X-Amz-Signature=***&x=***' is not there"
-    """  # noqa: D205 - one sentence
+    """
     clean = USERINFO.sub(f"{HIDDEN}@", text)
     clean = QUERY_VALUE.sub(rf"\g<1>{HIDDEN}", clean)
     clean = HEADER.sub(rf"\g<1> {HIDDEN}", clean)

@@ -11,6 +11,7 @@ import zipfile
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -126,7 +127,7 @@ def _plain_tensors_only() -> Iterator[None]:
 def _onnx(content: bytes) -> Call:
     """Return the model in an ONNX file, for one thread per call."""
     try:
-        import onnxruntime  # noqa: PLC0415 - an extra
+        onnxruntime = import_module("onnxruntime")  # an extra
     except ImportError:
         raise WeightsError(
             "ONNX files need onnxruntime. Install it: pip install 'uniadrs-scale[onnx]'."

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from uniadrs_scale.pages.report_table import Positions, Row
     from uniadrs_scale.scenes.preview import ScenePicture
 
+MOST_BANDS = 20
+"""Largest number of bands that are listed by name."""
 PLACES = 9
 """Places per side whose longitude and latitude a page knows; it interpolates between them."""
 LEGEND = 40
@@ -219,8 +221,6 @@ def _evidence(known: dict[str, Any]) -> str:
         parts.append(f"{rate:.2g} false per Mpx")
     if significance is not None:
         parts.append(f"significance {significance:.1f}")
-    if known.get("support") == 2:  # noqa: PLR2004 - both lattices
-        parts.append("confirmed by a second look")
     return ", ".join(parts)
 
 
@@ -272,7 +272,7 @@ def _limits(content: Content, picture: ScenePicture) -> Iterator[str]:
 def _origin(content: Content, picture: ScenePicture) -> Iterator[tuple[str, str]]:
     """Yield (name, value) of the origin of everything in the page, without what is unknown."""
     info, facts = content.info, content.maps[0].facts
-    bands = ", ".join(info.bands[:20]) + (", ..." if len(info.bands) > 20 else "")  # noqa: PLR2004
+    bands = ", ".join(info.bands[:MOST_BANDS]) + (", ..." if len(info.bands) > MOST_BANDS else "")
     said = [
         ("scene", info.name),
         ("acquired", info.acquired),

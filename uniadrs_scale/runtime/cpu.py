@@ -65,7 +65,7 @@ def describe(
 def mixed(kinds: Iterable[str]) -> tuple[str, ...]:
     """Return a note if the CPUs that computed a map are of several kinds."""
     found = sorted(set(kinds))
-    if len(found) < 2:  # noqa: PLR2004 - several
+    if len(found) <= 1:
         return ()
     note = (
         f"{len(found)} kinds of CPU computed this map ({'; '.join(found)}). Its scores may differ "

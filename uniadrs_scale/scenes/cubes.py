@@ -275,7 +275,7 @@ def geolocation(spec: CubeSpec, chunk: int) -> dict[str, xr.DataArray]:
 def _ground_size(spec: CubeSpec, height: int, width: int) -> float | None:
     if spec.crs is not None and spec.transform is not None:
         return ground_size(Grid(height, width, spec.transform, spec.crs))
-    if spec.latitude is None or spec.longitude is None or min(height, width) < 2:  # noqa: PLR2004
+    if spec.latitude is None or spec.longitude is None or min(height, width) <= 1:
         return None
     rows, cols = (slice(n // 2 - 1, n // 2 + 1) for n in (height, width))
     longitude, latitude = (
