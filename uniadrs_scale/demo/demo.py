@@ -10,6 +10,7 @@ import numpy as np
 import rasterio
 from scipy import ndimage
 
+from uniadrs_scale.core.levels import RATES
 from uniadrs_scale.core.plan import Sizes
 from uniadrs_scale.demo.scene import demo_scene, write_scene
 from uniadrs_scale.detector.detector import Detector, levels_of
@@ -75,6 +76,9 @@ class DemoReport:
     picture: Path
     """Both side by side, PNG."""
     findings: Findings
+    """At level medium, if the scorer has levels."""
+    at_levels: dict[str, int]
+    """Targets found at each level; empty if the scorer has none."""
     summary: RunSummary
 
     @property
@@ -94,12 +98,14 @@ class DemoReport:
 
     def text(self) -> str:
         """Return the closing lines: the counts, the rule they follow, and the files."""
-        level = "" if self.summary.levels is None else f"level {LEVEL}, "
+        level = f"level {LEVEL}, " if self.at_levels else ""
+        counts = ", ".join(f"{number} at {name}" for name, number in self.at_levels.items())
+        others = f"found    {counts}\n" if counts else ""
         return (
             f"{self.found} of {self.planted} planted anomalies found ({level}threshold "
             f"{self.findings.threshold:.3f}, exceeded by {self.findings.alarms:.4%} of the "
             f"background)\n{RULE}\n{self.summary.text()}\n"
-            f"scene    {self.scene}\nmap      {self.store}\n"
+            f"{others}scene    {self.scene}\nmap      {self.store}\n"
             f"COG      {self.cog}\npicture  {self.picture}"
         )
 
@@ -149,11 +155,22 @@ def demo(
     with rasterio.open(cog) as output:
         score = output.read(1)
     levels = levels_of(scorer, job.plan.preset_name)
-    threshold = getattr(scorer, "threshold", None) if levels is None else levels.threshold(LEVEL)
-    findings = count_found(score, invented, threshold)
+    if levels is None:
+        at_levels = {}
+        findings = count_found(score, invented, getattr(scorer, "threshold", None))
+    else:
+        counts = {n: count_found(score, invented, levels.threshold(n)) for n in RATES}
+        at_levels = {name: sum(count.found) for name, count in counts.items()}
+        findings = counts[LEVEL]
     picture = render(invented, scene, store, findings)
     return DemoReport(
-        scene=path, store=store, cog=cog, picture=picture, findings=findings, summary=summary
+        scene=path,
+        store=store,
+        cog=cog,
+        picture=picture,
+        findings=findings,
+        at_levels=at_levels,
+        summary=summary,
     )
 
 
