@@ -171,8 +171,8 @@ def test_gpus_are_shared_out_by_the_names_that_cuda_knows(
             monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
         detector.device = torch.device(device)
         assert gpus_in_use(detector) == expected
-    for cores, threads in ((None, 2), (2, 2), (12, 6), (64, 8)):
-        monkeypatch.setattr("os.cpu_count", lambda cores=cores: cores)
+    for cores, threads in ((1, 2), (2, 2), (12, 6), (64, 8)):
+        monkeypatch.setattr("uniadrs_scale.runtime.compute.usable_cores", lambda cores=cores: cores)
         compute = Compute.of(gpus=("5", "7"))
         assert (compute.workers, compute.threads) == (2, threads)
     names = [_worker_options(n, 3, 1, ("5", "7"))["env"]["CUDA_VISIBLE_DEVICES"] for n in range(3)]
