@@ -104,7 +104,7 @@ def water(green: NDArray[np.generic], infrared: NDArray[np.generic]) -> NDArray[
     """Return the area of ships: NDWI > 0, closed by 5 px, in bodies of water without small holes.
 
     NDWI = (green - infrared) / (green + infrared) (McFeeters 1996), here B03 and B08. Roofs are wet
-    too, but small; islands are holes, but large. Closing keeps quays, next to which ships lie.
+    too, but small; islands are holes, but large. Closing keeps quays and their ships.
     """
     g, n = green.astype(np.float64), infrared.astype(np.float64)
     wet = (g - n) / np.maximum(g + n, 1) > 0

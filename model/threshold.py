@@ -4,8 +4,8 @@
 
 Every preset gets its own curve (:class:`uniadrs_scale.core.levels.Levels`). Its levels are checked
 on as many other windows. Beyond the last measured objects the curve is a generalised Pareto
-distribution of the logits, fitted to the highest (Coles 2001, chapter 4). A killed run goes on
-where it was. ``--write`` stores curves and check in the weights' metadata, from which the library
+distribution of the logits, fitted to the highest (Coles 2001, chapter 4). A killed run
+resumes. ``--write`` stores curves and check in the weights' metadata, from which the library
 reads them; the tensors stay as they are.
 """
 

@@ -252,6 +252,7 @@ class ScorePlan:
         scene, lattice, memory = self.scene, self.lattice, self.memory
         rows, cols = lattice.chunks
         megapixels = scene.height * scene.width / 1e6
+        seen = " and ".join(f"1/{scale}" for scale in self.scales)
         lines = {
             "scene": f"{scene.name}: {scene.height} x {scene.width} px ({megapixels:.1f} Mpx), "
             f"{len(scene.bands)} bands, {scene.dtype}"
@@ -263,7 +264,7 @@ class ScorePlan:
             f"(each pixel is scored {lattice.tiles * lattice.tile**2 / 1e6 / megapixels:.1f} "
             "times on average)",
             "preset": self.preset
-            + (f", seen at {_shares(self.scales)} of the resolution" if self.coarsen > 1 else ""),
+            + (f", seen at {seen} of the resolution" if self.coarsen > 1 else ""),
             "chunks": f"{rows} x {cols} of {lattice.chunk} px, {self.tasks} tasks",
             "reads": "every pixel twice, for statistics (the store keeps them) and for scores",
             "detector": self.detector,
@@ -277,8 +278,3 @@ class ScorePlan:
         }
         notes = [("note", note) for note in scene.remarks]
         return "\n".join(f"{key:<13}{text}" for key, text in (*lines.items(), *notes))
-
-
-def _shares(scales: tuple[int, ...]) -> str:
-    """Return the resolutions in words, such as '1/3 and 1/6'."""
-    return " and ".join(f"1/{scale}" for scale in scales)
