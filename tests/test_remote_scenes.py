@@ -128,7 +128,10 @@ def test_a_server_that_is_away_costs_the_tiles_not_the_store(
     scene, store = us.open_scene(f"{server.url}/scene.tif"), tmp_path / "map.zarr"
     monkeypatch.setenv("GDAL_HTTP_MAX_RETRY", "1")
     server.failures = -1
-    with pytest.warns(us.IncompleteWarning, match=r"scene.tif' cannot be read .*503.*try again"):
+    with (
+        pytest.warns(us.IncompleteWarning, match=r"scene.tif' cannot be read .*503.*try again"),
+        pytest.warns(us.SceneWarning, match="The quicklook shows no scene: .*503"),
+    ):
         us.score(scene, store, **OPTIONS)
     with pytest.raises(us.SceneError, match=r"scene.tif' cannot be read \(.*503.*server is up"):
         us.open_scene(f"{server.url}/scene.tif")

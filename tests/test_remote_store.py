@@ -68,7 +68,7 @@ def test_a_store_in_a_bucket_is_that_on_disk_to_the_byte(
     assert np.array_equal(scores.values, open_store(whole).open().values, equal_nan=True)
     assert scores.rio.crs.to_epsg() == 32632
     assert list(open_store(f"{bucket}/map.zarr").verify()) == []
-    keys = ["map.zarr.run.json", *(f"map.zarr/{key}" for key in here)]
+    keys = ["map.png", "map.qml", "map.zarr.run.json", *(f"map.zarr/{key}" for key in here)]
     assert sorted(buckets.list_keys(bucket)) == sorted(keys)
 
 
