@@ -615,6 +615,8 @@ def test_score_on_the_command_line_draws_a_map(
     code, _, message = run("-o", tmp_path / "other.tif", "--crs", "EPSG:0")
     assert (code, "CRS 'EPSG:0' is not known" in message) == (2, True)
     assert sorted(p.name for p in tmp_path.iterdir() if p.name.startswith(("map", "other"))) == [
+        "map.png",
+        "map.qml",
         "map.tif",
         "map.tif.run.json",
     ]

@@ -206,7 +206,7 @@ def test_what_holds_the_lock_brings_nothing_to_the_device(
     calls = []
     for _ in range(2):
         with Elsewhere() as noted:
-            scores = detector._on_gpu(whitening, tiles)
+            scores = detector._on_gpu((whitening,) * len(tiles), tiles)
         calls.append(noted.seen)
     assert scores.shape == (2, 64, 64)
     assert calls[0]
@@ -281,10 +281,10 @@ def test_what_holds_the_lock_never_waits(on_device: Any) -> None:
     """After the first call, which compiles and brings weights; torch raises where it waits."""
     tiles = torch.from_numpy(BATCH).to("cuda")
     detector = on_device.detector
-    detector._on_gpu(on_device.whitening, tiles)
+    detector._on_gpu((on_device.whitening,) * len(tiles), tiles)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        detector._on_gpu(on_device.whitening, tiles)
+        detector._on_gpu((on_device.whitening,) * len(tiles), tiles)
     finally:
         torch.cuda.set_sync_debug_mode("default")
 

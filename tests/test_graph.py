@@ -152,8 +152,8 @@ def test_unknown_schedulers_are_refused() -> None:
 
 
 def test_this_process_is_one_worker_with_a_thread_or_one_a_core(monkeypatch) -> None:
-    monkeypatch.setattr("os.cpu_count", lambda: 12)
-    for scheduler, threads in (("sync", 1), ("threads", 12)):
+    monkeypatch.setattr("uniadrs_scale.runtime.compute.usable_cores", lambda: 6)
+    for scheduler, threads in (("sync", 1), ("threads", 6)):
         compute = Compute.of(scheduler, gpus=("5",))
         assert (compute.workers, compute.threads, compute.gpus) == (1, threads, ("5",))
         assert compute.in_process

@@ -148,7 +148,7 @@ def test_a_source_has_the_identity_of_its_decisive_values(small_raster: Path, tm
 
 
 def test_a_store_of_another_version_is_refused_with_advice(tmp_path: Path):
-    scene = xr.DataArray(np.zeros((9, 9)), dims=("y", "x"))
+    scene = xr.DataArray(np.eye(9), dims=("y", "x"))
     options = {"tile": 16, "detector": TileMean(), "scheduler": "sync"}
     us.score(scene, tmp_path / "map.zarr", **options)
     group = zarr.open_group(tmp_path / "map.zarr", mode="r+")

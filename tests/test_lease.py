@@ -9,7 +9,7 @@ import obstore
 import pytest
 
 import uniadrs_scale as us
-from uniadrs_scale.storage import buckets
+from uniadrs_scale.storage import buckets, locks
 from uniadrs_scale.storage import leases as lease
 from uniadrs_scale.storage.clients import ConditionalObject
 from uniadrs_scale.storage.places import Place
@@ -94,11 +94,11 @@ def test_an_answer_that_was_lost_makes_no_second_owner(
 
 
 def test_looking_at_a_lock_leaves_it(lock: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not lease.is_held(Place(lock))
+    assert not locks.is_held(Place(lock))
     ours = lease.Lease.acquire(lock, "a map")
     content = buckets.read_object(lock)
-    assert lease.is_held(Place(lock))
+    assert locks.is_held(Place(lock))
     assert buckets.read_object(lock) == content
     monkeypatch.setattr(lease, "LEASE", -2 * lease.SLACK)
-    assert not lease.is_held(Place(lock))
+    assert not locks.is_held(Place(lock))
     ours.release()

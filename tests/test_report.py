@@ -91,7 +91,8 @@ def test_the_report_of_a_cog_carries_its_name_and_stages(tmp_path: Path, cluster
     assert set(facts["memory"]["workers"]) <= set(cluster.scheduler_info()["workers"])
     assert facts["memory"]["peak"] > 2**26
     assert {"cog", "workers", "score"} <= set(facts["seconds"])
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["map.tif", "map.tif.run.json"]
+    names = ["map.png", "map.qml", "map.tif", "map.tif.run.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
 
 
 def test_a_run_that_breaks_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

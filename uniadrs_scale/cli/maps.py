@@ -144,9 +144,10 @@ def info_command(
 def _our_raster(target: str) -> RasterMap | None:
     """Return the map in a raster file that a run has made, None for any other target."""
     from uniadrs_scale.maps.finished import RasterMap, is_file, open_finished
+    from uniadrs_scale.storage.urls import in_bucket
 
-    if not is_file(target):
-        return None
+    if ("://" in target and not in_bucket(target)) or not is_file(target):
+        return None  # on a web server: opened as a scene
     try:
         opened = open_finished(target)
     except StoreError:  # a scene, or missing: the reader of scenes says so

@@ -288,7 +288,11 @@ class Normalisation:
             scaled -= self.offset.astype(np.float32)[:, None, None]
         else:
             scaled = np.empty(pixels.shape, np.float32)
-            for band, values, offset in zip(scaled, pixels, self.offset, strict=True):
+            # The rounded offset if it is right to 1e-4: equal scores for any type of equal values.
+            rounded = self.offset.astype(np.float32).astype(np.float64)
+            exact = np.abs(self.offset - rounded) * self.scale * 1e4 > 1
+            offsets = np.where(exact, self.offset, rounded)
+            for band, values, offset in zip(scaled, pixels, offsets, strict=True):
                 np.subtract(values, offset, out=band, casting="unsafe")
         scaled *= self.scale[:, None, None]
         return np.clip(scaled, -CLIP, CLIP, out=scaled)
