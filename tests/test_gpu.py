@@ -76,7 +76,7 @@ def test_right_kernels_are_used_and_nothing_is_said(said: list[str]) -> None:
         (offset, "attend: it differs from plain torch"),
         (poisoned, "attend: it differs from plain torch"),
         (deeper, "attend: it differs from plain torch"),
-        (failing, "attend: RuntimeError: Failed to find C compiler."),
+        (failing, "attend: RuntimeError: Failed to find C compiler"),
     ],
 )
 def test_a_wrong_kernel_is_left_out_with_one_warning(

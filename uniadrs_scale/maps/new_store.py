@@ -17,7 +17,6 @@ GeoZarr (``spatial:``, ``proj:``), of the root group too.
 from __future__ import annotations
 
 import json
-import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,6 +28,7 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 from zarr.core.buffer import default_buffer_prototype
 from zarr.storage import MemoryStore
 
+from uniadrs_scale.core.quiet import Quiet
 from uniadrs_scale.errors import SceneError, StoreError
 from uniadrs_scale.maps.facts import attributes_of
 from uniadrs_scale.maps.frame import Y_X
@@ -49,6 +49,8 @@ INNER_CHUNK = 512
 GEOLOCATION_UNITS = {"latitude": "degrees_north", "longitude": "degrees_east"}
 SPATIAL = {"uuid": "689b58e2-cf7b-45e0-9fff-9cfc0883d6b4", "name": "spatial"}
 PROJ = {"uuid": "f17cb550-5864-4468-aeb7-f3180cfb622f", "name": "proj:"}
+UNSPECIFIED = Quiet(UserWarning, "Consolidated metadata is currently not part")
+"""A context without zarr's warning that Zarr 3 does not specify them; all its readers know them."""
 LINE = 60
 """Characters of a value in a message."""
 
@@ -200,9 +202,7 @@ def write_root(store: ScoreStore, attributes: dict[str, Any]) -> None:
     zarr.create_group(memory, zarr_format=3, attributes=attributes)
     for name, node in store.group.members(max_depth=None):
         objects[f"{name}/{ROOT}"] = node.metadata.to_buffer_dict(prototype)[ROOT]
-    with warnings.catch_warnings():
-        # It says that Zarr 3 does not specify this yet; all readers of Zarr 3 know it.
-        warnings.simplefilter("ignore", UserWarning)
+    with UNSPECIFIED:
         zarr.consolidate_metadata(memory, zarr_format=3)
     store.path.child(ROOT).write(objects[ROOT].to_bytes())
 
