@@ -101,11 +101,8 @@ def _output_fault(case: Case, folder: Path, code: int, text: str) -> str:
     target = folder / case.output
     if not target.exists():
         return f"no output: {text}"
-    beside = [
-        p.name
-        for p in target.parent.iterdir()
-        if p.name not in (target.name, f"{target.name}.run.json")
-    ]
+    ours = {target.name, f"{target.name}.run.json", f"{target.stem}.png", f"{target.stem}.qml"}
+    beside = [p.name for p in target.parent.iterdir() if p.name not in ours]
     if code == 0 and beside:
         return f"left behind: {beside}"
     if code == 1 and "failed" not in text and "lost" not in text:

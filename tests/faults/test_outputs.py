@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from uniadrs_scale.scoring.report import RunSummary
 
+COMPANIONS = ["map.png", "map.qml", "map.tif", "map.tif.run.json"]
 SIZES = {"preset": "single-band", "tile": 64, "stride": 48, "chunk": 128}
 
 
@@ -116,7 +117,7 @@ def test_no_room_for_the_cog_leaves_the_scores(tmp_path: Path, source: Path) -> 
         again = score_into(source, disk / "map.tif", Interrupted(1, pytest.fail))
         assert again.chunks == 0, "all had been scored"
         assert (disk / "map.tif").read_bytes() == (tmp_path / "whole.tif").read_bytes()
-        assert sorted(p.name for p in disk.iterdir()) == ["map.tif", "map.tif.run.json"]
+        assert sorted(p.name for p in disk.iterdir()) == COMPANIONS
 
 
 def test_an_output_that_turns_read_only(tmp_path: Path, source: Path) -> None:
@@ -195,7 +196,7 @@ def test_the_second_of_two_runs_is_refused_until_the_first_is_dead(
         holder.wait()
         holder.stdout.close()
     assert score_into(source, target).complete
-    assert sorted(p.name for p in target.parent.iterdir()) == ["map.tif", "map.tif.run.json"]
+    assert sorted(p.name for p in target.parent.iterdir()) == COMPANIONS
 
 
 def test_a_run_refuses_another_of_the_same_store_in_its_own_process(

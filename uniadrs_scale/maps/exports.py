@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from uniadrs_scale.errors import PlaceWarning, SceneError, UniadrsScaleError, gist
+from uniadrs_scale.errors import PlaceWarning, SceneError, gist
 from uniadrs_scale.maps.cog import to_cog
 from uniadrs_scale.maps.colours import qgis_style
 from uniadrs_scale.maps.facts import SOFTWARE
@@ -183,7 +183,7 @@ def companions(finished: FinishedMap, output: Place) -> tuple[str, ...]:
                 notes += export.write(finished, target)
             else:
                 notes.append(f"'{target.name}' is not of this library, so it was left as it is.")
-        except (UniadrsScaleError, OSError) as error:
+        except Exception as error:  # noqa: BLE001 - the scene is read again: GDAL, Zarr, a graph
             notes.append(f"'{target.name}' could not be written: {gist(error)}.")
     return tuple(notes)
 

@@ -220,7 +220,7 @@ def _open_variable(file: ArrayFile, path: str) -> xr.Variable:
 def _zarr_variable(store: Any, name: str) -> xr.Variable:
     """Return an array of a Zarr group; its axes get numbers if the store does not name them."""
     array = store.members[name]
-    old = array.metadata.zarr_format < 3  # noqa: PLR2004
+    old = array.metadata.zarr_format in {1, 2}
     try:
         opened: xr.Variable = store.open_store_variable(name)
     except (KeyError, TypeError):
