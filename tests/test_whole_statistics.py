@@ -53,6 +53,7 @@ def half_readable(broken: Path) -> xr.DataArray:
     return xr.DataArray(lazy, dims=("band", "y", "x"), name="s")
 
 
+@pytest.mark.filterwarnings("ignore:.*could not be written. no answer")  # the picture
 def test_statistics_of_half_a_scene_do_not_stay(tmp_path: Path) -> None:
     broken, store = tmp_path / "broken", tmp_path / "m.zarr"
     undisturbed = us.score(half_readable(broken), detector=GlobalRX(), **OPTIONS)
