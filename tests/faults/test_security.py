@@ -179,7 +179,8 @@ def test_names_in_a_scenes_metadata_name_no_file(tmp_path: Path) -> None:
     sizes = {"preset": "single-band", "tile": 32, "chunk": 64}
     us.score(scene, out / "map.zarr", scheduler="sync", detector=GlobalRX(), **sizes)
     assert {p for p in tmp_path.rglob("*") if out not in p.parents} == before
-    assert sorted(p.name for p in out.iterdir()) == ["map.zarr", "map.zarr.run.json"]
+    names = ["map.png", "map.qml", "map.zarr", "map.zarr.run.json"]
+    assert sorted(p.name for p in out.iterdir()) == names
 
 
 def test_cluster_and_dashboard_listen_on_loopback_only(cluster) -> None:
