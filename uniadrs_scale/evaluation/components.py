@@ -8,6 +8,7 @@ import numpy as np
 from scipy import ndimage
 
 from uniadrs_scale.evaluation.metrics import EIGHT
+from uniadrs_scale.objects.merge import Groups
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,7 +29,7 @@ class Components:
         # One column more on either side: corners touch, too.
         self.above, self.below = (np.zeros(width + 2, np.int64) for _ in range(2))
         self.left: NDArray[np.int64] = np.zeros(0, np.int64)
-        self.parents: dict[int, int] = {}
+        self.groups = Groups()
         self.peaks: list[NDArray[np.float32]] = []
         self.flags: list[NDArray[np.uint8]] = []
 
@@ -70,8 +71,8 @@ class Components:
         if not self.count:
             return np.zeros(0, np.float32), np.zeros(0, np.uint8)
         roots = np.arange(self.count)
-        for label in self.parents:
-            roots[label - 1] = self._root(label) - 1
+        for label in self.groups.parents:
+            roots[label - 1] = self.groups.find(label) - 1
         peaks, flags = np.concatenate(self.peaks), np.concatenate(self.flags)
         np.maximum.at(peaks, roots, peaks.copy())
         np.bitwise_or.at(flags, roots, flags.copy())
@@ -82,15 +83,4 @@ class Components:
         """Make one object of labels that face each other."""
         both = (here > 0) & (there > 0)
         for one, other in {*zip(here[both].tolist(), there[both].tolist(), strict=True)}:
-            first, second = sorted((self._root(one), self._root(other)))
-            if first != second:
-                self.parents[second] = first
-
-    def _root(self, label: int) -> int:
-        """Return the label that stands for an object."""
-        root = label
-        while root in self.parents:
-            root = self.parents[root]
-        while label != root:
-            self.parents[label], label = root, self.parents[label]
-        return root
+            self.groups.unite(one, other)

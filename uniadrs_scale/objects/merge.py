@@ -24,7 +24,7 @@ def merge(chunks: Sequence[ChunkObjects], cut: Cut) -> Columns:
     The chunks may have any sizes and come in any order, as long as they cover the map.
     """
     parts = concatenated([chunk.open for chunk in chunks])
-    groups = _Groups(len(parts["pixels"]))
+    groups = _Components(len(parts["pixels"]))
     for line, other in _facing(chunks):
         groups.join(line, other)
     merged = [_merged(parts, members, cut) for members in groups.members()]
@@ -42,19 +42,39 @@ def concatenated(tables: Sequence[Columns]) -> Columns:
     return {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}
 
 
-class _Groups:
-    """Union-find over components; each group has its smallest member as its root."""
+class Groups:
+    """Union-find over numbers; each group has its smallest member as its root.
 
-    def __init__(self, count: int) -> None:
-        self.root = list(range(count))
-        self.void = np.zeros(count, bool)
-        """Components that touch a pixel without a score in another chunk."""
+    Memory is needed for members that are not alone only.
+    """
+
+    def __init__(self) -> None:
+        self.parents: dict[int, int] = {}
 
     def find(self, member: int) -> int:
-        while self.root[member] != member:
-            self.root[member] = self.root[self.root[member]]
-            member = self.root[member]
-        return member
+        """Return the root of the group of ``member``."""
+        root = member
+        while root in self.parents:
+            root = self.parents[root]
+        while member != root:
+            self.parents[member], member = root, self.parents[member]
+        return root
+
+    def unite(self, one: int, other: int) -> None:
+        """Make one group of the groups of two members."""
+        first, second = sorted((self.find(one), self.find(other)))
+        if first != second:
+            self.parents[second] = first
+
+
+class _Components(Groups):
+    """Groups of the components of all chunks."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.count = count
+        self.void = np.zeros(count, bool)
+        """Components that touch a pixel without a score in another chunk."""
 
     def join(self, line: NDArray[np.int64], other: NDArray[np.int64]) -> None:
         """Unite the components of two facing lines (n, 3) of runs, sorted by their starts."""
@@ -64,15 +84,14 @@ class _Groups:
         for mine, low, high in zip(line[:, 2].tolist(), first, after, strict=True):
             for theirs in other[low:high, 2].tolist():
                 if VOID not in (mine, theirs):
-                    one, two = sorted((self.find(mine), self.find(theirs)))
-                    self.root[two] = one
+                    self.unite(mine, theirs)
                 elif mine != theirs:
                     self.void[max(mine, theirs)] = True
 
     def members(self) -> list[list[int]]:
         """Return the members of each group."""
         groups: dict[int, list[int]] = {}
-        for member in range(len(self.root)):
+        for member in range(self.count):
             groups.setdefault(self.find(member), []).append(member)
         return list(groups.values())
 
