@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import NodataShadowWarning, RasterioError
 
 from uniadrs_scale.core.contracts import crs_name
+from uniadrs_scale.core.quiet import Quiet
 from uniadrs_scale.errors import SceneError
 from uniadrs_scale.scenes.files import (
     PAGE,
@@ -31,6 +31,8 @@ from uniadrs_scale.storage.urls import is_remote, uri_name
 if TYPE_CHECKING:
     import rasterio
 
+SHADOWED = Quiet(NodataShadowWarning, "The dataset's nodata attribute is shadowing")
+"""A context without the warning that nodata hides the alpha band: here a pixel must pass both."""
 GroundPoint = tuple[float, float, float, float, float]
 """(row, column, x, y, z) of a ground control point."""
 
@@ -84,9 +86,7 @@ class Header:
         """Read the header of ``source``."""
         uri, stamp = locate(source)
         try:
-            with open_raster(uri) as dataset, warnings.catch_warnings():
-                # Nodata does not replace the alpha band here: a pixel must pass both.
-                warnings.simplefilter("ignore", NodataShadowWarning)
+            with open_raster(uri) as dataset, SHADOWED:
                 return cls._of_dataset(dataset, uri, stamp)
         except RasterioError as error:
             if is_remote(uri):
