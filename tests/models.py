@@ -81,7 +81,7 @@ def write_onnx(module: TwoLayers, path: Path) -> None:
 
 
 def model_of(kind: str, folder: Path, seed: int = 0) -> object:
-    """What a user passes to ``us.scorer``."""
+    """The model as a user passes it to ``us.scorer``."""
     if kind == "function":
         return two_layers
     return TwoLayers(seed) if kind == "module" else write_model(folder, kind, seed)

@@ -14,9 +14,8 @@ import evaluate
 import imagery
 import numpy as np
 import pytest
-import rasterio
 import report
-from rasterio.errors import NotGeoreferencedWarning
+from plain_rasters import write
 from scipy.io import savemat
 
 from uniadrs_scale.errors import SceneError
@@ -119,18 +118,6 @@ def test_calm_windows_hold_nothing_that_stands_out(tmp_path: Path) -> None:
         assert window.pixels.shape == (1, 128, 128)
         assert window.pixels.max() < 600
         assert not window.targets.any()
-
-
-def write(path: Path, pixels: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    bands, height, width = pixels.shape
-    with (
-        pytest.warns(NotGeoreferencedWarning),
-        rasterio.open(
-            path, "w", height=height, width=width, count=bands, dtype=pixels.dtype
-        ) as file,
-    ):
-        file.write(pixels)
 
 
 @pytest.fixture

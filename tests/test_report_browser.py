@@ -39,7 +39,7 @@ def page_file(tmp_path_factory):
 @pytest.fixture(scope="module")
 def browser():
     with sync_api.sync_playwright() as driver:
-        # As root there is no sandbox; the page is our own.
+        # Chromium refuses its sandbox to root; the page is our own.
         opened = driver.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
         yield opened
         opened.close()

@@ -73,7 +73,7 @@ def test_the_outermost_pixels_are_as_dark_as_the_rest(shared: Path) -> None:
     # Four scenes: in one of 700 px, the frame of 2 px is too little ground to compare.
     corners = [(y, x) for y in (0, 700) for x in (0, 700)]
     scores = [
-        # A preset that is named, so that nobody is asked whether this is radar.
+        # A named preset, so that the run adds no note about speckle.
         us.score(
             scene.isel(y=slice(y, y + 700), x=slice(x, x + 700)),
             preset="multispectral",

@@ -11,9 +11,8 @@ import empty
 import imagery
 import numpy as np
 import pytest
-import rasterio
 import threshold
-from rasterio.errors import NotGeoreferencedWarning
+from plain_rasters import write
 from scipy import ndimage
 
 from uniadrs_scale.core.presets import PRESETS
@@ -21,17 +20,6 @@ from uniadrs_scale.detector.weights import read_weights
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-
-def write(path: Path, pixels: np.ndarray) -> None:
-    bands, height, width = pixels.shape
-    with (
-        pytest.warns(NotGeoreferencedWarning),
-        rasterio.open(
-            path, "w", height=height, width=width, count=bands, dtype=pixels.dtype
-        ) as file,
-    ):
-        file.write(pixels)
 
 
 def test_water_keeps_its_ships_but_no_roofs_and_islands() -> None:
