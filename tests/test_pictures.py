@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import warnings
 from io import BytesIO
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree as ET
 
 import numpy as np
@@ -24,9 +25,6 @@ from uniadrs_scale.maps.peaks import Peak, placed, top_peaks
 from uniadrs_scale.maps.pictures import Ring, Subject, draw, result_line
 from uniadrs_scale.scenes.preview import scene_picture
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 
 def levels(low: float = 0.6, medium: float = 0.8, high: float = 0.95) -> Levels:
     return Levels(
@@ -40,6 +38,7 @@ def levels(low: float = 0.6, medium: float = 0.8, high: float = 0.95) -> Levels:
     )
 
 
+COUNTER = Path("/proc/self/io")
 MANY = [
     None,
     levels(),
@@ -212,6 +211,23 @@ def test_a_small_picture_is_read_in_parts_and_not_beyond_them(tmp_path: Path) ->
     assert not picture.valid[:7].any()
     assert picture.valid[9:].all()
     assert (picture.rgb[:7] == 0x8F).all()
+
+
+@pytest.mark.skipif(not COUNTER.exists(), reason="counts bytes as Linux does")
+def test_a_picture_of_a_wide_file_reads_each_block_once(tmp_path: Path) -> None:
+    path = tmp_path / "wide.tif"
+    height, width, count = 600, 3072, 12  # a row of blocks is larger than GDAL's cache
+    pixels = np.arange(height * width, dtype=np.uint16).reshape(height, width)
+    place = rasterio.Affine(10, 0, 600_000, 0, -10, 5_100_000)
+    size = {"height": height, "width": width, "count": count, "transform": place}
+    blocks = {"tiled": True, "blockxsize": 512, "blockysize": 512, "interleave": "pixel"}
+    with rasterio.open(path, "w", driver="GTiff", dtype="uint16", **size, **blocks) as file:
+        file.write(np.broadcast_to(pixels, (count, height, width)))
+        file.descriptions = ("blue", "green", "red", *"abcdefghi")
+    scene = us.open_scene(path)
+    before = int(COUNTER.read_text().split()[1])
+    scene_picture(scene, 300)
+    assert int(COUNTER.read_text().split()[1]) - before < 1.5 * path.stat().st_size
 
 
 # ------------------------------------------------------------------ runs

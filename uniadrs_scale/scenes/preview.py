@@ -1,8 +1,8 @@
 """Previews: a scene of any size as a small picture, and windows of it in the same colours.
 
 True colour if wavelengths or names say which bands are red, green and blue; radar in dB; three
-leading components of any other scene. One pixel of each square is read, by the overviews of a file
-if it has some, so memory depends on the picture and not on the scene.
+leading components of any other scene. One pixel of each square is taken, from the overviews of a
+file if it has some. Memory depends on the picture and not on the scene.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 from uniadrs_scale.core.lattice import Window, sample_windows
 from uniadrs_scale.core.presets import choose_preset
 from uniadrs_scale.scenes.cubes import CubeScene
+from uniadrs_scale.scenes.files import OPEN
 from uniadrs_scale.scenes.rasters import FileScene
 from uniadrs_scale.scenes.sources import ArrayScene, scene_source
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from uniadrs_scale.core.contracts import SceneInfo, SceneSource
+
+    Part = tuple[slice, slice]
 
 VISIBLE = (660.0, 560.0, 485.0)
 """Red, green and blue [nm]."""
@@ -41,7 +44,9 @@ NAMED = (
 """Names of red, green and blue bands."""
 RGB = 3
 READ = 4 << 20
-"""Values read at once."""
+"""Values read at once, or one block if it has more."""
+SQUARE = 512
+"""Least side of what is read at once of a scene without blocks [px]."""
 LEAST, MOST = 0.5, 99.5
 """Percentiles that become black and white."""
 GAMMA = 0.8
@@ -142,8 +147,7 @@ def scene_picture(scene: xr.DataArray | SceneSource, side: int) -> ScenePicture:
     values = np.empty((len(look.weights), *shape), np.float32)
     valid = np.zeros(shape, bool)
     shown = _some_bands(source, look.indices, 1)
-    for top, left, pixels, mask in _thinned(source, look.indices, factor):
-        part = np.s_[top : top + mask.shape[0], left : left + mask.shape[1]]
+    for part, pixels, mask in _thinned(source, look.indices, factor):
         values[(slice(None), *part)], valid[part] = look.values(pixels), mask
     valid &= np.isfinite(values).all(axis=0)
     look = look.stretched(values, valid)
@@ -166,25 +170,58 @@ def _some_bands(
 
 def _thinned(
     source: FileScene | CubeScene | ArrayScene, indices: Sequence[int], factor: int
-) -> Iterator[tuple[int, int, NDArray[np.generic], NDArray[np.bool_]]]:
-    """Yield (top, left, pixels, valid) of parts of the scene, one pixel per square."""
-    reader = _some_bands(source, indices, factor)
-    done = reader.every if isinstance(reader, FileScene) else 1
-    left = factor // done
-    info, held = source.info, max(1, READ // len(indices)) * done**2
-    side = factor * max(1, int(held**0.5) // factor)
-    for row in range(0, info.height, side):
-        for col in range(0, info.width, side):
-            window = Window(row, col, min(side, info.height - row), min(side, info.width - col))
+) -> Iterator[tuple[Part, NDArray[np.generic], NDArray[np.bool_]]]:
+    """Yield (part of the picture, pixels, valid) for all parts; the middle pixel of each square."""
+    # Without blocks: squares, because chunks are about square.
+    side = max(SQUARE, int((READ // len(indices)) ** 0.5) // SQUARE * SQUARE)
+    every, block = _blocks(source, factor) or (1, (side, side))
+    reader = _some_bands(source, indices, every)
+    info, held = source.info, READ * every**2 // len(indices)
+    # Whole blocks, each in one window only: GDAL decodes a block again once its cache is full.
+    wide = block[1] * max(1, min(held // block[0], info.width) // block[1])
+    high = block[0] * max(1, held // wide // block[0])
+    for row in range(0, info.height, high):
+        down, rows = _middles(row, high, factor, info.height)
+        for col in range(0, info.width, wide):
+            right, cols = _middles(col, wide, factor, info.width)
+            if not rows.size or not cols.size:
+                continue
+            window = Window(row, col, min(high, info.height - row), min(wide, info.width - col))
             pixels, valid = reader.window(window).read()
-            # The middle pixel of a square, or the last one of a square that is cut.
-            down, right = np.ix_(*(_middle(n, left) for n in valid.shape))
-            yield row // factor, col // factor, pixels[:, down, right], valid[down, right]
+            taken = np.ix_(
+                np.minimum((rows - row) // every, valid.shape[0] - 1),
+                np.minimum((cols - col) // every, valid.shape[1] - 1),
+            )
+            yield (down, right), pixels[:, *taken], valid[taken]
 
 
-def _middle(size: int, step: int) -> NDArray[np.intp]:
-    """Return the index of the middle of each step."""
-    return np.minimum(np.arange(0, size, step) + step // 2, size - 1)
+def _blocks(
+    source: FileScene | CubeScene | ArrayScene, factor: int
+) -> tuple[int, tuple[int, int]] | None:
+    """Return the step of the overviews to read (1: none), and what a block covers (y, x) [px].
+
+    None for scenes that are not read by blocks of files.
+    """
+    if not isinstance(source, FileScene):
+        return None
+    files = [*source.files, *(quality.file for quality in source.quality)]
+    if any(file.warp for file in files):
+        return None
+    opened = [OPEN.dataset(file.uri, file.stamp) for file in files]
+    levels = set.intersection(*(set(dataset.overviews(1)) for dataset in opened))
+    every = max((level for level in levels if level <= factor), default=1)
+    shapes = [dataset.block_shapes[0] for dataset in opened]
+    return every, (every * max(high for high, _ in shapes), every * max(wide for _, wide in shapes))
+
+
+def _middles(start: int, size: int, factor: int, end: int) -> tuple[slice, NDArray[np.intp]]:
+    """Return which squares have their middle in start .. start + size, and these middles [px].
+
+    A square that the end of the scene cuts has its last pixel as middle.
+    """
+    middles = np.minimum(np.arange(0, end, factor) + factor // 2, end - 1)
+    first, last = np.searchsorted(middles, (start, start + size))
+    return slice(int(first), int(last)), middles[first:last]
 
 
 def _look(source: FileScene | CubeScene | ArrayScene) -> Look:
