@@ -87,7 +87,6 @@ def test_the_table_says_what_it_must(utm_map):
     assert columns["level"].tolist() == ["high" if up else "medium" for up in high]
     assert columns["far_per_mpx"] == pytest.approx(LEVELS.far_per_mpx(peaks))
     assert len(set(columns["target_id"])) == len(table)
-    assert np.isnan(columns["significance"]).all()
     assert table.facts["count"] == len(table)
     assert table.facts["threshold"] == 0.7
     for k, shape in enumerate(table.geometry):
@@ -373,7 +372,6 @@ def test_all_files_hold_the_same_rows(files, utm_map):
             table.columns["score_max"].tolist()
         )
         assert frame["edge"].astype(bool).tolist() == table.columns["edge"].tolist()
-        assert frame["significance"].isna().all()
         back = frame.geometry.to_crs(32633).to_numpy()
         assert shapely.area(back) == pytest.approx(shapely.area(table.geometry), rel=1e-3)
     frame = pd.read_csv(files / "t.csv")
@@ -405,6 +403,19 @@ def test_geoparquet_is_valid(files):
     shapes = shapely.from_wkb(np.array(table["geometry"].to_pylist(), object))
     boxes = [tuple(box.values()) for box in table["bbox"].to_pylist()]
     assert boxes == [tuple(b) for b in shapely.bounds(shapes)]
+
+
+def test_duckdb_reads_geoparquet(files, utm_map):
+    duckdb = pytest.importorskip("duckdb", reason="duckdb is not installed")
+    rows = duckdb.sql(
+        f"SELECT target_id, score_max, datetime, bbox.xmin, geometry "
+        f"FROM read_parquet('{files / 't.parquet'}') WHERE level = 'high' ORDER BY rank"
+    )
+    columns = rows.fetchnumpy()
+    table = find(utm_map, Selection(level="high"))
+    assert columns["target_id"].tolist() == table.columns["target_id"].tolist()
+    assert columns["score_max"].tolist() == table.columns["score_max"].tolist()
+    assert columns["xmin"].tolist() == shapely.bounds(table.geometry)[:, 0].tolist()
 
 
 def test_geojson_keeps_rfc_7946(files):
