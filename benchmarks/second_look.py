@@ -12,11 +12,14 @@ import argparse
 import tempfile
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
 import rasterio
 
 import uniadrs_scale as us
+
+if TYPE_CHECKING:
+    import numpy as np
 
 BANDS = "B02", "B03", "B04", "B08"
 

@@ -13,7 +13,7 @@ import uniadrs_scale as us
 from uniadrs_scale.core.lattice import Lattice
 from uniadrs_scale.errors import PlanError
 from uniadrs_scale.objects.find import find
-from uniadrs_scale.objects.second_look import shifted_tiles
+from uniadrs_scale.objects.second_look import SecondLook
 from uniadrs_scale.objects.select import Selection
 from uniadrs_scale.runtime.compute import Compute
 from uniadrs_scale.runtime.executor import LocalExecutor
@@ -32,6 +32,9 @@ class NotBelow(FirstBand):
         score = tiles[:, 0].copy()
         score[:, -(score.shape[1] // 4) :] = 0
         return score
+
+
+AGAIN = SecondLook(NotBelow())
 
 
 def scene(side=SIDE, bright=()):
@@ -68,7 +71,7 @@ def support(table):
 
 def test_targets_that_shifted_tiles_find_are_confirmed(scored):
     path, bright = scored
-    table = find(path, ABOVE, scene=bright, compute=SYNC, again=NotBelow())
+    table = find(path, ABOVE, scene=bright, compute=SYNC, again=AGAIN)
     assert support(table) == dict(PLACES.values())
     assert table.summary()[1] == (
         "second look: 2 confirmed, 1 not confirmed, 1 without another tile"
@@ -80,7 +83,7 @@ def test_targets_that_shifted_tiles_find_are_confirmed(scored):
 def test_any_chunk_gives_the_same_column(scored, chunk):
     path, bright = scored
     compute = Compute.of("threads")
-    table = find(path, ABOVE, scene=bright, compute=compute, chunk=chunk, again=NotBelow())
+    table = find(path, ABOVE, scene=bright, compute=compute, chunk=chunk, again=AGAIN)
     assert support(table) == dict(PLACES.values())
 
 
@@ -92,13 +95,13 @@ def test_tasks_that_travel_give_the_same_column(scored, monkeypatch):
         return here(self, pickle.loads(pickle.dumps(graph)), *arguments, **options)
 
     monkeypatch.setattr(LocalExecutor, "compute", there)
-    table = find(path, ABOVE, scene=bright, compute=SYNC, again=NotBelow())
+    table = find(path, ABOVE, scene=bright, compute=SYNC, again=AGAIN)
     assert support(table) == dict(PLACES.values())
 
 
 BAD = {
     "another scene": ({"scene": scene(100)}, "is not the scene of"),
-    "another scorer": ({"again": FirstBand()}, "Give the weights of the map"),
+    "another scorer": ({"again": SecondLook(FirstBand())}, "Give the weights of the map"),
     "no scene": ({"scene": None}, "Give the scene as well"),
 }
 
@@ -108,14 +111,14 @@ def test_a_second_look_at_another_run_is_refused(scored, case):
     path, bright = scored
     given, words = BAD[case]
     with pytest.raises(PlanError, match=words):
-        find(path, ABOVE, **{"scene": bright, "again": NotBelow(), "compute": SYNC, **given})
+        find(path, ABOVE, **{"scene": bright, "again": AGAIN, "compute": SYNC, **given})
 
 
 def test_a_cog_without_its_sizes_is_refused_and_one_with_default_sizes_works(scored, tmp_path):
     path, bright = scored
     us.to_cog(path, tmp_path / "map.tif")
     with pytest.raises(PlanError, match="give the Zarr store"):
-        find(tmp_path / "map.tif", ABOVE, scene=bright, compute=SYNC, again=NotBelow())
+        find(tmp_path / "map.tif", ABOVE, scene=bright, compute=SYNC, again=AGAIN)
     us.score(bright, tmp_path / "plain.zarr", detector=NotBelow(), scheduler="sync")
     us.to_cog(tmp_path / "plain.zarr", tmp_path / "plain.tif")
     frame = us.targets(tmp_path / "plain.tif", bright, top=3, second_look=True, detector=NotBelow())
@@ -126,7 +129,7 @@ def test_every_pixel_but_those_in_corners_has_another_tile():
     lattice = Lattice(height=37, width=52, tile=16, stride=12, chunk=26)
     alone = np.zeros((37, 52), bool)
     for pixel in np.ndindex(alone.shape):
-        tiles = shifted_tiles(pixel, lattice)
+        tiles = lattice.shifted(pixel)
         alone[pixel] = not tiles
         for tile in tiles:
             assert tile.row <= pixel[0] < tile.stop[0] <= 37
@@ -139,4 +142,5 @@ def test_every_pixel_but_those_in_corners_has_another_tile():
 
 
 def test_a_scene_of_one_tile_has_no_second_look():
-    assert shifted_tiles((9, 9), Lattice(height=50, width=60, tile=64, stride=48, chunk=64)) == []
+    lattice = Lattice(height=50, width=60, tile=64, stride=48, chunk=64)
+    assert lattice.shifted((9, 9)) == ()

@@ -151,14 +151,17 @@ def targets_command(
     """
     from uniadrs_scale.objects.files import require_writable, write
     from uniadrs_scale.objects.find import compute_of, find
-    from uniadrs_scale.scoring.inputs import scorer_of
 
     selection = choosing.selection()
     place = require_writable(
         output or f"{map_path.rstrip('/').removesuffix('.zarr').removesuffix('.tif')}.gpkg"
     )
     opened = reading.open(scene) if scene else None
-    again = scorer_of(weights) if second_look else None
+    again = None
+    if second_look:
+        from uniadrs_scale.objects.second_look import SecondLook
+
+        again = SecondLook.of(weights)
     work = compute_of(scheduler, workers, again)
     table = find(map_path, selection, scene=opened, compute=work, again=again)
     table.facts["command"] = redact(" ".join(sys.argv[1:]))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from importlib import import_module
 from itertools import product
 from typing import TYPE_CHECKING, Any, Unpack, cast
 
@@ -26,13 +27,10 @@ from uniadrs_scale.objects.components import find_components
 from uniadrs_scale.objects.contrast import contrasts_of, require_scene
 from uniadrs_scale.objects.ground import ground_of
 from uniadrs_scale.objects.merge import merge
-from uniadrs_scale.objects.second_look import prepared
 from uniadrs_scale.objects.select import Options, Selection
 from uniadrs_scale.objects.table import TargetTable, choose, tabulate
 from uniadrs_scale.runtime.compute import Compute
 from uniadrs_scale.runtime.graph import compute_each
-from uniadrs_scale.scoring.inputs import scorer_of
-from uniadrs_scale.scoring.job import compute_for
 from uniadrs_scale.storage.trust import require_proj
 
 if TYPE_CHECKING:
@@ -45,6 +43,7 @@ if TYPE_CHECKING:
     from uniadrs_scale.maps.finished import RasterMap
     from uniadrs_scale.objects.components import ChunkObjects, Columns, Cut
     from uniadrs_scale.objects.ground import Ground
+    from uniadrs_scale.objects.second_look import SecondLook
     from uniadrs_scale.runtime.worker import Shared
     from uniadrs_scale.storage.places import Place
 
@@ -117,19 +116,21 @@ def targets(
         PlanError: The options cannot be used, or geopandas is not installed.
         StoreError: The map is missing or damaged.
     """
-    again = scorer_of(detector) if second_look else None
+    # Not at the head: it loads torch, and without a second look nothing else does.
+    second = import_module("uniadrs_scale.objects.second_look") if second_look else None
+    again = None if second is None else second.SecondLook.of(detector)
     compute = compute_of(scheduler, workers, again)
     chosen = Selection(**selection)
     return find(map_path, chosen, scene=scene, compute=compute, again=again).to_geopandas()
 
 
-def compute_of(scheduler: str | None, workers: int | None, again: Scorer | None) -> Compute | None:
+def compute_of(
+    scheduler: str | None, workers: int | None, again: SecondLook | None
+) -> Compute | None:
     """Return the processes that a caller asks for, None if the map decides."""
     if (scheduler, workers) == (None, None):
         return None
-    return (
-        Compute.of(scheduler, workers) if again is None else compute_for(again, scheduler, workers)
-    )
+    return (Compute.of if again is None else again.compute)(scheduler, workers)
 
 
 def find(
@@ -139,7 +140,7 @@ def find(
     scene: xr.DataArray | None = None,
     compute: Compute | None = None,
     chunk: int | None = None,
-    again: Scorer | None = None,
+    again: SecondLook | None = None,
 ) -> TargetTable:
     """Return the targets in a finished map.
 
@@ -149,7 +150,7 @@ def find(
         scene: The scene of this map, for contrasts.
         compute: Processes that search; by default threads for a small map, else one per core.
         chunk: Side of a chunk [px]; by default that of the store. Never changes a row.
-        again: The scorer of the map, for a second look at each target.
+        again: The second look at each target, with the scorer of the map.
 
     Raises:
         PlanError: The selection does not suit the map, or the scene or the scorer is another one.
@@ -174,7 +175,7 @@ def find(
     known = None if scene is None else require_scene(scene, opened)
     cut = chosen.cut(facts.levels, str(map_path))
     work = compute or _default(opened, again)
-    look = None if again is None else prepared(scene, again, opened, work)
+    look = None if again is None else again.prepared(scene, opened, work)
     search = Search(str(map_path), cut, opened)
     windows = _windows(opened, chunk)
     _require_memory(work, windows[0])
@@ -219,11 +220,10 @@ def scores(opened: ScoreMap | RasterMap, window: Window) -> NDArray[np.float32]:
     return score
 
 
-def _default(opened: ScoreMap | RasterMap, again: Scorer | None) -> Compute:
+def _default(opened: ScoreMap | RasterMap, again: SecondLook | None) -> Compute:
     if math.prod(opened.geobox.shape) > SMALL:
-        return Compute.of() if again is None else compute_for(again)
-    alone = again is not None and not getattr(again, "thread_safe", False)
-    return Compute.of("sync" if alone else "threads")
+        return Compute.of() if again is None else again.compute()
+    return Compute.of("threads" if again is None or again.thread_safe else "sync")
 
 
 def _windows(opened: ScoreMap | RasterMap, chunk: int | None) -> list[Window]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, replace
-from itertools import chain, product
+from itertools import chain
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -29,15 +29,17 @@ from uniadrs_scale.runtime.batches import Input, network_input, score_tiles
 from uniadrs_scale.runtime.graph import Unseen, compute_each, window_reader
 from uniadrs_scale.runtime.statistics import regional, scene_statistics
 from uniadrs_scale.scenes.sources import ArrayScene
-from uniadrs_scale.scoring.job import prepare
+from uniadrs_scale.scoring.inputs import scorer_of
+from uniadrs_scale.scoring.job import compute_for, prepare
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     import xarray as xr
     from numpy.typing import NDArray
 
-    from uniadrs_scale.core.contracts import SceneSource, Scorer
+    from uniadrs_scale.core.contracts import SceneSource, Scorer, WindowReader
     from uniadrs_scale.core.lattice import Lattice
     from uniadrs_scale.core.pixels import BandStatistics
     from uniadrs_scale.core.regions import Cells
@@ -61,7 +63,7 @@ class Visit:
 
     tile: Window
     windows: tuple[Window, ...]
-    unseen: Unseen | None
+    reader: WindowReader | None
     """The pixels of a scene in memory, which travel with the task."""
 
 
@@ -86,8 +88,7 @@ class Again:
         def inputs() -> Iterator[Input]:
             for visit in visits:
                 inside, tile = self.lattice.inside(visit.tile), visit.tile
-                source = cast("SceneSource", self.source)
-                reader = visit.unseen.reader if visit.unseen else source.window(inside)
+                reader = visit.reader or cast("SceneSource", self.source).window(inside)
                 try:
                     pixels, valid[tile] = reader.read()
                 except Exception as error:
@@ -109,7 +110,7 @@ class Again:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class SecondLook:
+class Prepared:
     """The run that made a map, ready to score parts of it again."""
 
     job: Job
@@ -124,11 +125,13 @@ class SecondLook:
             SceneError: The scene cannot be read.
         """
         lattice, info = self.job.plan.lattice, self.job.source.info
+        if not len(table["edge"]):
+            return {"support": np.zeros(0, np.int8)}
         peaks = list(zip(table["peak_row"].tolist(), table["peak_col"].tolist(), strict=True))
         around = [_around(peak, (info.height, info.width)) for peak in peaks]
         reaching: defaultdict[Window, list[int]] = defaultdict(list)
         for number, peak in enumerate(peaks):
-            for tile in shifted_tiles(peak, lattice):
+            for tile in lattice.shifted(peak):
                 reaching[tile].append(number)
         tiles = sorted(reaching)
         seen = self.job.seen
@@ -145,21 +148,14 @@ class SecondLook:
             _visit(tile, [around[k] for k in reaching[tile]], array, lattice) for tile in tiles
         ]
         size = scaled.scorer.batch
-        groups = [tuple(visits[k : k + size]) for k in range(0, len(visits), size)]
+        groups = [Unseen(visits[k : k + size]) for k in range(0, len(visits), size)]
         what = f"The second look at '{self.opened.name}'"
-        parts_of = compute_each(_scores, value, map(_Group, groups), executor, what)
+        parts_of = compute_each(_scores, value, groups, executor, what)
         sums = [_Sums(window, lattice) for window in around]
         for visit, tile, parts in zip(visits, tiles, chain.from_iterable(parts_of), strict=True):
             for number, window, part in zip(reaching[tile], visit.windows, parts, strict=True):
                 sums[number].add(tile, window, part)
         return {"support": np.array([part.support(threshold) for part in sums], np.int8)}
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Group:
-    """The tiles of one call of the scorer; Dask does not look into it."""
-
-    visits: tuple[Visit, ...]
 
 
 class _Sums:
@@ -187,69 +183,65 @@ class _Sums:
         return CONFIRMED if np.nanmax(means) >= np.float32(threshold) else ALONE
 
 
-def prepared(
-    scene: xr.DataArray | None, scorer: Scorer, opened: ScoreMap | RasterMap, compute: Compute
-) -> SecondLook:
-    """Return the second look at a map, if scene and scorer are those that made it.
+@dataclass(frozen=True, slots=True)
+class SecondLook:
+    """The scorer that looks again."""
 
-    Raises:
-        PlanError: They are not, or the memory does not suffice.
-    """
-    if scene is None:
-        raise PlanError("A second look scores parts of the scene again. Give the scene as well.")
-    facts = opened.facts
-    if facts.detector and scorer.identity != facts.detector:
-        raise PlanError(
-            f"'{opened.name}' was made by '{facts.detector}', the second look would be by "
-            f"'{scorer.identity}'. Give the weights of the map."
-        )
-    sizes: dict[str, Any] = {}
-    if isinstance(opened, ScoreMap):
-        plan = cast("dict[str, Any]", opened.group.attrs.get("plan", {}))
-        sizes = {name: plan.get("lattice", {}).get(name) for name in ("tile", "stride", "chunk")}
-    if getattr(scorer, "tiling", None) is not None:
-        sizes = {"chunk": sizes.get("chunk")}
-    elif facts.preset:
-        sizes["preset"] = facts.preset
-    job = prepare(scene, Sizes(**sizes), scorer, compute)
-    if job.plan.fingerprint != facts.fingerprint:
-        raise PlanError(
-            f"A second look needs the run that made '{opened.name}', and this scene, opened like "
-            "this, with this version, is another run. Give the scene as it was scored; if tile, "
-            "stride or chunk were chosen, give the Zarr store, which knows them, and not its COG."
-        )
-    tile = job.plan.lattice.tile  # a task reads tiles, not chunks
-    small = replace(job.plan, lattice=replace(job.plan.lattice, chunk=tile))
-    replace(job, plan=small).on(compute).plan.require_memory(*compute.memory_limit)
-    return SecondLook(job=job, opened=opened)
+    scorer: Scorer
 
+    @classmethod
+    def of(cls, detector: Scorer | str | Path | None = None) -> SecondLook:
+        """Return the second look by a scorer, as :func:`uniadrs_scale.score` takes it."""
+        return cls(scorer_of(detector))
 
-def shifted_tiles(pixel: tuple[int, int], lattice: Lattice) -> list[Window]:
-    """Return the tiles of the shifted lattice that reach a pixel, without those of the lattice.
+    @property
+    def thread_safe(self) -> bool:
+        """True if several threads may score at once."""
+        return bool(getattr(self.scorer, "thread_safe", False))
 
-    At a border, which no shifted tile reaches, it is the tile a quarter of a stride further inside,
-    or the tile at the border itself: so pixels in the corners of a scene have no other tile.
-    """
-    rows, cols = (
-        _reaching(at, size, lattice)
-        for at, size in zip(pixel, (lattice.height, lattice.width), strict=True)
-    )
-    old_rows, old_cols = set(lattice.rows), set(lattice.cols)
-    return [
-        Window(row, col, lattice.tile, lattice.tile)
-        for row, col in product(rows, cols)
-        if row not in old_rows or col not in old_cols
-    ]
+    def compute(self, scheduler: str | None = None, workers: int | None = None) -> Compute:
+        """Return the processes that suit the scorer."""
+        return compute_for(self.scorer, scheduler, workers)
 
+    def prepared(
+        self, scene: xr.DataArray | None, opened: ScoreMap | RasterMap, compute: Compute
+    ) -> Prepared:
+        """Return the second look at a map, if scene and scorer are those that made it.
 
-def _reaching(at: int, size: int, lattice: Lattice) -> list[int]:
-    """Return the origins along one axis of the tiles that reach pixel ``at``."""
-    tile, stride = lattice.tile, lattice.stride
-    last = max(size - tile, 0)
-    found = [k for k in range(stride // 2, last + 1, stride) if k <= at < k + tile]
-    border = 0 if at < stride // 2 else last
-    moved = stride // 4 if border == 0 else last - stride // 4
-    return found or [moved if 0 <= moved <= min(at, last) and at < moved + tile else border]
+        Raises:
+            PlanError: They are not, or the memory does not suffice.
+        """
+        if scene is None:
+            raise PlanError(
+                "A second look scores parts of the scene again. Give the scene as well."
+            )
+        facts = opened.facts
+        if facts.detector and self.scorer.identity != facts.detector:
+            raise PlanError(
+                f"'{opened.name}' was made by '{facts.detector}', the second look would be by "
+                f"'{self.scorer.identity}'. Give the weights of the map."
+            )
+        sizes: dict[str, Any] = {}
+        if isinstance(opened, ScoreMap):
+            plan = cast("dict[str, Any]", opened.group.attrs.get("plan", {}))
+            sizes = {
+                name: plan.get("lattice", {}).get(name) for name in ("tile", "stride", "chunk")
+            }
+        if getattr(self.scorer, "tiling", None) is not None:
+            sizes = {"chunk": sizes.get("chunk")}
+        elif facts.preset:
+            sizes["preset"] = facts.preset
+        job = prepare(scene, Sizes(**sizes), self.scorer, compute)
+        if job.plan.fingerprint != facts.fingerprint:
+            raise PlanError(
+                f"This scene, opened like this, by this version, is not the run that made "
+                f"'{opened.name}'. Give the scene as it was scored; if tile, stride or chunk were "
+                "chosen, give the Zarr store, which knows them, and not its COG."
+            )
+        tile = job.plan.lattice.tile  # a task reads tiles, not chunks
+        small = replace(job.plan, lattice=replace(job.plan.lattice, chunk=tile))
+        replace(job, plan=small).on(compute).plan.require_memory(*compute.memory_limit)
+        return Prepared(job=job, opened=opened)
 
 
 def _around(peak: tuple[int, int], shape: tuple[int, int]) -> Window:
@@ -264,13 +256,13 @@ def _visit(
 ) -> Visit:
     inside = lattice.inside(tile)
     parts = (window.intersection(inside) for window in windows)
-    unseen = None if array is None else Unseen(window_reader(array, inside))
-    return Visit(tile, tuple(part for part in parts if part is not None), unseen)
+    reader = None if array is None else window_reader(array, inside)
+    return Visit(tile, tuple(part for part in parts if part is not None), reader)
 
 
-def _scores(shared: Shared[Again], group: _Group) -> list[list[NDArray[np.float32]]]:
+def _scores(shared: Shared[Again], group: Unseen[list[Visit]]) -> list[list[NDArray[np.float32]]]:
     try:
-        return list(shared.open().scores(group.visits))
+        return list(shared.open().scores(group.inside))
     finally:
         give_freed_memory_back()
 

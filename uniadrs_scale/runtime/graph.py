@@ -22,7 +22,7 @@ objects took five times as long to make (docs/scale.md).
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 from uuid import uuid4
 
 import numpy as np
@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from uniadrs_scale.runtime.tasks import ChunkReport, Index
 
 
+Inside = TypeVar("Inside")
 KINDS = "score", "beside", "beyond", "commit"
 """Tasks of a chunk."""
 
@@ -180,22 +181,25 @@ def run_graph(work: Work, todo: Collection[Index]) -> tuple[Graph, list[Key]]:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Unseen:
-    """A reader whose inside is hidden from Dask.
+class Unseen(Generic[Inside]):
+    """A reader, or several, hidden from Dask.
 
     Dask would find the lazy array of an ArrayWindow and compute it as tasks of its own.
     """
 
-    reader: WindowReader
+    inside: Inside
 
 
 def _score(
-    shared: Shared[Work], owner: Index, targets: tuple[Index, ...], unseen: Unseen | None
+    shared: Shared[Work],
+    owner: Index,
+    targets: tuple[Index, ...],
+    unseen: Unseen[WindowReader] | None,
 ) -> ScoredPart:
     """Score the tiles of ``owner`` that reach into ``targets``."""
     work = shared.open()
     window = work.lattice.read_window(owner)
-    reader = unseen.reader if unseen else cast("SceneSource", work.source).window(window)
+    reader = unseen.inside if unseen else cast("SceneSource", work.source).window(window)
     tiles = needed_tiles(work.lattice, owner, targets)
     score = score_chunk_apart if work.apart else score_chunk
     try:
