@@ -1,4 +1,4 @@
-"""What the second look says about real targets: how many of each kind touch a labelled ship.
+"""Count the targets of real scenes that touch a labelled ship, by the result of the second look.
 
     python benchmarks/second_look.py ../shared/data/validate [--level low]
 
