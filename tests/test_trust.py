@@ -504,7 +504,7 @@ def test_scenes_and_urls_that_are_dropped_leave_no_memory(tmp_path: Path) -> Non
     work(20)
     before = memory()
     work(100)
-    assert not len(sources._OPENED)
+    assert not len(lazy._OPENED)
     assert connect.cache_info().currsize <= STORES
     assert memory() - before < 30e6
 

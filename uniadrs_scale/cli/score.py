@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from uniadrs_scale.cli.options import (
     COMPLETE,
     INCOMPLETE,
+    Cropping,
     Drawing,
     Reading,
     Running,
@@ -20,8 +21,13 @@ from uniadrs_scale.cli.options import (
     spread,
 )
 
-if TYPE_CHECKING:
-    pass
+Overwrite = Annotated[
+    bool,
+    typer.Option(
+        "--overwrite",
+        help="Replace the map of another scene or of other options, which is refused otherwise.",
+    ),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -45,7 +51,9 @@ def score_command(
     *,
     running: Running,
     reading: Reading,
+    cropping: Cropping,
     drawing: Drawing,
+    overwrite: Overwrite = False,
     performance_report: Annotated[
         Path | None,
         typer.Option(help="Write Dask's performance report, a page (needs bokeh)."),
@@ -64,8 +72,8 @@ def score_command(
     from uniadrs_scale.scoring.run import Observer, run
     from uniadrs_scale.scoring.target import Target
 
-    target = Target.of(output, drawing.geocoding)
-    scene, scorer = reading.open(scenes), running.scorer()
+    target = Target.of(output, drawing.geocoding, overwrite=overwrite)
+    scene, scorer = cropping.of(reading.open(scenes)), running.scorer()
     compute = running.compute(scorer)
     job = running.job(scene, compute, scorer)
     compute = suited(job, compute)
@@ -86,6 +94,8 @@ def plan_command(
     *,
     running: Running,
     reading: Reading,
+    cropping: Cropping,
+    overwrite: Overwrite = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")] = False,
 ) -> None:
     """Forecast what 'score' with the same arguments would do; run nothing."""
@@ -93,11 +103,11 @@ def plan_command(
     from uniadrs_scale.scoring.report import sampled_validity, shares_text
     from uniadrs_scale.scoring.target import Target
 
-    scene, scorer = reading.open(scenes), running.scorer()
+    scene, scorer = cropping.of(reading.open(scenes)), running.scorer()
     compute = running.compute(scorer)
     job = running.job(scene, compute, scorer)
     plan = job.on(suited(job, compute)).plan
-    state = "" if output is None else Target.of(output).state(plan)
+    state = "" if output is None else Target.of(output, overwrite=overwrite).state(plan)
     valid, lost = sampled_validity(job.source)
     seen = max(valid + sum(lost.values()), 1)
     if as_json:
