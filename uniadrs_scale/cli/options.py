@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_type_hints
 
 import typer
 
-from uniadrs_scale.cli.values import band_list, box_and_crs, items, nodata_value, seconds
+from uniadrs_scale.cli.values import band_list, items, nodata_value, seconds
 from uniadrs_scale.core.presets import DEFAULT_WEIGHTS, PRESETS, Arithmetic, Resampling
 
 if TYPE_CHECKING:
@@ -109,39 +109,6 @@ class Reading:
             mask=self.mask if self.mask in ("none", "cloud") else classes,
             units=cast("Any", self.units),
         )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cropping:
-    """Options for a part of a scene, to explore it."""
-
-    bbox: Annotated[
-        str | None,
-        typer.Option(
-            metavar="W,S,E,N",
-            help="Only this box: west,south,east,north in degrees, or in a CRS that follows "
-            "(...,EPSG:32632). Scored as a scene of its own.",
-        ),
-    ] = None
-    aoi: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE",
-            help="Only the polygons of a vector file: the box around them, nothing outside them.",
-        ),
-    ] = None
-    name: Annotated[str | None, typer.Option(help="Name of the scene in plan, map and report.")] = (
-        None
-    )
-
-    def of(self, scene: xr.DataArray) -> xr.DataArray:
-        """Return the part of a scene that is wanted, by the name that is wanted."""
-        from uniadrs_scale.scenes.crop import crop
-
-        if self.bbox or self.aoi:
-            box, crs = box_and_crs(self.bbox)
-            scene = crop(scene, bbox=box, aoi=self.aoi, crs=crs)
-        return scene.rename(self.name) if self.name else scene
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from uniadrs_scale.cli.options import COMPLETE, INCOMPLETE, Cropping, Reading, spread
+from uniadrs_scale.cli.options import COMPLETE, INCOMPLETE, Reading, spread
+from uniadrs_scale.cli.score import Cropping
 
 
 def register(app: typer.Typer) -> None:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from uniadrs_scale.cli.options import (
     COMPLETE,
     INCOMPLETE,
-    Cropping,
     Drawing,
     Reading,
     Running,
@@ -20,6 +20,10 @@ from uniadrs_scale.cli.options import (
     Workers,
     spread,
 )
+from uniadrs_scale.cli.values import box_and_crs
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 Overwrite = Annotated[
     bool,
@@ -28,6 +32,39 @@ Overwrite = Annotated[
         help="Replace the map of another scene or of other options, which is refused otherwise.",
     ),
 ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cropping:
+    """Options for a part of a scene, to explore it."""
+
+    bbox: Annotated[
+        str | None,
+        typer.Option(
+            metavar="W,S,E,N",
+            help="Only this box: west,south,east,north in degrees, or in a CRS that follows "
+            "(...,EPSG:32632). Scored as a scene of its own.",
+        ),
+    ] = None
+    aoi: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Only the polygons of a vector file: the box around them, nothing outside them.",
+        ),
+    ] = None
+    name: Annotated[str | None, typer.Option(help="Name of the scene in plan, map and report.")] = (
+        None
+    )
+
+    def of(self, scene: xr.DataArray) -> xr.DataArray:
+        """Return the part of a scene that is wanted, by the name that is wanted."""
+        from uniadrs_scale.scenes.crop import crop
+
+        if self.bbox or self.aoi:
+            box, crs = box_and_crs(self.bbox)
+            scene = crop(scene, bbox=box, aoi=self.aoi, crs=crs)
+        return scene.rename(self.name) if self.name else scene
 
 
 def register(app: typer.Typer) -> None:
