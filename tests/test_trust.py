@@ -27,7 +27,7 @@ import uniadrs_scale as us
 from uniadrs_scale.detector.rx import GlobalRX
 from uniadrs_scale.errors import TrustError
 from uniadrs_scale.maps.store import open_store
-from uniadrs_scale.scenes import lazy
+from uniadrs_scale.scenes import lazy, sources
 from uniadrs_scale.scenes.rasters import FileScene
 from uniadrs_scale.storage.buckets import zarr_place
 from uniadrs_scale.storage.clients import STORES, bucket_of, connect
