@@ -194,7 +194,7 @@ def _polygons(shapes: NDArray[Any], crs: str) -> tuple[NDArray[Any], str]:
     """Return the polygons among shapes, and their CRS.
 
     Raises:
-        SceneError: There are none.
+        SceneError: No shape is left.
     """
     polygons = shapes[shapely.area(shapes) > 0]
     if not len(polygons):
@@ -244,7 +244,7 @@ def _met(window: Window, shapes: NDArray[Any], what: str, grid: GeoBox) -> Windo
     """Return the pixels of ``window`` that shapes in pixels touch.
 
     Raises:
-        SceneError: There are none.
+        SceneError: No shape is left.
     """
     if len(shapes):
         left, top, right, bottom = shapely.total_bounds(shapes) + SLACK
