@@ -122,7 +122,8 @@ def test_another_recipe_does_not_resume(tmp_path: Path) -> None:
 def test_a_run_goes_on_from_weights_of_its_own_network_only(tmp_path: Path) -> None:
     first = train.Run(recipe(), tmp_path / "first")
     file = tmp_path / "tiny.safetensors"
-    train.write_weights(file, first.mean, train.metadata(recipe(shortcut=0.3), "tiny", with_imagery=False))
+    about = train.metadata(recipe(shortcut=0.3), "tiny.toml", with_imagery=False)
+    train.write_weights(file, first.mean, about)
     start = read_weights(file)
     run = train.Run(recipe(seed=12), tmp_path / "second", start=start)
     for name, value in run.network.state_dict().items():
