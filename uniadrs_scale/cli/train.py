@@ -31,7 +31,7 @@ def main() -> None:
     if name == "train" and find_spec("tensorboard") is None:
         sys.exit("error: training needs tensorboard: pip install 'uniadrs-scale[train]'.")
     # Not in this process: its workers import the script as their main module.
-    sys.exit(subprocess.call([sys.executable, str(folder() / f"{name}.py"), *arguments]))  # noqa: S603
+    sys.exit(subprocess.call([sys.executable, str(folder() / f"{name}.py"), *arguments]))
 
 
 def folder() -> Path:
