@@ -23,7 +23,7 @@ ROOMS = {
 }  # fmt: skip
 MODULES = sorted(LIBRARY.rglob("*.py"))
 PUBLIC_VERBS = {"open_scene", "score", "plan", "prepare", "to_cog", "sweep", "load", "demo",
-                "targets", "report", "scorer"}  # fmt: skip
+                "targets", "report", "scorer", "crop"}  # fmt: skip
 """Functions whose parameters are options of the user."""
 MOST_PARAMETERS = 6
 
