@@ -184,7 +184,7 @@ def packing_of(
     Raises:
         SceneError: The array does not hold real numbers, or has factors for other bands.
     """
-    named = _normal(variable.attrs)
+    named = plain_names(variable.attrs)
     kind = _stored_kind(where, variable.dtype, named)
     if kind.kind == "u" and variable.dtype.kind == "i":
         named = _read_unsigned(named, kind)
@@ -278,7 +278,7 @@ def _read_unsigned(named: Mapping[str, Any], kind: np.dtype[Any]) -> dict[str, A
     return read
 
 
-def _normal(attributes: Mapping[Any, Any]) -> dict[str, Any]:
+def plain_names(attributes: Mapping[Any, Any]) -> dict[str, Any]:
     """Return attributes by their names in lower case without separators, EOPF's own included."""
     nested = attributes.get("_eopf_attrs")
     both = (nested if isinstance(nested, dict) else {}) | dict(attributes)
