@@ -48,7 +48,9 @@ def cog_command(
     from uniadrs_scale.maps.cog import shortcomings, write_cog
     from uniadrs_scale.maps.store import open_map
     from uniadrs_scale.storage.places import Place
+    from uniadrs_scale.storage.trust import require_proj
 
+    require_proj()
     opened, target = open_map(store), Place.of(output)
     _require_replaceable(target, opened)
     notes = write_cog(opened, target, drawing.geocoding)

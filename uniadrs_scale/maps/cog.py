@@ -120,6 +120,7 @@ def to_cog(
         StoreError: The store is missing, or the file cannot be written. ``path`` is then as it
             was before.
     """
+    require_proj()
     opened, target = open_map(store), Place.of(path)
     for shortcoming in shortcomings(opened):
         warnings.warn(shortcoming, stacklevel=2)
@@ -130,7 +131,6 @@ def to_cog(
 
 def write_cog(opened: ScoreMap, target: Place, geocoding: Geocoding) -> tuple[str, ...]:
     """Write a map as :func:`to_cog` does, and return notes about pixels that are left out."""
-    require_proj()
     target.require_folder()
     if target.local is not None and target.local.is_dir():
         raise StoreError(f"'{target}' is a folder, and a COG is a file. Choose another name.")

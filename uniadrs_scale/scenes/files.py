@@ -51,7 +51,10 @@ SOFT = 0.5
 """Share of alpha values between transparent and opaque from which on they are measurements."""
 MANY = 64
 """Different values that a measured band has at least."""
+RAW_BAND = re.compile("<VRTRasterBand[^>]*VRTRawRasterBand.*?</VRTRasterBand>", re.DOTALL)
+"""A band of a VRT that is a file without structure."""
 SOURCE = re.compile(r"<SourceFilename([^>]*)>([^<]+)<")
+NUMBER = re.compile(r"""(?:<(\w+Offset)>|\b(band)=["'])\s*(-?\d+)""")
 RELATIVE = re.compile(r"""relativeToVRT\s*=\s*["']1""")
 WORDED = re.compile(r"\w{2,}:")
 OPEN_FILES = 64
@@ -89,19 +92,25 @@ def require_unpacked(source: str) -> None:
 def require_whole(dataset: rasterio.DatasetReader, uri: str) -> None:
     """Raise SceneError if a raw file is shorter than its header says, or a VRT names lost files."""
     require_sources(dataset, uri)
-    path = Path(uri)
+    _require_bytes(dataset, uri)
+
+
+def _require_bytes(dataset: rasterio.DatasetReader, uri: str) -> None:
+    """Raise SceneError if a raw file, or that of a band in a VRT, is shorter than it must be."""
+    raw = list(_raw_bands(dataset))
     envi = dataset.tags(ns="ENVI")
-    if dataset.driver not in RAW or not path.is_file() or envi.get("file_compression", "0") != "0":
-        return
-    pixel = sum(np.dtype(dtype).itemsize for dtype in dataset.dtypes)
-    size = int(envi.get("header_offset", 0)) + dataset.height * dataset.width * pixel
-    found = path.stat().st_size
-    if found < size:
-        raise SceneError(
-            f"'{uri}' is cut off: {found} of {size} bytes are there, as its header says "
-            f"({dataset.height} x {dataset.width} px, {dataset.count} bands, {dataset.dtypes[0]}). "
-            "Fetch the file again, or correct the header."
-        )
+    if dataset.driver in RAW and envi.get("file_compression", "0") == "0":
+        pixel = sum(np.dtype(dtype).itemsize for dtype in dataset.dtypes)
+        size = int(envi.get("header_offset", 0)) + dataset.height * dataset.width * pixel
+        raw = [(Path(uri), size)]
+    for path, size in raw:
+        found = path.stat().st_size if path.is_file() else size
+        if found < size:
+            raise SceneError(
+                f"'{path}' is cut off: {found} of {size} bytes are there, as its header says "
+                f"({dataset.height} x {dataset.width} px, {dataset.count} bands, "
+                f"{dataset.dtypes[0]}). Fetch the file again, or correct the header."
+            )
 
 
 def require_bands(uri: str, count: int, subdatasets: list[str]) -> None:
@@ -176,18 +185,36 @@ _LOST: set[str] = set()
 
 
 def sources_of(dataset: Any) -> frozenset[str]:
-    """Return the files that a VRT names."""
+    """Return the rasters that a VRT names."""
     if dataset.driver != "VRT":
         return frozenset()
-    text = "".join(dataset.tags(ns="xml:VRT").values())
+    text = RAW_BAND.sub("", "".join(dataset.tags(ns="xml:VRT").values()))
     folder = Path(dataset.name).parent
-    found = [(RELATIVE.search(words), unescape(name)) for words, name in SOURCE.findall(text)]
+    found = _named(text)
     # GDAL alone knows how "HDF5:a.h5://b" is relative.
     return frozenset(
         str(folder / name) if relative else name
         for relative, name in found
         if not (relative and WORDED.match(name))
     )
+
+
+def _named(text: str) -> list[tuple[bool, str]]:
+    """Return the names of files in a VRT, and True if they are relative to it."""
+    found = SOURCE.findall(text)
+    return [(RELATIVE.search(words) is not None, unescape(name)) for words, name in found]
+
+
+def _raw_bands(dataset: Any) -> Iterator[tuple[Path, int]]:
+    """Yield the raw file of each such band of a VRT, and the bytes that it must have."""
+    for band in RAW_BAND.findall("".join(dataset.tags(ns="xml:VRT").values())):
+        said = {tag or name: int(number) for tag, name, number in NUMBER.findall(band)}
+        pixel, line = said.get("PixelOffset", 0), said.get("LineOffset", 0)
+        last = max(0, (dataset.width - 1) * pixel) + max(0, (dataset.height - 1) * line)
+        item = np.dtype(dataset.dtypes[said["band"] - 1]).itemsize
+        for relative, name in _named(band):
+            path = Path(dataset.name).parent / name if relative else Path(name)
+            yield path, said.get("ImageOffset", 0) + last + item
 
 
 def note_lost(sources: frozenset[str], error: BaseException | None) -> None:
@@ -242,6 +269,7 @@ def _looked_at(name: str, stamp: str) -> tuple[str, frozenset[str]]:
     del stamp
     try:
         with open_raster(name) as source:
+            _require_bytes(source, name)
             return "", sources_of(source)
     except (RasterioError, SceneError) as error:
         return gist(error), frozenset()

@@ -186,7 +186,7 @@ def packing_of(
     """
     named = plain_names(variable.attrs)
     kind = _stored_kind(where, variable.dtype, named)
-    if kind.kind == "u" and variable.dtype.kind == "i":
+    if kind.kind == "u":
         named = _read_unsigned(named, kind)
     said = [value for name in FILL.split() if name in named for value in numbers(named[name])]
     missing = tuple(dict.fromkeys(value for value in (*said, *fill) if value_limits(kind, value)))
