@@ -685,7 +685,8 @@ subClass="VRTRawRasterBand"><SourceFilename relativeToVRT="1">a.raw</SourceFilen
 <ImageOffset>4</ImageOffset><PixelOffset>2</PixelOffset><LineOffset>28</LineOffset></VRTRasterBand>
 </VRTDataset>"""
 OF_A_VRT = """<VRTDataset rasterXSize="14" rasterYSize="12">
-<VRTRasterBand dataType="Int16" band="1"><SimpleSource><SourceFilename relativeToVRT="1">a.vrt</SourceFilename></SimpleSource>
+<VRTRasterBand dataType="Int16" band="1"><SimpleSource>
+<SourceFilename relativeToVRT="1">a.vrt</SourceFilename></SimpleSource>
 </VRTRasterBand></VRTDataset>"""
 
 
