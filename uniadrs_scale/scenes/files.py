@@ -7,6 +7,7 @@ pictures of three bands, which may be one. Tags are often wrong there.
 from __future__ import annotations
 
 import re
+import stat
 import threading
 from contextlib import suppress
 from functools import lru_cache
@@ -76,12 +77,17 @@ def locate(source: str) -> tuple[str, str]:
     path = Path(source).absolute()
     if not path.exists():
         raise SceneError(f"Scene file '{source}' does not exist. Check the path.")
-    stat = path.stat()
-    return str(path), f"{stat.st_size}-{stat.st_mtime_ns}"
+    found = path.stat()
+    return str(path), f"{found.st_size}-{found.st_mtime_ns}"
 
 
-def require_unpacked(source: str) -> None:
-    """Raise SceneError if ``source`` is an archive."""
+def require_plain(source: str) -> None:
+    """Raise SceneError if ``source`` is an archive, or a pipe or device: opening one may hang."""
+    mode = 0
+    with suppress(OSError, ValueError):
+        mode = Path(source).stat().st_mode
+    if mode and not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise SceneError(f"'{source}' is a pipe, a socket or a device. Pass a file or a folder.")
     name = uri_name(source).lower()
     if name.endswith(ARCHIVES) and not Path(source).is_dir():
         raise SceneError(
