@@ -242,14 +242,11 @@ def load_config(path: str | Path) -> ArchiveConfig:
     Raises:
         ArchiveError: The file is missing or not YAML, or a field has a value that is not allowed.
     """
-    file = Path(path)
-    base = file.absolute().parent
+    base = Path(path).absolute().parent
+    if re.search("[\ud800-\udfff]", str(base)):
+        raise ArchiveError(f"The name of folder {str(base)!a} is not UTF-8. Rename it.")
     try:
-        str(base).encode()
-    except UnicodeEncodeError:
-        raise ArchiveError(f"The name of folder {str(base)!a} is not UTF-8. Rename it.") from None
-    try:
-        values = parse_yaml(file.read_text(encoding="utf-8"))
+        values = parse_yaml(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, RecursionError, yaml.YAMLError) as error:
         known = error.strerror if isinstance(error, OSError) else None
         why = f": {known}" if known else f" as YAML: {' '.join(str(error).split())}"
