@@ -39,12 +39,13 @@ from uniadrs_scale.maps.overviews import (
     windows,
 )
 from uniadrs_scale.maps.statistics import ScoreStatistics
-from uniadrs_scale.maps.store import open_map
+from uniadrs_scale.maps.store import ScoreMap, open_map
 from uniadrs_scale.storage.places import Place
 from uniadrs_scale.storage.trust import NO_PLACE, require_proj
 from uniadrs_scale.swaths.geometry import Geocoding
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from odc.geo.geobox import GeoBox
@@ -52,7 +53,6 @@ if TYPE_CHECKING:
 
     from uniadrs_scale.core.presets import Resampling
     from uniadrs_scale.maps.geocode import GeocodedScores
-    from uniadrs_scale.maps.store import ScoreMap
 
 
 TEMPORARY = {
@@ -121,10 +121,16 @@ def to_cog(
             was before.
     """
     require_proj()
-    target = Place.of(path)
-    geocoding = Geocoding(crs, resolution, resampling)
-    opened = open_map(store)
-    _warn(opened)
+    opened, target = open_map(store), Place.of(path)
+    for shortcoming in shortcomings(opened):
+        warnings.warn(shortcoming, stacklevel=2)
+    for note in write_cog(opened, target, Geocoding(crs, resolution, resampling)):
+        warnings.warn(note, PlaceWarning, stacklevel=2)
+    return target.local or target.text
+
+
+def write_cog(opened: ScoreMap, target: Place, geocoding: Geocoding) -> tuple[str, ...]:
+    """Write a map as :func:`to_cog` does, and return notes about pixels that are left out."""
     target.require_folder()
     if target.local is not None and target.local.is_dir():
         raise StoreError(f"'{target}' is a folder, and a COG is a file. Choose another name.")
@@ -138,6 +144,7 @@ def to_cog(
             rasterio.shutil.copy(base, finished, **COG)
             _verify(source, finished)
             target.write(finished)
+            return () if isinstance(source, ScoreMap) else source.notes
     except UniadrsScaleError:
         raise
     except (OSError, RasterioError, CPLE_BaseError) as error:
@@ -146,24 +153,20 @@ def to_cog(
             f"Cannot make '{target}' from '{opened.name}' ({reason}): a COG is written whole or "
             "not at all. Check permissions and free space of its folder, then try again."
         ) from error
-    return target.local or target.text
 
 
-def _warn(opened: ScoreMap) -> None:
-    """Warn if chunks are not complete, or words about a place do not amount to one."""
+def shortcomings(opened: ScoreMap) -> Iterator[UserWarning]:
+    """Yield a warning if chunks are missing, and if words about a place do not amount to one."""
     facts = opened.facts
     if facts.missing:
-        warnings.warn(
+        yield UserWarning(
             f"{facts.missing} of {facts.chunks} chunks of '{opened.name}' are not complete: their "
-            "pixels become nodata. Run the same score again, then make the file again.",
-            stacklevel=3,
+            "pixels become nodata. Run the same score again, then make the file again."
         )
     if opened.place.problem:
-        warnings.warn(
+        yield PlaceWarning(
             f"The map has no place on the ground ({opened.place.problem}), so the file has none "
-            "either. Write its coordinates (assign_coords), or score the whole scene.",
-            PlaceWarning,
-            stacklevel=3,
+            "either. Write its coordinates (assign_coords), or score the whole scene."
         )
 
 
