@@ -302,3 +302,12 @@ def test_fill_of_unsigned_numbers_that_are_stored_as_signed(tmp_path: Path) -> N
         right = np.where(pixels < 254, pixels, np.float32(np.nan))
         np.testing.assert_array_equal(scene.values[0], right)
         np.testing.assert_array_equal(scene.valid.values, pixels < 254)
+
+
+def test_signed_fill_of_unsigned_numbers(tmp_path: Path) -> None:
+    """Classic NetCDF has no unsigned types: -1 stands for 255."""
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["v"] = np.array([[[7, 255, 9]] * 2], "u1").repeat(2, axis=1)
+        file["v"].attrs["_FillValue"] = np.int8(-1)
+    scene = us.open_scene(tmp_path / "a.h5")
+    assert scene.valid.values[0].tolist() == [True, False, True]

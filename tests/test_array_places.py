@@ -54,6 +54,11 @@ def grid(path: Path, **attributes: Any) -> Path:
         {"proj:epsg": 32633},
         {"proj:wkt2": CRS.from_epsg(32633).to_wkt()},
         {"proj4": "+proj=utm +zone=33 +datum=WGS84 +units=m"},
+        {"coordinate_reference_system": "urn:ogc:def:crs:EPSG::32633"},
+        {"CRS_code": "EPSG 32633"},
+        {"proj4string": "+proj=utm +zone=33 +datum=WGS84"},
+        {"crs": "WGS 84 / UTM zone 33N"},
+        {"geospatial_bounds_crs": "EPSG:32633"},
     ],
 )
 def test_a_crs_among_the_attributes_of_an_array_or_its_file(
@@ -67,6 +72,19 @@ def test_a_crs_among_the_attributes_of_an_array_or_its_file(
 
 def test_words_that_proj_would_also_take_are_no_crs(tmp_path: Path) -> None:
     assert place(grid(tmp_path / "a.nc", projection="Mercator", crs="crs", epsg=0))[0] is None
+
+
+@pytest.mark.parametrize("attributes", [{"crs": "UTM33N"}, {"epsg": 99999}, {"srs": b"EPSG:1"}])
+def test_words_of_a_crs_that_is_not_known_are_told(
+    tmp_path: Path, attributes: dict[str, Any]
+) -> None:
+    scene = us.open_scene(grid(tmp_path / "a.nc", **attributes))
+    info = scene_source(scene).info
+    ((name, value),) = attributes.items()
+    text = value.decode() if isinstance(value, bytes) else value
+    assert f"its CRS ({name}: '{text}') is not known" in info.remarks[-1]
+    assert f"{name}: '{text}'" in info.georeference
+    assert not scene_source(scene.rio.write_crs(32633)).info.remarks
 
 
 @pytest.mark.parametrize("text", ["crs", "crs: x y", "wgs: lat lon crs: x y", "nothing"])
@@ -404,3 +422,40 @@ def test_files_that_differ_are_not_one_scene(tmp_path: Path) -> None:
     (tmp_path / "x.tif").write_bytes(b"II*\0")
     with pytest.raises(us.SceneError, match=r"'.*x.tif' is not a file of arrays, but '.*a.nc' is"):
         us.open_scene([first, tmp_path / "x.tif"])
+
+
+OVERVIEWS = {
+    "layout": {"layout": [{"asset": "0"}, {"asset": "1"}]},
+    "draft": {
+        "tile_matrix_set": {
+            "tileMatrices": [{"id": "1", "cellSize": 20.0}, {"id": "0", "cellSize": 10.0}]
+        }
+    },
+    "ome": [{"datasets": [{"path": "0"}, {"path": "1"}]}],
+}
+
+
+@pytest.mark.parametrize("convention", OVERVIEWS)
+@pytest.mark.parametrize("wanted", [None, "v"])
+def test_overviews_are_left_out_by_every_convention(
+    tmp_path: Path, convention: str, wanted: str | None
+) -> None:
+    root = zarr.open_group(tmp_path / "s.zarr", mode="w")
+    root.attrs["multiscales"] = OVERVIEWS[convention]
+    for level in ("0", "1", "10"):
+        pixels = np.stack([PIXELS, PIXELS])[:, :: int(level) + 1, :: int(level) + 1]
+        group = root.create_group(level) if level != "10" else root.create_group("1/0")
+        names = ("band", "y", "x")
+        array = group.create_array("v", shape=pixels.shape, dtype="f4", dimension_names=names)
+        array[:] = pixels
+    scene = us.open_scene(tmp_path / "s.zarr", variable=wanted)
+    np.testing.assert_array_equal(scene[0].values, PIXELS)
+
+
+def test_a_coordinate_of_another_length_than_its_axis_is_refused(tmp_path: Path) -> None:
+    root = zarr.open_group(tmp_path / "s.zarr", mode="w")
+    names = ("y", "x")
+    root.create_array("v", shape=(H, W), dtype="f4", dimension_names=names)[:] = PIXELS
+    root.create_array("y", shape=(2**60,), chunks=(2**59,), dtype="f8", dimension_names=("y",))
+    with pytest.raises(us.SceneError, match=rf"'y' of .* has {2**60} values for {H} pixels"):
+        us.open_scene(tmp_path / "s.zarr")

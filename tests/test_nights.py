@@ -316,3 +316,27 @@ def test_a_file_system_without_locks_is_not_busy(
     for name in ("new.zarr", "map.zarr"):
         with pytest.raises(us.StoreError, match="has no locks"):
             us.score(scene, archive / name, tile=32, detector=FirstBand(), scheduler="sync")
+
+
+def test_the_longest_names_of_files_are_scenes(tmp_path: Path) -> None:
+    name = f"{'a' * 242}_20240101"
+    write_scene(tmp_path / "incoming" / f"{name}.tif", 1)
+    scene = us.open_scene(tmp_path / "incoming" / f"{name}.tif")
+    assert scene.shape == (1, 64, 64)
+
+
+def test_a_pipe_among_scenes_is_told(archive: Path) -> None:
+    os.mkfifo(archive / "incoming" / "x_20240103.tif")
+    report = us.sweep(write_archive(archive), detector=FirstBand())
+    assert len(report.done) == 2
+    assert "is a pipe, a socket or a device" in report.failed["x_20240103"]
+
+
+def test_a_folder_that_is_not_utf8_is_told(tmp_path: Path) -> None:
+    folder = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")
+    try:
+        type(tmp_path)(folder).mkdir()
+    except OSError:
+        pytest.skip("the file system takes UTF-8 only")
+    with pytest.raises(us.ArchiveError, match=r"caf.udce9' is not UTF-8\. Rename it"):
+        us.load_config(write_archive(type(tmp_path)(folder)))

@@ -678,3 +678,28 @@ def test_a_source_that_vanishes_during_a_run_is_not_zeros(tmp_path: Path) -> Non
     found = xr.open_zarr(tmp_path / "map.zarr", consolidated=False)["score"].values
     assert report.failures
     assert not np.isfinite(found[:, 256:]).any()
+
+
+RAW_BAND = """<VRTDataset rasterXSize="14" rasterYSize="12"><VRTRasterBand dataType="Int16" band="1"
+subClass="VRTRawRasterBand"><SourceFilename relativeToVRT="1">a.raw</SourceFilename>
+<ImageOffset>4</ImageOffset><PixelOffset>2</PixelOffset><LineOffset>28</LineOffset></VRTRasterBand>
+</VRTDataset>"""
+OF_A_VRT = """<VRTDataset rasterXSize="14" rasterYSize="12">
+<VRTRasterBand dataType="Int16" band="1"><SimpleSource>
+<SourceFilename relativeToVRT="1">a.vrt</SourceFilename></SimpleSource>
+</VRTRasterBand></VRTDataset>"""
+
+
+@pytest.mark.parametrize("name", ["a.vrt", "b.vrt"])
+def test_a_raw_band_of_a_vrt_is_read_whole_or_refused(tmp_path: Path, name: str) -> None:
+    pixels = np.arange(12 * 14, dtype="<i2").reshape(12, 14)
+    (tmp_path / "a.vrt").write_text(RAW_BAND)
+    (tmp_path / "b.vrt").write_text(OF_A_VRT)
+    (tmp_path / "a.raw").write_bytes(bytes(4) + pixels.tobytes())
+    np.testing.assert_array_equal(us.open_scene(tmp_path / name)[0].values, pixels)
+    (tmp_path / "short").mkdir()
+    for file in ("a.vrt", "b.vrt"):
+        (tmp_path / "short" / file).write_text((tmp_path / file).read_text())
+    (tmp_path / "short" / "a.raw").write_bytes(bytes(4) + pixels.tobytes()[:-1])
+    with pytest.raises(us.SceneError, match="339 of 340 bytes are there"):
+        us.open_scene(tmp_path / "short" / name)

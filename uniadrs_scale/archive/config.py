@@ -242,9 +242,11 @@ def load_config(path: str | Path) -> ArchiveConfig:
     Raises:
         ArchiveError: The file is missing or not YAML, or a field has a value that is not allowed.
     """
-    file = Path(path)
+    base = Path(path).absolute().parent
+    if re.search("[\ud800-\udfff]", str(base)):
+        raise ArchiveError(f"The name of folder {str(base)!a} is not UTF-8. Rename it.")
     try:
-        values = parse_yaml(file.read_text(encoding="utf-8"))
+        values = parse_yaml(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, RecursionError, yaml.YAMLError) as error:
         known = error.strerror if isinstance(error, OSError) else None
         why = f": {known}" if known else f" as YAML: {' '.join(str(error).split())}"
@@ -254,7 +256,6 @@ def load_config(path: str | Path) -> ArchiveConfig:
     # A section whose fields are all commented out is read as None.
     given = {name: value for name, value in values.items() if value is not None}
     try:
-        base = file.absolute().parent
         return _anchored(ArchiveConfig.model_validate(given, context={"base": base}), base)
     except ValidationError as error:
         raise ArchiveError(f"'{path}': {_sentences(error)}") from None

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from uniadrs_scale.cli.options import COMPLETE, INCOMPLETE, Drawing, Reading, spread
-from uniadrs_scale.errors import PlaceWarning, StoreError
+from uniadrs_scale.errors import StoreError
 
 if TYPE_CHECKING:
     import xarray as xr
 
     from uniadrs_scale.maps.finished import RasterMap
     from uniadrs_scale.maps.store import ScoreMap
+    from uniadrs_scale.storage.places import Place
 
 
 STATISTICS = ("actual_range", "mean", "stddev", "valid_percent")
@@ -45,25 +45,19 @@ def cog_command(
 
     A swath is geocoded. Exit code 1: chunks of the store are missing, and nodata in the COG.
     """
-    from uniadrs_scale.maps.cog import to_cog
+    from uniadrs_scale.maps.cog import shortcomings, write_cog
+    from uniadrs_scale.maps.store import open_map
+    from uniadrs_scale.storage.places import Place
+    from uniadrs_scale.storage.trust import require_proj
 
-    geocoding = drawing.geocoding
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", UserWarning)
-        _require_replaceable(output, store)
-        to_cog(
-            store,
-            output,
-            crs=geocoding.crs,
-            resolution=geocoding.resolution,
-            resampling=geocoding.resampling,
-        )
-    # Both of these open the store, and both say what is missing.
-    for message in dict.fromkeys(str(warning.message) for warning in caught):
+    require_proj()
+    opened, target = open_map(store), Place.of(output)
+    _require_replaceable(target, opened)
+    notes = write_cog(opened, target, drawing.geocoding)
+    for message in (*shortcomings(opened), *notes):
         typer.echo(f"warning: {message}", err=True)
     typer.echo(f"output   {output}")
-    gaps = [warning for warning in caught if not issubclass(warning.category, PlaceWarning)]
-    raise typer.Exit(INCOMPLETE if gaps else COMPLETE)
+    raise typer.Exit(INCOMPLETE if opened.facts.missing else COMPLETE)
 
 
 def verify_command(target: Map) -> None:
@@ -185,19 +179,17 @@ def _is_ours(target: str) -> bool:
     return is_score_store(target) or not Place.of(target).has_store()
 
 
-def _require_replaceable(output: str, store: str) -> None:
+def _require_replaceable(output: Place, opened: ScoreMap) -> None:
     """Raise StoreError if ``output`` is another raster: it may be the scene itself."""
-    from uniadrs_scale.maps.store import open_map
     from uniadrs_scale.scenes.rasters import raster_tag
-    from uniadrs_scale.storage.places import Place
 
-    fingerprint = open_map(store).tags.get("fingerprint")
-    if Place.of(output).exists() and (
-        fingerprint is None or raster_tag(output, "fingerprint") != fingerprint
+    fingerprint = opened.tags.get("fingerprint")
+    if output.exists() and (
+        fingerprint is None or raster_tag(output.text, "fingerprint") != fingerprint
     ):
         raise StoreError(
-            f"'{output}' exists and is not a map of '{store}'. Remove it, or choose another output "
-            "path."
+            f"'{output}' exists and is not a map of '{opened.name}'. Remove it, or choose another "
+            "output path."
         )
 
 

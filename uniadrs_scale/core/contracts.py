@@ -241,7 +241,8 @@ class SceneInfo:
         if self.transform is None:
             why = f" ({self.unplaced})" if self.unplaced else ""
             return f"none{why}: the map will have none either"
-        return crs_name(self.crs) or "transform without CRS"
+        why = f" ({self.unplaced})" if self.unplaced else ""
+        return crs_name(self.crs) or f"transform without CRS{why}"
 
 
 def crs_name(wkt: str | None) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from rasterio.features import rasterize
 from rasterio.vrt import WarpedVRT
 
 from uniadrs_scale.errors import SceneError, gist
+from uniadrs_scale.storage.extra import vectors
 from uniadrs_scale.storage.trust import open_raster
 from uniadrs_scale.storage.urls import canonical
 
@@ -178,15 +178,10 @@ def _vectors(path: str, grid: GeoBox, name: str) -> VectorTruth:
 
 def _read(path: str) -> tuple[NDArray[np.object_], Any, NDArray[np.uint8], bool]:
     """Return shapes, CRS and kinds of the features in a file, and if a reviewer marked them."""
+    pyogrio = vectors("Vectors of truth")
     try:
-        raw, errors = (import_module(f"pyogrio.{name}") for name in ("raw", "errors"))
-    except ImportError:  # an optional extra
-        raise SceneError(
-            "Reading vectors needs pyogrio. Install it: pip install 'uniadrs-scale[targets]'."
-        ) from None
-    try:
-        meta, _, geometry, columns = raw.read(path)
-    except (errors.DataSourceError, ValueError) as error:
+        meta, _, geometry, columns = pyogrio.raw.read(path)
+    except (pyogrio.errors.DataSourceError, ValueError) as error:
         raise SceneError(
             f"Truth '{path}' cannot be read ({gist(error)}). Give {', '.join(VECTORS)}."
         ) from None

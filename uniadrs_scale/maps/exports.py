@@ -7,16 +7,14 @@ and the module that writes it.
 from __future__ import annotations
 
 import math
-import threading
-import warnings
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from uniadrs_scale.errors import PlaceWarning, SceneError, gist
-from uniadrs_scale.maps.cog import to_cog
+from uniadrs_scale.errors import SceneError, gist
+from uniadrs_scale.maps.cog import write_cog
 from uniadrs_scale.maps.colours import qgis_style
 from uniadrs_scale.maps.facts import SOFTWARE
 from uniadrs_scale.maps.layout import Layout
@@ -103,25 +101,9 @@ class Export:
     """Function that writes the file to a place, and returns notes about it."""
 
 
-_FILTERS = threading.Lock()
-"""Held while warnings are filtered: filters belong to all threads of a process."""
-
-
 def _write_cog(finished: FinishedMap, target: Place) -> tuple[str, ...]:
-    drawn = finished.drawn
-    with _FILTERS, warnings.catch_warnings(record=True) as caught:
-        # It warns of missing chunks and of no place, which the summary of a run names anyway.
-        warnings.simplefilter("ignore", UserWarning)
-        warnings.simplefilter("always", PlaceWarning)
-        warnings.filterwarnings("ignore", "The map has no place")
-        to_cog(
-            finished.store,
-            target,
-            crs=drawn.crs,
-            resolution=drawn.resolution,
-            resampling=drawn.resampling,
-        )
-    return tuple(str(warning.message) for warning in caught)
+    # The summary of a run names missing chunks and a missing place.
+    return write_cog(finished.opened, target, finished.drawn)
 
 
 def _write_style(finished: FinishedMap, target: Place) -> tuple[str, ...]:

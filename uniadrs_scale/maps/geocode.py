@@ -9,7 +9,6 @@ depends neither on the swath nor on the map. It takes 8 bytes per pixel on disk 
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
@@ -18,7 +17,7 @@ import numpy as np
 
 from uniadrs_scale.core.lattice import Window
 from uniadrs_scale.core.memory import give_freed_memory_back
-from uniadrs_scale.errors import PlaceWarning, PlanError, StoreError
+from uniadrs_scale.errors import PlanError, StoreError
 from uniadrs_scale.swaths.axes import TURN
 from uniadrs_scale.swaths.conventions import (
     GEOLOCATION,
@@ -81,6 +80,8 @@ class GeocodedScores:
     """X and y from which the windows' places are counted, so that float32 holds them."""
     windows: tuple[PlacedWindow, ...]
     keep_maximum: bool
+    notes: tuple[str, ...]
+    """Sentences about pixels that are left out."""
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -156,7 +157,6 @@ def on_a_grid(source: ScoreMap, geocoding: Geocoding, folder: Path) -> ScoreMap 
         fill=fill,
     )
     windows = tuple(_each(placer.place, _windows(source)))
-    _tell_of_dropped(windows, source)
     return GeocodedScores(
         name=source.name,
         geobox=_grid(windows, origin, projection, geocoding, source),
@@ -165,6 +165,7 @@ def on_a_grid(source: ScoreMap, geocoding: Geocoding, folder: Path) -> ScoreMap 
         origin=origin,
         windows=tuple(w for w in windows if np.isfinite(w.bounds).all()),
         keep_maximum=geocoding.resampling == "max",
+        notes=_dropped(windows, source),
     )
 
 
@@ -187,17 +188,15 @@ def positions_of(source: ScoreMap) -> Positions | None:
     return stored
 
 
-def _tell_of_dropped(windows: Sequence[PlacedWindow], source: ScoreMap) -> None:
-    """Warn of pixels whose positions cannot be true."""
+def _dropped(windows: Sequence[PlacedWindow], source: ScoreMap) -> tuple[str, ...]:
+    """Return a note about pixels whose positions cannot be true, if there are any."""
     dropped = sum(window.dropped for window in windows)
-    if dropped:
-        warnings.warn(
-            f"{dropped} of {math.prod(source.frame.shape)} pixels are left out of the map: their "
-            f"latitude and longitude are more than {APART} pixels away from those of all their "
-            "neighbours. Check the scene's geolocation if they matter.",
-            PlaceWarning,
-            stacklevel=5,
-        )
+    note = (
+        f"{dropped} of {math.prod(source.frame.shape)} pixels are left out of the map: their "
+        f"latitude and longitude are more than {APART} pixels away from those of all their "
+        "neighbours. Check the scene's geolocation if they matter."
+    )
+    return (note,) if dropped else ()
 
 
 def _windows(source: ScoreMap) -> Iterator[Window]:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import csv
 import json
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shapely.geometry import shape as geometry_of
 
-from uniadrs_scale.errors import StoreError, gist
+from uniadrs_scale.errors import StoreError, UniadrsScaleError, gist
 from uniadrs_scale.objects.find import find
 from uniadrs_scale.objects.select import Selection
+from uniadrs_scale.storage.extra import library
 from uniadrs_scale.storage.urls import uri_name
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ def read_table(path: str | Path) -> Table:
 
     Raises:
         StoreError: The file is missing, or it is not a table of targets.
+        PlanError: The format needs a library that is not installed.
     """
     suffix = Path(path).suffix.lower()
     if suffix not in READERS:
@@ -63,7 +64,7 @@ def read_table(path: str | Path) -> Table:
         raise StoreError(f"Targets '{path}' do not exist. Check the path.")
     try:
         return READERS[suffix](str(path))
-    except StoreError:
+    except UniadrsScaleError:
         raise
     except (ValueError, TypeError, KeyError, AttributeError, OSError, RuntimeError) as error:
         raise StoreError(
@@ -105,13 +106,7 @@ def _cell(text: str | None) -> Any:
 
 
 def _frame(path: str) -> Table:
-    try:
-        geopandas = import_module("geopandas")  # an extra
-    except ImportError:
-        raise StoreError(
-            f"Reading '{path}' needs geopandas. Install it (pip install 'uniadrs-scale[targets]'), "
-            "or pass a GeoJSON or CSV file."
-        ) from None
+    geopandas = library("geopandas", f"Tables in '{Path(path).suffix}' files")
     if path.endswith(".parquet"):
         frame = geopandas.read_parquet(path)
     elif path.endswith(".gpkg"):

@@ -67,8 +67,15 @@ def coordinates_of(contents: Contents, group: str, dim: str, size: int) -> list[
     that they are coordinates. A dimension without a name is known by its size.
     """
     own = contents.nearest(group, dim)
-    if own is not None and contents.entries[own].shape == (size,):
-        return [own]
+    if own is not None:
+        shape = contents.entries[own].shape
+        if shape == (size,):
+            return [own]
+        if len(shape) == 1 and contents.variable(own).dims == (dim,):
+            raise SceneError(
+                f"Coordinate '{own}' of '{contents.file.path}' has {shape[0]} values for {size} "
+                "pixels or bands: the file is damaged. Fetch it again."
+            )
     along = [p for p, e in contents.entries.items() if e.shape == (size,) and e.numeric]
     near = [path for path in along if contents.entries[path].group in scopes(group)]
     if not dim.startswith(NAMELESS):

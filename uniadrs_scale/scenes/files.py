@@ -7,23 +7,22 @@ pictures of three bands, which may be one. Tags are often wrong there.
 from __future__ import annotations
 
 import re
+import stat
 import threading
 from contextlib import suppress
-from functools import lru_cache
-from html import unescape
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import rasterio
-from rasterio._err import CPLE_AppDefinedError, CPLE_FileIOError
 from rasterio.enums import ColorInterp, Resampling
 from rasterio.errors import RasterioError
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
-from uniadrs_scale.errors import SceneError, gist
+from uniadrs_scale.errors import SceneError
+from uniadrs_scale.scenes.vrt import is_lost, note_lost, require_sources, sources_of
 from uniadrs_scale.storage.buckets import glimpse
 from uniadrs_scale.storage.remote import gdal_name
 from uniadrs_scale.storage.trust import open_raster
@@ -38,8 +37,6 @@ if TYPE_CHECKING:
 
 PAGE = re.compile(r"(?P<head>GTIFF_DIR:(?:off:)?\d+:)(?P<path>.+)")
 """GDAL's name of one page of a TIFF."""
-RAW = {"ENVI", "EHdr", "ERS", "ISCE", "PAux", "ROI_PAC", "RRASTER", "GenBin"}
-"""Drivers of files without structure: bytes missing at the end read as zeros."""
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 ACROSS = 3
 """Windows per axis."""
@@ -51,9 +48,6 @@ SOFT = 0.5
 """Share of alpha values between transparent and opaque from which on they are measurements."""
 MANY = 64
 """Different values that a measured band has at least."""
-SOURCE = re.compile(r"<SourceFilename([^>]*)>([^<]+)<")
-RELATIVE = re.compile(r"""relativeToVRT\s*=\s*["']1""")
-WORDED = re.compile(r"\w{2,}:")
 OPEN_FILES = 64
 """Datasets that a thread keeps open."""
 RGB = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
@@ -73,34 +67,21 @@ def locate(source: str) -> tuple[str, str]:
     path = Path(source).absolute()
     if not path.exists():
         raise SceneError(f"Scene file '{source}' does not exist. Check the path.")
-    stat = path.stat()
-    return str(path), f"{stat.st_size}-{stat.st_mtime_ns}"
+    found = path.stat()
+    return str(path), f"{found.st_size}-{found.st_mtime_ns}"
 
 
-def require_unpacked(source: str) -> None:
-    """Raise SceneError if ``source`` is an archive."""
+def require_plain(source: str) -> None:
+    """Raise SceneError if ``source`` is an archive, or a pipe or device: opening one may hang."""
+    mode = 0
+    with suppress(OSError, ValueError):
+        mode = Path(source).stat().st_mode
+    if mode and not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise SceneError(f"'{source}' is a pipe, a socket or a device. Pass a file or a folder.")
     name = uri_name(source).lower()
     if name.endswith(ARCHIVES) and not Path(source).is_dir():
         raise SceneError(
             f"'{source}' is an archive. Unpack it, then pass the folder or the files in it."
-        )
-
-
-def require_whole(dataset: rasterio.DatasetReader, uri: str) -> None:
-    """Raise SceneError if a raw file is shorter than its header says, or a VRT names lost files."""
-    require_sources(dataset, uri)
-    path = Path(uri)
-    envi = dataset.tags(ns="ENVI")
-    if dataset.driver not in RAW or not path.is_file() or envi.get("file_compression", "0") != "0":
-        return
-    pixel = sum(np.dtype(dtype).itemsize for dtype in dataset.dtypes)
-    size = int(envi.get("header_offset", 0)) + dataset.height * dataset.width * pixel
-    found = path.stat().st_size
-    if found < size:
-        raise SceneError(
-            f"'{uri}' is cut off: {found} of {size} bytes are there, as its header says "
-            f"({dataset.height} x {dataset.width} px, {dataset.count} bands, {dataset.dtypes[0]}). "
-            "Fetch the file again, or correct the header."
         )
 
 
@@ -171,82 +152,6 @@ def _starts(size: int) -> list[int]:
     return sorted({min(max(centre - SIDE // 2, 0), max(size - SIDE, 0)) for centre in centres})
 
 
-_LOST: set[str] = set()
-"""Sources of VRTs that GDAL could not open in this process."""
-
-
-def sources_of(dataset: Any) -> frozenset[str]:
-    """Return the files that a VRT names."""
-    if dataset.driver != "VRT":
-        return frozenset()
-    text = "".join(dataset.tags(ns="xml:VRT").values())
-    folder = Path(dataset.name).parent
-    found = [(RELATIVE.search(words), unescape(name)) for words, name in SOURCE.findall(text)]
-    # GDAL alone knows how "HDF5:a.h5://b" is relative.
-    return frozenset(
-        str(folder / name) if relative else name
-        for relative, name in found
-        if not (relative and WORDED.match(name))
-    )
-
-
-def note_lost(sources: frozenset[str], error: BaseException | None) -> None:
-    """Remember sources that GDAL could not open: next time, zeros would come without an error.
-
-    GDAL's pool of sources keeps a failed one as long as any VRT is open, and says nothing then.
-    """
-    while error is not None:
-        known = isinstance(error, RasterioError | CPLE_AppDefinedError | CPLE_FileIOError)
-        if not known:  # a damaged block can be read again
-            _LOST.update(sources)
-        error = error.__cause__
-
-
-def require_sources(dataset: rasterio.DatasetReader, uri: str) -> frozenset[str]:
-    """Return the files that a VRT names, directly or by another VRT; empty for other files.
-
-    Raises:
-        SceneError: One cannot be opened, or could not be opened before.
-    """
-    if dataset.driver != "VRT":
-        return frozenset()
-    waiting, found = [uri], set[str]()
-    while waiting:
-        name = waiting.pop()
-        if name in found:
-            continue
-        found.add(name)
-        own = "", sources_of(dataset)
-        problem, deeper = own if name == uri else _looked_at(name, _stamp(name))
-        waiting += deeper
-        if problem:
-            _LOST.add(name)
-        if name in _LOST:
-            raise SceneError(
-                f"'{uri}' names '{name}', which {'cannot' if problem else 'could not'} be opened"
-                f"{f' ({problem})' if problem else ' before'}: GDAL would take its pixels for "
-                "zeros. Fetch it, or correct the VRT, then run the same command again."
-            )
-    return frozenset(found)
-
-
-def _stamp(name: str) -> str:
-    with suppress(OSError, ValueError):
-        return str(Path(name).stat().st_mtime_ns)
-    return ""
-
-
-@lru_cache(maxsize=2**14)
-def _looked_at(name: str, stamp: str) -> tuple[str, frozenset[str]]:
-    """Return why a file cannot be opened, empty if it can; and the files that it names."""
-    del stamp
-    try:
-        with open_raster(name) as source:
-            return "", sources_of(source)
-    except (RasterioError, SceneError) as error:
-        return gist(error), frozenset()
-
-
 class _OpenDatasets(threading.local):
     """Datasets of this thread: GDAL handles are not to be shared, so no lock is needed either."""
 
@@ -261,7 +166,7 @@ class _OpenDatasets(threading.local):
         """
         # As text: a NaN that has travelled is not equal to itself, and no view would be found.
         key = uri, stamp, repr(warp)
-        if key in self.datasets and self.datasets[key][1] & _LOST:
+        if key in self.datasets and is_lost(self.datasets[key][1]):
             self.forget(uri, stamp, warp)
         if key not in self.datasets:
             if len(self.datasets) >= OPEN_FILES:

@@ -7,6 +7,7 @@ above it. Coordinates along the axes decide; a transform among the attributes co
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from uniadrs_scale.scenes.axes import (
     role_of_coordinate,
 )
 from uniadrs_scale.scenes.datasets import scopes
-from uniadrs_scale.scenes.packing import numbers
+from uniadrs_scale.scenes.packing import numbers, plain_names
 from uniadrs_scale.swaths.grids import Georeference, georeference
 
 if TYPE_CHECKING:
@@ -36,17 +37,20 @@ if TYPE_CHECKING:
 MAPPINGS = ("spatial_ref", "crs")
 """Usual names of variables that describe a CRS."""
 CRS_NAMES = (
-    "crs_wkt spatial_ref proj:wkt2 proj:projjson proj:code proj:epsg crs epsg epsg_code crs_epsg "
-    "horizontal_crs_code horizontal_crs_wkt proj4 proj4_params proj4_string proj4text "
-    "gdal_projection projection srs wkt esri_pe_string"
+    "crswkt spatialref projwkt2 projprojjson projcode projepsg crs epsg epsgcode crsepsg crscode "
+    "horizontalcrscode horizontalcrswkt proj4 proj4params proj4string proj4text gdalprojection "
+    "projection projectionepsg srs wkt esripestring spatialreference spatialreferencesystem "
+    "coordinatereferencesystem coordinatesystem geospatialboundscrs"
 )
-"""Attributes that may hold a CRS, in lower case."""
+"""Attributes that may hold a CRS, in lower case, without separators."""
 CRS_TEXT = re.compile(
-    r"\s*(\d{4,6}|(epsg|esri|iau\w*|ogc|urn|https?)\s*:.+|\+\w.*|\w+\s*\[.*|\{.*|wgs[ _]?84|crs84)",
+    r"\s*(\d{4,6}|(epsg|esri|iau\w*|ogc|urn|https?)\s*:.+|\+\w.*|\w+\s*\[.*|\{.*|wgs[ _]?84|crs84)"
+    r"|.* / .* zone .*",
     re.DOTALL | re.IGNORECASE,
 )
 """Texts that are taken for a CRS: PROJ would find one for many other words too."""
-TRANSFORMS = ("GeoTransform", "geotransform", "spatial:transform", "proj:transform", "transform")
+EPSG_CODE = re.compile(r"\s*epsg[\s_:]*(\d{4,6})(\.0)?\s*", re.IGNORECASE)
+TRANSFORMS = ("geotransform", "spatialtransform", "projtransform", "transform")
 SMALLEST_CODE = 1024
 """The first code of EPSG."""
 
@@ -64,7 +68,10 @@ def grid_of(contents: Contents, variable: Variable) -> Georeference:
         said = {name: found.attrs[name] for name in ("units", "long_name") if name in found.attrs}
         coords[role] = (role, decoded(found), said)
     shape = variable.sizes["y"], variable.sizes["x"]
-    return _georeference(shape, coords, crs, _transform(contents, variable.path, mapping, shape))
+    grid = _georeference(shape, coords, crs, _transform(contents, variable.path, mapping, shape))
+    if crs is None and not grid.problem:
+        return replace(grid, problem=_unknown_crs(contents, variable.path, mapping))
+    return grid
 
 
 def _georeference(
@@ -140,13 +147,26 @@ def _crs(contents: Contents, path: str, mapping: Mapping[str, Any]) -> CRS | Non
             return CRS.from_cf({k: v for k, v in mapping.items() if k not in left_out})
         except (CRSError, KeyError, TypeError, ValueError):
             continue
+    said = (_parsed(value) for _, value in _words_of_crs(contents, path, mapping))
+    return next((crs for crs in said if crs is not None), None)
+
+
+def _words_of_crs(
+    contents: Contents, path: str, mapping: Mapping[str, Any]
+) -> Iterator[tuple[str, Any]]:
+    """Yield the attributes that may hold the CRS of an array; the most likely ones come first."""
     for attributes, _ in _descriptions(contents, path, mapping):
-        lower = {name.lower(): value for name, value in attributes.items()}
-        for name in CRS_NAMES.split():
-            found = _parsed(lower.get(name))
-            if found is not None:
-                return found
-    return None
+        plain = plain_names(attributes)
+        yield from ((name, plain[name]) for name in CRS_NAMES.split() if name in plain)
+
+
+def _unknown_crs(contents: Contents, path: str, mapping: Mapping[str, Any]) -> str:
+    """Return why words about a CRS are not one, as part of a sentence; empty without any."""
+    for name, value in _words_of_crs(contents, path, mapping):
+        text = value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+        if text.strip():
+            return f"its CRS ({name}: '{text.strip()[:40]}') is not known"
+    return ""
 
 
 def _descriptions(
@@ -174,7 +194,11 @@ def _parsed(value: Any) -> CRS | None:
         value = value.item() if value.size == 1 else None
     if isinstance(value, float) and value.is_integer():
         value = int(value)
+    if isinstance(value, bytes):
+        value = value.decode(errors="replace")
     if isinstance(value, str):
+        code = EPSG_CODE.fullmatch(value)
+        value = code[1] if code else value
         value = value.strip() if CRS_TEXT.match(value) else None
         value = int(value) if value and value.isdecimal() else value
     if not value or (isinstance(value, int) and value < SMALLEST_CODE):
@@ -193,14 +217,15 @@ def _transform(
     Attributes of the groups above count only if they say for which size they are.
     """
     for attributes, near in _descriptions(contents, path, mapping):
-        sized = [numbers(attributes[k]) for k in ("spatial:shape", "proj:shape") if k in attributes]
+        plain = plain_names(attributes)
+        sized = [numbers(plain[name]) for name in ("spatialshape", "projshape") if name in plain]
         if tuple(sized[0]) != shape if sized else not near:
             continue
         for name in TRANSFORMS:
-            values = numbers(attributes.get(name))[:6]
+            values = numbers(plain.get(name))[:6]
             if len(values) == 6:  # noqa: PLR2004 - an affine
-                gdal = name.lower() == "geotransform"
+                gdal = name == "geotransform"
                 found = Affine.from_gdal(*values) if gdal else Affine(*values)
-                node = attributes.get("spatial:registration") == "node"
+                node = plain.get("spatialregistration") == "node"
                 return found @ Affine.translation(-0.5, -0.5) if node else found
     return None

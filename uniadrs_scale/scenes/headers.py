@@ -21,10 +21,10 @@ from uniadrs_scale.scenes.files import (
     measured_alpha,
     require_bands,
     require_real,
-    require_whole,
 )
 from uniadrs_scale.scenes.grids import Grid, same_crs, same_transform
 from uniadrs_scale.scenes.products.metadata import iso_time, nanometres
+from uniadrs_scale.scenes.vrt import require_whole
 from uniadrs_scale.storage.trust import open_raster
 from uniadrs_scale.storage.urls import is_remote, uri_name
 

@@ -12,7 +12,7 @@ from uniadrs_scale.errors import SceneError, UniadrsScaleError
 from uniadrs_scale.scenes.assembly import assemble
 from uniadrs_scale.scenes.cubes import CubeSpec, assemble_cube, geolocation
 from uniadrs_scale.scenes.datasets import is_hdf5
-from uniadrs_scale.scenes.files import require_unpacked
+from uniadrs_scale.scenes.files import require_plain
 from uniadrs_scale.scenes.products.matlab import is_matlab, read_matlab
 from uniadrs_scale.scenes.products.metadata import Options, Product, natural_order
 from uniadrs_scale.scenes.products.plain import plain_product
@@ -134,7 +134,7 @@ def _open(source: Source | Sequence[str | Path], options: Options, chunk: int) -
         return lazy_scene(scene, facts, chunk)
     sources = expand([source] if isinstance(source, str | Path) else source)
     for name in sources:
-        require_unpacked(name)
+        require_plain(name)
     single = sources[0] if len(sources) == 1 else None
     if single is not None and is_matlab(single) and not is_hdf5(single):
         return read_matlab(single, options)

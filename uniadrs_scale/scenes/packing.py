@@ -184,9 +184,9 @@ def packing_of(
     Raises:
         SceneError: The array does not hold real numbers, or has factors for other bands.
     """
-    named = _normal(variable.attrs)
+    named = plain_names(variable.attrs)
     kind = _stored_kind(where, variable.dtype, named)
-    if kind.kind == "u" and variable.dtype.kind == "i":
+    if kind.kind == "u":
         named = _read_unsigned(named, kind)
     said = [value for name in FILL.split() if name in named for value in numbers(named[name])]
     missing = tuple(dict.fromkeys(value for value in (*said, *fill) if value_limits(kind, value)))
@@ -278,7 +278,7 @@ def _read_unsigned(named: Mapping[str, Any], kind: np.dtype[Any]) -> dict[str, A
     return read
 
 
-def _normal(attributes: Mapping[Any, Any]) -> dict[str, Any]:
+def plain_names(attributes: Mapping[Any, Any]) -> dict[str, Any]:
     """Return attributes by their names in lower case without separators, EOPF's own included."""
     nested = attributes.get("_eopf_attrs")
     both = (nested if isinstance(nested, dict) else {}) | dict(attributes)

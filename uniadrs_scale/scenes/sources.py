@@ -179,7 +179,7 @@ def _placed(info: SceneInfo, array: xr.DataArray) -> SceneInfo:
     transform = None if place.transform is None else tuple(place.transform)[:6]
     if crs is not None and transform is not None and (crs, transform) != (info.crs, info.transform):
         info = replace(info, gsd_m=ground_size(Grid(info.height, info.width, transform, crs)))
-    why = place.problem or ("" if transform or geolocation else info.unplaced)
+    why = place.problem or ("" if crs or geolocation else info.unplaced)
     info = replace(info, crs=crs, transform=transform, geolocation=geolocation, unplaced=why)
     info = replace(info, name=str(array.name or info.name), wavelengths=wavelengths_of(array))
     said = (str(array.attrs.get(name, "")) for name in ("datetime", "platform", "crop"))

@@ -104,9 +104,10 @@ def _chosen(
             "Pass variable='name', a list of names, or a pattern such as 'rrs_*'."
         )
     chosen: list[Entry] = []
+    fine = _finest(contents, possible)
     for pattern in (wanted,) if isinstance(wanted, str) else wanted:
         found = {e.path: e for e in possible if fnmatchcase(e.path, pattern)}
-        found = found or {e.path: e for e in possible if fnmatchcase(e.name, pattern)}
+        found = found or {e.path: e for e in fine if fnmatchcase(e.name, pattern)}
         if not found:
             _refuse_many_axes(contents, [e for e in numeric if pattern in (e.path, e.name)])
             raise SceneError(
@@ -135,20 +136,29 @@ def _data_arrays(contents: Contents, entries: list[Entry]) -> list[Entry]:
                 helpers |= {p for word in words if (p := contents.nearest(entry.group, word))}
             if "flag_meanings" in attributes:
                 helpers.add(entry.path)
-    levels = _overviews(contents)
-    left = [e for e in entries if e.path not in helpers and not e.group.startswith(levels)]
+    left = [e for e in _finest(contents, entries) if e.path not in helpers]
     return left or entries
 
 
-def _overviews(contents: Contents) -> tuple[str, ...]:
-    """Return the groups of coarser levels that the multiscales convention names."""
+def _finest(contents: Contents, entries: list[Entry]) -> list[Entry]:
+    """Return the arrays that are not in coarser levels, which `multiscales` name."""
     coarser: list[str] = []
     for group in {""} | {entry.group.rpartition("/")[0] for entry in contents.entries.values()}:
         with suppress(SceneError, AttributeError, KeyError, TypeError):
-            layout = contents.file.attributes(group)["multiscales"]["layout"]
-            names = [level.get("asset") or level.get("group") or level["path"] for level in layout]
-            coarser += [f"{group}/{name}".strip("/") for name in names[1:]]
-    return tuple(coarser) or ("\0",)
+            names = _levels(contents.file.attributes(group)["multiscales"])
+            coarser += [f"{group}/{name}".strip("/") + "/" for name in names[1:]]
+    return [e for e in entries if not f"{e.path}/".startswith(tuple(coarser))]
+
+
+def _levels(multiscales: Any) -> list[str]:
+    """Return the names of levels, the finest first: GeoZarr, its draft of 2024, or OME-Zarr."""
+    if isinstance(multiscales, list):
+        return [str(level["path"]) for level in multiscales[0]["datasets"]]
+    if "layout" in multiscales:
+        levels = multiscales["layout"]
+        return [level.get("asset") or level.get("group") or level["path"] for level in levels]
+    matrices = multiscales["tile_matrix_set"]["tileMatrices"]
+    return [str(m["id"]) for m in sorted(matrices, key=lambda m: float(m.get("cellSize", 0)))]
 
 
 def _swath_places(contents: Contents) -> list[tuple[str, str]]:

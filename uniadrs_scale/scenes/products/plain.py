@@ -6,6 +6,7 @@ GDAL reads ENVI headers; here the list of bad bands is obeyed, and bands get the
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -158,10 +159,11 @@ def _own_header(data: Path) -> Path:
 def _header_of(path: Path) -> Path | None:
     """Return the ENVI header of ``path``, which may be that header."""
     for header in (path, _own_header(path), path.with_suffix(".hdr")):
-        if header.suffix.lower() == ".hdr" and header.is_file() and path.is_file():
-            with header.open("rb") as file:
-                if file.read(4) == b"ENVI":
-                    return header
+        with suppress(OSError):  # not found, or a name that is too long
+            if header.suffix.lower() == ".hdr" and header.is_file() and path.is_file():
+                with header.open("rb") as file:
+                    if file.read(4) == b"ENVI":
+                        return header
     return None
 
 

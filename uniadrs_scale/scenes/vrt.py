@@ -1,0 +1,153 @@
+"""VRTs and raw files: the files that they name, and the bytes that these must have."""
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+from functools import lru_cache
+from html import unescape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rasterio._err import CPLE_AppDefinedError, CPLE_FileIOError
+from rasterio.errors import RasterioError
+
+from uniadrs_scale.errors import SceneError, gist
+from uniadrs_scale.storage.trust import open_raster
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import rasterio
+
+RAW = {"ENVI", "EHdr", "ERS", "ISCE", "PAux", "ROI_PAC", "RRASTER", "GenBin"}
+"""Drivers of files without structure: bytes missing at the end read as zeros."""
+RAW_BAND = re.compile("<VRTRasterBand[^>]*VRTRawRasterBand.*?</VRTRasterBand>", re.DOTALL)
+"""A band of a VRT that is a file without structure."""
+SOURCE = re.compile(r"<SourceFilename([^>]*)>([^<]+)<")
+NUMBER = re.compile(r"""(?:<(\w+Offset)>|\b(band)=["'])\s*(-?\d+)""")
+RELATIVE = re.compile(r"""relativeToVRT\s*=\s*["']1""")
+WORDED = re.compile(r"\w{2,}:")
+_LOST: set[str] = set()
+"""Sources of VRTs that GDAL could not open in this process."""
+
+
+def require_whole(dataset: rasterio.DatasetReader, uri: str) -> None:
+    """Raise SceneError if a raw file is shorter than its header says, or a VRT names lost files."""
+    require_sources(dataset, uri)
+    _require_bytes(dataset, uri)
+
+
+def _require_bytes(dataset: rasterio.DatasetReader, uri: str) -> None:
+    """Raise SceneError if a raw file, or that of a band in a VRT, is shorter than it must be."""
+    raw = list(_raw_bands(dataset))
+    envi = dataset.tags(ns="ENVI")
+    if dataset.driver in RAW and envi.get("file_compression", "0") == "0":
+        pixel = sum(np.dtype(dtype).itemsize for dtype in dataset.dtypes)
+        size = int(envi.get("header_offset", 0)) + dataset.height * dataset.width * pixel
+        raw = [(Path(uri), size)]
+    for path, size in raw:
+        found = path.stat().st_size if path.is_file() else size
+        if found < size:
+            raise SceneError(
+                f"'{path}' is cut off: {found} of {size} bytes are there, as its header says "
+                f"({dataset.height} x {dataset.width} px, {dataset.count} bands, "
+                f"{dataset.dtypes[0]}). Fetch the file again, or correct the header."
+            )
+
+
+def sources_of(dataset: Any) -> frozenset[str]:
+    """Return the rasters that a VRT names."""
+    if dataset.driver != "VRT":
+        return frozenset()
+    text = RAW_BAND.sub("", "".join(dataset.tags(ns="xml:VRT").values()))
+    folder = Path(dataset.name).parent
+    found = _named(text)
+    # GDAL alone knows how "HDF5:a.h5://b" is relative.
+    return frozenset(
+        str(folder / name) if relative else name
+        for relative, name in found
+        if not (relative and WORDED.match(name))
+    )
+
+
+def _named(text: str) -> list[tuple[bool, str]]:
+    """Return the names of files in a VRT, and True if they are relative to it."""
+    found = SOURCE.findall(text)
+    return [(RELATIVE.search(words) is not None, unescape(name)) for words, name in found]
+
+
+def _raw_bands(dataset: Any) -> Iterator[tuple[Path, int]]:
+    """Yield the raw file of each such band of a VRT, and the bytes that it must have."""
+    for band in RAW_BAND.findall("".join(dataset.tags(ns="xml:VRT").values())):
+        said = {tag or name: int(number) for tag, name, number in NUMBER.findall(band)}
+        pixel, line = said.get("PixelOffset", 0), said.get("LineOffset", 0)
+        last = max(0, (dataset.width - 1) * pixel) + max(0, (dataset.height - 1) * line)
+        item = np.dtype(dataset.dtypes[said["band"] - 1]).itemsize
+        for relative, name in _named(band):
+            path = Path(dataset.name).parent / name if relative else Path(name)
+            yield path, said.get("ImageOffset", 0) + last + item
+
+
+def note_lost(sources: frozenset[str], error: BaseException | None) -> None:
+    """Remember sources that GDAL could not open: next time, zeros would come without an error.
+
+    GDAL's pool of sources keeps a failed one as long as any VRT is open, and says nothing then.
+    """
+    while error is not None:
+        known = isinstance(error, RasterioError | CPLE_AppDefinedError | CPLE_FileIOError)
+        if not known:  # a damaged block can be read again
+            _LOST.update(sources)
+        error = error.__cause__
+
+
+def require_sources(dataset: rasterio.DatasetReader, uri: str) -> frozenset[str]:
+    """Return the files that a VRT names, directly or by another VRT; empty for other files.
+
+    Raises:
+        SceneError: One cannot be opened, or could not be opened before.
+    """
+    if dataset.driver != "VRT":
+        return frozenset()
+    waiting, found = [uri], set[str]()
+    while waiting:
+        name = waiting.pop()
+        if name in found:
+            continue
+        found.add(name)
+        own = "", sources_of(dataset)
+        problem, deeper = own if name == uri else _looked_at(name, _stamp(name))
+        waiting += deeper
+        if problem:
+            _LOST.add(name)
+        if name in _LOST:
+            raise SceneError(
+                f"'{uri}' names '{name}', which {'cannot' if problem else 'could not'} be opened"
+                f"{f' ({problem})' if problem else ' before'}: GDAL would take its pixels for "
+                "zeros. Fetch it, or correct the VRT, then run the same command again."
+            )
+    return frozenset(found)
+
+
+def _stamp(name: str) -> str:
+    with suppress(OSError, ValueError):
+        return str(Path(name).stat().st_mtime_ns)
+    return ""
+
+
+@lru_cache(maxsize=2**14)
+def _looked_at(name: str, stamp: str) -> tuple[str, frozenset[str]]:
+    """Return why a file cannot be opened, empty if it can; and the files that it names."""
+    del stamp
+    try:
+        with open_raster(name) as source:
+            _require_bytes(source, name)
+            return "", sources_of(source)
+    except (RasterioError, SceneError) as error:
+        return gist(error), frozenset()
+
+
+def is_lost(sources: frozenset[str]) -> bool:
+    """Return True if one of these could not be opened before."""
+    return bool(sources & _LOST)
