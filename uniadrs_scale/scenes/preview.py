@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+from rasterio.errors import RasterioError
 
 from uniadrs_scale.core.lattice import Window, sample_windows
 from uniadrs_scale.core.presets import choose_preset
@@ -207,7 +208,10 @@ def _blocks(source: Windowed, factor: int) -> tuple[int, tuple[int, int]] | None
     files = [*source.files, *(quality.file for quality in source.quality)]
     if any(file.warp for file in files):
         return None
-    opened = [OPEN.dataset(file.uri, file.stamp) for file in files]
+    try:
+        opened = [OPEN.dataset(file.uri, file.stamp) for file in files]
+    except RasterioError:
+        return None  # reading says what is wrong, and tries again if the file is on a server
     levels = set.intersection(*(set(dataset.overviews(1)) for dataset in opened))
     every = max((level for level in levels if level <= factor), default=1)
     shapes = [dataset.block_shapes[0] for dataset in opened]
