@@ -88,7 +88,8 @@ def score(
     """Return the map (y, x) of a window that is one tile."""
     tile = image.pixels.shape[1]
     statistics = BandStatistics.of(image.pixels, np.ones(image.pixels.shape[1:], bool))
-    fitted = coarsened(detector, PRESETS[preset].scales, tile).fitted(statistics)
+    kind = PRESETS[preset]
+    fitted = coarsened(detector, kind.scales, tile, kind.terms).fitted(statistics)
     scaled = statistics.normalisation().apply(image.pixels)
     scores: NDArray[np.float32] = fitted.score_tiles(scaled[None])[0]
     return scores
