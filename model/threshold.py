@@ -222,7 +222,8 @@ def main() -> None:
     evidence: dict[str, object] = {}
     content = uniadrs_scale.Detector.load(args.weights, device="cpu").info.content[:8]
     for preset in args.presets:
-        path = args.out / f"{args.weights.stem}-{content}-{preset}.jsonl"
+        terms = "".join(f"-{name}-{factor:g}" for name, factor in PRESETS[preset].terms)
+        path = args.out / f"{args.weights.stem}-{content}-{preset}{terms}.jsonl"
         lines = count(args.weights, preset, args.training, args.windows, path)
         found[preset] = curve(preset, split(lines, "generated", "curve"))
         evidence[preset] = checked(found[preset], lines)

@@ -95,9 +95,20 @@ PRESETS = {
             name="multispectral", tile=512, small=256, coarsen=2, why="a few bands, blurred targets"
         ),
         Preset(
-            name="infrared", tile=512, small=256, coarsen=2, why="one thermal band, blurred targets"
+            name="infrared",
+            tile=512,
+            small=256,
+            coarsen=2,
+            terms=(("area", 0.5),),
+            why="one thermal band, blurred targets",
         ),
-        Preset(name="low-light", tile=224, small=224, why="one band at night, targets of few px"),
+        Preset(
+            name="low-light",
+            tile=224,
+            small=224,
+            terms=(("area", 0.5), ("local", 0.5)),
+            why="one band at night, targets of few px",
+        ),
         Preset(
             name="single-band",
             tile=224,

@@ -176,9 +176,7 @@ def with_terms(scorer: Scorer, terms: Terms) -> Scorer:
     return scorer.with_terms(terms) if terms and isinstance(scorer, Fusable) else scorer
 
 
-def coarsened(
-    scorer: Scorer, factors: tuple[int, ...], tile: int, terms: Terms = ()
-) -> Scorer:
+def coarsened(scorer: Scorer, factors: tuple[int, ...], tile: int, terms: Terms = ()) -> Scorer:
     """Return ``scorer`` at 1 / factor of the resolution, or the mean of several.
 
     Terms are added to the logit at each resolution.

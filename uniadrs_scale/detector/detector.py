@@ -181,7 +181,7 @@ class Detector:
             return self._network(tiles)[:, 0].float()
         flat = flat_areas(tiles)
         seen = channels(whitenings, tiles, self._ring)
-        scores = self._network(seen, summed(terms, seen))[:, 0].float()
+        scores = self._network(seen, summed(terms, seen, self._ring))[:, 0].float()
         return scores if flat is None else scores.masked_fill_(flat, 0)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 
+from uniadrs_scale.detector.rx import INNER, OUTER, RIDGE
 from uniadrs_scale.detector.whitening import COMPONENTS, LIMIT
 
 if TYPE_CHECKING:
@@ -16,15 +17,19 @@ if TYPE_CHECKING:
 
     from uniadrs_scale.core.presets import Terms
 
+    Ring = Callable[[Tensor, int, int], Tensor]
+
 LEADING = 2
 """Components that the area term sees: with a third one, it finds less."""
 SQUARE, LINE = 5, 15
 """Side of a square and length of a line [px]: a structure that holds neither is small."""
 USUAL = 2.0
 """Area at which the logit stays as it is, in standard deviations."""
+LEAST = 1e-3
+"""Squared distance that is added before the logarithm."""
 
 
-def area(components: Tensor) -> Tensor:
+def area(components: Tensor, ring: Ring) -> Tensor:
     """Return how far small structures stand out from their surroundings, brighter or darker.
 
     That is the sum of the differences from an opening and from a closing of the leading
@@ -33,10 +38,12 @@ def area(components: Tensor) -> Tensor:
 
     Args:
         components: (n, component, y, x), each of standard deviation 1.
+        ring: Not needed.
 
     Returns:
         (n, 1, y, x), in -USUAL..LIMIT - USUAL.
     """
+    del ring
     leading = components[:, :LEADING]
     both = torch.cat([leading, -leading], 1)
     return (both - opened(both)).sum(1, keepdim=True).clamp_(max=LIMIT).sub_(USUAL)
@@ -74,15 +81,35 @@ def _highest(planes: Tensor, rows: int, cols: int) -> Tensor:
     return planes
 
 
-TERMS: dict[str, Callable[[Tensor], Tensor]] = {"area": area}
-"""Functions of the components by the names that presets use."""
+def local(components: Tensor, ring: Ring) -> Tensor:
+    """Return the logarithm of local RX of the leading component, by the variance of the ring.
+
+    For one band that is local RX itself. The network's local energies know the ring's mean, but
+    take the variance of the scene.
+
+    Args:
+        components: (n, component, y, x), each of standard deviation 1.
+        ring: :func:`.ring_mean`, or a faster function with equal results.
+
+    Returns:
+        (n, 1, y, x), in -LIMIT..LIMIT.
+    """
+    leading = components[:, :1]
+    mean = ring(leading, INNER, OUTER)
+    variance = (ring(leading.square(), INNER, OUTER) - mean.square()).clamp_(min=0)
+    distance = (leading - mean).square() / (variance * (1 + RIDGE) + RIDGE**2)
+    return (distance + LEAST).log_().clamp_(-LIMIT, LIMIT)
 
 
-def summed(terms: Terms, channels: Tensor) -> Tensor | None:
+TERMS: dict[str, Callable[[Tensor, Ring], Tensor]] = {"area": area, "local": local}
+"""Functions by the names that presets use."""
+
+
+def summed(terms: Terms, channels: Tensor, ring: Ring) -> Tensor | None:
     """Return the sum of terms (n, 1, y, x) of the network's channels; None if there are none."""
     total: Tensor | None = None
     for name, factor in terms:
-        term = factor * TERMS[name](channels[:, :COMPONENTS])
+        term = factor * TERMS[name](channels[:, :COMPONENTS], ring)
         total = term if total is None else total + term
     return total
 
@@ -90,6 +117,7 @@ def summed(terms: Terms, channels: Tensor) -> Tensor | None:
 def term_bytes(terms: Terms) -> int:
     """Return the memory that terms add to the network's peak, in bytes per pixel.
 
-    Their own planes are freed before the network needs more: the sum stays.
+    The sum stays while the network computes, and is added to a copy. Their own planes are freed
+    before the network needs more.
     """
-    return 4 if terms else 0
+    return 2 * 4 if terms else 0
