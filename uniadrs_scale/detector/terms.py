@@ -106,7 +106,7 @@ TERMS: dict[str, Callable[[Tensor, Ring], Tensor]] = {"area": area, "local": loc
 
 
 def summed(terms: Terms, channels: Tensor, ring: Ring) -> Tensor | None:
-    """Return the sum of terms (n, 1, y, x) of the network's channels; None if there are none."""
+    """Return the sum of terms (n, 1, y, x) of the network's channels; None without terms."""
     total: Tensor | None = None
     for name, factor in terms:
         term = factor * TERMS[name](channels[:, :COMPONENTS], ring)
