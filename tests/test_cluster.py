@@ -12,7 +12,7 @@ import sys
 import threading
 from contextlib import contextmanager
 from importlib.metadata import version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dask
 import numpy as np
@@ -158,6 +158,10 @@ def test_a_worker_that_dies_is_counted_and_its_successor_works(
     assert facts["retries"] >= 1
 
 
+def nanny_status(dask_worker: Any) -> str:
+    return str(dask_worker.status.name)
+
+
 def test_a_worker_that_is_away_for_long_is_still_restarted() -> None:
     # Dask kills the nanny of a worker that is absent after this time, by default 15 s.
     with (
@@ -166,6 +170,8 @@ def test_a_worker_that_is_away_for_long_is_still_restarted() -> None:
         Client(started, set_as_default=False) as client,
     ):
         await_workers(client, 1)
+        # A worker answers before its nanny has done with starting it, and gives up if it dies then.
+        wait_until(lambda: set(client.run(nanny_status, nanny=True).values()) == {"running"})
         ((first, pid),) = client.run(os.getpid).items()
         os.kill(pid, signal.SIGKILL)
         wait_until(lambda: workers_of(client).keys() - {first} or not started.workers)

@@ -44,9 +44,12 @@ detector = us.Detector.load("uniadrs-xs", device="cpu")
 maps = {
     name: us.score(
         xr.DataArray(pixels, dims=("band", "y", "x")), detector=detector, scheduler="sync",
-        preset="multispectral", tile=96,
+        preset=preset, tile=96,
     ).values
-    for name, pixels in (("few", few), ("many", many))
+    for name, pixels, preset in (
+        ("few", few, "multispectral"), ("many", many, "hyperspectral"),
+        ("dim", few[:1], "low-light"),
+    )
 }
 np.savez(sys.argv[1], kind=cpu_kind(), **maps)
 """
@@ -161,5 +164,6 @@ def test_other_kinds_keep_to_the_tolerance(tmp_path: Path) -> None:
     assert len({str(one["kind"]) for one in maps}) == len(maps)
     for other in others:
         assert np.abs(other["few"] - first["few"]).max() <= USUAL
-        assert np.abs(other["many"] - first["many"]).max() <= TOLERANCE
-        assert np.median(np.abs(other["many"] - first["many"])) <= TOLERANCE / 20
+        for name in ("many", "dim"):
+            assert np.abs(other[name] - first[name]).max() <= TOLERANCE, name
+            assert np.median(np.abs(other[name] - first[name])) <= TOLERANCE / 20, name

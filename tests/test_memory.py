@@ -43,5 +43,5 @@ def test_scenes_that_are_put_together_stay_within_the_forecast(tmp_path: Path, k
 
 @pytest.mark.slow
 def test_a_large_scene_is_scored_within_the_forecast(tmp_path: Path) -> None:
-    got = measure(tmp_path, 20_000, 4, chunk=1024, workers=2)
+    got = measure(tmp_path, 8000, 4, chunk=1024, workers=2)
     assert kept(got), got

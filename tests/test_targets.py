@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
 import sqlite3
+import subprocess
 import sys
 import warnings
 
@@ -57,6 +59,17 @@ def test_any_chunks_give_the_same_table(utm_map, chunk):
     assert flat(find(utm_map, chunk=chunk, compute=Compute.of("sync"))) == flat(expected)
 
 
+def test_whole_scenes_and_large_chunks_give_the_same_table(tmp_path):
+    score = planted((1100, 1300))
+    path = make_map(tmp_path / "map.zarr", score, chunk=512, **UTM)
+    few = Selection(threshold=0.97, grow=0.7)
+    whole = find(path, few, chunk=10_000, compute=Compute.of("sync"))
+    assert len(whole) > 100
+    for chunk in (512, 777, 2048):
+        table = find(path, few, chunk=chunk, compute=Compute.of("threads"))
+        assert flat(table) == flat(whole)
+
+
 def test_threads_and_a_cluster_give_the_same_table(utm_map):
     expected = flat(find(utm_map, compute=Compute.of("sync")))
     assert flat(find(utm_map, compute=Compute.of("threads"))) == expected
@@ -87,7 +100,6 @@ def test_the_table_says_what_it_must(utm_map):
     assert columns["level"].tolist() == ["high" if up else "medium" for up in high]
     assert columns["far_per_mpx"] == pytest.approx(LEVELS.far_per_mpx(peaks))
     assert len(set(columns["target_id"])) == len(table)
-    assert np.isnan(columns["significance"]).all()
     assert table.facts["count"] == len(table)
     assert table.facts["threshold"] == 0.7
     for k, shape in enumerate(table.geometry):
@@ -373,7 +385,6 @@ def test_all_files_hold_the_same_rows(files, utm_map):
             table.columns["score_max"].tolist()
         )
         assert frame["edge"].astype(bool).tolist() == table.columns["edge"].tolist()
-        assert frame["significance"].isna().all()
         back = frame.geometry.to_crs(32633).to_numpy()
         assert shapely.area(back) == pytest.approx(shapely.area(table.geometry), rel=1e-3)
     frame = pd.read_csv(files / "t.csv")
@@ -395,6 +406,31 @@ def test_geopackage_has_peaks_styles_and_provenance(files):
     assert json.loads(meta["uniadrs_scale"])["fingerprint"] == "0123456789abcdef"
 
 
+KILLED = """
+import os, signal, sys
+from uniadrs_scale.objects import files
+from uniadrs_scale.objects.find import find
+from uniadrs_scale.runtime.compute import Compute
+files.style_of = lambda points: os.kill(os.getpid(), signal.SIGKILL)  # both layers are written
+files.write(find(sys.argv[1], compute=Compute.of("sync")), sys.argv[2])
+"""
+
+
+def test_a_killed_search_leaves_the_old_file_and_the_next_one_is_whole(utm_map, tmp_path):
+    path = tmp_path / "t.gpkg"
+    assert run(utm_map, "-o", path, "--level", "high").exit_code == 0
+    before = path.read_bytes()
+    command = [sys.executable, "-c", KILLED, str(utm_map), str(path)]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    assert path.read_bytes() == before
+    assert run(utm_map, "-o", path).exit_code == 0
+    frame = geopandas.read_file(path, layer="targets")
+    table = find(utm_map)
+    assert frame["target_id"].tolist() == table.columns["target_id"].tolist()
+    there, here = shapely.get_parts(frame.geometry), shapely.get_parts(table.geometry)
+    assert [shape.wkb for shape in there] == [shape.wkb for shape in here]
+
+
 def test_geoparquet_is_valid(files):
     meta = parquet.read_metadata(files / "t.parquet").metadata
     geo = json.loads(meta[b"geo"])
@@ -405,6 +441,17 @@ def test_geoparquet_is_valid(files):
     shapes = shapely.from_wkb(np.array(table["geometry"].to_pylist(), object))
     boxes = [tuple(box.values()) for box in table["bbox"].to_pylist()]
     assert boxes == [tuple(b) for b in shapely.bounds(shapes)]
+
+
+def test_duckdb_reads_geoparquet(files, utm_map):
+    duckdb = pytest.importorskip("duckdb", reason="duckdb is not installed")
+    every = duckdb.read_parquet(str(files / "t.parquet"))
+    rows = every.filter("level = 'high'").order("rank")
+    columns = rows.project("target_id, score_max, bbox.xmin AS xmin").fetchnumpy()
+    table = find(utm_map, Selection(level="high"))
+    assert columns["target_id"].tolist() == table.columns["target_id"].tolist()
+    assert columns["score_max"].tolist() == table.columns["score_max"].tolist()
+    assert columns["xmin"].tolist() == shapely.bounds(table.geometry)[:, 0].tolist()
 
 
 def test_geojson_keeps_rfc_7946(files):

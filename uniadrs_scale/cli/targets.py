@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from uniadrs_scale.cli.options import COMPLETE, INCOMPLETE, Reading, Workers, spread
+from uniadrs_scale.core.presets import DEFAULT_WEIGHTS
 from uniadrs_scale.errors import PlanError, redact
 
 if TYPE_CHECKING:
     from uniadrs_scale.objects.select import Selection
-    from uniadrs_scale.runtime.compute import Compute
 
 
 def register(app: typer.Typer) -> None:
@@ -121,6 +121,21 @@ def targets_command(
         ),
     ] = None,
     reading: Reading,
+    second_look: Annotated[
+        bool,
+        typer.Option(
+            "--second-look",
+            help="Score the surroundings of each target again, with tiles at other places, and say "
+            "which are found again (column support). Needs --scene.",
+        ),
+    ] = False,
+    weights: Annotated[
+        str,
+        typer.Option(
+            help="For --second-look: the weights of the map, by name or path; rx or lrx if it was "
+            "made with these."
+        ),
+    ] = DEFAULT_WEIGHTS,
     scheduler: Annotated[
         str | None,
         typer.Option(
@@ -135,14 +150,20 @@ def targets_command(
     Exit code 1: chunks of the map are missing, so targets may be, too.
     """
     from uniadrs_scale.objects.files import require_writable, write
-    from uniadrs_scale.objects.find import find
+    from uniadrs_scale.objects.find import compute_of, find
 
     selection = choosing.selection()
     place = require_writable(
         output or f"{map_path.rstrip('/').removesuffix('.zarr').removesuffix('.tif')}.gpkg"
     )
     opened = reading.open(scene) if scene else None
-    table = find(map_path, selection, scene=opened, compute=_compute(scheduler, workers))
+    again = None
+    if second_look:
+        from uniadrs_scale.objects.second_look import SecondLook
+
+        again = SecondLook.of(weights)
+    work = compute_of(scheduler, workers, again)
+    table = find(map_path, selection, scene=opened, compute=work, again=again)
     table.facts["command"] = redact(" ".join(sys.argv[1:]))
     write(table, place)
     for line in table.summary():
@@ -151,10 +172,3 @@ def targets_command(
         typer.echo(f"warning: {table.missing}", err=True)
     typer.echo(f"output   {place}")
     raise typer.Exit(INCOMPLETE if table.missing else COMPLETE)
-
-
-def _compute(scheduler: str | None, workers: int | None) -> Compute | None:
-    """Return the processes that were asked for."""
-    from uniadrs_scale.runtime.compute import Compute
-
-    return None if (scheduler, workers) == (None, None) else Compute.of(scheduler, workers)

@@ -203,6 +203,32 @@ class Lattice:
         inner = self.inside(tile)
         return (0, tile.height - inner.height), (0, tile.width - inner.width)
 
+    def shifted(self, pixel: tuple[int, int]) -> tuple[Window, ...]:
+        """Return the tiles of a lattice shifted by half a stride that reach a pixel.
+
+        At a border, which no shifted tile reaches, it is the tile a quarter of a stride further
+        inside, or else the one at the border. Tiles of this lattice are omitted, so that pixels in
+        the corners of a scene have none.
+        """
+        sizes = self.height, self.width
+        rows, cols = (self._reaching(at, size) for at, size in zip(pixel, sizes, strict=True))
+        known = set(self.rows), set(self.cols)
+        return tuple(
+            Window(row, col, self.tile, self.tile)
+            for row, col in product(rows, cols)
+            if row not in known[0] or col not in known[1]
+        )
+
+    def _reaching(self, at: int, size: int) -> list[int]:
+        """Return the origins of shifted tiles along one axis that reach pixel ``at``."""
+        last = max(size - self.tile, 0)
+        shifted = range(self.stride // 2, last + 1, self.stride)
+        first = at < self.stride // 2
+        moved = self.stride // 4 if first else last - self.stride // 4
+        fits = 0 <= moved <= min(at, last) and at < moved + self.tile
+        found = [origin for origin in shifted if origin <= at < origin + self.tile]
+        return found or [moved if fits else 0 if first else last]
+
     def read_window(self, index: tuple[int, int]) -> Window:
         """Chunk ``index`` and its halo: everything that its task must read."""
         own = self.chunk_window(index)

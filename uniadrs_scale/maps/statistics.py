@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 UNIT = 2.0**32
 """Sums of scores and squares are integers in units of 2^-32, so they are exact in any order."""
+SLAB = 2**17
+"""Scores that are added at once: each takes 40 bytes while they are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +38,9 @@ class ScoreStatistics:
     @classmethod
     def of(cls, scores: NDArray[np.float32]) -> ScoreStatistics:
         """Return those of an array; NaN does not count."""
+        if scores.size > SLAB:
+            slabs = np.array_split(scores.ravel(), -(-scores.size // SLAB))
+            return cls.combine(cls.of(slab) for slab in slabs)
         known = scores[np.isfinite(scores)].astype(np.float64)
         if not known.size:
             return cls(pixels=scores.size)

@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from importlib import import_module
 from itertools import product
 from typing import TYPE_CHECKING, Any, Unpack, cast
-from uuid import uuid4
 
 import numpy as np
 from pyproj import CRS
 
 from uniadrs_scale.core.lattice import Window
 from uniadrs_scale.core.memory import MIB, PROCESS_BYTES, give_freed_memory_back
-from uniadrs_scale.errors import ClusterError, PlanError, StoreError, UniadrsScaleError, gist
+from uniadrs_scale.errors import PlanError, StoreError
 from uniadrs_scale.maps.finished import open_finished
 from uniadrs_scale.maps.groups import require_score
 from uniadrs_scale.maps.store import ScoreMap
@@ -30,8 +30,7 @@ from uniadrs_scale.objects.merge import merge
 from uniadrs_scale.objects.select import Options, Selection
 from uniadrs_scale.objects.table import TargetTable, choose, tabulate
 from uniadrs_scale.runtime.compute import Compute
-from uniadrs_scale.runtime.dask_internals import data, producer, result_of
-from uniadrs_scale.runtime.worker import Shared
+from uniadrs_scale.runtime.graph import compute_each
 from uniadrs_scale.storage.trust import require_proj
 
 if TYPE_CHECKING:
@@ -40,10 +39,12 @@ if TYPE_CHECKING:
     import xarray as xr
     from numpy.typing import NDArray
 
+    from uniadrs_scale.core.contracts import Scorer
     from uniadrs_scale.maps.finished import RasterMap
     from uniadrs_scale.objects.components import ChunkObjects, Columns, Cut
     from uniadrs_scale.objects.ground import Ground
-    from uniadrs_scale.runtime.dask_internals import Graph, Key
+    from uniadrs_scale.objects.second_look import SecondLook
+    from uniadrs_scale.runtime.worker import Shared
     from uniadrs_scale.storage.places import Place
 
 CHUNK = 2048
@@ -87,6 +88,8 @@ def targets(
     *,
     scheduler: str | None = None,
     workers: int | None = None,
+    second_look: bool = False,
+    detector: Scorer | str | Path | None = None,
     **selection: Unpack[Options],
 ) -> Any:
     """Return the targets in a finished map as a geopandas.GeoDataFrame, by rank.
@@ -98,6 +101,9 @@ def targets(
         scheduler: As :func:`uniadrs_scale.score`; by default threads of this process for a map of
             up to 64 megapixels.
         workers: As :func:`uniadrs_scale.score`.
+        second_look: True to score the surroundings of each peak again, with tiles at other places:
+            a column ``support`` says which targets are found again. Needs ``scene``.
+        detector: The scorer of the map, for ``second_look``; as :func:`uniadrs_scale.score`.
         selection: The fields of :class:`Selection`: ``level`` (by default medium), ``threshold``,
             ``top`` or ``false_alarms``; ``grow``, ``min_area``, ``max_area``, ``aoi``, ``exclude``,
             ``buffer``, ``geometry``.
@@ -110,8 +116,21 @@ def targets(
         PlanError: The options cannot be used, or geopandas is not installed.
         StoreError: The map is missing or damaged.
     """
-    compute = None if (scheduler, workers) == (None, None) else Compute.of(scheduler, workers)
-    return find(map_path, Selection(**selection), scene=scene, compute=compute).to_geopandas()
+    # Not at the head: it loads torch, and without a second look nothing else does.
+    second = import_module("uniadrs_scale.objects.second_look") if second_look else None
+    again = None if second is None else second.SecondLook.of(detector)
+    compute = compute_of(scheduler, workers, again)
+    chosen = Selection(**selection)
+    return find(map_path, chosen, scene=scene, compute=compute, again=again).to_geopandas()
+
+
+def compute_of(
+    scheduler: str | None, workers: int | None, again: SecondLook | None
+) -> Compute | None:
+    """Return the processes that a caller asks for, None if the map decides."""
+    if (scheduler, workers) == (None, None):
+        return None
+    return (Compute.of if again is None else again.compute)(scheduler, workers)
 
 
 def find(
@@ -121,6 +140,7 @@ def find(
     scene: xr.DataArray | None = None,
     compute: Compute | None = None,
     chunk: int | None = None,
+    again: SecondLook | None = None,
 ) -> TargetTable:
     """Return the targets in a finished map.
 
@@ -130,9 +150,11 @@ def find(
         scene: The scene of this map, for contrasts.
         compute: Processes that search; by default threads for a small map, else one per core.
         chunk: Side of a chunk [px]; by default that of the store. Never changes a row.
+        again: The second look at each target, with the scorer of the map.
 
     Raises:
-        PlanError: The selection does not suit the map, or the scene is another one.
+        PlanError: The selection does not suit the map, or the scene or the scorer is another one.
+        SceneError: The scene cannot be read.
         StoreError: The map is missing or damaged.
     """
     require_proj()
@@ -152,15 +174,21 @@ def find(
         )
     known = None if scene is None else require_scene(scene, opened)
     cut = chosen.cut(facts.levels, str(map_path))
-    work = compute or _default(opened)
+    work = compute or _default(opened, again)
+    look = None if again is None else again.prepared(scene, opened, work)
     search = Search(str(map_path), cut, opened)
     windows = _windows(opened, chunk)
     _require_memory(work, windows[0])
-    found = _search(search, windows, work)
-    with_counts = _counted(merge(found, cut), opened)
-    kept = choose(with_counts, chosen, ground)
+    with work.connected() as there, there.open() as executor:
+        what = f"The targets in a chunk of '{map_path}'"
+        found = compute_each(_objects, search, windows, executor, what)
+        with_counts = _counted(merge(found, cut), opened)
+        kept = choose(with_counts, chosen, ground)
+        # The scores that make this list: those of the N highest have no other threshold.
+        least = kept.table["score_max"].min(initial=1) if chosen.top else cut.threshold
+        support = {} if look is None else look.support(kept.table, least, executor)
     contrasts = {} if known is None else contrasts_of(kept.table, known, opened, cut)
-    columns, geometry, peaks = tabulate(kept, chosen, facts, ground, contrasts)
+    columns, geometry, peaks = tabulate(kept, chosen, facts, ground, support | contrasts)
     empty = "" if len(peaks) else _why_empty(found, chosen, len(with_counts["edge"]), ground)
     return TargetTable(
         columns=columns,
@@ -192,8 +220,10 @@ def scores(opened: ScoreMap | RasterMap, window: Window) -> NDArray[np.float32]:
     return score
 
 
-def _default(opened: ScoreMap | RasterMap) -> Compute:
-    return Compute.of("threads" if math.prod(opened.geobox.shape) <= SMALL else None)
+def _default(opened: ScoreMap | RasterMap, again: SecondLook | None) -> Compute:
+    if math.prod(opened.geobox.shape) > SMALL:
+        return Compute.of() if again is None else again.compute()
+    return Compute.of("threads" if again is None or again.thread_safe else "sync")
 
 
 def _windows(opened: ScoreMap | RasterMap, chunk: int | None) -> list[Window]:
@@ -218,32 +248,6 @@ def _require_memory(compute: Compute, window: Window) -> None:
             f"Searching chunks of {window.height} x {window.width} px needs {needed / MIB:.0f} MiB "
             f"per worker, but it may take {limit / MIB:.0f} MiB ({origin}). Use fewer workers."
         )
-
-
-def _search(search: Search, windows: list[Window], compute: Compute) -> list[ChunkObjects]:
-    """Return the objects of each chunk.
-
-    Raises:
-        StoreError: A chunk cannot be read.
-        ClusterError: Workers were lost.
-    """
-    name = f"targets-{uuid4().hex[:8]}"
-    shared: Key = (f"search-{name}",)
-    graph: Graph = {shared: data(shared, Shared(search))}
-    keys: list[Key] = [(name, w.row, w.col) for w in windows]
-    for key, window in zip(keys, windows, strict=True):
-        graph[key] = producer(key, _objects, result_of(shared), window)
-    with compute.open() as executor:
-        results = executor.compute(graph, keys)
-    for result in results:
-        if isinstance(result, UniadrsScaleError):
-            raise result
-        if isinstance(result, BaseException):
-            raise ClusterError(
-                f"A chunk of '{search.path}' could not be searched ({gist(result)}). Run the same "
-                "command again."
-            )
-    return cast("list[ChunkObjects]", results)
 
 
 def _objects(shared: Shared[Search], window: Window) -> ChunkObjects:

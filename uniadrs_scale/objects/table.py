@@ -27,6 +27,8 @@ ID_DIGITS = 10
 NAMED = 10
 """Targets that a summary lists."""
 BOX = ("row0", "col0", "row1", "col1")
+SUPPORT = {2: "confirmed", 1: "not confirmed", 0: "without another tile"}
+"""Words about the column ``support``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -65,12 +67,17 @@ class TargetTable:
         found = [level for level in ("high", "medium", "low") if (columns["level"] == level).any()]
         counts = (f"{np.count_nonzero(columns['level'] == level)} {level}" for level in found)
         lines = [f"{len(self)} targets" + (f" ({', '.join(counts)})" if found else "")]
+        support = columns.get("support")
+        if support is not None:
+            shares = (f"{np.count_nonzero(support == k)} {word}" for k, word in SUPPORT.items())
+            lines.append(f"second look: {', '.join(shares)}")
         for k in range(min(len(self), NAMED)):
             lon, lat, area = (columns[name][k] for name in ("lon", "lat", "area_m2"))
             pixel = f"row {columns['peak_row'][k]}, column {columns['peak_col'][k]}"
             there = pixel if np.isnan(lat) else f"{lat:.5f}, {lon:.5f}"
             size = f"{columns['pixels'][k]} px" + ("" if np.isnan(area) else f", {area:.0f} m2")
-            lines.append(f"{k + 1:>4}  {columns['score_max'][k]:.3f}  {there}  {size}")
+            more = "" if support is None else f", {SUPPORT[int(support[k])]}"
+            lines.append(f"{k + 1:>4}  {columns['score_max'][k]:.3f}  {there}  {size}{more}")
         return lines
 
     def to_geopandas(self) -> Any:
@@ -134,18 +141,15 @@ def tabulate(
     selection: Selection,
     facts: MapFacts,
     ground: Ground,
-    contrasts: dict[str, NDArray[Any]],
+    more: dict[str, NDArray[Any]],
 ) -> tuple[dict[str, NDArray[Any]], NDArray[Any], NDArray[Any]]:
-    """Return the columns, the outlines, and the peaks as points.
-
-    ``significance`` is null: the tail of a scene's own scores is not calibrated.
-    """
+    """Return the columns, ``more`` columns last, the outlines, and the peaks as points."""
     table, count = chosen.table, len(chosen.outlines)
     peaks = table["score_max"]
     pixels = table["pixels"].astype(np.int64)
     box = np.prod([table["row1"] - table["row0"], table["col1"] - table["col0"]], axis=0)
     levels = facts.levels
-    nothing = np.full(count, np.nan, np.float32)
+    unknown = np.full(count, np.nan, np.float32)
     columns = {
         "target_id": _identities(table, facts),
         "scene_id": np.full(count, facts.scene or None, object),
@@ -155,8 +159,7 @@ def tabulate(
         "level": levels_at(peaks, levels),
         "score_max": peaks,
         "score_mean": (table["scores"] / table["pixels"] / SCORE_UNIT).astype(np.float32),
-        "far_per_mpx": nothing if levels is None else levels.far_per_mpx(peaks),
-        "significance": nothing,
+        "far_per_mpx": unknown if levels is None else levels.far_per_mpx(peaks),
         "pixels": pixels,
         **chosen.sizes,
         "peak_row": table["peak_row"],
@@ -164,7 +167,7 @@ def tabulate(
         **{name: table[name] for name in BOX},
         "edge": table["edge"],
         "valid_fraction": (table["valid"] / np.maximum(box, 1)).astype(np.float32),
-        **contrasts,
+        **more,
     }
     peaks_there = ground.points(table["peak_col"], table["peak_row"])
     if selection.geometry == "point":

@@ -11,6 +11,7 @@ import numpy as np
 from uniadrs_scale.core import __version__
 from uniadrs_scale.core.contracts import crs_name
 from uniadrs_scale.core.levels import GROW, RATES
+from uniadrs_scale.objects.table import SUPPORT
 from uniadrs_scale.pages.report_layers import COLUMNS, SIDE
 from uniadrs_scale.storage.urls import uri_name
 
@@ -216,11 +217,11 @@ def _size(known: dict[str, Any]) -> str:
 
 def _evidence(known: dict[str, Any]) -> str:
     parts = []
-    rate, significance = _number(known.get("far_per_mpx")), _number(known.get("significance"))
+    rate, support = _number(known.get("far_per_mpx")), _number(known.get("support"))
     if rate is not None:
         parts.append(f"{rate:.2g} false per Mpx")
-    if significance is not None:
-        parts.append(f"significance {significance:.1f}")
+    if support in SUPPORT:
+        parts.append(f"second look: {SUPPORT[int(support)]}")
     return ", ".join(parts)
 
 

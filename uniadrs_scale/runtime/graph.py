@@ -22,7 +22,7 @@ objects took five times as long to make (docs/scale.md).
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 from uuid import uuid4
 
 import numpy as np
@@ -32,7 +32,7 @@ from distributed.scheduler import KilledWorker
 
 from uniadrs_scale.core.contracts import warm_up
 from uniadrs_scale.core.memory import give_freed_memory_back
-from uniadrs_scale.errors import ClusterError
+from uniadrs_scale.errors import ClusterError, UniadrsScaleError, gist
 from uniadrs_scale.maps.store import DONE
 from uniadrs_scale.runtime.dask_internals import data, producer, result_of, task
 from uniadrs_scale.runtime.tasks import (
@@ -47,7 +47,7 @@ from uniadrs_scale.runtime.worker import Shared, process_peak, worker_address
 from uniadrs_scale.scenes.sources import ArrayScene, ArrayWindow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Iterable
 
     from uniadrs_scale.core.contracts import SceneSource, WindowReader
     from uniadrs_scale.core.lattice import Lattice, Window
@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from uniadrs_scale.runtime.tasks import ChunkReport, Index
 
 
+Inside = TypeVar("Inside")
 KINDS = "score", "beside", "beyond", "commit"
 """Tasks of a chunk."""
 
@@ -160,7 +161,7 @@ def run_graph(work: Work, todo: Collection[Index]) -> tuple[Graph, list[Key]]:
         targets = tuple(target for target in _receivers(owner) if target in todo)
         if owner in todo or needed_tiles(lattice, owner, targets):
             score: Key = (scored, *owner)
-            reader = _Unseen(window_reader(array, lattice.read_window(owner))) if array else None
+            reader = Unseen(window_reader(array, lattice.read_window(owner))) if array else None
             graph[score] = producer(score, _score, result_of(key), owner, targets, reader)
             for line in sorted({target[axis] for target in targets if target != owner}):
                 strips = strips_of(owner, line)
@@ -180,22 +181,25 @@ def run_graph(work: Work, todo: Collection[Index]) -> tuple[Graph, list[Key]]:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Unseen:
-    """A reader whose inside is hidden from Dask.
+class Unseen(Generic[Inside]):
+    """A reader, or several, hidden from Dask.
 
     Dask would find the lazy array of an ArrayWindow and compute it as tasks of its own.
     """
 
-    reader: WindowReader
+    inside: Inside
 
 
 def _score(
-    shared: Shared[Work], owner: Index, targets: tuple[Index, ...], unseen: _Unseen | None
+    shared: Shared[Work],
+    owner: Index,
+    targets: tuple[Index, ...],
+    unseen: Unseen[WindowReader] | None,
 ) -> ScoredPart:
     """Score the tiles of ``owner`` that reach into ``targets``."""
     work = shared.open()
     window = work.lattice.read_window(owner)
-    reader = unseen.reader if unseen else cast("SceneSource", work.source).window(window)
+    reader = unseen.inside if unseen else cast("SceneSource", work.source).window(window)
     tiles = needed_tiles(work.lattice, owner, targets)
     score = score_chunk_apart if work.apart else score_chunk
     try:
@@ -208,6 +212,38 @@ def _commit(shared: Shared[Work], index: Index, part: ScoredPart, *neighbours: S
     work = shared.open()
     report = commit_chunk(index, work.lattice, work.store, part, *neighbours)
     return Receipt(report, worker_address(), process_peak())
+
+
+def compute_each(
+    function: Callable[[Shared[Any], Any], object],
+    value: object,
+    arguments: Iterable[object],
+    executor: Executor,
+    what: str,
+) -> list[Any]:
+    """Return ``function(shared, argument)`` for each argument; all tasks share ``value``.
+
+    Raises:
+        UniadrsScaleError: A task raised it.
+        ClusterError: A task was lost; ``what`` names it.
+    """
+    name = unique(function.__name__.strip("_"))
+    shared: Key = (f"shared-{name}",)
+    graph: Graph = {shared: data(shared, Shared(value))}
+    keys: list[Key] = []
+    for number, argument in enumerate(arguments):
+        key: Key = (name, number)
+        graph[key] = producer(key, function, result_of(shared), argument)
+        keys.append(key)
+    results = executor.compute(graph, keys) if keys else []
+    for result in results:
+        if isinstance(result, UniadrsScaleError):
+            raise result
+        if isinstance(result, BaseException):
+            raise ClusterError(
+                f"{what} could not be computed ({gist(result)}). Run the same command again."
+            )
+    return results
 
 
 def needed_tiles(lattice: Lattice, owner: Index, todo: Collection[Index]) -> tuple[Window, ...]:
