@@ -1,10 +1,12 @@
 """Train a detector on simulated anomalies; a killed and resumed run ends at the same weights.
 
     python model/train.py model/configs/uniadrs-s.toml --data TRAIN_IMAGERY --out runs/uniadrs-s
+    python model/train.py RECIPE --from WEIGHTS --data TRAIN_IMAGERY --out runs/tuned
 
-Without ``--data`` all backgrounds are generated landscapes. The output folder holds
-``checkpoint.pt``, ``log.csv``, TensorBoard events and, at the end, ``NAME.safetensors``: the moving
-average of the weights that was best on held-out windows.
+RECIPE is a file, or the name of one in ``configs``. Without ``--data`` all backgrounds are
+generated landscapes. The output folder holds ``checkpoint.pt``, ``log.csv``, TensorBoard events
+and, at the end, ``NAME.safetensors``: the moving average of the weights that was best on held-out
+windows.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import copy
 import json
 import time
 import tomllib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +34,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from uniadrs_scale.detector.network import UniADRS
+from uniadrs_scale.detector.weights import WeightsInfo, load_network, read_weights
 from uniadrs_scale.evaluation.metrics import figures
 
+CONFIGS = Path(__file__).parent / "configs"
 FORMAT = "uniadrs-scale 1"
 HELD_OUT = 987_654_321
 """Seed of the held-out windows."""
@@ -78,11 +82,17 @@ class Windows(Dataset[tuple[Tensor, Tensor]]):
 class Run:
     """The state of a training run, and its checkpoint."""
 
-    def __init__(self, recipe: Recipe, out: Path, device: str = "cpu") -> None:
+    def __init__(
+        self, recipe: Recipe, out: Path, device: str = "cpu", start: WeightsInfo | None = None
+    ) -> None:
         self.recipe, self.out, self.step = recipe, out, 0
+        self.start = "" if start is None else start.content
         self.device = torch.device(device)
         torch.manual_seed(recipe.seed)
-        self.network = UniADRS(recipe.network).to(self.device)
+        self.network = UniADRS(recipe.network)
+        if start is not None:
+            self.network.load_state_dict(_fitting(start, recipe).state_dict())
+        self.network.to(self.device)
         if recipe.decoders == "frozen":
             self.network.normality_extractor.normality_decoders.requires_grad_(requires_grad=False)
         self.multipliers = torch.ones(6, device=self.device, requires_grad=True)
@@ -152,6 +162,7 @@ class Run:
         """Write the checkpoint; a kill at any moment leaves a whole one."""
         state = {
             "recipe": asdict(self.recipe),
+            "start": self.start,
             "step": self.step,
             "network": self.network.state_dict(),
             "optimiser": self.optimiser.state_dict(),
@@ -168,21 +179,37 @@ class Run:
         """Continue from the last checkpoint, if the folder has one.
 
         Raises:
-            ValueError: The folder holds a run of another recipe.
+            ValueError: The folder holds a run of another recipe, or from other weights.
         """
         if not self.file.exists():
             return
         state = torch.load(self.file, map_location=self.device, weights_only=True)
         # Compared as recipes: an older checkpoint may lack values that had defaults.
-        if Recipe(**state["recipe"]) != self.recipe:
-            raise ValueError(
-                f"{self.file} belongs to another recipe. Use another --out, or delete it."
-            )
+        same = Recipe(**state["recipe"]) == self.recipe
+        if not same or state.get("start", "") != self.start:
+            what = "began with other weights" if same else "belongs to another recipe"
+            raise ValueError(f"{self.file} {what}. Use another --out, or delete it.")
         self.network.load_state_dict(state["network"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.mean, self.step, self.best = state["mean"], state["step"], state["best"]
         self.multipliers.data.copy_(state["multipliers"])
         torch.set_rng_state(state["random"].cpu())
+
+
+def _fitting(start: WeightsInfo, recipe: Recipe) -> UniADRS:
+    """Return the network of weights to begin with.
+
+    Raises:
+        ValueError: It is not the network of the recipe.
+    """
+    network = load_network(start)
+    # The shortcut is added to the logit afterwards: training does not see it.
+    if replace(network.config, shortcut=recipe.network.shortcut) != recipe.network:
+        raise ValueError(
+            f"The weights {start.name} are of {network.config}, the recipe {recipe.name} of "
+            f"{recipe.network}. Use the recipe of these weights, with other steps or rate."
+        )
+    return network
 
 
 def write_weights(path: Path, state: dict[str, Tensor], about: dict[str, str]) -> None:
@@ -233,10 +260,16 @@ class Machine:
     """Processes that simulate; 0: in this process."""
 
 
-def train(recipe: Recipe, data: Path | None, out: Path, machine: Machine | None = None) -> Run:
+def train(
+    recipe: Recipe,
+    data: Path | None,
+    out: Path,
+    machine: Machine | None = None,
+    start: WeightsInfo | None = None,
+) -> Run:
     """Train to the recipe's last step, from the checkpoint in ``out`` if it has one."""
     machine = machine or Machine()
-    run = Run(recipe, out, machine.device)
+    run = Run(recipe, out, machine.device, start)
     run.resume()
     windows = Windows(recipe, data)
     held_out = windows.held_out()
@@ -267,7 +300,8 @@ def train(recipe: Recipe, data: Path | None, out: Path, machine: Machine | None 
 def main() -> None:
     """Parse the command line, train, write the averaged weights."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("recipe", type=Path)
+    parser.add_argument("recipe", type=Path, help="file, or the name of one in configs")
+    parser.add_argument("--from", dest="start", help="weights to begin with, by path or name")
     parser.add_argument("--data", type=Path, help="folder of training imagery")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, help="another seed than the recipe's")
@@ -276,14 +310,23 @@ def main() -> None:
     parser.add_argument("--every", type=float, default=120.0, help="seconds between checkpoints")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    values: dict[str, Any] = tomllib.loads(args.recipe.read_text())
+    file = args.recipe if args.recipe.exists() else CONFIGS / f"{args.recipe}.toml"
+    if not file.exists():
+        known = ", ".join(sorted(path.stem for path in CONFIGS.glob("*.toml")))
+        parser.error(f"recipe '{args.recipe}' does not exist: give a file, or one of {known}")
+    values: dict[str, Any] = tomllib.loads(file.read_text())
     if args.seed is not None:
         values["seed"] = args.seed
     recipe = Recipe(**values)
     # numpy too: the last bits of its matrix products depend on the number of threads.
     with threadpool_limits(args.threads):
-        run = train(recipe, args.data, args.out, Machine(device=args.device, every=args.every))
-    about = metadata(recipe, args.recipe.name, with_imagery=args.data is not None)
+        machine = Machine(device=args.device, every=args.every)
+        start = None if args.start is None else read_weights(args.start)
+        run = train(recipe, args.data, args.out, machine, start)
+    about = metadata(recipe, file.name, with_imagery=args.data is not None)
+    if start is not None:
+        about["command"] += f" --from {start.name}"
+        about["start"] = start.content
     about |= {"best_step": str(run.best["step"]), "held_out_auc": f"{run.best['figure']:.5f}"}
     write_weights(args.out / f"{recipe.name}.safetensors", run.best["mean"], about)
 

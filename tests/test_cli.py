@@ -148,7 +148,7 @@ BAD_INPUT = {
     "missing folder, COG": (["scene.tif"], ["-o", "none/map.tif"], "Output folder"),
     "unwritable": (["scene.tif"], ["-o", "/proc/map.zarr"], "Cannot create '/proc/map.zarr'"),
     "format": (["scene.tif"], ["-o", "map.png"], "Let it end in .zarr or .tif"),
-    "taken": (["scene.tif"], ["-o", "one.tif"], "exists and is not the map"),
+    "taken": (["scene.tif"], ["-o", "one.tif"], "exists and is not a map"),
 }
 
 

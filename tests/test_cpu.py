@@ -47,7 +47,8 @@ maps = {
         preset=preset, tile=96,
     ).values
     for name, pixels, preset in (
-        ("few", few, "multispectral"), ("many", many, "hyperspectral"), ("dim", few[:1], "low-light")
+        ("few", few, "multispectral"), ("many", many, "hyperspectral"),
+        ("dim", few[:1], "low-light"),
     )
 }
 np.savez(sys.argv[1], kind=cpu_kind(), **maps)

@@ -30,7 +30,7 @@ from scipy.io import savemat
 
 import uniadrs_scale
 from uniadrs_scale.detector.network import NetworkConfig, UniADRS
-from uniadrs_scale.detector.weights import shipped_weights
+from uniadrs_scale.detector.weights import read_weights, shipped_weights
 from uniadrs_scale.evaluation.metrics import figures
 
 MODEL = Path(__file__).parents[1] / "model"
@@ -117,6 +117,22 @@ def test_another_recipe_does_not_resume(tmp_path: Path) -> None:
     train.Run(recipe(), tmp_path).save()
     with pytest.raises(ValueError, match=r"another recipe\. Use another --out"):
         train.Run(recipe(7), tmp_path).resume()
+
+
+def test_a_run_goes_on_from_weights_of_its_own_network_only(tmp_path: Path) -> None:
+    first = train.Run(recipe(), tmp_path / "first")
+    file = tmp_path / "tiny.safetensors"
+    about = train.metadata(recipe(shortcut=0.3), "tiny.toml", with_imagery=False)
+    train.write_weights(file, first.mean, about)
+    start = read_weights(file)
+    run = train.Run(recipe(seed=12), tmp_path / "second", start=start)
+    for name, value in run.network.state_dict().items():
+        torch.testing.assert_close(value, first.mean[name].half().float(), rtol=0, atol=0)
+    run.save()
+    with pytest.raises(ValueError, match="began with other weights"):
+        train.Run(recipe(seed=12), tmp_path / "second").resume()
+    with pytest.raises(ValueError, match="Use the recipe of these weights"):
+        train.Run(recipe(width=0.1), tmp_path / "third", start=start)
 
 
 def test_the_rate_rises_stays_and_falls() -> None:

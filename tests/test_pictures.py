@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import rasterio
 import xarray as xr
+from maps import make_map, planted
 from PIL import Image
 from rio_tiler.io import Reader
 from standins import StandIn
@@ -23,6 +24,8 @@ from uniadrs_scale.maps.colours import colour_stops, map_colours, qgis_style, sc
 from uniadrs_scale.maps.layout import MOST, Layout
 from uniadrs_scale.maps.peaks import Peak, placed, top_peaks
 from uniadrs_scale.maps.pictures import Ring, Subject, draw, result_line
+from uniadrs_scale.objects.find import find
+from uniadrs_scale.objects.select import Selection
 from uniadrs_scale.scenes.preview import scene_picture
 
 
@@ -120,14 +123,25 @@ def test_a_picture_has_at_most_2048_px_and_holds_its_panels(
     assert top + height <= image.height
 
 
-def test_peaks_are_the_highest_and_apart() -> None:
+def test_peaks_are_the_highest_of_each_object() -> None:
     small = np.zeros((40, 50), np.float32)
-    small[5, 5], small[5, 7], small[30, 40], small[0, 49] = 0.9, 0.8, 0.95, 0.2
+    small[5, 5:9] = 0.9, 0.4, 0.8, 0.29  # one object
+    small[30, 40], small[31, 41], small[0, 49], small[5, 10] = 0.95, 0.95, 0.5, 0.7
     small[20, 20] = np.nan
-    peaks = top_peaks(small, 10, least=0.3, apart=3, count=20)
-    assert [(p.row, p.col, round(p.score, 2)) for p in peaks] == [(305, 405, 0.95), (55, 55, 0.9)]
-    assert len(top_peaks(small, 10, least=0.3, apart=1, count=2)) == 2
-    assert top_peaks(np.full((3, 3), np.nan, np.float32), 1, least=0, apart=1, count=9) == ()
+    peaks = top_peaks(small, 10, least=0.6, count=20)
+    assert [(p.row, p.col, round(p.score, 2)) for p in peaks] == [
+        (305, 405, 0.95), (55, 55, 0.9), (55, 105, 0.7)
+    ]  # fmt: skip
+    assert top_peaks(small, 10, least=0.6, count=2) == peaks[:2]
+    assert top_peaks(np.full((3, 3), np.nan, np.float32), 1, least=0.5, count=9) == ()
+
+
+def test_circles_of_a_small_map_are_its_targets(tmp_path: Path) -> None:
+    score = planted()
+    table = find(make_map(tmp_path / "map.zarr", score), Selection(top=20))
+    places = zip(table.columns["peak_row"], table.columns["peak_col"], strict=True)
+    peaks = top_peaks(score, 1, least=0.3, count=20)
+    assert [(peak.row, peak.col) for peak in peaks] == list(places)
 
 
 def test_a_peak_is_placed_at_its_very_pixel() -> None:

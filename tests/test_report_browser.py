@@ -12,6 +12,8 @@ import zarr
 from test_report_page import EVIL, LEVELS, data_in, score, write_scene
 
 import uniadrs_scale as us
+from uniadrs_scale.archive.status import Status, write_page
+from uniadrs_scale.storage.places import Place
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 BROWSER = next(
@@ -216,3 +218,34 @@ def test_a_foreign_script_would_not_run(page, allowed):
         " document.body.append(s); }"
     )
     assert page.evaluate("window.evil") is None
+
+
+def test_scenes_of_a_status_page_sort_by_a_click(browser, tmp_path):
+    scenes = [
+        {"name": name, "folder": name, "created": "", "acquired": f"2024-01-0{day}T10:00:00Z",
+         "targets": targets, "highest_score": score, "page": page}
+        for name, day, targets, score, page in (
+            ("b", 1, 9, 0.5, "b/k/report.html"), ("a", 3, 10, 1e-7, "a/k/targets.gpkg"),
+            ("<i>c</i>", 2, None, 0.981, None),
+        )
+    ]  # fmt: skip
+    figures = dict.fromkeys(("scenes_per_hour", "megapixels_per_second", "eta_seconds"))
+    counts = dict.fromkeys(("pending", "failed", "parked"), 0)
+    lists = {"troubles": [], "notes": {}, "runs": [], "latest": []}
+    status = Status(
+        folder=str(tmp_path), state="new", done=5, scenes=scenes, **figures, **counts, **lists
+    )
+    write_page(Place.of(tmp_path / "page.html"), status)
+    page = browser.new_page(viewport={"width": 1000, "height": 600})
+    page.goto((tmp_path / "page.html").as_uri())
+
+    def order(head):
+        page.click(f"#scenes button:text-is('{head}')")
+        return page.locator("#scenes tbody td:first-child").all_inner_texts()
+
+    assert order("targets") == ["a", "b", "<i>c</i>"]
+    assert order("targets") == ["<i>c</i>", "b", "a"]
+    assert order("highest score") == ["<i>c</i>", "b", "a"]
+    assert order("acquired (UTC)") == ["a", "<i>c</i>", "b"]
+    assert page.get_by_text("The 3 latest of 5.").is_visible()
+    page.close()

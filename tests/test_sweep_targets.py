@@ -12,8 +12,11 @@ from archives import write_archive, write_scene
 from standins import FirstBand
 
 import uniadrs_scale as us
+from uniadrs_scale.archive.sink import Sink
+from uniadrs_scale.archive.status import read_status, write_page
 from uniadrs_scale.objects.find import find
 from uniadrs_scale.objects.select import Selection
+from uniadrs_scale.storage.places import Place
 
 
 def test_a_sweep_writes_the_targets_of_each_scene(tmp_path):
@@ -29,6 +32,22 @@ def test_a_sweep_writes_the_targets_of_each_scene(tmp_path):
     expected = find((folder / item["assets"]["score"]["href"]), Selection(top=100))
     assert frame["target_id"].tolist() == expected.columns["target_id"].tolist()
     assert "has no levels" in json.dumps(item)
+    assert item["properties"]["uniadrs:targets"] == asset["table:row_count"] == len(frame)
+    columns = {column["name"]: column["type"] for column in asset["table:columns"]}
+    assert list(columns) == [*expected.columns, asset["table:primary_geometry"]]
+    assert (columns["datetime"], columns["score_max"]) == ("datetime", "float32")
+    assert (columns["level"], columns["geom"]) == ("string", "MultiPolygon")
+    assert any("/table/" in url for url in item["stac_extensions"])
+    assert "raster:bands" in item["assets"]["score"]
+    assert "raster:bands" not in asset
+    page = Place.of(tmp_path / "status.html")
+    found = read_status(Sink(Place.of(tmp_path / "maps")))
+    write_page(page, found)
+    assert found.scenes[0]["targets"] == len(frame)
+    text = page.read().decode()
+    link = f"maps/s_20240101/{asset['href'].removeprefix('./')}"
+    assert f'<td data-value="{len(frame)}"><a href="{link}">{len(frame)}</a></td>' in text
+    assert "2024-01-01 00:00" in text
 
 
 def test_a_sweep_writes_a_page_of_each_scene(tmp_path):

@@ -27,7 +27,7 @@ import uniadrs_scale as us
 from uniadrs_scale.detector.rx import GlobalRX
 from uniadrs_scale.errors import TrustError
 from uniadrs_scale.maps.store import open_store
-from uniadrs_scale.scenes import sources
+from uniadrs_scale.scenes import lazy, sources
 from uniadrs_scale.scenes.rasters import FileScene
 from uniadrs_scale.storage.buckets import zarr_place
 from uniadrs_scale.storage.clients import STORES, bucket_of, connect
@@ -504,7 +504,7 @@ def test_scenes_and_urls_that_are_dropped_leave_no_memory(tmp_path: Path) -> Non
     work(20)
     before = memory()
     work(100)
-    assert not len(sources._OPENED)
+    assert not len(lazy._OPENED)
     assert connect.cache_info().currsize <= STORES
     assert memory() - before < 30e6
 

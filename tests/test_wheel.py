@@ -15,8 +15,10 @@ ROOT = Path(__file__).parents[1]
 
 def test_the_wheel_holds_the_library_and_the_weights(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
-    weights = {f"uniadrs_scale/weights/{name}.safetensors" for name in shipped_weights()}
+    weights = {f"uniadrs_scale/model/weights/{name}.safetensors" for name in shipped_weights()}
     assert weights <= set(names)
+    scripts = {f"uniadrs_scale/model/{name}" for name in ("train.py", "configs/uniadrs-s.toml")}
+    assert scripts <= set(names)
     assert "uniadrs_scale/py.typed" in names
     assert {name.split("/")[0].split("-")[0] for name in names} == {"uniadrs_scale"}
     assert wheel.stat().st_size < 20e6

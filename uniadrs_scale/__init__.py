@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from uniadrs_scale.maps.cog import to_cog
     from uniadrs_scale.objects.find import targets
     from uniadrs_scale.pages.report import report
+    from uniadrs_scale.scenes.crop import crop
     from uniadrs_scale.scenes.open import open_scene
     from uniadrs_scale.scoring.report import IncompleteWarning, SceneWarning
     from uniadrs_scale.scoring.score import plan, score
@@ -52,6 +53,7 @@ __all__ = [
     "UniadrsScaleError",
     "WeightsError",
     "__version__",
+    "crop",
     "evaluate",
     "evaluate_map",
     "load_config",
@@ -76,6 +78,7 @@ _LATER = {
     "ScorePlan": "core.plan",
     "Scorer": "core.contracts",
     "SweepReport": "archive.product",
+    "crop": "scenes.crop",
     "evaluate": "evaluation.judge",
     "evaluate_map": "evaluation.maps",
     "load_config": "archive.config",

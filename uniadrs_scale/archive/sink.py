@@ -287,7 +287,7 @@ def _made(parts: Collection[str], keep: Collection[str]) -> list[str]:
 def record_of(content: bytes | None) -> dict[str, Any]:
     """Return what the index holds of an item; empty if this is not an item of a sweep.
 
-    RECORD, ``bbox``, ``notes``, and ``files``: names of the files that the assets point at.
+    RECORD, ``bbox``, ``notes``, ``targets`` (their number), and ``files`` (names of its assets).
     """
     try:
         item = json.loads(content or b"")
@@ -296,5 +296,5 @@ def record_of(content: bytes | None) -> dict[str, Any]:
         return {}
     hrefs = [asset.get("href", "") for asset in (item.get("assets") or {}).values()]
     files = sorted(str(href).rstrip("/").rpartition("/")[2] for href in hrefs)
-    notes = item["properties"].get("uniadrs:notes", [])
-    return record | {"bbox": item.get("bbox"), "files": files, "notes": notes}
+    more = {name: item["properties"].get(f"uniadrs:{name}") for name in ("notes", "targets")}
+    return record | {"bbox": item.get("bbox"), "files": files, **more, "notes": more["notes"] or []}

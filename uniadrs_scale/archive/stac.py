@@ -23,12 +23,15 @@ from pystac.extensions.raster import (
     Statistics,
 )
 from pystac.extensions.render import Render, RenderExtension
+from pystac.extensions.table import Column, TableExtension
 from rasterio.crs import CRS
 from rasterio.warp import transform as warp
 
-from uniadrs_scale.archive.exports import PRODUCT_EXPORTS
+from uniadrs_scale.archive.exports import PRODUCT_EXPORTS, TARGETS
 from uniadrs_scale.archive.sink import STORE
 from uniadrs_scale.maps.colours import map_colours
+from uniadrs_scale.objects.extra import vectors
+from uniadrs_scale.objects.files import LAYER
 from uniadrs_scale.storage.urls import public_uri
 
 if TYPE_CHECKING:
@@ -50,6 +53,10 @@ SHA2_256 = "1220"
 EDGE = 4
 """Points per side of a footprint: straight lines of a projection are curves in degrees. With four,
 the error is 10 m for a scene of 110 km."""
+MAPS = "score", "score_zarr"
+"""Assets that are maps."""
+TEXT = {"object": "string", "datetime64[ms]": "datetime"}
+"""Types of columns that are not named as numpy names them."""
 ASSETS = {
     export.file: (export.asset, export.media_type, export.title, list(export.roles))
     for export in PRODUCT_EXPORTS.values()
@@ -107,9 +114,11 @@ def make_item(
         if "zarr" in output.formats if name == STORE else (folder / name).exists():
             asset = pystac.Asset(f"./{key}/{name}", title=text, media_type=media, roles=roles)
             item.add_asset(title, asset)
-            _describe(asset, folder / name, statistics)
+            _describe(asset, folder / name, statistics if title in MAPS else None)
     if "cog" in output.formats:
         _add_render(item, finished.opened.levels)
+    if TARGETS.asset in item.assets:
+        item.properties["uniadrs:targets"] = _describe_targets(item.assets[TARGETS.asset], folder)
     for rel in ("root", "parent", "collection"):
         item.add_link(pystac.Link(rel, "../collection.json", pystac.MediaType.JSON))
     item.add_link(pystac.Link("derived_from", public_uri(source.href)))
@@ -119,21 +128,35 @@ def make_item(
     return {**document, "collection": output.collection}
 
 
-def _describe(asset: pystac.Asset, path: Path, statistics: Mapping[str, float]) -> None:
-    """Add checksum and size of a file; data type, nodata and statistics of a map."""
+def _describe(asset: pystac.Asset, path: Path, statistics: Mapping[str, float] | None) -> None:
+    """Add checksum and size of a file; data type, nodata and ``statistics`` of a map."""
     if path.is_file():
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         FileExtension.ext(asset, add_if_missing=True).apply(
             checksum=SHA2_256 + digest, size=path.stat().st_size
         )
-    if "data" in (asset.roles or []):
+    if statistics is not None:
         band = RasterBand.create(
             nodata=NoDataStrings.NAN,
             data_type=DataType.FLOAT32,
             statistics=Statistics.create(**statistics) if statistics else None,
         )
         RasterExtension.ext(asset, add_if_missing=True).bands = [band]
+
+
+def _describe_targets(asset: pystac.Asset, folder: Path) -> int:
+    """Add the columns of a list of targets; return the number of its rows."""
+    pyogrio = vectors("Targets in STAC items")
+    facts = pyogrio.read_info(folder / TARGETS.file, layer=LAYER)
+    found = zip(facts["fields"].tolist(), facts["dtypes"], strict=True)
+    count = int(facts["features"])
+    columns = [Column({"name": name, "type": TEXT.get(kind, kind)}) for name, kind in found]
+    geometry = str(facts["geometry_name"])
+    columns.append(Column({"name": geometry, "type": str(facts["geometry_type"])}))
+    TableExtension.ext(asset, add_if_missing=True).columns = columns
+    asset.extra_fields |= {"table:row_count": count, "table:primary_geometry": geometry}
+    return count
 
 
 def _add_render(item: pystac.Item, levels: Levels | None) -> None:

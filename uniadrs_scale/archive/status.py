@@ -31,8 +31,10 @@ if TYPE_CHECKING:
 LOG = logging.getLogger("uniadrs_scale.sweep")
 WEBHOOK_SECONDS, COMMAND_SECONDS = 10, 60
 """How long a receiver may take: a sweep must not wait for it forever."""
-LATEST, MOST_LINES = 12, 20
-"""Products shown as pictures; failures and notes listed as text."""
+LATEST, MOST_LINES, MOST_SCENES = 12, 20, 1000
+"""Products shown as pictures; failures and notes listed as text; products in the table."""
+PAGES = "report.html", "targets.gpkg"
+"""Files that show the targets of a scene, the better one first; their modules are slow to load."""
 SECONDS_TO_REFRESH = 30
 
 
@@ -97,8 +99,10 @@ class Status:
     runs: list[dict[str, Any]]
     """The latest sweeps, the last one first."""
     latest: list[dict[str, Any]]
-    """The latest products: name, times made and acquired, highest score, quicklook (relative path)
-    or None."""
+    """The first of :attr:`scenes`, with their quicklook: a relative path or None."""
+    scenes: list[dict[str, Any]]
+    """The latest products: name, folder, times made and acquired, number of targets (None if the
+    sweep does not list them), highest score, relative path of the report or the list, or None."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -173,6 +177,8 @@ def read_status(sink: Sink) -> Status:
     with sink.ledger() as ledger:
         runs, troubles = ledger.runs(), ledger.troubles()
         records = {name: record for name, (_, record) in ledger.products().items()}
+    order = sorted(records, key=lambda name: (records[name]["created"], name), reverse=True)
+    scenes = [_scene(name, records[name]) for name in order[:MOST_SCENES]]
     last = runs[0] if runs else {}
     state = "idle" if runs else "new"
     if last.get("state") == "running":
@@ -198,25 +204,28 @@ def read_status(sink: Sink) -> Status:
         troubles=troubles,
         notes={name: record["notes"] for name, record in records.items() if record.get("notes")},
         runs=runs,
-        latest=_latest(sink, records),
+        latest=[scene | {"quicklook": _quicklook(sink, scene)} for scene in scenes[:LATEST]],
+        scenes=scenes,
     )
 
 
-def _latest(sink: Sink, records: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    order = sorted(records, key=lambda name: (records[name]["created"], name), reverse=True)
-    latest = []
-    for name in order[:LATEST]:
-        picture = f"{name}/{records[name]['uniadrs:key']}/quicklook.png"
-        latest.append(
-            {
-                "name": name,
-                "created": records[name]["created"],
-                "acquired": records[name]["datetime"],
-                "highest_score": records[name]["uniadrs:highest_score"],
-                "quicklook": picture if sink.place.child(picture).exists() else None,
-            }
-        )
-    return latest
+def _scene(name: str, record: Mapping[str, Any]) -> dict[str, Any]:
+    folder = f"{name}/{record['uniadrs:key']}"
+    pages = [file for file in PAGES if file in record["files"]]
+    return {
+        "name": name,
+        "folder": folder,
+        "created": record["created"],
+        "acquired": record["datetime"],
+        "targets": record.get("targets"),
+        "highest_score": record["uniadrs:highest_score"],
+        "page": f"{folder}/{pages[0]}" if pages else None,
+    }
+
+
+def _quicklook(sink: Sink, scene: Mapping[str, Any]) -> str | None:
+    path = f"{scene['folder']}/quicklook.png"
+    return path if sink.place.child(path).exists() else None
 
 
 def write_page(place: Place, status: Status) -> None:
@@ -230,6 +239,14 @@ def write_page(place: Place, status: Status) -> None:
     def link(path: str | None) -> str:
         return quote(f"{base}/{path}", safe="/:") if path else ""
 
+    def shown(product: dict[str, Any]) -> dict[str, Any]:
+        return product | {
+            "item": link("{name}/{name}.json".format(**product)),
+            "page": link(product["page"]),
+            "picture": link(product.get("quicklook")),
+            "acquired": str(product["acquired"])[:16].replace("T", " "),
+        }
+
     # Escapes whatever metadata and error messages hold.
     pages = Environment(autoescape=True, undefined=StrictUndefined)
     template = resources.files("uniadrs_scale.archive").joinpath("status.html").read_text("utf-8")
@@ -241,15 +258,8 @@ def write_page(place: Place, status: Status) -> None:
             for t in status.troubles
         ],
         notes=[(name, note) for name, notes in status.notes.items() for note in notes],
-        maps=[
-            product
-            | {
-                "item": link("{name}/{name}.json".format(**product)),
-                "picture": link(product["quicklook"]),
-                "acquired": str(product["acquired"])[:16].replace("T", " "),
-            }
-            for product in status.latest
-        ],
+        maps=[shown(product) for product in status.latest],
+        scenes=[shown(scene) for scene in status.scenes],
         runs=[_run_row(run) for run in status.runs],
         now=_clock(time.time()),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,9 +20,51 @@ from uniadrs_scale.cli.options import (
     Workers,
     spread,
 )
+from uniadrs_scale.cli.values import box_and_crs
 
 if TYPE_CHECKING:
-    pass
+    import xarray as xr
+
+Overwrite = Annotated[
+    bool,
+    typer.Option(
+        "--overwrite",
+        help="Replace the map of another scene or of other options, which is refused otherwise.",
+    ),
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cropping:
+    """Options for a part of a scene, to explore it."""
+
+    bbox: Annotated[
+        str | None,
+        typer.Option(
+            metavar="W,S,E,N",
+            help="Only this box: west,south,east,north in degrees, or in a CRS that follows "
+            "(...,EPSG:32632). Scored as a scene of its own.",
+        ),
+    ] = None
+    aoi: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Only the polygons of a vector file: the box around them, nothing outside them.",
+        ),
+    ] = None
+    name: Annotated[str | None, typer.Option(help="Name of the scene in plan, map and report.")] = (
+        None
+    )
+
+    def of(self, scene: xr.DataArray) -> xr.DataArray:
+        """Return the part of a scene that is wanted, by the name that is wanted."""
+        from uniadrs_scale.scenes.crop import crop
+
+        if self.bbox or self.aoi:
+            box, crs = box_and_crs(self.bbox)
+            scene = crop(scene, bbox=box, aoi=self.aoi, crs=crs)
+        return scene.rename(self.name) if self.name else scene
 
 
 def register(app: typer.Typer) -> None:
@@ -45,7 +88,9 @@ def score_command(
     *,
     running: Running,
     reading: Reading,
+    cropping: Cropping,
     drawing: Drawing,
+    overwrite: Overwrite = False,
     performance_report: Annotated[
         Path | None,
         typer.Option(help="Write Dask's performance report, a page (needs bokeh)."),
@@ -64,8 +109,8 @@ def score_command(
     from uniadrs_scale.scoring.run import Observer, run
     from uniadrs_scale.scoring.target import Target
 
-    target = Target.of(output, drawing.geocoding)
-    scene, scorer = reading.open(scenes), running.scorer()
+    target = Target.of(output, drawing.geocoding, overwrite=overwrite)
+    scene, scorer = cropping.of(reading.open(scenes)), running.scorer()
     compute = running.compute(scorer)
     job = running.job(scene, compute, scorer)
     compute = suited(job, compute)
@@ -86,6 +131,8 @@ def plan_command(
     *,
     running: Running,
     reading: Reading,
+    cropping: Cropping,
+    overwrite: Overwrite = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")] = False,
 ) -> None:
     """Forecast what 'score' with the same arguments would do; run nothing."""
@@ -93,11 +140,11 @@ def plan_command(
     from uniadrs_scale.scoring.report import sampled_validity, shares_text
     from uniadrs_scale.scoring.target import Target
 
-    scene, scorer = reading.open(scenes), running.scorer()
+    scene, scorer = cropping.of(reading.open(scenes)), running.scorer()
     compute = running.compute(scorer)
     job = running.job(scene, compute, scorer)
     plan = job.on(suited(job, compute)).plan
-    state = "" if output is None else Target.of(output).state(plan)
+    state = "" if output is None else Target.of(output, overwrite=overwrite).state(plan)
     valid, lost = sampled_validity(job.source)
     seen = max(valid + sum(lost.values()), 1)
     if as_json:

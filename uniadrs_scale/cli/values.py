@@ -6,6 +6,8 @@ from typing import Any
 
 from uniadrs_scale.errors import SceneError
 
+DEGREES = "EPSG:4326"
+
 
 def seconds(text: str | None) -> float | None:
     """Return the seconds of a time such as '6h'."""
@@ -33,6 +35,25 @@ def band_list(text: str | None) -> list[int | str] | None:
         else:
             bands.append(part)
     return bands
+
+
+def box_and_crs(text: str | None) -> tuple[list[float] | None, str]:
+    """Return 'W,S,E,N' or 'W,S,E,N,EPSG:32632' as four numbers and a CRS.
+
+    Raises:
+        SceneError: It is something else.
+    """
+    if text is None:
+        return None, DEGREES
+    sides, crs = (parts := text.split(",", maxsplit=4))[:4], ",".join(parts[4:]).strip()
+    try:
+        west, south, east, north = map(float, sides)
+    except ValueError:
+        raise SceneError(
+            f"--bbox '{text}' is not a box. Give west,south,east,north in degrees, such as "
+            "12.2,45.3,12.5,45.5, or with a CRS: 280000,5020000,300000,5040000,EPSG:32633."
+        ) from None
+    return [west, south, east, north], crs or DEGREES
 
 
 def nodata_value(text: str) -> Any:

@@ -194,6 +194,8 @@ class SceneInfo:
     """Time of acquisition as the scene says it; empty if unknown."""
     platform: str = ""
     """Name of the satellite or aircraft; empty if unknown."""
+    crop: str = ""
+    """The part of a larger scene that this is, in words; empty for a whole scene."""
 
     def __post_init__(self) -> None:
         """Refuse a scene without pixels, or with more than any sensor has."""

@@ -257,6 +257,7 @@ class ScorePlan:
             "scene": f"{scene.name}: {scene.height} x {scene.width} px ({megapixels:.1f} Mpx), "
             f"{len(scene.bands)} bands, {scene.dtype}"
             + (f", {scene.gsd_m:g} m" if scene.gsd_m else ""),
+            **({"crop": scene.crop} if scene.crop else {}),
             "georeference": scene.georeference,
             **({"grid": scene.grid} if scene.grid else {}),
             **({"not valid": scene.masked} if scene.masked else {}),

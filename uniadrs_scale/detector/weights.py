@@ -198,5 +198,5 @@ def _find(weights: str | Path) -> Path:
 
 def _shipped_folder() -> Path:
     """Return the weights folder of the installed package, or `model/weights` of a checkout."""
-    installed = Path(str(resources.files("uniadrs_scale"))) / "weights"
-    return installed if installed.is_dir() else installed.parents[1] / "model" / "weights"
+    installed = Path(str(resources.files("uniadrs_scale"))) / "model" / "weights"
+    return installed if installed.is_dir() else installed.parents[2] / "model" / "weights"

@@ -127,7 +127,6 @@ def _write_quicklook(finished: FinishedMap, target: Place) -> tuple[str, ...]:
         overview.small,
         overview.factor,
         least=least_peak(facts.levels),
-        apart=-(-2 * layout.radius // layout.zoom),
         count=MOST_PEAKS,
     )
     exact = [placed(peak, overview.factor, finished.scores) for peak in peaks]

@@ -251,8 +251,8 @@ def require_same_plan(store: ScoreStore, plan: ScorePlan) -> ScoreStore:
     if made != here:
         raise StoreError(
             f"'{store.path}' was begun with uniadrs_scale {made}, this is {here}: versions cannot "
-            "share a map. Remove it and score again, choose another output path, or finish it with "
-            f"the old version (pip install uniadrs-scale=={made})."
+            "share a map. Replace it (--overwrite, overwrite=True), choose another output path, or "
+            f"finish it with the old version (pip install uniadrs-scale=={made})."
         )
     new = json.loads(json.dumps(plan.decisive()))
     differences = [
@@ -262,7 +262,8 @@ def require_same_plan(store: ScoreStore, plan: ScorePlan) -> ScoreStore:
     ]
     raise StoreError(
         f"'{store.path}' was begun with another plan ({'; '.join(differences) or 'unknown'}): "
-        "two plans cannot share a map. Use the same scene and options, or another output path."
+        "two plans cannot share a map. Use the same scene and options, another output path, or "
+        "--overwrite (overwrite=True)."
     )
 
 

@@ -1,11 +1,14 @@
-"""The highest peaks of a map, for pictures: positions to look at, not objects. Pure."""
+"""The highest peaks of a map, for pictures: one per object, as far as the picture resolves it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
+from scipy import ndimage
+
+from uniadrs_scale.core.levels import GROW
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,30 +26,34 @@ class Peak:
 
 
 def top_peaks(
-    small: NDArray[np.float32], factor: int, *, least: float, apart: int, count: int
+    small: NDArray[np.float32], factor: int, *, least: float, count: int
 ) -> tuple[Peak, ...]:
-    """Return the highest scores, none near a higher one, falling; ties by row and column.
+    """Return the highest peaks, one per object, falling; ties by row and column.
+
+    An object is an 8-connected component of scores >= GROW, as in a list of targets; in a reduced
+    map, objects in neighbouring squares are one.
 
     Args:
         small: (y, x), the highest score of each square of ``factor`` x ``factor`` px; NaN = none.
         factor: Side of a square.
-        least: Lowest score that counts.
-        apart: Pixels of ``small`` between two peaks, along an axis.
+        least: Lowest peak that counts.
         count: Most peaks.
 
     Returns:
         Peaks at the middle of squares, in pixels of the map.
     """
-    left = np.where(np.isfinite(small) & (small >= least), small, np.float32(-np.inf))
-    found: list[Peak] = []
-    while len(found) < count and left.size:
-        row, col = np.unravel_index(int(np.argmax(left)), left.shape)
-        if not np.isfinite(left[row, col]):
-            break
-        y, x = (int(n) * factor + factor // 2 for n in (row, col))
-        found.append(Peak(y, x, float(left[row, col])))
-        left[tuple(slice(max(n - apart, 0), n + apart + 1) for n in (row, col))] = -np.inf
-    return tuple(found)
+    found = np.isfinite(small) & (small >= np.float32(min(GROW, least)))
+    objects = cast("NDArray[np.int32]", ndimage.label(found, np.ones((3, 3)))[0]).ravel()
+    scores = small.ravel()
+    places = np.flatnonzero(found.ravel() & (scores >= np.float32(least)))
+    falling = places[np.argsort(-scores[places], kind="stable")]
+    _, firsts = np.unique(objects[falling], return_index=True)
+    middle = factor // 2
+    return tuple(
+        Peak(row * factor + middle, col * factor + middle, float(small[row, col]))
+        for place in falling[np.sort(firsts)[:count]].tolist()
+        for row, col in [divmod(place, small.shape[1])]
+    )
 
 
 def placed(peak: Peak, factor: int, read: Callable[[slice, slice], NDArray[np.float32]]) -> Peak:

@@ -151,7 +151,7 @@ def result_line(highest: float, peaks: Sequence[Peak], levels: Levels | None) ->
         return f"nothing reaches level low ({levels.low:.3f}): {text}"
     reached = [levels.level_of(peak.score) for peak in peaks]
     counts = [f"{reached.count(n)} {n}" for n in reversed(RATES) if n in reached]
-    return f"{text}; levels of the {len(peaks)} highest peaks: {', '.join(counts)}"
+    return f"{text}; levels of the {len(peaks)} highest objects: {', '.join(counts)}"
 
 
 def least_peak(levels: Levels | None) -> float:

@@ -183,7 +183,7 @@ def _target(row: Row, rank: int) -> dict[str, Any]:
     known = {name: value for name, value in row.properties.items() if value is not None}
     lines = [] if row.degrees is None else [degrees_text(*row.degrees)]
     lines.append(f"row {row.peak[0]}, column {row.peak[1]}")
-    lines += filter(None, (_size(known), _evidence(known)))
+    lines += filter(None, (_size(known), *_evidence(known)))
     if known.get("edge") is True:
         lines.append("touches the border or missing data")
     contrasts = {
@@ -215,14 +215,13 @@ def _size(known: dict[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def _evidence(known: dict[str, Any]) -> str:
-    parts = []
+def _evidence(known: dict[str, Any]) -> Iterator[str]:
+    """Yield lines about the weight of a target."""
     rate, support = _number(known.get("far_per_mpx")), _number(known.get("support"))
     if rate is not None:
-        parts.append(f"{rate:.2g} false per Mpx")
+        yield f"{rate:.2g} false per Mpx"
     if support in SUPPORT:
-        parts.append(f"second look: {SUPPORT[int(support)]}")
-    return ", ".join(parts)
+        yield f"second look: {SUPPORT[int(support)]}"
 
 
 def _number(value: Any) -> float | None:

@@ -12,9 +12,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+from rasterio.errors import RasterioError
 
 from uniadrs_scale.core.lattice import Window, sample_windows
 from uniadrs_scale.core.presets import choose_preset
+from uniadrs_scale.scenes.crop import Cropped
 from uniadrs_scale.scenes.cubes import CubeScene
 from uniadrs_scale.scenes.files import OPEN
 from uniadrs_scale.scenes.rasters import FileScene
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from uniadrs_scale.core.contracts import SceneInfo, SceneSource
 
     Part = tuple[slice, slice]
+    Windowed = FileScene | CubeScene | Cropped | ArrayScene
 
 VISIBLE = (660.0, 560.0, 485.0)
 """Red, green and blue [nm]."""
@@ -112,7 +115,7 @@ class ScenePicture:
     factor: int
     """Scene pixels per side of a pixel; squares begin at pixel 0, 0."""
     look: Look
-    scene: FileScene | CubeScene | ArrayScene
+    scene: Windowed
     """The bands that are shown, at full resolution."""
 
     @property
@@ -138,7 +141,7 @@ def scene_picture(scene: xr.DataArray | SceneSource, side: int) -> ScenePicture:
         SceneError: The scene is not a raster, or cannot be read.
     """
     source: Any = scene
-    if not isinstance(scene, FileScene | CubeScene | ArrayScene):
+    if not isinstance(scene, FileScene | CubeScene | Cropped | ArrayScene):
         source = scene_source(cast("xr.DataArray", scene))
     info = source.info
     factor = -(-max(info.height, info.width) // side)
@@ -156,20 +159,20 @@ def scene_picture(scene: xr.DataArray | SceneSource, side: int) -> ScenePicture:
     )
 
 
-def _some_bands(
-    source: FileScene | CubeScene | ArrayScene, indices: Sequence[int], every: int
-) -> FileScene | CubeScene | ArrayScene:
+def _some_bands(source: Windowed, indices: Sequence[int], every: int) -> Windowed:
     """Return the scene with these bands, in rising order; files thinned if they can be."""
     if isinstance(source, FileScene):
         return source.thinned(indices, every)
     info = replace(source.info, bands=tuple(source.info.bands[k] for k in indices))
     if isinstance(source, CubeScene):
         return replace(source, info=info, selected=tuple(source.selected[k] for k in indices))
+    if isinstance(source, Cropped):
+        return replace(source, info=info, scene=cast("Any", _some_bands(source.scene, indices, 1)))
     return replace(source, info=info, array=source.array.isel(band=list(indices)))
 
 
 def _thinned(
-    source: FileScene | CubeScene | ArrayScene, indices: Sequence[int], factor: int
+    source: Windowed, indices: Sequence[int], factor: int
 ) -> Iterator[tuple[Part, NDArray[np.generic], NDArray[np.bool_]]]:
     """Yield (part of the picture, pixels, valid) for all parts; the middle pixel of each square."""
     # Without blocks: squares, because chunks are about square.
@@ -195,9 +198,7 @@ def _thinned(
             yield (down, right), pixels[:, *taken], valid[taken]
 
 
-def _blocks(
-    source: FileScene | CubeScene | ArrayScene, factor: int
-) -> tuple[int, tuple[int, int]] | None:
+def _blocks(source: Windowed, factor: int) -> tuple[int, tuple[int, int]] | None:
     """Return the step of the overviews to read (1: none), and what a block covers (y, x) [px].
 
     None for scenes that are not read by blocks of files.
@@ -207,7 +208,10 @@ def _blocks(
     files = [*source.files, *(quality.file for quality in source.quality)]
     if any(file.warp for file in files):
         return None
-    opened = [OPEN.dataset(file.uri, file.stamp) for file in files]
+    try:
+        opened = [OPEN.dataset(file.uri, file.stamp) for file in files]
+    except RasterioError:
+        return None  # reading says what is wrong, and tries again if the file is on a server
     levels = set.intersection(*(set(dataset.overviews(1)) for dataset in opened))
     every = max((level for level in levels if level <= factor), default=1)
     shapes = [dataset.block_shapes[0] for dataset in opened]
@@ -224,7 +228,7 @@ def _middles(start: int, size: int, factor: int, end: int) -> tuple[slice, NDArr
     return slice(int(first), int(last)), middles[first:last]
 
 
-def _look(source: FileScene | CubeScene | ArrayScene) -> Look:
+def _look(source: Windowed) -> Look:
     """Return the bands to show, as the scene's names and wavelengths suggest."""
     info = source.info
     one, count = np.ones((1, 1), np.float32), len(info.bands)
@@ -267,7 +271,7 @@ def _true_colour(info: SceneInfo) -> tuple[int, int, int] | None:
     return None
 
 
-def _components(source: FileScene | CubeScene | ArrayScene) -> Look:
+def _components(source: Windowed) -> Look:
     """Return the look of the three leading components of all bands, by small windows."""
     info = source.info
     total, seen = np.zeros(len(info.bands)), 0

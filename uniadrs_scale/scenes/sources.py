@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
-from weakref import WeakValueDictionary
 
 import numpy as np
 import xarray as xr
 from affine import Affine
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
-from xarray.backends import BackendArray
-from xarray.core import indexing
 
 from uniadrs_scale.core.contracts import SceneInfo, SceneSource, digest
-from uniadrs_scale.core.lattice import Window
 from uniadrs_scale.core.validity import EVERY_BAND, Validity, can_hold, valid_pixels
 from uniadrs_scale.scenes.axes import wavelengths_of
 from uniadrs_scale.scenes.grids import Grid, ground_size
+from uniadrs_scale.scenes.lazy import lazy_pixels, origin
 from uniadrs_scale.swaths.conventions import (
     GEOLOCATION,
     as_scene,
@@ -41,31 +38,15 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from uniadrs_scale.core.lattice import Window
     from uniadrs_scale.scenes.assembly import Facts
-    from uniadrs_scale.scenes.cubes import CubeScene
-    from uniadrs_scale.scenes.rasters import FileScene, WindowedScene
-
-
-class Opened:
-    """A scene that is kept as long as an array of it."""
-
-    scene: WindowedScene
-
-
-_OPENED: WeakValueDictionary[tuple[str, str], Opened] = WeakValueDictionary()
-"""Scenes by the names of their two dask arrays. Any operation on an array renames it, so that a
-known name belongs to untouched pixels. (An attribute would survive arithmetic.)"""
+    from uniadrs_scale.scenes.rasters import WindowedScene
 
 
 def lazy_scene(scene: WindowedScene, facts: Facts, chunk: int) -> xr.DataArray:
     """Return ``scene`` as an array (band, y, x) with all that is known; ``chunk`` in pixels."""
     info = scene.info
-    valid = _lazy(_ValidArray(scene), ("y", "x"), chunk, info.identity)
-    pixels = _PixelArray(scene)
-    array = _lazy(pixels, ("band", "y", "x"), chunk, info.identity)
-    pixels.opened = _OPENED.setdefault((array.data.name, valid.data.name), Opened())
-    pixels.opened.scene = scene  # the latest: its URL may have a new signature
-    array = array.assign_coords({**_coordinates(info), "valid": valid.variable})
+    array = lazy_pixels(scene, chunk).assign_coords(_coordinates(info))
     if any(facts.wavelengths):
         centres = [np.nan if centre is None else float(centre) for centre in facts.wavelengths]
         array = array.assign_coords(wavelength=("band", centres, {"units": "nm"}))
@@ -98,60 +79,6 @@ def _coordinates(info: SceneInfo) -> dict[str, Any]:
     return coords
 
 
-class _PixelArray(BackendArray):
-    """(band, y, x) pixels of a scene, read where indexed."""
-
-    opened: Opened | None = None
-
-    def __init__(self, scene: WindowedScene) -> None:
-        self.scene = scene
-        info = scene.info
-        self.shape: tuple[int, ...] = (len(info.bands), info.height, info.width)
-        self.dtype = np.dtype(info.dtype)
-
-    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
-        return indexing.explicit_indexing_adapter(
-            key, self.shape, indexing.IndexingSupport.BASIC, self._read
-        )
-
-    def _read(self, key: tuple[int | slice, ...]) -> NDArray[np.generic]:
-        (rows, row), (cols, col) = map(_span, key[-2:], self.shape[-2:])
-        window = Window(rows.start, cols.start, len(rows), len(cols))
-        return self._part(window)[(*key[:-2], row, col)]
-
-    def _part(self, window: Window) -> NDArray[np.generic]:
-        return self.scene.read(window)[0]
-
-
-class _ValidArray(_PixelArray):
-    """(y, x) valid mask of a scene, read where indexed."""
-
-    def __init__(self, scene: WindowedScene) -> None:
-        super().__init__(scene)
-        self.shape = self.shape[1:]
-        self.dtype = np.dtype(bool)
-
-    def _part(self, window: Window) -> NDArray[np.bool_]:
-        return self.scene.read(window)[1]
-
-
-def _span(key: int | slice, size: int) -> tuple[range, int | slice]:
-    """Return (contiguous pixels to read, index into them) for one basic index of an axis."""
-    if isinstance(key, slice):
-        wanted = range(size)[key]
-        if not wanted:
-            return range(0), slice(0)
-        low, high = min(wanted[0], wanted[-1]), max(wanted[0], wanted[-1])
-        return range(low, high + 1), slice(None, None, wanted.step)
-    return range(int(key) % size, int(key) % size + 1), 0
-
-
-def _lazy(array: _PixelArray, dims: tuple[str, ...], chunk: int, identity: str) -> xr.DataArray:
-    lazy = xr.DataArray(indexing.LazilyIndexedArray(array), dims=dims)
-    sizes = {"y": chunk, "x": chunk}
-    return lazy.chunk(sizes, name_prefix=f"{type(array).__name__}-", token=f"{identity}-{chunk}")
-
-
 WORKED = 2
 """Chunks that band maths hold at once."""
 
@@ -163,9 +90,10 @@ def scene_source(scene: xr.DataArray) -> SceneSource:
         SceneError: The array's dimensions are not (band, y, x) or (y, x), it is not real, or its
             place is in doubt.
     """
-    array, known = _recognised(scene)
+    array, known = recognised(scene)
     if known is not None:
-        return replace(known, info=_placed(known.info, array))
+        known = replace(known, info=_placed(known.info, array))
+        return cast("SceneSource", known)
     info = _placed(_describe(array), array)
     # Tasks need no other coordinate, and those of a swath are as large as a band.
     return ArrayScene(info, array.drop_vars([name for name in array.coords if name != "valid"]))
@@ -219,7 +147,7 @@ def map_coordinates(scene: xr.DataArray) -> Mapping[str, xr.DataArray]:
 
     A map on a rotated grid has only a transform.
     """
-    array, _ = _recognised(scene)
+    array, _ = recognised(scene)
     axes = {name: array.coords[name] for name in ("y", "x") if name in array.coords}
     kind = geolocation_kind(array)
     if kind == "points":
@@ -232,13 +160,10 @@ def map_coordinates(scene: xr.DataArray) -> Mapping[str, xr.DataArray]:
     return map_axes(array, place.transform) | {"spatial_ref": spatial_ref(place)}
 
 
-def _recognised(scene: xr.DataArray) -> tuple[xr.DataArray, FileScene | CubeScene | None]:
+def recognised(scene: xr.DataArray) -> tuple[xr.DataArray, Any]:
     """Return ``scene`` as (band, y, x), and the files that hold just these pixels, if any do."""
     array = as_scene(scene)
-    valid = array.coords.get("valid")
-    names = getattr(array.data, "name", ""), getattr(getattr(valid, "data", None), "name", "")
-    entry = _OPENED.get(cast("tuple[str, str]", names))
-    known = None if entry is None else cast("FileScene | CubeScene", entry.scene)
+    known = origin(array)
     if known is not None and known.info.transform is not None:
         array = without_old_coordinates(array, Affine(*known.info.transform))
     return array, known
@@ -255,10 +180,11 @@ def _placed(info: SceneInfo, array: xr.DataArray) -> SceneInfo:
     if crs is not None and transform is not None and (crs, transform) != (info.crs, info.transform):
         info = replace(info, gsd_m=ground_size(Grid(info.height, info.width, transform, crs)))
     why = place.problem or ("" if crs or geolocation else info.unplaced)
-    acquired, platform = (str(array.attrs.get(name, "")) for name in ("datetime", "platform"))
     info = replace(info, crs=crs, transform=transform, geolocation=geolocation, unplaced=why)
-    centres = wavelengths_of(array)
-    return replace(info, acquired=acquired, platform=platform, wavelengths=centres)
+    info = replace(info, name=str(array.name or info.name), wavelengths=wavelengths_of(array))
+    said = (str(array.attrs.get(name, "")) for name in ("datetime", "platform", "crop"))
+    acquired, platform, crop = said
+    return replace(info, acquired=acquired, platform=platform, crop=crop)
 
 
 def _describe(array: xr.DataArray) -> SceneInfo:

@@ -92,6 +92,8 @@ class RunSummary:
     """Kinds of CPU of the chunks that were complete before."""
     levels: Levels | None = None
     """Thresholds for the map; None if its scorer has none."""
+    crop: str = ""
+    """The part of a larger scene that was scored, in words."""
 
     @classmethod
     def of(
@@ -137,9 +139,11 @@ class RunSummary:
             f"tiles    {tiles}, {len(self.failures)} failed",
             f"time     {self.seconds:.1f} s, {speed:.2f} Mpx/s",
         ]
+        if self.crop:
+            lines.insert(0, f"crop     {self.crop}")
         if self.pixels:
             share = shares_text(self.valid / self.pixels, self.invalid)
-            lines.insert(1, f"valid    {share} of the pixels")
+            lines.insert(-2, f"valid    {share} of the pixels")
         lines += [
             f"failed   tile at pixel ({f.window.row}, {f.window.col}): {f.reason}"
             for f in self.failures[:NAMED]

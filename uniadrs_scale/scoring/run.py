@@ -114,7 +114,7 @@ class _Run:
             return RunSummary(output=target.place, kept=kept, levels=self.levels)
         # Before there is a store: a smaller chunk, the advice of a refusal, is another plan.
         self.plan.require_memory(*compute.memory_limit)
-        new = not store.has_store()
+        new = target.begin(self.plan)
         with self.clock("prepare"):
             weights = weights_digest(self.job.scorer)
             opened = prepare(store, self.plan, self.job.coordinates, weights)
@@ -241,6 +241,7 @@ class _Run:
             cpu_kinds_before=self.kinds_before,
             notes=(*self.plan.scene.remarks, *mixed(self.kinds)),
             levels=self.levels,
+            crop=self.plan.scene.crop,
         )
 
     def report(self, summary: RunSummary, **more: str) -> None:

@@ -14,6 +14,7 @@ from uniadrs_scale.scoring.job import compute_for, prepare, suited
 from uniadrs_scale.scoring.progress import shown
 from uniadrs_scale.scoring.report import IncompleteWarning, SceneWarning
 from uniadrs_scale.scoring.run import Observer, run
+from uniadrs_scale.scoring.target import Target
 from uniadrs_scale.storage.scratch import temporary_folder
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ def score(
     wait_for_workers: float | None = None,
     performance_report: str | Path | None = None,
     progress: Progress = False,
+    overwrite: bool = False,
 ) -> xr.DataArray:
     """Return the anomaly map of ``scene``.
 
@@ -68,6 +70,8 @@ def score(
         performance_report: Page for Dask's performance report (HTML; needs bokeh).
         progress: True for a bar in a terminal and lines elsewhere; or a function that is called
             with the numbers of finished and of all chunks.
+        overwrite: Replace the map of another scene or plan in ``store``; one of the same plan is
+            completed, as always. Nothing but a map is ever replaced.
 
     A report of the run is written next to a store, as ``STORE.run.json``.
 
@@ -87,13 +91,14 @@ def score(
     with shown(progress, job.plan.chunks) as advance, temporary_folder() as folder:
         observer = Observer(on_report=advance, performance_report=page)
         if store is not None:
-            summary = run(job, store, compute, observer)
+            target = Target.of(store, overwrite=overwrite)
+            summary = run(job, target, compute, observer)
             made = open_store(store).open()
         else:
             # As for a scene of any size: workers write, this process reads the result.
-            target = folder / "map.zarr"
-            summary = run(job, target, compute, replace(observer, companions=False))
-            made = open_store(target).open().load()
+            hidden = folder / "map.zarr"
+            summary = run(job, hidden, compute, replace(observer, companions=False))
+            made = open_store(hidden).open().load()
     _warn(summary, job.plan.scene.name)
     return made
 

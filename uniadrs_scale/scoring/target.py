@@ -34,9 +34,13 @@ class Target:
     export: Export | None
     """How the file is made; None for Zarr."""
     drawn: Geocoding
+    overwrite: bool = False
+    """Whether the map of another scene or plan is replaced."""
 
     @classmethod
-    def of(cls, output: str | Path | Place, drawn: Geocoding | None = None) -> Target:
+    def of(
+        cls, output: str | Path | Place, drawn: Geocoding | None = None, *, overwrite: bool = False
+    ) -> Target:
         """Return the target that ``output`` names; ``drawn`` is for the COG of a swath.
 
         Raises:
@@ -46,10 +50,11 @@ class Target:
         place.require_name()
         geocoding = drawn or Geocoding()
         if place.suffix == ".zarr":
-            return cls(place, place, None, geocoding)
+            return cls(place, place, None, geocoding, overwrite)
         for export in EXPORTS.values():
             if place.suffix in export.suffixes:
-                return cls(place, place.beside(f".{place.name}.zarr"), export, geocoding)
+                hidden = place.beside(f".{place.name}.zarr")
+                return cls(place, hidden, export, geocoding, overwrite)
         files = [export.suffixes[0] for export in EXPORTS.values() if export.suffixes]
         known = " or ".join([".zarr", *files])
         raise StoreError(f"Output '{output}' has no known format. Let it end in {known}.")
@@ -71,24 +76,46 @@ class Target:
         """Return True if the file is the whole map of this plan, drawn as wanted.
 
         Raises:
-            StoreError: It is another file, or drawn otherwise.
+            StoreError: It is another file, or drawn otherwise; to overwrite: it is not a map.
         """
         if self.export is None or not self.place.exists():
             return False
-        if raster_tag(self.place.text, "fingerprint") != plan.fingerprint:
+        found = raster_tag(self.place.text, "fingerprint")
+        if found != plan.fingerprint:
+            if self.overwrite and found is not None:
+                return False
+            what = "a map" if found is None else "the map of this scene and plan"
+            advice = "remove it" if found is None else "use --overwrite (overwrite=True)"
             raise StoreError(
-                f"'{self.place}' exists and is not the map of this scene and plan. "
-                "Remove it, or choose another output path."
+                f"'{self.place}' exists and is not {what}. Choose another output path, or {advice}."
             )
         if self.store.has_store():
             return False
         was = raster_tag(self.place.text, "geocoding") if drawn else None
-        if drawn and was not in (None, drawn.text):
-            raise StoreError(
-                f"'{self.place}' is the map of this scene and plan, but drawn otherwise ({was}, "
-                f"now {drawn.text}). Remove it, or choose another output path."
-            )
-        return True
+        if not drawn or was in (None, drawn.text):
+            return True
+        if self.overwrite:
+            return False
+        raise StoreError(
+            f"'{self.place}' is the map of this scene and plan, but drawn otherwise ({was}, now "
+            f"{drawn.text}). Choose another output path, or use --overwrite (overwrite=True)."
+        )
+
+    def begin(self, plan: ScorePlan) -> bool:
+        """Return True if a run finds no store; one of another plan goes first, if that is wanted.
+
+        Raises:
+            StoreError: Something is there that is not a score store.
+        """
+        if self._holds_other(plan):
+            self.store.remove_store()
+        return not self.store.has_store()
+
+    def _holds_other(self, plan: ScorePlan) -> bool:
+        """Return True if there is a store of another plan that is to be replaced."""
+        if not (self.overwrite and self.store.has_store()):
+            return False
+        return bool(open_store(self.store).attributes.get("fingerprint") != plan.fingerprint)
 
     def state(self, plan: ScorePlan) -> str:
         """Return a sentence about what a run of ``plan`` would find.
@@ -98,6 +125,8 @@ class Target:
         """
         if self.is_finished(plan):
             return f"{self.place} is complete: nothing to do"
+        if self._holds_other(plan) or (self.place.exists() and not self.store.has_store()):
+            return f"{self.place} holds another map, which is replaced"
         if not self.store.has_store():
             self.place.require_folder()
             return f"{self.place} is new"

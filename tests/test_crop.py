@@ -1,0 +1,248 @@
+"""Crops: a box or an area of a scene is a scene of its own, read from the same files."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import rasterio
+import shapely
+import xarray as xr
+from affine import Affine
+from rasterio.features import geometry_mask
+from rasterio.transform import from_origin
+
+import uniadrs_scale as us
+from uniadrs_scale.cli import main as cli
+from uniadrs_scale.core.lattice import Window
+from uniadrs_scale.maps.store import open_store
+from uniadrs_scale.scenes.crop import OUTSIDE, Cropped
+from uniadrs_scale.scenes.preview import scene_picture
+from uniadrs_scale.scenes.sources import ArrayScene, scene_source
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LEFT, TOP, SIDE = 400000, 6000000, 20
+PIXELS = np.random.default_rng(0).integers(1, 3000, (3, 300, 260)).astype(np.uint16)
+PIXELS[:, :70, :70] = 0
+QUICK = {"scheduler": "sync", "tile": 64, "stride": 48, "chunk": 64, "detector": "rx"}
+
+
+def write(path: Path, pixels=PIXELS, transform=None, crs="EPSG:32633") -> Path:
+    transform = transform or from_origin(LEFT, TOP, SIDE, SIDE)
+    profile = {"driver": "GTiff", "count": len(pixels), "dtype": pixels.dtype, "nodata": 0}
+    height, width = pixels.shape[1:]
+    with rasterio.open(
+        path, "w", height=height, width=width, crs=crs, transform=transform, **profile
+    ) as file:
+        file.write(pixels)
+    return path
+
+
+def box(top: int, left: int, bottom: int, right: int) -> tuple[float, float, float, float]:
+    """West, south, east, north of rows and columns."""
+    return LEFT + SIDE * left, TOP - SIDE * bottom, LEFT + SIDE * right, TOP - SIDE * top
+
+
+@pytest.fixture
+def raster(tmp_path: Path) -> Path:
+    return write(tmp_path / "scene.tif")
+
+
+def test_a_box_has_the_scores_of_the_same_pixels_in_a_file(raster: Path, tmp_path: Path) -> None:
+    part = us.crop(raster, bbox=box(60, 40, 190, 170), crs="EPSG:32633")
+    cut = write(tmp_path / "cut.tif", PIXELS[:, 60:190, 40:170],
+                from_origin(LEFT + 40 * SIDE, TOP - 60 * SIDE, SIDE, SIDE))  # fmt: skip
+    assert isinstance(scene_source(part), Cropped)
+    mine, theirs = us.score(part, **QUICK), us.score(cut, **QUICK)
+    xr.testing.assert_equal(mine, theirs)
+    assert np.isnan(mine.values[:10, :30]).all()  # nodata is known in the crop
+    assert mine.rio.transform() == theirs.rio.transform()
+
+
+def test_pixels_are_read_from_the_files_as_in_the_array(raster: Path) -> None:
+    part = us.crop(us.open_scene(raster), bbox=box(60, 40, 190, 170), crs="EPSG:32633")
+    np.testing.assert_array_equal(part.values, PIXELS[:, 60:190, 40:170])
+    pixels, valid = scene_source(part).window(Window(5, 6, 20, 30)).read()
+    np.testing.assert_array_equal(pixels, PIXELS[:, 65:85, 46:76])
+    np.testing.assert_array_equal(valid, (pixels != 0).any(axis=0))
+    again = us.crop(part, bbox=box(70, 50, 80, 60), crs="EPSG:32633")
+    np.testing.assert_array_equal(again.values, PIXELS[:, 70:80, 50:60])
+    assert scene_picture(part, 64).rgb.shape == (44, 44, 3)
+
+
+def test_a_crop_is_another_scene_and_says_so(raster: Path) -> None:
+    whole = us.plan(raster, **QUICK)
+    boxes = box(60, 40, 190, 170), box(61, 40, 191, 170)
+    parts = [us.crop(raster, bbox=sides, crs=32633) for sides in boxes]
+    plans = [us.plan(part, **QUICK) for part in (*parts, parts[0].rename("harbour"))]
+    assert len({plan.fingerprint for plan in (whole, *plans)}) == 4
+    assert "crop         rows 60 to 190, columns 40 to 170 of 300 x 260 px" in plans[0].summary()
+    assert plans[2].summary().startswith("scene        harbour: 130 x 130 px")
+
+
+def test_degrees_cover_the_box(raster: Path) -> None:
+    whole = us.open_scene(raster)
+    to_degrees = rasterio.warp.transform_bounds
+    west, south, east, north = to_degrees(32633, 4326, *box(100, 100, 200, 200))
+    part = us.crop(whole, bbox=(west, south, east, north))
+    rows, cols = part.sizes["y"], part.sizes["x"]
+    assert min(rows, cols) >= 100
+    assert max(rows, cols) <= 110
+    everything = us.crop(whole, bbox=(-180, -90, 180, 90))
+    assert everything.shape == whole.shape
+
+
+def area_of_the_test() -> shapely.Polygon:
+    ring = shapely.Point(LEFT + 130.3 * SIDE, TOP - 150.7 * SIDE).buffer(1100.1)
+    return ring.difference(ring.buffer(-500))
+
+
+def test_an_area_is_the_same_mask_in_all_windows(raster: Path) -> None:
+    area = area_of_the_test()
+    source = scene_source(part := us.crop(raster, aoi=area, crs="EPSG:32633"))
+    inside = ~geometry_mask([area], part.shape[1:], part.rio.transform())
+    np.testing.assert_array_equal(part.valid.values, inside)
+    height, width = inside.shape
+    for row, col in np.ndindex(4, 4):
+        window = Window(row * 25, col * 25, min(25, height - row * 25), min(25, width - col * 25))
+        _, valid, lost = source.window(window).counted()
+        np.testing.assert_array_equal(valid, inside[window.slices])
+        assert lost.get(OUTSIDE, 0) == (~valid).sum()
+
+
+def test_an_array_without_files_is_cropped_too(raster: Path) -> None:
+    whole = us.open_scene(raster).load()
+    area = shapely.box(LEFT + 50.2 * SIDE, TOP - 90.2 * SIDE, LEFT + 90 * SIDE, TOP - 50 * SIDE)
+    for scene in (whole, whole.drop_vars("valid"), (whole + 0).assign_attrs(whole.attrs)):
+        part = us.crop(scene, aoi=area, crs=32633)
+        source = scene_source(part)
+        assert isinstance(source, ArrayScene)
+        _, valid = source.window(Window(0, 0, 41, 40)).read()
+        expected = PIXELS[0, 50:91, 50:90] != 0
+        expected[-1] = False  # the centres of the last row are outside
+        np.testing.assert_array_equal(valid, expected)
+        assert source.info.crop
+
+
+@pytest.mark.parametrize(
+    ("first", "box_"), [(170, (175, -10, -175, 10)), (-190, (175, -10, -175, 10))]
+)
+def test_a_box_may_cross_180_degrees(first: int, box_: tuple[float, ...]) -> None:
+    """In a scene whose longitudes are 170 to 190, or -190 to -170."""
+    coords = {"y": 19.5 - np.arange(40), "x": first + 0.5 + np.arange(20)}
+    scene = xr.DataArray(np.ones((1, 40, 20), np.float32), coords, ("band", "y", "x"))
+    part = us.crop(scene.rio.write_crs(4326), bbox=box_)
+    assert part.shape == (1, 20, 10)
+    assert part.x[0] == first + 5.5
+
+
+def test_a_rotated_grid_is_cropped_by_the_rectangle_around_the_box(tmp_path: Path) -> None:
+    turned = Affine.translation(LEFT, TOP) @ Affine.rotation(30) @ Affine.scale(SIDE, -SIDE)
+    whole = us.open_scene(write(tmp_path / "turned.tif", transform=turned))
+    x, y = turned @ (130.5, 150.5)
+    part = us.crop(whole, bbox=(x - 100, y - 100, x + 100, y + 100), crs=32633)
+    info = scene_source(part).info
+    across, down = (round(side) for side in ~turned @ (info.transform[2], info.transform[5]))
+    np.testing.assert_array_equal(
+        part.values, PIXELS[:, down : down + info.height, across : across + info.width]
+    )
+    assert 10 < info.width < 16
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({}, "needs bbox"),
+        ({"bbox": (0, 0, 1, 1)}, "covers 13.4"),
+        ({"bbox": (1, 1, 0.5, 0)}, "order is west, south, east, north"),
+        ({"bbox": (1, 2, 3)}, "not a box"),
+        ({"bbox": (0, 0, 1, 1), "crs": "EPSG:99999"}, "not known to PROJ"),
+        ({"bbox": (0, 0, 1, 1), "crs": "IAU_2015:30100"}, "cannot bring"),
+        ({"aoi": shapely.Point(13.5, 54.1)}, "no polygons"),
+        ({"aoi": "missing.geojson"}, "cannot be read as a vector file"),
+    ],
+)
+def test_a_crop_that_cannot_be_is_refused(raster: Path, given: dict, words: str) -> None:
+    with pytest.raises(us.UniadrsScaleError, match=words):
+        us.crop(raster, **given)
+
+
+def test_a_scene_without_a_grid_is_refused(raster: Path) -> None:
+    scene = us.open_scene(raster)
+    bare = xr.DataArray(PIXELS, dims=("band", "y", "x"), name="bare")
+    planes = {name: (("y", "x"), np.ones((300, 260))) for name in ("latitude", "longitude")}
+    for without, words in (
+        (bare, "no CRS"),
+        (bare.assign_coords(planes), "is a swath"),
+        (scene.drop_vars("spatial_ref"), "no CRS"),
+    ):
+        with pytest.raises(us.SceneError, match=words):
+            us.crop(without, bbox=(0, 0, 1, 1))
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    def call(*arguments: object) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["uniadrs-scale", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        told = capsys.readouterr()
+        return int(stop.value.code or 0), told.out + told.err
+
+    return call
+
+
+OPTIONS = ["--detector", "rx", "--scheduler", "sync", "--tile", 64, "--chunk", 64]
+
+
+def test_commands_crop_name_and_overwrite(run, raster: Path, tmp_path: Path) -> None:
+    sides = ",".join(map(str, box(100, 100, 190, 200)))
+    aoi = tmp_path / "area.geojson"
+    ring = shapely.geometry.mapping(shapely.box(13.50, 54.09, 13.52, 54.11))
+    aoi.write_text(json.dumps({"type": "Feature", "properties": {}, "geometry": ring}))
+    target = tmp_path / "map.tif"
+    command = [raster, "-o", target, *OPTIONS]
+    code, told = run("score", *command, "--bbox", f"{sides},EPSG:32633", "--name", "quay")
+    assert code == 0, told
+    assert "crop     rows 100 to 190, columns 100 to 200 of 300 x 260 px" in told
+    with rasterio.open(target) as file:
+        assert file.shape == (90, 100)
+        assert file.tags()["scene"] == "quay"
+    code, told = run("score", *command, "--aoi", aoi)
+    assert code == 2
+    assert "--overwrite" in told
+    code, told = run("plan", *command, "--aoi", aoi, "--overwrite")
+    assert "holds another map, which is replaced" in told
+    code, told = run("score", *command, "--aoi", aoi, "--overwrite")
+    assert code == 0, told
+    assert OUTSIDE in told
+    with rasterio.open(target) as file:
+        assert file.shape != (90, 100)
+    code, told = run("score", *command, "--aoi", aoi, "--overwrite")
+    assert "were complete before" in told
+    assert run("score", *command, "--bbox", "1,2")[0] == 2
+
+
+def test_overwrite_replaces_maps_and_nothing_else(raster: Path, tmp_path: Path) -> None:
+    store = tmp_path / "map.zarr"
+    first = us.crop(raster, bbox=box(100, 100, 190, 200), crs=32633)
+    us.score(first, store, **QUICK)
+    other = us.crop(raster, bbox=box(110, 100, 190, 200), crs=32633)
+    with pytest.raises(us.StoreError, match="overwrite=True"):
+        us.score(other, store, **QUICK)
+    assert us.score(other, store, overwrite=True, **QUICK).shape == (80, 100)
+    made = open_store(store).attributes["fingerprint"]
+    assert us.score(other, store, overwrite=True, **QUICK).attrs["fingerprint"] == made
+    mine = tmp_path / "mine.zarr"
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("years")
+    picture = write(tmp_path / "picture.tif")
+    for place in (mine, picture):
+        with pytest.raises(us.StoreError, match=r"not a (score store|map)"):
+            us.score(other, place, overwrite=True, **QUICK)
+    assert (mine / "thesis.txt").exists()

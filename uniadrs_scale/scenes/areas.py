@@ -1,0 +1,101 @@
+"""Areas: shapes of vector files in any CRS, and the pixels whose centres they hold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import shapely
+from pyproj import Transformer
+
+from uniadrs_scale.errors import PlanError, gist
+from uniadrs_scale.storage.extra import vectors
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+    from pyproj import CRS
+
+    from uniadrs_scale.core.lattice import Window
+
+STEPS = 200
+"""Parts of an area's extent in which its edges are projected one by one."""
+SQUARE = 32
+"""Side of a block whose pixels are looked at one by one [px]."""
+
+
+def read_areas(path: str | Path) -> tuple[NDArray[Any], str]:
+    """Return the shapes of any vector file that GDAL reads, and their CRS.
+
+    Raises:
+        PlanError: The file cannot be read, or has no CRS or no areas.
+    """
+    pyogrio = vectors("Areas in files")
+    try:
+        meta, _, wkb, _ = pyogrio.raw.read(path, columns=[])
+    except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, OSError) as error:
+        raise PlanError(
+            f"'{path}' cannot be read as a vector file ({gist(error)}). Give a GeoPackage, GeoJSON "
+            "or Shapefile."
+        ) from None
+    shapes = shapely.from_wkb(np.array([] if wkb is None else wkb, object))
+    shapes = shapes[~shapely.is_missing(shapes) & ~shapely.is_empty(shapes)]
+    if not meta["crs"] or not len(shapes):
+        missing = "areas" if meta["crs"] else "CRS"
+        raise PlanError(f"'{path}' has no {missing}. Give a file with areas and their CRS.")
+    return shapes, str(meta["crs"])
+
+
+def projected(shapes: NDArray[Any], crs: str | CRS, target: str | CRS) -> NDArray[Any]:
+    """Return areas in another CRS, without the parts that it cannot show."""
+    left, bottom, right, top = shapely.total_bounds(shapes)
+    fine = shapely.segmentize(shapes, max(right - left, top - bottom, 1e-9) / STEPS)
+    transformer = Transformer.from_crs(crs, target, always_xy=True)
+    corners, owner = shapely.get_coordinates(fine, return_index=True)
+    places = np.stack(transformer.transform(*corners.T), axis=-1)
+    hidden = np.unique(owner[~np.isfinite(places).all(axis=1)])
+    moved = shapely.set_coordinates(shapely.force_2d(fine), np.nan_to_num(places, posinf=0))
+    kept = np.delete(moved, hidden)
+    return cast("NDArray[Any]", shapely.make_valid(kept))
+
+
+@dataclass(frozen=True, slots=True)
+class Area:
+    """An area of a scene."""
+
+    wkb: bytes
+    """In pixels: x is the column, y the row."""
+
+    def inside(self, window: Window) -> NDArray[np.bool_]:
+        """Return the mask (y, x) of pixels whose centres are in the area.
+
+        Each centre is compared with the area by itself, so that windows cannot differ; blocks that
+        are whole in it, or whole outside, are not looked at.
+        """
+        area = shapely.from_wkb(self.wkb)
+        shapely.prepare(area)
+        (top, left), (bottom, right) = (window.row, window.col), window.stop
+        inside = np.zeros((window.height, window.width), bool)
+        blocks = [(top, left, bottom, right)]
+        while blocks:
+            r0, c0, r1, c1 = blocks.pop()
+            box = shapely.box(c0, r0, c1, r1)
+            part = inside[r0 - top : r1 - top, c0 - left : c1 - left]
+            if shapely.disjoint(area, box):
+                continue
+            if shapely.covers(area, box):
+                part[:] = True
+            elif max(r1 - r0, c1 - c0) <= SQUARE:
+                rows, cols = np.mgrid[r0:r1, c0:c1] + 0.5
+                part[:] = shapely.contains_xy(area, cols, rows)
+            else:
+                rows_, cols_ = _halves(r0, r1), _halves(c0, c1)
+                blocks += [(a, c, b, d) for a, b in rows_ for c, d in cols_]
+        return inside
+
+
+def _halves(start: int, stop: int) -> list[tuple[int, int]]:
+    middle = (start + stop) // 2
+    return [(a, b) for a, b in ((start, middle), (middle, stop)) if a < b]

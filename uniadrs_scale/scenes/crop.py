@@ -1,0 +1,291 @@
+"""Crops: a part of a scene, by a box or an area, as a scene of its own."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import shapely
+import xarray as xr
+from affine import Affine
+from odc.geo.geobox import GeoBox
+from pyproj import CRS, Transformer
+from pyproj.exceptions import CRSError, ProjError
+
+from uniadrs_scale.core.contracts import digest
+from uniadrs_scale.core.lattice import Window
+from uniadrs_scale.core.validity import valid_pixels
+from uniadrs_scale.errors import SceneError, gist
+from uniadrs_scale.scenes.areas import Area, projected, read_areas
+from uniadrs_scale.scenes.lazy import lazy_pixels
+from uniadrs_scale.scenes.open import open_scene
+from uniadrs_scale.scenes.rasters import SceneWindow
+from uniadrs_scale.scenes.sources import recognised
+from uniadrs_scale.swaths.conventions import geolocation_kind
+from uniadrs_scale.swaths.grids import georeference
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from uniadrs_scale.core.contracts import SceneInfo
+    from uniadrs_scale.core.validity import Validity
+    from uniadrs_scale.scenes.cubes import CubeScene
+    from uniadrs_scale.scenes.rasters import FileScene
+
+OUTSIDE = "outside the area"
+"""Reason why pixels are invalid."""
+TURN = 360.0
+SLACK = np.array([1, 1, -1, -1]) * 1e-6
+"""Pixels by which edges may miss the borders of pixels."""
+MARGIN = 0.1
+"""Share of a scene's size around it in which shapes are projected."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cropped:
+    """A window of the files of a scene, in an area or not, seen as one scene."""
+
+    info: SceneInfo
+    scene: FileScene | CubeScene | Cropped
+    place: Window
+    area: Area | None
+
+    @property
+    def nodata(self) -> float | None:
+        """The one nodata value of all bands, if any."""
+        return self.scene.nodata
+
+    def decisive(self) -> dict[str, Any]:
+        """Return what decides the pixels, as JSON values."""
+        place = self.place
+        return {
+            "scene": self.scene.decisive(),
+            "window": [place.row, place.col, place.height, place.width],
+            "area": None if self.area is None else hashlib.sha256(self.area.wkb).hexdigest(),
+        }
+
+    def window(self, window: Window) -> SceneWindow:
+        """Return a reader of ``window``, small enough to travel."""
+        return SceneWindow(self, window)
+
+    def read(self, window: Window) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
+        """Read pixels (band, y, x) and valid mask (y, x)."""
+        pixels, validity = self.counted(window)
+        return pixels, validity.valid
+
+    def counted(self, window: Window) -> tuple[NDArray[np.generic], Validity]:
+        """Read pixels (band, y, x), which are valid, and why others are not."""
+        row, col = self.place.row + window.row, self.place.col + window.col
+        pixels, validity = self.scene.counted(replace(window, row=row, col=col))
+        if self.area is not None:
+            validity.drop(~self.area.inside(window), OUTSIDE)
+        return pixels, validity
+
+
+def crop(
+    scene: xr.DataArray | str | Path,
+    *,
+    bbox: Sequence[float] | None = None,
+    aoi: str | Path | Any = None,
+    crs: str | int = "EPSG:4326",
+) -> xr.DataArray:
+    """Return the part of a scene that a box or an area covers, lazy as the scene is.
+
+    It is a scene of its own, with its own fingerprint: its statistics are those of its pixels, so
+    its scores are not those of a map of the whole scene.
+
+    Args:
+        scene: From :func:`open_scene` or built with xarray; or its path.
+        bbox: (west, south, east, north) in ``crs``; the least rectangle of pixels that covers it
+            is kept. West > east: across 180 degrees.
+        aoi: Vector file with polygons in any CRS, or a shapely geometry in ``crs``: the rectangle
+            around it is kept, and pixels whose centres are outside become invalid.
+        crs: CRS of ``bbox`` and of a geometry; by default longitude and latitude.
+
+    Raises:
+        PlanError: The file of the area cannot be read.
+        SceneError: The scene has no grid with a CRS, or nothing of it is in the box or area.
+    """
+    array, known = recognised(open_scene(scene) if isinstance(scene, str | Path) else scene)
+    whole = Window(0, 0, array.sizes["y"], array.sizes["x"])
+    grid = _grid(array)
+    window, area = whole, None
+    if bbox is not None:
+        shapes = _in_pixels(np.array([_box(bbox, crs)]), crs, grid)
+        window = _met(window, shapes, f"box {','.join(f'{side:g}' for side in bbox)}", grid)
+    if aoi is not None:
+        own = isinstance(aoi, str | Path)
+        polygons, their_crs = _polygons(*(read_areas(aoi) if own else (np.array([aoi]), str(crs))))
+        shapes = _in_pixels(polygons, their_crs, grid)
+        window = _met(window, shapes, f"area '{aoi}'" if own else "area", grid)
+        area = Area(_moved(shapely.union_all(shapes), -window.col, -window.row).wkb)
+    if bbox is None and aoi is None:
+        raise SceneError("A crop needs bbox=(west, south, east, north) or aoi=FILE. Pass one.")
+    rows, cols = window.slices
+    part = array.isel(y=rows, x=cols)
+    part = part.rio.write_transform(grid.affine @ Affine.translation(window.col, window.row))
+    if known is None:
+        part = part if area is None else _masked(part, area)
+    else:
+        part = _of_files(part, known, window, area)
+    ends = f"rows {rows.start} to {rows.stop}, columns {cols.start} to {cols.stop}"
+    return part.assign_attrs(
+        crop=f"{ends} of {whole.height} x {whole.width} px"
+        f"{', in an area' if area else ''}: a scene of its own, with statistics of its own"
+    )
+
+
+def _grid(array: xr.DataArray) -> GeoBox:
+    """Return the grid of a scene.
+
+    Raises:
+        SceneError: It has no grid, or one without a CRS.
+    """
+    if geolocation_kind(array):
+        raise SceneError(
+            f"Scene '{array.name}' is a swath, whose rows and columns are not along a grid: it "
+            "cannot be cropped by a box. Select pixels: scene.isel(y=slice(...), x=slice(...))."
+        )
+    place = georeference(array)
+    if place.crs is None or place.transform is None:
+        raise SceneError(
+            f"Scene '{array.name}' has no {'CRS' if place.crs is None else 'transform'}, so a box "
+            "has no place on it. Write it (gdal_edit, scene.rio.write_crs), or select pixels: "
+            "scene.isel(y=slice(...), x=slice(...))."
+        )
+    return GeoBox((array.sizes["y"], array.sizes["x"]), place.transform, place.crs)
+
+
+def _box(bbox: Sequence[float], crs: str | int) -> Any:
+    """Return a box as a polygon.
+
+    Raises:
+        SceneError: It is not a box, or the CRS is not known.
+    """
+    try:
+        round_ = CRS.from_user_input(crs).is_geographic
+    except CRSError as error:
+        raise SceneError(
+            f"crs={crs!r} is not known to PROJ ({gist(error)}). Use EPSG:4326."
+        ) from None
+    sides = np.asarray(bbox, float)
+    if sides.shape != (4,) or not np.isfinite(sides).all():
+        raise SceneError(f"bbox={bbox!r} is not a box. Give west, south, east, north.")
+    west, south, east, north = sides.tolist()
+    east += TURN if round_ and west > east else 0
+    if west >= east or south >= north:
+        raise SceneError(
+            f"bbox={bbox!r} is empty: the order is west, south, east, north. Swap its sides."
+        )
+    return shapely.box(west, south, east, north)
+
+
+def _moved(shapes: Any, x: float, y: float) -> Any:
+    """Return shapes elsewhere."""
+    return shapely.transform(shapes, lambda places: places + np.array([x, y]))
+
+
+def _polygons(shapes: NDArray[Any], crs: str) -> tuple[NDArray[Any], str]:
+    """Return the polygons among shapes, and their CRS.
+
+    Raises:
+        SceneError: No shape is left.
+    """
+    polygons = shapes[shapely.area(shapes) > 0]
+    if not len(polygons):
+        raise SceneError(
+            "The area has no polygons: points and lines hold no pixels. Give polygons."
+        )
+    return shapely.make_valid(polygons), crs
+
+
+def _in_pixels(shapes: NDArray[Any], crs: str | int, grid: GeoBox) -> NDArray[Any]:
+    """Return shapes in pixels of ``grid``: x is the column, y the row.
+
+    Only what is near the scene is projected: a projection need not know the whole Earth.
+    """
+    target, source = CRS.from_user_input(str(grid.crs)), CRS.from_user_input(crs)
+    try:
+        left, bottom, right, top = _extent(grid, source)
+        wide, high = MARGIN * (right - left), MARGIN * (top - bottom)
+        near = shapely.box(left - wide, bottom - high, right + wide, top + high)
+        if source.is_geographic:
+            turns = (-TURN, 0.0, TURN)
+            shapes = np.concatenate([_moved(shapes, turn, 0) for turn in turns])
+        shapes = shapely.intersection(shapes, near)
+        shapes = shapes[shapely.area(shapes) > 0]
+        moved = projected(shapes, source, target) if len(shapes) else shapes
+    except (ProjError, ValueError) as error:
+        raise SceneError(
+            f"PROJ cannot bring {source.name} to the scene's CRS, {target.name} ({gist(error)}). "
+            "Give box or area in the CRS of the scene."
+        ) from None
+    inverse = ~grid.affine
+    made: NDArray[Any] = shapely.transform(moved, lambda xy: np.stack(inverse @ xy.T, axis=-1))
+    return made
+
+
+def _extent(grid: GeoBox, crs: CRS) -> list[float]:
+    """Return left, bottom, right and top of a grid in another CRS."""
+    border = shapely.segmentize(shapely.box(0, 0, grid.shape.x, grid.shape.y), max(grid.shape) / 64)
+    ground = grid.affine @ shapely.get_coordinates(border).T
+    to_crs = Transformer.from_crs(str(grid.crs), crs, always_xy=True)
+    seen = np.stack(to_crs.transform(*ground), axis=-1)
+    seen = seen[np.isfinite(seen).all(axis=1)]
+    return [*seen.min(axis=0).tolist(), *seen.max(axis=0).tolist()]
+
+
+def _met(window: Window, shapes: NDArray[Any], what: str, grid: GeoBox) -> Window:
+    """Return the pixels of ``window`` that shapes in pixels touch.
+
+    Raises:
+        SceneError: No shape is left.
+    """
+    if len(shapes):
+        left, top, right, bottom = shapely.total_bounds(shapes) + SLACK
+        row, col = int(np.floor(top)), int(np.floor(left))
+        box = Window(row, col, int(np.ceil(bottom)) - row, int(np.ceil(right)) - col)
+        if (met := window.intersection(box)) is not None:
+            return met
+    extent = ",".join(f"{side:.4f}" for side in _extent(grid, CRS.from_epsg(4326)))
+    raise SceneError(
+        f"The {what} has no pixel of the scene, which covers {extent} (west, south, east, north in "
+        "degrees). Check the order of its sides, and its CRS."
+    )
+
+
+def _of_files(
+    part: xr.DataArray, known: FileScene | CubeScene | Cropped, window: Window, area: Area | None
+) -> xr.DataArray:
+    """Return ``part`` read by windows of the files that hold it."""
+    transform = tuple(georeference(part).transform or ())[:6]
+    info = replace(known.info, height=window.height, width=window.width, transform=transform)
+    made = Cropped(info=info, scene=known, place=window, area=area)
+    made = replace(made, info=replace(info, identity=digest(made.decisive())))
+    lazy = lazy_pixels(made, max(part.chunks[1]) if part.chunks else window.height)
+    return part.copy(data=lazy.data).assign_coords(valid=lazy.coords["valid"].variable)
+
+
+def _masked(part: xr.DataArray, area: Area) -> xr.DataArray:
+    """Return an array whose coordinate ``valid`` is False outside the area."""
+    inside = xr.DataArray(
+        area.inside(Window(0, 0, part.sizes["y"], part.sizes["x"])), dims=("y", "x")
+    )
+    if "valid" in part.coords:
+        valid = part.coords["valid"].reset_coords(drop=True)
+    else:
+        nodata = (part.rio.nodata,) * part.sizes["band"]
+        together = part.dtype.itemsize == 1  # each value is also a measurement
+        valid = xr.apply_ufunc(
+            lambda pixels: valid_pixels(np.moveaxis(pixels, -1, 0), nodata, together=together),
+            (part if part.chunks is None else part.chunk(band=-1)).variable,
+            input_core_dims=[["band"]],
+            dask="parallelized",
+            output_dtypes=[bool],
+        )
+    return part.assign_coords(valid=(("y", "x"), (valid & inside.variable).data))

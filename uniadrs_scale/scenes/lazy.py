@@ -1,0 +1,101 @@
+"""Pixels of files as lazy arrays, whose origin is known until they are changed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
+
+import numpy as np
+import xarray as xr
+from xarray.backends import BackendArray
+from xarray.core import indexing
+
+from uniadrs_scale.core.lattice import Window
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from uniadrs_scale.scenes.rasters import WindowedScene
+
+
+class Opened:
+    """A scene that is kept as long as an array of it."""
+
+    scene: WindowedScene
+
+
+_OPENED: WeakValueDictionary[tuple[str, str], Opened] = WeakValueDictionary()
+"""Scenes by the names of their two dask arrays. Any operation on an array renames it, so that a
+known name belongs to untouched pixels. (An attribute would survive arithmetic.)"""
+
+
+def lazy_pixels(scene: WindowedScene, chunk: int) -> xr.DataArray:
+    """Return the pixels (band, y, x) of ``scene`` with its mask; their origin is remembered."""
+    valid = _lazy(_ValidArray(scene), ("y", "x"), chunk, scene.info.identity)
+    pixels = _PixelArray(scene)
+    array = _lazy(pixels, ("band", "y", "x"), chunk, scene.info.identity)
+    pixels.opened = _OPENED.setdefault((array.data.name, valid.data.name), Opened())
+    pixels.opened.scene = scene  # the latest: its URL may have a new signature
+    return array.assign_coords(valid=valid.variable)
+
+
+def origin(array: xr.DataArray) -> Any:
+    """Return the files that hold just the pixels and the mask of ``array``; None if none do."""
+    valid = array.coords.get("valid")
+    names = getattr(array.data, "name", ""), getattr(getattr(valid, "data", None), "name", "")
+    entry = _OPENED.get(names)
+    return None if entry is None else entry.scene
+
+
+class _PixelArray(BackendArray):
+    """(band, y, x) pixels of a scene, read where indexed."""
+
+    opened: Opened | None = None
+
+    def __init__(self, scene: WindowedScene) -> None:
+        self.scene = scene
+        info = scene.info
+        self.shape: tuple[int, ...] = (len(info.bands), info.height, info.width)
+        self.dtype = np.dtype(info.dtype)
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
+        return indexing.explicit_indexing_adapter(
+            key, self.shape, indexing.IndexingSupport.BASIC, self._read
+        )
+
+    def _read(self, key: tuple[int | slice, ...]) -> NDArray[np.generic]:
+        (rows, row), (cols, col) = map(_span, key[-2:], self.shape[-2:])
+        window = Window(rows.start, cols.start, len(rows), len(cols))
+        return self._part(window)[(*key[:-2], row, col)]
+
+    def _part(self, window: Window) -> NDArray[np.generic]:
+        return self.scene.read(window)[0]
+
+
+class _ValidArray(_PixelArray):
+    """(y, x) valid mask of a scene, read where indexed."""
+
+    def __init__(self, scene: WindowedScene) -> None:
+        super().__init__(scene)
+        self.shape = self.shape[1:]
+        self.dtype = np.dtype(bool)
+
+    def _part(self, window: Window) -> NDArray[np.bool_]:
+        return self.scene.read(window)[1]
+
+
+def _span(key: int | slice, size: int) -> tuple[range, int | slice]:
+    """Return (contiguous pixels to read, index into them) for one basic index of an axis."""
+    if isinstance(key, slice):
+        wanted = range(size)[key]
+        if not wanted:
+            return range(0), slice(0)
+        low, high = min(wanted[0], wanted[-1]), max(wanted[0], wanted[-1])
+        return range(low, high + 1), slice(None, None, wanted.step)
+    return range(int(key) % size, int(key) % size + 1), 0
+
+
+def _lazy(array: _PixelArray, dims: tuple[str, ...], chunk: int, identity: str) -> xr.DataArray:
+    lazy = xr.DataArray(indexing.LazilyIndexedArray(array), dims=dims)
+    sizes = {"y": chunk, "x": chunk}
+    return lazy.chunk(sizes, name_prefix=f"{type(array).__name__}-", token=f"{identity}-{chunk}")
