@@ -88,7 +88,8 @@ def score(
     """Return the map (y, x) of a window that is one tile."""
     tile = image.pixels.shape[1]
     statistics = BandStatistics.of(image.pixels, np.ones(image.pixels.shape[1:], bool))
-    fitted = coarsened(detector, PRESETS[preset].scales, tile).fitted(statistics)
+    kind = PRESETS[preset]
+    fitted = coarsened(detector, kind.scales, tile, kind.terms).fitted(statistics)
     scaled = statistics.normalisation().apply(image.pixels)
     scores: NDArray[np.float32] = fitted.score_tiles(scaled[None])[0]
     return scores
@@ -221,7 +222,8 @@ def main() -> None:
     evidence: dict[str, object] = {}
     content = uniadrs_scale.Detector.load(args.weights, device="cpu").info.content[:8]
     for preset in args.presets:
-        path = args.out / f"{args.weights.stem}-{content}-{preset}.jsonl"
+        terms = "".join(f"-{name}-{factor:g}" for name, factor in PRESETS[preset].terms)
+        path = args.out / f"{args.weights.stem}-{content}-{preset}{terms}.jsonl"
         lines = count(args.weights, preset, args.training, args.windows, path)
         found[preset] = curve(preset, split(lines, "generated", "curve"))
         evidence[preset] = checked(found[preset], lines)

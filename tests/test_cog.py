@@ -25,7 +25,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
 from rio_cogeo import cog_validate
 from zarr.codecs import BloscCodec, Crc32cCodec
 
-from uniadrs_scale.errors import StoreError
+from uniadrs_scale.errors import PlanError, StoreError
 from uniadrs_scale.maps import cog
 from uniadrs_scale.maps.overviews import BLOCK, max_pool
 
@@ -303,7 +303,7 @@ def test_failure_leaves_the_older_file_and_nothing_else(
 
 FULL_DISK = """
 import resource, signal, sys
-from uniadrs_scale.errors import StoreError
+from uniadrs_scale.errors import PlanError, StoreError
 from uniadrs_scale.maps.cog import to_cog
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), resource.RLIM_INFINITY))
@@ -351,3 +351,47 @@ def test_memory_does_not_grow_with_the_scene(
         score = np.random.default_rng(0).random((side, side), np.float32)
         peaks.append(peak_of_cog(write_store(tmp_path / f"{side}.zarr", score)))
     assert peaks[1] - peaks[0] < 90, peaks  # MiB; the raster grows by 183
+
+
+def test_an_array_becomes_the_same_file_as_its_store(tmp_path: Path) -> None:
+    store = write_store(tmp_path / "map.zarr", random_score(300, 200))
+    array = xr.open_zarr(store, consolidated=False, decode_coords="all")["score"]
+    with quiet():
+        cog.to_cog(store, tmp_path / "store.tif")
+        for number, same in enumerate((array, array.load(), array.reset_coords(drop=True))):
+            cog.to_cog(same, path := tmp_path / f"array{number}.tif")
+            with rasterio.open(path) as got, rasterio.open(tmp_path / "store.tif") as want:
+                assert same_bits(got.read(), want.read())
+                assert got.transform == want.transform
+                assert got.descriptions == ("score",)
+        cog.to_cog(array[50:, 20:].rename("ship"), tmp_path / "part.tif")
+    with rasterio.open(tmp_path / "part.tif") as part:
+        assert part.transform == TRANSFORM @ Affine.translation(20, 50)
+        assert part.crs == CRS
+        assert part.descriptions == ("ship",)
+
+
+def test_an_array_with_layers_becomes_a_file_with_bands(tmp_path: Path) -> None:
+    values = np.stack([random_score(70, 90, seed) for seed in (1, 2)])
+    array = xr.DataArray(values, {"layer": ["water", "ice"]}, ("layer", "y", "x"))
+    with quiet():
+        cog.to_cog(array, tmp_path / "map.tif")
+        with rasterio.open(tmp_path / "map.tif") as file:
+            assert file.descriptions == ("water", "ice")
+            assert same_bits(file.read(), values)
+
+
+def test_an_array_that_is_no_map_is_refused(tmp_path: Path) -> None:
+    plane = xr.DataArray(np.zeros((4, 5), np.float32), dims=("y", "x"), name="plane")
+    swath = plane.rio.write_crs(4326).assign_coords(
+        latitude=(("y", "x"), plane.values), longitude=(("y", "x"), plane.values)
+    )
+    for array, words in (
+        (plane.expand_dims("time"), "needs real numbers"),
+        (plane.astype(complex), "needs real numbers"),
+        (swath, "Pass the path of the store"),
+    ):
+        with pytest.raises(StoreError, match=words):
+            cog.to_cog(array, tmp_path / "map.tif")
+    with pytest.raises(PlanError, match="not the map of a swath"):
+        cog.to_cog(plane.rename("score"), tmp_path / "map.tif", resolution=10)

@@ -20,6 +20,7 @@ import zarr
 from affine import Affine
 from distributed import Client
 from maps import LEVELS, make_map, planted
+from PIL import Image
 from pyarrow import parquet
 from pyproj import Geod, Transformer
 from swaths import Swath
@@ -484,7 +485,29 @@ def test_an_empty_table_is_a_valid_file(tmp_path, suffix, placed):
     assert (tmp_path / f"t.{suffix}").exists()
 
 
+def test_chips_show_scene_and_map(tmp_path):
+    score = np.zeros((90, 120), np.float32)
+    score[40:44, 60:64], score[0, 119] = 0.9, 0.95
+    pixels = np.random.default_rng(0).uniform(100, 200, (3, 90, 120)).astype(np.uint8)
+    scene = xr.DataArray(pixels, dims=("band", "y", "x")).rio.write_crs(UTM["crs"])
+    scene.rio.write_transform(Affine(*UTM["transform"])).rio.to_raster(tmp_path / "a.tif")
+    make_map(tmp_path / "map.zarr", score, **UTM)
+    options = "--scene", tmp_path / "a.tif", "--chips"
+    result = run(tmp_path / "map.zarr", "-o", tmp_path / "t.csv", *options)
+    assert result.exit_code == 0, (result.output, result.exception)
+    frame = pd.read_csv(tmp_path / "t.csv")
+    assert len(frame) == 2
+    for path, part in zip(frame["chip"], frame["target_id"], strict=True):
+        assert path == f"t.chips/{part.removeprefix('a.tif-')}.png"
+        with Image.open(tmp_path / path) as picture:
+            assert picture.size == (192 + 4 + 192, 192)
+            bright = np.asarray(picture)[:, 196:].max(axis=2) > 128
+    assert bright.sum() == 16 * 6**2  # the object of 16 pixels, enlarged
+    assert len(list((tmp_path / "t.chips").iterdir())) == 2
+
+
 BAD = {
+    "chips alone": (["--chips"], {}, "Give --scene as well"),
     "no levels": (["-o", "t.gpkg"], {"levels": None}, "has no levels"),
     "two choices": (["--level", "high", "--top", "3"], {}, "Give one of level"),
     "no CRS": (["--min-area", "5"], {"place": {}}, "has no CRS"),

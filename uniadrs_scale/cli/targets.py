@@ -121,6 +121,14 @@ def targets_command(
         ),
     ] = None,
     reading: Reading,
+    chips: Annotated[
+        bool,
+        typer.Option(
+            "--chips",
+            help="Write a picture of each target, up to 1000, to the folder OUTPUT.chips (column "
+            "chip). Needs --scene.",
+        ),
+    ] = False,
     second_look: Annotated[
         bool,
         typer.Option(
@@ -157,6 +165,8 @@ def targets_command(
         output or f"{map_path.rstrip('/').removesuffix('.zarr').removesuffix('.tif')}.gpkg"
     )
     opened = reading.open(scene) if scene else None
+    if chips and opened is None:
+        raise PlanError("--chips shows targets in the scene. Give --scene as well.")
     again = None
     if second_look:
         from uniadrs_scale.objects.second_look import SecondLook
@@ -165,6 +175,10 @@ def targets_command(
     work = compute_of(scheduler, workers, again)
     table = find(map_path, selection, scene=opened, compute=work, again=again)
     table.facts["command"] = redact(" ".join(sys.argv[1:]))
+    if chips and opened is not None:
+        from uniadrs_scale.objects.chips import with_chips
+
+        table = with_chips(table, opened, place)
     write(table, place)
     for line in table.summary():
         typer.echo(line)

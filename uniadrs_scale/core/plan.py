@@ -11,7 +11,7 @@ from uniadrs_scale.core.contracts import digest, is_score_alone
 from uniadrs_scale.core.lattice import Lattice, default_chunk
 from uniadrs_scale.core.layers import SCORE, Layer
 from uniadrs_scale.core.memory import MIB, MemoryForecast, Pixels, Processes, forecast
-from uniadrs_scale.core.presets import Preset, choose_preset
+from uniadrs_scale.core.presets import Preset, Terms, choose_preset
 from uniadrs_scale.errors import PlanError
 
 if TYPE_CHECKING:
@@ -98,6 +98,8 @@ class ScorePlan:
     """Version of this library."""
     layers: tuple[Layer, ...] = (SCORE,)
     """Layers of the map."""
+    terms: Terms = ()
+    """Terms that the preset adds to the detector's logit."""
     compute: str = ""
     """Words about the processes that compute, and why these."""
 
@@ -129,6 +131,8 @@ class ScorePlan:
         }
         if not is_score_alone(self.layers):
             values["layers"] = [layer.to_json() for layer in self.layers]
+        if self.terms:
+            values["terms"] = dict(self.terms)
         return values | ({"coarser": self.coarser} if self.coarser else {})
 
     @property
@@ -265,7 +269,8 @@ class ScorePlan:
             f"(each pixel is scored {lattice.tiles * lattice.tile**2 / 1e6 / megapixels:.1f} "
             "times on average)",
             "preset": self.preset
-            + (f", seen at {seen} of the resolution" if self.coarsen > 1 else ""),
+            + (f", seen at {seen} of the resolution" if self.coarsen > 1 else "")
+            + "".join(f", plus {factor:g} x {name}" for name, factor in self.terms),
             "chunks": f"{rows} x {cols} of {lattice.chunk} px, {self.tasks} tasks",
             "reads": "every pixel twice, for statistics (the store keeps them) and for scores",
             "detector": self.detector,

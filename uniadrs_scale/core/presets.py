@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 Arithmetic = Literal["float32", "bfloat16"]
 Resampling = Literal["max", "nearest"]
+Terms = tuple[tuple[str, float], ...]
+"""Names and factors of what is added to a network's logit: see :mod:`.detector.terms`."""
 DEFAULT_WEIGHTS = "uniadrs-s"
 SPECTRAL = 14
 """A scene with this many bands or more has a spectrum per pixel."""
@@ -50,6 +52,8 @@ class Preset:
     coarser: int = 0
     """Side of a second, coarser mean that the network sees; the logits of both are averaged. 0 for
     no. Costs ``(coarsen / coarser) ** 2`` more."""
+    terms: Terms = ()
+    """Terms in the logit of networks that see whitened bands."""
     why: str
     """Reason, for the plan's summary."""
 
@@ -80,14 +84,31 @@ class Preset:
 PRESETS = {
     preset.name: preset
     for preset in (
-        Preset(name="hyperspectral", tile=128, small=128, why="a spectrum per pixel"),
+        Preset(
+            name="hyperspectral",
+            tile=128,
+            small=128,
+            terms=(("area", 0.5),),
+            why="a spectrum per pixel",
+        ),
         Preset(
             name="multispectral", tile=512, small=256, coarsen=2, why="a few bands, blurred targets"
         ),
         Preset(
-            name="infrared", tile=512, small=256, coarsen=2, why="one thermal band, blurred targets"
+            name="infrared",
+            tile=512,
+            small=256,
+            coarsen=2,
+            terms=(("area", 0.5),),
+            why="one thermal band, blurred targets",
         ),
-        Preset(name="low-light", tile=224, small=224, why="one band at night, targets of few px"),
+        Preset(
+            name="low-light",
+            tile=224,
+            small=224,
+            terms=(("area", 0.5), ("local", 0.5)),
+            why="one band at night, targets of few px",
+        ),
         Preset(
             name="single-band",
             tile=224,

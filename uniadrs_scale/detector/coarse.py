@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from uniadrs_scale.core.contracts import FittedScorer, Scorer
     from uniadrs_scale.core.layers import Layer
     from uniadrs_scale.core.pixels import BandStatistics
+    from uniadrs_scale.core.presets import Terms
 
 
 LOGIT_EPS = 1e-6
@@ -162,8 +163,23 @@ class FittedScales:
             return cast("NDArray[np.float32]", mean.numpy())
 
 
-def coarsened(scorer: Scorer, factors: tuple[int, ...], tile: int) -> Scorer:
+@runtime_checkable
+class Fusable(Protocol):
+    """A scorer that can add the terms of a preset to its logit."""
+
+    def with_terms(self, terms: Terms) -> Scorer:
+        """Return the scorer with these terms, or itself if it cannot have them."""
+
+
+def with_terms(scorer: Scorer, terms: Terms) -> Scorer:
+    """Return ``scorer`` with the terms of a preset, or itself if it knows none."""
+    return scorer.with_terms(terms) if terms and isinstance(scorer, Fusable) else scorer
+
+
+def coarsened(scorer: Scorer, factors: tuple[int, ...], tile: int, terms: Terms = ()) -> Scorer:
     """Return ``scorer`` at 1 / factor of the resolution, or the mean of several.
+
+    Terms are added to the logit at each resolution.
 
     Raises:
         PlanError: The tile is not a multiple of a factor.
@@ -179,5 +195,6 @@ def coarsened(scorer: Scorer, factors: tuple[int, ...], tile: int) -> Scorer:
                 f"coarsen={factor} does not fit tile={tile} px: a tile must hold whole coarse "
                 f"pixels. Use tile={max(tile // max(factor, 1), 16) * max(factor, 1)}."
             )
+    scorer = with_terms(scorer, terms)
     seen = tuple(scorer if factor == 1 else Coarse(scorer, factor) for factor in factors)
     return seen[0] if len(seen) == 1 else Scales(seen)

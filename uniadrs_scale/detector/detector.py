@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, cast, get_args
 
@@ -17,6 +17,7 @@ from uniadrs_scale.detector.gpu import Conveyor, Cuda, device_called, passes_on
 from uniadrs_scale.detector.inference import exact_gpu, for_inference, one_thread
 from uniadrs_scale.detector.network import MINIMUM_SIDE
 from uniadrs_scale.detector.passes import NUMBA, fast_ring_mean
+from uniadrs_scale.detector.terms import summed, term_bytes
 from uniadrs_scale.detector.weights import load_network, portable, read_weights
 from uniadrs_scale.detector.whitening import (
     CHANNELS,
@@ -35,8 +36,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from uniadrs_scale.core.contracts import FittedScorer
+    from uniadrs_scale.core.contracts import FittedScorer, Scorer
     from uniadrs_scale.core.levels import Levels
+    from uniadrs_scale.core.presets import Terms
     from uniadrs_scale.detector.weights import WeightsInfo
 
 GPU_BATCH = 16
@@ -138,6 +140,10 @@ class Detector:
         whitening = None if self.info.input == "bands" else Whitening.of(statistics)
         return FittedDetector(self, whitening)
 
+    def with_terms(self, terms: Terms) -> Scorer:
+        """Return the detector with these terms in its logit, if it sees whitened bands."""
+        return self if self.info.input == "bands" else Fused(self, terms)
+
     def warm_up(self, tile: int, bands: int) -> None:
         """Score noise once per process and shape; raise PlanError if scores are not finite."""
         if (tile, bands) in self._warm:
@@ -153,27 +159,58 @@ class Detector:
         self._warm.add((tile, bands))
 
     def score_with(
-        self, whitenings: tuple[Whitening, ...], tiles: NDArray[np.float32]
+        self, whitenings: tuple[Whitening, ...], tiles: NDArray[np.float32], terms: Terms = ()
     ) -> NDArray[np.float32]:
         """Score tiles, each with its whitening, or all without: see :class:`FittedDetector`."""
         seen = np.ascontiguousarray(tiles, np.float32)
         with torch.inference_mode():
             if self._conveyor is not None:
-                return self._conveyor.submit(seen, partial(self._on_gpu, whitenings))()
+                return self._conveyor.submit(seen, partial(self._on_gpu, whitenings, terms=terms))()
             with one_thread():
-                return self._scores(whitenings, torch.from_numpy(seen)).numpy()
+                return self._scores(whitenings, torch.from_numpy(seen), terms).numpy()
 
-    def _on_gpu(self, whitenings: tuple[Whitening, ...], tiles: Tensor) -> Tensor:
+    def _on_gpu(
+        self, whitenings: tuple[Whitening, ...], tiles: Tensor, terms: Terms = ()
+    ) -> Tensor:
         with torch.inference_mode(), exact_gpu():
-            return self._scores(whitenings, tiles)
+            return self._scores(whitenings, tiles, terms)
 
-    def _scores(self, whitenings: tuple[Whitening, ...], tiles: Tensor) -> Tensor:
+    def _scores(self, whitenings: tuple[Whitening, ...], tiles: Tensor, terms: Terms) -> Tensor:
         """Score tiles (n, band, y, x): float32 (n, y, x) on the same device."""
         if not whitenings:
             return self._network(tiles)[:, 0].float()
         flat = flat_areas(tiles)
-        scores = self._network(channels(whitenings, tiles, self._ring))[:, 0].float()
+        seen = channels(whitenings, tiles, self._ring)
+        scores = self._network(seen, summed(terms, seen, self._ring))[:, 0].float()
         return scores if flat is None else scores.masked_fill_(flat, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Fused:
+    """A detector of whitened bands with the terms of a preset in its logit."""
+
+    detector: Detector
+    terms: Terms
+
+    @property
+    def identity(self) -> str:
+        """Identity of the detector; the plan holds the terms."""
+        return self.detector.identity
+
+    @property
+    def batch(self) -> int:
+        """Tiles per call."""
+        return self.detector.batch
+
+    def activation_bytes(self, tile: int, bands: int) -> int:
+        """Return a worker's peak growth in one call, in bytes."""
+        plain = self.detector.activation_bytes(tile, bands)
+        on_host = self.detector.device.type == "cpu"
+        return plain + (term_bytes(self.terms) * tile**2 * self.batch if on_host else 0)
+
+    def fitted(self, statistics: BandStatistics) -> FittedDetector:
+        """Return the detector of a scene with these statistics."""
+        return replace(self.detector.fitted(statistics), terms=self.terms)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -183,6 +220,8 @@ class FittedDetector:
     detector: Detector
     whitening: Whitening | None
     """None if the network sees the bands as they are."""
+    terms: Terms = ()
+    """Terms that are added to the logit."""
 
     @property
     def batch(self) -> int:
@@ -211,7 +250,7 @@ class FittedDetector:
         """Return the same for tiles of several regions, each with its own whitening."""
         known = (cast("FittedDetector", scorer).whitening for scorer in scorers)
         whitenings = tuple(whitening for whitening in known if whitening is not None)
-        return self.detector.score_with(whitenings, tiles)
+        return self.detector.score_with(whitenings, tiles, self.terms)
 
 
 def gpus_in_use(detector: object) -> tuple[str, ...]:

@@ -192,14 +192,16 @@ class FastNetwork:
             self._score = _Convolution(head.conv2.weight, place, bias=head.conv2.bias, spare=True)
 
     @torch.no_grad()
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, terms: Tensor | None = None) -> Tensor:
         """Score tiles (b, c, h, w), c >= 1, h and w >= 16: float32 (b, 1, h, w) in 0..1.
+
+        ``terms`` (b, 1, h, w) are added to the logits.
 
         Raises:
             PlanError: As the module raises it.
         """
-        logits = [self._logits(group) for group in split_groups(x, self.config)]
-        return torch.stack(logits).sigmoid().mean(0)
+        logits = torch.stack([self._logits(group) for group in split_groups(x, self.config)])
+        return (logits if terms is None else logits + terms).sigmoid().mean(0)
 
     def _fold(self, bands: int) -> _Convolution:
         return _Convolution(fold_stem(self._stem_weight, bands), self._place, padding=1)
@@ -231,12 +233,12 @@ class FastNetwork:
 
 def for_inference(
     module: UniADRS, dtype: torch.dtype, device: torch.device, passes: Passes
-) -> Callable[[Tensor], Tensor]:
+) -> Callable[..., Tensor]:
     """Return the fastest function of ``module`` on ``device``, as exact as its profile needs."""
     # Published figures need the published order of additions: on weights that resemble noise any
     # other order differs by 3e-5, as much as the published one differs from exact arithmetic.
     if dtype == torch.float32 and module.config.profile == "published":
-        return cast("Callable[[Tensor], Tensor]", module.to(device).eval())
+        return cast("Callable[..., Tensor]", module.to(device).eval())
     return FastNetwork(module, dtype, device, passes)
 
 

@@ -252,14 +252,16 @@ class UniADRS(nn.Module):
         self.normality_extractor = NormalityExtractor(self.config)
         self.features_DN_combine = Head(c0, self.config.profile)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, terms: Tensor | None = None) -> Tensor:
         """Score tiles (b, c, h, w), any c >= 1, h and w >= 16: (b, 1, h, w) in 0..1.
+
+        ``terms`` (b, 1, h, w) are added to the logits.
 
         Raises:
             PlanError: A side is too short, or the published profile got too many bands.
         """
-        logits = [self.logits(group) for group in split_groups(x, self.config)]
-        return torch.stack(logits).sigmoid().mean(0)
+        logits = torch.stack([self.logits(group) for group in split_groups(x, self.config)])
+        return (logits if terms is None else logits + terms).sigmoid().mean(0)
 
     def logits(self, x: Tensor) -> Tensor:
         """Return scores before the sigmoid (b, 1, h, w); c <= bands."""

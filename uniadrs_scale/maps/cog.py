@@ -23,14 +23,16 @@ import shutil
 import warnings
 from collections import deque
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import rasterio.shutil
+import xarray as xr
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 
 from uniadrs_scale.errors import PlaceWarning, StoreError, UniadrsScaleError
-from uniadrs_scale.maps.geocode import on_a_grid
+from uniadrs_scale.maps.arrays import ArrayMap
+from uniadrs_scale.maps.geocode import GeocodedScores, on_a_grid
 from uniadrs_scale.maps.overviews import (
     BLOCK,
     GDAL_OPTIONS,
@@ -55,7 +57,8 @@ if TYPE_CHECKING:
     from rasterio.windows import Window
 
     from uniadrs_scale.core.presets import Resampling
-    from uniadrs_scale.maps.geocode import GeocodedScores
+
+    Source = ScoreMap | ArrayMap | GeocodedScores
 
 
 MIB = 2**20
@@ -87,7 +90,7 @@ COG = {
 
 
 def to_cog(
-    store: str | Path | Place,
+    store: str | Path | Place | xr.DataArray,
     path: str | Path | Place,
     *,
     crs: str | None = None,
@@ -107,7 +110,9 @@ def to_cog(
     disk. Pixels whose positions cannot be true are left out, with a warning.
 
     Args:
-        store: Zarr group with an array ``score`` (y, x) float32, a path or URL.
+        store: Zarr group with an array ``score`` (y, x) float32, a path or URL. Or an array on a
+            grid: it is written as it is, but who made it, its levels and its fingerprint are in
+            the store only, and `targets` and `report` need them.
         path: The file to write; its folder exists. Or a URL in a bucket.
         crs: CRS of a swath's map, as pyproj takes it. By default UTM for a swath of up to about
             800 km, WGS 84 degrees for a larger one, polar stereographic near a pole.
@@ -127,7 +132,8 @@ def to_cog(
             was before.
     """
     require_proj()
-    opened, target = open_map(store), Place.of(path)
+    opened = ArrayMap.of(store) if isinstance(store, xr.DataArray) else open_map(store)
+    target = Place.of(path)
     for shortcoming in shortcomings(opened):
         warnings.warn(shortcoming, stacklevel=2)
     for note in write_cog(opened, target, Geocoding(crs, resolution, resampling)):
@@ -135,14 +141,15 @@ def to_cog(
     return target.local or target.text
 
 
-def write_cog(opened: ScoreMap, target: Place, geocoding: Geocoding) -> tuple[str, ...]:
+def write_cog(opened: ScoreMap | ArrayMap, target: Place, geocoding: Geocoding) -> tuple[str, ...]:
     """Write a map as :func:`to_cog` does, and return notes about pixels that are left out."""
     target.require_folder()
     if target.local is not None and target.local.is_dir():
         raise StoreError(f"'{target}' is a folder, and a COG is a file. Choose another name.")
     try:
         with target.scratch() as folder, rasterio.Env(**GDAL_OPTIONS), NO_PLACE:
-            source = on_a_grid(opened, geocoding, folder)
+            # Arrays of swaths were refused, so that this reads the place of an array only.
+            source: Source = on_a_grid(cast("ScoreMap", opened), geocoding, folder)
             finished = folder / "cog.tif"
             try:
                 _make(source, finished)
@@ -150,7 +157,7 @@ def write_cog(opened: ScoreMap, target: Place, geocoding: Geocoding) -> tuple[st
                 _require_room(folder)
                 raise
             target.write(finished)
-            return () if isinstance(source, ScoreMap) else source.notes
+            return source.notes if isinstance(source, GeocodedScores) else ()
     except UniadrsScaleError:
         raise
     except (OSError, RasterioError, CPLE_BaseError) as error:
@@ -161,7 +168,7 @@ def write_cog(opened: ScoreMap, target: Place, geocoding: Geocoding) -> tuple[st
         ) from error
 
 
-def _make(source: ScoreMap | GeocodedScores, path: Path) -> None:
+def _make(source: Source, path: Path) -> None:
     """Write a COG, and the files that it is made from next to it."""
     base = path.with_name("base.tif")
     _copy_scores(source, base)
@@ -180,7 +187,7 @@ def _require_room(folder: Path) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from None
 
 
-def shortcomings(opened: ScoreMap) -> Iterator[UserWarning]:
+def shortcomings(opened: ScoreMap | ArrayMap) -> Iterator[UserWarning]:
     """Yield a warning if chunks are missing, and if words about a place do not amount to one."""
     facts = opened.facts
     if facts.missing:
@@ -195,7 +202,7 @@ def shortcomings(opened: ScoreMap) -> Iterator[UserWarning]:
         )
 
 
-def _copy_scores(source: ScoreMap | GeocodedScores, path: Path) -> None:
+def _copy_scores(source: Source, path: Path) -> None:
     """Stream the store into a tiled GeoTIFF, a band per layer, with its statistics."""
     grid = profile_of(source.geobox, len(source.layers))
     parts: list[list[ScoreStatistics]] = [[] for _ in source.layers]
@@ -226,7 +233,7 @@ def profile_of(geobox: GeoBox, bands: int) -> dict[str, Any]:
     return profile | crs | {"transform": geobox.affine}
 
 
-def _ways(source: ScoreMap | GeocodedScores) -> tuple[str, ...]:
+def _ways(source: Source) -> tuple[str, ...]:
     """Return the way each layer is pooled."""
     return tuple(layer.pooled for layer in source.layers)
 
@@ -246,7 +253,7 @@ def _add_overviews(base: Path, ways: tuple[str, ...]) -> None:
         path = upper
 
 
-def _verify(source: ScoreMap | GeocodedScores, path: Path) -> None:
+def _verify(source: Source, path: Path) -> None:
     """Raise unless the file holds the store's bits, and each overview those of the one below.
 
     GDAL tells of a disk that fills up while it closes a file by a line on stderr only: when

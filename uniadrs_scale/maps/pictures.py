@@ -101,7 +101,7 @@ def draw(subject: Subject, layout: Layout) -> Image.Image:
     for number, pixels in enumerate(panels):
         corner = layout.corner(number)
         image.paste(_zoomed(pixels, layout.zoom), corner)
-        for ring in subject.rings:
+        for ring in reversed(subject.rings):  # the number of the highest is on top
             x, y = layout.at(ring.peak)
             _draw_ring(image, pen, (corner[0] + x, corner[1] + y), ring, layout.radius)
     _colour_bar(image, pen, layout, subject.levels)

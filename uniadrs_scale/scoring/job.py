@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from uniadrs_scale.core import __version__
 from uniadrs_scale.core.contracts import layers_of
 from uniadrs_scale.core.plan import ScorePlan
-from uniadrs_scale.detector.coarse import coarsened
+from uniadrs_scale.detector.coarse import coarsened, with_terms
 from uniadrs_scale.detector.detector import gpus_in_use, is_gpu_build
 from uniadrs_scale.errors import PlanError
 from uniadrs_scale.runtime.compute import Compute
@@ -68,7 +68,8 @@ class Job:
     @property
     def seen(self) -> Scorer:
         """The scorer at the resolution of the plan."""
-        return coarsened(self.scorer, self.plan.scales, self.plan.lattice.tile)
+        plan = self.plan
+        return coarsened(self.scorer, plan.scales, plan.lattice.tile, plan.terms)
 
     def on(self, compute: Compute) -> Job:
         """Return the job with the forecast for these workers; its scores are the same."""
@@ -95,7 +96,8 @@ def prepare(scene: xr.DataArray, sizes: Sizes, scorer: Scorer, compute: Compute)
     source = scene_source(scene)
     info = source.info
     preset, lattice = sizes.decide(info, getattr(scorer, "tiling", None))
-    seen = coarsened(scorer, preset.scales, lattice.tile)
+    terms = preset.terms if with_terms(scorer, preset.terms) is not scorer else ()
+    seen = coarsened(scorer, preset.scales, lattice.tile, terms)
     plan = ScorePlan(
         scene=info,
         lattice=lattice,
@@ -111,6 +113,7 @@ def prepare(scene: xr.DataArray, sizes: Sizes, scorer: Scorer, compute: Compute)
         gpu_build=is_gpu_build(),
         version=__version__,
         layers=layers_of(scorer),
+        terms=terms,
         compute=compute.why,
     )
     return Job(source=source, coordinates=map_coordinates(scene), scorer=scorer, plan=plan)

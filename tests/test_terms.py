@@ -1,0 +1,146 @@
+"""Terms in the logit: against their definitions, and through the public path."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from scipy import ndimage
+
+import uniadrs_scale as us
+from uniadrs_scale.core.pixels import BandStatistics
+from uniadrs_scale.core.presets import PRESETS
+from uniadrs_scale.detector import terms
+from uniadrs_scale.detector.coarse import coarsened, with_terms
+from uniadrs_scale.detector.passes import fast_ring_mean
+from uniadrs_scale.detector.rx import INNER, OUTER, GlobalRX
+from uniadrs_scale.detector.whitening import channels, ring_mean
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+AREA = (("area", 0.5),)
+BOTH = (("area", 0.5), ("local", 0.25))
+
+
+def components(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng(seed).normal(size=shape).astype(np.float32))
+
+
+def opened(plane: NDArray[np.float32]) -> NDArray[np.float32]:
+    """An opening by definition: every square and line that fits, at its lowest value."""
+    edges = {"mode": "constant", "cval": np.inf}, {"mode": "constant", "cval": -np.inf}
+    sizes = (terms.SQUARE,) * 2, (1, terms.LINE), (terms.LINE, 1)
+    return np.max(
+        [
+            ndimage.grey_dilation(ndimage.grey_erosion(plane, size, **edges[0]), size, **edges[1])
+            for size in sizes
+        ],
+        axis=0,
+    )
+
+
+@pytest.mark.parametrize("size", [(40, 37), (16, 64)])
+def test_area_is_the_difference_from_opening_and_closing(size: tuple[int, int]) -> None:
+    values = components(2, 4, *size)
+    values[1] *= 4  # beyond the limit
+    expected = np.zeros((2, *size), np.float32)
+    for number, tile in enumerate(values.numpy()):
+        for plane in tile[: terms.LEADING]:
+            expected[number] += (plane - opened(plane)) + (-opened(-plane) - plane)
+    got = terms.area(values, ring_mean)[:, 0].numpy()
+    np.testing.assert_allclose(got, np.minimum(expected, 8) - terms.USUAL, atol=1e-5)
+    assert got.max() == 8 - terms.USUAL
+
+
+def test_only_small_structures_stand_out() -> None:
+    plane = torch.zeros(1, 2, 64, 64)
+    plane[0, 0, 5:8, 5:8] = 5  # a car
+    plane[0, 1, 20:23, 40:44] = -5  # a dark one, elsewhere
+    plane[0, 0, 30:50, 10:40] = 5  # a field
+    plane[0, 1, 55, 10:60] = 5  # a road
+    area = terms.area(plane, ring_mean)[0, 0].numpy() + terms.USUAL
+    cars = np.zeros((64, 64), bool)
+    cars[5:8, 5:8] = cars[20:23, 40:44] = True
+    np.testing.assert_array_equal(area, np.where(cars, 5, 0))
+
+
+def test_local_is_local_rx_of_the_leading_component() -> None:
+    values = components(2, 3, 50, 44)
+    values[0, 0, 20, 20] = 30
+    plane = values[:, :1].double()
+    mean = ring_mean(plane.float(), INNER, OUTER).double()
+    variance = ring_mean(plane.square().float(), INNER, OUTER).double() - mean.square()
+    expected = torch.log((plane - mean).square() / variance + 1e-3).clamp(-8, 8)
+    for ring in (ring_mean, fast_ring_mean):
+        got = terms.local(values, ring)
+        np.testing.assert_allclose(got, expected.float(), atol=0.02)
+    assert torch.isfinite(terms.local(torch.full((1, 1, 32, 32), 8.0), ring_mean)).all()
+
+
+def test_terms_are_added_to_the_logit() -> None:
+    pixels = np.random.default_rng(0).normal(size=(5, 64, 64))
+    statistics = BandStatistics.of(pixels, np.ones((64, 64), bool))
+    tiles = statistics.normalisation().apply(pixels)[None].repeat(2, axis=0)
+    tiles[1] = tiles[1, :, ::-1]
+    detector = us.Detector.load(device="cpu")
+    plain = detector.fitted(statistics)
+    fused = coarsened(detector, (1,), 64, BOTH).fitted(statistics)
+    seen = channels((plain.whitening,) * 2, torch.from_numpy(tiles), fast_ring_mean)
+    extra = 0.5 * terms.area(seen, ring_mean) + 0.25 * terms.local(seen, fast_ring_mean)
+    logit = torch.logit(torch.from_numpy(plain.score_tiles(tiles)).double()) + extra[:, 0]
+    np.testing.assert_allclose(fused.score_tiles(tiles), torch.sigmoid(logit), atol=1e-5)
+    again = pickle.loads(pickle.dumps(fused))
+    np.testing.assert_array_equal(again.score_tiles(tiles), fused.score_tiles(tiles))
+
+
+def scene(bands: int, holes: float = 0.0) -> xr.DataArray:
+    rng = np.random.default_rng(3)
+    pixels = rng.normal(size=(bands, 90, 80)).astype(np.float32).cumsum(axis=0)
+    pixels[:, rng.random((90, 80)) < holes] = np.nan
+    return xr.DataArray(pixels, dims=("band", "y", "x"), name="noise")
+
+
+@pytest.mark.parametrize(("preset", "bands"), [("hyperspectral", 14), ("low-light", 1)])
+def test_bits_depend_neither_on_chunks_nor_on_what_invalid_pixels_hold(
+    preset: str, bands: int
+) -> None:
+    options = {"scheduler": "sync", "preset": preset, "tile": 64, "stride": 48}
+    given = scene(bands, holes=0.1)
+    filled = given.fillna(1e6).assign_attrs(nodata=1e6)
+    whole, pieces = us.score(given, chunk=512, **options), us.score(filled, chunk=70, **options)
+    np.testing.assert_array_equal(whole, pieces)
+
+
+def test_the_plan_names_the_terms_and_its_fingerprint_holds_them() -> None:
+    plan = us.plan(scene(14), scheduler="sync")
+    assert plan.terms == AREA == PRESETS["hyperspectral"].terms
+    assert "plus 0.5 x area" in plan.summary()
+    assert replace(plan, terms=()).fingerprint != plan.fingerprint
+    assert replace(plan, terms=(("area", 0.25),)).fingerprint != plan.fingerprint
+    few = us.plan(scene(4), scheduler="sync")
+    assert few.terms == ()
+    assert "terms" not in few.decisive()
+
+
+def test_scorers_without_whitened_bands_have_no_terms(tiny_weights: Path) -> None:
+    detector = us.Detector.load(tiny_weights)
+    assert with_terms(detector, AREA) is detector
+    assert with_terms(GlobalRX(), AREA) == GlobalRX()
+    for other in (detector, "rx"):
+        assert us.plan(scene(14), detector=other, scheduler="sync").terms == ()
+
+
+def test_the_forecast_counts_the_terms() -> None:
+    detector = us.Detector.load(device="cpu")
+    plain, fused = (
+        coarsened(detector, (1,), 128, each).activation_bytes(128, 30) for each in ((), AREA)
+    )
+    assert fused == plain + 2 * 4 * 128**2

@@ -1,0 +1,123 @@
+"""Terms that a preset adds to the network's logit, computed from the same channels."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+
+from uniadrs_scale.detector.rx import INNER, OUTER, RIDGE
+from uniadrs_scale.detector.whitening import COMPONENTS, LIMIT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+    from uniadrs_scale.core.presets import Terms
+
+    Ring = Callable[[Tensor, int, int], Tensor]
+
+LEADING = 2
+"""Components that the area term sees: with a third one, it finds less."""
+SQUARE, LINE = 5, 15
+"""Side of a square and length of a line [px]: a structure that holds neither is small."""
+USUAL = 2.0
+"""Area at which the logit stays as it is, in standard deviations."""
+LEAST = 1e-3
+"""Squared distance that is added before the logarithm."""
+
+
+def area(components: Tensor, ring: Ring) -> Tensor:
+    """Return how far small structures stand out from their surroundings, brighter or darker.
+
+    That is the sum of the differences from an opening and from a closing of the leading
+    components. AED does so by area filters of 25 px (Kang et al., IEEE TGRS 55, 2017); these need
+    maxima only, and so are equal to the bit on any device.
+
+    Args:
+        components: (n, component, y, x), each of standard deviation 1.
+        ring: Not needed.
+
+    Returns:
+        (n, 1, y, x), in -USUAL..LIMIT - USUAL.
+    """
+    del ring
+    leading = components[:, :LEADING]
+    both = torch.cat([leading, -leading], 1)
+    return (both - opened(both)).sum(1, keepdim=True).clamp_(max=LIMIT).sub_(USUAL)
+
+
+def opened(planes: Tensor) -> Tensor:
+    """Return planes (n, k, y, x) without small bright structures.
+
+    Each pixel gets the highest level that a square or a line reaches which holds it.
+    """
+    square = _opened(planes, SQUARE, SQUARE)
+    lines = torch.maximum(_opened(planes, 1, LINE), _opened(planes, LINE, 1))
+    return torch.maximum(square, lines)
+
+
+def _opened(planes: Tensor, rows: int, cols: int) -> Tensor:
+    return _highest(-_highest(-planes, rows, cols), rows, cols)
+
+
+def _highest(planes: Tensor, rows: int, cols: int) -> Tensor:
+    """Return the largest value in the ``rows`` x ``cols`` px around each pixel, odd numbers.
+
+    Each step doubles the pixels seen: the time of torch's pooling grows with their number.
+    """
+    for dim, number in ((-2, rows), (-1, cols)):
+        half = number // 2
+        border = (half, half) if dim == -1 else (0, 0, half, half)
+        planes = F.pad(planes, border, value=-torch.inf)
+        seen = 1
+        while seen < number:
+            step = min(seen, number - seen)
+            left = planes.shape[dim] - step
+            planes = torch.maximum(planes.narrow(dim, 0, left), planes.narrow(dim, step, left))
+            seen += step
+    return planes
+
+
+def local(components: Tensor, ring: Ring) -> Tensor:
+    """Return the logarithm of local RX of the leading component, by the variance of the ring.
+
+    For one band that is local RX itself. The network's local energies know the ring's mean, but
+    take the variance of the scene.
+
+    Args:
+        components: (n, component, y, x), each of standard deviation 1.
+        ring: :func:`.ring_mean`, or a faster function with equal results.
+
+    Returns:
+        (n, 1, y, x), in -LIMIT..LIMIT.
+    """
+    leading = components[:, :1]
+    mean = ring(leading, INNER, OUTER)
+    variance = (ring(leading.square(), INNER, OUTER) - mean.square()).clamp_(min=0)
+    distance = (leading - mean).square() / (variance * (1 + RIDGE) + RIDGE**2)
+    return (distance + LEAST).log_().clamp_(-LIMIT, LIMIT)
+
+
+TERMS: dict[str, Callable[[Tensor, Ring], Tensor]] = {"area": area, "local": local}
+"""Functions by the names that presets use."""
+
+
+def summed(terms: Terms, channels: Tensor, ring: Ring) -> Tensor | None:
+    """Return the sum of terms (n, 1, y, x) of the network's channels; None without terms."""
+    total: Tensor | None = None
+    for name, factor in terms:
+        term = factor * TERMS[name](channels[:, :COMPONENTS], ring)
+        total = term if total is None else total + term
+    return total
+
+
+def term_bytes(terms: Terms) -> int:
+    """Return the memory that terms add to the network's peak, in bytes per pixel.
+
+    The sum stays while the network computes, and is added to a copy. Their own planes are freed
+    before the network needs more.
+    """
+    return 2 * 4 if terms else 0
