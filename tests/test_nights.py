@@ -8,11 +8,13 @@ import json
 import logging
 import os
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import rasterio
 from archives import stac_item, write_archive, write_catalog, write_scene
+from rasterio.errors import RasterioError
 from standins import FirstBand
 
 import uniadrs_scale as us
@@ -20,6 +22,7 @@ from uniadrs_scale.archive import product as products
 from uniadrs_scale.archive import status
 from uniadrs_scale.archive.listing import name_time
 from uniadrs_scale.archive.sink import Sink
+from uniadrs_scale.maps import cog
 from uniadrs_scale.storage import mounts
 from uniadrs_scale.storage.places import Place
 
@@ -87,6 +90,31 @@ def test_faults_of_the_machine_are_not_blamed_on_scenes(
     assert len(us.sweep(config, detector=FirstBand()).done) == 2, "after it is mended"
 
 
+def test_a_full_disk_that_gdal_does_not_tell_is_not_blamed_on_the_scene(
+    archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = write_archive(archive, tries=1)
+
+    def unreadable(*_: object) -> None:
+        raise RasterioError("cog.tif, band 1: IReadBlock failed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cog, "_verify", unreadable)
+        patch.setattr(cog.shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
+        with pytest.raises(us.StoreError, match=r"No space left.*No try was counted"):
+            us.sweep(config, detector=FirstBand())
+    assert len(us.sweep(config, detector=FirstBand()).done) == 2
+
+
+def test_a_ledger_without_room_is_told(archive: Path) -> None:
+    us.sweep(write_archive(archive), detector=FirstBand())
+    with sink(archive).ledger() as ledger:
+        pages = ledger._rows("PRAGMA page_count")[0][0]
+        ledger._rows(f"PRAGMA max_page_count = {pages}")
+        with pytest.raises(us.StoreError, match=r"cannot be written: .*disk is full.*free space"):
+            ledger.begin("a" * 100_000, "key")
+
+
 def test_source_and_sink_are_compared_as_real_paths(archive: Path) -> None:
     (archive / "maps" / "in").mkdir(parents=True)
     (archive / "link").symlink_to(archive / "maps" / "in")
@@ -113,13 +141,15 @@ def test_an_empty_source_that_had_scenes_is_an_alarm(archive: Path) -> None:
     assert us.sweep(config, detector=FirstBand()).complete
 
 
-def test_an_api_is_not_a_catalog(tmp_path: Path) -> None:
-    page = {
-        "type": "Catalog",
-        "id": "api",
-        "conformsTo": ["https://api.stacspec.org/v1.0.0/item-search"],
-        "links": [],
-    }
+@pytest.mark.parametrize(
+    "words",
+    [
+        {"conformsTo": ["https://api.stacspec.org/v1.0.0/item-search"], "links": []},
+        {"links": [{"rel": "search", "href": "https://example.com/search"}]},
+    ],
+)
+def test_an_api_is_not_a_catalog(tmp_path: Path, words: dict[str, Any]) -> None:
+    page = {"type": "Catalog", "id": "api"} | words
     (tmp_path / "api.json").write_text(json.dumps(page))
     source = {"type": "stac", "href": "api.json"}
     with pytest.raises(us.ArchiveError, match=r"is a STAC API\. Use 'type: api'"):
@@ -168,8 +198,8 @@ def test_a_page_that_cannot_be_written_is_a_warning(
     assert "status page not written" in caplog.text
 
 
-@pytest.mark.parametrize("days", [0, -1, float("nan"), float("inf"), 1e9])
-def test_absurd_retention_removes_nothing_and_is_refused(archive: Path, days: float) -> None:
+@pytest.mark.parametrize("days", ["0", 0, -1, float("nan"), float("inf"), 1e9])
+def test_absurd_retention_removes_nothing_and_is_refused(archive: Path, days: Any) -> None:
     config = write_archive(archive)
     us.sweep(config, detector=FirstBand())
     with pytest.raises(us.ArchiveError, match="keep_days"):

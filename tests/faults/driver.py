@@ -75,7 +75,7 @@ def main(folder: Path, output: Path, kill_at: int, scheduler: str = "sync") -> N
     scene = us.open_scene(folder / "scene.tif")
     compute = compute_for(scorer, scheduler)
     job = prepare(scene, Sizes(**SIZES), scorer, compute)
-    real_scoring, real_cog = graph.score_scene, exports.to_cog
+    real_scoring, real_cog = graph.score_scene, exports.write_cog
 
     def scoring(*values: object, **named: object) -> object:
         steps.begin("scoring")
@@ -87,7 +87,7 @@ def main(folder: Path, output: Path, kill_at: int, scheduler: str = "sync") -> N
         steps.begin("ending")
         return made
 
-    graph.score_scene, exports.to_cog = scoring, cog
+    graph.score_scene, exports.write_cog = scoring, cog
     summary = run(job, output, compute)
     facts = {"phases": steps.phases, "steps": steps.count, "complete": summary.complete,
              "kept": summary.kept, "tiles": job.plan.lattice.tiles}  # fmt: skip

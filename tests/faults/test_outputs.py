@@ -16,11 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from archives import write_archive
+from archives import write_scene as scene
 from jobs import run_into
 from kill_driver import Undisturbed, strike, write_scene
-from standins import TileMean
+from standins import FirstBand, TileMean
 
 import uniadrs_scale as us
+from uniadrs_scale.archive.sink import Sink
 from uniadrs_scale.maps.store import DONE, open_store
 from uniadrs_scale.scenes import rasters as readers
 from uniadrs_scale.storage.locks import claimed
@@ -236,3 +239,21 @@ def test_a_driver_killed_at_a_few_steps_ends_at_the_same_bytes(tmp_path: Path) -
     whole = Undisturbed.of(tmp_path / "run")
     for number, (_, step) in enumerate(whole.moments(4, seed=2)):
         strike(whole, number, step)
+
+
+def test_no_try_is_counted_on_a_full_disk(tmp_path: Path) -> None:
+    """The ledger of a sweep is on the full disk, too: it has no room for a journal."""
+    scene(tmp_path / "incoming" / "a.tif", 1)
+    with small_disk(tmp_path / "maps", "2m") as disk:
+        config = write_archive(tmp_path)
+        us.sweep(config, detector=FirstBand())
+        scene(tmp_path / "incoming" / "b.tif", 2)
+        filler = disk / "filler"
+        for left in (0, 2**17):
+            filler.write_bytes(bytes(shutil.disk_usage(disk).free - left))
+            with pytest.raises(us.StoreError, match=r"No space left|disk is full"):
+                us.sweep(config, detector=FirstBand())
+            filler.unlink()
+            with Sink(Place.of(disk)).ledger() as ledger:
+                assert all(t.failures == t.interruptions == 0 for t in ledger.tries().values())
+        assert us.sweep(config, detector=FirstBand()).done == ["b"]

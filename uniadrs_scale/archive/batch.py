@@ -39,7 +39,8 @@ AHEAD = 2
 """Chunks that wait for each thread of the cluster before no more scenes are let in."""
 MOST_SCENES = 32
 BEAT = 0.02  # seconds between looks at whether to let another scene in, or to stop
-ENVIRONMENT = *map(os.strerror, (errno.ENOSPC, errno.EDQUOT, errno.EROFS)), "proj.db", "GDAL_DATA"
+FULL = "disk is full", *map(os.strerror, (errno.ENOSPC, errno.EDQUOT, errno.EROFS))
+ENVIRONMENT = *FULL, "proj.db", "GDAL_DATA"
 """Words of faults of the machine or the sink, not of scenes."""
 
 

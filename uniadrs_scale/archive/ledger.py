@@ -76,7 +76,7 @@ class Ledger:
         self._changes, self._sent = 0, dict.fromkeys(NAMES, 0)
         state.make_folder()
         places = {schema: state.child(name) for schema, name in NAMES.items()}
-        name = places[MAIN].text
+        name = self._name = places[MAIN].text
         try:
             self._database = sqlite3.connect(
                 places[MAIN].local or ":memory:",
@@ -252,15 +252,34 @@ class Ledger:
             return cursor.fetchall()
 
     def _write(self, query: str, values: tuple[Any, ...] = ()) -> None:
-        with self._transaction(MAIN) as database:
-            database.execute(query, values)
+        def write() -> None:
+            with self._transaction(MAIN) as database:
+                database.execute(query, values)
+
+        try:
+            write()
+        except StoreError:
+            # A full disk has no room for a journal, but a row can change in place.
+            self._rows(f"PRAGMA {MAIN}.journal_mode = MEMORY")
+            write()
+            self._rows(f"PRAGMA {MAIN}.journal_mode = DELETE")
 
     @contextmanager
     def _transaction(self, schema: str) -> Iterator[sqlite3.Connection]:
-        """Write everything inside, or nothing; then keep it."""
-        with self._lock, self._database as database:
-            database.execute("BEGIN IMMEDIATE")
-            yield database
+        """Write everything inside, or nothing; then keep it.
+
+        Raises:
+            StoreError: The disk is full, or fails.
+        """
+        try:
+            with self._lock, self._database as database:
+                database.execute("BEGIN IMMEDIATE")
+                yield database
+        except sqlite3.OperationalError as error:
+            raise StoreError(
+                f"The ledger '{self._name}' cannot be written: {error}. Check free space and "
+                "permissions of its folder, then run the same command again: it resumes."
+            ) from error
         self._keep(schema)
 
     def _keep(self, schema: str) -> None:

@@ -64,17 +64,16 @@ def static_items(source: Static) -> Iterator[SourceItem]:
             raise ArchiveError(f"STAC '{href}' cannot be read: {error}. Check 'source'.") from None
         kind = document.get("type")
         if kind not in ("Catalog", "Collection", "FeatureCollection", "Feature"):
-            raise ArchiveError(
-                f"'{href}' is not a STAC catalog, collection or item (type {kind!r}). "
-                "Check 'source'."
-            )
-        if document.get("conformsTo") and kind == "Catalog":
-            raise ArchiveError(f"'{href}' is a STAC API. Use 'type: api', and name 'collections'.")
+            what = f"'{href}' is not a STAC catalog, collection or item (type {kind!r})"
+            raise ArchiveError(f"{what}. Check 'source'.")
         if kind in ("Feature", "FeatureCollection"):
             items = [document] if kind == "Feature" else document.get("features", [])
             yield from _parsed(((href, item) for item in items), reader, source.assets)
             continue
         links = [link for link in document.get("links", []) if isinstance(link, dict)]
+        searched = any(link.get("rel") in ("search", "conformance") for link in links)
+        if kind == "Catalog" and (searched or document.get("conformsTo")):
+            raise ArchiveError(f"'{href}' is a STAC API. Use 'type: api', and name 'collections'.")
         targets = [
             (link["rel"], resolve(str(link.get("href")), href))
             for link in links

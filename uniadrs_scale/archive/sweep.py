@@ -74,9 +74,9 @@ def sweep(
     """
     config = archive if isinstance(archive, ArchiveConfig) else load_config(archive)
     if keep_days is not None:
-        if not 0 < keep_days <= MOST_DAYS:
+        if not (isinstance(keep_days, int | float) and 0 < keep_days <= MOST_DAYS):
             raise ArchiveError(
-                f"keep_days={keep_days} is not allowed. Give a number of days above 0, up to "
+                f"keep_days={keep_days!r} is not allowed. Give a number of days above 0, up to "
                 f"{MOST_DAYS}."
             )
         config = config.model_copy(update={"keep_days": keep_days})

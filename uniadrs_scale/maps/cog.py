@@ -17,6 +17,9 @@ encoder's error into an empty tile. Not the COG driver straight from memory: it 
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
 import warnings
 from collections import deque
 from itertools import pairwise
@@ -58,6 +61,9 @@ if TYPE_CHECKING:
     Source = ScoreMap | ArrayMap | GeocodedScores
 
 
+MIB = 2**20
+ROOM = 16 * MIB
+"""Bytes that are written to see if a disk is full."""
 TEMPORARY = {
     "driver": "GTiff",
     "dtype": "float32",
@@ -144,12 +150,12 @@ def write_cog(opened: ScoreMap | ArrayMap, target: Place, geocoding: Geocoding) 
         with target.scratch() as folder, rasterio.Env(**GDAL_OPTIONS), NO_PLACE:
             # Arrays of swaths were refused, so that this reads the place of an array only.
             source: Source = on_a_grid(cast("ScoreMap", opened), geocoding, folder)
-            base = folder / "base.tif"
-            _copy_scores(source, base)
-            _add_overviews(base, _ways(source))
             finished = folder / "cog.tif"
-            rasterio.shutil.copy(base, finished, **COG)
-            _verify(source, finished)
+            try:
+                _make(source, finished)
+            except (RasterioError, CPLE_BaseError, StoreError):
+                _require_room(folder)
+                raise
             target.write(finished)
             return source.notes if isinstance(source, GeocodedScores) else ()
     except UniadrsScaleError:
@@ -160,6 +166,25 @@ def write_cog(opened: ScoreMap | ArrayMap, target: Place, geocoding: Geocoding) 
             f"Cannot make '{target}' from '{opened.name}' ({reason}): a COG is written whole or "
             "not at all. Check permissions and free space of its folder, then try again."
         ) from error
+
+
+def _make(source: Source, path: Path) -> None:
+    """Write a COG, and the files that it is made from next to it."""
+    base = path.with_name("base.tif")
+    _copy_scores(source, base)
+    _add_overviews(base, _ways(source))
+    rasterio.shutil.copy(base, path, **COG)
+    _verify(source, path)
+
+
+def _require_room(folder: Path) -> None:
+    """Raise OSError if the disk is full: GDAL says so on stderr only."""
+    needed = sum(file.stat().st_size for file in folder.iterdir())
+    with (folder / "room").open("wb") as file:  # a quota is known only to those who write
+        for _ in range(min(needed, ROOM) // MIB + 1):
+            file.write(bytes(MIB))
+    if shutil.disk_usage(folder).free < needed:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from None
 
 
 def shortcomings(opened: ScoreMap | ArrayMap) -> Iterator[UserWarning]:
