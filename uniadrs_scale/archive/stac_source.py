@@ -64,10 +64,8 @@ def static_items(source: Static) -> Iterator[SourceItem]:
             raise ArchiveError(f"STAC '{href}' cannot be read: {error}. Check 'source'.") from None
         kind = document.get("type")
         if kind not in ("Catalog", "Collection", "FeatureCollection", "Feature"):
-            raise ArchiveError(
-                f"'{href}' is not a STAC catalog, collection or item (type {kind!r}). "
-                "Check 'source'."
-            )
+            what = f"'{href}' is not a STAC catalog, collection or item (type {kind!r})"
+            raise ArchiveError(f"{what}. Check 'source'.")
         if kind in ("Feature", "FeatureCollection"):
             items = [document] if kind == "Feature" else document.get("features", [])
             yield from _parsed(((href, item) for item in items), reader, source.assets)
