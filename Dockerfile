@@ -6,7 +6,7 @@ ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 WORKDIR /src
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY uniadrs_scale uniadrs_scale
-COPY model/weights model/weights
+COPY model model
 RUN pip install --no-cache-dir --constraint constraints.txt --index-url "$TORCH_INDEX" torch \
     && pip install --no-cache-dir --constraint constraints.txt '.[remote]' \
     && rm -rf /src/*

@@ -27,7 +27,9 @@ def test_importing_the_package_loads_no_library() -> None:
     assert loaded("import uniadrs_scale as us; us.SceneError; dir(us)") & HEAVY == set()
 
 
-@pytest.mark.parametrize("command", ["", "score ", "plan ", "sweep ", "info ", "demo "])
+@pytest.mark.parametrize(
+    "command", ["", "score ", "plan ", "sweep ", "info ", "demo ", "cog ", "targets ", "report "]
+)
 def test_help_loads_no_library(command: str) -> None:
     arguments = ["uniadrs-scale", *command.split(), "--help"]
     code = (

@@ -29,6 +29,7 @@ from safetensors import safe_open
 from scipy.io import savemat
 
 import uniadrs_scale
+from uniadrs_scale.cli import train as command_line
 from uniadrs_scale.detector.network import NetworkConfig, UniADRS
 from uniadrs_scale.detector.weights import read_weights, shipped_weights
 from uniadrs_scale.evaluation.metrics import figures
@@ -133,6 +134,18 @@ def test_a_run_goes_on_from_weights_of_its_own_network_only(tmp_path: Path) -> N
         train.Run(recipe(seed=12), tmp_path / "second").resume()
     with pytest.raises(ValueError, match="Use the recipe of these weights"):
         train.Run(recipe(width=0.1), tmp_path / "third", start=start)
+
+
+def test_the_command_runs_the_scripts_and_nothing_else(monkeypatch, capsys) -> None:
+    ran: list[list[str]] = []
+    monkeypatch.setattr("subprocess.call", lambda command: ran.append(command) or 3)
+    for arguments, code in ((["evaluate", "--help"], 3), (["--help"], 0), (["rm"], 2), ([], 0)):
+        monkeypatch.setattr(sys, "argv", ["uniadrs-scale-train", *arguments])
+        with pytest.raises(SystemExit) as stop:
+            command_line.main()
+        assert stop.value.code == code
+    assert ran == [[sys.executable, str(MODEL / "evaluate.py"), "--help"]]
+    assert "Usage: uniadrs-scale-train" in capsys.readouterr().err
 
 
 def test_the_rate_rises_stays_and_falls() -> None:
