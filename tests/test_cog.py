@@ -144,7 +144,7 @@ def test_max_pool_is_the_nan_maximum(shape: tuple[int, int]) -> None:
 
 
 # Around the sides at which a window, a level or a block begins.
-@pytest.mark.parametrize("shape", [(513, 40), (1024, 1025), (2049, 1100), (700, 3100)])
+@pytest.mark.parametrize("shape", [(513, 40), (1024, 1025), (2049, 130), (120, 3100)])
 def test_overviews_are_nan_max_pools(tmp_path: Path, shape: tuple[int, int]) -> None:
     expected = random_score(*shape)
     path = cog.to_cog(write_store(tmp_path / "s.zarr", expected), tmp_path / "s.tif")
@@ -348,7 +348,8 @@ def test_memory_does_not_grow_with_the_scene(
 ) -> None:
     peaks = []
     for side in (4000, 8000):  # windows for all threads, in both
-        score = np.random.default_rng(0).random((side, side), np.float32)
+        line = np.random.default_rng(0).random(side, np.float32)
+        score = np.ascontiguousarray(np.broadcast_to(line, (side, side)))  # compresses fast
         peaks.append(peak_of_cog(write_store(tmp_path / f"{side}.zarr", score)))
     assert peaks[1] - peaks[0] < 90, peaks  # MiB; the raster grows by 183
 

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 WAIT_SECONDS = 60
 """How long a run waits for a first or another worker, or for a lost scheduler."""
+START_SECONDS = 300
+"""Seconds for one process to start, on a machine however busy: Dask starts it once only, and then
+never again. Meanwhile the others compute."""
 NAMED = 3
 """Number of workers that a message names."""
 
@@ -239,7 +242,7 @@ def _worker_options(
         # Dask divides by threads: it would give one worker of sixteen cores a sixteenth.
         "memory_limit": machine_memory() // workers,
         "silence_logs": 40,
-        "death_timeout": 60,
+        "death_timeout": START_SECONDS,
         "dashboard": False,
     }
     if gpus:
