@@ -526,3 +526,11 @@ def test_a_scene_is_known_as_long_as_one_array_of_it(tmp_path: Path) -> None:
     del first
     gc.collect()
     assert isinstance(sources.scene_source(copy), FileScene)
+
+
+def test_names_that_are_not_utf8_are_told(tmp_path: Path) -> None:
+    name = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.tif")
+    with pytest.raises(us.SceneError, match=r"caf.udce9.tif' is not UTF-8. Rename the file"):
+        us.open_scene(name)
+    with pytest.raises(us.StoreError, match=r"caf.udce9.tif' is not UTF-8. Choose another"):
+        us.to_cog(tmp_path / "map.zarr", name)

@@ -132,8 +132,8 @@ def to_cog(
             was before.
     """
     require_proj()
-    opened = ArrayMap.of(store) if isinstance(store, xr.DataArray) else open_map(store)
     target = Place.of(path)
+    opened = ArrayMap.of(store) if isinstance(store, xr.DataArray) else open_map(store)
     for shortcoming in shortcomings(opened):
         warnings.warn(shortcoming, stacklevel=2)
     for note in write_cog(opened, target, Geocoding(crs, resolution, resampling)):

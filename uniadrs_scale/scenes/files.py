@@ -72,7 +72,12 @@ def locate(source: str) -> tuple[str, str]:
 
 
 def require_plain(source: str) -> None:
-    """Raise SceneError if ``source`` is an archive, or a pipe or device: opening one may hang."""
+    """Raise SceneError if ``source`` is an archive, or a pipe or device: opening one may hang.
+
+    Libraries of scenes take names in UTF-8 only.
+    """
+    if source.encode(errors="replace").decode() != source:
+        raise SceneError(f"The name {source!a} is not UTF-8. Rename the file.")
     mode = 0
     with suppress(OSError, ValueError):
         mode = Path(source).stat().st_mode

@@ -39,9 +39,11 @@ class Place:
         """Return the place that ``given`` names; a relative path counts from the folder ``base``.
 
         Raises:
-            StoreError: It is a URL that cannot be written to.
+            StoreError: It is a URL that cannot be written to, or a name that is not UTF-8.
         """
         text = str(given)
+        if text.encode(errors="replace").decode() != text:
+            raise StoreError(f"The name {text!a} is not UTF-8. Choose another one.")
         if in_bucket(text):
             if not text.partition("://")[2].strip("/").partition("/")[2]:
                 raise StoreError(f"'{text}' names a bucket only. Add a name: {text}/map")
