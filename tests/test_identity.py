@@ -155,6 +155,6 @@ def test_a_store_of_another_version_is_refused_with_advice(tmp_path: Path):
     group.attrs["plan"] = group.attrs["plan"] | {"version": "0.1.0"}
     group.attrs["fingerprint"] = "0" * 16
     with pytest.raises(
-        us.StoreError, match=r"begun with uniadrs_scale 0\.1\.0.*Remove it.*==0\.1\.0"
+        us.StoreError, match=r"begun with uniadrs_scale 0\.1\.0.*overwrite=True.*==0\.1\.0"
     ):
         us.score(scene, tmp_path / "map.zarr", **options)
