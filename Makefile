@@ -11,7 +11,7 @@ demo: $(INSTALLED)
 	$(BIN)/uniadrs-scale demo
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --durations 20
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal --durations 20
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check

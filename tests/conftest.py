@@ -52,8 +52,10 @@ SECONDS_TO_END = 30
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_unconfigure() -> None:
+def pytest_unconfigure(config: pytest.Config) -> None:
     """See to it that this process ends, whatever failed tests have left behind."""
+    if hasattr(config, "workerinput"):
+        return  # one of several processes, which the first one ends
     for child in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):
             child.kill()

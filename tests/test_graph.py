@@ -88,7 +88,7 @@ def test_a_users_graph_is_cut_to_its_window(tmp_path) -> None:
     _, _, graph, _ = recorded(tmp_path, scene, tile=64, stride=48, chunk=128)
     (task,) = (graph[key] for key in graph if key[0].startswith("score-") and key[1:] == (0, 0))
     assert len(task.dependencies) == 1
-    window = pickle.loads(pickle.dumps(task.args[-1])).reader
+    window = pickle.loads(pickle.dumps(task.args[-1])).inside
     # 176 pixels a side: three blocks of 64, added to and joined.
     assert len(dict(window.array.data.dask)) <= 2 * 9
 
