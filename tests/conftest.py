@@ -54,11 +54,11 @@ SECONDS_TO_END = 30
 @pytest.hookimpl(trylast=True)
 def pytest_unconfigure(config: pytest.Config) -> None:
     """See to it that this process ends, whatever failed tests have left behind."""
-    if hasattr(config, "workerinput"):
-        return  # one of several processes, which the first one ends
     for child in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):
             child.kill()
+    if hasattr(config, "workerinput"):
+        return  # one of several processes, which the first one ends
     # Prints where all threads are, and exits, if the interpreter still waits for one by then.
     faulthandler.dump_traceback_later(SECONDS_TO_END, exit=True, file=sys.__stderr__)
 
