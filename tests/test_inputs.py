@@ -32,6 +32,12 @@ def test_a_path_is_a_scene(small_raster: Path) -> None:
     assert us.plan([small_raster], detector="rx").scene.name == opened.name
 
 
+def test_a_store_is_asked_for_before_anything_is_computed(tmp_path: Path) -> None:
+    with pytest.raises(us.PlanError, match=r"end in \.zarr; then make the file: us\.to_cog"):
+        us.score(tmp_path / "missing.tif", tmp_path / "map.tif")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_dataset_of_one_time_is_a_scene() -> None:
     bands = {n: (("time", "latitude", "longitude"), PIXELS[k][None]) for k, n in enumerate("ab")}
     scene = scene_of(xr.Dataset(bands))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from uniadrs_scale.core.plan import Sizes
+from uniadrs_scale.errors import PlanError
 from uniadrs_scale.maps.store import open_store
 from uniadrs_scale.scoring.inputs import scene_of, scorer_of
 from uniadrs_scale.scoring.job import compute_for, prepare, suited
@@ -83,6 +84,7 @@ def score(
     Raises:
         UniadrsScaleError: The scene, the options, the weights or the store cannot be used.
     """
+    target = None if store is None else _store(store, overwrite=overwrite)
     scorer = scorer_of(detector)
     compute = compute_for(scorer, scheduler, workers, wait=wait_for_workers)
     job = prepare(scene_of(scene), Sizes(preset, tile, stride, chunk), scorer, compute)
@@ -90,10 +92,9 @@ def score(
     page = None if performance_report is None else Path(performance_report)
     with shown(progress, job.plan.chunks) as advance, temporary_folder() as folder:
         observer = Observer(on_report=advance, performance_report=page)
-        if store is not None:
-            target = Target.of(store, overwrite=overwrite)
+        if target is not None:
             summary = run(job, target, compute, observer)
-            made = open_store(store).open()
+            made = open_store(target.store).open()
         else:
             # As for a scene of any size: workers write, this process reads the result.
             hidden = folder / "map.zarr"
@@ -101,6 +102,17 @@ def score(
             made = open_store(hidden).open().load()
     _warn(summary, job.plan.scene.name)
     return made
+
+
+def _store(store: str | Path, *, overwrite: bool) -> Target:
+    """Return the target of a map that is read again afterwards."""
+    target = Target.of(store, overwrite=overwrite)
+    if target.export is None:
+        return target
+    raise PlanError(
+        f"score() writes a Zarr store and returns its map, got '{store}'. Let the path end in "
+        f".zarr; then make the file: us.to_cog(STORE, '{store}')."
+    )
 
 
 def plan(
