@@ -22,6 +22,7 @@ from uniadrs_scale.maps.store import open_store
 from uniadrs_scale.scenes.crop import OUTSIDE, Cropped
 from uniadrs_scale.scenes.preview import scene_picture
 from uniadrs_scale.scenes.sources import ArrayScene, scene_source
+from uniadrs_scale.scoring.target import Target
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -241,8 +242,9 @@ def test_overwrite_replaces_maps_and_nothing_else(raster: Path, tmp_path: Path) 
     mine = tmp_path / "mine.zarr"
     mine.mkdir()
     (mine / "thesis.txt").write_text("years")
-    picture = write(tmp_path / "picture.tif")
-    for place in (mine, picture):
-        with pytest.raises(us.StoreError, match=r"not a (score store|map)"):
-            us.score(other, place, overwrite=True, **QUICK)
+    with pytest.raises(us.StoreError, match="not a score store"):
+        us.score(other, mine, overwrite=True, **QUICK)
+    picture = Target.of(write(tmp_path / "picture.tif"), overwrite=True)
+    with pytest.raises(us.StoreError, match="not a map"):
+        picture.is_finished(us.plan(other, **QUICK))
     assert (mine / "thesis.txt").exists()
