@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 
 SIZES = {"detector": TileMean(), "scheduler": "sync", "tile": 64, "chunk": 64}
 BANDS = 32
+HALO = 56
+"""The furthest that a tile reaches beyond its chunk: the second one begins at 56 px [px]."""
+WINDOW = 64 + HALO
+"""A chunk and its halo [px]."""
 
 
 def raster(path: Path, interleave: str) -> Path:
@@ -47,10 +51,11 @@ def test_a_forecast_adds_up() -> None:
     processes = Processes(workers=2, threads=3, in_lines=True, gpu_build=False)
     sizes = {"batch": 2, "activation_bytes": 5000}
     got = forecast(lattice, pixels, processes, **sizes)
-    side = 128 + 63  # a chunk and its halo
-    assert got.read == 3 * (side * side * (3 * 2 + 1) + 7 * side * 3 * 2 + 1000)
-    strips = 8 * 63 * (128 + 63) * (3 + 4)
-    assert got.sums == 3 * 8 * (side * side + 4 * 128 * 128) + strips // 2
+    # The last tiles of the first rows and of the fifth columns begin at 108 and 624 px.
+    height, width = 108 + 64, 624 + 64 - 4 * 128
+    assert got.read == 3 * (height * width * (3 * 2 + 1) + 7 * width * 3 * 2 + 1000)
+    strips = 8 * (width - 128) * width * (3 + 4)
+    assert got.sums == 3 * 8 * (height * width + 4 * 128 * 128) + strips // 2
     tile = 3 * 4 * 3 * 64 * 64 * 2 + 5000
     assert got.network == 3 * 2 * tile, "what was freed is kept"
     sample = 300 * 512 * (3 * 2 + 1) + 7 * 512 * 3 * 2 + 1000
@@ -86,15 +91,10 @@ def test_chunks_of_a_cube_are_decoded_whole(tmp_path: Path) -> None:
         cube.to_netcdf(path, engine="h5netcdf", encoding={"v": {"chunksizes": (8, rows, 64)}})
         return us.plan(us.open_scene(path), **SIZES).memory.read
 
-    window = 64 + 63  # a chunk and its halo
     decoded = 2 * 8 * 2 * 64  # bytes of a row of a chunk, twice
-    copied = window * 8 * 2  # bytes of a row of the window
+    copied = (64 + 48) * 8 * 2  # bytes of a row of the window: tiles of cubes begin every 48 px
     assert read(64) - read(32) == 32 * (decoded + copied)
     assert read(320) - read(160) == 160 * decoded, "a window has no more rows than these"
-
-
-WINDOW = 64 + 63
-"""A chunk and its halo [px]."""
 
 
 def test_files_that_are_put_together_are_held_twice(tmp_path: Path) -> None:
@@ -163,8 +163,8 @@ def test_no_more_strips_wait_than_are_counted_and_one_body(
 def test_a_late_chunk_keeps_its_neighbours_waiting(shape: tuple[int, int], delayed: int) -> None:
     rows, cols = shape
     scene = xr.DataArray(np.broadcast_to(np.float32(1), (64 * rows, 64 * cols)), dims=("y", "x"))
-    strips = 8 * 63 * (64 + 63) * waiting_strips(rows, cols, in_lines=False)
-    window = min(127, 64 * rows) * min(127, 64 * cols)
+    strips = 8 * HALO * WINDOW * waiting_strips(rows, cols, in_lines=False)
+    window = min(WINDOW, 64 * rows) * min(WINDOW, 64 * cols)
     one = us.plan(scene, **SIZES)
     assert one.memory.sums == 8 * (window + 64**2 * (1 + delayed)) + strips
     # Of more threads each has its own, but for the strips.
@@ -175,9 +175,9 @@ def test_strips_that_wait_are_shared_by_the_workers() -> None:
     scene = xr.DataArray(np.broadcast_to(np.float32(1), (640, 1280)), dims=("y", "x"))
     plan = us.plan(scene, **SIZES)
     one, two = plan.memory, replace(plan, workers=2).memory
-    assert one.sums - two.sums == (10 + 2 * 20) * 8 * 63 * (64 + 63) / 2
+    assert one.sums - two.sums == (10 + 2 * 20) * 8 * HALO * WINDOW / 2
     on_a_cluster = replace(plan, in_lines=True).memory
-    assert one.sums - on_a_cluster.sums == (2 * 20 - 4) * 8 * 63 * (64 + 63)
+    assert one.sums - on_a_cluster.sums == (2 * 20 - 4) * 8 * HALO * WINDOW
 
 
 def test_the_covariance_of_many_bands_is_counted() -> None:

@@ -70,6 +70,13 @@ def test_a_read_window_holds_its_tiles_and_reaches_one_neighbour_only(lattice: L
         assert outer.stop[1] <= (j + 2) * lattice.chunk
 
 
+@given(lattices())
+def test_the_largest_read_is_that_of_some_chunk(lattice: Lattice) -> None:
+    windows = [lattice.read_window(index) for index in lattice.indices()]
+    largest = max(w.height for w in windows), max(w.width for w in windows)
+    assert lattice.largest_read == largest
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

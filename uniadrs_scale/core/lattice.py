@@ -241,6 +241,13 @@ class Lattice:
         return Window(own.row, own.col, stop_row - own.row, stop_col - own.col)
 
     @property
+    def largest_read(self) -> tuple[int, int]:
+        """Height and width that hold every read window [px]."""
+        windows = [self.read_window((i, 0)) for i in range(self.chunks[0])]
+        beside = [self.read_window((0, j)) for j in range(self.chunks[1])]
+        return max(w.height for w in windows), max(w.width for w in beside)
+
+    @property
     def tiles(self) -> int:
         """Tiles of the whole scene."""
         return len(self.rows) * len(self.cols)

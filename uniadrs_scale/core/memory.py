@@ -165,9 +165,8 @@ def forecast(
     threads = processes.threads
     rows, cols = lattice.chunks
     side_y, side_x = min(lattice.chunk, lattice.height), min(lattice.chunk, lattice.width)
-    # Longest halo of any chunk, exact on both axes: tile - 1 at most.
-    halo = lattice.tile - 1
-    height, width = min(side_y + halo, lattice.height), min(side_x + halo, lattice.width)
+    height, width = lattice.largest_read
+    halo = max(height - side_y, width - side_x)
     chunk = side_y * side_x
     # Float64 numerators of the window and the body cut from it, and bodies that wait for strips: a
     # chunk that is late delays those right, below and diagonal of it. A commit needs less, and a
