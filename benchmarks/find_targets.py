@@ -1,6 +1,7 @@
 """Time and memory of `targets` on a large map, and its share of the time of `score`.
 
     python benchmarks/find_targets.py [--side 20000] [--per-mpx 5] [--workers 2]
+    python benchmarks/find_targets.py --side 100000 --folder /a/disk/with/10/GB
 
 The map has noise below 0.2 and 5 planted objects per megapixel, a third of them with peaks above
 the threshold 0.7. Scoring is timed after it, on as many workers, for 2048 x 2048 px of 4 bands, and
@@ -20,11 +21,13 @@ import numpy as np
 import psutil
 import xarray as xr
 import zarr
+from affine import Affine
+from pyproj import CRS
 from scipy import ndimage
 
 import uniadrs_scale as us
 from uniadrs_scale.core.plan import Sizes
-from uniadrs_scale.maps.new_store import create_map
+from uniadrs_scale.maps.new_store import create_map, place_attributes
 from uniadrs_scale.objects.find import find
 from uniadrs_scale.objects.select import Selection
 from uniadrs_scale.runtime.compute import Compute
@@ -41,8 +44,9 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=20_000)
     parser.add_argument("--per-mpx", type=float, default=5)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--folder", help="where the map is made, by default the temporary folder")
     asked = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="uniadrs-scale-") as folder:
+    with tempfile.TemporaryDirectory(prefix="uniadrs-scale-", dir=asked.folder) as folder:
         path = Path(folder) / "map.zarr"
         make(path, asked.side, asked.per_mpx)
         peaks = Peaks()
@@ -94,9 +98,14 @@ def make(path: Path, side: int, per_mpx: float) -> None:
     """Write a map with planted objects."""
     rng = np.random.default_rng(0)
     group = zarr.open_group(path, mode="w", zarr_format=3)
-    array = create_map(group, "score", (side, side), CHUNK, "float32", attributes={})
-    group.update_attributes({"fingerprint": "0" * 16, "software": "uniadrs_scale"})
-    noise = (0.2 * rng.random((CHUNK, CHUNK), np.float32) ** 4).astype(np.float32)
+    # Polar stereographic: a grid that 100,000 px of 10 m do not leave.
+    grid = Affine(10, 0, -5e5, 0, -10, 5e5)
+    placed = place_attributes(CRS.from_epsg(3413).to_wkt(), grid, (side, side))
+    array = create_map(group, "score", (side, side), CHUNK, "float32", attributes=placed)
+    group.update_attributes(placed | {"fingerprint": "0" * 16, "software": "uniadrs_scale"})
+    noise = 0.2 * rng.random((CHUNK, CHUNK), np.float32) ** 4
+    # Coarse steps, so that the map of 100,000 x 100,000 px takes 5 GB of a disk instead of 40.
+    noise = (np.round(noise * 64) / 64).astype(np.float32)
     for row in range(0, side, CHUNK):
         for col in range(0, side, CHUNK):
             shape = min(CHUNK, side - row), min(CHUNK, side - col)

@@ -1,0 +1,31 @@
+"""Objects that are found again: counted both ways, and without those that a cut goes through."""
+
+from __future__ import annotations
+
+import numpy as np
+from stability import apart_from, both_ways, found_again
+
+
+def map_of(*places: tuple[slice, slice]) -> np.ndarray:
+    scores = np.zeros((20, 20), np.float32)
+    for place in places:
+        scores[place] = 0.9
+    return scores
+
+
+HERE, THERE = (slice(2, 4), slice(2, 5)), (slice(10, 12), slice(10, 12))
+
+
+def test_objects_that_vanish_and_objects_that_are_new_count() -> None:
+    one, two = map_of(HERE), map_of(HERE, THERE)
+    assert found_again(one, two, 0.5) == (1, 1)
+    assert found_again(two, one, 0.5) == (1, 2)
+    assert both_ways([(one, two), (two, one)], 0.5) == (2, 3)
+    assert found_again(map_of(), two, 0.5) == (0, 0)
+
+
+def test_what_a_cut_goes_through_or_touches_does_not_count() -> None:
+    scores = map_of(HERE, THERE)
+    for cut in (2, 3):  # its first row, and its last one
+        assert found_again(apart_from(scores, 0.5, cut), scores[cut:, cut:], 0.5) == (1, 1)
+    assert (apart_from(scores, 0.5, 1) > 0.5).sum() == 6 + 4, "a row lies between"
