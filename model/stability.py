@@ -21,6 +21,7 @@ from evaluate import GROUPS, VALIDATION, Entry, Group
 from scipy import ndimage
 
 import uniadrs_scale
+from uniadrs_scale.objects.components import EIGHT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
 CROP = 112
 """Rows and columns that are cut off; of a small scene a quarter."""
-EIGHT = np.ones((3, 3), bool)
 
 
 def found_again(

@@ -30,6 +30,7 @@ from uniadrs_scale.core.levels import GROW, RATES, Levels
 from uniadrs_scale.core.pixels import BandStatistics
 from uniadrs_scale.core.presets import PRESETS
 from uniadrs_scale.detector.coarse import coarsened
+from uniadrs_scale.objects.components import EIGHT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -75,7 +76,7 @@ class Counted:
 
 def objects(scores: NDArray[np.float32], counted: NDArray[np.bool_]) -> list[float]:
     """Return the peaks of those objects of a map that touch no pixel outside the counted area."""
-    labels, number = ndimage.label(scores >= GROW, np.ones((3, 3), bool))
+    labels, number = ndimage.label(scores >= GROW, EIGHT)
     every = range(1, number + 1)
     peaks = ndimage.maximum(scores, labels, every)
     whole = ndimage.minimum(counted, labels, every)

@@ -29,3 +29,10 @@ def test_what_a_cut_goes_through_or_touches_does_not_count() -> None:
     for cut in (2, 3):  # its first row, and its last one
         assert found_again(apart_from(scores, 0.5, cut), scores[cut:, cut:], 0.5) == (1, 1)
     assert (apart_from(scores, 0.5, 1) > 0.5).sum() == 6 + 4, "a row lies between"
+
+
+def test_a_cut_through_rows_or_columns_alone_is_one_too() -> None:
+    above, left = map_of((slice(3, 5), slice(10, 12))), map_of((slice(10, 12), slice(3, 5)))
+    for scores in (above, left):
+        for cut, kept in ((2, 4), (3, 0), (4, 0)):  # before it, its first row, its last one
+            assert (apart_from(scores, 0.5, cut) > 0.5).sum() == kept
