@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from html import escape
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -277,6 +278,22 @@ class SceneSource(Protocol):
 
     def decisive(self) -> dict[str, Any]:
         """Return everything that decides the pixels, as JSON values."""
+
+
+class Printed:
+    """A result whose text is printed, in a terminal and in a notebook."""
+
+    __slots__ = ()
+
+    def text(self) -> str:
+        """Return the facts for people, one per line."""
+        raise NotImplementedError
+
+    def __str__(self) -> str:
+        return self.text()
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(self.text())}</pre>"
 
 
 def digest(values: Mapping[str, Any]) -> str:
