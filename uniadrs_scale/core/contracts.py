@@ -19,7 +19,7 @@ from uniadrs_scale.core.layers import SCORE, Layer
 from uniadrs_scale.errors import PlanError, SceneError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -284,10 +284,7 @@ class Printed:
     """A result whose text is printed, in a terminal and in a notebook."""
 
     __slots__ = ()
-
-    def text(self) -> str:
-        """Return the facts for people, one per line."""
-        raise NotImplementedError
+    text: Callable[[], str]
 
     def __str__(self) -> str:
         return self.text()
