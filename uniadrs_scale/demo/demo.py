@@ -10,6 +10,7 @@ import numpy as np
 import rasterio
 from scipy import ndimage
 
+from uniadrs_scale.core.contracts import Printed
 from uniadrs_scale.core.levels import RATES
 from uniadrs_scale.core.plan import Sizes
 from uniadrs_scale.demo.scene import demo_scene, write_scene
@@ -64,7 +65,7 @@ class Findings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DemoReport:
+class DemoReport(Printed):
     """The files of a demo, and its counts."""
 
     scene: Path
