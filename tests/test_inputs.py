@@ -20,7 +20,7 @@ from uniadrs_scale.evaluation.histogram import ScoreHistogram
 from uniadrs_scale.evaluation.judge import Evaluation
 from uniadrs_scale.pages.report import ReportSummary
 from uniadrs_scale.runtime.compute import LONG_SECONDS, SECONDS_PER_MPX, Compute
-from uniadrs_scale.scoring.inputs import scene_of, scorer_of
+from uniadrs_scale.scoring.job import scene_of, scorer_of
 from uniadrs_scale.scoring.progress import shown
 from uniadrs_scale.scoring.report import RunSummary
 

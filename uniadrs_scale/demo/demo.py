@@ -17,7 +17,7 @@ from uniadrs_scale.demo.scene import demo_scene, write_scene
 from uniadrs_scale.detector.detector import Detector, levels_of
 from uniadrs_scale.maps.cog import to_cog
 from uniadrs_scale.maps.exports import FinishedMap
-from uniadrs_scale.maps.peaks import Peak
+from uniadrs_scale.maps.layout import Peak
 from uniadrs_scale.maps.pictures import Ring, Subject, draw, save
 from uniadrs_scale.scenes.open import open_scene
 from uniadrs_scale.scenes.preview import scene_picture

@@ -18,8 +18,8 @@ from scipy import ndimage
 from uniadrs_scale.core.contracts import Printed
 from uniadrs_scale.core.levels import GROW, RATES
 from uniadrs_scale.errors import SceneError
-from uniadrs_scale.evaluation.components import Components
 from uniadrs_scale.evaluation.histogram import ScoreHistogram
+from uniadrs_scale.evaluation.maps import Components
 from uniadrs_scale.evaluation.metrics import NEAR, REACH
 from uniadrs_scale.evaluation.truth import FALSE, REAL, UNSURE, open_truth
 from uniadrs_scale.maps.finished import open_finished

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import rasterio
 
 from uniadrs_scale.core.contracts import CountingReader, Printed
-from uniadrs_scale.core.cores import usable_cores
 from uniadrs_scale.core.lattice import sample_windows
+from uniadrs_scale.core.machine import usable_cores
 from uniadrs_scale.errors import redact
 from uniadrs_scale.runtime.executor import ClusterFacts
 
