@@ -101,6 +101,22 @@ def test_functions_have_few_parameters() -> None:
     assert not crowded
 
 
+@pytest.mark.parametrize(
+    ("change", "most"),
+    [("a reader of a product", 4), ("a layer of the map", 6), ("an export after a run", 4)],
+)
+def test_a_recipe_names_few_files_and_these_exist(change: str, most: int) -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    _, _, recipe = text.partition(f"**... {change}** (")
+    said, _, recipe = recipe.partition("\n\n")[0].partition("): ")
+    files = set(re.findall(r"`([\w/]+\.(?:py|md))`", recipe))
+    counted = max(map(int, re.findall(r"\d+", said))) + ("and a test" in said)
+    assert counted <= most
+    assert 1 <= len(files) <= most
+    missing = {name for name in files if not any((r / name).exists() for r in (ROOT, LIBRARY))}
+    assert {Path(name).stem for name in missing} <= {"NAME"}
+
+
 def exists(reference: str) -> bool:
     """Return True if a dotted name is a module of the library or a name in one."""
     parts = reference.split(".")

@@ -494,7 +494,7 @@ def test_scenes_and_urls_that_are_dropped_leave_no_memory(tmp_path: Path) -> Non
     def work(count: int) -> None:
         for number in range(count):
             us.open_scene(tmp_path / "scene.tif", chunk=100 + number)
-        for number in range(20 * count):
+        for number in range(10 * count):
             bucket_of(f"https://host/product{number}/scene.tif")
             assert "host" in stable_uri(f"https://host/{number}.tif?sig=1")
         for number in range(count):
@@ -503,7 +503,7 @@ def test_scenes_and_urls_that_are_dropped_leave_no_memory(tmp_path: Path) -> Non
 
     work(20)
     before = memory()
-    work(100)
+    work(200)
     assert not len(lazy._OPENED)
     assert connect.cache_info().currsize <= STORES
     assert memory() - before < 30e6

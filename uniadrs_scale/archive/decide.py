@@ -1,4 +1,4 @@
-"""Items of an archive, and the decision about each item. Pure."""
+"""Items of an archive, checks of source and sink, and the decision about each item. Pure."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from uniadrs_scale.core.contracts import digest
+from uniadrs_scale.errors import ArchiveError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from collections.abc import Set as AbstractSet
     from datetime import datetime
 
     from uniadrs_scale.scenes.products.metadata import Product
-
 
 LONGEST_NAME = 120
 """Characters of a folder name, far below the 255 bytes that file systems allow."""
@@ -217,3 +218,42 @@ def _try_again(tries: Tries, policy: Policy) -> tuple[Action, str]:
     if tries.failures:
         return Action.SCORE, f"try {tries.failures + 1} of {policy.tries}: {tries.error}"
     return Action.SCORE, "resumed"
+
+
+def require_items(listed: int, names: AbstractSet[str]) -> None:
+    """Raise ArchiveError if a source lists nothing, but had the scenes ``names``."""
+    if names and not listed:
+        raise ArchiveError(
+            f"The source is empty, but {len(names)} of its scenes have maps or were tried. Is its "
+            "disk or share mounted? If it is to be empty, choose another 'output.folder' for new "
+            "scenes."
+        )
+
+
+def require_same_archive(
+    source: str,
+    names: AbstractSet[str],
+    known: AbstractSet[str],
+    runs: Sequence[Mapping[str, Any]],
+    sink: str,
+) -> None:
+    """Raise ArchiveError if the sink holds the maps of another archive.
+
+    An archive may move: then most of its scenes are known.
+
+    Args:
+        source: The source of this sweep.
+        names: Names of its scenes.
+        known: Names of the scenes in the sink.
+        runs: Earlier sweeps, the latest first.
+        sink: The folder or prefix of maps.
+    """
+    before = next((run["source"] for run in runs if run.get("source")), source)
+    few = 2 * len(names & known) < min(len(names), len(known))
+    if before != source and few:
+        raise ArchiveError(
+            f"'{sink}' holds the maps of another archive: its source is '{before}', not "
+            f"'{source}', and they share {len(names & known)} of {len(known)} scenes. Choose "
+            "another 'output.folder'. If this one is to change its source, remove "
+            f"'{sink}/.sweep/ledger.sqlite', which holds no maps."
+        )

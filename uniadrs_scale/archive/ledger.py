@@ -213,10 +213,6 @@ class Ledger:
             database.executemany("INSERT OR REPLACE INTO products VALUES (?, ?, ?)", rows)
             database.executemany("DELETE FROM products WHERE name = ?", names)
 
-    def product_count(self) -> int:
-        """Return the number of products in the index."""
-        return int(self._rows("SELECT count(*) FROM products")[0][0])
-
     def start_run(self, owner: str, facts: Mapping[str, Any]) -> int:
         """Note that a sweep begins; return its number."""
         now = time.time()

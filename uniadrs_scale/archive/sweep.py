@@ -12,7 +12,6 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from uniadrs_scale.archive.batch import Batch, Outcome
-from uniadrs_scale.archive.checks import require_items, require_same_archive
 from uniadrs_scale.archive.config import ArchiveConfig, load_config
 from uniadrs_scale.archive.decide import (
     Action,
@@ -20,6 +19,8 @@ from uniadrs_scale.archive.decide import (
     Known,
     Policy,
     reconcile,
+    require_items,
+    require_same_archive,
 )
 from uniadrs_scale.archive.exports import require_libraries
 from uniadrs_scale.archive.filters import MOST_DAYS
@@ -136,7 +137,8 @@ def _decide(
     names, before = {item.name for item in listing.items}, known.products.keys() | tries.keys()
     require_items(len(names) + listing.left_out, before)
     runs = [] if ledger is None else ledger.runs()
-    require_same_archive(source_text(config.source), names, before, runs, config.output.folder)
+    sink = str(config.output.folder)
+    require_same_archive(source_text(config.source), names, before, runs, sink)
     report.decisions = reconcile(listing.items, known, recipe, policy)
     report.left_out = listing.left_out
 
