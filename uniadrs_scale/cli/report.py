@@ -10,7 +10,6 @@ from typing import Annotated
 import typer
 
 from uniadrs_scale.cli.options import COMPLETE, INCOMPLETE, Reading, spread
-from uniadrs_scale.cli.score import Cropping
 
 
 def register(app: typer.Typer) -> None:
@@ -43,7 +42,6 @@ def report_command(
         typer.Option(help="Another map of the same pixels, for a before/after line."),
     ] = None,
     reading: Reading,
-    cropping: Cropping,
 ) -> None:
     """Make one HTML page of a map: the scene, a list of targets to look through and to mark.
 
@@ -55,7 +53,7 @@ def report_command(
 
     summary = report(
         map_path,
-        cropping.of(reading.open(scene)),
+        reading.open(scene),
         output,
         targets=targets,
         top=top,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from uniadrs_scale.core.lattice import Window
+    from uniadrs_scale.core.lattice import Part, Window
     from uniadrs_scale.core.pixels import BandStatistics, Normalisation
 
 
@@ -196,6 +196,8 @@ class SceneInfo:
     """Name of the satellite or aircraft; empty if unknown."""
     crop: str = ""
     """The part of a larger scene that this is, in words; empty for a whole scene."""
+    parts: tuple[Part, ...] = ()
+    """The same so that it can be cut again: from the files of a scene, one part of the other."""
 
     def __post_init__(self) -> None:
         """Refuse a scene without pixels, or with more than any sensor has."""

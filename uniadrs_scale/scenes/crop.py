@@ -16,7 +16,7 @@ from pyproj import CRS, Transformer
 from pyproj.exceptions import CRSError, ProjError
 
 from uniadrs_scale.core.contracts import digest
-from uniadrs_scale.core.lattice import Window
+from uniadrs_scale.core.lattice import Part, Window
 from uniadrs_scale.core.validity import valid_pixels
 from uniadrs_scale.errors import SceneError, gist
 from uniadrs_scale.scenes.areas import Area, projected, read_areas
@@ -126,18 +126,38 @@ def crop(
         area = Area(_moved(shapely.union_all(shapes), -window.col, -window.row).wkb)
     if bbox is None and aoi is None:
         raise SceneError("A crop needs bbox=(west, south, east, north) or aoi=FILE. Pass one.")
+    size = whole.height, whole.width
+    return _cut(array, known, Part(window, size, "" if area is None else area.text))
+
+
+def crop_again(scene: xr.DataArray, parts: Sequence[Part]) -> xr.DataArray:
+    """Return the part of a scene that :func:`crop` returned before: the same scene, to the bit.
+
+    Raises:
+        SceneError: A part does not fit.
+    """
+    for part in parts:
+        array, known = recognised(scene)
+        if part.whole != (array.sizes["y"], array.sizes["x"]):
+            raise SceneError(
+                f"Scene '{scene.name}' has {array.sizes['y']} x {array.sizes['x']} px, but the "
+                f"part is {part}. Pass the scene that was cropped, opened with the same options."
+            )
+        scene = _cut(array, known, part)
+    return scene
+
+
+def _cut(array: xr.DataArray, known: Any, part: Part) -> xr.DataArray:
+    """Return a part of an array, read from the files that hold it, if any do."""
+    window, area = part.window, Area.of_text(part.area) if part.area else None
     rows, cols = window.slices
-    part = array.isel(y=rows, x=cols)
-    part = part.rio.write_transform(grid.affine @ Affine.translation(window.col, window.row))
-    if known is None:
-        part = part if area is None else _masked(part, area)
-    else:
-        part = _of_files(part, known, window, area)
-    ends = f"rows {rows.start} to {rows.stop}, columns {cols.start} to {cols.stop}"
-    return part.assign_attrs(
-        crop=f"{ends} of {whole.height} x {whole.width} px"
-        f"{', in an area' if area else ''}: a scene of its own, with statistics of its own"
-    )
+    place = _grid(array).affine @ Affine.translation(window.col, window.row)
+    made: xr.DataArray = array.isel(y=rows, x=cols).rio.write_transform(place)
+    if known is not None:
+        made = _of_files(made, known, part, area)
+    elif area is not None:
+        made = _masked(made, area)
+    return made.assign_attrs(crop=f"{part}: a scene of its own, with statistics of its own")
 
 
 def _grid(array: xr.DataArray) -> GeoBox:
@@ -260,15 +280,16 @@ def _met(window: Window, shapes: NDArray[Any], what: str, grid: GeoBox) -> Windo
 
 
 def _of_files(
-    part: xr.DataArray, known: FileScene | CubeScene | Cropped, window: Window, area: Area | None
+    cut: xr.DataArray, known: FileScene | CubeScene | Cropped, part: Part, area: Area | None
 ) -> xr.DataArray:
-    """Return ``part`` read by windows of the files that hold it."""
-    transform = tuple(georeference(part).transform or ())[:6]
+    """Return ``cut`` read by windows of the files that hold it."""
+    transform, window = tuple(georeference(cut).transform or ())[:6], part.window
     info = replace(known.info, height=window.height, width=window.width, transform=transform)
+    info = replace(info, parts=(*known.info.parts, part))
     made = Cropped(info=info, scene=known, place=window, area=area)
     made = replace(made, info=replace(info, identity=digest(made.decisive())))
-    lazy = lazy_pixels(made, max(part.chunks[1]) if part.chunks else window.height)
-    return part.copy(data=lazy.data).assign_coords(valid=lazy.coords["valid"].variable)
+    lazy = lazy_pixels(made, max(cut.chunks[1]) if cut.chunks else window.height)
+    return cut.copy(data=lazy.data).assign_coords(valid=lazy.coords["valid"].variable)
 
 
 def _masked(part: xr.DataArray, area: Area) -> xr.DataArray:
