@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from uniadrs_scale.core.lattice import Part, Window
+    from uniadrs_scale.core.lattice import Window
+    from uniadrs_scale.core.parts import Part
     from uniadrs_scale.core.pixels import BandStatistics, Normalisation
 
 

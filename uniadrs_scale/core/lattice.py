@@ -10,12 +10,12 @@ from __future__ import annotations
 from bisect import bisect_left
 from dataclasses import dataclass
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from uniadrs_scale.errors import PlanError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
 
 SMALL, LARGE = 512, 1024
@@ -54,53 +54,6 @@ class Window:
         height = min(self.stop[0], other.stop[0]) - row
         width = min(self.stop[1], other.stop[1]) - col
         return Window(row, col, height, width) if height > 0 and width > 0 else None
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A window of a larger scene that was scored as a scene of its own."""
-
-    window: Window
-    whole: tuple[int, int]
-    """Size (y, x) of the larger scene."""
-    area: str = ""
-    """Area outside of which pixels are invalid, as text; empty for none."""
-
-    def __post_init__(self) -> None:
-        """Refuse a window that is not in the larger scene."""
-        least, size = min(self.window.row, self.window.col), self.whole
-        if least < 0 or Window(0, 0, *size).intersection(self.window) != self.window:
-            raise ValueError(f"{self.window} is not a part of {size[0]} x {size[1]} px")
-
-    def __str__(self) -> str:
-        (top, left), (bottom, right), (height, width) = self.origin, self.window.stop, self.whole
-        ends = f"rows {top} to {bottom}, columns {left} to {right} of {height} x {width} px"
-        return f"{ends}, in an area" if self.area else ends
-
-    @property
-    def origin(self) -> tuple[int, int]:
-        """(row, col) of the first pixel in the larger scene."""
-        return self.window.row, self.window.col
-
-    def to_json(self) -> dict[str, object]:
-        """Return the fields as JSON values."""
-        size = [self.window.height, self.window.width]
-        plain = {"origin": list(self.origin), "size": size, "whole": list(self.whole)}
-        return plain | ({"area": self.area} if self.area else {})
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Part:
-        """Return the part that :meth:`to_json` describes.
-
-        Raises:
-            ValueError: It describes none.
-        """
-        try:
-            sides = [int(side) for name in ("origin", "size") for side in values[name]]
-            height, width = map(int, values["whole"])
-            return cls(Window(*sides), (height, width), str(values.get("area", "")))
-        except (TypeError, KeyError, AttributeError) as error:
-            raise ValueError(f"{values!r:.80} is not a part of a scene") from error
 
 
 def origins(size: int, tile: int, stride: int) -> tuple[int, ...]:

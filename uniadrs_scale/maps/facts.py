@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, cast
 
 from uniadrs_scale.core.contracts import digest, is_score_alone
-from uniadrs_scale.core.lattice import Part
 from uniadrs_scale.core.levels import RATES, Levels
+from uniadrs_scale.core.parts import Part
 from uniadrs_scale.errors import StoreError
 
 if TYPE_CHECKING:
@@ -188,7 +188,7 @@ def _parts(values: object, name: str) -> tuple[Part, ...]:
 
 
 def _json(text: str | None) -> Any:
-    """Return the value of a tag: None if there is none, its text if it is not JSON."""
+    """Return the value of a tag, None without a tag; its text if that is not JSON."""
     try:
         return None if text is None else json.loads(text)
     except (ValueError, RecursionError):

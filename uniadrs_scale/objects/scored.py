@@ -40,7 +40,6 @@ def scored_scene(scene: xr.DataArray, opened: ScoreMap | RasterMap) -> ScoredSce
     A scene has the name that the map says, if it has the pixels that the map says.
 
     Raises:
-        SceneError: The scene cannot be cut.
         StoreError: The map is that of another scene.
     """
     facts, source = opened.facts, scene_source(scene)

@@ -16,7 +16,8 @@ from pyproj import CRS, Transformer
 from pyproj.exceptions import CRSError, ProjError
 
 from uniadrs_scale.core.contracts import digest
-from uniadrs_scale.core.lattice import Part, Window
+from uniadrs_scale.core.lattice import Window
+from uniadrs_scale.core.parts import Part
 from uniadrs_scale.core.validity import valid_pixels
 from uniadrs_scale.errors import SceneError, gist
 from uniadrs_scale.scenes.areas import Area, projected, read_areas
@@ -112,9 +113,8 @@ def crop(
         SceneError: The scene has no grid with a CRS, or nothing of it is in the box or area.
     """
     array, known = recognised(open_scene(scene) if isinstance(scene, str | Path) else scene)
-    whole = Window(0, 0, array.sizes["y"], array.sizes["x"])
-    grid = _grid(array)
-    window, area = whole, None
+    size, grid = (array.sizes["y"], array.sizes["x"]), _grid(array)
+    window, area = Window(0, 0, *size), ""
     if bbox is not None:
         shapes = _in_pixels(np.array([_box(bbox, crs)]), crs, grid)
         window = _met(window, shapes, f"box {','.join(f'{side:g}' for side in bbox)}", grid)
@@ -123,27 +123,16 @@ def crop(
         polygons, their_crs = _polygons(*(read_areas(aoi) if own else (np.array([aoi]), str(crs))))
         shapes = _in_pixels(polygons, their_crs, grid)
         window = _met(window, shapes, f"area '{aoi}'" if own else "area", grid)
-        area = Area(_moved(shapely.union_all(shapes), -window.col, -window.row).wkb)
+        area = Area(_moved(shapely.union_all(shapes), -window.col, -window.row).wkb).text
     if bbox is None and aoi is None:
         raise SceneError("A crop needs bbox=(west, south, east, north) or aoi=FILE. Pass one.")
-    size = whole.height, whole.width
-    return _cut(array, known, Part(window, size, "" if area is None else area.text))
+    return _cut(array, known, Part(window, size, area))
 
 
 def crop_again(scene: xr.DataArray, parts: Sequence[Part]) -> xr.DataArray:
-    """Return the part of a scene that :func:`crop` returned before: the same scene, to the bit.
-
-    Raises:
-        SceneError: A part does not fit.
-    """
+    """Return the part of a scene that :func:`crop` returned before: the same pixels."""
     for part in parts:
-        array, known = recognised(scene)
-        if part.whole != (array.sizes["y"], array.sizes["x"]):
-            raise SceneError(
-                f"Scene '{scene.name}' has {array.sizes['y']} x {array.sizes['x']} px, but the "
-                f"part is {part}. Pass the scene that was cropped, opened with the same options."
-            )
-        scene = _cut(array, known, part)
+        scene = _cut(*recognised(scene), part)
     return scene
 
 
