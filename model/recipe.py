@@ -43,6 +43,11 @@ class Recipe:
     optimiser: Literal["adamw", "published"] = "adamw"
     """``published``: Adam, a rate that falls along a cosine from ``rate`` and restarts after 10,
     20, 40 ... epochs of 101 steps, and no step if the loss is 0."""
+    consistency: float = 0.0
+    """Weight of :func:`.losses.consistency_loss` between each window and a second view of it, which
+    is cut and turned; both views are then trained on. 0: one view."""
+    symmetric: bool = False
+    """True: kernels that stay the same when they are turned by 180 degrees (:mod:`.symmetry`)."""
     windows: float = 8
     """Windows per step, in windows of 96 px."""
     empty: float = 0.2

@@ -23,9 +23,10 @@ from typing import Any
 import numpy as np
 import published_simulation
 import simulate
+import symmetry
 import torch
 import weightsfile
-from losses import ANOMALY, IGNORED, detection_loss, published_loss
+from losses import ANOMALY, IGNORED, consistency_loss, detection_loss, published_loss
 from recipe import Recipe
 from runlog import Log
 from sources import read_sources
@@ -79,6 +80,32 @@ class Windows(Dataset[tuple[Tensor, Tensor]]):
         return [(torch.from_numpy(pixels), torch.from_numpy(labels)) for pixels, labels in drawn]
 
 
+@dataclass(frozen=True, slots=True)
+class View:
+    """A part of a window, turned and mirrored."""
+
+    top: int
+    left: int
+    side: int
+    turns: int
+    """Quarter turns, 0..3."""
+    mirrored: bool
+
+    @classmethod
+    def drawn(cls, seed: int, step: int, side: int) -> View:
+        """Draw the second view of the windows of a step, of ``side`` px: at least 3/4 of it."""
+        rng = np.random.default_rng((seed, step, 2))
+        part = int(rng.integers(3 * side // 4, side, endpoint=True))
+        top, left = rng.integers(0, side - part, 2, endpoint=True)
+        return cls(int(top), int(left), part, int(rng.integers(4)), bool(rng.random() < 0.5))
+
+    def of(self, pixels: Tensor) -> Tensor:
+        """Cut and turn pixels (..., y, x)."""
+        bottom, right = self.top + self.side, self.left + self.side
+        cut = torch.rot90(pixels[..., self.top : bottom, self.left : right], self.turns, (-2, -1))
+        return cut.flip(-1) if self.mirrored else cut
+
+
 class Run:
     """The state of a training run, and its checkpoint."""
 
@@ -92,6 +119,8 @@ class Run:
         self.network = UniADRS(recipe.network)
         if start is not None:
             self.network.load_state_dict(_fitting(start, recipe).state_dict())
+        if recipe.symmetric:
+            symmetry.keep(self.network)
         self.network.to(self.device)
         if recipe.decoders == "frozen":
             self.network.normality_extractor.normality_decoders.requires_grad_(requires_grad=False)
@@ -126,12 +155,21 @@ class Run:
         return loss.item()
 
     def _loss(self, pixels: Tensor, labels: Tensor) -> Tensor:
+        logits, features = self._described(pixels)
+        if self.recipe.loss == "published":
+            return published_loss(logits.sigmoid(), features.sigmoid(), labels, self.multipliers)
+        loss = detection_loss(logits, labels)
+        if not self.recipe.consistency:
+            return loss
+        view = View.drawn(self.recipe.seed, self.step, pixels.shape[-1])
+        other, _ = self._described(view.of(pixels))
+        loss = (loss + detection_loss(other, view.of(labels))) / 2
+        return loss + self.recipe.consistency * consistency_loss(view.of(logits), other)
+
+    def _described(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         with self._half():
             logits, features = self.network.described(pixels)
-        logits, features = logits[:, 0].float(), features.float()
-        if self.recipe.loss == "detection":
-            return detection_loss(logits, labels)
-        return published_loss(logits.sigmoid(), features.sigmoid(), labels, self.multipliers)
+        return logits[:, 0].float(), features.float()
 
     def _half(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.half)

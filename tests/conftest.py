@@ -86,7 +86,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def _busy_machine() -> Iterator[None]:
     """Give schedulers and workers more time than a user's run does."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("clients", "cluster", "waiting"):
+        for module in ("clients", "cluster"):
             patch.setattr(f"uniadrs_scale.runtime.{module}.WAIT_SECONDS", LIMIT)
         yield
 

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from numba import config
 
-from uniadrs_scale.core import compiled, cores, home
+from uniadrs_scale.core import compiled, machine
 from uniadrs_scale.runtime.compute import Compute
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def test_cpus_are_counted_as_dask_counts_them() -> None:
     code = (
         "import os; os.sched_setaffinity(0, list(os.sched_getaffinity(0))[:1])\n"
         "from dask.system import cpu_count\n"
-        "from uniadrs_scale.core.cores import usable_cores\n"
+        "from uniadrs_scale.core.machine import usable_cores\n"
         "print(usable_cores(), cpu_count())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -54,11 +54,11 @@ def test_a_pod_has_the_cpus_of_its_quota(
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(f"{text}\n")
     (tmp_path / "own").write_text(f"{own}\n")
-    monkeypatch.setattr(cores, "CGROUPS", tmp_path)
-    monkeypatch.setattr(cores, "OWN_CGROUP", tmp_path / "own")
+    monkeypatch.setattr(machine, "CGROUPS", tmp_path)
+    monkeypatch.setattr(machine, "OWN_CGROUP", tmp_path / "own")
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
     wanted = {None: 64, 2.0: 2, 1.5: 2, 0.5: 1}[quota]
-    assert cores.usable_cores() == wanted
+    assert machine.usable_cores() == wanted
     assert Compute.of("threads").threads == wanted
 
 
@@ -67,17 +67,17 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     """A process without a home, whose temporary files go to a folder of this test."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.delenv("HOME")
-    monkeypatch.setattr(home, "has_home", lambda: False)
+    monkeypatch.setattr(machine, "has_home", lambda: False)
     monkeypatch.setattr(compiled, "has_home", lambda: False)
-    for cached in (home.private_folder, compiled._own_cache):
+    for cached in (machine.private_folder, compiled._own_cache):
         cached.cache_clear()
     yield tmp_path
-    for cached in (home.private_folder, compiled._own_cache):
+    for cached in (machine.private_folder, compiled._own_cache):
         cached.cache_clear()
 
 
 def test_a_process_without_a_home_gets_a_private_one(temporary: Path) -> None:
-    home.give_home()
+    machine.give_home()
     folder = Path(os.environ["HOME"])
     assert folder.parent == temporary
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
@@ -86,8 +86,8 @@ def test_a_process_without_a_home_gets_a_private_one(temporary: Path) -> None:
 def test_a_folder_that_others_can_write_is_not_used(temporary: Path) -> None:
     (temporary / f"uniadrs-scale-{os.getuid()}").mkdir()
     (temporary / f"uniadrs-scale-{os.getuid()}").chmod(0o777)
-    assert not home.private_folder()
-    home.give_home()
+    assert not machine.private_folder()
+    machine.give_home()
     assert "HOME" not in os.environ
 
 

@@ -14,12 +14,12 @@ import xarray as xr
 from standins import TileMean
 
 import uniadrs_scale as us
+from uniadrs_scale.core.compiled import TOLERANCE, USUAL, cpu_kind, describe, mixed
 from uniadrs_scale.core.lattice import Lattice
 from uniadrs_scale.core.pixels import Normalisation
 from uniadrs_scale.maps.store import DONE, MISSING, open_store
 from uniadrs_scale.runtime import tasks
 from uniadrs_scale.runtime.batches import Scaled
-from uniadrs_scale.runtime.cpu import TOLERANCE, USUAL, cpu_kind, describe, mixed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,7 +35,7 @@ SCORE = """
 import sys
 import numpy as np, xarray as xr
 import uniadrs_scale as us
-from uniadrs_scale.runtime.cpu import cpu_kind
+from uniadrs_scale.core.compiled import cpu_kind
 rng = np.random.default_rng(0)
 few = rng.gamma(4, size=(4, 160, 160)).astype(np.float32)
 mix = rng.standard_normal((60, 6)) @ rng.standard_normal((6, 96 * 96))

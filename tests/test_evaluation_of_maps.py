@@ -21,7 +21,7 @@ from sklearn.metrics import roc_auc_score
 import uniadrs_scale as us
 from uniadrs_scale.errors import SceneError, StoreError
 from uniadrs_scale.evaluation import judge
-from uniadrs_scale.evaluation.components import Components
+from uniadrs_scale.evaluation.maps import Components
 from uniadrs_scale.evaluation.metrics import EIGHT, ObjectScene
 from uniadrs_scale.maps.overviews import windows
 

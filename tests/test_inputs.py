@@ -12,13 +12,22 @@ import xarray as xr
 from standins import TileMean
 
 import uniadrs_scale as us
+from uniadrs_scale.archive.product import SweepReport
+from uniadrs_scale.archive.status import Status
+from uniadrs_scale.demo.demo import DemoReport
 from uniadrs_scale.detector.rx import GlobalRX, LocalRX
+from uniadrs_scale.evaluation.histogram import ScoreHistogram
+from uniadrs_scale.evaluation.judge import Evaluation
+from uniadrs_scale.pages.report import ReportSummary
 from uniadrs_scale.runtime.compute import LONG_SECONDS, SECONDS_PER_MPX, Compute
-from uniadrs_scale.scoring.inputs import scene_of, scorer_of
+from uniadrs_scale.scoring.job import scene_of, scorer_of
 from uniadrs_scale.scoring.progress import shown
+from uniadrs_scale.scoring.report import RunSummary
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from uniadrs_scale.core.contracts import Printed
 
 PIXELS = np.random.default_rng(0).integers(1, 4000, (2, 60, 70)).astype(np.uint16)
 SCENE = xr.DataArray(PIXELS, dims=("band", "y", "x"))
@@ -122,6 +131,28 @@ def test_a_plan_prints_well() -> None:
     assert str(plan) == plan.summary()
     assert plan._repr_html_().startswith("<pre>scene")
     assert "this process, 1 thread, as asked for" in str(plan)
+
+
+@pytest.mark.parametrize(
+    "kind", [DemoReport, Evaluation, ReportSummary, RunSummary, ScoreHistogram, Status, SweepReport]
+)
+def test_results_print_their_text(kind: type[Printed], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kind, "text", lambda _: "valid > 90%")
+    made = object.__new__(kind)
+    assert str(made) == "valid > 90%"
+    assert made._repr_html_() == "<pre>valid &gt; 90%</pre>"
+
+
+def test_a_histogram_prints_its_figures() -> None:
+    scores = xr.DataArray(np.linspace(0, 1, 8, dtype=np.float32).reshape(2, 4), dims=("y", "x"))
+    counts = us.evaluate_map(scores, scores > 0.8)
+    assert str(counts).splitlines() == [
+        "pixels     2 anomalous, 6 background",
+        "AUC        1.0000 (pixels)",
+        "AP         1.000 (pixels)",
+    ]
+    nothing = us.evaluate_map(scores, scores > 1)
+    assert str(nothing) == "pixels     0 anomalous, 8 background"
 
 
 def cores(monkeypatch: pytest.MonkeyPatch, number: int) -> Compute:

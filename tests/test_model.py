@@ -29,7 +29,7 @@ from safetensors import safe_open
 from scipy.io import savemat
 
 import uniadrs_scale
-from uniadrs_scale.cli import train as command_line
+from uniadrs_scale.cli import main as command_line
 from uniadrs_scale.detector.network import NetworkConfig, UniADRS
 from uniadrs_scale.detector.weights import read_weights, shipped_weights
 from uniadrs_scale.evaluation.metrics import figures
@@ -142,7 +142,7 @@ def test_the_command_runs_the_scripts_and_nothing_else(monkeypatch, capsys) -> N
     for arguments, code in ((["evaluate", "--help"], 3), (["--help"], 0), (["rm"], 2), ([], 0)):
         monkeypatch.setattr(sys, "argv", ["uniadrs-scale-train", *arguments])
         with pytest.raises(SystemExit) as stop:
-            command_line.main()
+            command_line.train()
         assert stop.value.code == code
     assert ran == [[sys.executable, str(MODEL / "evaluate.py"), "--help"]]
     assert "Usage: uniadrs-scale-train" in capsys.readouterr().err

@@ -23,7 +23,7 @@ from uniadrs_scale.archive import status
 from uniadrs_scale.archive.listing import name_time
 from uniadrs_scale.archive.sink import Sink
 from uniadrs_scale.maps import cog
-from uniadrs_scale.storage import mounts
+from uniadrs_scale.storage import folders
 from uniadrs_scale.storage.places import Place
 
 if TYPE_CHECKING:
@@ -293,7 +293,7 @@ def test_a_mount_point_of_fstab_must_be_mounted(
     disk.mkdir()
     spelled = str(disk).replace(" ", r"\040")
     table.write_text(f"# a comment\nUUID=1 / ext4\n/dev/x {spelled} xfs\n")
-    monkeypatch.setattr(mounts, "FSTAB", table)
+    monkeypatch.setattr(folders, "FSTAB", table)
     config = write_archive(archive, output={"folder": "my disk"})
     with pytest.raises(us.StoreError, match="which is not mounted"):
         us.sweep(config, detector=FirstBand())

@@ -21,8 +21,7 @@ import uniadrs_scale as us
 from uniadrs_scale.core.levels import GROW, RATES, Levels
 from uniadrs_scale.maps import exports
 from uniadrs_scale.maps.colours import colour_stops, map_colours, qgis_style, scale
-from uniadrs_scale.maps.layout import MOST, Layout
-from uniadrs_scale.maps.peaks import Peak, placed, top_peaks
+from uniadrs_scale.maps.layout import MOST, Layout, Peak, placed, top_peaks
 from uniadrs_scale.maps.pictures import Ring, Subject, draw, result_line
 from uniadrs_scale.objects.find import find
 from uniadrs_scale.objects.select import Selection

@@ -18,7 +18,7 @@ from standins import TileMean
 from waiting import LIMIT
 
 import uniadrs_scale as us
-from uniadrs_scale.runtime import waiting
+from uniadrs_scale.runtime import clients
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -84,8 +84,8 @@ def test_a_cluster_that_scales_by_itself_may_have_no_worker_for_long(
     hear: Callable[..., list[str]],
 ) -> None:  # fmt: skip
     monkeypatch.setenv("QUEUE_SECONDS", "6")
-    monkeypatch.setattr(waiting, "WAIT_SECONDS", 1)
-    heard = hear(waiting.LOG)
+    monkeypatch.setattr(clients, "WAIT_SECONDS", 1)
+    heard = hear(clients.LOG)
     with (
         SLURMCluster(cores=1, memory="1GB", walltime="00:10:00", log_directory=queue) as cluster,
         Client(cluster),
@@ -101,7 +101,7 @@ def test_a_cluster_that_scales_by_itself_may_have_no_worker_for_long(
 def test_any_other_cluster_has_a_minute_or_the_given_time(
     scene: xr.DataArray, wait: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(waiting, "WAIT_SECONDS", 1)
+    monkeypatch.setattr(clients, "WAIT_SECONDS", 1)
     with LocalCluster(n_workers=0, dashboard_address=":0") as cluster, Client(cluster):
         timer = threading.Timer(2, cluster.scale, (1,))
         timer.start()
@@ -111,7 +111,7 @@ def test_any_other_cluster_has_a_minute_or_the_given_time(
                 with pytest.raises(us.ClusterError, match=message):
                     us.score(scene, tile=32, detector=TileMean(), wait_for_workers=wait)
             else:
-                monkeypatch.setattr(waiting, "WAIT_SECONDS", 1)
+                monkeypatch.setattr(clients, "WAIT_SECONDS", 1)
                 us.score(scene, tile=32, detector=TileMean(), wait_for_workers=LIMIT)
         finally:
             timer.join()

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from uniadrs_scale.core.quiet import Quiet
+from uniadrs_scale.errors import Quiet
 
 
 class Expected(UserWarning):

@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 
 import uniadrs_scale as us
 from uniadrs_scale.cli.main import app
-from uniadrs_scale.cli.report import _command
+from uniadrs_scale.cli.targets import _command
 from uniadrs_scale.core.levels import Levels
 from uniadrs_scale.detector.rx import GlobalRX
 from uniadrs_scale.maps.overviews import block_maximum

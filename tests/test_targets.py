@@ -470,9 +470,10 @@ def test_geojson_keeps_rfc_7946(files):
 
 
 @pytest.mark.parametrize("suffix", ["gpkg", "parquet", "geojson", "csv", "fgb"])
-@pytest.mark.parametrize("placed", [True, False])
+@pytest.mark.parametrize("placed", ["grid", "swath", ""])
 def test_an_empty_table_is_a_valid_file(tmp_path, suffix, placed):
-    place = UTM if placed else {}
+    swath = Swath(height=30, width=30)
+    place = {"grid": UTM, "swath": {"lonlat": swath.centres()}, "": {}}[placed]
     path = make_map(tmp_path / "map.zarr", np.zeros((30, 30)), **place)
     result = run(path, "-o", tmp_path / f"t.{suffix}")
     if suffix == "geojson" and not placed:

@@ -1,4 +1,4 @@
-"""Exceptions that a caller can act on, and messages without secrets.
+"""Exceptions that a caller can act on, messages without secrets, and warnings that are hidden.
 
 Every message says what was met, where, which rule it breaks and what to do. Each class is also a
 ``ValueError`` or an ``OSError``, so that ``except ValueError`` in a user's script keeps working.
@@ -9,6 +9,10 @@ from __future__ import annotations
 import logging
 import os
 import re
+import threading
+import warnings
+from contextlib import suppress
+from typing import Any
 
 HIDDEN = "***"
 URL = re.compile(r"\b[A-Za-z][A-Za-z0-9+.-]*://")
@@ -67,6 +71,42 @@ def redact_logs() -> None:
         logger = logging.getLogger(name)
         if not any(isinstance(known, _Redacting) for known in logger.filters):
             logger.addFilter(_Redacting())
+
+
+class Quiet:
+    """A context in which warnings of another library are ignored, in any number of threads.
+
+    ``warnings.catch_warnings`` puts the filters of the whole process back as they were. Of two
+    threads in it at a time, the second puts back what the first has left, and a warning comes
+    through.
+
+    Args:
+        category: Class of the warnings.
+        message: Start of their text.
+    """
+
+    def __init__(self, category: type[Warning], message: str) -> None:
+        # The comment makes the filter differ from any filter that the user has set.
+        self._pattern = f"(?#uniadrs_scale){re.escape(message)}"
+        self._category = category
+        self._inside = 0
+        self._lock = threading.Lock()
+        self._filter: Any = None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._inside += 1
+            if self._filter not in warnings.filters:
+                warnings.filterwarnings("ignore", self._pattern, self._category)
+                self._filter = warnings.filters[0]
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                # Another thread may have put back a list of filters without it.
+                with suppress(ValueError):
+                    warnings.filters.remove(self._filter)  # type: ignore[attr-defined] # a list
 
 
 class UniadrsScaleError(Exception):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from uniadrs_scale.core.machine import vectors
 from uniadrs_scale.maps.exports import EXPORTS, Export
 from uniadrs_scale.objects.files import write
 from uniadrs_scale.objects.find import find
 from uniadrs_scale.objects.select import Selection
 from uniadrs_scale.pages.report import REPORT
 from uniadrs_scale.runtime.compute import Compute
-from uniadrs_scale.storage.extra import vectors
 
 if TYPE_CHECKING:
     from collections.abc import Collection

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from uniadrs_scale.archive.decide import Action
 from uniadrs_scale.archive.sink import ITEM
 from uniadrs_scale.archive.stac import make_item, wanted_exports
+from uniadrs_scale.core.contracts import Printed
 from uniadrs_scale.core.plan import Sizes
 from uniadrs_scale.detector.detector import weights_digest
 from uniadrs_scale.errors import SceneError
@@ -154,7 +155,7 @@ def _run_facts(
 
 
 @dataclass(slots=True, kw_only=True)
-class SweepReport:
+class SweepReport(Printed):
     """The decisions and results of a sweep."""
 
     decisions: tuple[Decision, ...] = ()

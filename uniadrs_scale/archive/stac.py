@@ -29,9 +29,9 @@ from rasterio.warp import transform as warp
 
 from uniadrs_scale.archive.exports import PRODUCT_EXPORTS, TARGETS
 from uniadrs_scale.archive.sink import STORE
+from uniadrs_scale.core.machine import vectors
 from uniadrs_scale.maps.colours import map_colours
 from uniadrs_scale.objects.files import LAYER
-from uniadrs_scale.storage.extra import vectors
 from uniadrs_scale.storage.urls import public_uri
 
 if TYPE_CHECKING:

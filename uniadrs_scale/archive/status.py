@@ -17,6 +17,7 @@ from urllib.parse import quote, urlsplit
 
 from jinja2 import Environment, StrictUndefined
 
+from uniadrs_scale.core.contracts import Printed
 from uniadrs_scale.errors import HIDDEN, StoreError, redact
 from uniadrs_scale.storage.remote import post_json
 
@@ -73,7 +74,7 @@ def _run(channel: Channel, text: str) -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Status:
+class Status(Printed):
     """State of an archive."""
 
     folder: str

@@ -32,7 +32,7 @@ from uniadrs_scale.archive.stopping import Stop, interruptible
 from uniadrs_scale.core import __version__
 from uniadrs_scale.detector.detector import Detector
 from uniadrs_scale.errors import ArchiveError, BusyError, StoreError, UniadrsScaleError, redact
-from uniadrs_scale.storage.mounts import require_mounted
+from uniadrs_scale.storage.folders import require_mounted
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -83,7 +83,7 @@ def sweep(
     require_libraries(config.output.formats)
     sink, report = Sink(config.output.folder), SweepReport()
     try:
-        require_mounted(sink.place)
+        require_mounted(sink.place.local)
         scorer = detector if detector is not None else Detector.load(**config.detector)
         if dry_run:
             return _foresee(config, scorer, sink)

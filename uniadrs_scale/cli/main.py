@@ -1,10 +1,14 @@
-"""The command line: parse, call, print."""
+"""The command lines: parse, call, print. ``uniadrs-scale-train`` runs scripts of ``model``."""
 
 from __future__ import annotations
 
 import io
 import logging
+import subprocess
 import sys
+from importlib import resources
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,11 +16,10 @@ import typer
 from uniadrs_scale import __version__
 from uniadrs_scale.cli import archive as cli_archive
 from uniadrs_scale.cli import maps as cli_store
-from uniadrs_scale.cli import report as cli_report
 from uniadrs_scale.cli import score as cli_score
 from uniadrs_scale.cli import targets as cli_targets
-from uniadrs_scale.cli.options import BAD_INPUT, BUSY, INCOMPLETE
-from uniadrs_scale.core.home import give_home
+from uniadrs_scale.cli.options import BAD_INPUT, BUSY, COMPLETE, INCOMPLETE
+from uniadrs_scale.core.machine import give_home
 from uniadrs_scale.errors import BusyError, UniadrsScaleError
 
 app = typer.Typer(
@@ -31,7 +34,17 @@ app = typer.Typer(
     "Exit codes: 0 complete, 1 something is missing, 2 bad input, 75 another run writes there.",
 )
 
-for commands in (cli_score, cli_store, cli_targets, cli_report, cli_archive):
+SCRIPTS = ("train", "evaluate", "threshold")
+USAGE = """Usage: uniadrs-scale-train COMMAND ARGUMENTS
+
+  train      train weights on simulated anomalies, from a recipe; or go on from other weights
+  evaluate   judge weights and baselines on images with masks
+  threshold  measure the levels of weights
+
+'uniadrs-scale-train COMMAND --help' lists the arguments.
+"""
+
+for commands in (cli_score, cli_store, cli_targets, cli_archive):
     commands.register(app)
 
 
@@ -90,6 +103,25 @@ def _root(
     ] = False,
 ) -> None:
     del version
+
+
+def train() -> None:
+    """Run a script in a process of its own, as a checkout would."""
+    name, arguments = (sys.argv[1:] or ["--help"])[0], sys.argv[2:]
+    if name not in SCRIPTS:
+        asked = name in ("-h", "--help")
+        print(USAGE, file=sys.stdout if asked else sys.stderr)
+        sys.exit(COMPLETE if asked else BAD_INPUT)
+    if name == "train" and find_spec("tensorboard") is None:
+        sys.exit("error: training needs tensorboard: pip install 'uniadrs-scale[train]'.")
+    # Not in this process: its workers import the script as their main module.
+    sys.exit(subprocess.call([sys.executable, str(_scripts() / f"{name}.py"), *arguments]))
+
+
+def _scripts() -> Path:
+    """Return the folder of the scripts: in the installed package, or in a checkout."""
+    installed = Path(str(resources.files("uniadrs_scale"))) / "model"
+    return installed if installed.is_dir() else installed.parents[1] / "model"
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from html import escape
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -18,7 +19,7 @@ from uniadrs_scale.core.layers import SCORE, Layer
 from uniadrs_scale.errors import PlanError, SceneError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -280,6 +281,19 @@ class SceneSource(Protocol):
 
     def decisive(self) -> dict[str, Any]:
         """Return everything that decides the pixels, as JSON values."""
+
+
+class Printed:
+    """A result whose text is printed, in a terminal and in a notebook."""
+
+    __slots__ = ()
+    text: Callable[[], str]
+
+    def __str__(self) -> str:
+        return self.text()
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(self.text())}</pre>"
 
 
 def digest(values: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.ndimage import distance_transform_edt
 
-from uniadrs_scale.core.marks import flat_areas, looks_like_speckle
+from uniadrs_scale.core.validity import flat_areas, looks_like_speckle
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, replace
-from html import escape
 from typing import TYPE_CHECKING, Any
 
-from uniadrs_scale.core.contracts import digest, is_score_alone
+from uniadrs_scale.core.contracts import Printed, digest, is_score_alone
 from uniadrs_scale.core.lattice import Lattice, default_chunk
 from uniadrs_scale.core.layers import SCORE, Layer
 from uniadrs_scale.core.memory import MIB, MemoryForecast, Pixels, Processes, forecast
@@ -71,7 +70,7 @@ class Sizes:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ScorePlan:
+class ScorePlan(Printed):
     """Scene, lattice, detector and cost of one run."""
 
     scene: SceneInfo
@@ -245,11 +244,9 @@ class ScorePlan:
             "fingerprint": self.fingerprint,
         }
 
-    def __str__(self) -> str:
+    def text(self) -> str:
+        """Return :meth:`summary`."""
         return self.summary()
-
-    def _repr_html_(self) -> str:
-        return f"<pre>{escape(self.summary())}</pre>"
 
     def summary(self) -> str:
         """Return the forecast as text, one line per fact."""

@@ -10,13 +10,14 @@ import numpy as np
 import rasterio
 from scipy import ndimage
 
+from uniadrs_scale.core.contracts import Printed
 from uniadrs_scale.core.levels import RATES
 from uniadrs_scale.core.plan import Sizes
 from uniadrs_scale.demo.scene import demo_scene, write_scene
 from uniadrs_scale.detector.detector import Detector, levels_of
 from uniadrs_scale.maps.cog import to_cog
 from uniadrs_scale.maps.exports import FinishedMap
-from uniadrs_scale.maps.peaks import Peak
+from uniadrs_scale.maps.layout import Peak
 from uniadrs_scale.maps.pictures import Ring, Subject, draw, save
 from uniadrs_scale.scenes.open import open_scene
 from uniadrs_scale.scenes.preview import scene_picture
@@ -64,7 +65,7 @@ class Findings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DemoReport:
+class DemoReport(Printed):
     """The files of a demo, and its counts."""
 
     scene: Path

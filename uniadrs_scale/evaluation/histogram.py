@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from uniadrs_scale.core.contracts import Printed
 from uniadrs_scale.errors import SceneError
 from uniadrs_scale.evaluation.metrics import Figures, RocCurve, scored_pixels
 
@@ -42,7 +43,7 @@ UNIT = 2.0**-32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class ScoreHistogram:
+class ScoreHistogram(Printed):
     """Counts of anomalous and of background pixels by score.
 
     A map has one value for every division into parts and every order of merging: ``shift`` is the
@@ -180,6 +181,18 @@ class ScoreHistogram:
         )
         detection, alarm = ((m - self.low) / span if span > 0 else 0.0 for m in means)
         return Figures(auc_df=area, auc_dt=detection, auc_ft=alarm)
+
+    def text(self) -> str:
+        """Return the numbers of pixels and the figures, one line per fact."""
+        anomalies, background = int(self.anomalies.sum()), int(self.background.sum())
+        lines = [f"pixels     {anomalies} anomalous, {background} background"]
+        if anomalies and background:
+            curve = self.curve()
+            lines += [
+                f"AUC        {curve.area:.4f} (pixels)",
+                f"AP         {curve.average_precision:.3f} (pixels)",
+            ]
+        return "\n".join(lines)
 
 
 def _fitted(both: ScoreHistogram) -> ScoreHistogram:

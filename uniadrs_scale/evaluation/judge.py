@@ -15,10 +15,11 @@ import numpy as np
 from rasterio.windows import Window
 from scipy import ndimage
 
+from uniadrs_scale.core.contracts import Printed
 from uniadrs_scale.core.levels import GROW, RATES
 from uniadrs_scale.errors import SceneError
-from uniadrs_scale.evaluation.components import Components
 from uniadrs_scale.evaluation.histogram import ScoreHistogram
+from uniadrs_scale.evaluation.maps import Components
 from uniadrs_scale.evaluation.metrics import NEAR, REACH
 from uniadrs_scale.evaluation.truth import FALSE, REAL, UNSURE, open_truth
 from uniadrs_scale.maps.finished import open_finished
@@ -42,7 +43,7 @@ PLAIN = {"score 0.3": GROW, "score 0.5": 0.5, "score 0.9": 0.9}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Evaluation:
+class Evaluation(Printed):
     """How well a map shows the objects of its truth."""
 
     objects: NDArray[np.float32]

@@ -13,8 +13,8 @@ from rasterio.errors import RasterioError
 from rasterio.features import rasterize
 from rasterio.vrt import WarpedVRT
 
+from uniadrs_scale.core.machine import vectors
 from uniadrs_scale.errors import SceneError, gist
-from uniadrs_scale.storage.extra import vectors
 from uniadrs_scale.storage.trust import open_raster
 from uniadrs_scale.storage.urls import canonical
 

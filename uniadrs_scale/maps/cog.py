@@ -31,7 +31,7 @@ from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 
 from uniadrs_scale.errors import PlaceWarning, StoreError, UniadrsScaleError
-from uniadrs_scale.maps.arrays import ArrayMap
+from uniadrs_scale.maps.finished import ArrayMap
 from uniadrs_scale.maps.geocode import GeocodedScores, on_a_grid
 from uniadrs_scale.maps.overviews import (
     BLOCK,

@@ -17,9 +17,8 @@ from uniadrs_scale.errors import SceneError, gist
 from uniadrs_scale.maps.cog import write_cog
 from uniadrs_scale.maps.colours import qgis_style
 from uniadrs_scale.maps.facts import SOFTWARE
-from uniadrs_scale.maps.layout import Layout
+from uniadrs_scale.maps.layout import Layout, placed, top_peaks
 from uniadrs_scale.maps.overviews import Overview
-from uniadrs_scale.maps.peaks import placed, top_peaks
 from uniadrs_scale.maps.pictures import (
     Ring,
     Subject,

@@ -1,19 +1,52 @@
-"""Zarr groups that hold a map: opened, with their layers."""
+"""Zarr groups that hold a map: its layers, its place, and the statistics of its scene."""
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
+import xarray as xr
 import zarr
 
 from uniadrs_scale.core.layers import SCORE, Layer
+from uniadrs_scale.core.pixels import BandStatistics
+from uniadrs_scale.core.regions import Cells
 from uniadrs_scale.errors import PlanError, StoreError
-from uniadrs_scale.maps.frame import Y_X
 from uniadrs_scale.storage.places import Place
+from uniadrs_scale.swaths.conventions import GEOLOCATION
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from uniadrs_scale.core.regions import Grid
+
+Y_X = 2  # axes of a map
+
+
+def map_frame(group: zarr.Group, score: zarr.Array[Any]) -> xr.DataArray:
+    """Return the coordinates that place ``score``, around zeros.
+
+    Without xarray, which opens every array of a store: 15 requests if it is in a bucket.
+    """
+    dims = getattr(score.metadata, "dimension_names", None) or ("y", "x")
+    mapping = str(score.attrs.get("grid_mapping", "spatial_ref"))
+    coords: dict[str, Any] = {}
+    for name, called in ((dims[0], "y"), (dims[1], "x"), (mapping, "spatial_ref")):
+        array = group.get(name)
+        if isinstance(array, zarr.Array) and array.ndim < Y_X:
+            coords[called] = ((called,) * array.ndim, np.asarray(array[...]), dict(array.attrs))
+    values = np.broadcast_to(np.float32(0), score.shape)
+    # The fill value is encoded for Zarr; the rest may be all that is said of the place.
+    ours = ("_FillValue", "coordinates", "grid_mapping")
+    attrs = {key: value for key, value in score.attrs.items() if key not in ours}
+    frame = xr.DataArray(values, dims=("y", "x"), coords=coords, attrs=attrs)
+    if all(name in group for name in GEOLOCATION):
+        # Not to the constructor: it copies coordinates, and these are as large as the map.
+        frame = frame.assign_coords(dict.fromkeys(GEOLOCATION, (("y", "x"), values)))
+    return frame
 
 
 def layers_in(said: Any, name: str) -> tuple[Layer, ...]:
@@ -78,3 +111,45 @@ def not_a_store(path: str | Path | Place, met: str) -> StoreError:
         f"{SCORE.dtype}. Pass what `score` wrote; to write, choose another output path, or remove "
         "it yourself."
     )
+
+
+BAND_MEAN, BAND_SCATTER = "band_mean", "band_scatter"
+CELLS = "cell_pixels", "cell_mean", "cell_scatter"
+"""Arrays of :class:`.Cells`."""
+AXES = "cell_y", "cell_x", "band", "other_band"
+
+
+def read_statistics(group: zarr.Group) -> BandStatistics | None:
+    """Return the statistics that the scores were made with; None if the run had not begun."""
+    if BAND_SCATTER not in group or "valid_pixels" not in group[BAND_SCATTER].attrs:
+        return None
+    mean, scatter = (
+        np.asarray(_array(group, name)[:], float) for name in (BAND_MEAN, BAND_SCATTER)
+    )
+    return BandStatistics.from_counts(dict(group[BAND_SCATTER].attrs), mean, scatter)
+
+
+def read_cells(group: zarr.Group, grid: Grid) -> Cells:
+    """Return the moments of the cells of ``grid``; there are some if there are statistics."""
+    count, mean, scatter = (np.asarray(_array(group, name)[:]) for name in CELLS)
+    return Cells(grid=grid, count=count, mean=mean, scatter=scatter)
+
+
+def write_statistics(group: zarr.Group, statistics: BandStatistics, cells: Cells) -> None:
+    """Write the statistics of a scene and of its cells."""
+    arrays = (
+        (CELLS[0], cells.count, AXES[:2]),
+        (CELLS[1], cells.mean, AXES[:3]),
+        (CELLS[2], cells.scatter, AXES),
+        (BAND_MEAN, statistics.mean, AXES[2:3]),
+        (BAND_SCATTER, statistics.scatter, AXES[2:]),
+    )
+    for name, values, dims in arrays:
+        data = cast("NDArray[Any]", values)
+        group.create_array(name, data=data, dimension_names=dims, overwrite=True)
+    # Last, and in one write, because the counts make the statistics valid.
+    _array(group, BAND_SCATTER).update_attributes(statistics.counts())
+
+
+def _array(group: zarr.Group, name: str) -> zarr.Array[Any]:
+    return cast("zarr.Array[Any]", group[name])

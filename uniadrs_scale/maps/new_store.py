@@ -28,10 +28,9 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 from zarr.core.buffer import default_buffer_prototype
 from zarr.storage import MemoryStore
 
-from uniadrs_scale.core.quiet import Quiet
-from uniadrs_scale.errors import SceneError, StoreError
+from uniadrs_scale.errors import Quiet, SceneError, StoreError
 from uniadrs_scale.maps.facts import attributes_of
-from uniadrs_scale.maps.frame import Y_X
+from uniadrs_scale.maps.groups import Y_X
 from uniadrs_scale.maps.store import ScoreStore, open_store
 from uniadrs_scale.storage.places import ROOT, Place
 

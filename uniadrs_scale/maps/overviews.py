@@ -15,7 +15,7 @@ import numpy as np
 import rasterio
 from rasterio.windows import Window
 
-from uniadrs_scale.core.cores import usable_cores
+from uniadrs_scale.core.machine import usable_cores
 from uniadrs_scale.core.memory import give_freed_memory_back
 from uniadrs_scale.maps.statistics import ScoreStatistics
 

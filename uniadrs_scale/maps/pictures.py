@@ -27,8 +27,7 @@ if TYPE_CHECKING:
 
     from uniadrs_scale.core.levels import Levels
     from uniadrs_scale.maps.facts import MapFacts
-    from uniadrs_scale.maps.layout import Box, Layout
-    from uniadrs_scale.maps.peaks import Peak
+    from uniadrs_scale.maps.layout import Box, Layout, Peak
 
     Pixels = NDArray[np.uint8]
 

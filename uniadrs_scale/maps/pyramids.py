@@ -15,7 +15,7 @@ import xarray as xr
 import zarr
 from affine import Affine
 
-from uniadrs_scale.maps.moments import BAND_SCATTER
+from uniadrs_scale.maps.groups import BAND_SCATTER
 from uniadrs_scale.maps.new_store import create_map, place_attributes, write_root
 from uniadrs_scale.maps.overviews import BLOCK, THREADS, ahead, pool, windows
 from uniadrs_scale.maps.statistics import ScoreStatistics

@@ -21,9 +21,16 @@ from uniadrs_scale.core.contracts import digest
 from uniadrs_scale.core.layers import SCORE, Layer
 from uniadrs_scale.errors import StoreError
 from uniadrs_scale.maps.facts import MapFacts
-from uniadrs_scale.maps.frame import map_frame
-from uniadrs_scale.maps.groups import NotAStoreError, layers_in, not_a_store, open_group
-from uniadrs_scale.maps.moments import read_cells, read_statistics, write_statistics
+from uniadrs_scale.maps.groups import (
+    NotAStoreError,
+    layers_in,
+    map_frame,
+    not_a_store,
+    open_group,
+    read_cells,
+    read_statistics,
+    write_statistics,
+)
 from uniadrs_scale.storage.places import Place
 from uniadrs_scale.swaths.conventions import geolocation_kind
 from uniadrs_scale.swaths.grids import Georeference, georeference

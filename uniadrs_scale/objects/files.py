@@ -13,10 +13,10 @@ import numpy as np
 import shapely
 from pyproj import CRS, Transformer
 
+from uniadrs_scale.core.machine import library, vectors
 from uniadrs_scale.errors import PlanError, StoreError, gist
 from uniadrs_scale.objects.ground import in_degrees
 from uniadrs_scale.objects.style import STYLE_TABLE, style_of
-from uniadrs_scale.storage.extra import library, vectors
 from uniadrs_scale.storage.places import Place
 
 if TYPE_CHECKING:

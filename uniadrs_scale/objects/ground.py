@@ -246,6 +246,8 @@ def replaced(outlines: NDArray[Any], places: Floats) -> NDArray[Any]:
 
 def _blocks(at: NDArray[np.int64]) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """Return (block, members) of places (n, 2) by windows of BLOCK pixels."""
+    if not len(at):
+        return []
     blocks, member = np.unique(at // BLOCK, axis=0, return_inverse=True)
     order = np.argsort(member.ravel(), kind="stable")
     ends = np.cumsum(np.bincount(member.ravel(), minlength=len(blocks)))[:-1]

@@ -22,15 +22,14 @@ from uniadrs_scale.core.plan import Sizes
 from uniadrs_scale.core.regions import Grid
 from uniadrs_scale.core.seams import SCORE_STEPS, taper
 from uniadrs_scale.errors import PlanError, SceneError, gist
-from uniadrs_scale.maps.moments import read_cells, read_statistics
+from uniadrs_scale.maps.groups import read_cells, read_statistics
 from uniadrs_scale.maps.store import ScoreMap
 from uniadrs_scale.objects.table import SUPPORT
 from uniadrs_scale.runtime.batches import Input, network_input, score_tiles
 from uniadrs_scale.runtime.graph import Unseen, compute_each, window_reader
 from uniadrs_scale.runtime.statistics import regional, scene_statistics
 from uniadrs_scale.scenes.sources import ArrayScene
-from uniadrs_scale.scoring.inputs import scorer_of
-from uniadrs_scale.scoring.job import compute_for, prepare
+from uniadrs_scale.scoring.job import compute_for, prepare, scorer_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

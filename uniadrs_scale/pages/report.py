@@ -13,6 +13,7 @@ import xarray as xr
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from uniadrs_scale.core.contracts import Printed
 from uniadrs_scale.errors import PlanError, StoreError, redact
 from uniadrs_scale.maps.exports import Export
 from uniadrs_scale.maps.finished import open_finished
@@ -67,7 +68,7 @@ TOP = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ReportSummary:
+class ReportSummary(Printed):
     """The page that was written."""
 
     output: Place

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from shapely.geometry import shape as geometry_of
 
+from uniadrs_scale.core.machine import library
 from uniadrs_scale.errors import StoreError, UniadrsScaleError, gist
 from uniadrs_scale.objects.find import find
 from uniadrs_scale.objects.select import Selection
-from uniadrs_scale.storage.extra import library
 from uniadrs_scale.storage.urls import uri_name
 
 if TYPE_CHECKING:

@@ -1,19 +1,24 @@
-"""Clients of running clusters: the active one, or one that is made for an address."""
+"""Clients of running clusters: the active one or one for an address, and the wait for workers."""
 
 from __future__ import annotations
 
 import logging
+import time
 from typing import TYPE_CHECKING, cast
 
 from distributed import Client, default_client
 
-from uniadrs_scale.errors import PlanError
+from uniadrs_scale.errors import ClusterError, PlanError
 from uniadrs_scale.runtime.cluster import WAIT_SECONDS
-from uniadrs_scale.runtime.dask_internals import allow_reconnection, is_inherited
+from uniadrs_scale.runtime.dask_internals import (
+    UNREACHABLE,
+    allow_reconnection,
+    is_inherited,
+    scales_by_itself,
+)
 
 if TYPE_CHECKING:
     from uniadrs_scale.runtime.cluster import TlsFiles
-
 
 LOG = logging.getLogger("uniadrs_scale")
 CONNECT_SECONDS = 10
@@ -65,3 +70,65 @@ def active_client() -> Client | None:
             "await asyncio.to_thread(us.score, scene)."
         )
     return client
+
+
+LOG = logging.getLogger("uniadrs_scale")
+ASK_SECONDS = 1.0
+"""Time between checks that there are workers; each costs the scheduler work."""
+QUEUE_SECONDS = 86_400
+"""How long a cluster that starts workers for waiting tasks may have none: jobs wait in a queue."""
+
+
+def require_wait(seconds: float | None) -> None:
+    """Raise PlanError if a run could not wait for workers so long."""
+    if seconds is not None and not 0 < seconds < float("inf"):
+        raise PlanError(f"wait_for_workers={seconds}: a number of seconds above 0 is needed.")
+
+
+class Absence:
+    """A time without workers and without results.
+
+    Args:
+        client: A client of the cluster.
+        seconds: The longest absence. By default a minute, or a day if the cluster object starts
+            its workers when there is work, as batch systems do.
+    """
+
+    def __init__(self, client: Client, seconds: float | None) -> None:
+        self.client = client
+        usual = QUEUE_SECONDS if scales_by_itself(client) else WAIT_SECONDS
+        self.limit = usual if seconds is None else seconds
+        self.begun = self.asked = time.monotonic()
+        self.told = self.limit <= WAIT_SECONDS
+
+    def end(self) -> None:
+        """Note that a result has arrived."""
+        self.begun = time.monotonic()
+
+    def check(self) -> None:
+        """Ask for workers now and then.
+
+        Raises:
+            ClusterError: There have been none for too long.
+        """
+        now = time.monotonic()
+        if now - self.asked > ASK_SECONDS:
+            self.asked = now
+            if self._has_workers():
+                self.begun = now
+        if now - self.begun > self.limit:
+            raise ClusterError(
+                f"The cluster has had no worker for {self.limit:.0f} s: they died, or never "
+                "started. Read their log, then rerun the same command: it resumes. If they wait in "
+                "a queue, wait longer (wait_for_workers=, --wait-for-workers)."
+            )
+        if now - self.begun > WAIT_SECONDS and not self.told:
+            self.told = True
+            LOG.warning("the cluster has no worker: waiting for up to %.0f s", self.limit)
+
+    def _has_workers(self) -> bool:
+        """Return True if there is a worker; the scheduler lists one of a thousand only."""
+        try:
+            return bool(self.client.scheduler_info(n_workers=1)["workers"])
+        except UNREACHABLE:
+            return False  # the caller meets the same error

@@ -14,7 +14,7 @@ from distributed.protocol import pickle
 from distributed.system import memory_limit as machine_memory
 
 from uniadrs_scale.core.contracts import warm_up
-from uniadrs_scale.core.home import give_home
+from uniadrs_scale.core.machine import give_home
 from uniadrs_scale.core.pixels import BandStatistics
 from uniadrs_scale.errors import ClusterError, PlanError, gist
 from uniadrs_scale.runtime.dask_internals import (

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 from distributed import Client, performance_report
 
-from uniadrs_scale.core.cores import usable_cores
+from uniadrs_scale.core.machine import usable_cores
 from uniadrs_scale.errors import PlanError
-from uniadrs_scale.runtime.clients import active_client, connect
+from uniadrs_scale.runtime.clients import active_client, connect, require_wait
 from uniadrs_scale.runtime.cluster import (
     TlsFiles,
     answering,
@@ -22,7 +22,6 @@ from uniadrs_scale.runtime.cluster import (
     smallest_limit,
 )
 from uniadrs_scale.runtime.executor import ClusterExecutor, LocalExecutor
-from uniadrs_scale.runtime.waiting import require_wait
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,7 +68,7 @@ class Compute:
     why: str = ""
     """The processes and the reason for them, in words."""
     wait: float | None = None
-    """Seconds to wait for a first or another worker; None: see :mod:`.waiting`."""
+    """Seconds to wait for a first or another worker; None: see :class:`.Absence`."""
 
     @classmethod
     def of(

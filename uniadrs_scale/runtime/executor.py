@@ -14,20 +14,20 @@ from dask.local import get_sync
 from dask.threaded import get as get_threaded
 from distributed import as_completed
 
+from uniadrs_scale.core.compiled import cpu_kind
+from uniadrs_scale.runtime.clients import Absence
 from uniadrs_scale.runtime.cluster import (
     mismatches,
     require_fit,
     scheduler_lost,
     workers_of,
 )
-from uniadrs_scale.runtime.cpu import cpu_kind
 from uniadrs_scale.runtime.dask_internals import (
     CUT,
     in_raster_order,
     needed,
     outcome,
 )
-from uniadrs_scale.runtime.waiting import Absence
 from uniadrs_scale.runtime.worker import UnfitWorkerError
 
 if TYPE_CHECKING:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from uniadrs_scale.core.compiled import cpu_kind
 from uniadrs_scale.core.layers import units
 from uniadrs_scale.core.seams import accumulate, finalise, normaliser, taper
 from uniadrs_scale.maps.store import DONE, FAILED
 from uniadrs_scale.runtime.batches import Apart, Input, network_input, reason, score_tiles
-from uniadrs_scale.runtime.cpu import cpu_kind
 from uniadrs_scale.runtime.worker import IsolatedReader, Isolation
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ import numpy as np
 import shapely
 from pyproj import Transformer
 
+from uniadrs_scale.core.machine import vectors
 from uniadrs_scale.errors import PlanError, gist
-from uniadrs_scale.storage.extra import vectors
 
 if TYPE_CHECKING:
     from pathlib import Path

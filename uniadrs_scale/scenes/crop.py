@@ -23,7 +23,7 @@ from uniadrs_scale.errors import SceneError, gist
 from uniadrs_scale.scenes.areas import Area, projected, read_areas
 from uniadrs_scale.scenes.lazy import lazy_pixels
 from uniadrs_scale.scenes.open import open_scene
-from uniadrs_scale.scenes.rasters import SceneWindow
+from uniadrs_scale.scenes.rasters import WindowedScene
 from uniadrs_scale.scenes.sources import recognised
 from uniadrs_scale.swaths.conventions import geolocation_kind
 from uniadrs_scale.swaths.grids import georeference
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 
     from uniadrs_scale.core.contracts import SceneInfo
     from uniadrs_scale.core.validity import Validity
-    from uniadrs_scale.scenes.cubes import CubeScene
-    from uniadrs_scale.scenes.rasters import FileScene
 
 OUTSIDE = "outside the area"
 """Reason why pixels are invalid."""
@@ -48,18 +46,14 @@ MARGIN = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cropped:
+class Cropped(WindowedScene):
     """A window of the files of a scene, in an area or not, seen as one scene."""
 
     info: SceneInfo
-    scene: FileScene | CubeScene | Cropped
+    nodata: float | None
+    scene: WindowedScene
     place: Window
     area: Area | None
-
-    @property
-    def nodata(self) -> float | None:
-        """The one nodata value of all bands, if any."""
-        return self.scene.nodata
 
     def decisive(self) -> dict[str, Any]:
         """Return what decides the pixels, as JSON values."""
@@ -69,15 +63,6 @@ class Cropped:
             "window": [place.row, place.col, place.height, place.width],
             "area": None if self.area is None else hashlib.sha256(self.area.wkb).hexdigest(),
         }
-
-    def window(self, window: Window) -> SceneWindow:
-        """Return a reader of ``window``, small enough to travel."""
-        return SceneWindow(self, window)
-
-    def read(self, window: Window) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
-        """Read pixels (band, y, x) and valid mask (y, x)."""
-        pixels, validity = self.counted(window)
-        return pixels, validity.valid
 
     def counted(self, window: Window) -> tuple[NDArray[np.generic], Validity]:
         """Read pixels (band, y, x), which are valid, and why others are not."""
@@ -269,13 +254,13 @@ def _met(window: Window, shapes: NDArray[Any], what: str, grid: GeoBox) -> Windo
 
 
 def _of_files(
-    cut: xr.DataArray, known: FileScene | CubeScene | Cropped, part: Part, area: Area | None
+    cut: xr.DataArray, known: WindowedScene, part: Part, area: Area | None
 ) -> xr.DataArray:
     """Return ``cut`` read by windows of the files that hold it."""
     transform, window = tuple(georeference(cut).transform or ())[:6], part.window
     info = replace(known.info, height=window.height, width=window.width, transform=transform)
     info = replace(info, parts=(*known.info.parts, part))
-    made = Cropped(info=info, scene=known, place=window, area=area)
+    made = Cropped(info=info, nodata=known.nodata, scene=known, place=window, area=area)
     made = replace(made, info=replace(info, identity=digest(made.decisive())))
     lazy = lazy_pixels(made, max(cut.chunks[1]) if cut.chunks else window.height)
     return cut.copy(data=lazy.data).assign_coords(valid=lazy.coords["valid"].variable)

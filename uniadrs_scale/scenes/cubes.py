@@ -23,11 +23,11 @@ from uniadrs_scale.scenes.arrays import Plane, Variable
 from uniadrs_scale.scenes.assembly import Facts, select
 from uniadrs_scale.scenes.axes import LONGEST
 from uniadrs_scale.scenes.datasets import LONGEST_TABLE
-from uniadrs_scale.scenes.flags import Flags, unwanted
 from uniadrs_scale.scenes.grids import Grid, ground_size, side_length
+from uniadrs_scale.scenes.masks import Flags, unwanted
 from uniadrs_scale.scenes.packing import agreed
 from uniadrs_scale.scenes.products.metadata import FOR_GRID, FOR_UNITS
-from uniadrs_scale.scenes.rasters import SceneWindow
+from uniadrs_scale.scenes.rasters import WindowedScene
 from uniadrs_scale.swaths.conventions import remember_content
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class CubeSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CubeScene:
+class CubeScene(WindowedScene):
     """The wanted bands of a :class:`CubeSpec`, seen as one scene."""
 
     info: SceneInfo
@@ -97,15 +97,6 @@ class CubeScene:
             "together": self.together,
             "masked": [flags.decisive() for flags in self.masked],
         }
-
-    def window(self, window: Window) -> SceneWindow:
-        """Return a reader of ``window``, small enough to travel."""
-        return SceneWindow(self, window)
-
-    def read(self, window: Window) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
-        """Return pixels (band, y, x) in the scene's dtype and valid mask (y, x)."""
-        pixels, validity = self.counted(window)
-        return pixels, validity.valid
 
     def counted(self, window: Window) -> tuple[NDArray[np.generic], Validity]:
         """Return pixels (band, y, x) in the scene's dtype and the valid ones of them."""

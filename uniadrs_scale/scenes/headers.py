@@ -11,8 +11,7 @@ from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import NodataShadowWarning, RasterioError
 
 from uniadrs_scale.core.contracts import crs_name
-from uniadrs_scale.core.quiet import Quiet
-from uniadrs_scale.errors import SceneError
+from uniadrs_scale.errors import Quiet, SceneError
 from uniadrs_scale.scenes.files import (
     PAGE,
     RGB,

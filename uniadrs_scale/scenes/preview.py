@@ -167,7 +167,7 @@ def _some_bands(source: Windowed, indices: Sequence[int], every: int) -> Windowe
     if isinstance(source, CubeScene):
         return replace(source, info=info, selected=tuple(source.selected[k] for k in indices))
     if isinstance(source, Cropped):
-        return replace(source, info=info, scene=cast("Any", _some_bands(source.scene, indices, 1)))
+        return replace(source, info=info, scene=cast("Any", _some_bands)(source.scene, indices, 1))
     return replace(source, info=info, array=source.array.isel(band=list(indices)))
 
 

@@ -7,8 +7,9 @@ file: a fraction of the memory and traffic of moving raw chunks between tasks.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from rasterio.errors import RasterioError
@@ -38,22 +39,31 @@ GDAL_CACHE_BYTES = 16 * 2**20
 """GDAL's default block cache is 5 % of the machine's memory, in every worker process."""
 
 
-class WindowedScene(Protocol):
-    """A scene that reads any window of itself."""
+class WindowedScene(ABC):
+    """A scene that reads any window of itself. Subclasses are dataclasses that can be pickled."""
 
-    @property
-    def info(self) -> SceneInfo:
-        """Size, bands, georeference and identity."""
+    __slots__ = ()
+    info: SceneInfo
+    """Size, bands, georeference and identity."""
+    nodata: float | None
+    """The one nodata value of all bands, None if they differ or have no value."""
 
-    @property
-    def nodata(self) -> float | None:
-        """The one nodata value of all bands, if any."""
+    @abstractmethod
+    def decisive(self) -> dict[str, Any]:
+        """Return what decides the pixels, as JSON values."""
+
+    @abstractmethod
+    def counted(self, window: Window) -> tuple[NDArray[np.generic], Validity]:
+        """Read pixels (band, y, x), which of them are valid, and why others are not."""
 
     def read(self, window: Window) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
-        """Read pixels (band, y, x) and valid mask (y, x)."""
+        """Read pixels (band, y, x) in the scene's dtype and valid mask (y, x)."""
+        pixels, validity = self.counted(window)
+        return pixels, validity.valid
 
-    def counted(self, window: Window) -> tuple[NDArray[np.generic], Validity]:
-        """Read pixels (band, y, x), which are valid, and why others are not."""
+    def window(self, window: Window) -> SceneWindow:
+        """Return a reader of ``window``, small enough to travel."""
+        return SceneWindow(self, window)
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,13 +201,12 @@ class QualityFile:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FileScene:
+class FileScene(WindowedScene):
     """Raster files on one grid, seen as one scene."""
 
     info: SceneInfo
     files: tuple[RasterFile, ...]
     nodata: float | None
-    """The one nodata value of all bands, None if they differ or have no value."""
     quality: tuple[QualityFile, ...] = ()
     decibel: bool = False
     """True if amplitudes are turned into dB."""
@@ -238,15 +247,6 @@ class FileScene:
             "quality": [quality.decisive() for quality in self.quality],
             "decibel": self.decibel,
         }
-
-    def window(self, window: Window) -> SceneWindow:
-        """Return a reader of ``window``, small enough to travel."""
-        return SceneWindow(self, window)
-
-    def read(self, window: Window) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
-        """Read pixels (band, y, x) in the scene's dtype and valid mask (y, x)."""
-        pixels, validity = self.counted(window)
-        return pixels, validity.valid
 
     def counted(self, window: Window) -> tuple[NDArray[np.generic], Validity]:
         """Read pixels (band, y, x), which are valid, and why others are not."""

@@ -9,15 +9,14 @@ from collections import Counter
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from functools import cache
-from html import escape
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import rasterio
 
-from uniadrs_scale.core.contracts import CountingReader
-from uniadrs_scale.core.cores import usable_cores
+from uniadrs_scale.core.contracts import CountingReader, Printed
 from uniadrs_scale.core.lattice import sample_windows
+from uniadrs_scale.core.machine import usable_cores
 from uniadrs_scale.errors import redact
 from uniadrs_scale.runtime.executor import ClusterFacts
 
@@ -57,7 +56,7 @@ class Clock:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunSummary:
+class RunSummary(Printed):
     """The outcome of a run. The work of an earlier run is not counted."""
 
     output: Place
@@ -122,12 +121,6 @@ class RunSummary:
     def complete(self) -> bool:
         """True if every valid pixel has a score."""
         return not self.failures and not self.lost
-
-    def __str__(self) -> str:
-        return self.text()
-
-    def _repr_html_(self) -> str:
-        return f"<pre>{escape(self.text())}</pre>"
 
     def text(self) -> str:
         """Return the closing summary, one line per fact."""

@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from uniadrs_scale.core.compiled import mixed
 from uniadrs_scale.core.regions import Grid
 from uniadrs_scale.core.validity import SOME_BANDS
 from uniadrs_scale.detector.detector import levels_of, weights_digest
@@ -21,7 +22,6 @@ from uniadrs_scale.maps.pyramids import finish
 from uniadrs_scale.maps.store import DONE
 from uniadrs_scale.runtime import graph
 from uniadrs_scale.runtime.compute import performance_page
-from uniadrs_scale.runtime.cpu import mixed
 from uniadrs_scale.runtime.graph import Work
 from uniadrs_scale.runtime.statistics import regional, scene_statistics
 from uniadrs_scale.scenes.preview import scene_picture

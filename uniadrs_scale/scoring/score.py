@@ -10,20 +10,19 @@ from typing import TYPE_CHECKING
 from uniadrs_scale.core.plan import Sizes
 from uniadrs_scale.errors import PlanError
 from uniadrs_scale.maps.store import open_store
-from uniadrs_scale.scoring.inputs import scene_of, scorer_of
-from uniadrs_scale.scoring.job import compute_for, prepare, suited
+from uniadrs_scale.scoring.job import compute_for, prepare, scene_of, scorer_of, suited
 from uniadrs_scale.scoring.progress import shown
 from uniadrs_scale.scoring.report import IncompleteWarning, SceneWarning
 from uniadrs_scale.scoring.run import Observer, run
 from uniadrs_scale.scoring.target import Target
-from uniadrs_scale.storage.scratch import temporary_folder
+from uniadrs_scale.storage.folders import temporary_folder
 
 if TYPE_CHECKING:
     import xarray as xr
 
     from uniadrs_scale.core.contracts import Scorer
     from uniadrs_scale.core.plan import ScorePlan
-    from uniadrs_scale.scoring.inputs import Scene
+    from uniadrs_scale.scoring.job import Scene
     from uniadrs_scale.scoring.progress import Progress
     from uniadrs_scale.scoring.report import RunSummary
 

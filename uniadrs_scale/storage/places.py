@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from uniadrs_scale.errors import StoreError
 from uniadrs_scale.storage import buckets
-from uniadrs_scale.storage.scratch import temporary_folder
+from uniadrs_scale.storage.folders import temporary_folder
 from uniadrs_scale.storage.urls import in_bucket, uri_name
 
 if TYPE_CHECKING:

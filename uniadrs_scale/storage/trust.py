@@ -22,8 +22,7 @@ from rasterio.crs import CRS
 from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
 from zarr.storage import FsspecStore, LocalStore
 
-from uniadrs_scale.core.quiet import Quiet
-from uniadrs_scale.errors import SceneError, StoreError, TrustError, gist
+from uniadrs_scale.errors import Quiet, SceneError, StoreError, TrustError, gist
 from uniadrs_scale.storage.remote import gdal_env, gdal_name, is_set
 from uniadrs_scale.storage.urls import canonical, is_remote, join
 

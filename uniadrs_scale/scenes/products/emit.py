@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from uniadrs_scale.scenes.arrays import Variable
 from uniadrs_scale.scenes.cubes import CubeSpec
 from uniadrs_scale.scenes.datasets import read_contents
-from uniadrs_scale.scenes.flags import Flag, Flags
+from uniadrs_scale.scenes.masks import Flag, Flags
 from uniadrs_scale.scenes.products.metadata import FOR_VARIABLE, iso_time
 from uniadrs_scale.storage.urls import is_remote
 

@@ -21,8 +21,8 @@ from uniadrs_scale.scenes.axes import (
 )
 from uniadrs_scale.scenes.cubes import CubeSpec
 from uniadrs_scale.scenes.datasets import LONGEST_TABLE
-from uniadrs_scale.scenes.flags import Flags, cf_flags
 from uniadrs_scale.scenes.grid_mapping import coordinate_paths, grid_of
+from uniadrs_scale.scenes.masks import Flags, cf_flags
 from uniadrs_scale.scenes.products.metadata import iso_time, nanometres, natural_order
 
 if TYPE_CHECKING:

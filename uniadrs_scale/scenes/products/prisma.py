@@ -15,7 +15,7 @@ from pyproj import CRS
 from uniadrs_scale.errors import SceneError
 from uniadrs_scale.scenes.arrays import Variable
 from uniadrs_scale.scenes.cubes import CubeSpec
-from uniadrs_scale.scenes.flags import Flag, Flags
+from uniadrs_scale.scenes.masks import Flag, Flags
 from uniadrs_scale.scenes.products.metadata import FOR_VARIABLE, iso_time
 
 if TYPE_CHECKING:

@@ -1,0 +1,86 @@
+# %% [markdown]
+# # Compare detectors
+#
+# The network, global RX and local RX write the same kind of map, so the same truth judges all
+# three. The scene is invented, and its objects are known; [your own labels](../your_labels.md)
+# serve as well.
+
+# %%
+from pathlib import Path
+from tempfile import mkdtemp
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import xarray as xr
+
+import uniadrs_scale as us
+from uniadrs_scale.demo.scene import demo_scene, write_scene
+
+folder = Path(mkdtemp())
+invented = demo_scene(seed=3, size=512, anomalies=12)
+write_scene(invented, folder / "scene.tif")
+scene = us.open_scene(folder / "scene.tif")
+
+# %%
+detectors = {"network": None, "RX": "rx", "local RX": "lrx"}
+maps = {
+    name: us.score(scene, folder / f"{name}.zarr", detector=detector)
+    for name, detector in detectors.items()
+}
+
+# %% [markdown]
+# ## By eye
+#
+# Scores of RX are shares of a distribution, those of the network are not. Compare the order of
+# pixels, not their values.
+
+# %%
+sides = plt.subplots(1, 3, figsize=(12, 4), layout="constrained")[1]
+for side, (name, scores) in zip(sides, maps.items(), strict=True):
+    scores.plot.imshow(ax=side, vmin=0.3, vmax=1, cmap="inferno", add_colorbar=False)
+    side.set(title=name, aspect="equal")
+    side.set_axis_off()
+
+# %% [markdown]
+# ## By pixels
+#
+# *AUC* is how often an anomalous pixel scores above another one. *AP*, the mean precision, tells
+# more if anomalies are rare.
+
+# %%
+truth = xr.DataArray(invented.truth, coords={"y": scene.y, "x": scene.x}, name="truth")
+counts = {name: us.evaluate_map(scores, truth) for name, scores in maps.items()}
+curves = {name: counted.curve() for name, counted in counts.items()}
+pd.DataFrame(
+    {name: {"AUC": c.area, "AP": c.average_precision} for name, c in curves.items()}
+).T.round(3)
+
+# %% [markdown]
+# The ROC curve, with false alarms on a logarithmic axis: the left half decides, since a scene has
+# millions of pixels.
+
+# %%
+axis = plt.subplots(figsize=(6, 4), layout="constrained")[1]
+for name, curve in curves.items():
+    axis.semilogx(curve.alarm_rate, curve.detection_rate, label=name)
+axis.set(
+    xlabel="share of the background found", ylabel="share of the anomalies found", xlim=(1e-6, 1)
+)
+axis.legend()
+axis.grid(visible=True, alpha=0.3)
+
+# %% [markdown]
+# ## By objects
+#
+# A list is made of objects, not of pixels. `us.evaluate` reads maps and truth from files.
+
+# %%
+truth.astype("uint8").rio.write_crs(scene.rio.crs).rio.to_raster(folder / "truth.tif")
+us.evaluate(folder / "network.zarr", folder / "truth.tif")
+
+# %%
+us.evaluate(folder / "RX.zarr", folder / "truth.tif")
+
+# %% [markdown]
+# One small scene decides nothing. Repeat this on scenes of yours that differ, and look at what
+# each map missed.

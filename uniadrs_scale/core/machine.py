@@ -1,0 +1,102 @@
+"""The machine and what is installed on it: CPUs, a home folder, libraries of extras."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import os
+import stat
+import tempfile
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from uniadrs_scale.errors import PlanError
+
+CGROUPS = Path("/sys/fs/cgroup")
+OWN_CGROUP = Path("/proc/self/cgroup")
+QUOTA_V1 = ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+"""Files in which version 1 of cgroups has microseconds of all CPUs per period."""
+
+
+def usable_cores() -> int:
+    """Return the CPUs of the affinity (``taskset``), at most those of the cgroup's quota.
+
+    A container or pod with two CPUs of a machine with 64 has a quota of two. Parts count as one.
+    """
+    allowed = getattr(os, "sched_getaffinity", None)
+    cores = len(allowed(0)) if allowed else os.cpu_count() or 1
+    quota = _quota()
+    return cores if quota is None else min(cores, max(math.ceil(quota), 1))
+
+
+def _quota() -> float | None:
+    """Return the CPUs of this process's cgroup, None without a quota."""
+    for name in ("cpuacct,cpu", "cpu,cpuacct", "cpu"):
+        with suppress(OSError, ValueError):
+            quota, period = (int((CGROUPS / name / file).read_text()) for file in QUOTA_V1)
+            return quota / period if quota > 0 else None
+    with suppress(OSError, ValueError):
+        own = OWN_CGROUP.read_text().strip().rpartition(":")[2].strip("/")
+        quota, period = map(int, (CGROUPS / own / "cpu.max").read_text().split())
+        return quota / period
+    return None
+
+
+def has_home() -> bool:
+    """Return True if this process has a home folder, which need not exist."""
+    try:
+        return bool(Path.home())
+    except RuntimeError:
+        return False
+
+
+def give_home() -> None:
+    """Give a process without a home its private folder: bokeh and matplotlib need one."""
+    if not has_home() and (folder := private_folder()):
+        os.environ["HOME"] = folder
+
+
+@cache
+def private_folder() -> str:
+    """Return a folder among the temporary files that only this user can write; empty if none.
+
+    Not the folder of temporary files itself: settings and compiled code are read from it, and
+    other users could put theirs there.
+    """
+    try:
+        folder = Path(tempfile.gettempdir(), f"uniadrs-scale-{os.getuid()}")
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = folder.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
+            return ""
+        tempfile.TemporaryFile(dir=folder).close()
+    except (OSError, AttributeError):
+        return ""
+    return str(folder)
+
+
+def vectors(what: str) -> Any:
+    """Return pyogrio, which reads and writes vector files.
+
+    Raises:
+        PlanError: It is not installed; ``what`` needs it.
+    """
+    found = library("pyogrio", what)
+    importlib.import_module("pyogrio.raw")
+    return found
+
+
+def library(name: str, what: str) -> Any:
+    """Return the module ``name``.
+
+    Raises:
+        PlanError: It is not installed; ``what`` needs it.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        raise PlanError(
+            f"{what} need {name}. Install it: pip install 'uniadrs-scale[targets]'."
+        ) from None
