@@ -71,16 +71,16 @@ def test_bands_choose_the_preset(scene: SceneInfo, preset: str) -> None:
 
 def test_presets_are_those_that_the_model_card_was_measured_with() -> None:
     found = {
-        name: (preset.tile, preset.stride(preset.tile), preset.small, *preset.scales, *preset.terms)
+        name: (preset.tiles, preset.stride(preset.tiles[0]), *preset.scales, *preset.terms)
         for name, preset in PRESETS.items()
     }
     assert found == {
-        "hyperspectral": (128, 112, 128, 1, ("area", 0.5)),
-        "multispectral": (512, 448, 256, 2),
-        "infrared": (512, 448, 256, 2, ("area", 0.5)),
-        "low-light": (224, 192, 224, 1, ("area", 0.5), ("local", 0.5)),
-        "single-band": (224, 192, 224, 1),
-        "sar": (768, 672, 384, 3, 6),
+        "hyperspectral": ((128,), 112, 1, ("area", 0.5)),
+        "multispectral": ((768, 512, 256), 672, 2),
+        "infrared": ((512, 256), 448, 2, ("area", 0.5)),
+        "low-light": ((224,), 192, 1, ("area", 0.5), ("local", 0.5)),
+        "single-band": ((224,), 192, 1),
+        "sar": ((768, 384), 672, 3, 6),
     }
 
 

@@ -168,7 +168,7 @@ class Sizes(Section):
         """Return why no large scene of this kind can be planned; empty if it can."""
         if kind is None:
             return f"preset '{self.preset}' is unknown. Use auto, {', '.join(PRESETS)}"
-        tile = self.tile or kind.tile
+        tile = self.tile or kind.tiles[0]
         stride = self.stride or kind.stride(tile)
         try:
             Lattice(height=LARGE, width=LARGE, tile=tile, stride=stride, chunk=self.chunk or LARGE)

@@ -50,8 +50,7 @@ class Sizes:
                 )
             preset = Preset(
                 name="none",
-                tile=tiling.tile,
-                small=tiling.tile,
+                tiles=(tiling.tile,),
                 why="the scorer asks for its tiles",
             )
             tile, stride = tiling.tile, tiling.stride

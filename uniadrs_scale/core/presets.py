@@ -19,7 +19,7 @@ Arithmetic = Literal["float32", "bfloat16"]
 Resampling = Literal["max", "nearest"]
 Terms = tuple[tuple[str, float], ...]
 """Names and factors of what is added to a network's logit: see :mod:`.detector.terms`."""
-DEFAULT_WEIGHTS = "uniadrs-s"
+DEFAULT_WEIGHTS = "uniadrs-xs"
 SPECTRAL = 14
 """A scene with this many bands or more has a spectrum per pixel."""
 RADAR = {"vv", "vh", "hh", "hv", "sigma0", "gamma0", "beta0", "amplitude"}
@@ -42,10 +42,9 @@ class Preset:
     """Tile and step for one kind of imagery."""
 
     name: str
-    tile: int
-    """Side of a tile [scene px], in scenes that it fits into."""
-    small: int
-    """Side of a tile in smaller scenes: a mirrored border would make targets of its own."""
+    tiles: tuple[int, ...]
+    """Sides of a tile [scene px], largest first: a scene gets the largest that fits into it, as a
+    mirrored border would make targets of its own."""
     coarsen: int = 1
     """The network sees means of ``coarsen`` x ``coarsen`` px: the sensor's resolution, if that is
     coarser than its sampling."""
@@ -67,7 +66,8 @@ class Preset:
 
         Larger tiles find more, and change less when a scene is cut differently: `model/README.md`.
         """
-        return self.tile if min(height, width) >= self.tile else self.small
+        fitting = (tile for tile in self.tiles if tile <= min(height, width))
+        return next(fitting, self.tiles[-1])
 
     def stride(self, tile: int) -> int:
         """Return the step between tiles of side ``tile`` [px]: at least an eighth overlaps.
@@ -86,39 +86,37 @@ PRESETS = {
     for preset in (
         Preset(
             name="hyperspectral",
-            tile=128,
-            small=128,
+            tiles=(128,),
             terms=(("area", 0.5),),
             why="a spectrum per pixel",
         ),
         Preset(
-            name="multispectral", tile=512, small=256, coarsen=2, why="a few bands, blurred targets"
+            name="multispectral",
+            tiles=(768, 512, 256),
+            coarsen=2,
+            why="a few bands, blurred targets",
         ),
         Preset(
             name="infrared",
-            tile=512,
-            small=256,
+            tiles=(512, 256),
             coarsen=2,
             terms=(("area", 0.5),),
             why="one thermal band, blurred targets",
         ),
         Preset(
             name="low-light",
-            tile=224,
-            small=224,
+            tiles=(224,),
             terms=(("area", 0.5), ("local", 0.5)),
             why="one band at night, targets of few px",
         ),
         Preset(
             name="single-band",
-            tile=224,
-            small=224,
+            tiles=(224,),
             why="one band of unknown kind; if it is thermal, give preset infrared",
         ),
         Preset(
             name="sar",
-            tile=768,
-            small=384,
+            tiles=(768, 384),
             coarsen=3,
             coarser=6,
             why="speckle, and targets of many px",
