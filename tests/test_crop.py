@@ -11,6 +11,7 @@ import pytest
 import rasterio
 import shapely
 import xarray as xr
+import zarr
 from affine import Affine
 from rasterio.features import geometry_mask
 from rasterio.transform import from_origin
@@ -18,7 +19,11 @@ from rasterio.transform import from_origin
 import uniadrs_scale as us
 from uniadrs_scale.cli import main as cli
 from uniadrs_scale.core.lattice import Window
+from uniadrs_scale.maps.finished import open_finished
 from uniadrs_scale.maps.store import open_store
+from uniadrs_scale.objects.find import find
+from uniadrs_scale.objects.scored import scored_scene
+from uniadrs_scale.objects.select import Selection
 from uniadrs_scale.scenes.crop import OUTSIDE, Cropped
 from uniadrs_scale.scenes.preview import scene_picture
 from uniadrs_scale.scenes.sources import ArrayScene, scene_source
@@ -248,3 +253,73 @@ def test_overwrite_replaces_maps_and_nothing_else(raster: Path, tmp_path: Path) 
     with pytest.raises(us.StoreError, match="not a map"):
         picture.is_finished(us.plan(other, **QUICK))
     assert (mine / "thesis.txt").exists()
+
+
+@pytest.fixture
+def bright(tmp_path: Path) -> Path:
+    pixels = PIXELS.copy()
+    for row, col in (130, 100), (150, 140), (200, 190), (170, 101):
+        pixels[:, row : row + 2, col : col + 2] = [[[9000]], [[20000]], [[100]]]
+    return write(tmp_path / "bright.tif", pixels)
+
+
+@pytest.mark.parametrize("suffix", ["tif", "zarr"])
+@pytest.mark.parametrize("how", ["bbox", "aoi"])
+def test_a_map_knows_its_part(run, bright: Path, tmp_path: Path, how: str, suffix: str) -> None:
+    sides = box(100, 80, 230, 210)
+    aoi = tmp_path / "area.geojson"
+    ring = shapely.geometry.mapping(shapely.box(*sides).buffer(-99))
+    crs = {"type": "name", "properties": {"name": "EPSG:32633"}}
+    feature = {"type": "Feature", "properties": {}, "geometry": ring}
+    aoi.write_text(json.dumps({"type": "FeatureCollection", "features": [feature], "crs": crs}))
+    given = {"bbox": f"{','.join(map(str, sides))},EPSG:32633", "aoi": aoi}[how]
+    target, listed = tmp_path / f"map.{suffix}", tmp_path / "t.geojson"
+    code, told = run("score", bright, "-o", target, *OPTIONS, f"--{how}", given, "--name", "quay")
+    assert code == 0, told
+    looking = ["--top", 3, "--scene", bright, "--second-look", "--weights", "rx", "--chips"]
+    code, told = run("targets", target, *looking, "--scheduler", "sync", "-o", listed)
+    assert code == 0, told
+    assert "note" not in told
+    found = [feature["properties"] for feature in json.loads(listed.read_text())["features"]]
+    assert len(list((tmp_path / "t.chips").iterdir())) == len(found) == 3
+    part = us.crop(bright, **({"bbox": sides, "crs": 32633} if how == "bbox" else {"aoi": aoi}))
+    frame = us.targets(target, part, top=3, second_look=True, detector="rx", scheduler="sync")
+    for name in ("support", "contrast_1", "contrast_3"):
+        assert [row[name] for row in found] == pytest.approx(frame[name].tolist())
+    code, told = run("report", target, "--scene", bright, "-o", tmp_path / "page.html")
+    assert code == 0, told
+    assert "note" not in told
+    assert "of 300 x 260 px" in run("info", target)[1]
+
+
+def test_a_part_of_a_part_is_found_again(raster: Path, tmp_path: Path) -> None:
+    half = us.crop(raster, bbox=box(50, 60, 250, 260), crs=32633)
+    part = us.crop(half, aoi=area_of_the_test(), crs="EPSG:32633")
+    us.score(part, tmp_path / "map.zarr", **QUICK)
+    found = scored_scene(us.open_scene(raster), open_finished(tmp_path / "map.zarr"))
+    assert found.notes == ()
+    assert found.info.identity == scene_source(part).info.identity
+    xr.testing.assert_identical(found.array.valid, part.valid)
+
+
+def test_the_part_of_another_scene_or_a_damaged_one_is_refused(
+    bright: Path, tmp_path: Path
+) -> None:
+    part = us.crop(bright, bbox=box(100, 80, 230, 210), crs=32633)
+    us.score(part, store := tmp_path / "map.zarr", **QUICK)
+    other = write(tmp_path / "other.tif", PIXELS[:, 10:])
+    with pytest.raises(us.StoreError, match=r"columns 80 to 210 of 300 x 260 px\), but scene"):
+        us.targets(store, us.open_scene(other), top=3)
+    moved = write(tmp_path / "else.tif", transform=from_origin(LEFT + 500, TOP, SIDE, SIDE))
+    with pytest.raises(us.StoreError, match="another place on the ground"):
+        us.targets(store, us.open_scene(moved), top=3)
+    (tmp_path / "copy").mkdir()
+    copied = write(tmp_path / "copy" / bright.name)
+    table = find(store, Selection(top=3), scene=us.open_scene(copied))
+    assert "moved or changed" in table.summary()[-1]
+    with pytest.raises(us.PlanError, match="as it was scored"):
+        us.targets(store, us.open_scene(copied), top=3, second_look=True, detector="rx")
+    for bad in ("rows", [7], [{"origin": [0, 0], "size": [9, 9], "whole": [5, 5]}]):
+        zarr.open_group(store).attrs["crop"] = bad
+        with pytest.raises(us.StoreError, match="is damaged"):
+            open_finished(store).facts  # noqa: B018

@@ -11,7 +11,7 @@ from standins import FirstBand
 
 import uniadrs_scale as us
 from uniadrs_scale.core.lattice import Lattice
-from uniadrs_scale.errors import PlanError
+from uniadrs_scale.errors import UniadrsScaleError
 from uniadrs_scale.objects.find import find
 from uniadrs_scale.objects.second_look import SecondLook
 from uniadrs_scale.objects.select import Selection
@@ -100,7 +100,7 @@ def test_tasks_that_travel_give_the_same_column(scored, monkeypatch):
 
 
 BAD = {
-    "another scene": ({"scene": scene(100)}, "is not the scene of"),
+    "another scene": ({"scene": scene(100)}, "is the map of"),
     "another scorer": ({"again": SecondLook(FirstBand())}, "Give the weights of the map"),
     "no scene": ({"scene": None}, "Give the scene as well"),
 }
@@ -110,15 +110,15 @@ BAD = {
 def test_a_second_look_at_another_run_is_refused(scored, case):
     path, bright = scored
     given, words = BAD[case]
-    with pytest.raises(PlanError, match=words):
+    with pytest.raises(UniadrsScaleError, match=words):
         find(path, ABOVE, **{"scene": bright, "again": AGAIN, "compute": SYNC, **given})
 
 
-def test_a_cog_without_its_sizes_is_refused_and_one_with_default_sizes_works(scored, tmp_path):
+def test_a_cog_knows_the_sizes_of_its_tiles(scored, tmp_path):
     path, bright = scored
     us.to_cog(path, tmp_path / "map.tif")
-    with pytest.raises(PlanError, match="give the Zarr store"):
-        find(tmp_path / "map.tif", ABOVE, scene=bright, compute=SYNC, again=AGAIN)
+    table = find(tmp_path / "map.tif", ABOVE, scene=bright, compute=SYNC, again=AGAIN)
+    assert support(table) == dict(PLACES.values())
     us.score(bright, tmp_path / "plain.zarr", detector=NotBelow(), scheduler="sync")
     us.to_cog(tmp_path / "plain.zarr", tmp_path / "plain.tif")
     frame = us.targets(tmp_path / "plain.tif", bright, top=3, second_look=True, detector=NotBelow())

@@ -346,7 +346,7 @@ def test_contrasts_say_in_which_band_a_target_differs(tmp_path):
     table = find(make_map(tmp_path / "map.zarr", score), scene=scene)
     assert abs(table.columns["contrast_red"][0]) < 1
     assert table.columns["contrast_nir"][0] == pytest.approx(10, rel=0.3)
-    with pytest.raises(PlanError, match="is not the scene of"):
+    with pytest.raises(us.StoreError, match="is the map of"):
         find(tmp_path / "map.zarr", scene=scene.rename("b.tif"))
 
 
@@ -519,7 +519,7 @@ BAD = {
     "buffer alone": (["--buffer", "3"], {}, "needs areas to exclude"),
     "no area file": (["--aoi", "nothing.gpkg"], {}, "cannot be read as a vector file"),
     "two geometries": (["--point", "--box"], {}, "different geometries"),
-    "other scene": (["--scene", "scene.tif"], {}, "is not the scene of"),
+    "other scene": (["--scene", "scene.tif"], {}, "is the map of"),
 }
 
 

@@ -121,7 +121,7 @@ def info_command(
         attributes: dict[str, Any] = dict(opened.array().attrs)
         said = {name: attributes[name] for name in STATISTICS if name in attributes}
         _print_facts(_map_facts(opened) | {k: _short(v) for k, v in said.items()})
-        typer.echo(json.dumps(opened.group.attrs.get("plan"), indent=2))
+        typer.echo(json.dumps(opened.facts.plan, indent=2))
     elif (raster := _our_raster(target)) is not None:
         said = {k.removeprefix("STATISTICS_").lower(): v for k, v in raster.statistics.items()}
         _print_facts(_map_facts(raster) | {k: _short(float(v)) for k, v in said.items()})

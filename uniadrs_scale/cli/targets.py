@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from uniadrs_scale.cli.options import COMPLETE, INCOMPLETE, Reading, Workers, spread
-from uniadrs_scale.cli.score import Cropping
 from uniadrs_scale.core.presets import DEFAULT_WEIGHTS
 from uniadrs_scale.errors import PlanError, redact
 
@@ -216,7 +215,6 @@ def report_command(
         typer.Option(help="Another map of the same pixels, for a before/after line."),
     ] = None,
     reading: Reading,
-    cropping: Cropping,
 ) -> None:
     """Make one HTML page of a map: the scene, a list of targets to look through and to mark.
 
@@ -228,7 +226,7 @@ def report_command(
 
     summary = report(
         map_path,
-        cropping.of(reading.open(scene)),
+        reading.open(scene),
         output,
         targets=targets,
         top=top,

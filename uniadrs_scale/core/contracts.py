@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from uniadrs_scale.core.lattice import Window
+    from uniadrs_scale.core.parts import Part
     from uniadrs_scale.core.pixels import BandStatistics, Normalisation
 
 
@@ -197,6 +198,8 @@ class SceneInfo:
     """Name of the satellite or aircraft; empty if unknown."""
     crop: str = ""
     """The part of a larger scene that this is, in words; empty for a whole scene."""
+    parts: tuple[Part, ...] = ()
+    """The same, so that it can be cut again from files: each is a part of the one before."""
 
     def __post_init__(self) -> None:
         """Refuse a scene without pixels, or with more than any sensor has."""
@@ -236,13 +239,11 @@ class SceneInfo:
     @property
     def georeference(self) -> str:
         """The tie between pixels and the ground, in words."""
-        if self.geolocation:
-            what = self.geolocation.rpartition(" ")[0]  # without the digest
+        if what := self.geolocation.rpartition(" ")[0]:  # without the digest
             return f"{what}: scored as sensed, drawn on a grid as a COG"
-        if self.transform is None:
-            why = f" ({self.unplaced})" if self.unplaced else ""
-            return f"none{why}: the map will have none either"
         why = f" ({self.unplaced})" if self.unplaced else ""
+        if self.transform is None:
+            return f"none{why}: the map will have none either"
         return crs_name(self.crs) or f"transform without CRS{why}"
 
 

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from uniadrs_scale.core.contracts import is_score_alone
+from uniadrs_scale.core.contracts import digest, is_score_alone
 from uniadrs_scale.core.levels import RATES, Levels
+from uniadrs_scale.core.parts import Part
 from uniadrs_scale.errors import StoreError
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 SOFTWARE = "uniadrs_scale"
 TITLE = "Anomaly scores of "
+CROP = "crop"
+"""Attribute and tag of the part that was scored."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +47,10 @@ class MapFacts:
     chunks: int = field(default=0, metadata={"tag": None})
     """All chunks; 0 if unknown."""
     levels: Levels | None = field(default=None, metadata={"tag": None})
+    plan: Mapping[str, Any] = field(default_factory=dict, metadata={"tag": None}, repr=False)
+    """Everything that decided the scores; empty if unknown."""
+    parts: tuple[Part, ...] = field(default=(), metadata={"tag": None}, repr=False)
+    """The part of a larger scene that was scored, or several, each a part of the one before."""
 
     @property
     def ours(self) -> bool:
@@ -73,7 +80,8 @@ class MapFacts:
         if isinstance(scene, dict) and not words["scene"]:
             words["scene"] = str(scene.get("name", ""))
         words["detector"] = str(plan.get("detector", ""))
-        return cls(**words, levels=_levels(attributes.get("levels"), name))
+        levels, parts = _levels(attributes.get("levels"), name), _parts(attributes.get(CROP), name)
+        return cls(**words, levels=levels, plan=plan, parts=parts)
 
     @classmethod
     def of_tags(cls, tags: Mapping[str, str], name: str) -> MapFacts:
@@ -87,11 +95,10 @@ class MapFacts:
         missing, _, chunks = tags.get("missing_chunks", "").partition(" of ")
         for count, value in (("missing", missing), ("chunks", chunks)):
             words[count] = int(value) if value.isdecimal() else 0
-        try:
-            levels = json.loads(tags["levels"]) if "levels" in tags else None
-        except (ValueError, RecursionError):
-            levels = "not JSON"
-        return cls(**words, levels=_levels(levels, name))
+        levels, parts, plan = (_json(tags.get(tag)) for tag in ("levels", CROP, "plan"))
+        if not isinstance(plan, dict) or digest(plan) != words["fingerprint"]:
+            plan = {}
+        return cls(**words, levels=_levels(levels, name), plan=plan, parts=_parts(parts, name))
 
     def tags(self) -> dict[str, str]:
         """Return the tags of a COG with these facts."""
@@ -103,6 +110,10 @@ class MapFacts:
             words["missing_chunks"] = f"{self.missing} of {self.chunks}"
         if self.levels is not None:
             words["levels"] = json.dumps(self.levels.to_json())
+        if self.plan:
+            words["plan"] = json.dumps(self.plan)
+        if self.parts:
+            words[CROP] = json.dumps([part.to_json() for part in self.parts])
         return {name: text for name, text in words.items() if text}
 
     def lines(self) -> dict[str, str]:
@@ -117,19 +128,22 @@ class MapFacts:
                 for name, rate in RATES.items()
             )
         )
-        return words | {"levels": read, "complete": self.complete}
+        crop = {"crop": "; of these ".join(map(str, self.parts))} if self.parts else {}
+        return words | crop | {"levels": read, "complete": self.complete}
 
 
 def attributes_of(plan: ScorePlan, weights: str | None) -> dict[str, Any]:
     """Return the attributes of the store of a plan; they decide no score."""
     scene = plan.scene
-    said = {
+    said: dict[str, Any] = {
         "scene": scene.name,
         "datetime": scene.acquired,
         "platform": scene.platform,
         "preset": plan.preset_name,
         "weights": weights or "",
     }
+    if scene.parts:
+        said[CROP] = [part.to_json() for part in scene.parts]
     title, layers = f"{TITLE}{scene.name}", {}
     if not is_score_alone(plan.layers):
         title = f"{', '.join(plan.layer_names)} of {scene.name}"
@@ -140,7 +154,7 @@ def attributes_of(plan: ScorePlan, weights: str | None) -> dict[str, Any]:
         "title": title,
         "source": f"{SOFTWARE} {plan.version}, {plan.detector}",
         "software": f"{SOFTWARE} {plan.version}",
-        **{name: text for name, text in said.items() if text},
+        **{name: value for name, value in said.items() if value},
         "fingerprint": plan.fingerprint,
         "plan": plan.decisive(),
         **layers,
@@ -160,3 +174,22 @@ def _levels(values: object, name: str) -> Levels | None:
         raise StoreError(
             f"The levels of '{name}' are damaged ({error}). Score the scene again."
         ) from None
+
+
+def _parts(values: object, name: str) -> tuple[Part, ...]:
+    if values is None:
+        return ()
+    try:
+        return tuple(Part.from_json(part) for part in cast("list[Any]", values))
+    except (TypeError, ValueError) as error:
+        raise StoreError(
+            f"The part of the scene in '{name}' is damaged ({error}). Score the scene again."
+        ) from None
+
+
+def _json(text: str | None) -> Any:
+    """Return the value of a tag, None without a tag; its text if that is not JSON."""
+    try:
+        return None if text is None else json.loads(text)
+    except (ValueError, RecursionError):
+        return text

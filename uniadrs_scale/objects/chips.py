@@ -11,6 +11,7 @@ from PIL import Image
 
 from uniadrs_scale.maps.colours import map_colours
 from uniadrs_scale.maps.finished import open_finished
+from uniadrs_scale.objects.scored import scored_scene
 from uniadrs_scale.scenes.preview import scene_picture
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def with_chips(table: TargetTable, scene: xr.DataArray, output: Place) -> Target
         StoreError: The map cannot be read, or the folder cannot be written.
     """
     opened = open_finished(table.facts["map"])
-    picture = scene_picture(scene, LOOKED)
+    picture = scene_picture(scored_scene(scene, opened).array, LOOKED)
     folder = output.beside(f"{output.name.removesuffix(output.suffix)}.chips")
     if len(table):
         folder.make_folder()

@@ -10,12 +10,9 @@ import numpy as np
 from scipy import ndimage
 
 from uniadrs_scale.core.lattice import Window
-from uniadrs_scale.errors import PlanError
 from uniadrs_scale.objects.components import EIGHT
-from uniadrs_scale.scenes.sources import scene_source
 
 if TYPE_CHECKING:
-    import xarray as xr
     from numpy.typing import NDArray
 
     from uniadrs_scale.core.contracts import SceneSource
@@ -52,32 +49,11 @@ class View:
         return values, valid
 
 
-def require_scene(scene: xr.DataArray, opened: ScoreMap | RasterMap) -> View:
-    """Return the view of a scene, if the map is its map.
-
-    Raises:
-        PlanError: The scene has another size, name or content than the map says.
-    """
-    source = scene_source(scene)
-    info = source.info
-    height, width = opened.geobox.shape
-    group = getattr(opened, "group", None)
-    plan = {} if group is None else dict(group.attrs).get("plan", {})
-    identity = plan.get("scene", {}).get("identity", info.identity)
-    name = opened.facts.scene or info.name
-    if (info.height, info.width) != (height, width) or name != info.name:
-        raise PlanError(
-            f"Scene '{info.name}' ({info.height} x {info.width} px) is not the scene of "
-            f"'{opened.name}' ('{name}', {height} x {width} px). Give the scene that was scored, "
-            "opened alike; the map of a swath must be the Zarr store, not its COG."
-        )
-    if identity != info.identity:
-        raise PlanError(
-            f"Scene '{info.name}' has the name of the scene of '{opened.name}', but other pixels "
-            "or bands. Give the scene that was scored, opened with the same options."
-        )
-    if len(info.bands) <= MOST_BANDS:
-        return View(source, tuple(map(_plain, info.bands)), None)
+def view_of(source: SceneSource) -> View:
+    """Return the view of a scene: its bands, or components of many bands."""
+    bands = source.info.bands
+    if len(bands) <= MOST_BANDS:
+        return View(source, tuple(map(_plain, bands)), None)
     return View(source, tuple(f"component{k + 1}" for k in range(COMPONENTS)), _leading(source))
 
 

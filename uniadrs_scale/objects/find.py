@@ -24,9 +24,10 @@ from uniadrs_scale.maps.finished import open_finished
 from uniadrs_scale.maps.groups import require_score
 from uniadrs_scale.maps.store import ScoreMap
 from uniadrs_scale.objects.components import find_components
-from uniadrs_scale.objects.contrast import contrasts_of, require_scene
+from uniadrs_scale.objects.contrast import contrasts_of, view_of
 from uniadrs_scale.objects.ground import ground_of
 from uniadrs_scale.objects.merge import merge
+from uniadrs_scale.objects.scored import scored_scene
 from uniadrs_scale.objects.select import Options, Selection
 from uniadrs_scale.objects.table import TargetTable, choose, tabulate
 from uniadrs_scale.runtime.compute import Compute
@@ -97,7 +98,8 @@ def targets(
     Args:
         map_path: A score store (Zarr) or COG that :func:`uniadrs_scale.score` wrote, by path or
             URL.
-        scene: The scene of this map; with it, columns ``contrast_BAND`` say why a target was found.
+        scene: The scene of this map, also if a part of it was scored; with it, columns
+            ``contrast_BAND`` say why a target was found.
         scheduler: As :func:`uniadrs_scale.score`; by default threads of this process for a map of
             up to 64 megapixels.
         workers: As :func:`uniadrs_scale.score`.
@@ -114,7 +116,7 @@ def targets(
 
     Raises:
         PlanError: The options cannot be used, or geopandas is not installed.
-        StoreError: The map is missing or damaged.
+        StoreError: The map is missing, damaged, or that of another scene.
     """
     # Not at the head: it loads torch, and without a second look nothing else does.
     second = import_module("uniadrs_scale.objects.second_look") if second_look else None
@@ -147,15 +149,15 @@ def find(
     Args:
         map_path: A store or COG.
         selection: What makes a target; by default the level ``medium``.
-        scene: The scene of this map, for contrasts.
+        scene: The scene of this map, or the larger one of which it shows a part, for contrasts.
         compute: Processes that search; by default threads for a small map, else one per core.
         chunk: Side of a chunk [px]; by default that of the store. Never changes a row.
         again: The second look at each target, with the scorer of the map.
 
     Raises:
-        PlanError: The selection does not suit the map, or the scene or the scorer is another one.
+        PlanError: The selection does not suit the map, or the scorer is another one.
         SceneError: The scene cannot be read.
-        StoreError: The map is missing or damaged.
+        StoreError: The map is missing, damaged, or that of another scene.
     """
     require_proj()
     chosen = selection or Selection()
@@ -172,10 +174,10 @@ def find(
             f"'{map_path}' has no CRS, so areas and files with areas cannot be used. Drop "
             "min_area, max_area, aoi and exclude, or georeference the scene and score it again."
         )
-    known = None if scene is None else require_scene(scene, opened)
+    scored = None if scene is None else scored_scene(scene, opened)
     cut = chosen.cut(facts.levels, str(map_path))
     work = compute or _default(opened, again)
-    look = None if again is None else again.prepared(scene, opened, work)
+    look = None if again is None else again.prepared(scored, opened, work)
     search = Search(str(map_path), cut, opened)
     windows = _windows(opened, chunk)
     _require_memory(work, windows[0])
@@ -187,7 +189,9 @@ def find(
         # The scores that make this list: those of the N highest have no other threshold.
         least = kept.table["score_max"].min(initial=1) if chosen.top else cut.threshold
         support = {} if look is None else look.support(kept.table, least, executor)
-    contrasts = {} if known is None else contrasts_of(kept.table, known, opened, cut)
+    contrasts = (
+        {} if scored is None else contrasts_of(kept.table, view_of(scored.source), opened, cut)
+    )
     columns, geometry, peaks = tabulate(kept, chosen, facts, ground, support | contrasts)
     empty = "" if len(peaks) else _why_empty(found, chosen, len(with_counts["edge"]), ground)
     return TargetTable(
@@ -211,6 +215,7 @@ def find(
         },
         empty_because=empty,
         missing=_what_is_missing(opened),
+        notes=() if scored is None else scored.notes,
     )
 
 

@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    import xarray as xr
     from numpy.typing import NDArray
 
     from uniadrs_scale.core.contracts import SceneSource, Scorer, WindowReader
@@ -44,6 +43,7 @@ if TYPE_CHECKING:
     from uniadrs_scale.core.regions import Cells
     from uniadrs_scale.maps.finished import RasterMap
     from uniadrs_scale.objects.components import Columns
+    from uniadrs_scale.objects.scored import ScoredScene
     from uniadrs_scale.runtime.batches import Regional, Scaled
     from uniadrs_scale.runtime.compute import Compute
     from uniadrs_scale.runtime.executor import Executor
@@ -203,14 +203,14 @@ class SecondLook:
         return compute_for(self.scorer, scheduler, workers)
 
     def prepared(
-        self, scene: xr.DataArray | None, opened: ScoreMap | RasterMap, compute: Compute
+        self, scored: ScoredScene | None, opened: ScoreMap | RasterMap, compute: Compute
     ) -> Prepared:
         """Return the second look at a map, if scene and scorer are those that made it.
 
         Raises:
             PlanError: They are not, or the memory does not suffice.
         """
-        if scene is None:
+        if scored is None:
             raise PlanError(
                 "A second look scores parts of the scene again. Give the scene as well."
             )
@@ -220,22 +220,17 @@ class SecondLook:
                 f"'{opened.name}' was made by '{facts.detector}', the second look would be by "
                 f"'{self.scorer.identity}'. Give the weights of the map."
             )
-        sizes: dict[str, Any] = {}
-        if isinstance(opened, ScoreMap):
-            plan = cast("dict[str, Any]", opened.group.attrs.get("plan", {}))
-            sizes = {
-                name: plan.get("lattice", {}).get(name) for name in ("tile", "stride", "chunk")
-            }
+        lattice = facts.plan.get("lattice", {})
+        sizes: dict[str, Any] = {name: lattice.get(name) for name in ("tile", "stride", "chunk")}
         if getattr(self.scorer, "tiling", None) is not None:
-            sizes = {"chunk": sizes.get("chunk")}
+            sizes = {"chunk": sizes["chunk"]}
         elif facts.preset:
             sizes["preset"] = facts.preset
-        job = prepare(scene, Sizes(**sizes), self.scorer, compute)
+        job = prepare(scored.array, Sizes(**sizes), self.scorer, compute)
         if job.plan.fingerprint != facts.fingerprint:
             raise PlanError(
                 f"This scene, opened like this, by this version, is not the run that made "
-                f"'{opened.name}'. Give the scene as it was scored; if tile, stride or chunk were "
-                "chosen, give the Zarr store, which knows them, and not its COG."
+                f"'{opened.name}'. Give the scene as it was scored, at the same path."
             )
         tile = job.plan.lattice.tile  # a task reads tiles, not chunks
         small = replace(job.plan, lattice=replace(job.plan.lattice, chunk=tile))

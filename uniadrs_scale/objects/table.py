@@ -49,6 +49,8 @@ class TargetTable:
     """A sentence about why the table is empty, if it is."""
     missing: str = ""
     """A sentence if the map is not complete."""
+    notes: tuple[str, ...] = ()
+    """Sentences about the scene that was given."""
 
     def __len__(self) -> int:
         return len(self.columns["rank"])
@@ -61,8 +63,9 @@ class TargetTable:
 
     def summary(self) -> list[str]:
         """Return a few lines for people: how many, and the first of them."""
+        notes = [f"note: {note}" for note in self.notes]
         if self.empty_because:
-            return [self.empty_because]
+            return [self.empty_because, *notes]
         columns = self.columns
         found = [level for level in ("high", "medium", "low") if (columns["level"] == level).any()]
         counts = (f"{np.count_nonzero(columns['level'] == level)} {level}" for level in found)
@@ -78,7 +81,7 @@ class TargetTable:
             size = f"{columns['pixels'][k]} px" + ("" if np.isnan(area) else f", {area:.0f} m2")
             more = "" if support is None else f", {SUPPORT[int(support[k])]}"
             lines.append(f"{k + 1:>4}  {columns['score_max'][k]:.3f}  {there}  {size}{more}")
-        return lines
+        return lines + notes
 
     def to_geopandas(self) -> Any:
         """Return a geopandas.GeoDataFrame, with the facts in ``attrs``.

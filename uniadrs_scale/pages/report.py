@@ -18,12 +18,12 @@ from uniadrs_scale.errors import PlanError, StoreError, redact
 from uniadrs_scale.maps.exports import Export
 from uniadrs_scale.maps.finished import open_finished
 from uniadrs_scale.maps.store import DONE, ScoreMap
+from uniadrs_scale.objects.scored import scored_scene
 from uniadrs_scale.pages.report_content import Content, data_of, words_of
 from uniadrs_scale.pages.report_files import (
     found_table,
     read_table,
     require_same_grid,
-    require_same_scene,
 )
 from uniadrs_scale.pages.report_layers import (
     NO_DATA,
@@ -41,7 +41,6 @@ from uniadrs_scale.pages.report_table import Positions, checked_rows
 from uniadrs_scale.runtime.compute import Compute
 from uniadrs_scale.scenes.open import open_scene
 from uniadrs_scale.scenes.preview import scene_picture
-from uniadrs_scale.scenes.sources import scene_source
 from uniadrs_scale.storage.places import Place
 
 if TYPE_CHECKING:
@@ -105,7 +104,7 @@ def report(
 
     Args:
         map_path: Zarr store or COG that `score` wrote.
-        scene: The scene that was scored.
+        scene: The scene that was scored, or the larger one of which the map shows a part.
         output: The page to write, .html; a page that is there is replaced.
         targets: Table of targets of this map; by default they are found now.
         top: Number of targets to show, those with the highest scores.
@@ -127,25 +126,21 @@ def report(
     place.require_folder()
     opened = open_finished(map_path)
     array = scene if isinstance(scene, xr.DataArray) else open_scene(scene)
-    info = scene_source(array).info
-    notes = require_same_scene(opened, info)
+    scored = scored_scene(array, opened)
     other = None if compare is None else require_same_grid(opened, open_finished(compare))
-    if targets is None:
-        table = found_table(map_path, top, None if notes else array)
-    else:
-        table = read_table(targets)
+    table = found_table(map_path, top, scored.array) if targets is None else read_table(targets)
     positions = Positions.of(opened)
     content = Content(
         maps=(opened,) if other is None else (opened, other),
-        info=info,
+        info=scored.info,
         scale=Scale.of(opened.levels),
         rows=checked_rows(table, opened, positions, top),
         table=table,
         positions=positions,
-        notes=notes,
+        notes=scored.notes,
         command=redact(command),
     )
-    page = render(content, scene_picture(array, SIDE))
+    page = render(content, scene_picture(scored.source, SIDE))
     place.write(page, media=MEDIA)
     return ReportSummary(
         output=place,
@@ -160,7 +155,7 @@ def _write_report(finished: FinishedMap, target: Place) -> tuple[str, ...]:
     picture = cast("Callable[[int], ScenePicture]", finished.preview)(SIDE)
     opened = finished.opened
     # A picture knows the bands that it shows only.
-    bands = cast("Any", opened.group.attrs["plan"])["scene"]["bands"]
+    bands = opened.facts.plan["scene"]["bands"]
     # In this thread: the workers are busy with the next scenes.
     table = found_table(finished.store, TOP, compute=Compute.of("sync"))
     positions = Positions.of(opened)

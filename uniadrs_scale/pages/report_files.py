@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     import xarray as xr
 
-    from uniadrs_scale.core.contracts import SceneInfo
     from uniadrs_scale.maps.finished import RasterMap
     from uniadrs_scale.maps.store import ScoreMap
     from uniadrs_scale.runtime.compute import Compute
@@ -142,45 +141,6 @@ def found_table(
         origin=f"the {top} highest, pixels of at least {found.facts['grow']:g}",
         empty=found.empty_because,
     )
-
-
-def require_same_scene(opened: ScoreMap | RasterMap, info: SceneInfo) -> tuple[str, ...]:
-    """Return notes about the scene of a map.
-
-    Raises:
-        StoreError: The map is that of another scene.
-    """
-    name, shape = uri_name(opened.name), opened.geobox.shape
-    known = opened.facts.scene or "another scene"
-    if (info.height, info.width) != tuple(shape):
-        raise StoreError(
-            f"'{name}' is the map of {known}, {shape[0]} x {shape[1]} px, but scene '{info.name}' "
-            f"has {info.height} x {info.width} px. Pass the scene that was scored; for a swath "
-            "pass the Zarr store, because its COG is on another grid."
-        )
-    if info.crs is not None and info.transform is not None and opened.geobox.crs is not None:
-        here = opened.geobox.affine
-        size = max(abs(here.a), abs(here.b))
-        apart = max(abs(a - b) for a, b in zip(info.transform, tuple(here)[:6], strict=True))
-        if apart > size / 100 or opened.geobox.crs != info.crs:
-            raise StoreError(
-                f"'{name}' is the map of {known}, at another place on the ground than scene "
-                f"'{info.name}'. Pass the scene that was scored."
-            )
-    attributes = getattr(getattr(opened, "group", None), "attrs", {})
-    scored = attributes.get("plan", {}).get("scene", {})
-    if scored.get("identity", info.identity) == info.identity:
-        return ()
-    if opened.facts.scene not in ("", info.name):
-        raise StoreError(
-            f"'{name}' is the map of scene '{opened.facts.scene}', got scene '{info.name}'. Pass "
-            "the scene that was scored."
-        )
-    note = (
-        f"The fingerprint of scene '{info.name}' is not that of the scene that was scored: the "
-        "file was moved or changed, or other bands were chosen."
-    )
-    return (note,)
 
 
 def require_same_grid(

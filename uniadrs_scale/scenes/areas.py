@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zlib
+from base64 import b64decode, b64encode
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -67,6 +69,23 @@ class Area:
 
     wkb: bytes
     """In pixels: x is the column, y the row."""
+
+    @property
+    def text(self) -> str:
+        """The area as text, for attributes and tags."""
+        return b64encode(zlib.compress(self.wkb)).decode()
+
+    @classmethod
+    def of_text(cls, text: str) -> Area:
+        """Return the area that :attr:`text` describes.
+
+        Raises:
+            ValueError: It describes none.
+        """
+        try:
+            return cls(zlib.decompress(b64decode(text)))
+        except zlib.error as error:
+            raise ValueError(f"the area is damaged ({error})") from None
 
     def inside(self, window: Window) -> NDArray[np.bool_]:
         """Return the mask (y, x) of pixels whose centres are in the area.

@@ -17,6 +17,7 @@ from pyproj.exceptions import CRSError, ProjError
 
 from uniadrs_scale.core.contracts import digest
 from uniadrs_scale.core.lattice import Window
+from uniadrs_scale.core.parts import Part
 from uniadrs_scale.core.validity import valid_pixels
 from uniadrs_scale.errors import SceneError, gist
 from uniadrs_scale.scenes.areas import Area, projected, read_areas
@@ -97,9 +98,8 @@ def crop(
         SceneError: The scene has no grid with a CRS, or nothing of it is in the box or area.
     """
     array, known = recognised(open_scene(scene) if isinstance(scene, str | Path) else scene)
-    whole = Window(0, 0, array.sizes["y"], array.sizes["x"])
-    grid = _grid(array)
-    window, area = whole, None
+    size, grid = (array.sizes["y"], array.sizes["x"]), _grid(array)
+    window, area = Window(0, 0, *size), ""
     if bbox is not None:
         shapes = _in_pixels(np.array([_box(bbox, crs)]), crs, grid)
         window = _met(window, shapes, f"box {','.join(f'{side:g}' for side in bbox)}", grid)
@@ -108,21 +108,30 @@ def crop(
         polygons, their_crs = _polygons(*(read_areas(aoi) if own else (np.array([aoi]), str(crs))))
         shapes = _in_pixels(polygons, their_crs, grid)
         window = _met(window, shapes, f"area '{aoi}'" if own else "area", grid)
-        area = Area(_moved(shapely.union_all(shapes), -window.col, -window.row).wkb)
+        area = Area(_moved(shapely.union_all(shapes), -window.col, -window.row).wkb).text
     if bbox is None and aoi is None:
         raise SceneError("A crop needs bbox=(west, south, east, north) or aoi=FILE. Pass one.")
+    return _cut(array, known, Part(window, size, area))
+
+
+def crop_again(scene: xr.DataArray, parts: Sequence[Part]) -> xr.DataArray:
+    """Return the part of a scene that :func:`crop` returned before: the same pixels."""
+    for part in parts:
+        scene = _cut(*recognised(scene), part)
+    return scene
+
+
+def _cut(array: xr.DataArray, known: Any, part: Part) -> xr.DataArray:
+    """Return a part of an array, read from the files that hold it, if any do."""
+    window, area = part.window, Area.of_text(part.area) if part.area else None
     rows, cols = window.slices
-    part = array.isel(y=rows, x=cols)
-    part = part.rio.write_transform(grid.affine @ Affine.translation(window.col, window.row))
-    if known is None:
-        part = part if area is None else _masked(part, area)
-    else:
-        part = _of_files(part, known, window, area)
-    ends = f"rows {rows.start} to {rows.stop}, columns {cols.start} to {cols.stop}"
-    return part.assign_attrs(
-        crop=f"{ends} of {whole.height} x {whole.width} px"
-        f"{', in an area' if area else ''}: a scene of its own, with statistics of its own"
-    )
+    place = _grid(array).affine @ Affine.translation(window.col, window.row)
+    made: xr.DataArray = array.isel(y=rows, x=cols).rio.write_transform(place)
+    if known is not None:
+        made = _of_files(made, known, part, area)
+    elif area is not None:
+        made = _masked(made, area)
+    return made.assign_attrs(crop=f"{part}: a scene of its own, with statistics of its own")
 
 
 def _grid(array: xr.DataArray) -> GeoBox:
@@ -245,15 +254,16 @@ def _met(window: Window, shapes: NDArray[Any], what: str, grid: GeoBox) -> Windo
 
 
 def _of_files(
-    part: xr.DataArray, known: WindowedScene, window: Window, area: Area | None
+    cut: xr.DataArray, known: WindowedScene, part: Part, area: Area | None
 ) -> xr.DataArray:
-    """Return ``part`` read by windows of the files that hold it."""
-    transform = tuple(georeference(part).transform or ())[:6]
+    """Return ``cut`` read by windows of the files that hold it."""
+    transform, window = tuple(georeference(cut).transform or ())[:6], part.window
     info = replace(known.info, height=window.height, width=window.width, transform=transform)
+    info = replace(info, parts=(*known.info.parts, part))
     made = Cropped(info=info, nodata=known.nodata, scene=known, place=window, area=area)
     made = replace(made, info=replace(info, identity=digest(made.decisive())))
-    lazy = lazy_pixels(made, max(part.chunks[1]) if part.chunks else window.height)
-    return part.copy(data=lazy.data).assign_coords(valid=lazy.coords["valid"].variable)
+    lazy = lazy_pixels(made, max(cut.chunks[1]) if cut.chunks else window.height)
+    return cut.copy(data=lazy.data).assign_coords(valid=lazy.coords["valid"].variable)
 
 
 def _masked(part: xr.DataArray, area: Area) -> xr.DataArray:

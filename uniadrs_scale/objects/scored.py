@@ -1,0 +1,111 @@
+"""The scene of a map: cut to the part that was scored, and checked to be that scene."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, cast
+
+from uniadrs_scale.errors import StoreError
+from uniadrs_scale.scenes.crop import crop_again
+from uniadrs_scale.scenes.sources import scene_source
+from uniadrs_scale.storage.urls import uri_name
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from uniadrs_scale.core.contracts import SceneInfo, SceneSource
+    from uniadrs_scale.maps.facts import MapFacts
+    from uniadrs_scale.maps.finished import RasterMap
+    from uniadrs_scale.maps.store import ScoreMap
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ScoredScene:
+    """A scene with the pixels of a map."""
+
+    array: xr.DataArray
+    source: SceneSource
+    notes: tuple[str, ...]
+    """Sentences about what could not be compared."""
+
+    @property
+    def info(self) -> SceneInfo:
+        """The facts of the scene."""
+        return self.source.info
+
+
+def scored_scene(scene: xr.DataArray, opened: ScoreMap | RasterMap) -> ScoredScene:
+    """Return the scene of a map: a map of a part of a scene knows which part it is.
+
+    A scene has the name that the map says, if it has the pixels that the map says.
+
+    Raises:
+        StoreError: The map is that of another scene.
+    """
+    facts, source = opened.facts, scene_source(scene)
+    identity = facts.plan.get("scene", {}).get("identity", "")
+    if facts.parts and source.info.identity != identity and _shape(source) == facts.parts[0].whole:
+        scene = crop_again(scene, facts.parts)
+        source = scene_source(scene)
+    if source.info.identity == identity and facts.scene:
+        scene = scene.rename(facts.scene)
+        named = replace(cast("Any", source), info=replace(source.info, name=facts.scene))
+        source = cast("SceneSource", named)
+    _require_same_shape(source.info, opened, facts)
+    _require_same_place(source.info, opened)
+    notes = _notes(source.info, identity, opened.name, facts)
+    return ScoredScene(array=scene, source=source, notes=notes)
+
+
+def _shape(source: SceneSource) -> tuple[int, int]:
+    return source.info.height, source.info.width
+
+
+def _require_same_shape(info: SceneInfo, opened: ScoreMap | RasterMap, facts: MapFacts) -> None:
+    """Raise StoreError if a scene and a map differ in size."""
+    height, width = opened.geobox.shape
+    if (info.height, info.width) == (height, width):
+        return
+    part = f" ({facts.parts[0]})" if facts.parts else ""
+    raise StoreError(
+        f"'{uri_name(opened.name)}' is the map of {facts.scene or 'another scene'}, {height} x "
+        f"{width} px{part}, but scene '{info.name}' has {info.height} x {info.width} px. Pass the "
+        "scene that was scored, opened with the same options; for a swath pass the Zarr store, "
+        "because its COG is on another grid."
+    )
+
+
+def _require_same_place(info: SceneInfo, opened: ScoreMap | RasterMap) -> None:
+    """Raise StoreError if a scene and a map are at other places on the ground."""
+    here = opened.geobox.affine
+    if info.crs is None or info.transform is None or opened.geobox.crs is None:
+        return
+    size = max(abs(here.a), abs(here.b))
+    apart = max(abs(a - b) for a, b in zip(info.transform, tuple(here)[:6], strict=True))
+    if apart > size / 100 or opened.geobox.crs != info.crs:
+        raise StoreError(
+            f"'{uri_name(opened.name)}' is the map of {opened.facts.scene or 'another scene'}, at "
+            f"another place on the ground than scene '{info.name}'. Pass the scene that was scored."
+        )
+
+
+def _notes(info: SceneInfo, identity: str, name: str, facts: MapFacts) -> tuple[str, ...]:
+    """Return what could not be compared, as sentences.
+
+    Raises:
+        StoreError: The map is that of a scene with another name.
+    """
+    if info.identity == identity:
+        return ()
+    if facts.scene not in ("", info.name):
+        raise StoreError(
+            f"'{uri_name(name)}' is the map of scene '{facts.scene}', got scene '{info.name}'. "
+            "Pass the scene that was scored, opened with the same options."
+        )
+    if not identity:
+        return ()
+    note = (
+        f"The fingerprint of scene '{info.name}' is not that of the scene that was scored: the "
+        "file was moved or changed, or other bands were chosen."
+    )
+    return (note,)
