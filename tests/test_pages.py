@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import warnings
 from typing import TYPE_CHECKING
 
+import gallery
 import h5py
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ import rasterio
 import shapely
 from archives import write_archive
 from documents import DOCS, run_command, steps, text_of
+from PIL import Image
 from products import emit, sentinel1, write_raster
 
 import uniadrs_scale as us
@@ -133,6 +136,23 @@ def test_links_exist(page: str) -> None:
 def test_links_of_notebooks_exist(notebook: str) -> None:
     for target in re.findall(r"\]\((?!http)([^)#]+)", text_of(f"notebooks/{notebook}")):
         assert (DOCS / "notebooks" / target).exists(), target
+
+
+def test_the_gallery_shows_all_pictures_of_its_script() -> None:
+    shown = re.findall(r"\]\(gallery/(\w+)\.jpg\)", text_of("gallery.md"))
+    assert shown == list(gallery.PICTURES)
+    sizes = {path.stem: path.stat().st_size for path in DOCS.glob("gallery/*")}
+    assert sizes.keys() == set(shown)
+    assert max(sizes.values()) <= gallery.LARGEST
+
+
+def test_a_picture_of_the_gallery_is_cropped_and_small(tmp_path: Path) -> None:
+    noise = np.full((400, 2000, 3), 255, np.uint8)
+    noise[:, :1700] = np.random.default_rng(0).integers(0, 255, (400, 1700, 3))
+    Image.fromarray(noise).save(tmp_path / "map.png")
+    made = gallery.jpeg(tmp_path / "map.png")
+    assert len(made) <= gallery.LARGEST
+    assert Image.open(io.BytesIO(made)).size == (1300, round(400 * 1300 / 1724))
 
 
 def test_every_page_is_in_the_navigation() -> None:
