@@ -50,6 +50,29 @@ def test_a_sweep_writes_the_targets_of_each_scene(tmp_path):
     assert "2024-01-01 00:00" in text
 
 
+def test_a_sweep_takes_a_second_look(tmp_path):
+    write_scene(scene := tmp_path / "incoming" / "s_20240101.tif", 1)
+    output = {"folder": "maps", "formats": ["cog", "targets"], "second_look": True}
+    description = write_archive(tmp_path, output=output)
+    assert us.sweep(description, detector=FirstBand()).complete
+    folder = tmp_path / "maps" / "s_20240101"
+    assets = json.loads((folder / "s_20240101.json").read_text())["assets"]
+    frame = geopandas.read_file(folder / assets["targets"]["href"], layer="targets")
+    expected = us.targets(
+        folder / assets["score"]["href"],
+        us.open_scene(scene),
+        top=100,
+        second_look=True,
+        detector=FirstBand(),
+    )
+    assert 2 in set(expected["support"])
+    assert frame["support"].tolist() == expected["support"].tolist()
+    assert list(frame) == list(expected)
+    assert us.sweep(description, detector=FirstBand()).todo == 0
+    with pytest.raises(us.ArchiveError, match="add targets to"):
+        us.sweep(write_archive(tmp_path, output=output | {"formats": ["cog"]}))
+
+
 def test_a_sweep_writes_a_page_of_each_scene(tmp_path):
     write_scene(tmp_path / "incoming" / "s_20240101.tif", 1)
     output = {"folder": "maps", "formats": ["cog", "report"]}

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 LARGE = 1_000_000  # side of a scene that any tile and chunk fit in [px]
 SEE = "Write an example with 'uniadrs-scale sweep --init', and compare."
+LONG = dict, list, Section
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -109,6 +110,8 @@ class Output(Section):
     scene, and ``collection.json``."""
     formats: tuple[Literal["cog", "zarr", "targets", "report"], ...] = Field(("cog",), min_length=1)
     """cog (opens in QGIS), zarr (lazy), targets (a GeoPackage), report (a page), or several."""
+    second_look: bool = False
+    """Also say which targets tiles at other places find again, and how they stand out."""
     quicklook: bool = True
     """Also a PNG of at most 2048 px: the scene next to its map, and the highest peaks."""
     collection: str = Field(default="anomaly-maps", min_length=1)
@@ -214,12 +217,13 @@ class ArchiveConfig(Section):
     @model_validator(mode="after")
     def _options_exist(self) -> ArchiveConfig:
         _known("scene", self.scene, open_scene, {"source", "chunk"})
+        if self.output.second_look and "targets" not in self.output.formats:
+            raise ValueError("output.second_look is about targets: add targets to output.formats")
         _known("detector", self.detector, Detector.load, set())
         blind = self.filters.bbox or self.filters.cloud_cover is not None or self.filters.properties
         if isinstance(self.source, Folder) and blind:
             raise ValueError(
-                "a folder of files has neither footprints nor properties: filter by time, by "
-                "'glob', or use a STAC source"
+                "a folder has neither footprints nor properties: filter by time, or use STAC"
             )
         return self
 
@@ -228,10 +232,11 @@ class ArchiveConfig(Section):
         """A digest that changes if the products would."""
         return digest(
             {
-                "scene": _plain(self.scene),
-                "plan": _plain(self.plan.given),
+                "scene": {name: repr(value) for name, value in self.scene.items()},
+                "plan": {name: repr(value) for name, value in self.plan.given.items()},
                 "formats": sorted(set(self.output.formats)),
                 "quicklook": self.output.quicklook,
+                **({"second_look": True} if self.output.second_look else {}),
             }
         )
 
@@ -253,8 +258,7 @@ def load_config(path: str | Path) -> ArchiveConfig:
         raise ArchiveError(f"Description '{path}' cannot be read{why}. {SEE}") from None
     if not isinstance(values, dict):
         raise ArchiveError(f"Description '{path}' has no fields. {SEE}")
-    # A section whose fields are all commented out is read as None.
-    given = {name: value for name, value in values.items() if value is not None}
+    given = {name: part for name, part in values.items() if part is not None}  # all commented out
     try:
         return _anchored(ArchiveConfig.model_validate(given, context={"base": base}), base)
     except ValidationError as error:
@@ -282,9 +286,9 @@ def _sentences(error: ValidationError) -> str:
     for fault in error.errors():
         place = ".".join(str(part) for part in fault["loc"]) or "fields"
         message = fault["msg"].removeprefix("Value error, ")
-        value = "" if fault["input"] is PydanticUndefined else f" (got {fault['input']!r:.80})"
-        simple = not isinstance(fault["input"], dict | list | Section)
-        lines.append(f"{place}: {message}{value if simple else ''}")
+        got, silent = fault["input"], PydanticUndefined
+        value = "" if got is silent or isinstance(got, LONG) else f" (got {got!r:.80})"
+        lines.append(f"{place}: {message}{value}")
     return "; ".join(lines) + f". {SEE}"
 
 
@@ -294,7 +298,3 @@ def _known(section: str, options: dict[str, Any], verb: Callable[..., Any], ours
     for name in options:
         if name not in names:
             raise ValueError(f"{section}.{name} is unknown; {section} takes {sorted(names)}")
-
-
-def _plain(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: repr(value) for name, value in values.items()}

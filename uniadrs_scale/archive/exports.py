@@ -23,10 +23,12 @@ HIGHEST = 100
 
 
 def _write_targets(finished: FinishedMap, target: Place) -> tuple[str, ...]:
-    # In this thread: the workers are busy with the next scenes.
     leveled = finished.opened.levels is not None
     selection = Selection() if leveled else Selection(top=HIGHEST)
-    table = find(finished.store, selection, compute=Compute.of("sync"))
+    # In this thread, but for a second look: the workers are busy with the next scenes.
+    table = find(
+        finished.store, selection, **{"compute": Compute.of("sync"), **finished.second_look}
+    )
     write(table, target)
     return () if leveled else (f"The map has no levels: its targets are the {HIGHEST} highest.",)
 

@@ -17,6 +17,7 @@ from uniadrs_scale.detector.detector import weights_digest
 from uniadrs_scale.errors import SceneError
 from uniadrs_scale.maps.exports import FinishedMap
 from uniadrs_scale.maps.store import is_score_store, open_store
+from uniadrs_scale.objects.second_look import SecondLook
 from uniadrs_scale.scenes.open import open_scene
 from uniadrs_scale.scenes.preview import scene_picture
 from uniadrs_scale.scoring.job import prepare
@@ -101,7 +102,8 @@ def make_product(order: Order, job: Job) -> RunSummary:
     summary = run(job, store, order.compute, observer)
     if not (summary.complete or order.accept_incomplete):
         raise IncompleteError(_what_is_missing(summary))
-    finished = FinishedMap(store, Geocoding(), lambda side: scene_picture(job.source, side))
+    look = _second_look(order) if config.output.second_look else {}
+    finished = FinishedMap(store, Geocoding(), lambda side: scene_picture(job.source, side), look)
     with clock("overview"):
         _ = finished.overview
     notes = summary.notes
@@ -119,6 +121,12 @@ def make_product(order: Order, job: Job) -> RunSummary:
     )
     Place.of(part / ITEM).write(json.dumps(item, indent=1, allow_nan=False).encode())
     return summary
+
+
+def _second_look(order: Order) -> dict[str, Any]:
+    """Return the arguments of a search that scores the surroundings of its targets again."""
+    scene = open_item(order.decision.item, order.config.scene)
+    return {"scene": scene, "again": SecondLook(order.detector), "compute": order.compute}
 
 
 def _what_is_missing(summary: RunSummary) -> str:

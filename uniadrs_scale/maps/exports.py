@@ -7,9 +7,9 @@ and the module that writes it.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -31,7 +31,7 @@ from uniadrs_scale.maps.pictures import (
 from uniadrs_scale.maps.store import open_map
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
 
@@ -56,6 +56,8 @@ class FinishedMap:
     """How the map of a swath is drawn."""
     preview: Callable[[int], Preview] | None = None
     """Function that reads a picture of the scene, of at most so many pixels; None: no scene."""
+    second_look: Mapping[str, Any] = field(default_factory=dict)
+    """Arguments with which the search for targets looks a second time; empty if it does not."""
 
     @cached_property
     def opened(self) -> ScoreMap:
