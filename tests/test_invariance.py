@@ -116,6 +116,17 @@ def test_bits_of_the_real_network_do_not_depend_on_chunks_or_schedulers(
     np.testing.assert_array_equal(got.values, reference.values)
 
 
+def test_a_chunk_that_holds_no_tile_is_raised_to_it_and_the_plan_says_so() -> None:
+    scene = noise(800, 900, holes=0.1)
+    plan = us.plan(scene, detector=TileMean(), chunk=512)
+    assert (plan.lattice.tile, plan.lattice.chunk) == (768, 768)
+    assert "of 768 px, 13 tasks (not 512 px: a tile must fit)" in str(plan)
+    assert us.plan(scene, detector=TileMean(), chunk=768).fingerprint == plan.fingerprint
+    assert "not 128" not in str(us.plan(noise(100, 90), detector=TileMean(), chunk=128))
+    with pytest.raises(us.PlanError, match=r"Use chunk >= 600, or tile <= 512\."):
+        us.plan(scene, detector=TileMean(), chunk=512, tile=600)
+
+
 def positions(height: int, width: int) -> xr.DataArray:
     """A scene whose two bands are each pixel's row and column."""
     pixels = np.stack(np.indices((height, width))).astype(np.float32)

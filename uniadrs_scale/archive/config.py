@@ -162,8 +162,7 @@ class Sizes(Section):
     @model_validator(mode="after")
     def _fit_some_scene(self) -> Sizes:
         kinds = PRESETS.values() if self.preset == "auto" else [PRESETS.get(self.preset)]
-        faults = [self._fault(kind) for kind in kinds]
-        if all(faults):
+        if all(faults := [self._fault(kind) for kind in kinds]):
             raise ValueError(faults[0])
         return self
 
@@ -173,8 +172,9 @@ class Sizes(Section):
             return f"preset '{self.preset}' is unknown. Use auto, {', '.join(PRESETS)}"
         tile = self.tile or kind.tiles[0]
         stride = self.stride or kind.stride(tile)
+        chunk = max(self.chunk or LARGE, 0 if self.tile else tile)
         try:
-            Lattice(height=LARGE, width=LARGE, tile=tile, stride=stride, chunk=self.chunk or LARGE)
+            Lattice(height=LARGE, width=LARGE, tile=tile, stride=stride, chunk=chunk)
         except PlanError as error:
             return str(error).rstrip(".")
         return ""

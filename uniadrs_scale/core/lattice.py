@@ -128,7 +128,7 @@ class Lattice:
         if self.chunk < self.tile and self.chunk < max(self.height, self.width):
             raise PlanError(
                 f"chunk={self.chunk} px is smaller than tile={self.tile} px: a tile may "
-                f"reach into one neighbour only. Use chunk >= {self.tile}."
+                f"reach into one neighbour only. Use chunk >= {self.tile}, or tile <= {self.chunk}."
             )
 
     def decisive(self) -> dict[str, int]:

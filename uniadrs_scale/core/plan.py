@@ -57,6 +57,9 @@ class Sizes:
         chunk = self.chunk
         if chunk is None:
             chunk = default_chunk(scene.height, scene.width, tile)
+        elif self.tile is None:
+            # The preset chose the tile, and chunks change no score: not an error of the caller.
+            chunk = max(chunk, min(tile, max(scene.height, scene.width)))
         lattice = Lattice(
             height=scene.height,
             width=scene.width,
@@ -100,6 +103,8 @@ class ScorePlan(Printed):
     """Terms that the preset adds to the detector's logit."""
     compute: str = ""
     """Words about the processes that compute, and why these."""
+    asked_chunk: int | None = None
+    """Chunk that was asked for [px]; the lattice has a larger one if a tile does not fit in it."""
 
     def __post_init__(self) -> None:
         """Refuse a scene whose statistics or chunks could not be held."""
@@ -253,6 +258,7 @@ class ScorePlan(Printed):
         rows, cols = lattice.chunks
         megapixels = scene.height * scene.width / 1e6
         seen = " and ".join(f"1/{scale}" for scale in self.scales)
+        asked = self.asked_chunk
         lines = {
             "scene": f"{scene.name}: {scene.height} x {scene.width} px ({megapixels:.1f} Mpx), "
             f"{len(scene.bands)} bands, {scene.dtype}"
@@ -267,7 +273,8 @@ class ScorePlan(Printed):
             "preset": self.preset
             + (f", seen at {seen} of the resolution" if self.coarsen > 1 else "")
             + "".join(f", plus {factor:g} x {name}" for name, factor in self.terms),
-            "chunks": f"{rows} x {cols} of {lattice.chunk} px, {self.tasks} tasks",
+            "chunks": f"{rows} x {cols} of {lattice.chunk} px, {self.tasks} tasks"
+            + (f" (not {asked} px: a tile must fit)" if asked not in (None, lattice.chunk) else ""),
             "reads": "every pixel twice, for statistics (the store keeps them) and for scores",
             "detector": self.detector,
             **({"layers": ", ".join(names)} if (names := self.layer_names) != ("score",) else {}),

@@ -224,6 +224,7 @@ def prepare(scene: xr.DataArray, sizes: Sizes, scorer: Scorer, compute: Compute)
         layers=layers_of(scorer),
         terms=terms,
         compute=compute.why,
+        asked_chunk=sizes.chunk,
     )
     return Job(source=source, coordinates=map_coordinates(scene), scorer=scorer, plan=plan)
 
