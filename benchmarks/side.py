@@ -2,7 +2,7 @@
 
     python benchmarks/run.py side_by_side --sides 1024 3000
 
-MONAI's ``sliding_window_inference`` runs our network in a short script, with tiles, overlap and
+MONAI's ``sliding_window_inference`` runs our networks in a short script, with tiles, overlap and
 coarsening of our plan: read the file, scale the bands, infer, write a GeoTIFF. Spectral Python's
 ``rx`` reads an ENVI cube of 200 bands. Needs the extra ``benchmarks``.
 """
@@ -21,11 +21,15 @@ import numpy as np
 import rasterio
 from rasterio.transform import from_origin
 
+from uniadrs_scale.core.presets import DEFAULT_WEIGHTS
+
 if TYPE_CHECKING:
     from pathlib import Path
 
 REPEATS = 3
 CUBE_BANDS = 200
+LARGER = "uniadrs-s"
+"""The default weights of 0.1.0."""
 MONAI = """
 import sys
 import numpy as np, rasterio, torch
@@ -34,11 +38,12 @@ from monai.inferers import sliding_window_inference
 import uniadrs_scale as us
 from uniadrs_scale.core.pixels import BandStatistics
 
-scene, output, tile, stride, coarsen = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:])
+scene, output, weights = sys.argv[1:4]
+tile, stride, coarsen = map(int, sys.argv[4:])
 with rasterio.open(scene) as file:
     pixels, profile = file.read(), file.profile
 moments = BandStatistics.of(pixels[:, ::8, ::8], np.ones(pixels[0, ::8, ::8].shape, bool))
-fitted = us.Detector.load(device="cpu").fitted(moments)
+fitted = us.Detector.load(weights, device="cpu").fitted(moments)
 scaled = torch.from_numpy(moments.normalisation().apply(pixels))[None]
 
 def network(tiles):
@@ -84,13 +89,15 @@ def side_by_side(folder: Path, sides: list[int], cube_side: int) -> dict[str, An
         scene = _scene(folder / f"scene{side}.tif", side)
         tile, stride, coarsen = _plan(scene)
         tiling = [str(tile), str(stride), str(coarsen)]
-        figures |= _compare(
-            f"{side} px",
-            "MONAI",
-            [*_ours(), str(scene), "-o", str(folder / "ours.tif")],
-            [sys.executable, "-c", MONAI, str(scene), str(folder / "theirs.tif"), *tiling],
-            folder,
-        )
+        for weights in (DEFAULT_WEIGHTS, LARGER):
+            theirs = [str(scene), str(folder / "theirs.tif"), weights, *tiling]
+            figures |= _compare(
+                f"{side} px",
+                f"MONAI with {weights}",
+                [*_ours(), str(scene), "-o", str(folder / "ours.tif")],
+                [sys.executable, "-c", MONAI, *theirs],
+                folder,
+            )
     cube = _cube(folder / "cube", cube_side)
     figures |= _compare(
         f"RX, {cube_side} px, {CUBE_BANDS} bands",
