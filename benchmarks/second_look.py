@@ -1,4 +1,4 @@
-"""Count the targets of real scenes that touch a labelled ship, by the result of the second look.
+"""Count the targets of real scenes that touch a labelled ship: by the second look, and the highest.
 
     python benchmarks/second_look.py ../shared/data/validate [--level low]
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 BANDS = "B02", "B03", "B04", "B08"
+HIGHEST = 20
+"""Targets that an analyst looks at first."""
 
 
 def main() -> None:
@@ -34,8 +36,8 @@ def main() -> None:
     for name, paths, labels in scenes(asked.folder):
         with rasterio.open(labels) as file:
             ships = file.read().any(axis=0)
-        found = looked_at([str(path) for path in paths], ships, asked.level)
-        print(f"{name:<26}{text(found)}", flush=True)
+        found, highest = looked_at([str(path) for path in paths], ships, asked.level)
+        print(f"{name:<26}{text(found)}; {highest} of the {HIGHEST} highest", flush=True)
         total += found
     print(f"{'all':<26}{text(total)}")
 
@@ -52,8 +54,10 @@ def scenes(folder: Path) -> list[tuple[str, list[Path], Path]]:
     ]  # fmt: skip
 
 
-def looked_at(paths: list[str], ships: np.ndarray, level: str) -> Counter[tuple[int, bool]]:
-    """Return the number of targets by (support, whether they touch a ship)."""
+def looked_at(
+    paths: list[str], ships: np.ndarray, level: str
+) -> tuple[Counter[tuple[int, bool]], int]:
+    """Return the number of targets by (support, whether they touch a ship), and highest ships."""
     with tempfile.TemporaryDirectory(prefix="uniadrs-scale-") as folder:
         scene, store = us.open_scene(paths if len(paths) > 1 else paths[0]), f"{folder}/map.zarr"
         preset = "auto" if len(paths) > 1 else "sar"
@@ -61,7 +65,8 @@ def looked_at(paths: list[str], ships: np.ndarray, level: str) -> Counter[tuple[
         frame = us.targets(store, scene, level=level, second_look=True, geometry="box")
     boxes = frame[["row0", "row1", "col0", "col1"]].itertuples(index=False)
     hits = [bool(ships[row0:row1, col0:col1].any()) for row0, row1, col0, col1 in boxes]
-    return Counter(zip(frame["support"].tolist(), hits, strict=True))
+    highest = sum(hit for hit, rank in zip(hits, frame["rank"], strict=True) if rank <= HIGHEST)
+    return Counter(zip(frame["support"].tolist(), hits, strict=True)), highest
 
 
 def text(found: Counter[tuple[int, bool]]) -> str:
