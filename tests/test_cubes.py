@@ -21,6 +21,7 @@ from uniadrs_scale.core.lattice import Window
 from uniadrs_scale.scenes import cubes
 from uniadrs_scale.scenes.cubes import CubeScene
 from uniadrs_scale.scenes.products import matlab
+from uniadrs_scale.scenes.products.metadata import families
 from uniadrs_scale.scenes.sources import ArrayScene, scene_source
 from uniadrs_scale.swaths.conventions import geolocation_text
 
@@ -169,6 +170,15 @@ def test_strips_begin_where_chunks_of_the_file_do() -> None:
         (5, 16), (16, 32), (32, 48), (48, 64), (64, 70),
     ]  # fmt: skip
     assert list(cubes._strips(slice(0, 4), 0, 1)) == [(0, 1), (1, 2), (2, 3), (3, 4)]
+
+
+def test_a_message_names_numbered_arrays_first_as_one_pattern() -> None:
+    names = [f"flag_{letter}" for letter in "abcdefghijklmnopqrst"]
+    told = families([*names, "rrs_1", "rrs_2", "rrs_11", "B*1", "2019"])
+    assert told.startswith("rrs_* (3), flag_a, flag_b, ")
+    assert told.endswith(", flag_o, ...")
+    assert families(["a", "b1"]) == "a, b1"
+    assert families([]) == ""
 
 
 def test_emit(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ GDAL opens, or a :class:`~uniadrs_scale.scenes.cubes.CubeSpec` of arrays that xa
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from fnmatch import fnmatch
@@ -188,6 +189,20 @@ def natural_order(names: Iterable[str]) -> list[str]:
         return [(0, int(p), "") if p.isdecimal() else (1, 0, p) for p in found]
 
     return sorted(names, key=parts)
+
+
+def families(names: Iterable[str], most: int = 16) -> str:
+    """List names for a message, at most ``most`` of them, numbered ones first as one pattern.
+
+    >>> families(["depth", "rrs_1", "rrs_2", "chl_1"])
+    'rrs_* (2), depth, chl_1'
+    """
+    kinds = {name: re.sub(r"\d+$", "*", name) for name in names}
+    members = Counter(kinds.values())
+    many = [kind for kind, count in members.items() if count > 1]
+    single = [name for name, kind in kinds.items() if members[kind] == 1]
+    told = [*(f"{kind} ({members[kind]})" for kind in many), *single]
+    return ", ".join(told[:most]) + (", ..." if len(told) > most else "")
 
 
 def read_xml(path: Path) -> ET.Element:

@@ -23,7 +23,7 @@ from uniadrs_scale.scenes.cubes import CubeSpec
 from uniadrs_scale.scenes.datasets import LONGEST_TABLE
 from uniadrs_scale.scenes.grid_mapping import coordinate_paths, grid_of
 from uniadrs_scale.scenes.masks import Flags, cf_flags
-from uniadrs_scale.scenes.products.metadata import iso_time, nanometres, natural_order
+from uniadrs_scale.scenes.products.metadata import families, iso_time, nanometres, natural_order
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
 TIMES = "time_coverage_start start_date start_time start_datetime datetime acquisition_time"
 """Attributes that may hold the time."""
-MANY = 16
-"""Names that fit in an error message."""
 HELPERS = ("bounds", "ancillary_variables", "coordinates", "cell_measures", "grid_mapping")
 """Attributes that name arrays which describe another one."""
 
@@ -87,7 +85,7 @@ def _chosen(
     """Return the arrays that are the scene, in the order they were asked for."""
     numeric = [e for e in contents.entries.values() if e.numeric and e.path not in places]
     possible = [e for e in numeric if len(e.extent) in {PLANE, CUBE}]
-    names = ", ".join([e.path for e in possible][:MANY]) + (", ..." if len(possible) > MANY else "")
+    names = families(e.path for e in possible)
     if wanted is None:
         meant = _data_arrays(contents, possible) if len(possible) > 1 else possible
         cubes = [e for e in meant if len(e.extent) == CUBE]
