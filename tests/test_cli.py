@@ -139,7 +139,11 @@ BAD_INPUT = {
     "unknown weights": (["scene.tif"], ["--weights", "uniadrs-xxl"], "do not ship"),
     "stride over tile": (["scene.tif"], ["--stride", "300"], "stride=300 px is larger than tile"),
     "overlap": (["scene.tif"], ["--stride", "50"], "overlap=206 px does not fit tile=256 px"),
-    "small chunk": (["scene.tif"], ["--chunk", "128"], "chunk=128 px is smaller than tile"),
+    "small chunk": (
+        ["scene.tif"],
+        ["--chunk", "128", "--tile", "200"],
+        "chunk=128 px is smaller than tile=200 px",
+    ),
     "device": (["scene.tif"], ["--device", "tpu0"], "device='tpu0' is unknown"),
     "no such GPU": (["scene.tif"], ["--device", "cuda:99"], "device='cuda:99' does not exist"),
     "scheduler": (["scene.tif"], ["--scheduler", "quick"], "scheduler='quick' is unknown"),

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import signal
+import sqlite3
 import threading
 import warnings
 from contextlib import nullcontext
@@ -549,3 +550,18 @@ def test_ledger_counts_tries_for_one_key(ledger: Ledger) -> None:
     ledger.begin("a", "k2")
     ledger.settle(names=[], parked=[])
     assert ledger.tries() == {}
+
+
+def test_a_change_of_one_database_does_not_lock_the_other(tmp_path: Path) -> None:
+    """SQLite writes a journal of both if both are locked, and a kill leaves it behind."""
+    with Ledger(Place.of(tmp_path)) as ledger:
+        for schema, other in (("main", "index"), ("products_index", "ledger")):
+            own = "index" if other == "ledger" else "ledger"
+            with ledger._transaction(schema):
+                free = sqlite3.connect(tmp_path / f"{other}.sqlite", timeout=0)
+                free.execute("BEGIN IMMEDIATE")
+                free.close()
+                taken = sqlite3.connect(tmp_path / f"{own}.sqlite", timeout=0)
+                with pytest.raises(sqlite3.OperationalError, match="locked"):
+                    taken.execute("BEGIN IMMEDIATE")
+                taken.close()

@@ -53,6 +53,10 @@ CREATE TABLE IF NOT EXISTS {PRODUCTS}.products (
     name TEXT PRIMARY KEY, stamp TEXT NOT NULL, record TEXT NOT NULL
 )
 """
+RESERVE = {
+    MAIN: "DELETE FROM main.tries WHERE 0",
+    PRODUCTS: "DELETE FROM products_index.products WHERE 0",
+}
 VERSION = 1
 BUSY_SECONDS = 30
 """How long to wait for another process that writes."""
@@ -86,9 +90,9 @@ class Ledger:
             )
             self._fetch(places, MAIN)
             version = self._database.execute("PRAGMA user_version").fetchone()[0]
-            self._open_index(places)
             if version == 0:
                 self._database.executescript(SCHEMA)
+            self._open_index(places)
         except sqlite3.Error as error:
             raise StoreError(
                 f"Ledger '{name}' cannot be opened: {error}. If it is damaged, remove it: products "
@@ -269,7 +273,9 @@ class Ledger:
         """
         try:
             with self._lock, self._database as database:
-                database.execute("BEGIN IMMEDIATE")
+                # IMMEDIATE would lock both databases, and a kill would leave a journal of both.
+                database.execute("BEGIN")
+                database.execute(RESERVE[schema])
                 yield database
         except sqlite3.OperationalError as error:
             raise StoreError(
