@@ -172,7 +172,7 @@ class Sizes(Section):
             return f"preset '{self.preset}' is unknown. Use auto, {', '.join(PRESETS)}"
         tile = self.tile or kind.tiles[0]
         stride = self.stride or kind.stride(tile)
-        chunk = max(self.chunk or LARGE, 0 if self.tile else tile)
+        chunk = (self.tile and self.chunk) or LARGE  # one is raised to the tile of a preset
         try:
             Lattice(height=LARGE, width=LARGE, tile=tile, stride=stride, chunk=chunk)
         except PlanError as error:

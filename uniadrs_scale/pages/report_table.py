@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from uniadrs_scale.pages.report_files import Table
     from uniadrs_scale.pages.report_layers import Readable
 
-NEEDED = ("score_max", "peak_row", "peak_col")
 BOX = ("row0", "col0", "row1", "col1")
 SAME = 1e-6
 """Largest difference of a score in a table and in its map."""
