@@ -26,7 +26,7 @@ def cells(path: Path) -> list[tuple[str, str]]:
 
 
 def run(text: str, names: dict[str, object]) -> str:
-    """What Jupyter would show of the last expression of a cell."""
+    """Return the text that Jupyter would show for the last expression of a cell."""
     tree = ast.parse(text)
     last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
     exec(compile(tree, "cell", "exec"), names)  # noqa: S102 - our own document
