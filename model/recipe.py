@@ -70,6 +70,11 @@ class Recipe:
     """Batches of held-out windows."""
 
     def __post_init__(self) -> None:
+        if self.loss == "published" and self.consistency:
+            raise ValueError(
+                f"consistency={self.consistency} does not fit the published loss, which sees one "
+                'view. Use consistency = 0, or loss = "detection".'
+            )
         if self.simulation == "published" and (
             self.windows != 1 or self.empty != 0 or self.sensors != "basic"
         ):

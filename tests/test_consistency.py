@@ -72,3 +72,8 @@ def test_views_that_agree_or_are_both_sure_cost_nothing() -> None:
     assert consistency_loss(logits, logits) == 0
     assert consistency_loss(logits, torch.tensor([[[-6.0, 0.0], [2.0, 7.0]]])) == 0
     assert consistency_loss(logits, logits + torch.tensor([[0.0, 2.0], [0.0, 0.0]])) == 1
+
+
+def test_a_weight_that_the_published_loss_would_ignore_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"consistency=1.0 does not fit the published loss"):
+        Recipe(name="x", steps=1, seed=1, rate=1e-3, loss="published", consistency=1.0)
