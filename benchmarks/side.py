@@ -89,21 +89,18 @@ def side_by_side(folder: Path, sides: list[int], cube_side: int) -> dict[str, An
         scene = _scene(folder / f"scene{side}.tif", side)
         tile, stride, coarsen = _plan(scene)
         tiling = [str(tile), str(stride), str(coarsen)]
-        for weights in (DEFAULT_WEIGHTS, LARGER):
-            theirs = [str(scene), str(folder / "theirs.tif"), weights, *tiling]
-            figures |= _compare(
-                f"{side} px",
-                f"MONAI with {weights}",
-                [*_ours(), str(scene), "-o", str(folder / "ours.tif")],
-                [sys.executable, "-c", MONAI, *theirs],
-                folder,
-            )
+        monai = [sys.executable, "-c", MONAI, str(scene), str(folder / "theirs.tif")]
+        figures |= _compare(
+            f"{side} px",
+            [*_ours(), str(scene), "-o", str(folder / "ours.tif")],
+            {f"MONAI with {name}": [*monai, name, *tiling] for name in (DEFAULT_WEIGHTS, LARGER)},
+            folder,
+        )
     cube = _cube(folder / "cube", cube_side)
     figures |= _compare(
         f"RX, {cube_side} px, {CUBE_BANDS} bands",
-        "Spectral Python",
         [*_ours(), str(cube), "-o", str(folder / "ours.tif"), "--detector", "rx"],
-        [sys.executable, "-c", SPECTRAL, str(cube), str(folder / "rx.npy")],
+        {"Spectral Python": [sys.executable, "-c", SPECTRAL, str(cube), str(folder / "rx.npy")]},
         folder,
     )
     return figures
@@ -123,12 +120,13 @@ def _plan(scene: Path) -> tuple[int, int, int]:
 
 
 def _compare(
-    name: str, other: str, ours: list[str], theirs: list[str], folder: Path
+    name: str, ours: list[str], others: dict[str, list[str]], folder: Path
 ) -> dict[str, Any]:
-    """Run both in turn; return median seconds, highest memory, and ratios."""
-    found: dict[str, list[tuple[float, int]]] = {"uniadrs_scale": [], other: []}
+    """Run all in turn; return median seconds, highest memory, and ratios."""
+    commands = {"uniadrs_scale": ours, **others}
+    found: dict[str, list[tuple[float, int]]] = {who: [] for who in commands}
     for _ in range(REPEATS):
-        for who, command in zip(found, (ours, theirs), strict=True):
+        for who, command in commands.items():
             for old in folder.glob("ours*"):
                 old.unlink()
             found[who].append(_run(command))
@@ -138,10 +136,11 @@ def _compare(
     for who in found:
         figures[f"{name}: {who} [s]"] = round(seconds[who], 1)
         figures[f"{name}: {who} [GiB]"] = round(peaks[who] / 2**30, 2)
-    figures[f"{name}: share of {other}'s time"] = round(
-        seconds["uniadrs_scale"] / seconds[other], 2
-    )
-    figures[f"{name}: share of {other}'s memory"] = round(peaks["uniadrs_scale"] / peaks[other], 2)
+    for other in others:
+        time = seconds["uniadrs_scale"] / seconds[other]
+        memory = peaks["uniadrs_scale"] / peaks[other]
+        figures[f"{name}: share of {other}'s time"] = round(time, 2)
+        figures[f"{name}: share of {other}'s memory"] = round(memory, 2)
     return figures
 
 
