@@ -29,7 +29,7 @@ from uniadrs_scale.storage.trust import open_raster
 from uniadrs_scale.storage.urls import Uri, canonical, for_gdal, is_remote, uri_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -155,6 +155,41 @@ def _pieces(dataset: rasterio.DatasetReader, bands: list[int]) -> Iterator[NDArr
 def _starts(size: int) -> list[int]:
     centres = [(2 * k + 1) * size // (2 * ACROSS) for k in range(ACROSS)]
     return sorted({min(max(centre - SIDE // 2, 0), max(size - SIDE, 0)) for centre in centres})
+
+
+def interleaved(
+    dataset: rasterio.DatasetReader, bands: Sequence[int], window: Window
+) -> NDArray[np.generic] | None:
+    """Return pixels (band, y, x) of a local ENVI file that stores them pixel by pixel, else None.
+
+    GDAL takes whole lines apart for any window: 7 times as long for a quarter of a line.
+
+    Args:
+        dataset: The open file.
+        bands: Numbers of the bands, from 1.
+        window: The part to read; inside the file.
+    """
+    said = dataset.tags(ns="ENVI") if dataset.driver == "ENVI" else {}
+    start, packed = said.get("header_offset", "0"), said.get("file_compression", "0")
+    if said.get("interleave", "").lower() != "bip" or packed != "0" or not start.isdigit():
+        return None
+    path = Path(dataset.files[0])
+    order = ">" if said.get("byte_order") == "1" else "<"
+    dtype = np.dtype(dataset.dtypes[0]).newbyteorder(order)  # type: ignore[arg-type]
+    line = np.empty((window.width, dataset.count), dtype)
+    pixels = np.empty((len(bands), window.height, window.width), dtype.newbyteorder("="))
+    chosen = None if list(bands) == [*range(1, dataset.count + 1)] else np.array(bands) - 1
+    try:
+        with path.open("rb", buffering=0) as file:
+            for y in range(window.height):
+                first = (window.row_off + y) * dataset.width + window.col_off
+                file.seek(int(start) + first * line[0].nbytes)
+                if file.readinto(line) != line.nbytes:
+                    return None  # GDAL says what is wrong
+                pixels[:, y] = line.T if chosen is None else line.T[chosen]
+    except OSError:
+        return None
+    return pixels
 
 
 class _OpenDatasets(threading.local):
