@@ -68,8 +68,8 @@ def _own_cache() -> str:
 
 
 @compiled()
-def ordered_sums(values: NDArray[np.float64], squared: bool) -> NDArray[np.float64]:
-    """Return the sums (row,) of values or their squares (row, column), one column after the other.
+def ordered_sums(values: NDArray[np.float64], power: int) -> NDArray[np.float64]:
+    """Return the sums (row,) of (row, column) to the power of 1 or 2, one column after the other.
 
     Four rows at once, as each addition waits for the one before it.
     """
@@ -80,10 +80,10 @@ def ordered_sums(values: NDArray[np.float64], squared: bool) -> NDArray[np.float
         three, four = values[min(row + 2, last)], values[min(row + 3, last)]
         a = b = c = d = 0.0
         for k in range(values.shape[1]):
-            a += one[k] * (one[k] if squared else 1.0)
-            b += two[k] * (two[k] if squared else 1.0)
-            c += three[k] * (three[k] if squared else 1.0)
-            d += four[k] * (four[k] if squared else 1.0)
+            a += one[k] * (one[k] if power > 1 else 1.0)
+            b += two[k] * (two[k] if power > 1 else 1.0)
+            c += three[k] * (three[k] if power > 1 else 1.0)
+            d += four[k] * (four[k] if power > 1 else 1.0)
         sums[row], sums[row + 1], sums[row + 2], sums[row + 3] = a, b, c, d
     return sums[: last + 1]
 

@@ -108,8 +108,9 @@ def library(name: str, what: str) -> Any:
 class _OneBlasThread:
     """A context in which numpy's products of matrices use one thread, as they do in workers.
 
-    The number of threads decides bits, and threads of BLAS hinder those of Dask. The setting belongs to the process: the first thread that
-    enters makes it, the last one that leaves ends it.
+    The number of threads decides bits, and threads of BLAS get in the way of those of Dask. The
+    setting belongs to the process: the first thread that enters makes it, the last one that leaves
+    ends it.
     """
 
     def __init__(self) -> None:

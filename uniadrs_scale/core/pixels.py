@@ -231,10 +231,10 @@ def _moments(values: NDArray[np.generic], fences: Fences | None) -> BandStatisti
         if fences is not None:
             np.clip(exact, fences[0][group, None], fences[1][group, None], out=exact)
         # These orders decide the last bits of a score: the shipped weights have seen them.
-        sums = exact.sum(axis=1) if small or bands == 1 else ordered_sums(exact, squared=False)
+        sums = exact.sum(axis=1) if small or bands == 1 else ordered_sums(exact, power=1)
         mean[group] = sums / pixels
         exact -= mean[group, None]
-        squares[group] = np.square(exact).sum() if bands == 1 else ordered_sums(exact, squared=True)
+        squares[group] = np.square(exact).sum() if bands == 1 else ordered_sums(exact, power=2)
         step[group] = np.maximum(exact.max(axis=1), -exact.min(axis=1)) / 2.0**STEPS
         exact /= np.where(step[group] > 0, step[group], 1)[:, None]
         np.rint(exact, out=exact)
@@ -282,7 +282,8 @@ class Normalisation:
         stays NaN only if it was NaN; callers mask it.
         """
         if pixels.dtype == np.float32:
-            scaled = np.subtract(pixels, self.offset.astype(np.float32)[:, None, None])
+            scaled = np.empty(pixels.shape, np.float32)
+            np.subtract(pixels, self.offset.astype(np.float32)[:, None, None], out=scaled)
         elif pixels.dtype.itemsize < WIDE:
             scaled = pixels.astype(np.float32)
             scaled -= self.offset.astype(np.float32)[:, None, None]
