@@ -191,7 +191,7 @@ def raw_pixels(
                     line = row * count + band if by_line else band * height + row
                     first, part = line * width + window.col_off, pixels[k, y]
                 file.seek(int(start) + first * dtype.itemsize)
-                if file.readinto(part) != part.nbytes:  # type: ignore[arg-type]
+                if file.readinto(part.data) != part.nbytes:
                     return None  # GDAL says what is wrong
                 if by_pixel:
                     pixels[:, y] = spectra.T if whole else spectra.T[chosen]
