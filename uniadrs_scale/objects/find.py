@@ -24,8 +24,8 @@ from uniadrs_scale.maps.finished import open_finished
 from uniadrs_scale.maps.groups import require_score
 from uniadrs_scale.maps.store import ScoreMap
 from uniadrs_scale.objects.components import find_components
-from uniadrs_scale.objects.contrast import contrasts_of, view_of
 from uniadrs_scale.objects.ground import ground_of
+from uniadrs_scale.objects.measures import contrasts_of, view_of
 from uniadrs_scale.objects.merge import merge
 from uniadrs_scale.objects.scored import scored_scene
 from uniadrs_scale.objects.select import Options, Selection

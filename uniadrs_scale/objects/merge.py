@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from uniadrs_scale.objects.components import SUMS, VOID
-from uniadrs_scale.objects.outlines import joined
+from uniadrs_scale.objects.components import SUMS, VOID, joined
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
