@@ -38,12 +38,12 @@ from uniadrs_scale.maps.overviews import (
     GDAL_OPTIONS,
     THREADS,
     Level,
+    ScoreStatistics,
     above,
     ahead,
     pool,
     windows,
 )
-from uniadrs_scale.maps.statistics import ScoreStatistics
 from uniadrs_scale.maps.store import ScoreMap, open_map
 from uniadrs_scale.storage.places import Place
 from uniadrs_scale.storage.trust import NO_PLACE, require_proj

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from uniadrs_scale.maps.store import ScoreMap
     from uniadrs_scale.objects.ground import Ground
     from uniadrs_scale.pages.report_files import Table
-    from uniadrs_scale.pages.report_layers import Readable
 
 BOX = ("row0", "col0", "row1", "col1")
 SAME = 1e-6
@@ -100,7 +99,9 @@ class Positions:
         return {"lon": lon.round(DIGITS).tolist(), "lat": places[..., 1].round(DIGITS).tolist()}
 
 
-def checked_rows(table: Table, source: Readable, positions: Positions, top: int) -> list[Row]:
+def checked_rows(
+    table: Table, source: ScoreMap | RasterMap, positions: Positions, top: int
+) -> list[Row]:
     """Return the ``top`` targets by score, each at a place of the map with just its score.
 
     Raises:
