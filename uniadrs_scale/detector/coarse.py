@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -163,17 +163,10 @@ class FittedScales:
             return cast("NDArray[np.float32]", mean.numpy())
 
 
-@runtime_checkable
-class Fusable(Protocol):
-    """A scorer that can add the terms of a preset to its logit."""
-
-    def with_terms(self, terms: Terms) -> Scorer:
-        """Return the scorer with these terms, or itself if it cannot have them."""
-
-
 def with_terms(scorer: Scorer, terms: Terms) -> Scorer:
-    """Return ``scorer`` with the terms of a preset, or itself if it knows none."""
-    return scorer.with_terms(terms) if terms and isinstance(scorer, Fusable) else scorer
+    """Return ``scorer`` with the terms of a preset in its logit, or itself if it knows none."""
+    fused = getattr(scorer, "with_terms", lambda _: scorer)
+    return cast("Scorer", fused(terms)) if terms else scorer
 
 
 def coarsened(scorer: Scorer, factors: tuple[int, ...], tile: int, terms: Terms = ()) -> Scorer:
