@@ -21,8 +21,8 @@ from uniadrs_scale.evaluation.judge import Evaluation
 from uniadrs_scale.pages.report import ReportSummary
 from uniadrs_scale.runtime.compute import LONG_SECONDS, SECONDS_PER_MPX, Compute
 from uniadrs_scale.scoring.job import scene_of, scorer_of
+from uniadrs_scale.scoring.progress import shown
 from uniadrs_scale.scoring.report import RunSummary
-from uniadrs_scale.scoring.score import shown
 
 if TYPE_CHECKING:
     from pathlib import Path

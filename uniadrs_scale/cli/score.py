@@ -105,8 +105,8 @@ def score_command(
     The same command resumes an interrupted run. OUTPUT.run.json, next to the map, reports the run.
     """
     from uniadrs_scale.scoring.job import suited
+    from uniadrs_scale.scoring.progress import shown
     from uniadrs_scale.scoring.run import Observer, run
-    from uniadrs_scale.scoring.score import shown
     from uniadrs_scale.scoring.target import Target
 
     target = Target.of(output, drawing.geocoding, overwrite=overwrite)
@@ -172,7 +172,7 @@ def demo_command(
 ) -> None:
     """Invent a scene with planted anomalies, score it, and show what was found."""
     from uniadrs_scale.demo.demo import demo
-    from uniadrs_scale.scoring.score import shown
+    from uniadrs_scale.scoring.progress import shown
 
     with shown(sys.stderr.isatty(), None) as advance:
         report = demo(

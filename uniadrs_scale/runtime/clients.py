@@ -72,6 +72,7 @@ def active_client() -> Client | None:
     return client
 
 
+LOG = logging.getLogger("uniadrs_scale")
 ASK_SECONDS = 1.0
 """Time between checks that there are workers; each costs the scheduler work."""
 QUEUE_SECONDS = 86_400
