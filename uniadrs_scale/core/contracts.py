@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from uniadrs_scale.core.lattice import Window
-    from uniadrs_scale.core.parts import Part
+    from uniadrs_scale.core.layers import Part
     from uniadrs_scale.core.pixels import BandStatistics, Normalisation
 
 

@@ -108,10 +108,9 @@ def checked_rows(
         StoreError: A column is missing or is not a number, or the table is that of another map.
     """
     height, width = positions.geobox.shape
-    ranked = sorted(
-        (-number(record, "score_max", table.name), *_peak(record, table.name), n)
-        for n, record in enumerate(table.records)
-    )
+    names = "score_max", "peak_row", "peak_col"
+    found = [[number(record, name, table.name) for name in names] for record in table.records]
+    ranked = sorted((-score, int(row), int(col), n) for n, (score, row, col) in enumerate(found))
     rows = []
     for negative, row, col, n in ranked[:top]:
         inside = 0 <= row < height and 0 <= col < width
@@ -155,10 +154,6 @@ def number(record: Mapping[str, Any], column: str, name: str) -> float:
             "number. Pass a file that `targets` wrote."
         )
     return value
-
-
-def _peak(record: Mapping[str, Any], name: str) -> tuple[int, int]:
-    return int(number(record, "peak_row", name)), int(number(record, "peak_col", name))
 
 
 def _row(table: Table, n: int, peak: tuple[int, int], positions: Positions) -> Row:

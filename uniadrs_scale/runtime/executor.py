@@ -160,8 +160,8 @@ class ClusterExecutor:
     ) -> list[object]:
         """Return the results of the tasks ``wanted``, in that order.
 
-        What a lost scheduler or an unfit worker leaves open is submitted again. A lost task leaves
-        its exception in place of its result.
+        Tasks that a lost scheduler or an unfit worker leaves open are submitted again. A lost task
+        leaves its exception in place of its result.
 
         Args:
             graph: The tasks.
