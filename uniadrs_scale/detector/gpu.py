@@ -20,8 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from uniadrs_scale.detector.attention import REACH
-from uniadrs_scale.detector.passes import PLAIN
+from uniadrs_scale.detector.passes import PLAIN, REACH
 from uniadrs_scale.errors import PlanError, gist
 
 if TYPE_CHECKING:
