@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from uniadrs_scale.core.pixels import BandStatistics
     from uniadrs_scale.core.presets import Terms
 
-
 LOGIT_EPS = 1e-6
 """Scores are kept this far from 0 and 1 before their logits are averaged."""
 

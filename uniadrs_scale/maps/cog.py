@@ -60,7 +60,6 @@ if TYPE_CHECKING:
 
     Source = ScoreMap | ArrayMap | GeocodedScores
 
-
 MIB = 2**20
 ROOM = 16 * MIB
 """Bytes that are written to see if a disk is full."""
