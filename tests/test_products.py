@@ -56,7 +56,7 @@ def test_sentinel2_takes_native_bands_at_a_common_grid(tmp_path: Path) -> None:
     assert scene_source(scene).info.grid == "that of B05, 20 metre pixels"
     assert (
         "grid         that of B05, 20 metre pixels"
-        in us.plan(scene, detector=FirstBand()).summary()
+        in us.plan(scene, detector=FirstBand()).text()
     )
 
 
