@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from uniadrs_scale.core.contracts import layers_of, scaling_of
+from uniadrs_scale.core.machine import ONE_BLAS_THREAD
 from uniadrs_scale.core.memory import FEW_BANDS, give_freed_memory_back, sample_side
 from uniadrs_scale.core.pixels import BandStatistics
 from uniadrs_scale.core.regions import Cells, Grid, Sample, fences
@@ -45,7 +46,8 @@ class _Cell:
 
     def __call__(self) -> CellStatistics | None:
         try:
-            return cell_statistics(self.readers, self.fences, thinned=self.thinned)
+            with ONE_BLAS_THREAD:
+                return cell_statistics(self.readers, self.fences, thinned=self.thinned)
         except Exception:  # noqa: BLE001 - score_chunk meets the same error, and reports it
             return None
         finally:
