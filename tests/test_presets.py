@@ -203,7 +203,7 @@ def test_a_run_follows_the_preset_and_maps_of_two_presets_differ() -> None:
     options = {"detector": FirstBand(), "scheduler": "sync"}
     plan = us.plan(scene, **options)
     assert (plan.scales, plan.lattice.tile, plan.lattice.stride) == ((3, 6), 384, 336)
-    assert "seen at 1/3 and 1/6 of the resolution" in plan.summary()
+    assert "seen at 1/3 and 1/6 of the resolution" in plan.text()
     assert replace(plan, coarser=0).fingerprint != plan.fingerprint
     other = us.plan(scene, preset="multispectral", tile=384, stride=336, **options)
     assert other.coarsen == 2

@@ -17,6 +17,7 @@ import rasterio
 from uniadrs_scale.core.contracts import Printed
 from uniadrs_scale.core.lattice import sample_windows
 from uniadrs_scale.core.machine import usable_cores
+from uniadrs_scale.core.validity import flat_areas
 from uniadrs_scale.errors import redact
 from uniadrs_scale.runtime.executor import ClusterFacts
 
@@ -33,8 +34,10 @@ if TYPE_CHECKING:
 
 NAMED = 10
 """Failed tiles that a summary lists: a screen's worth."""
-SAMPLE, ACROSS = 128, 3
-"""Side of a sampled window [px], and windows along an axis."""
+SAMPLE, ACROSS = 64, 6
+"""Side of a sampled window [px], and windows along an axis: few miss the corners of a scene."""
+LARGE_AREAS = 0.01
+"""Share of pixels in areas of one value above which a note asks if these are data."""
 LIBRARIES = ("torch", "numpy", "dask", "distributed", "zarr", "xarray", "rasterio")
 
 
@@ -160,16 +163,34 @@ def shares_text(valid: float, invalid: Mapping[str, float]) -> str:
     return f"{valid:.1%}" + (f" ({reasons})" if reasons else "")
 
 
-def sampled_validity(source: SceneSource) -> tuple[int, dict[str, int]]:
-    """Return the valid pixels of a few small windows, and the invalid ones by reason."""
-    valid, lost = 0, Counter[str]()
+def areas_note(flat: Mapping[float, int], valid: int) -> str | None:
+    """Return a question about the largest areas of one value, None without large ones.
+
+    Args:
+        flat: Valid pixels in areas of one value, by that value.
+        valid: All valid pixels.
+    """
+    pixels, value = max(((pixels, value) for value, pixels in flat.items()), default=(0, 0))
+    if not LARGE_AREAS * valid <= pixels < valid:
+        return None
+    return (
+        f"{pixels / valid:.0%} of the valid pixels are in areas of {value}. If {value} means no "
+        f"data, say so (--nodata {value}, or open_scene(nodata={value})): its border glows "
+        "otherwise."
+    )
+
+
+def sampled_validity(source: SceneSource) -> tuple[int, dict[str, int], dict[float, int]]:
+    """Return the valid pixels of small windows, the invalid ones by reason, and areas by value."""
+    valid, lost, flat = 0, Counter[str](), Counter[float]()
     info = source.info
     for window in sample_windows(info.height, info.width, block=SAMPLE, across=ACROSS):
         with suppress(Exception):  # the run meets the same error, and reports it
-            _, mask, reasons = source.window(window).counted()
+            pixels, mask, reasons = source.window(window).counted()
             valid += int(mask.sum())
             lost.update(reasons)
-    return valid, dict(lost)
+            flat.update(flat_areas(pixels, mask))
+    return valid, dict(lost), dict(flat)
 
 
 def run_facts(plan: ScorePlan, summary: RunSummary, weights: str | None) -> dict[str, Any]:

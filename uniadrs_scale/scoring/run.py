@@ -25,7 +25,15 @@ from uniadrs_scale.runtime.compute import performance_page
 from uniadrs_scale.runtime.graph import Work
 from uniadrs_scale.runtime.statistics import regional, scene_statistics
 from uniadrs_scale.scenes.preview import scene_picture
-from uniadrs_scale.scoring.report import Clock, RunSummary, report_place, run_facts, write_report
+from uniadrs_scale.scoring.report import (
+    LARGE_AREAS,
+    Clock,
+    RunSummary,
+    areas_note,
+    report_place,
+    run_facts,
+    write_report,
+)
 from uniadrs_scale.scoring.target import Target
 from uniadrs_scale.storage.locks import claimed
 
@@ -46,8 +54,6 @@ if TYPE_CHECKING:
     from uniadrs_scale.storage.places import Place
 
 
-LARGE_AREAS = 0.01
-"""Share of pixels in areas of one value above which a note asks if these are data."""
 NAMED = 8
 """Most bands that a note names."""
 
@@ -266,15 +272,8 @@ def _notes(statistics: BandStatistics, plan: ScorePlan) -> Iterator[str]:
         some = ", ".join(f"'{name}'" for name in dead[:NAMED])
         more = f" and {len(dead) - NAMED} more" if len(dead) > NAMED else ""
         yield f"Bands that hold one value and so tell nothing: {some}{more}."
-    pixels, value = max(
-        ((pixels, value) for value, pixels in statistics.flat.items()), default=(0, 0)
-    )
-    if LARGE_AREAS * statistics.count <= pixels < statistics.count:
-        yield (
-            f"{pixels / statistics.count:.0%} of the valid pixels are in areas of {value}. If "
-            f"{value} means no data, say so (--nodata {value}, or open_scene(nodata={value})): its "
-            "border glows otherwise."
-        )
+    if areas := areas_note(statistics.flat, statistics.count):
+        yield areas
     partly = statistics.invalid.get(SOME_BANDS, 0)
     if partly >= LARGE_AREAS:
         yield (
