@@ -7,13 +7,13 @@ the store of another plan.
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from uniadrs_scale.core.compiled import mixed
 from uniadrs_scale.core.regions import Grid
-from uniadrs_scale.core.validity import SOME_BANDS
 from uniadrs_scale.detector.detector import levels_of, weights_digest
 from uniadrs_scale.errors import SceneError, StoreError
 from uniadrs_scale.maps.exports import FinishedMap, companions
@@ -25,12 +25,19 @@ from uniadrs_scale.runtime.compute import performance_page
 from uniadrs_scale.runtime.graph import Work
 from uniadrs_scale.runtime.statistics import regional, scene_statistics
 from uniadrs_scale.scenes.preview import scene_picture
-from uniadrs_scale.scoring.report import Clock, RunSummary, report_place, run_facts, write_report
+from uniadrs_scale.scoring.report import (
+    Clock,
+    RunSummary,
+    report_place,
+    run_facts,
+    scene_notes,
+    write_report,
+)
 from uniadrs_scale.scoring.target import Target
 from uniadrs_scale.storage.locks import claimed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from uniadrs_scale.core.pixels import BandStatistics
@@ -44,12 +51,6 @@ if TYPE_CHECKING:
     from uniadrs_scale.scenes.preview import ScenePicture
     from uniadrs_scale.scoring.job import Job
     from uniadrs_scale.storage.places import Place
-
-
-LARGE_AREAS = 0.01
-"""Share of pixels in areas of one value above which a note asks if these are data."""
-NAMED = 8
-"""Most bands that a note names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,9 +129,7 @@ class _Run:
             summary = self.score(opened, compute, new=new)
         if self.receipts or summary.lost or not self.place.exists():
             self.report(summary)
-        if target.export is None and summary.complete:
-            finish(opened)
-        made = self.made(summary)
+        made = self.made(summary, opened)
         if made is not summary:
             self.report(made)
         return made
@@ -152,7 +151,7 @@ class _Run:
             with suppress(StoreError):  # a full disk must not hide its own error
                 self.report(self.summary([error]), error=f"{type(error).__name__}: {error}")
             raise
-        notes = (*summary.notes, *_notes(seen, self.plan))
+        notes = (*summary.notes, *scene_notes(seen, self.plan))
         return replace(summary, invalid=seen.invalid, notes=notes)
 
     def compute(
@@ -169,7 +168,8 @@ class _Run:
         at_work = executor.cpu_kinds()
         if len(at_work) == 1:  # before the first chunk, so that it is on record after any kill
             opened.add_cpu_kinds(at_work)
-        work = Work(source=source, plan=self.plan, store=opened, scaled=scaled)
+        threads = executor.threads_here if getattr(self.job.scorer, "thread_safe", False) else 1
+        work = Work(source=source, plan=self.plan, store=opened, scaled=scaled, threads=threads)
         with self.clock("score"):
             lost = graph.score_scene(work, executor, lambda receipt: self.note(opened, receipt))
         if statistics.unread:
@@ -203,18 +203,27 @@ class _Run:
         self.receipts.append(receipt)
         self.observer.on_report(receipt.report)
 
-    def made(self, summary: RunSummary) -> RunSummary:
-        """Write the file of a finished store and its pictures; remove a hidden store."""
+    def made(self, summary: RunSummary, opened: ScoreStore) -> RunSummary:
+        """Write the overviews or the file of a finished store, and pictures; remove a hidden one.
+
+        The picture is drawn meanwhile, and written if all else was.
+        """
         target, clock, export = self.target, Clock(), self.target.export
         notes: tuple[str, ...] = ()
         finished = FinishedMap(target.store, target.drawn, self.preview)
-        if export is not None:
-            with clock(export.name):
-                notes = export.write(finished, target.place)
         # A run that had nothing to do leaves what the one before has made.
-        if self.observer.companions and (export is not None or self.receipts):
-            with clock("pictures"):
-                notes += companions(finished, target.place)
+        pictured = self.observer.companions and (export is not None or bool(self.receipts))
+        with ThreadPoolExecutor(1) as pool:
+            drawing = pool.submit(lambda: finished.picture) if pictured else None
+            if export is not None:
+                with clock(export.name):
+                    notes = export.write(finished, target.place)
+            elif summary.complete:
+                finish(opened)
+            if drawing is not None:
+                with clock("pictures"):
+                    drawing.exception()  # waits; what it raised is raised again, and noted
+                    notes += companions(finished, target.place)
         if export is not None and summary.complete:
             target.store.remove_store()
         if not clock.seconds:
@@ -256,36 +265,6 @@ def _partial(statistics: BandStatistics) -> SceneError:
         f"{len(statistics.unread)} parts of the scene could not be read for its statistics, so "
         "scores are relative to the rest. Run the same command again when they can be read."
     )
-
-
-def _notes(statistics: BandStatistics, plan: ScorePlan) -> Iterator[str]:
-    """Yield what looks wrong with the scene, and what to do."""
-    scale = statistics.normalisation().scale
-    dead = [name for name, gain in zip(plan.scene.bands, scale, strict=True) if gain == 0]
-    if statistics.count and dead:
-        some = ", ".join(f"'{name}'" for name in dead[:NAMED])
-        more = f" and {len(dead) - NAMED} more" if len(dead) > NAMED else ""
-        yield f"Bands that hold one value and so tell nothing: {some}{more}."
-    pixels, value = max(
-        ((pixels, value) for value, pixels in statistics.flat.items()), default=(0, 0)
-    )
-    if LARGE_AREAS * statistics.count <= pixels < statistics.count:
-        yield (
-            f"{pixels / statistics.count:.0%} of the valid pixels are in areas of {value}. If "
-            f"{value} means no data, say so (--nodata {value}, or open_scene(nodata={value})): its "
-            "border glows otherwise."
-        )
-    partly = statistics.invalid.get(SOME_BANDS, 0)
-    if partly >= LARGE_AREAS:
-        yield (
-            f"{partly:.0%} of the pixels have their nodata value in some bands only. If they are "
-            "data, keep them (--nodata-when all, or open_scene(nodata_when='all'))."
-        )
-    looks, judged = statistics.speckle
-    asked = plan.coarsen > 1 or "as asked for" in plan.preset
-    # Doubles are the result of calculations, such as ratios, which may have any distribution.
-    if 2 * looks > judged and not asked and plan.scene.dtype != "float64":
-        yield "The band varies as radar does (speckle). If it is radar, score it with --preset sar."
 
 
 def _require_scalable(statistics: BandStatistics, plan: ScorePlan) -> None:
