@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +14,7 @@ import uniadrs_scale as us
 from uniadrs_scale.core.contracts import SceneInfo
 from uniadrs_scale.core.pixels import BandStatistics
 from uniadrs_scale.core.plan import Sizes
-from uniadrs_scale.core.presets import PRESETS, choose_preset
+from uniadrs_scale.core.presets import PRESETS, Preset, choose_preset
 from uniadrs_scale.detector.coarse import Coarse, FittedCoarse, coarsened
 from uniadrs_scale.errors import PlanError
 from uniadrs_scale.scenes.sources import scene_source
@@ -71,29 +72,38 @@ def test_bands_choose_the_preset(scene: SceneInfo, preset: str) -> None:
 
 def test_presets_are_those_that_the_model_card_was_measured_with() -> None:
     found = {
-        name: (preset.tiles, preset.stride(preset.tiles[0]), *preset.scales, *preset.terms)
+        name: (preset.tile, preset.least, preset.stride(preset.tile), *preset.scales, *preset.terms)
         for name, preset in PRESETS.items()
     }
     assert found == {
-        "hyperspectral": ((128,), 112, 1, ("area", 0.5)),
-        "multispectral": ((768, 512, 256), 672, 2),
-        "infrared": ((512, 256), 448, 2, ("area", 0.5)),
-        "low-light": ((224,), 192, 1, ("area", 0.5), ("local", 0.5)),
-        "single-band": ((224,), 192, 1),
-        "sar": ((768, 384), 672, 3, 6),
+        "hyperspectral": (128, 64, 112, 1, ("area", 0.5)),
+        "multispectral": (768, 128, 672, 2),
+        "infrared": (512, 128, 448, 2, ("area", 0.5)),
+        "low-light": (224, 112, 192, 1, ("area", 0.5), ("local", 0.5)),
+        "single-band": (224, 112, 192, 1),
+        "sar": (768, 384, 672, 3, 6),
     }
 
 
 @pytest.mark.parametrize(
-    ("size", "tile"), [((768, 768), 768), ((767, 5000), 384), ((9, 9), 384), ((800, 900), 768)]
+    ("size", "tile"),
+    [((768, 768), 768), ((767, 5000), 720), ((688, 800), 672), ((9, 9), 384), ((800, 900), 768)],
 )
-def test_a_tile_that_does_not_fit_a_scene_is_replaced_by_a_small_one(
-    size: tuple[int, int], tile: int
-) -> None:
+def test_a_tile_is_the_largest_that_fits_a_scene(size: tuple[int, int], tile: int) -> None:
     scene = replace(info("VV"), height=size[0], width=size[1])
     for chunk in (None, 1024, 3000):
         assert Sizes(chunk=chunk).decide(scene)[1].tile == tile
     assert Sizes(tile=99).decide(scene)[1].tile == 99
+
+
+@pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
+def test_a_part_of_a_scene_has_tiles_of_nearly_the_same_size(preset: Preset) -> None:
+    sides = [preset.tile_of(side, 9999) for side in range(1, 1000)]
+    assert sides[0] == preset.least
+    assert sides[-1] == preset.tile
+    assert {b - a for a, b in itertools.pairwise(sides)} == {0, preset.grid}
+    assert all(tile <= max(side, preset.least) for side, tile in enumerate(sides, 1))
+    assert all(preset.stride(tile) % preset.grid == 0 for tile in sides)
 
 
 def test_the_wavelength_of_a_scene_reaches_its_preset() -> None:

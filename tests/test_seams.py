@@ -42,21 +42,20 @@ def borders(size: int, tile: int, stride: int) -> tuple[list[int], list[int]]:
 
 
 @pytest.mark.parametrize(
-    ("file", "size"),
+    ("file", "size", "tile"),
     [
-        ("multispectral/naip/m_4709963_se_14_1_20100629.tif", (720, 928)),
-        ("sar/umbra_mount_yasur.tiff", (1200, 1200)),
+        ("multispectral/naip/m_4709963_se_14_1_20100629.tif", (720, 928), 512),
+        ("sar/umbra_mount_yasur.tiff", (1200, 1200), 480),
     ],
 )
 def test_no_step_across_tile_or_chunk_borders(
-    shared: Path, file: str, size: tuple[int, int]
+    shared: Path, file: str, size: tuple[int, int], tile: int
 ) -> None:
     scene = us.open_scene(shared / "data" / "train" / file)
     scene = scene.isel(y=slice(size[0]), x=slice(size[1]))
-    score = us.score(scene, scheduler="threads", chunk=CHUNK).values
+    score = us.score(scene, scheduler="threads", tile=tile, chunk=CHUNK).values
     preset = choose_preset(scene_source(scene).info)
     grid = GRID * preset.coarsen
-    tile = preset.tile_of(*size)
     for axis in (0, 1):
         at_borders = borders(size[axis], tile, preset.stride(tile))
         others = sorted(

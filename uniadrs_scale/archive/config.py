@@ -170,7 +170,7 @@ class Sizes(Section):
         """Return why no large scene of this kind can be planned; empty if it can."""
         if kind is None:
             return f"preset '{self.preset}' is unknown. Use auto, {', '.join(PRESETS)}"
-        tile = self.tile or kind.tiles[0]
+        tile = self.tile or kind.tile
         stride = self.stride or kind.stride(tile)
         chunk = (self.tile and self.chunk) or LARGE  # one is raised to the tile of a preset
         try:

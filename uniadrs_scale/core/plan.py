@@ -50,7 +50,8 @@ class Sizes:
                 )
             preset = Preset(
                 name="none",
-                tiles=(tiling.tile,),
+                tile=tiling.tile,
+                least=tiling.tile,
                 why="the scorer asks for its tiles",
             )
             tile, stride = tiling.tile, tiling.stride

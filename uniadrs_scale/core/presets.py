@@ -5,6 +5,7 @@ This module imports no library, so that --help is fast.
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -42,9 +43,10 @@ class Preset:
     """Tile and step for one kind of imagery."""
 
     name: str
-    tiles: tuple[int, ...]
-    """Sides of a tile [scene px], largest first: a scene gets the largest that fits into it, as a
-    mirrored border would make targets of its own."""
+    tile: int
+    """Largest side of a tile [scene px]."""
+    least: int
+    """Smallest side of a tile [scene px]; a smaller scene is mirrored to this size."""
     coarsen: int = 1
     """The network sees means of ``coarsen`` x ``coarsen`` px: the sensor's resolution, if that is
     coarser than its sampling."""
@@ -61,13 +63,19 @@ class Preset:
         """Sides of the means that the network sees [px]."""
         return (self.coarsen, self.coarser) if self.coarser else (self.coarsen,)
 
+    @property
+    def grid(self) -> int:
+        """Side of the squares that the network pools at all of its scales [scene px]."""
+        return POOLED * math.lcm(*self.scales)
+
     def tile_of(self, height: int, width: int) -> int:
         """Return the side of the tiles of a scene of this size [px].
 
-        Larger tiles find more, and change less when a scene is cut differently: `model/README.md`.
+        The largest that fits into the scene, as a mirrored border would make targets of its own.
+        Steps are small, so that a scene and a part of it get tiles of nearly the same size: larger
+        tiles find more, and change less when a scene is cut differently (`model/README.md`).
         """
-        fitting = (tile for tile in self.tiles if tile <= min(height, width))
-        return next(fitting, self.tiles[-1])
+        return max(min(height, width, self.tile) // self.grid * self.grid, self.least)
 
     def stride(self, tile: int) -> int:
         """Return the step between tiles of side ``tile`` [px]: at least an eighth overlaps.
@@ -76,8 +84,7 @@ class Preset:
         seams by overlap. It is a multiple of the squares that the network pools, so that their
         grid is the same in all tiles.
         """
-        pooled = POOLED * self.coarsen
-        overlap = -(-tile // 8 // pooled) * pooled
+        overlap = -(-tile // 8 // self.grid) * self.grid
         return max(tile - overlap, tile // 2)
 
 
@@ -86,37 +93,43 @@ PRESETS = {
     for preset in (
         Preset(
             name="hyperspectral",
-            tiles=(128,),
+            tile=128,
+            least=64,
             terms=(("area", 0.5),),
             why="a spectrum per pixel",
         ),
         Preset(
             name="multispectral",
-            tiles=(768, 512, 256),
+            tile=768,
+            least=128,
             coarsen=2,
             why="a few bands, blurred targets",
         ),
         Preset(
             name="infrared",
-            tiles=(512, 256),
+            tile=512,
+            least=128,
             coarsen=2,
             terms=(("area", 0.5),),
             why="one thermal band, blurred targets",
         ),
         Preset(
             name="low-light",
-            tiles=(224,),
+            tile=224,
+            least=112,
             terms=(("area", 0.5), ("local", 0.5)),
             why="one band at night, targets of few px",
         ),
         Preset(
             name="single-band",
-            tiles=(224,),
+            tile=224,
+            least=112,
             why="one band of unknown kind; if it is thermal, give preset infrared",
         ),
         Preset(
             name="sar",
-            tiles=(768, 384),
+            tile=768,
+            least=384,
             coarsen=3,
             coarser=6,
             why="speckle, and targets of many px",
