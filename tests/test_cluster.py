@@ -324,7 +324,7 @@ def test_a_worker_warms_its_detector_up_once(tiny_weights: Path) -> None:
     detector._network = lambda tiles: calls.append(tiles.shape) or network(tiles)
     try:
         for _ in range(2):
-            travelled = pickle.loads(pickle.dumps(Shared(Proof(Coarse(detector, 2), 64, 3))))
+            travelled = pickle.loads(pickle.dumps(Shared(Proof(Coarse(detector, (2,)), 64, 3))))
             assert travelled.open().scorer.scorer is detector  # the process's own
     finally:
         detector._network = network

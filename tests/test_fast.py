@@ -11,10 +11,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from uniadrs_scale.detector import cpu_kernels as kernels
-from uniadrs_scale.detector.attention import local_attention, scrambled_attention
 from uniadrs_scale.detector.inference import FastNetwork
 from uniadrs_scale.detector.network import NetworkConfig, UniADRS
-from uniadrs_scale.detector.passes import NUMBA, PLAIN, Passes, enlargement, fast_ring_mean
+from uniadrs_scale.detector.passes import (
+    NUMBA,
+    PLAIN,
+    Passes,
+    enlargement,
+    fast_ring_mean,
+    local_attention,
+    scrambled_attention,
+)
 from uniadrs_scale.detector.weights import load_network, read_weights, shipped_weights
 from uniadrs_scale.detector.whitening import ring_mean
 from uniadrs_scale.errors import PlanError

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from uniadrs_scale.detector.attention import local_attention, scrambled_attention
 from uniadrs_scale.detector.network import NetworkConfig, UniADRS, fold_stem
+from uniadrs_scale.detector.passes import local_attention, scrambled_attention
 from uniadrs_scale.detector.whitening import CHANNELS
 from uniadrs_scale.errors import PlanError, WeightsError
 

@@ -138,7 +138,7 @@ def test_a_coarse_scorer_sees_means_and_answers_where_they_were(factor: int) -> 
             seen.append(tiles)
             return super().score_tiles(tiles)
 
-    scorer = Coarse(Watching(), factor).fitted(STATISTICS)
+    scorer = Coarse(Watching(), (factor,)).fitted(STATISTICS)
     scores = scorer.score_tiles(tiles)
     small = 24 // factor
     means = tiles.reshape(2, 3, small, factor, small, factor).mean(axis=(3, 5))
@@ -171,7 +171,7 @@ def test_a_coarse_scorer_stands_for_its_own() -> None:
     assert scorer.activation_bytes(48, 2) >= plain.activation_bytes(16, 2) + 4 * 5 * 48**2
     fitted = scorer.fitted(STATISTICS)
     assert isinstance(fitted, FittedCoarse)
-    assert fitted.factor == 3
+    assert fitted.factors == (3,)
     assert type(fitted.scorer) is FirstBand
     for factor, tile in ((0, 48), (3, 50)):
         with pytest.raises(PlanError, match=rf"coarsen={factor} does not fit tile={tile} px"):

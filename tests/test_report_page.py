@@ -24,7 +24,7 @@ from uniadrs_scale.cli.main import app
 from uniadrs_scale.cli.targets import _command
 from uniadrs_scale.core.levels import Levels
 from uniadrs_scale.detector.rx import GlobalRX
-from uniadrs_scale.maps.overviews import block_maximum
+from uniadrs_scale.maps.overviews import block_maximum, reduced
 from uniadrs_scale.pages import report_layers
 from uniadrs_scale.pages.report_layers import NO_DATA, SIDE, UNSCORED, CloseUp, Scale
 from uniadrs_scale.pages.report_table import MOST_CORNERS
@@ -290,11 +290,7 @@ def test_a_reduced_map_has_the_highest_scores(shape, factor):
     score = np.random.default_rng(2).random(shape).astype(np.float32)
     score[: shape[0] // 2, :2] = np.nan
 
-    class Source:
-        def read(self, rows, cols):
-            return score[None, rows, cols]
-
-    small = report_layers.reduced(Source(), shape, factor)
+    small = reduced(lambda rows, cols: score[rows, cols], shape, factor)
     assert np.array_equal(small, block_maximum(score, factor), equal_nan=True)
 
 

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from uniadrs_scale.runtime.tasks import ChunkReport
     from uniadrs_scale.scoring.report import RunSummary
 
-
 LOG = logging.getLogger("uniadrs_scale.sweep")
 AHEAD = 2
 """Chunks that wait for each thread of the cluster before no more scenes are let in."""

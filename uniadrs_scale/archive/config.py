@@ -28,7 +28,6 @@ from uniadrs_scale.storage.urls import in_bucket
 if TYPE_CHECKING:
     from uniadrs_scale.core.presets import Preset
 
-
 LARGE = 1_000_000  # side of a scene that any tile and chunk fit in [px]
 SEE = "Write an example with 'uniadrs-scale sweep --init', and compare."
 LONG = dict, list, Section

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     from uniadrs_scale.storage.places import Place
 
-
 Index = dict[str, tuple[str, dict[str, Any]]]
 """(stamp, record) of the items as last seen, by name."""
 MAIN, PRODUCTS = "main", "products_index"

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from uniadrs_scale.storage.places import Place
 
-
 DATE = re.compile(
     r"(?<!\d)((?:19|20)\d\d)(?:([._-]?)([01]\d)\2([0-3]\d)|([0-3]\d\d))"
     r"(?:[T_-]?([0-2]\d[0-5]\d[0-5]\d))?(?!\d)"

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from uniadrs_scale.archive.config import ArchiveConfig, Search
     from uniadrs_scale.storage.places import Place
 
-
 LOG = logging.getLogger("uniadrs_scale.sweep")
 AnyPath = TypeVar("AnyPath", Path, PurePosixPath)
 

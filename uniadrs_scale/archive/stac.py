@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     from uniadrs_scale.core.plan import ScorePlan
     from uniadrs_scale.maps.exports import Export, FinishedMap
 
-
 COLOURS = 256
 """Colours of the table that a render names: one per grey value of a stretched map."""
 PROCESSING = "https://stac-extensions.github.io/processing/v1.2.0/schema.json"

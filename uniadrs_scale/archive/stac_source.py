@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from uniadrs_scale.archive.filters import Filters
     from uniadrs_scale.scenes.products.metadata import Product
 
-
 T = TypeVar("T")
 R = TypeVar("R")
 TIMEOUT = 30

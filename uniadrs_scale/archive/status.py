@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from uniadrs_scale.archive.sink import Sink
     from uniadrs_scale.storage.places import Place
 
-
 LOG = logging.getLogger("uniadrs_scale.sweep")
 WEBHOOK_SECONDS, COMMAND_SECONDS = 10, 60
 """How long a receiver may take: a sweep must not wait for it forever."""

@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     from uniadrs_scale.archive.sink import Survey
     from uniadrs_scale.core.contracts import Scorer
 
-
 LOG = logging.getLogger("uniadrs_scale.sweep")
 REFRESH = 10.0
 """Seconds between updates of the collection and the status page while scenes are scored; more for

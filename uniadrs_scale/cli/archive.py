@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from uniadrs_scale.archive.product import SweepReport
     from uniadrs_scale.archive.sink import Sink
 
-
 LOG = logging.getLogger("uniadrs_scale.sweep")
 Archive = Annotated[
     Path, typer.Argument(metavar="ARCHIVE.yaml", help="Description; see 'sweep --init'.")

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from uniadrs_scale.core.lattice import Window
-    from uniadrs_scale.core.parts import Part
+    from uniadrs_scale.core.layers import Part
     from uniadrs_scale.core.pixels import BandStatistics, Normalisation
 
 
@@ -256,12 +256,7 @@ class WindowReader(Protocol):
     """A window of a scene, still to be read; small, picklable."""
 
     def read(self) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
-        """Pixels (band, y, x) and valid mask (y, x)."""
-
-
-@runtime_checkable
-class CountingReader(WindowReader, Protocol):
-    """A reader that can say why pixels are invalid."""
+        """Read pixels (band, y, x) and valid mask (y, x)."""
 
     def counted(self) -> tuple[NDArray[np.generic], NDArray[np.bool_], Mapping[str, int]]:
         """Read pixels, valid mask, and the number of invalid pixels by reason."""

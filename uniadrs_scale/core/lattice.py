@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING
 from uniadrs_scale.errors import PlanError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
+    from collections.abc import Iterable, Iterator
 
 SMALL, LARGE = 512, 1024
 """Sides of chunks [px]: smaller ones read more halo, larger ones need more memory."""
@@ -256,6 +255,13 @@ class Lattice:
 def _between(values: tuple[int, ...], start: int, stop: int) -> tuple[int, ...]:
     """Return the ascending values in [start, stop)."""
     return values[bisect_left(values, start) : bisect_left(values, stop)]
+
+
+def pieces(shape: Iterable[int], side: Iterable[int]) -> Iterator[Window]:
+    """Yield a raster in windows of ``side`` px (y, x), row by row; those at the end are smaller."""
+    (height, width), (high, wide) = shape, side
+    for row, col in product(range(0, height, high), range(0, width, wide)):
+        yield Window(row, col, min(high, height - row), min(wide, width - col))
 
 
 def sample_windows(height: int, width: int, *, block: int = 512, across: int = 8) -> list[Window]:

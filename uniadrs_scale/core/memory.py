@@ -13,7 +13,6 @@ from uniadrs_scale.core.pixels import SLAB
 if TYPE_CHECKING:
     from uniadrs_scale.core.lattice import Lattice
 
-
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Names of settings in glibc's `malloc.h`."""
 MMAP_THRESHOLD = 32 << 20

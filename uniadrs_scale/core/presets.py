@@ -30,7 +30,6 @@ POLARISATIONS = 4
 POOLED = 8
 """Side of the squares that the network pools to one sample [coarsened px]."""
 
-
 THERMAL_NM = 3000.0
 """Wavelength from which on a band shows emitted heat [nm]."""
 INFRARED = {"infrared", "thermal", "tir", "tirs", "ir", "lwir", "mwir"}

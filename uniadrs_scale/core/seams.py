@@ -23,7 +23,6 @@ from uniadrs_scale.core.lattice import origins
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-
 TAPER_STEPS = 2.0**12
 SCORE_STEPS = 2.0**22
 

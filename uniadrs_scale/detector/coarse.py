@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
+    from torch import Tensor
 
     from uniadrs_scale.core.contracts import FittedScorer, Scorer
     from uniadrs_scale.core.layers import Layer
     from uniadrs_scale.core.pixels import BandStatistics
     from uniadrs_scale.core.presets import Terms
-
 
 LOGIT_EPS = 1e-6
 """Scores are kept this far from 0 and 1 before their logits are averaged."""
@@ -30,10 +30,13 @@ LOGIT_EPS = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class Coarse:
-    """A scorer on means of ``factor`` x ``factor`` px, its scores interpolated back."""
+    """A scorer on means of ``factor`` x ``factor`` px, its scores interpolated back.
+
+    With several factors, the logits of their scores are averaged.
+    """
 
     scorer: Scorer
-    factor: int
+    factors: tuple[int, ...]
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -47,7 +50,7 @@ class Coarse:
 
     @property
     def identity(self) -> str:
-        """Identity of the scorer; the plan holds the factor."""
+        """Identity of the scorer; the plan holds the factors."""
         return self.scorer.identity
 
     @property
@@ -56,13 +59,19 @@ class Coarse:
         return self.scorer.batch
 
     def activation_bytes(self, tile: int, bands: int) -> int:
+        """Return the peak memory of the largest pass, and of three maps if there are several."""
+        largest = max(self._pass_bytes(factor, tile, bands) for factor in self.factors)
+        return largest + (3 * 4 * self.batch * tile**2 if len(self.factors) > 1 else 0)
+
+    def _pass_bytes(self, factor: int, tile: int, bands: int) -> int:
         """Return the peak memory of the coarse tile and of its scores at full size, in bytes."""
-        seen = self.scorer.activation_bytes(tile // self.factor, bands)
-        return seen + 4 * self.batch * (tile**2 + bands * (tile // self.factor) ** 2)
+        seen = self.scorer.activation_bytes(tile // factor, bands)
+        more = 4 * self.batch * (tile**2 + bands * (tile // factor) ** 2)
+        return seen if factor == 1 else seen + more
 
     def fitted(self, statistics: BandStatistics) -> FittedCoarse:
         """Return the scorer of a scene with these statistics, at full resolution."""
-        return FittedCoarse(self.scorer.fitted(statistics), self.factor)
+        return FittedCoarse(self.scorer.fitted(statistics), self.factors)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +79,7 @@ class FittedCoarse:
     """The fitted scorer of a :class:`Coarse`."""
 
     scorer: FittedScorer
-    factor: int
+    factors: tuple[int, ...]
 
     @property
     def batch(self) -> int:
@@ -79,10 +88,11 @@ class FittedCoarse:
 
     def warm_up(self, tile: int, bands: int) -> None:
         """Warm the scorer up with coarse tiles."""
-        warm_up(self.scorer, tile // self.factor, bands)
+        for factor in self.factors:
+            warm_up(self.scorer, tile // factor, bands)
 
     def score_tiles(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return scores (n, y, x) of scaled tiles whose sides are multiples of the factor."""
+        """Return scores (n, y, x) of scaled tiles whose sides are multiples of the factors."""
         return self.score_jointly([self] * len(tiles), tiles)
 
     def score_jointly(
@@ -91,89 +101,30 @@ class FittedCoarse:
         """Return the same for tiles of several regions."""
         inner = [cast("FittedCoarse", scorer).scorer for scorer in scorers]
         with torch.inference_mode(), one_thread():
-            coarse = F.avg_pool2d(torch.from_numpy(np.ascontiguousarray(tiles)), self.factor)
-            scores = torch.from_numpy(score_jointly(inner, coarse.numpy()))
-            layers = scores if scores.ndim == tiles.ndim else scores[:, None]
-            fine = F.interpolate(layers, size=tiles.shape[2:], mode="bilinear", align_corners=False)
-            shape = *scores.shape[:-2], *fine.shape[-2:]
-            return cast("NDArray[np.float32]", fine.reshape(shape).numpy())
-
-
-@dataclass(frozen=True, slots=True)
-class Scales:
-    """Scorers of one scene at several resolutions: the mean of their logits."""
-
-    scorers: tuple[Scorer, ...]
-
-    @property
-    def inputs(self) -> str:
-        """Pixels that the scorers take, ``raw`` or ``scaled``."""
-        return str(getattr(self.scorers[0], "inputs", "scaled"))
-
-    @property
-    def identity(self) -> str:
-        """Identity of the scorers; the plan holds the factors."""
-        return self.scorers[0].identity
-
-    @property
-    def batch(self) -> int:
-        """Tiles per call."""
-        return self.scorers[0].batch
-
-    def activation_bytes(self, tile: int, bands: int) -> int:
-        """Return the peak memory of the larger pass and of three maps at full size, in bytes."""
-        seen = max(scorer.activation_bytes(tile, bands) for scorer in self.scorers)
-        return seen + 3 * 4 * self.batch * tile**2
-
-    def fitted(self, statistics: BandStatistics) -> FittedScales:
-        """Return the scorers of a scene with these statistics."""
-        return FittedScales(tuple(scorer.fitted(statistics) for scorer in self.scorers))
-
-
-@dataclass(frozen=True, slots=True)
-class FittedScales:
-    """The fitted scorers of :class:`Scales`."""
-
-    scorers: tuple[FittedScorer, ...]
-
-    @property
-    def batch(self) -> int:
-        """Tiles per call."""
-        return self.scorers[0].batch
-
-    def warm_up(self, tile: int, bands: int) -> None:
-        """Warm every scorer up."""
-        for scorer in self.scorers:
-            warm_up(scorer, tile, bands)
-
-    def score_tiles(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return scores (n, y, x) of scaled tiles."""
-        return self.score_jointly([self] * len(tiles), tiles)
-
-    def score_jointly(
-        self, scorers: Sequence[FittedScorer], tiles: NDArray[np.float32]
-    ) -> NDArray[np.float32]:
-        """Return the same for tiles of several regions."""
-        regions = [cast("FittedScales", scorer).scorers for scorer in scorers]
-        with torch.inference_mode(), one_thread():
+            if len(self.factors) == 1:
+                return cast("NDArray[np.float32]", _seen_at(*self.factors, inner, tiles).numpy())
             total = torch.zeros(tiles.shape[0], *tiles.shape[2:])
-            for inner in zip(*regions, strict=True):  # of one scale
-                total += torch.logit(torch.from_numpy(score_jointly(inner, tiles)), eps=LOGIT_EPS)
-            mean = torch.sigmoid_(total.div_(len(self.scorers)))
+            for factor in self.factors:
+                total += torch.logit(_seen_at(factor, inner, tiles), eps=LOGIT_EPS)
+            mean = torch.sigmoid_(total.div_(len(self.factors)))
             return cast("NDArray[np.float32]", mean.numpy())
 
 
-@runtime_checkable
-class Fusable(Protocol):
-    """A scorer that can add the terms of a preset to its logit."""
-
-    def with_terms(self, terms: Terms) -> Scorer:
-        """Return the scorer with these terms, or itself if it cannot have them."""
+def _seen_at(factor: int, scorers: Sequence[FittedScorer], tiles: NDArray[np.float32]) -> Tensor:
+    """Return the scores of tiles that are seen at 1 / ``factor`` of their resolution."""
+    if factor == 1:
+        return torch.from_numpy(score_jointly(scorers, tiles))
+    coarse = F.avg_pool2d(torch.from_numpy(np.ascontiguousarray(tiles)), factor)
+    scores = torch.from_numpy(score_jointly(scorers, coarse.numpy()))
+    layers = scores if scores.ndim == tiles.ndim else scores[:, None]
+    fine = F.interpolate(layers, size=tiles.shape[2:], mode="bilinear", align_corners=False)
+    return fine.reshape(*scores.shape[:-2], *fine.shape[-2:])
 
 
 def with_terms(scorer: Scorer, terms: Terms) -> Scorer:
-    """Return ``scorer`` with the terms of a preset, or itself if it knows none."""
-    return scorer.with_terms(terms) if terms and isinstance(scorer, Fusable) else scorer
+    """Return ``scorer`` with the terms of a preset in its logit, or itself if it knows none."""
+    fused = getattr(scorer, "with_terms", lambda _: scorer)
+    return cast("Scorer", fused(terms)) if terms else scorer
 
 
 def coarsened(scorer: Scorer, factors: tuple[int, ...], tile: int, terms: Terms = ()) -> Scorer:
@@ -196,5 +147,4 @@ def coarsened(scorer: Scorer, factors: tuple[int, ...], tile: int, terms: Terms 
                 f"pixels. Use tile={max(tile // max(factor, 1), 16) * max(factor, 1)}."
             )
     scorer = with_terms(scorer, terms)
-    seen = tuple(scorer if factor == 1 else Coarse(scorer, factor) for factor in factors)
-    return seen[0] if len(seen) == 1 else Scales(seen)
+    return scorer if factors == (1,) else Coarse(scorer, factors)

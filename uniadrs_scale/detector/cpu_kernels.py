@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 EPSILON = 1e-5
 """Least variance of the instance norm."""
 REACH, STEP = 7, 2
-"""As in :mod:`.attention`. Not imported: numba's cache on disk would miss a change there."""
+"""As in :mod:`.passes`. Not imported: numba's cache on disk would miss a change there."""
 # `contract` lets a multiplication and an addition become one instruction. Nothing else may change:
 # sums keep their order, NaN stays NaN.
 kernel = compiled(fastmath={"contract"}, error_model="numpy")

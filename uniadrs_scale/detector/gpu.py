@@ -15,13 +15,12 @@ import logging
 import threading
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from uniadrs_scale.detector.attention import REACH
-from uniadrs_scale.detector.passes import PLAIN
+from uniadrs_scale.detector.passes import PLAIN, REACH
 from uniadrs_scale.errors import PlanError, gist
 
 if TYPE_CHECKING:
@@ -42,39 +41,6 @@ TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2.0**-7}
 8 bits."""
 
 
-class Mark(Protocol):
-    """A place in a queue."""
-
-    def synchronize(self) -> None:
-        """Wait until all work before the mark is done."""
-
-
-class Queue(Protocol):
-    """Work of a device, done in the given order, while the caller goes on."""
-
-    def run(self, work: Callable[[], object]) -> None:
-        """Append the work that ``work`` gives to the device."""
-
-    def mark(self) -> Mark:
-        """Return a mark behind all work so far."""
-
-    def after(self, mark: Mark) -> None:
-        """Let all work that is appended from now on wait for ``mark``, of any queue."""
-
-
-class Device(Protocol):
-    """The parts of a device that a conveyor needs."""
-
-    def queue(self) -> Queue:
-        """Return a new queue."""
-
-    def memory(self, shape: Shape) -> Tensor:
-        """Return uninitialised float32 memory of the device."""
-
-    def host(self, shape: Shape) -> Tensor:
-        """Return uninitialised float32 memory of the host that the device copies by itself."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Slot:
     """Memory of one call at a time."""
@@ -92,7 +58,7 @@ class _Slot:
 class Conveyor:
     """Calls that overlap; any number of threads may share one."""
 
-    def __init__(self, device: Device) -> None:
+    def __init__(self, device: Cuda) -> None:
         self._device = device
         self._bring, self._compute, self._return = (device.queue() for _ in range(3))
         # The work of a call is appended as a whole: its settings are those of the process.
@@ -147,36 +113,36 @@ class Conveyor:
 
 
 class CudaQueue:
-    """A :class:`Queue` as a stream of a CUDA device."""
+    """Work of a device, done in the given order, while the caller goes on: a stream."""
 
     def __init__(self, device: torch.device) -> None:
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch's
 
     def run(self, work: Callable[[], object]) -> None:
-        """Append work to the stream."""
+        """Append the work that ``work`` gives to the device."""
         with torch.cuda.stream(self._stream):
             work()
 
     def mark(self) -> torch.cuda.Event:
-        """Record an event in the stream."""
+        """Return a mark behind all work so far, which can be waited for."""
         # Blocking: a thread that waits sleeps, and leaves its core to a thread that decodes.
         event = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]  # torch's
         event.record(self._stream)
         return event
 
-    def after(self, mark: Mark) -> None:
-        """Let the stream wait for an event."""
-        self._stream.wait_event(cast("torch.cuda.Event", mark))
+    def after(self, mark: torch.cuda.Event) -> None:
+        """Let all work that is appended from now on wait for ``mark``, of any queue."""
+        self._stream.wait_event(mark)
 
 
 @dataclass(frozen=True, slots=True)
 class Cuda:
-    """A :class:`Device` as a CUDA device."""
+    """The parts of a CUDA device that a conveyor needs."""
 
     device: torch.device
 
     def queue(self) -> CudaQueue:
-        """Return a new stream."""
+        """Return a new queue."""
         return CudaQueue(self.device)
 
     def memory(self, shape: Shape) -> Tensor:
@@ -184,7 +150,7 @@ class Cuda:
         return torch.empty(shape, device=self.device)
 
     def host(self, shape: Shape) -> Tensor:
-        """Return uninitialised, pinned float32 memory of the host."""
+        """Return uninitialised float32 memory of the host that the device copies by itself."""
         return torch.empty(shape, pin_memory=True)
 
 

@@ -25,9 +25,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from uniadrs_scale.detector.attention import MARGIN, REACH, STEP
 from uniadrs_scale.detector.network import fold_stem, require_side, split_groups
-from uniadrs_scale.detector.passes import NUMBA
+from uniadrs_scale.detector.passes import MARGIN, NUMBA, REACH, STEP
 from uniadrs_scale.detector.whitening import LOCAL
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from uniadrs_scale.detector.attention import (
+from uniadrs_scale.detector.passes import (
     MARGIN,
     REACH,
     STEP,

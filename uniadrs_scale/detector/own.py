@@ -6,7 +6,7 @@ import copy
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from threadpoolctl import ThreadpoolController
 from uniadrs_scale.core.contracts import Tiling
 from uniadrs_scale.core.layers import SCORE, Layer
 from uniadrs_scale.detector.fingerprints import model_digest
-from uniadrs_scale.detector.model_files import by_torch, model_file
+from uniadrs_scale.detector.model_files import File, by_torch, model_file
 from uniadrs_scale.errors import PlanError, WeightsError, gist
 
 if TYPE_CHECKING:
@@ -30,17 +30,6 @@ Inputs = Literal["scaled", "raw"]
 MIB = 2**20
 TOLERANCE = 1e-5
 """Share of a layer's range by which rounding may leave it: a softmax gives 1.0000001."""
-
-
-class Model(Protocol):
-    """A model that answers tiles with arrays; picklable."""
-
-    @property
-    def digest(self) -> str:
-        """Text that changes when the model does."""
-
-    def answer(self, tiles: NDArray[np.float32]) -> Any:
-        """Return one array, or one per layer."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,6 +60,10 @@ class Module:
     def answer(self, tiles: NDArray[np.float32]) -> Any:
         """Return what the module does, in one thread."""
         return by_torch(self.module, tiles)
+
+
+Model = File | Function | Module
+"""A model that answers tiles with one array, or one per layer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,8 +18,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from uniadrs_scale.detector.attention import REACH, STEP
-from uniadrs_scale.detector.passes import EPSILON
+from uniadrs_scale.detector.passes import EPSILON, REACH, STEP
 
 if TYPE_CHECKING:
     from uniadrs_scale.detector.passes import Mode

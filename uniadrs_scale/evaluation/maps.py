@@ -18,7 +18,7 @@ from scipy import ndimage
 from uniadrs_scale.errors import SceneError
 from uniadrs_scale.evaluation.histogram import ScoreHistogram
 from uniadrs_scale.evaluation.metrics import EIGHT
-from uniadrs_scale.objects.merge import Groups
+from uniadrs_scale.objects.merge import groups_of
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -103,8 +103,8 @@ BITS = 3
 class Components:
     """Objects of a mask, with their highest value and the flags of their pixels.
 
-    Windows come row by row and touch each other. Memory: a line of labels, and 9 bytes per part of
-    an object.
+    Windows come row by row and touch each other. Memory: a line of labels, and some 20 bytes per
+    part of an object.
     """
 
     def __init__(self, width: int) -> None:
@@ -112,7 +112,8 @@ class Components:
         # One column more on either side: corners touch, too.
         self.above, self.below = (np.zeros(width + 2, np.int64) for _ in range(2))
         self.left: NDArray[np.int64] = np.zeros(0, np.int64)
-        self.groups = Groups()
+        self.pairs = [np.zeros((0, 2), np.int64)]
+        """Labels that face each other."""
         self.peaks: list[NDArray[np.float32]] = []
         self.flags: list[NDArray[np.uint8]] = []
 
@@ -151,19 +152,15 @@ class Components:
 
     def merged(self) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
         """Return the peak and the flags of every object."""
-        if not self.count:
-            return np.zeros(0, np.float32), np.zeros(0, np.uint8)
-        roots = np.arange(self.count)
-        for label in self.groups.parents:
-            roots[label - 1] = self.groups.find(label) - 1
-        peaks, flags = np.concatenate(self.peaks), np.concatenate(self.flags)
-        np.maximum.at(peaks, roots, peaks.copy())
-        np.bitwise_or.at(flags, roots, flags.copy())
-        kept = roots == np.arange(self.count)
-        return peaks[kept], flags[kept]
+        groups = groups_of(self.count, np.concatenate(self.pairs) - 1)
+        number = int(groups.max(initial=-1)) + 1
+        peaks, flags = np.full(number, -np.inf, np.float32), np.zeros(number, np.uint8)
+        if number:
+            np.maximum.at(peaks, groups, np.concatenate(self.peaks))
+            np.bitwise_or.at(flags, groups, np.concatenate(self.flags))
+        return peaks, flags
 
     def _join(self, here: NDArray[np.int64], there: NDArray[np.int64]) -> None:
         """Make one object of labels that face each other."""
         both = (here > 0) & (there > 0)
-        for one, other in {*zip(here[both].tolist(), there[both].tolist(), strict=True)}:
-            self.groups.unite(one, other)
+        self.pairs.append(np.stack([here[both], there[both]], axis=-1))

@@ -38,12 +38,12 @@ from uniadrs_scale.maps.overviews import (
     GDAL_OPTIONS,
     THREADS,
     Level,
+    ScoreStatistics,
     above,
     ahead,
     pool,
     windows,
 )
-from uniadrs_scale.maps.statistics import ScoreStatistics
 from uniadrs_scale.maps.store import ScoreMap, open_map
 from uniadrs_scale.storage.places import Place
 from uniadrs_scale.storage.trust import NO_PLACE, require_proj
@@ -59,7 +59,6 @@ if TYPE_CHECKING:
     from uniadrs_scale.core.presets import Resampling
 
     Source = ScoreMap | ArrayMap | GeocodedScores
-
 
 MIB = 2**20
 ROOM = 16 * MIB

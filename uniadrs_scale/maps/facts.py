@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, cast
 
 from uniadrs_scale.core.contracts import digest, is_score_alone
+from uniadrs_scale.core.layers import Part
 from uniadrs_scale.core.levels import RATES, Levels
-from uniadrs_scale.core.parts import Part
 from uniadrs_scale.errors import StoreError
 
 if TYPE_CHECKING:

@@ -17,8 +17,7 @@ from uniadrs_scale.core.layers import SCORE, Layer
 from uniadrs_scale.errors import StoreError, gist
 from uniadrs_scale.maps.facts import MapFacts
 from uniadrs_scale.maps.groups import layers_in
-from uniadrs_scale.maps.overviews import Level, above, windows
-from uniadrs_scale.maps.statistics import ScoreStatistics
+from uniadrs_scale.maps.overviews import Level, ScoreStatistics, above, windows
 from uniadrs_scale.maps.store import ScoreMap, open_map
 from uniadrs_scale.storage.places import Place
 from uniadrs_scale.storage.trust import open_raster

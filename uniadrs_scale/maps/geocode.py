@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from itertools import product
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 import numpy as np
 
-from uniadrs_scale.core.lattice import Window
+from uniadrs_scale.core.lattice import Window, pieces
 from uniadrs_scale.core.memory import give_freed_memory_back
 from uniadrs_scale.errors import PlanError, StoreError
 from uniadrs_scale.swaths.axes import TURN
@@ -201,10 +200,7 @@ def _dropped(windows: Sequence[PlacedWindow], source: ScoreMap) -> tuple[str, ..
 
 def _windows(source: ScoreMap) -> Iterator[Window]:
     """Return the swath in windows of whole chunks, row by row."""
-    height, width = source.frame.shape
-    side_y, side_x = (n * max(1, SIDE // n) for n in source.array().chunks)
-    for row, col in product(range(0, height, side_y), range(0, width, side_x)):
-        yield Window(row, col, min(side_y, height - row), min(side_x, width - col))
+    return pieces(source.frame.shape, (n * max(1, SIDE // n) for n in source.array().chunks))
 
 
 def _each(function: Callable[[Window], T], windows: Iterable[Window]) -> Iterator[T]:

@@ -1,4 +1,4 @@
-"""Coarse views of a map: overview levels of a file, and the map at the size of a screen.
+"""Coarse views of a map: overview levels of a file, the map at the size of a screen, statistics.
 
 Overviews of scores hold the *maximum* of what they cover, so that narrow anomalies stay visible.
 Other layers may ask for the mean.
@@ -6,6 +6,7 @@ Other layers may ask for the mean.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,10 +18,9 @@ from rasterio.windows import Window
 
 from uniadrs_scale.core.machine import usable_cores
 from uniadrs_scale.core.memory import give_freed_memory_back
-from uniadrs_scale.maps.statistics import ScoreStatistics
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -161,6 +161,26 @@ READ_BLOCK = 1024
 """About the side of what is read at once, in pixels: a strip of a wide map would not fit."""
 
 
+def reduced(
+    read: Read,
+    shape: tuple[int, int],
+    factor: int,
+    see: Callable[[NDArray[np.float32]], None] = lambda _: None,
+) -> NDArray[np.float32]:
+    """Return the highest score of each square of ``factor`` px; ``see`` gets each block (y, x).
+
+    In this process: a picture must not compete with the scenes on the cluster.
+    """
+    small = np.empty([-(-n // factor) for n in shape], np.float32)
+    for window in windows(*shape, factor * max(1, READ_BLOCK // factor)):
+        pixels = read(*window.toslices())
+        pooled = block_maximum(pixels, factor)
+        top, left = window.row_off // factor, window.col_off // factor
+        small[top : top + pooled.shape[0], left : left + pooled.shape[1]] = pooled
+        see(pixels)
+    return small
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Overview:
     """A map seen from afar."""
@@ -182,15 +202,86 @@ class Overview:
             shape: Size of the map (y, x).
             factor: Side of the squares [px].
         """
-        height, width = shape
-        step = factor * max(1, READ_BLOCK // factor)
-        small = np.empty((-(-height // factor), -(-width // factor)), np.float32)
-        parts = []
-        # In this process: a picture must not compete with the scenes on the cluster.
-        for window in windows(height, width, step):
-            pixels = read(*window.toslices())
-            pooled = block_maximum(pixels, factor)
-            top, left = window.row_off // factor, window.col_off // factor
-            small[top : top + pooled.shape[0], left : left + pooled.shape[1]] = pooled
-            parts.append(ScoreStatistics.of(pixels))
+        parts: list[ScoreStatistics] = []
+        small = reduced(read, shape, factor, lambda seen: parts.append(ScoreStatistics.of(seen)))
         return cls(small, factor, ScoreStatistics.combine(parts))
+
+
+UNIT = 2.0**32
+"""Sums of scores and squares are integers in units of 2^-32, so they are exact in any order."""
+SLAB = 2**17
+"""Scores that are added at once: each takes 40 bytes while they are."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreStatistics:
+    """Count, extremes and sums of the scores of some pixels."""
+
+    pixels: int = 0
+    """All pixels, with or without a score."""
+    count: int = 0
+    """Scores."""
+    minimum: float = math.inf
+    maximum: float = -math.inf
+    total: int = 0
+    """Sum, in units of 2^-32."""
+    squares: int = 0
+    """Sum of squares, in units of 2^-32."""
+
+    @classmethod
+    def of(cls, scores: NDArray[np.float32]) -> ScoreStatistics:
+        """Return those of an array; NaN does not count."""
+        if scores.size > SLAB:
+            slabs = np.array_split(scores.ravel(), -(-scores.size // SLAB))
+            return cls.combine(cls.of(slab) for slab in slabs)
+        known = scores[np.isfinite(scores)].astype(np.float64)
+        if not known.size:
+            return cls(pixels=scores.size)
+        return cls(
+            pixels=scores.size,
+            count=known.size,
+            minimum=float(known.min()),
+            maximum=float(known.max()),
+            total=_sum(known),
+            squares=_sum(np.square(known)),
+        )
+
+    @classmethod
+    def combine(cls, parts: Iterable[ScoreStatistics]) -> ScoreStatistics:
+        """Return those of disjoint parts, in any order."""
+        every = tuple(parts)
+        return cls(
+            pixels=sum(part.pixels for part in every),
+            count=sum(part.count for part in every),
+            minimum=min((part.minimum for part in every), default=math.inf),
+            maximum=max((part.maximum for part in every), default=-math.inf),
+            total=sum(part.total for part in every),
+            squares=sum(part.squares for part in every),
+        )
+
+    def figures(self) -> dict[str, float]:
+        """Return ``minimum``, ``maximum``, ``mean``, ``stddev``, ``valid_percent``, as STAC does.
+
+        Empty without a score.
+        """
+        if not self.count:
+            return {}
+        mean = self.total / UNIT / self.count
+        return {
+            "minimum": self.minimum,
+            "maximum": self.maximum,
+            "mean": mean,
+            "stddev": math.sqrt(max(self.squares / UNIT / self.count - mean**2, 0.0)),
+            "valid_percent": 100 * self.count / self.pixels,
+        }
+
+    def gdal_tags(self) -> dict[str, str]:
+        """Return the figures as the tags of a band that GDAL and tile servers read."""
+        return {f"STATISTICS_{name.upper()}": f"{v:.9g}" for name, v in self.figures().items()}
+
+
+def _sum(values: NDArray[np.float64]) -> int:
+    """Return the sum in units of 2^-32."""
+    if np.abs(values).max() <= 1:
+        return int(np.rint(values * UNIT).astype(np.int64).sum())
+    return round(math.fsum(values) * UNIT)  # not ours: integers of 64 bits may be too short

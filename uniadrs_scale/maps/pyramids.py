@@ -17,8 +17,7 @@ from affine import Affine
 
 from uniadrs_scale.maps.groups import BAND_SCATTER
 from uniadrs_scale.maps.new_store import create_map, place_attributes, write_root
-from uniadrs_scale.maps.overviews import BLOCK, THREADS, ahead, pool, windows
-from uniadrs_scale.maps.statistics import ScoreStatistics
+from uniadrs_scale.maps.overviews import BLOCK, THREADS, ScoreStatistics, ahead, pool, windows
 from uniadrs_scale.maps.store import open_map
 from uniadrs_scale.swaths.axes import regular_axis
 from uniadrs_scale.swaths.grids import centres, is_rotated

@@ -1,4 +1,4 @@
-"""Files of targets: GeoPackage, GeoParquet, GeoJSON, CSV and FlatGeobuf, whole or not at all."""
+"""Files of targets: GeoPackage (with a QGIS style), GeoParquet, GeoJSON, CSV and FlatGeobuf."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from pyproj import CRS, Transformer
 from uniadrs_scale.core.machine import library, vectors
 from uniadrs_scale.errors import PlanError, StoreError, gist
 from uniadrs_scale.objects.ground import in_degrees
-from uniadrs_scale.objects.style import STYLE_TABLE, style_of
 from uniadrs_scale.storage.places import Place
 
 if TYPE_CHECKING:
@@ -239,3 +238,53 @@ def _rounded(geometry: Any) -> Any:
     if isinstance(geometry, list | tuple):
         return [_rounded(value) for value in geometry]
     return round(geometry, DIGITS) if isinstance(geometry, float) else geometry
+
+
+COLOURS = {"high": "227,26,28", "medium": "255,127,0", "low": "255,217,47", "": "31,120,180"}
+"""Red, green and blue; the last for targets without a level."""
+STYLE_TABLE = """
+CREATE TABLE layer_styles (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, f_table_catalog TEXT(256), f_table_schema TEXT(256),
+    f_table_name TEXT(256), f_geometry_column TEXT(256), styleName TEXT(30), styleQML TEXT,
+    styleSLD TEXT, useAsDefault BOOLEAN, description TEXT, owner TEXT(30), ui TEXT(30),
+    update_time DATETIME
+)
+"""
+"""The table in which QGIS looks for the styles of a database."""
+
+
+def style_of(*, points: bool) -> str:
+    """Return a QML style: outlines, or circles, in the colours of the levels."""
+    categories = "".join(
+        f'<category symbol="{k}" value="{level}" label="{level or "no level"}" render="true"/>'
+        for k, level in enumerate(COLOURS)
+    )
+    symbols = "".join(
+        f'<symbol type="{"marker" if points else "fill"}" name="{k}" alpha="1">'
+        f"{_symbol(colour, points=points)}</symbol>"
+        for k, colour in enumerate(COLOURS.values())
+    )
+    return (
+        "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>"
+        '<qgis version="3.22.0" styleCategories="Symbology">'
+        '<renderer-v2 type="categorizedSymbol" attr="level" symbollevels="0" forceraster="0" '
+        f'enableorderby="0"><categories>{categories}</categories><symbols>{symbols}</symbols>'
+        "</renderer-v2></qgis>"
+    )
+
+
+def _symbol(colour: str, *, points: bool) -> str:
+    """Return the layer of a symbol: a circle around a point, or an outline."""
+    line = {"outline_color": f"{colour},255"}
+    if points:
+        kind = "SimpleMarker"
+        line = {"name": "circle", "color": f"{colour},0", **line, "outline_width": "0.4"}
+        line |= {"size": "3", "size_unit": "MM"}
+    else:
+        kind = "SimpleFill"
+        line = {"style": "no", **line, "outline_style": "solid", "outline_width": "0.5"}
+        line |= {"outline_width_unit": "MM"}
+    options = "".join(
+        f'<Option type="QString" name="{name}" value="{value}"/>' for name, value in line.items()
+    )
+    return f'<layer class="{kind}" enabled="1"><Option type="Map">{options}</Option></layer>'

@@ -11,21 +11,20 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from importlib import import_module
-from itertools import product
 from typing import TYPE_CHECKING, Any, Unpack, cast
 
 import numpy as np
 from pyproj import CRS
 
-from uniadrs_scale.core.lattice import Window
+from uniadrs_scale.core.lattice import Window, pieces
 from uniadrs_scale.core.memory import MIB, PROCESS_BYTES, give_freed_memory_back
 from uniadrs_scale.errors import PlanError, StoreError
 from uniadrs_scale.maps.finished import open_finished
 from uniadrs_scale.maps.groups import require_score
 from uniadrs_scale.maps.store import ScoreMap
 from uniadrs_scale.objects.components import find_components
-from uniadrs_scale.objects.contrast import contrasts_of, view_of
 from uniadrs_scale.objects.ground import ground_of
+from uniadrs_scale.objects.measures import contrasts_of, view_of
 from uniadrs_scale.objects.merge import merge
 from uniadrs_scale.objects.scored import scored_scene
 from uniadrs_scale.objects.select import Options, Selection
@@ -233,15 +232,11 @@ def _default(opened: ScoreMap | RasterMap, again: SecondLook | None) -> Compute:
 
 def _windows(opened: ScoreMap | RasterMap, chunk: int | None) -> list[Window]:
     """Return the chunks in which a map is searched, the largest first."""
-    height, width = opened.geobox.shape
     side = chunk or CHUNK
     if chunk is None and isinstance(opened, ScoreMap):
         array = opened.array()
         side = min((array.shards or array.chunks)[0], MOST_CHUNK)
-    return [
-        Window(row, col, min(side, height - row), min(side, width - col))
-        for row, col in product(range(0, height, side), range(0, width, side))
-    ]
+    return list(pieces(opened.geobox.shape, (side, side)))
 
 
 def _require_memory(compute: Compute, window: Window) -> None:

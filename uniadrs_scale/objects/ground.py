@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import antimeridian
 import numpy as np
@@ -24,33 +24,10 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
     Places = NDArray[np.floating | np.int64]
+
 BLOCK = 512
 """Side of the windows in which positions of a swath are read [px]."""
 HALF_TURN = 180.0
-
-
-class Ground(Protocol):
-    """The tie between pixels and the ground."""
-
-    @property
-    def crs(self) -> str | None:
-        """WKT of the CRS that geometries have; None if it is unknown."""
-
-    @property
-    def known(self) -> bool:
-        """True if pixels have a position on Earth."""
-
-    def corners(self, cols: Places, rows: Places) -> Floats:
-        """Return (n, 2) longitude and latitude of pixel corners, NaN if unknown."""
-
-    def centres(self, cols: NDArray[np.int64], rows: NDArray[np.int64]) -> Floats:
-        """Return (n, 2) longitude and latitude of pixel centres, NaN if unknown."""
-
-    def geometry(self, outlines: NDArray[Any]) -> NDArray[Any]:
-        """Return outlines in :attr:`crs`; in pixels without a transform, None if unknown."""
-
-    def points(self, cols: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[Any]:
-        """Return pixel centres as points in :attr:`crs`; None if unknown."""
 
 
 def ground_of(opened: ScoreMap | RasterMap) -> Ground:
@@ -188,6 +165,10 @@ class Swath:
             )
             vectors = np.moveaxis(np.concatenate([*before, line, *after]), 0, axis)
         return vectors, start
+
+
+Ground = Grid | Swath
+"""The tie between pixels and the ground; what is not known is NaN or None."""
 
 
 def in_degrees(outlines: NDArray[Any], places: Floats) -> NDArray[Any]:

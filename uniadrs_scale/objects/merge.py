@@ -1,4 +1,4 @@
-"""Objects across the borders of chunks: union-find over runs of pixels that touch."""
+"""Objects across the borders of chunks: components whose runs of pixels touch are one."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
-from uniadrs_scale.objects.components import SUMS, VOID
-from uniadrs_scale.objects.outlines import joined
+from uniadrs_scale.objects.components import SUMS, VOID, joined
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -24,13 +25,14 @@ def merge(chunks: Sequence[ChunkObjects], cut: Cut) -> Columns:
     The chunks may have any sizes and come in any order, as long as they cover the map.
     """
     parts = concatenated([chunk.open for chunk in chunks])
-    groups = _Components(len(parts["pixels"]))
-    for line, other in _facing(chunks):
-        groups.join(line, other)
-    merged = [_merged(parts, members, cut) for members in groups.members()]
-    edge = groups.void
-    for members, row in zip(groups.members(), merged, strict=True):
-        row["edge"] |= edge[members].any()
+    found = [pair for line, other in _facing(chunks) for pair in _touching(line, other)]
+    pairs = np.array(found, np.int64).reshape(-1, 2)
+    at_void = pairs.min(axis=1, initial=len(found)) == VOID
+    parts["edge"][pairs[at_void].max(axis=1)] = True
+    labels = groups_of(len(parts["pixels"]), pairs[~at_void])
+    order = np.argsort(labels, kind="stable")
+    groups = np.split(order, np.flatnonzero(np.diff(labels[order])) + 1) if order.size else []
+    merged = [_merged(parts, members, cut) for members in groups]
     kept = [row for row in merged if row["score_max"][0] >= np.float32(cut.threshold)]
     table = concatenated([*(chunk.done for chunk in chunks), *kept])
     order = np.lexsort((table["peak_col"], table["peak_row"], -table["score_max"]))
@@ -42,58 +44,19 @@ def concatenated(tables: Sequence[Columns]) -> Columns:
     return {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}
 
 
-class Groups:
-    """Union-find over numbers; each group has its smallest member as its root.
-
-    Memory is needed for members that are not alone only.
-    """
-
-    def __init__(self) -> None:
-        self.parents: dict[int, int] = {}
-
-    def find(self, member: int) -> int:
-        """Return the root of the group of ``member``."""
-        root = member
-        while root in self.parents:
-            root = self.parents[root]
-        while member != root:
-            self.parents[member], member = root, self.parents[member]
-        return root
-
-    def unite(self, one: int, other: int) -> None:
-        """Make one group of the groups of two members."""
-        first, second = sorted((self.find(one), self.find(other)))
-        if first != second:
-            self.parents[second] = first
+def groups_of(count: int, pairs: NDArray[np.int64]) -> NDArray[np.int32]:
+    """Return (count,) the group of each member, by the smallest; ``pairs`` (n, 2) are united."""
+    joins = coo_array((np.ones(len(pairs)), tuple(pairs.T)), (count, count)) if count else None
+    return np.zeros(0, np.int32) if joins is None else connected_components(joins)[1]
 
 
-class _Components(Groups):
-    """Groups of the components of all chunks."""
-
-    def __init__(self, count: int) -> None:
-        super().__init__()
-        self.count = count
-        self.void = np.zeros(count, bool)
-        """Components that touch a pixel without a score in another chunk."""
-
-    def join(self, line: NDArray[np.int64], other: NDArray[np.int64]) -> None:
-        """Unite the components of two facing lines (n, 3) of runs, sorted by their starts."""
-        # Runs touch at a corner, too: [a, b) and [c, d) if c <= b and a <= d.
-        first = np.searchsorted(other[:, 1], line[:, 0], side="left")
-        after = np.searchsorted(other[:, 0], line[:, 1], side="right")
-        for mine, low, high in zip(line[:, 2].tolist(), first, after, strict=True):
-            for theirs in other[low:high, 2].tolist():
-                if VOID not in (mine, theirs):
-                    self.unite(mine, theirs)
-                elif mine != theirs:
-                    self.void[max(mine, theirs)] = True
-
-    def members(self) -> list[list[int]]:
-        """Return the members of each group."""
-        groups: dict[int, list[int]] = {}
-        for member in range(self.count):
-            groups.setdefault(self.find(member), []).append(member)
-        return list(groups.values())
+def _touching(line: NDArray[np.int64], other: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+    """Yield what touches along two facing lines (n, 3) of runs, sorted by their starts."""
+    # Runs touch at a corner, too: [a, b) and [c, d) if c <= b and a <= d.
+    first = np.searchsorted(other[:, 1], line[:, 0], side="left")
+    after = np.searchsorted(other[:, 0], line[:, 1], side="right")
+    for mine, low, high in zip(line[:, 2].tolist(), first, after, strict=True):
+        yield from ((mine, theirs) for theirs in other[low:high, 2].tolist() if mine != theirs)
 
 
 def _facing(
@@ -122,7 +85,7 @@ def _sorted(parts: Iterable[NDArray[np.int64]]) -> NDArray[np.int64]:
     return runs[np.argsort(runs[:, 0], kind="stable")]
 
 
-def _merged(parts: Columns, members: list[int], cut: Cut) -> Columns:
+def _merged(parts: Columns, members: NDArray[np.int64], cut: Cut) -> Columns:
     """Return the one row of the components that are one object."""
     rows = {name: column[members] for name, column in parts.items()}
     if len(members) == 1:

@@ -44,7 +44,8 @@ def scored_scene(scene: xr.DataArray, opened: ScoreMap | RasterMap) -> ScoredSce
     """
     facts, source = opened.facts, scene_source(scene)
     identity = facts.plan.get("scene", {}).get("identity", "")
-    if facts.parts and source.info.identity != identity and _shape(source) == facts.parts[0].whole:
+    size = source.info.height, source.info.width
+    if facts.parts and source.info.identity != identity and size == facts.parts[0].whole:
         scene = crop_again(scene, facts.parts)
         source = scene_source(scene)
     if source.info.identity == identity and facts.scene:
@@ -55,10 +56,6 @@ def scored_scene(scene: xr.DataArray, opened: ScoreMap | RasterMap) -> ScoredSce
     _require_same_place(source.info, opened)
     notes = _notes(source.info, identity, opened.name, facts)
     return ScoredScene(array=scene, source=source, notes=notes)
-
-
-def _shape(source: SceneSource) -> tuple[int, int]:
-    return source.info.height, source.info.width
 
 
 def _require_same_shape(info: SceneInfo, opened: ScoreMap | RasterMap, facts: MapFacts) -> None:

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from uniadrs_scale.core.machine import library
-from uniadrs_scale.objects.areas import touching
 from uniadrs_scale.objects.components import SCORE_UNIT
 from uniadrs_scale.objects.measures import measured, with_boxes
-from uniadrs_scale.objects.select import levels_at
+from uniadrs_scale.objects.select import levels_at, touching
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -17,6 +17,7 @@ from uniadrs_scale.core.contracts import Printed
 from uniadrs_scale.errors import PlanError, StoreError, redact
 from uniadrs_scale.maps.exports import Export
 from uniadrs_scale.maps.finished import open_finished
+from uniadrs_scale.maps.overviews import reduced
 from uniadrs_scale.maps.store import DONE, ScoreMap
 from uniadrs_scale.objects.scored import scored_scene
 from uniadrs_scale.pages.report_content import Content, data_of, words_of
@@ -33,7 +34,6 @@ from uniadrs_scale.pages.report_layers import (
     data_url,
     packed_layer,
     packed_sheet,
-    reduced,
     scene_sheet,
     score_sheet,
 )
@@ -194,7 +194,7 @@ def render(content: Content, picture: ScenePicture) -> bytes:
     layers = []
     highest = np.empty((0, 0), np.float32)
     for opened in content.maps:
-        small = reduced(opened, shape, picture.factor)
+        small = reduced(_first_layer(opened), shape, picture.factor)
         values = content.scale.values(small)
         gaps = picture.valid & _missing(opened, small.shape, picture.factor)
         values = np.where((values == NO_DATA) & gaps, np.uint8(UNSCORED), values)
@@ -220,6 +220,10 @@ def render(content: Content, picture: ScenePicture) -> bytes:
         chip_picture=chip_url,
     )
     return page.encode()
+
+
+def _first_layer(opened: ScoreMap | RasterMap) -> Callable[[slice, slice], NDArray[np.float32]]:
+    return lambda rows, cols: opened.read(rows, cols)[0]
 
 
 def _missing(

@@ -110,7 +110,7 @@ def data_of(
                 "score": row.score,
                 "box": row.box,
                 "rings": row.rings,
-                "colour": _colour(scale, row.score),
+                "colour": "#" + bytes(scale.colours[scale.step(row.score)][:3]).hex(),
                 "geometry": row.geometry,
                 "properties": row.properties,
             }
@@ -140,10 +140,6 @@ def words_of(content: Content, picture: ScenePicture, small: NDArray[np.float32]
         "limits": list(_limits(content, picture)),
         "origin": list(_origin(content, picture)),
     }
-
-
-def _colour(scale: Scale, score: float) -> str:
-    return "#" + bytes(scale.colours[scale.step(score)][:3]).hex()
 
 
 def _legend(scale: Scale) -> dict[str, Any]:

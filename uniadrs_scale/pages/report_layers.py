@@ -17,31 +17,18 @@ from uniadrs_scale.maps.overviews import block_maximum
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Protocol
 
     from numpy.typing import NDArray
 
     from uniadrs_scale.core.levels import Levels
-
-    class Readable(Protocol):
-        """A map that reads any window of itself."""
-
-        def read(self, rows: slice, cols: slice) -> NDArray[np.float32]:
-            """Return the layers (layer, y, x) in a window."""
-
-    class Picture(Protocol):
-        """A scene in fixed colours."""
-
-        def window(self, rows: slice, cols: slice) -> NDArray[np.uint8]:
-            """Return uint8 (y, x, 3) at full resolution."""
-
+    from uniadrs_scale.maps.finished import RasterMap
+    from uniadrs_scale.maps.store import ScoreMap
+    from uniadrs_scale.scenes.preview import ScenePicture
 
 NO_DATA, UNSCORED = 0, 255
 """Bytes of pixels without data, and of valid pixels without a score."""
 STEPS, LOWEST, HIGHEST = 120, 0.1, 0.9995
 """Edges of the scale, evenly spaced as logits, and the scores of the first and last one."""
-READ = 1024
-"""About the side of what is read at once, in pixels."""
 SIDE, COLUMNS = 64, 20
 """Side of a close-up, and close-ups per row of their sheet."""
 MOST_FACTOR = 16
@@ -84,22 +71,6 @@ class Scale:
         return int(np.searchsorted(self.edges, np.float32(score), side="right")) + 1
 
 
-def reduced(source: Readable, shape: tuple[int, int], factor: int) -> NDArray[np.float32]:
-    """Return the highest score of each square of ``factor`` px, read block by block."""
-    small = np.full([-(-n // factor) for n in shape], np.nan, np.float32)
-    step = factor * max(1, READ // factor)
-    for row in range(0, shape[0], step):
-        for col in range(0, shape[1], step):
-            rows, cols = (
-                slice(row, min(row + step, shape[0])),
-                slice(col, min(col + step, shape[1])),
-            )
-            pooled = block_maximum(source.read(rows, cols)[0], factor)
-            top, left = row // factor, col // factor
-            small[top : top + pooled.shape[0], left : left + pooled.shape[1]] = pooled
-    return small
-
-
 @dataclass(frozen=True, slots=True)
 class CloseUp:
     """The square around a target that a close-up shows."""
@@ -136,7 +107,7 @@ class CloseUp:
 
 
 def scene_sheet(
-    picture: Picture, frames: Sequence[CloseUp], shape: tuple[int, int]
+    picture: ScenePicture, frames: Sequence[CloseUp], shape: tuple[int, int]
 ) -> NDArray[np.uint8]:
     """Return the close-ups of a scene as one picture (y, x, 3)."""
     sheet = np.full((*_sheet_shape(len(frames)), 3), GREY, np.uint8)
@@ -151,7 +122,7 @@ def scene_sheet(
 
 
 def score_sheet(
-    source: Readable, frames: Sequence[CloseUp], shape: tuple[int, int], scale: Scale
+    source: ScoreMap | RasterMap, frames: Sequence[CloseUp], shape: tuple[int, int], scale: Scale
 ) -> NDArray[np.uint8]:
     """Return the close-ups of a map as one sheet of bytes (y, x)."""
     sheet = np.zeros(_sheet_shape(len(frames)), np.uint8)

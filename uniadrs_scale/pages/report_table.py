@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from uniadrs_scale.maps.store import ScoreMap
     from uniadrs_scale.objects.ground import Ground
     from uniadrs_scale.pages.report_files import Table
-    from uniadrs_scale.pages.report_layers import Readable
 
 BOX = ("row0", "col0", "row1", "col1")
 SAME = 1e-6
@@ -100,17 +99,18 @@ class Positions:
         return {"lon": lon.round(DIGITS).tolist(), "lat": places[..., 1].round(DIGITS).tolist()}
 
 
-def checked_rows(table: Table, source: Readable, positions: Positions, top: int) -> list[Row]:
+def checked_rows(
+    table: Table, source: ScoreMap | RasterMap, positions: Positions, top: int
+) -> list[Row]:
     """Return the ``top`` targets by score, each at a place of the map with just its score.
 
     Raises:
         StoreError: A column is missing or is not a number, or the table is that of another map.
     """
     height, width = positions.geobox.shape
-    ranked = sorted(
-        (-number(record, "score_max", table.name), *_peak(record, table.name), n)
-        for n, record in enumerate(table.records)
-    )
+    names = "score_max", "peak_row", "peak_col"
+    found = [[number(record, name, table.name) for name in names] for record in table.records]
+    ranked = sorted((-score, int(row), int(col), n) for n, (score, row, col) in enumerate(found))
     rows = []
     for negative, row, col, n in ranked[:top]:
         inside = 0 <= row < height and 0 <= col < width
@@ -154,10 +154,6 @@ def number(record: Mapping[str, Any], column: str, name: str) -> float:
             "number. Pass a file that `targets` wrote."
         )
     return value
-
-
-def _peak(record: Mapping[str, Any], name: str) -> tuple[int, int]:
-    return int(number(record, "peak_row", name)), int(number(record, "peak_col", name))
 
 
 def _row(table: Table, n: int, peak: tuple[int, int], positions: Positions) -> Row:

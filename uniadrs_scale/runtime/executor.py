@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -64,50 +63,7 @@ class ClusterFacts:
         }
 
 
-class Executor(ABC):
-    """A Dask scheduler that runs independent tasks."""
-
-    threads_here = 1
-    """Threads of this process that compute; 1 for the workers of a cluster."""
-
-    @abstractmethod
-    def facts(self) -> ClusterFacts:
-        """Return what happened since this executor was made."""
-
-    @abstractmethod
-    def cpu_kinds(self) -> set[str]:
-        """Return the kinds of CPU of the present workers."""
-
-    @abstractmethod
-    def require_fit(self, scorer: Scorer, *, tile: int, bands: int) -> None:
-        """Raise ClusterError if a worker cannot score tiles (band, tile, tile) with ``scorer``."""
-
-    @abstractmethod
-    def compute(
-        self,
-        graph: Graph,
-        wanted: list[Key],
-        on_result: Callable[[object], None] = lambda _: None,
-        *,
-        line_axis: int = 0,
-    ) -> list[object]:
-        """Return the results of the tasks ``wanted``, in that order.
-
-        A cluster takes chunks line by line, along ``line_axis``. In this process Dask's own order
-        holds, which has no priorities.
-
-        On a cluster a lost task leaves its exception in place of its result; in this process the
-        exception is raised.
-
-        Args:
-            graph: The tasks.
-            wanted: Names of the tasks whose results are returned.
-            on_result: Called with each result as it arrives.
-            line_axis: See :attr:`Lattice.line_axis`.
-        """
-
-
-class LocalExecutor(Executor):
+class LocalExecutor:
     """This process, in one thread or in several: by default one per core."""
 
     def __init__(self, scheduler: str, threads: int | None = None) -> None:
@@ -135,7 +91,10 @@ class LocalExecutor(Executor):
         *,
         line_axis: int = 0,
     ) -> list[object]:
-        """Return the results; raise the first exception of a task."""
+        """Return the results of the tasks ``wanted``, in that order; raise the first exception.
+
+        Dask's own order of chunks holds, which has no priorities.
+        """
         del line_axis
         keys, options = set(wanted), {}
         get = get_sync if self.scheduler == "sync" else get_threaded
@@ -150,10 +109,12 @@ class LocalExecutor(Executor):
             return list(get(graph, wanted, **options))
 
 
-class ClusterExecutor(Executor):
+class ClusterExecutor:
     """The workers of a cluster. Failures are results, not exceptions."""
 
     client: Client
+    threads_here = 1
+    """Threads of this process that compute."""
 
     def __init__(self, client: Client, wait: float | None = None) -> None:
         self.client, self.wait = client, wait
@@ -197,7 +158,17 @@ class ClusterExecutor(Executor):
         *,
         line_axis: int = 0,
     ) -> list[object]:
-        """Return the results; submit again what a lost scheduler or an unfit worker leaves open."""
+        """Return the results of the tasks ``wanted``, in that order.
+
+        Tasks that a lost scheduler or an unfit worker leaves open are submitted again. A lost task
+        leaves its exception in place of its result.
+
+        Args:
+            graph: The tasks.
+            wanted: Names of the tasks whose results are returned.
+            on_result: Called with each result as it arrives.
+            line_axis: Chunks are taken line by line along it: see :attr:`Lattice.line_axis`.
+        """
         self._names |= {str(key[0]) for key in graph}
         results: dict[Key, object] = {}
         left = wanted
@@ -282,3 +253,7 @@ class ClusterExecutor(Executor):
         if present:
             self.client.retire_workers(present, close_workers=True, remove=True)
         return bool(present) or isinstance(error, UnfitWorkerError)
+
+
+Executor = LocalExecutor | ClusterExecutor
+"""A Dask scheduler that runs independent tasks."""

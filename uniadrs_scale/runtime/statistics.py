@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from uniadrs_scale.core.contracts import CountingReader, layers_of, scaling_of
+from uniadrs_scale.core.contracts import layers_of, scaling_of
 from uniadrs_scale.core.memory import FEW_BANDS, give_freed_memory_back, sample_side
 from uniadrs_scale.core.pixels import BandStatistics
 from uniadrs_scale.core.regions import Cells, Grid, Sample, fences
@@ -59,10 +59,7 @@ def cell_statistics(
     moments: list[BandStatistics] = []
     samples: list[tuple[Sample, float]] = []
     for reader in readers:
-        if isinstance(reader, CountingReader):
-            pixels, valid, lost = reader.counted()
-        else:
-            (pixels, valid), lost = reader.read(), {}
+        pixels, valid, lost = reader.counted()
         sample = Sample.of(pixels, valid)
         moments.append(BandStatistics.of(pixels, valid, lost, fences, thinned=thinned))
         if sample is not None:

@@ -87,7 +87,7 @@ class ChunkReport:
 
 
 def score_chunk(
-    reader: WindowReader,
+    reader: WindowReader | IsolatedReader,
     index: Index,
     tiles: Sequence[Window],
     lattice: Lattice,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 import cloudpickle
 import psutil
@@ -49,22 +49,14 @@ class UnfitWorkerError(ClusterError):
         return f"Worker {self.worker} {self.reason}"
 
 
-@runtime_checkable
-class Prepared(Protocol):
-    """A value that is made ready when a process opens it."""
-
-    def prepare(self) -> None:
-        """Make it ready; raise if this process cannot."""
-
-
 class Shared(Generic[Value]):
     """A value that travels as bytes and is opened once by each process that uses it.
 
     A scheduler holds the bytes only: it builds no network, and needs no GPU to hold a detector that
     uses one. Scene, store and scorer pickled into every task made a graph ten times as large.
 
-    Opening also proves that a worker fits, and scores its first tile, of noise. So a worker that
-    joins late or is restarted is checked as well.
+    Opening also proves that a worker fits: a value with a method ``prepare`` is made ready, and
+    scores its first tile, of noise. So a worker that joins late or is restarted is checked as well.
     """
 
     def __init__(
@@ -90,7 +82,7 @@ class Shared(Generic[Value]):
                 keep_freed_memory()
                 try:
                     value = pickle.loads(self.payload)
-                    if isinstance(value, Prepared):
+                    if hasattr(value, "prepare"):
                         value.prepare()
                         give_freed_memory_back()
                     self._value = value

@@ -17,7 +17,7 @@ from pyproj.exceptions import CRSError, ProjError
 
 from uniadrs_scale.core.contracts import digest
 from uniadrs_scale.core.lattice import Window
-from uniadrs_scale.core.parts import Part
+from uniadrs_scale.core.layers import Part
 from uniadrs_scale.core.validity import valid_pixels
 from uniadrs_scale.errors import SceneError, gist
 from uniadrs_scale.scenes.areas import Area, projected, read_areas

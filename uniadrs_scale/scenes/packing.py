@@ -196,6 +196,7 @@ def packing_of(
     decoded: dict[str, Any] = {"_FillValue": kind.type(missing[0])} if missing else {}
     first = dict(zip(("scale_factor", "add_offset"), factors[0], strict=True)) if factors else {}
     packed = kind.kind in "iu" and bool(scaling or factors)
+    ranges = (np.asarray(named[name]) for name in VALID if name in named)
     return Packing(
         dtype=_dtype(str(kind), decoded | scaling | first),
         stored=str(kind),
@@ -203,7 +204,7 @@ def packing_of(
         missing=missing,
         empty=next(iter(numbers(variable.attrs.get(EMPTY, empty))), None),
         limits=_limits(named),
-        unpacked=packed and any(_is_float(named[name]) for name in VALID if name in named),
+        unpacked=packed and any(value.dtype.kind == "f" for value in ranges),
         factors=factors,
     )
 
@@ -294,7 +295,3 @@ def numbers(value: Any) -> list[float]:
     with suppress(TypeError, ValueError):
         return [float(item) for item in np.ravel(np.asarray(value, float)) if np.isfinite(item)]
     return []
-
-
-def _is_float(value: Any) -> bool:
-    return np.asarray(value).dtype.kind == "f"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import rasterio
 
-from uniadrs_scale.core.contracts import CountingReader, Printed
+from uniadrs_scale.core.contracts import Printed
 from uniadrs_scale.core.lattice import sample_windows
 from uniadrs_scale.core.machine import usable_cores
 from uniadrs_scale.core.validity import SOME_BANDS
@@ -172,10 +172,7 @@ def sampled_validity(source: SceneSource) -> tuple[int, dict[str, int]]:
     info = source.info
     for window in sample_windows(info.height, info.width, block=SAMPLE, across=ACROSS):
         with suppress(Exception):  # the run meets the same error, and reports it
-            reader = source.window(window)
-            _, mask, reasons = (
-                reader.counted() if isinstance(reader, CountingReader) else (*reader.read(), {})
-            )
+            _, mask, reasons = source.window(window).counted()
             valid += int(mask.sum())
             lost.update(reasons)
     return valid, dict(lost)

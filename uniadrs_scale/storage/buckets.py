@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-
 BLOCK = 2**20
 """Bytes per request: HDF5 looks up many small things, and a request costs as much as a MiB."""
 BLOCKS, OPEN_FILES = 16, 8

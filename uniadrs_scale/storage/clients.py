@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from zarr.abc.store import ByteRequest
     from zarr.core.buffer import Buffer, BufferPrototype
 
-
 ENOUGH_TRIES = 10_000
 """More than the retry time allows: obstore draws its pauses at random, so only time limits them."""
 STORES = 32

@@ -32,7 +32,6 @@ from uniadrs_scale.storage.clients import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-
 HEARTBEAT = 20.0
 """Seconds between two writes of a lock's object."""
 LEASE = 90.0

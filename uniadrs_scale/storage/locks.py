@@ -23,10 +23,8 @@ if TYPE_CHECKING:
 
     from uniadrs_scale.storage.places import Place
 
-
 PARTIAL = re.compile(r"\.[0-9a-f]{32}\.partial$")
 """The ending of zarr's temporary objects."""
-
 
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 """Errors of file systems without locks. A lock that is held is another error."""

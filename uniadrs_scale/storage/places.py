@@ -19,7 +19,6 @@ from uniadrs_scale.storage.urls import in_bucket, uri_name
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-
 ROOT = "zarr.json"
 """The object that makes a prefix a Zarr store."""
 

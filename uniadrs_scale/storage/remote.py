@@ -27,7 +27,6 @@ from uniadrs_scale.storage.urls import BUCKETS, is_remote
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-
 GDAL_TRIES = 4
 """Most retries by GDAL itself. It doubles its pauses without limit, so that twelve would
 take hours, and does not retry failed connections. Readers retry those."""

@@ -15,7 +15,6 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_e
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-
 TRIES = 12
 FIRST_PAUSE = 0.5
 """Seconds before the first repetition; then twice as long each time, up to MAX_PAUSE."""

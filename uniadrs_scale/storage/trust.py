@@ -257,13 +257,10 @@ def _codecs(node: Any) -> Iterator[str]:
             for name in (node.get("id"), node.get("name")):
                 if isinstance(name, str) and name.rpartition(".")[2] in OBJECT_CODECS:
                     yield name
-            waiting += [v for k, v in node.items() if k != "attributes" and not _is_attributes(k)]
+            own = ("attributes", ".zattrs")
+            waiting += [v for k, v in node.items() if k not in own and not k.endswith("/.zattrs")]
         elif isinstance(node, list):
             waiting += node
-
-
-def _is_attributes(key: str) -> bool:
-    return key == ".zattrs" or key.endswith("/.zattrs")
 
 
 def require_no_links(place: object) -> None:

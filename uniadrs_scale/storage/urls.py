@@ -21,7 +21,6 @@ SIGNATURES = {"signature", "sig", "x-amz-signature", "x-goog-signature", "x-oss-
 VERSIONS = {"versionid", "generation", "snapshot"}
 TOKENS = re.compile(r"token|key|secret|passw|auth|credential|signature|^sig$|^sas$", re.IGNORECASE)
 
-
 INNER = re.compile(rf"(/vsi\w+/+)*(?P<url>{URL.pattern})")
 """A URL right after the scheme of another one: ``vrt://https://...``."""
 

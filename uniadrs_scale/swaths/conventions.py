@@ -33,7 +33,7 @@ from rasterio.errors import CRSError
 from uniadrs_scale.errors import SceneError, gist
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
@@ -244,7 +244,8 @@ def placed_by_area(array: xr.DataArray) -> xr.DataArray:
         return array
     # Not the object itself: it would travel with every window.
     array = array.rename(bands="band") if "bands" in array.dims else array
-    bare = array.drop_attrs(deep=False).assign_attrs(_without_area(array.attrs))
+    others = {name: value for name, value in array.attrs.items() if name != "area"}
+    bare = array.drop_attrs(deep=False).assign_attrs(others)
     if set(GEOLOCATION) <= set(array.coords) or "spatial_ref" in array.coords:
         return bare
     sizes = array.sizes["y"], array.sizes["x"]
@@ -263,10 +264,6 @@ def placed_by_area(array: xr.DataArray) -> xr.DataArray:
         f"attrs['area'] of scene '{array.name}' is a {type(area).__name__}: an AreaDefinition or "
         "a SwathDefinition was expected. Drop the attribute to score without a place."
     )
-
-
-def _without_area(attributes: Mapping[Any, Any]) -> dict[Any, Any]:
-    return {name: value for name, value in attributes.items() if name != "area"}
 
 
 def _on_grid(array: xr.DataArray, area: Any) -> xr.DataArray:

@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     Positions = Callable[[slice, slice], tuple[Floats, Floats]]
     """Latitude and longitude (y, x) [degrees] of a window, NaN if unknown."""
 
-
 MARGIN = 2
 """Pixels around a window whose positions decide the footprints within."""
 REACH = 0.75

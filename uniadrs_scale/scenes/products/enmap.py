@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from pathlib import Path
     from xml.etree import ElementTree as ET
 
-
 SUFFIXES = ("TIF", "BSQ", "BIL", "BIP", "JP2")
 """Formats that the product is delivered in."""
 QUALITY = ("cloud", "cloud_shadow", "haze", "cirrus", "snow")

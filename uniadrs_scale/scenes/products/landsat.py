@@ -15,7 +15,6 @@ from uniadrs_scale.scenes.products.metadata import Band, Product, Quality, iso_t
 if TYPE_CHECKING:
     from pathlib import Path
 
-
 FLAGS = ("fill", "dilated_cloud", "cirrus", "cloud", "cloud_shadow", "snow", "clear", "water")
 """Flags of QA_PIXEL in Collection 2, by bit."""
 PAIRS = {

@@ -21,7 +21,6 @@ from uniadrs_scale.errors import SceneError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-
 LARGEST_XML = 64 << 20
 """Bytes; those of Sentinel-1, the longest known, have about 3 MiB."""
 Nodata = float | Literal["auto"] | None

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from uniadrs_scale.scenes.datasets import Contents, Entry
     from uniadrs_scale.scenes.products.metadata import Options
 
-
 RANGES = ("Vnir", "Swir")
 PIXEL = 30.0
 """Side of a level 2D pixel [m]."""

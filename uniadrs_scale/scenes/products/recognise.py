@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from uniadrs_scale.scenes.cubes import CubeSpec
     from uniadrs_scale.scenes.products.metadata import Options, Product
 
-
 RASTERS = (sentinel, landsat, enmap, stac, plain)
 ARRAYS = (matlab, emit, prisma, netcdf)
 """The first that knows the file takes it; NetCDF takes what is left."""
