@@ -38,7 +38,7 @@ def main() -> None:
         mask=mask,
         units=arguments.units,
     )
-    print(us.plan(scene).summary())
+    print(us.plan(scene).text())
 
     # Worker processes on this machine, one per core or per GPU; each keeps one network.
     scores = us.score(scene, arguments.folder / "scores.zarr")

@@ -26,16 +26,18 @@ PIXELS = np.random.default_rng(0).integers(1, 3000, (3, 300, 260)).astype(np.uin
 PIXELS[:, :70, :70] = 0
 
 
+def write(path: Path, pixels: np.ndarray, **profile: object) -> Path:
+    count, height, width = pixels.shape
+    profile |= {"count": count, "height": height, "width": width, "dtype": pixels.dtype}
+    grid = {"crs": "EPSG:32633", "transform": from_origin(4e5, 6e6, 20, 20)}
+    with rasterio.open(path, "w", driver="GTiff", **profile, **grid) as file:
+        file.write(pixels)
+    return path
+
+
 @pytest.fixture
 def scene(tmp_path: Path) -> Path:
-    path = tmp_path / "scene.tif"
-    profile = {
-        "driver": "GTiff", "count": 3, "height": 300, "width": 260, "dtype": "uint16",
-        "crs": "EPSG:32633", "transform": from_origin(4e5, 6e6, 20, 20), "nodata": 0,
-    }  # fmt: skip
-    with rasterio.open(path, "w", **profile) as file:
-        file.write(PIXELS)
-    return path
+    return write(tmp_path / "scene.tif", PIXELS, nodata=0)
 
 
 class Run:
@@ -124,6 +126,37 @@ def test_info_describes_weights_and_scenes(run, scene, tiny_weights) -> None:
     out = run("info", scene).out
     assert "300 x 260 px" in out
     assert "uint16" in out
+
+
+def test_info_takes_one_file_per_band(run, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    pixels = np.random.default_rng(0).normal(1000, 30, (1, 40, 50)).astype(np.float32)
+    for band in ("B02", "B03"):
+        write(tmp_path / f"coast_{band}.tif", pixels)
+    several, pattern = run("info", "coast_B02.tif", "coast_B03.tif"), run("info", "coast_*.tif")
+    assert several.out == pattern.out
+    assert "bands        2: coast_B02, coast_B03" in several.out
+    assert "crs          WGS 84 / UTM zone 33N" in several.out
+
+
+def test_a_plan_asks_whether_a_border_of_one_value_is_data(run, scene, tmp_path) -> None:
+    pixels = np.random.default_rng(0).normal(1000, 30, (2, 700, 800)).astype(np.uint16)
+    pixels[:, :60] = pixels[:, :, :60] = 0  # seen by windows in the corners only
+    path = write(tmp_path / "border.tif", pixels)
+    told = run("plan", path, "--detector", "rx").out
+    assert "not valid    no value is declared; name one with --nodata" in told
+    assert "--nodata 0, or open_scene(nodata=0)" in told
+    told = run("plan", path, "--detector", "rx", "--nodata", "0").out
+    assert "not valid    0 in all bands" in told
+    share = float(told.split("valid        ")[1].split("%")[0])
+    assert 75 < share < 90  # 84.6% are data
+    assert "areas of" not in told
+
+
+def test_a_wrong_choice_is_named_with_the_right_ones(run, scene) -> None:
+    told = run("plan", scene, "--detector", "ace").err
+    assert "Value error" not in told
+    assert "Invalid value for '--detector': 'ace' is not one of 'uniadrs', 'rx', 'lrx'." in told
 
 
 BAD_INPUT = {

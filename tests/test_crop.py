@@ -87,8 +87,8 @@ def test_a_crop_is_another_scene_and_says_so(raster: Path) -> None:
     parts = [us.crop(raster, bbox=sides, crs=32633) for sides in boxes]
     plans = [us.plan(part, **QUICK) for part in (*parts, parts[0].rename("harbour"))]
     assert len({plan.fingerprint for plan in (whole, *plans)}) == 4
-    assert "crop         rows 60 to 190, columns 40 to 170 of 300 x 260 px" in plans[0].summary()
-    assert plans[2].summary().startswith("scene        harbour: 130 x 130 px")
+    assert "crop         rows 60 to 190, columns 40 to 170 of 300 x 260 px" in plans[0].text()
+    assert plans[2].text().startswith("scene        harbour: 130 x 130 px")
 
 
 def test_degrees_cover_the_box(raster: Path) -> None:

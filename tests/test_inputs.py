@@ -128,7 +128,7 @@ def test_progress_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_plan_prints_well() -> None:
     plan = us.plan(SCENE, detector="rx", scheduler="sync")
-    assert str(plan) == plan.summary()
+    assert str(plan) == plan.text()
     assert plan._repr_html_().startswith("<pre>scene")
     assert "this process, 1 thread, as asked for" in str(plan)
 

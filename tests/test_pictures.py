@@ -21,7 +21,7 @@ import uniadrs_scale as us
 from uniadrs_scale.core.levels import GROW, RATES, Levels
 from uniadrs_scale.maps import exports
 from uniadrs_scale.maps.colours import colour_stops, map_colours, qgis_style, scale
-from uniadrs_scale.maps.layout import MOST, Layout, Peak, placed, top_peaks
+from uniadrs_scale.maps.layout import MARGIN, MOST, Layout, Peak, placed, top_peaks
 from uniadrs_scale.maps.pictures import Ring, Subject, draw, result_line
 from uniadrs_scale.objects.find import find
 from uniadrs_scale.objects.select import Selection
@@ -120,6 +120,28 @@ def test_a_picture_has_at_most_2048_px_and_holds_its_panels(
     height, width = layout.panel
     assert left + width <= image.width
     assert top + height <= image.height
+
+
+@pytest.mark.parametrize("shape", [(300, 300), (30, 200), (5000, 3000)])
+def test_circles_end_at_the_border_of_their_panel(shape: tuple[int, int]) -> None:
+    def drawn(rings: list[Ring]) -> np.ndarray:
+        layout = Layout.of(shape, 1)
+        small = np.zeros([-(-n // layout.factor) for n in shape], np.float32)
+
+        def read(rows: slice, cols: slice) -> np.ndarray:
+            return np.zeros((rows.stop - rows.start, cols.stop - cols.start), np.float32)
+
+        subject = Subject(title="", lines=("", ""), small=small, read=read, rings=rings)
+        return np.asarray(draw(subject, layout))[: layout.size[1] - MARGIN]
+
+    places = [(row, col) for row in (0, shape[0] - 1) for col in (0, shape[1] - 1)]
+    rings = [Ring(Peak(row, col, 1.0), "19") for row, col in places]
+    changed = (drawn([]) != drawn(rings)).any(axis=2)
+    layout = Layout.of(shape, 1)
+    (left, top), (height, width) = layout.corner(0), layout.panel
+    assert changed[top : top + height, left : left + width].any()
+    changed[top : top + height, left : left + width] = False
+    assert not changed.any()
 
 
 def test_peaks_are_the_highest_of_each_object() -> None:

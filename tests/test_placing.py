@@ -164,7 +164,7 @@ def test_a_scene_without_a_place_gives_a_map_without_one(
     scene = change(raster(tmp_path / "in.tif"))
     plan = plan_of(scene)
     assert (plan.scene.crs, plan.scene.transform) == (None, None)
-    assert why in plan.summary()
+    assert why in plan.text()
     store = planted(tmp_path, scene, 1, 1)
     attrs = zarr.open_group(store, mode="r")["score"].attrs
     assert not [key for key in attrs if key.startswith(("spatial:", "proj:"))]
@@ -182,7 +182,7 @@ def test_a_single_row_keeps_its_place_or_says_that_it_has_none(tmp_path: Path) -
     assert plan_of(scene.isel(y=[5])).scene.transform == (10, 0, 4e5, 0, -10, 6e6 - 50)
     bare = scene.isel(y=[5]).drop_vars("spatial_ref")
     assert plan_of(bare).scene.transform is None
-    assert "size of its single row of pixels is unknown" in plan_of(bare).summary()
+    assert "size of its single row of pixels is unknown" in plan_of(bare).text()
 
 
 def test_geozarr_attributes_on_array_and_root(tmp_path: Path) -> None:

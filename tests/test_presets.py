@@ -78,7 +78,7 @@ def test_presets_are_those_that_the_model_card_was_measured_with() -> None:
     assert found == {
         "hyperspectral": (128, 64, 112, 1, ("area", 0.5)),
         "multispectral": (768, 128, 672, 2),
-        "infrared": (512, 128, 448, 2, ("area", 0.5)),
+        "infrared": (512, 128, 448, 2, ("area", 1.5)),
         "low-light": (224, 112, 192, 1, ("area", 0.5), ("local", 0.5)),
         "single-band": (224, 112, 192, 1),
         "sar": (768, 384, 672, 3, 6),
@@ -203,7 +203,7 @@ def test_a_run_follows_the_preset_and_maps_of_two_presets_differ() -> None:
     options = {"detector": FirstBand(), "scheduler": "sync"}
     plan = us.plan(scene, **options)
     assert (plan.scales, plan.lattice.tile, plan.lattice.stride) == ((3, 6), 384, 336)
-    assert "seen at 1/3 and 1/6 of the resolution" in plan.summary()
+    assert "seen at 1/3 and 1/6 of the resolution" in plan.text()
     assert replace(plan, coarser=0).fingerprint != plan.fingerprint
     other = us.plan(scene, preset="multispectral", tile=384, stride=336, **options)
     assert other.coarsen == 2

@@ -55,8 +55,7 @@ def test_sentinel2_takes_native_bands_at_a_common_grid(tmp_path: Path) -> None:
     assert np.abs(scene[1].values - mean).max() <= 0.5
     assert scene_source(scene).info.grid == "that of B05, 20 metre pixels"
     assert (
-        "grid         that of B05, 20 metre pixels"
-        in us.plan(scene, detector=FirstBand()).summary()
+        "grid         that of B05, 20 metre pixels" in us.plan(scene, detector=FirstBand()).text()
     )
 
 

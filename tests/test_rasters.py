@@ -62,7 +62,7 @@ def valid(scene: xr.DataArray) -> float:
 
 
 def plan(scene: xr.DataArray) -> str:
-    return us.plan(scene, detector=FirstBand(), scheduler="sync").summary()
+    return us.plan(scene, detector=FirstBand(), scheduler="sync").text()
 
 
 def score(scene: xr.DataArray, tmp_path: Path, **options: Any) -> Any:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from stability import apart_from, both_ways, found_again
+from evaluate import Entry
+from imagery import Image
+from stability import apart_from, both_ways, found_again, next_to_bank
 
 
 def map_of(*places: tuple[slice, slice]) -> np.ndarray:
@@ -36,3 +38,21 @@ def test_a_cut_through_rows_or_columns_alone_is_one_too() -> None:
     for scores in (above, left):
         for cut, kept in ((2, 4), (3, 0), (4, 0)):  # before it, its first row, its last one
             assert (apart_from(scores, 0.5, cut) > 0.5).sum() == kept
+
+
+class FromMean(Entry):
+    """Scores are differences from the mean of all pixels, clouds included."""
+
+    def score(self, image: Image, modality: str) -> np.ndarray:
+        assert modality == "multispectral"
+        return np.abs(image.pixels[0] - image.pixels[0].mean(dtype=float)).astype(np.float32)
+
+
+def test_a_cloud_bank_is_next_to_the_scene_and_only_the_scene_is_judged() -> None:
+    pixels = np.full((2, 40, 50), 100, np.uint16)
+    pixels[:, 5:8, 5:8] = 120
+    targets = pixels[0] > 100
+    image = Image(name="port", pixels=pixels, targets=targets, counted=np.ones_like(targets))
+    # The mean of both is above the targets: they differ less from it than the ground does.
+    assert next_to_bank(FromMean("mean"), image, "multispectral", 200) == (1.0, 0.0)
+    assert next_to_bank(FromMean("mean"), image, "multispectral", 1)[1] == 1.0

@@ -122,7 +122,7 @@ def test_bits_depend_neither_on_chunks_nor_on_what_invalid_pixels_hold(
 def test_the_plan_names_the_terms_and_its_fingerprint_holds_them() -> None:
     plan = us.plan(scene(14), scheduler="sync")
     assert plan.terms == AREA == PRESETS["hyperspectral"].terms
-    assert "plus 0.5 x area" in plan.summary()
+    assert "plus 0.5 x area" in plan.text()
     assert replace(plan, terms=()).fingerprint != plan.fingerprint
     assert replace(plan, terms=(("area", 0.25),)).fingerprint != plan.fingerprint
     few = us.plan(scene(4), scheduler="sync")

@@ -24,6 +24,7 @@ from pystac.extensions.raster import (
 )
 from pystac.extensions.render import Render, RenderExtension
 from pystac.extensions.table import Column, TableExtension
+from pystac.utils import datetime_to_str
 from rasterio.crs import CRS
 from rasterio.warp import transform as warp
 
@@ -96,9 +97,9 @@ def make_item(
         bbox=None if box is None else list(box),
         datetime=source.when,
         properties={
-            "created": _text(now),
+            "created": datetime_to_str(now, "seconds"),
             "processing:software": {"uniadrs_scale": plan.version},
-            "processing:datetime": _text(now),
+            "processing:datetime": datetime_to_str(now, "seconds"),
             "processing:lineage": f"Scored by {plan.detector}",
             "uniadrs:key": key,
             "uniadrs:parts": decision.fingerprint.to_dict(),
@@ -270,7 +271,3 @@ def _union(boxes: Sequence[Sequence[float]]) -> list[float]:
         return [-180.0, -90.0, 180.0, 90.0]
     west, south, east, north = zip(*boxes, strict=True)
     return [min(west), min(south), max(east), max(north)]
-
-
-def _text(time: datetime) -> str:
-    return time.isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -50,7 +50,6 @@ def static_items(source: Static) -> Iterator[SourceItem]:
     Raises:
         ArchiveError: A catalog cannot be read.
     """
-    reader = _Reader()
     waiting, seen = [source.href], set[str]()
     while waiting:
         href = waiting.pop(0)
@@ -58,7 +57,7 @@ def static_items(source: Static) -> Iterator[SourceItem]:
             continue
         seen.add(href)
         try:
-            document = reader.read(href)
+            document = _read(href)
         except (OSError, ValueError) as error:
             raise ArchiveError(f"STAC '{href}' cannot be read: {error}. Check 'source'.") from None
         kind = document.get("type")
@@ -67,7 +66,7 @@ def static_items(source: Static) -> Iterator[SourceItem]:
             raise ArchiveError(f"{what}. Check 'source'.")
         if kind in ("Feature", "FeatureCollection"):
             items = [document] if kind == "Feature" else document.get("features", [])
-            yield from _parsed(((href, item) for item in items), reader, source.assets)
+            yield from _parsed(((href, item) for item in items), source.assets)
             continue
         links = [link for link in document.get("links", []) if isinstance(link, dict)]
         searched = any(link.get("rel") in ("search", "conformance") for link in links)
@@ -81,7 +80,8 @@ def static_items(source: Static) -> Iterator[SourceItem]:
         waiting += [target for rel, target in targets if rel == "child"]
         named = [target for rel, target in targets if rel == "item" and target not in seen]
         seen.update(named)
-        yield from _parsed(reader.each(named), reader, source.assets)
+        documents = in_parallel(_try_read, named, is_remote)
+        yield from _parsed(zip(named, documents, strict=True), source.assets)
 
 
 def found_items(source: Search, filters: Filters) -> Iterator[SourceItem]:
@@ -90,7 +90,6 @@ def found_items(source: Search, filters: Filters) -> Iterator[SourceItem]:
     Raises:
         ArchiveError: The API does not respond, or not as STAC says.
     """
-    reader = _Reader()
     query = dict(source.query)
     first, last = filters.interval()
     if first is not None or last is not None:
@@ -107,7 +106,7 @@ def found_items(source: Search, filters: Filters) -> Iterator[SourceItem]:
             f"{' '.join(str(error).split()):.300}. Check 'source'."
         ) from None
     pairs = ((_self_link(item) or source.href, item) for item in found)
-    yield from _parsed(pairs, reader, source.assets)
+    yield from _parsed(pairs, source.assets)
 
 
 class _RemoteOnly(StacApiIO):
@@ -123,40 +122,35 @@ class _RemoteOnly(StacApiIO):
         return super().read_text(source, *given, **named)
 
 
-class _Reader:
-    """A reader of JSON: of files one after the other, of URLs several at a time."""
+def _read(href: str) -> dict[str, Any]:
+    """Return the JSON object at ``href``."""
+    content = read_object(href) if is_remote(href) else Path(href).read_bytes()
+    if content is None:
+        raise FileNotFoundError(f"'{href}' does not exist")
+    document = parse_json(content)
+    if type(document) is not dict:
+        raise ValueError("it is not a JSON object")
+    return cast("dict[str, Any]", document)
 
-    def read(self, href: str) -> dict[str, Any]:
-        """Return the JSON object at ``href``."""
-        content = read_object(href) if is_remote(href) else Path(href).read_bytes()
-        if content is None:
-            raise FileNotFoundError(f"'{href}' does not exist")
-        document = parse_json(content)
-        if type(document) is not dict:
-            raise ValueError("it is not a JSON object")
-        return cast("dict[str, Any]", document)
 
-    def each(self, hrefs: list[str]) -> Iterator[tuple[str, dict[str, Any] | Exception]]:
-        """Return (href, document or error) of each, in order."""
-        return zip(hrefs, in_parallel(self._try_read, hrefs, is_remote), strict=True)
+def _try_read(href: str) -> dict[str, Any] | Exception:
+    try:
+        return _read(href)
+    except (OSError, ValueError) as error:
+        return error
 
-    def _try_read(self, href: str) -> dict[str, Any] | Exception:
-        try:
-            return self.read(href)
-        except (OSError, ValueError) as error:
-            return error
 
-    def stamp(self, href: str) -> str:
-        """Return a stamp that changes when the file or URL does; read its first bytes at most.
+def _stamp(href: str) -> str:
+    """Return a stamp that changes when the file or URL does; read its first bytes at most.
 
-        Raises:
-            OSError: It does not exist, or the server does not respond.
-        """
-        if not is_remote(href):
-            status = Path(href).stat()
-            return f"{status.st_size}:{status.st_mtime_ns}"
-        # Not by HEAD, for which signed URLs are not signed.
-        return glimpse(href, whole=True).stamp
+    Raises:
+        OSError: It does not exist, or the server does not respond.
+    """
+    if not is_remote(href):
+        status = Path(href).stat()
+        return f"{status.st_size}:{status.st_mtime_ns}"
+    # Not by HEAD, for which signed URLs are not signed.
+    return glimpse(href, whole=True).stamp
 
 
 def in_parallel(call: Callable[[T], R], values: list[T], slow: Callable[[T], bool]) -> Iterable[R]:
@@ -169,7 +163,6 @@ def in_parallel(call: Callable[[T], R], values: list[T], slow: Callable[[T], boo
 
 def _parsed(
     pairs: Iterable[tuple[str, dict[str, Any] | Exception]],
-    reader: _Reader,
     assets: tuple[str, ...],
 ) -> Iterator[SourceItem]:
     """Yield items of documents; for a document that is not one, an item with a fault."""
@@ -179,7 +172,7 @@ def _parsed(
         try:
             if isinstance(document, Exception):
                 raise document
-            return _item(href, document, reader, assets)
+            return _item(href, document, assets)
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             return _faulty(href, document, error)
 
@@ -198,15 +191,13 @@ def _asks_server(document: dict[str, Any] | Exception, href: str) -> bool:
     )
 
 
-def _item(
-    href: str, document: dict[str, Any], reader: _Reader, wanted: tuple[str, ...]
-) -> SourceItem:
+def _item(href: str, document: dict[str, Any], wanted: tuple[str, ...]) -> SourceItem:
     if not str(document.get("stac_version", "1.")).startswith("1."):
         document = Item.from_dict(document).to_dict(transform_hrefs=False)
     properties = document["properties"]
     product, assets = _chosen(document, href, wanted)
     updated = properties.get("updated", "")
-    stamps = [_asset_stamp(asset, place, reader, updated) for place, asset in assets.items()]
+    stamps = [_asset_stamp(asset, place, updated) for place, asset in assets.items()]
     bands = () if product is None else [b for b in product.bands if b.default]
     facts = [(band.name, band.number, band.nodata) for band in bands]
     return SourceItem(
@@ -265,7 +256,7 @@ def _faulty(href: str, document: dict[str, Any] | Exception, error: Exception) -
     )
 
 
-def _asset_stamp(asset: dict[str, Any], place: str, reader: _Reader, updated: str) -> str:
+def _asset_stamp(asset: dict[str, Any], place: str, updated: str) -> str:
     """Return the identity of an asset: its checksum, or stamp of file or server, or of the item.
 
     The query of its URL is dropped, as it holds a signature that changes.
@@ -274,7 +265,7 @@ def _asset_stamp(asset: dict[str, Any], place: str, reader: _Reader, updated: st
     if "file:checksum" in asset:
         return f"{plain} {asset['file:checksum']}"
     if is_remote(place) or "://" not in place:
-        return f"{plain} {reader.stamp(place)}"
+        return f"{plain} {_stamp(place)}"
     return f"{plain} {asset.get('file:size', '')} {updated}"
 
 

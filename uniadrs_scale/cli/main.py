@@ -10,9 +10,10 @@ import sys
 from importlib import resources
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from uniadrs_scale import __version__
 from uniadrs_scale.cli import archive as cli_archive
@@ -23,8 +24,22 @@ from uniadrs_scale.cli.options import BAD_INPUT, BUSY, COMPLETE, INCOMPLETE
 from uniadrs_scale.core.machine import give_home
 from uniadrs_scale.errors import BusyError, UniadrsScaleError
 
+
+class Commands(TyperGroup):
+    """The commands; messages about wrong options speak to people, not about exceptions."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that the arguments name."""
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as error:
+            error.message = error.message.removeprefix("Value error, ")  # pydantic's
+            raise
+
+
 app = typer.Typer(
     name="uniadrs-scale",
+    cls=Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

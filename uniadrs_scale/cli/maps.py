@@ -106,7 +106,13 @@ def evaluate_command(
 
 
 def info_command(
-    target: Annotated[str, typer.Argument(help="A scene, a map (Zarr or COG), or weights.")],
+    targets: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="TARGET...",
+            help="A scene, a map (Zarr or COG), or weights; several rasters make one scene.",
+        ),
+    ],
     *,
     reading: Reading,
 ) -> None:
@@ -115,8 +121,11 @@ def info_command(
     from uniadrs_scale.maps.store import open_map
     from uniadrs_scale.storage.urls import in_bucket
 
+    target = targets[0]
     path, local = Path(target), "://" not in target
-    if path.suffix == ".zarr" and (local or in_bucket(target)) and _is_ours(target):
+    if len(targets) > 1:
+        _print_facts(_scene_facts(reading.open(targets)))
+    elif path.suffix == ".zarr" and (local or in_bucket(target)) and _is_ours(target):
         opened = open_map(target)
         attributes: dict[str, Any] = dict(opened.array().attrs)
         said = {name: attributes[name] for name in STATISTICS if name in attributes}
@@ -195,6 +204,7 @@ def _require_replaceable(output: Place, opened: ScoreMap) -> None:
 
 def _scene_facts(scene: xr.DataArray) -> dict[str, Any]:
     """Return the facts that `info` prints about a scene; read no pixels."""
+    from uniadrs_scale.core.contracts import crs_name
     from uniadrs_scale.scenes.sources import scene_source
 
     info = scene_source(scene).info
@@ -212,7 +222,8 @@ def _scene_facts(scene: xr.DataArray) -> dict[str, Any]:
         "platform": scene.attrs.get("platform", "unknown"),
         "grid": info.grid or "that of the files",
         "places": info.georeference,
-        "crs": info.crs or "none",
+        "crs": crs_name(info.crs or "") or "none",
+        "not valid": info.masked or "no value is declared",
         "transform": info.transform or "none",
     }
 

@@ -131,7 +131,7 @@ class Running:
         int | None,
         typer.Option(
             help="Chunk side in pixels. Affects memory only, never the scores. "
-            "Default: 512, or 1024 for scenes over 16 megapixels."
+            "Default: 512, or 1024 for tiles over 512 px and scenes over 16 megapixels."
         ),
     ] = None
     method: Annotated[
@@ -155,7 +155,8 @@ class Running:
         str | None,
         typer.Option(
             help="sync or threads (this process), or the address of a Dask cluster "
-            "(tcp://host:8786, tls://host:8786). Default: worker processes on this machine."
+            "(tcp://host:8786, tls://host:8786). Default: threads for a short run, else worker "
+            "processes on this machine."
         ),
     ] = None
     tls_ca_file: Annotated[

@@ -139,7 +139,7 @@ def plan_command(
 ) -> None:
     """Forecast what 'score' with the same arguments would do; run nothing."""
     from uniadrs_scale.scoring.job import suited
-    from uniadrs_scale.scoring.report import sampled_validity, shares_text
+    from uniadrs_scale.scoring.report import areas_note, sampled_validity, shares_text
     from uniadrs_scale.scoring.target import Target
 
     scene, scorer = cropping.of(reading.open(scenes)), running.scorer()
@@ -147,7 +147,7 @@ def plan_command(
     job = running.job(scene, compute, scorer)
     plan = job.on(suited(job, compute)).plan
     state = "" if output is None else Target.of(output, overwrite=overwrite).state(plan)
-    valid, lost = sampled_validity(job.source)
+    valid, lost, flat = sampled_validity(job.source)
     seen = max(valid + sum(lost.values()), 1)
     if as_json:
         sample = {"pixels": seen, "valid": valid, "invalid": lost}
@@ -155,7 +155,9 @@ def plan_command(
         typer.echo(json.dumps(facts, indent=2))
         return
     shares = shares_text(valid / seen, {reason: pixels / seen for reason, pixels in lost.items()})
-    typer.echo(f"{plan.summary()}\n{'valid':<13}{shares} of a sample of {seen / 1e6:.2f} Mpx")
+    typer.echo(f"{plan.text()}\n{'valid':<13}{shares} of a sample of {seen / 1e6:.2f} Mpx")
+    if areas := areas_note(flat, valid):
+        typer.echo(f"{'note':<13}{areas}")
     if state:
         typer.echo(f"{'output':<13}{state}")
 

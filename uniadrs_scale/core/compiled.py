@@ -16,12 +16,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import llvmlite.binding as llvm
+import numpy as np
 from numba import config, njit
 
 from uniadrs_scale.core.machine import has_home, private_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+
+    from numpy.typing import NDArray
 
 LOG = logging.getLogger("uniadrs_scale")
 F = TypeVar("F", bound="Callable[..., Any]")
@@ -62,6 +65,27 @@ def _own_cache() -> str:
         )
         return ""
     return f"{private_folder()}/numba"
+
+
+@compiled()
+def ordered_sums(values: NDArray[np.float64], power: int) -> NDArray[np.float64]:
+    """Return the sums (row,) of (row, column) to the power of 1 or 2, one column after the other.
+
+    Four rows at once, as each addition waits for the one before it.
+    """
+    last = values.shape[0] - 1
+    sums = np.empty(last + 4)
+    for row in range(0, last + 1, 4):
+        one, two = values[row], values[min(row + 1, last)]
+        three, four = values[min(row + 2, last)], values[min(row + 3, last)]
+        a = b = c = d = 0.0
+        for k in range(values.shape[1]):
+            a += one[k] * (one[k] if power > 1 else 1.0)
+            b += two[k] * (two[k] if power > 1 else 1.0)
+            c += three[k] * (three[k] if power > 1 else 1.0)
+            d += four[k] * (four[k] if power > 1 else 1.0)
+        sums[row], sums[row + 1], sums[row + 2], sums[row + 3] = a, b, c, d
+    return sums[: last + 1]
 
 
 TOLERANCE, USUAL = 1e-5, 1e-6

@@ -8,10 +8,13 @@ import math
 import os
 import stat
 import tempfile
+import threading
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from threadpoolctl import ThreadpoolController
 
 from uniadrs_scale.errors import PlanError
 
@@ -145,3 +148,34 @@ def library(name: str, what: str) -> Any:
         raise PlanError(
             f"{what} need {name}. Install it: pip install 'uniadrs-scale[targets]'."
         ) from None
+
+
+class _OneBlasThread:
+    """A context in which numpy's products of matrices use one thread, as they do in workers.
+
+    The number of threads decides bits, and threads of BLAS get in the way of those of Dask. The
+    setting belongs to the process: the first thread that enters makes it, the last one that leaves
+    ends it.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._inside = threading.Lock(), 0
+        self._controller: ThreadpoolController | None = None
+        self._limit: Any = None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                # Kept, since it takes milliseconds to find the libraries.
+                self._controller = self._controller or ThreadpoolController()
+                self._limit = self._controller.limit(limits=1, user_api="blas")
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._limit.restore_original_limits()
+
+
+ONE_BLAS_THREAD = _OneBlasThread()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from uniadrs_scale.core.compiled import ordered_sums
 from uniadrs_scale.core.machine import Later
 from uniadrs_scale.core.validity import flat_areas, looks_like_speckle
 
@@ -67,6 +68,8 @@ SMALL = 4
 """Bytes of integers of which a slab's sum fits a float64's 53 bits: 2^14 times 2^32."""
 SLAB = 2**14
 """Pixels whose moments are computed at a time: 2 * STEPS + 14 bits fit a float64's 53."""
+GROUP = 8
+"""Bands of a slab whose moments are computed at a time: they fit a processor's cache."""
 THINNED = 2**12
 """Least pixels of a piece that correlations of many bands are taken from, if it has as many."""
 
@@ -221,19 +224,25 @@ def _moments(values: NDArray[np.generic], fences: Fences | None) -> BandStatisti
     BLAS adds in an order that depends on its number of threads, which would decide the last bits of
     every score. So it gets integers of up to 19 bits, whose products it adds without rounding.
     """
-    exact = values.astype(np.float64, order="C")
-    if fences is not None:
-        np.clip(exact, fences[0][:, None], fences[1][:, None], out=exact)
+    bands, pixels = values.shape
     small = values.dtype.kind in "iu" and values.dtype.itemsize <= SMALL  # no sum is rounded
-    mean = (exact.sum(axis=1) if small else _sums(exact)) / exact.shape[1]
-    exact -= mean[:, None]
-    squares = _sums(np.square(exact))
-    step = np.maximum(exact.max(axis=1), -exact.min(axis=1)) / 2.0**STEPS
-    exact /= np.where(step > 0, step, 1)[:, None]
-    whole = np.rint(exact, out=exact)
+    whole, mean, squares, step = np.empty((bands, pixels)), *np.empty((3, bands))
+    for group in (slice(first, first + GROUP) for first in range(0, bands, GROUP)):
+        exact = whole[group]
+        exact[...] = values[group]
+        if fences is not None:
+            np.clip(exact, fences[0][group, None], fences[1][group, None], out=exact)
+        # These orders decide the last bits of a score: the shipped weights have seen them.
+        sums = exact.sum(axis=1) if small or bands == 1 else ordered_sums(exact, power=1)
+        mean[group] = sums / pixels
+        exact -= mean[group, None]
+        squares[group] = np.square(exact).sum() if bands == 1 else ordered_sums(exact, power=2)
+        step[group] = np.maximum(exact.max(axis=1), -exact.min(axis=1)) / 2.0**STEPS
+        exact /= np.where(step[group] > 0, step[group], 1)[:, None]
+        np.rint(exact, out=exact)
     scatter = (whole @ whole.T) * np.outer(step, step)
     np.fill_diagonal(scatter, squares)
-    return BandStatistics(count=exact.shape[1], mean=mean, scatter=scatter)
+    return BandStatistics(count=pixels, mean=mean, scatter=scatter)
 
 
 def _spread(
@@ -259,17 +268,6 @@ def _spread(
     return replace(sample, count=count, mean=sample.mean + sums / count, scatter=scatter)
 
 
-def _sums(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(band,) sums over pixels, in an order that is fixed: it decides the last bits of a score.
-
-    One pixel after the other, or for a single band as numpy adds a row: the orders
-    that the shipped weights have seen.
-    """
-    if len(values) == 1:
-        return np.array([values[0].sum()])
-    return np.array([np.cumsum(band)[-1] for band in values])
-
-
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Normalisation:
     """Per-band affine scaling: scaled = clip((raw - offset) * scale, -CLIP, CLIP)."""
@@ -285,7 +283,10 @@ class Normalisation:
         The offset is taken off before values that float32 cannot hold are rounded. Non-finite input
         stays NaN only if it was NaN; callers mask it.
         """
-        if pixels.dtype == np.float32 or pixels.dtype.itemsize < WIDE:
+        if pixels.dtype == np.float32:
+            scaled = np.empty(pixels.shape, np.float32)
+            np.subtract(pixels, self.offset.astype(np.float32)[:, None, None], out=scaled)
+        elif pixels.dtype.itemsize < WIDE:
             scaled = pixels.astype(np.float32)
             scaled -= self.offset.astype(np.float32)[:, None, None]
         else:

@@ -250,10 +250,6 @@ class ScorePlan(Printed):
         }
 
     def text(self) -> str:
-        """Return :meth:`summary`."""
-        return self.summary()
-
-    def summary(self) -> str:
         """Return the forecast as text, one line per fact."""
         scene, lattice, memory = self.scene, self.lattice, self.memory
         rows, cols = lattice.chunks
@@ -267,7 +263,7 @@ class ScorePlan(Printed):
             **({"crop": scene.crop} if scene.crop else {}),
             "georeference": scene.georeference,
             **({"grid": scene.grid} if scene.grid else {}),
-            **({"not valid": scene.masked} if scene.masked else {}),
+            "not valid": scene.masked or "no value is declared; name one with --nodata (nodata=)",
             "tiles": f"{lattice.tiles} of {lattice.tile} px, stride {lattice.stride} px "
             f"(each pixel is scored {lattice.tiles * lattice.tile**2 / 1e6 / megapixels:.1f} "
             "times on average)",

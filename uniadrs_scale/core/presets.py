@@ -109,7 +109,7 @@ PRESETS = {
             tile=512,
             least=128,
             coarsen=2,
-            terms=(("area", 0.5),),
+            terms=(("area", 1.5),),
             why="one thermal band, blurred targets",
         ),
         Preset(

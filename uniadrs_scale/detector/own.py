@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import copy
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from threadpoolctl import ThreadpoolController
 
 from uniadrs_scale.core.contracts import Tiling
 from uniadrs_scale.core.layers import SCORE, Layer
+from uniadrs_scale.core.machine import ONE_BLAS_THREAD
 from uniadrs_scale.detector.fingerprints import model_digest
 from uniadrs_scale.detector.model_files import File, by_torch, model_file
 from uniadrs_scale.errors import PlanError, WeightsError, gist
@@ -46,7 +45,7 @@ class Function:
 
     def answer(self, tiles: NDArray[np.float32]) -> Any:
         """Return what the function does, with one thread for products of matrices."""
-        with _ONE_BLAS_THREAD:
+        with ONE_BLAS_THREAD:
             return self.call(tiles)
 
 
@@ -232,33 +231,3 @@ def _stacked(answer: Any, layers: int) -> NDArray[np.float32]:
         return np.stack([np.asarray(part, np.float32) for part in answer], axis=1)
     values = np.array(answer, np.float32)
     return values[:, None] if layers == 1 and values.ndim < len("nlyx") else values
-
-
-class _OneBlasThread:
-    """A context in which numpy's products of matrices use one thread, as they do in workers.
-
-    The number of threads decides bits. The setting belongs to the process: the first thread that
-    enters makes it, the last one that leaves ends it.
-    """
-
-    def __init__(self) -> None:
-        self._lock, self._inside = threading.Lock(), 0
-        self._controller: ThreadpoolController | None = None
-        self._limit: Any = None
-
-    def __enter__(self) -> None:
-        with self._lock:
-            if not self._inside:
-                # Kept, since it takes milliseconds to find the libraries.
-                self._controller = self._controller or ThreadpoolController()
-                self._limit = self._controller.limit(limits=1, user_api="blas")
-            self._inside += 1
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._inside -= 1
-            if not self._inside:
-                self._limit.restore_original_limits()
-
-
-_ONE_BLAS_THREAD = _OneBlasThread()

@@ -93,8 +93,10 @@ class FittedRX:
 
     def whitened(self, tiles: NDArray[np.float32]) -> Tensor:
         """Return the components (n, component, y, x), of deviation 1."""
-        flat = torch.from_numpy(np.ascontiguousarray(tiles)).flatten(2)
-        parts = torch.from_numpy(self.basis) @ flat
+        flat, basis = torch.from_numpy(np.ascontiguousarray(tiles)).flatten(2), self.basis
+        parts = flat.new_empty(len(tiles), len(basis), flat.shape[2])
+        for tile, out in zip(flat, parts, strict=True):
+            torch.mm(torch.from_numpy(basis), tile, out=out)
         return parts.view(len(tiles), -1, *tiles.shape[2:])
 
 

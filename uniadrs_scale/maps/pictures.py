@@ -98,11 +98,10 @@ def draw(subject: Subject, layout: Layout) -> Image.Image:
     if subject.scene is not None:
         panels.insert(0, subject.scene.rgb)
     for number, pixels in enumerate(panels):
-        corner = layout.corner(number)
-        image.paste(_zoomed(pixels, layout.zoom), corner)
+        panel = _zoomed(pixels, layout.zoom)  # an image of its own: rings end at its edges
         for ring in reversed(subject.rings):  # the number of the highest is on top
-            x, y = layout.at(ring.peak)
-            _draw_ring(image, pen, (corner[0] + x, corner[1] + y), ring, layout.radius)
+            _draw_ring(panel, layout.at(ring.peak), ring, layout.radius)
+        image.paste(panel, layout.corner(number))
     _colour_bar(image, pen, layout, subject.levels)
     for top, text, style in zip(
         (14, 44, 64), (subject.title, *subject.lines), (TITLE, FACTS, RESULT), strict=False
@@ -184,9 +183,7 @@ def _zoomed(pixels: Pixels, zoom: int) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(pixels.repeat(zoom, 0).repeat(zoom, 1)))
 
 
-def _draw_ring(
-    image: Image.Image, pen: Any, centre: tuple[float, float], ring: Ring, radius: int
-) -> None:
+def _draw_ring(image: Image.Image, centre: tuple[float, float], ring: Ring, radius: int) -> None:
     """Draw a circle with a text to its upper right, or to its upper left at the right edge."""
     half = radius + 5
     stamp = _stamp(radius, half, ring.colour)
@@ -196,6 +193,7 @@ def _draw_ring(
     if right + font.getlength(ring.text) > image.width - 4:
         right = centre[0] - radius - font.getlength(ring.text)
     place = (right, max(centre[1] - radius - 12, 2))
+    pen = ImageDraw.Draw(image, "RGBA")
     pen.text(place, ring.text, ring.colour, font, stroke_width=2, stroke_fill=HALO)
 
 

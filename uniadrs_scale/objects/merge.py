@@ -27,7 +27,7 @@ def merge(chunks: Sequence[ChunkObjects], cut: Cut) -> Columns:
     parts = concatenated([chunk.open for chunk in chunks])
     found = [pair for line, other in _facing(chunks) for pair in _touching(line, other)]
     pairs = np.array(found, np.int64).reshape(-1, 2)
-    at_void = pairs.min(axis=1, initial=len(found)) == VOID
+    at_void = pairs.min(axis=1) == VOID
     parts["edge"][pairs[at_void].max(axis=1)] = True
     labels = groups_of(len(parts["pixels"]), pairs[~at_void])
     order = np.argsort(labels, kind="stable")
@@ -46,8 +46,11 @@ def concatenated(tables: Sequence[Columns]) -> Columns:
 
 def groups_of(count: int, pairs: NDArray[np.int64]) -> NDArray[np.int32]:
     """Return (count,) the group of each member, by the smallest; ``pairs`` (n, 2) are united."""
-    joins = coo_array((np.ones(len(pairs)), tuple(pairs.T)), (count, count)) if count else None
-    return np.zeros(0, np.int32) if joins is None else connected_components(joins)[1]
+    if not count:
+        return np.zeros(0, np.int32)
+    joins = coo_array((np.ones(len(pairs)), tuple(pairs.T)), (count, count))
+    groups: NDArray[np.int32] = connected_components(joins, directed=False)[1]
+    return groups
 
 
 def _touching(line: NDArray[np.int64], other: NDArray[np.int64]) -> Iterator[tuple[int, int]]:

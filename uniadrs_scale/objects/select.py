@@ -14,6 +14,7 @@ from uniadrs_scale.core.levels import GROW, RATES
 from uniadrs_scale.errors import PlanError
 from uniadrs_scale.objects.components import Cut
 from uniadrs_scale.scenes.areas import projected, read_areas
+from uniadrs_scale.swaths.geometry import degrees_of, unit_vectors
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -200,14 +201,6 @@ def touching(
 
 
 def _plane_around(places: NDArray[np.float64]) -> CRS:
-    turn = np.radians(places)
-    vectors_ = np.stack(
-        [
-            np.cos(turn[:, 1]) * np.cos(turn[:, 0]),
-            np.cos(turn[:, 1]) * np.sin(turn[:, 0]),
-            np.sin(turn[:, 1]),
-        ]
-    )
-    x, y, z = vectors_.min(axis=1) + vectors_.max(axis=1)
-    longitude, latitude = np.degrees([np.arctan2(y, x), np.arctan2(z, np.hypot(x, y))])
+    vectors = unit_vectors(places[:, 1], places[:, 0])
+    latitude, longitude = degrees_of(vectors.min(axis=0) + vectors.max(axis=0))
     return CRS.from_proj4(f"+proj=aeqd +lat_0={latitude} +lon_0={longitude} +datum=WGS84 +units=m")

@@ -100,7 +100,9 @@ def network_input(
     overhang: tuple[tuple[int, int], tuple[int, int]],
 ) -> NDArray[np.float32]:
     """Return (band, tile, tile): invalid pixels filled, the part beyond the scene reflected."""
-    return np.pad(fill_invalid(scaled, valid), [(0, 0), *overhang], mode="reflect")
+    filled = fill_invalid(scaled, valid)
+    beyond = any(size for sides in overhang for size in sides)
+    return np.pad(filled, [(0, 0), *overhang], mode="reflect") if beyond else filled
 
 
 def score_tiles(
@@ -139,9 +141,11 @@ def _groups(inputs: Iterable[Input]) -> Iterator[list[Input]]:
 def _score_group(group: list[Input], layers: tuple[Layer, ...]) -> Iterator[Scored]:
     """Yield the layers (layer, y, x) of each tile in their units, or the reason for none."""
     batch, shape = group[0].scorer.batch, group[0].pixels.shape
-    stack = np.zeros((batch, *shape), np.float32)
-    for slot, item in zip(stack, group, strict=False):
-        slot[...] = item.pixels
+    stack = group[0].pixels[None]
+    if batch > 1:
+        stack = np.zeros((batch, *shape), np.float32)
+        for slot, item in zip(stack, group, strict=False):
+            slot[...] = item.pixels
     scorers = [item.scorer for item in group]
     scorers += scorers[-1:] * (batch - len(group))
     try:

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from uniadrs_scale.core.contracts import layers_of, scaling_of
+from uniadrs_scale.core.machine import ONE_BLAS_THREAD
 from uniadrs_scale.core.memory import FEW_BANDS, give_freed_memory_back, sample_side
 from uniadrs_scale.core.pixels import BandStatistics
 from uniadrs_scale.core.regions import Cells, Grid, Sample, fences
+from uniadrs_scale.errors import SceneError
 from uniadrs_scale.runtime.batches import Regional, Scaled
 from uniadrs_scale.runtime.dask_internals import task
 from uniadrs_scale.runtime.graph import unique, window_reader
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from uniadrs_scale.core.contracts import SceneSource, Scorer, WindowReader
+    from uniadrs_scale.core.plan import ScorePlan
     from uniadrs_scale.core.regions import Fences, Index
     from uniadrs_scale.runtime.dask_internals import Key
     from uniadrs_scale.runtime.executor import Executor
@@ -45,7 +48,8 @@ class _Cell:
 
     def __call__(self) -> CellStatistics | None:
         try:
-            return cell_statistics(self.readers, self.fences, thinned=self.thinned)
+            with ONE_BLAS_THREAD:
+                return cell_statistics(self.readers, self.fences, thinned=self.thinned)
         except Exception:  # noqa: BLE001 - score_chunk meets the same error, and reports it
             return None
         finally:
@@ -122,6 +126,18 @@ def _read(
         index: cell if isinstance(cell, CellStatistics) else None
         for index, cell in zip(cells, results, strict=True)
     }
+
+
+def require_scalable(statistics: BandStatistics, plan: ScorePlan) -> None:
+    """Raise SceneError if values are beyond the range of the arithmetic."""
+    beyond = statistics.beyond_float32()
+    if not beyond.size:
+        return
+    raise SceneError(
+        f"Band '{plan.scene.bands[beyond[0]]}' of '{plan.scene.name}' has values that single "
+        "precision cannot hold, or whose squares double precision cannot. Are they a nodata value? "
+        "Name it (nodata=), or rescale the band."
+    )
 
 
 def regional(scorer: Scorer, whole: BandStatistics, cells: Cells) -> Scaled | Regional:

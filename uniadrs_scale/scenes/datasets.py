@@ -230,17 +230,12 @@ def _zarr(path: str) -> Iterator[Entry]:
 def _zarr_stamp(path: str) -> str:
     """Return what changes with the metadata of a store; its chunks are too many to look at."""
     if is_remote(path):
-        return _remote_root(canonical(path).rstrip("/")) or ""
+        for name in ZARR_FILES:  # the first that the server has
+            with suppress(SceneError):
+                return glimpse(f"{canonical(path).rstrip('/')}/{name}").stamp
+        return ""
     if "://" in path:
         return ""
     found = [Path(path, name) for name in ZARR_FILES if Path(path, name).is_file()]
     newest = max(Path(path).stat().st_mtime_ns, *(file.stat().st_mtime_ns for file in found))
     return str(newest)
-
-
-def _remote_root(uri: str) -> str | None:
-    """Return the stamp of the first metadata file that the server has; None without one."""
-    for name in ZARR_FILES:
-        with suppress(SceneError):
-            return glimpse(f"{uri}/{name}").stamp
-    return None

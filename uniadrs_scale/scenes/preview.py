@@ -48,6 +48,8 @@ NAMED = (
 RGB = 3
 READ = 4 << 20
 """Values read at once, or one block if it has more."""
+SPARSE = 4
+"""Lines of blocks per square of the picture from which on those without its middle are omitted."""
 SQUARE = 512
 """Least side of what is read at once of a scene without blocks [px]."""
 LEAST, MOST = 0.5, 99.5
@@ -182,7 +184,8 @@ def _thinned(
     info, held = source.info, READ * every**2 // len(indices)
     # Whole blocks, each in one window only: GDAL decodes a block again once its cache is full.
     wide = block[1] * max(1, min(held // block[0], info.width) // block[1])
-    high = block[0] * max(1, held // wide // block[0])
+    # Lines of blocks that hold no middle are not read.
+    high = block[0] * (1 if SPARSE * block[0] <= factor else max(1, held // wide // block[0]))
     for row in range(0, info.height, high):
         down, rows = _middles(row, high, factor, info.height)
         for col in range(0, info.width, wide):
@@ -278,8 +281,9 @@ def _components(source: Windowed) -> Look:
     products = np.zeros((len(info.bands),) * 2)
     for window in sample_windows(info.height, info.width, block=LOOKED, across=ACROSS):
         pixels, valid = source.window(window).read()
-        values = pixels[:, valid].astype(np.float64)
-        values = values[:, np.isfinite(values).all(axis=0)]
+        known = valid & np.isfinite(pixels).all(axis=0)
+        values = pixels.reshape(len(pixels), -1) if known.all() else pixels[:, known]
+        values = values.astype(np.float64)
         total, seen = total + values.sum(axis=1), seen + values.shape[1]
         products += values @ values.T
     mean = total / max(seen, 1)

@@ -16,7 +16,7 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window as RasterWindow
 
 from uniadrs_scale.core.validity import MASKED, Nodata, Validity
-from uniadrs_scale.scenes.files import OPEN
+from uniadrs_scale.scenes.files import OPEN, raw_pixels
 from uniadrs_scale.storage.buckets import await_same
 from uniadrs_scale.storage.remote import gdal_env, unreachable
 from uniadrs_scale.storage.retries import answered, server_of
@@ -150,7 +150,9 @@ class RasterFile:
         shape = thinned_shape(window, self.every)
         shown = [dataset.read_masks(band, window=area, out_shape=shape) > 0 for band in self.masks]
         bands = [*self.bands, *([] if self.alpha is None else [self.alpha])]
-        pixels = dataset.read(bands, window=area, out_shape=(len(bands), *shape))
+        pixels = raw_pixels(dataset, bands, area) if self.every == 1 else None
+        if pixels is None:
+            pixels = dataset.read(bands, window=area, out_shape=(len(bands), *shape))
         if self.alpha is not None:  # in the same read, one for all bands that are stored together
             alpha = pixels[-1]
             pixels = pixels[:-1]

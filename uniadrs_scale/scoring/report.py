@@ -17,7 +17,7 @@ import rasterio
 from uniadrs_scale.core.contracts import Printed
 from uniadrs_scale.core.lattice import sample_windows
 from uniadrs_scale.core.machine import usable_cores
-from uniadrs_scale.core.validity import SOME_BANDS
+from uniadrs_scale.core.validity import flat_areas
 from uniadrs_scale.errors import redact
 from uniadrs_scale.runtime.executor import ClusterFacts
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from uniadrs_scale.core.contracts import SceneSource
     from uniadrs_scale.core.levels import Levels
-    from uniadrs_scale.core.pixels import BandStatistics
     from uniadrs_scale.core.plan import ScorePlan
     from uniadrs_scale.runtime.graph import Receipt
     from uniadrs_scale.runtime.tasks import TileFailure
@@ -35,12 +34,10 @@ if TYPE_CHECKING:
 
 NAMED = 10
 """Failed tiles that a summary lists: a screen's worth."""
+SAMPLE, ACROSS = 64, 6
+"""Side of a sampled window [px], and windows along an axis: few miss the corners of a scene."""
 LARGE_AREAS = 0.01
 """Share of pixels in areas of one value above which a note asks if these are data."""
-NAMED_BANDS = 8
-"""Most bands that a note names."""
-SAMPLE, ACROSS = 128, 3
-"""Side of a sampled window [px], and windows along an axis."""
 LIBRARIES = ("torch", "numpy", "dask", "distributed", "zarr", "xarray", "rasterio")
 
 
@@ -166,16 +163,34 @@ def shares_text(valid: float, invalid: Mapping[str, float]) -> str:
     return f"{valid:.1%}" + (f" ({reasons})" if reasons else "")
 
 
-def sampled_validity(source: SceneSource) -> tuple[int, dict[str, int]]:
-    """Return the valid pixels of a few small windows, and the invalid ones by reason."""
-    valid, lost = 0, Counter[str]()
+def areas_note(flat: Mapping[float, int], valid: int) -> str | None:
+    """Return a question about the largest areas of one value, None without large ones.
+
+    Args:
+        flat: Valid pixels in areas of one value, by that value.
+        valid: All valid pixels.
+    """
+    pixels, value = max(((pixels, value) for value, pixels in flat.items()), default=(0, 0))
+    if not LARGE_AREAS * valid <= pixels < valid:
+        return None
+    return (
+        f"{pixels / valid:.0%} of the valid pixels are in areas of {value}. If {value} means no "
+        f"data, say so (--nodata {value}, or open_scene(nodata={value})): its border glows "
+        "otherwise."
+    )
+
+
+def sampled_validity(source: SceneSource) -> tuple[int, dict[str, int], dict[float, int]]:
+    """Return the valid pixels of small windows, the invalid ones by reason, and areas by value."""
+    valid, lost, flat = 0, Counter[str](), Counter[float]()
     info = source.info
     for window in sample_windows(info.height, info.width, block=SAMPLE, across=ACROSS):
         with suppress(Exception):  # the run meets the same error, and reports it
-            _, mask, reasons = source.window(window).counted()
+            pixels, mask, reasons = source.window(window).counted()
             valid += int(mask.sum())
             lost.update(reasons)
-    return valid, dict(lost)
+            flat.update(flat_areas(pixels, mask))
+    return valid, dict(lost), dict(flat)
 
 
 def run_facts(plan: ScorePlan, summary: RunSummary, weights: str | None) -> dict[str, Any]:
@@ -259,33 +274,3 @@ class IncompleteWarning(UserWarning):
 
 class SceneWarning(UserWarning):
     """A scene looks wrong, and its map may mislead."""
-
-
-def scene_notes(statistics: BandStatistics, plan: ScorePlan) -> Iterator[str]:
-    """Yield what looks wrong with the scene, and what to do."""
-    scale = statistics.normalisation().scale
-    dead = [name for name, gain in zip(plan.scene.bands, scale, strict=True) if gain == 0]
-    if statistics.count and dead:
-        some = ", ".join(f"'{name}'" for name in dead[:NAMED_BANDS])
-        more = f" and {len(dead) - NAMED_BANDS} more" if len(dead) > NAMED_BANDS else ""
-        yield f"Bands that hold one value and so tell nothing: {some}{more}."
-    pixels, value = max(
-        ((pixels, value) for value, pixels in statistics.flat.items()), default=(0, 0)
-    )
-    if LARGE_AREAS * statistics.count <= pixels < statistics.count:
-        yield (
-            f"{pixels / statistics.count:.0%} of the valid pixels are in areas of {value}. If "
-            f"{value} means no data, say so (--nodata {value}, or open_scene(nodata={value})): its "
-            "border glows otherwise."
-        )
-    partly = statistics.invalid.get(SOME_BANDS, 0)
-    if partly >= LARGE_AREAS:
-        yield (
-            f"{partly:.0%} of the pixels have their nodata value in some bands only. If they are "
-            "data, keep them (--nodata-when all, or open_scene(nodata_when='all'))."
-        )
-    looks, judged = statistics.speckle
-    asked = plan.coarsen > 1 or "as asked for" in plan.preset
-    # Doubles are the result of calculations, such as ratios, which may have any distribution.
-    if 2 * looks > judged and not asked and plan.scene.dtype != "float64":
-        yield "The band varies as radar does (speckle). If it is radar, score it with --preset sar."

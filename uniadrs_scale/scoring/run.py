@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from uniadrs_scale.core.compiled import mixed
 from uniadrs_scale.core.regions import Grid
+from uniadrs_scale.core.validity import SOME_BANDS
 from uniadrs_scale.detector.detector import levels_of, weights_digest
 from uniadrs_scale.errors import SceneError, StoreError
 from uniadrs_scale.maps.exports import FinishedMap, companions
@@ -23,21 +24,22 @@ from uniadrs_scale.maps.store import DONE
 from uniadrs_scale.runtime import graph
 from uniadrs_scale.runtime.compute import performance_page
 from uniadrs_scale.runtime.graph import Work
-from uniadrs_scale.runtime.statistics import regional, scene_statistics
+from uniadrs_scale.runtime.statistics import regional, require_scalable, scene_statistics
 from uniadrs_scale.scenes.preview import scene_picture
 from uniadrs_scale.scoring.report import (
+    LARGE_AREAS,
     Clock,
     RunSummary,
+    areas_note,
     report_place,
     run_facts,
-    scene_notes,
     write_report,
 )
 from uniadrs_scale.scoring.target import Target
 from uniadrs_scale.storage.locks import claimed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from uniadrs_scale.core.pixels import BandStatistics
@@ -51,6 +53,10 @@ if TYPE_CHECKING:
     from uniadrs_scale.scenes.preview import ScenePicture
     from uniadrs_scale.scoring.job import Job
     from uniadrs_scale.storage.places import Place
+
+
+NAMED = 8
+"""Most bands that a note names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,7 +157,7 @@ class _Run:
             with suppress(StoreError):  # a full disk must not hide its own error
                 self.report(self.summary([error]), error=f"{type(error).__name__}: {error}")
             raise
-        notes = (*summary.notes, *scene_notes(seen, self.plan))
+        notes = (*summary.notes, *_notes(seen, self.plan))
         return replace(summary, invalid=seen.invalid, notes=notes)
 
     def compute(
@@ -163,7 +169,7 @@ class _Run:
             executor.require_fit(seen, tile=lattice.tile, bands=len(source.info.bands))
         with self.clock("statistics"):
             statistics, cells = self.statistics(opened, executor)
-            _require_scalable(statistics, self.plan)
+            require_scalable(statistics, self.plan)
             scaled = regional(seen, statistics, cells)
         at_work = executor.cpu_kinds()
         if len(at_work) == 1:  # before the first chunk, so that it is on record after any kill
@@ -267,13 +273,24 @@ def _partial(statistics: BandStatistics) -> SceneError:
     )
 
 
-def _require_scalable(statistics: BandStatistics, plan: ScorePlan) -> None:
-    """Raise SceneError if values are beyond the range of the arithmetic."""
-    beyond = statistics.beyond_float32()
-    if not beyond.size:
-        return
-    raise SceneError(
-        f"Band '{plan.scene.bands[beyond[0]]}' of '{plan.scene.name}' has values that single "
-        "precision cannot hold, or whose squares double precision cannot. Are they a nodata value? "
-        "Name it (nodata=), or rescale the band."
-    )
+def _notes(statistics: BandStatistics, plan: ScorePlan) -> Iterator[str]:
+    """Yield what looks wrong with the scene, and what to do."""
+    scale = statistics.normalisation().scale
+    dead = [name for name, gain in zip(plan.scene.bands, scale, strict=True) if gain == 0]
+    if statistics.count and dead:
+        some = ", ".join(f"'{name}'" for name in dead[:NAMED])
+        more = f" and {len(dead) - NAMED} more" if len(dead) > NAMED else ""
+        yield f"Bands that hold one value and so tell nothing: {some}{more}."
+    if areas := areas_note(statistics.flat, statistics.count):
+        yield areas
+    partly = statistics.invalid.get(SOME_BANDS, 0)
+    if partly >= LARGE_AREAS:
+        yield (
+            f"{partly:.0%} of the pixels have their nodata value in some bands only. If they are "
+            "data, keep them (--nodata-when all, or open_scene(nodata_when='all'))."
+        )
+    looks, judged = statistics.speckle
+    asked = plan.coarsen > 1 or "as asked for" in plan.preset
+    # Doubles are the result of calculations, such as ratios, which may have any distribution.
+    if 2 * looks > judged and not asked and plan.scene.dtype != "float64":
+        yield "The band varies as radar does (speckle). If it is radar, score it with --preset sar."

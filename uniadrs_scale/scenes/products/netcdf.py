@@ -160,28 +160,20 @@ def _levels(multiscales: Any) -> list[str]:
 
 
 def _swath_places(contents: Contents) -> list[tuple[str, str]]:
-    """Return paths of (latitude, longitude) that have two axes."""
+    """Return paths of (latitude, longitude) that have two axes, by their names or else units."""
 
-    def flat(names: set[str], unit: str) -> dict[tuple[str, tuple[int, ...]], str]:
+    def planes(names: set[str], unit: str) -> dict[tuple[str, tuple[int, ...]], str]:
+        flat = [e for e in contents.entries.values() if len(e.extent) == PLANE and e.numeric]
+        named = [e for e in flat if e.name.lower() in names]
         found: dict[tuple[str, tuple[int, ...]], str] = {}
-        for e in contents.entries.values():
-            if len(e.extent) == PLANE and e.numeric and e.name.lower() in names:
-                found.setdefault((e.group, e.extent), e.path)
-        return found or _by_unit(contents, unit)
-
-    latitudes, longitudes = flat(LATITUDES, "degrees_north"), flat(LONGITUDES, "degrees_east")
-    return [(path, longitudes[key]) for key, path in latitudes.items() if key in longitudes]
-
-
-def _by_unit(contents: Contents, unit: str) -> dict[tuple[str, tuple[int, ...]], str]:
-    """Return two-dimensional arrays in degrees north or east, by group and size."""
-    found: dict[tuple[str, tuple[int, ...]], str] = {}
-    for e in contents.entries.values():
-        if len(e.extent) == PLANE and e.numeric:
+        for e in named or flat:
             with suppress(SceneError):
-                if contents.variable(e.path).attrs.get("units") == unit:
+                if named or contents.variable(e.path).attrs.get("units") == unit:
                     found.setdefault((e.group, e.extent), e.path)
-    return found
+        return found
+
+    latitudes, longitudes = planes(LATITUDES, "degrees_north"), planes(LONGITUDES, "degrees_east")
+    return [(path, longitudes[key]) for key, path in latitudes.items() if key in longitudes]
 
 
 def _covers(contents: Contents, latitude: str, entry: Entry) -> bool:
