@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from uniadrs_scale.core.compiled import ordered_sums
-from uniadrs_scale.core.machine import Later
-from uniadrs_scale.core.validity import flat_areas, looks_like_speckle
+from uniadrs_scale.core.validity import flat_areas, looks_like_speckle, ndimage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -19,8 +18,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Fences = tuple[NDArray[np.float64], NDArray[np.float64]]
-
-ndimage = Later("scipy.ndimage")
 
 
 def fill_invalid(pixels: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.float32]:

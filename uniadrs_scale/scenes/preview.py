@@ -282,8 +282,8 @@ def _components(source: Windowed) -> Look:
     for window in sample_windows(info.height, info.width, block=LOOKED, across=ACROSS):
         pixels, valid = source.window(window).read()
         known = valid & np.isfinite(pixels).all(axis=0)
-        values = pixels.reshape(len(pixels), -1) if known.all() else pixels[:, known]
-        values = values.astype(np.float64)
+        flat = pixels.reshape(len(pixels), -1) if known.all() else pixels[:, known]
+        values = flat.astype(np.float64)
         total, seen = total + values.sum(axis=1), seen + values.shape[1]
         products += values @ values.T
     mean = total / max(seen, 1)
