@@ -1,4 +1,4 @@
-"""The machine and what is installed on it: CPUs, a home folder, libraries of extras."""
+"""The machine and what is installed on it: CPUs, memory, a home folder, imports."""
 
 from __future__ import annotations
 
