@@ -340,7 +340,7 @@ def test_a_picture_that_cannot_be_drawn_costs_no_map(
     def fail(*_: object) -> None:
         raise OSError("no space left")
 
-    monkeypatch.setattr(exports, "save", fail)
+    monkeypatch.setattr(exports, "encoded", fail)
     with pytest.warns(us.SceneWarning, match=r"'map.png' could not be written: .*no space left"):
         score(scene, tmp_path / "map.zarr")
     assert not (tmp_path / "map.png").exists()

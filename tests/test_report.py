@@ -133,7 +133,7 @@ def test_more_memory_than_there_is_is_refused_with_the_chunk_that_fits(
     wide = xr.DataArray(np.zeros((12, 2000, 2000), np.float32), dims=("band", "y", "x"))
     options = {"detector": TileMean(), "scheduler": "sync", "tile": 224, "stride": 168}
     limit = us.plan(wide, chunk=2000, **options).memory.process + 120 * 2**20
-    monkeypatch.setattr("uniadrs_scale.runtime.cluster.machine_memory", lambda: limit)
+    monkeypatch.setattr("uniadrs_scale.runtime.compute.machine_memory", lambda: limit)
     with pytest.raises(us.PlanError, match=r"MiB \(\d\.\d GiB of this machine") as refused:
         us.score(wide, tmp_path / "map.zarr", chunk=2000, **options)
     assert not list(tmp_path.iterdir())

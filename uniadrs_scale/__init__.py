@@ -4,6 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from uniadrs_scale.core import __version__
+from uniadrs_scale.core.machine import quick_imports
 from uniadrs_scale.errors import (
     ArchiveError,
     BusyError,
@@ -95,7 +96,8 @@ _LATER = {
 
 def __getattr__(name: str) -> Any:
     if name in _LATER:
-        return getattr(importlib.import_module(f"{__name__}.{_LATER[name]}"), name)
+        with quick_imports():
+            return getattr(importlib.import_module(f"{__name__}.{_LATER[name]}"), name)
     raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import logging
 import subprocess
@@ -93,6 +94,8 @@ def main() -> None:
     except KeyboardInterrupt:
         typer.echo("interrupted: the same command resumes the run", err=True)
         sys.exit(INCOMPLETE)
+    finally:
+        gc.freeze()  # at exit the interpreter collects garbage, for a second
 
 
 def _unraisable(what: sys.UnraisableHookArgs) -> None:

@@ -186,10 +186,13 @@ class Running:
 
     def compute(self, scorer: Scorer) -> Compute:
         """Return the processes that compute."""
-        from uniadrs_scale.runtime.cluster import TlsFiles
         from uniadrs_scale.scoring.job import compute_for
 
-        tls = TlsFiles(self.tls_ca_file, self.tls_cert, self.tls_key)
+        tls = None
+        if self.tls_ca_file or self.tls_cert or self.tls_key:
+            from uniadrs_scale.runtime.cluster import TlsFiles
+
+            tls = TlsFiles(self.tls_ca_file, self.tls_cert, self.tls_key)
         wait = seconds(self.wait_for_workers)
         return compute_for(scorer, self.scheduler, self.workers, tls, wait)
 

@@ -8,10 +8,9 @@ from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.ndimage import distance_transform_edt
 
 from uniadrs_scale.core.compiled import ordered_sums
-from uniadrs_scale.core.validity import flat_areas, looks_like_speckle
+from uniadrs_scale.core.validity import flat_areas, looks_like_speckle, ndimage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -41,7 +40,7 @@ def fill_invalid(pixels: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArr
     filled, known = pixels.copy(), valid.copy()
     rows, cols = np.indices(valid.shape)
     while True:
-        near_row, near_col = distance_transform_edt(
+        near_row, near_col = ndimage.distance_transform_edt(
             ~known, return_distances=False, return_indices=True
         )
         row, col = 2 * near_row - rows, 2 * near_col - cols

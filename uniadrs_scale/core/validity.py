@@ -10,13 +10,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import ndimage
+
+from uniadrs_scale.core.machine import Later
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
+ndimage = Later("scipy.ndimage")
 NOT_FINITE, EVERY_BAND, SOME_BANDS = "not finite", "nodata", "nodata in some bands"
 MASKED = "alpha or mask"
 """Reasons why pixels are invalid; classes of a quality band have their names."""

@@ -18,7 +18,7 @@ from uniadrs_scale.detector.detector import Detector, levels_of
 from uniadrs_scale.maps.cog import to_cog
 from uniadrs_scale.maps.exports import FinishedMap
 from uniadrs_scale.maps.layout import Peak
-from uniadrs_scale.maps.pictures import Ring, Subject, draw, save
+from uniadrs_scale.maps.pictures import Ring, Subject, draw, encoded
 from uniadrs_scale.scenes.open import open_scene
 from uniadrs_scale.scenes.preview import scene_picture
 from uniadrs_scale.scoring.job import compute_for, prepare, suited
@@ -250,5 +250,5 @@ def render(invented: SyntheticScene, scene: xr.DataArray, store: Path, found: Fi
         levels=opened.levels,
     )
     path = store.with_name("demo.png")
-    save(draw(subject, layout), path, subject.title)
+    path.write_bytes(encoded(draw(subject, layout), subject.title))
     return path

@@ -10,17 +10,17 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 from xml.etree.ElementTree import Comment, Element, SubElement, indent, tostring
 
-import matplotlib as mpl
 import numpy as np
-from matplotlib.colors import to_hex, to_rgb
 
 from uniadrs_scale.core.levels import GROW, RATES, score_text
+from uniadrs_scale.core.machine import Later
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from uniadrs_scale.core.levels import Levels
 
+matplotlib, colors = Later("matplotlib"), Later("matplotlib.colors")
 COLOURS = "inferno"
 """Perceptually even and dark at its low end: bright parts of the map are high scores."""
 NODATA = "#8f8f8f"
@@ -58,7 +58,7 @@ class Stop:
     @property
     def colour(self) -> str:
         """The colour as ``#rrggbb``."""
-        return to_hex(mpl.colormaps[COLOURS](self.shade))
+        return str(colors.to_hex(matplotlib.colormaps[COLOURS](self.shade)))
 
 
 def scale(levels: Levels | None) -> tuple[Stop, ...]:
@@ -92,8 +92,8 @@ def colour_stops(levels: Levels | None) -> tuple[tuple[float, str, float], ...]:
                 float(getattr(low, name) + share * (getattr(high, name) - getattr(low, name)))
                 for name in ("score", "shade", "opacity")
             )
-            found.append((score, to_hex(mpl.colormaps[COLOURS](shade)), opacity))
-    return (*found, (1.0, to_hex(mpl.colormaps[COLOURS](1.0)), 1.0))
+            found.append((score, colors.to_hex(matplotlib.colormaps[COLOURS](shade)), opacity))
+    return (*found, (1.0, colors.to_hex(matplotlib.colormaps[COLOURS](1.0)), 1.0))
 
 
 def map_colours(score: NDArray[np.float32], levels: Levels | None) -> NDArray[np.uint8]:
@@ -108,9 +108,9 @@ def map_colours(score: NDArray[np.float32], levels: Levels | None) -> NDArray[np
     )
     filled = np.where(known, score, np.float32(0))
     shade = np.interp(filled, scores, shades)
-    colours = np.asarray(mpl.colormaps[COLOURS](shade, bytes=True), np.uint8)
+    colours = np.asarray(matplotlib.colormaps[COLOURS](shade, bytes=True), np.uint8)
     colours[..., 3] = np.rint(255 * np.interp(filled, scores, opacities))
-    colours[~known] = (*np.rint(255 * np.array(to_rgb(NODATA))).astype(int), 0)
+    colours[~known] = (*np.rint(255 * np.array(colors.to_rgb(NODATA))).astype(int), 0)
     return colours
 
 

@@ -23,10 +23,10 @@ from uniadrs_scale.maps.pictures import (
     Ring,
     Subject,
     draw,
+    encoded,
     facts_line,
     least_peak,
     result_line,
-    save,
 )
 from uniadrs_scale.maps.store import open_map
 
@@ -74,6 +74,38 @@ class FinishedMap:
         """The map at the size of its picture, and its statistics."""
         return Overview.of(self.scores, self.opened.shape, self.layout.factor)
 
+    @cached_property
+    def picture(self) -> tuple[bytes, tuple[str, ...]]:
+        """The quicklook as PNG, and notes about it."""
+        layout, overview, scene = self.layout, self.overview, None
+        notes: tuple[str, ...] = ()
+        if self.preview is not None:
+            try:
+                # Its squares are those of the map.
+                scene = self.preview(-(-max(layout.shape) // layout.factor))
+            except SceneError as error:
+                layout = replace(layout, panels=1)
+                notes = (f"The quicklook shows no scene: {error}",)
+        facts = self.opened.facts
+        peaks = top_peaks(
+            overview.small, overview.factor, least=least_peak(facts.levels), count=MOST_PEAKS
+        )
+        exact = [placed(peak, overview.factor, self.scores) for peak in peaks]
+        highest = overview.statistics.figures().get("maximum", math.nan)
+        subject = Subject(
+            title=facts.scene or "Anomaly map",
+            lines=(
+                facts_line(facts, layout.shape, None if scene is None else scene.bands),
+                result_line(highest, exact, facts.levels),
+            ),
+            small=overview.small,
+            read=self.scores,
+            rings=[Ring(peak, str(rank)) for rank, peak in enumerate(exact, start=1)],
+            scene=scene,
+            levels=facts.levels,
+        )
+        return encoded(draw(subject, layout), subject.title), notes
+
     def scores(self, rows: slice, cols: slice) -> NDArray[np.float32]:
         """Return the score (y, x) of a window, or the first layer of other maps."""
         layers = self.opened.read(rows, cols)
@@ -113,40 +145,8 @@ def _write_style(finished: FinishedMap, target: Place) -> tuple[str, ...]:
 
 
 def _write_quicklook(finished: FinishedMap, target: Place) -> tuple[str, ...]:
-    opened, layout, overview = finished.opened, finished.layout, finished.overview
-    scene: Preview | None = None
-    notes: tuple[str, ...] = ()
-    if finished.preview is not None:
-        try:
-            # Its squares are those of the map.
-            scene = finished.preview(-(-max(layout.shape) // layout.factor))
-        except SceneError as error:
-            layout = replace(layout, panels=1)
-            notes = (f"The quicklook shows no scene: {error}",)
-    facts = opened.facts
-    peaks = top_peaks(
-        overview.small,
-        overview.factor,
-        least=least_peak(facts.levels),
-        count=MOST_PEAKS,
-    )
-    exact = [placed(peak, overview.factor, finished.scores) for peak in peaks]
-    highest = overview.statistics.figures().get("maximum", math.nan)
-    subject = Subject(
-        title=facts.scene or "Anomaly map",
-        lines=(
-            facts_line(facts, layout.shape, None if scene is None else scene.bands),
-            result_line(highest, exact, facts.levels),
-        ),
-        small=overview.small,
-        read=finished.scores,
-        rings=[Ring(peak, str(rank)) for rank, peak in enumerate(exact, start=1)],
-        scene=scene,
-        levels=facts.levels,
-    )
-    with target.scratch() as folder:
-        save(draw(subject, layout), folder / target.name, subject.title)
-        target.write(folder / target.name)
+    picture, notes = finished.picture
+    target.write(picture)
     return notes
 
 

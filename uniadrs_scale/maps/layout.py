@@ -6,14 +6,16 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
-from scipy import ndimage
 
 from uniadrs_scale.core.levels import GROW
+from uniadrs_scale.core.machine import Later
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
+
+ndimage = Later("scipy.ndimage")
 
 
 @dataclass(frozen=True, slots=True)

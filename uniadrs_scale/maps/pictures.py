@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-import matplotlib as mpl
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
 from uniadrs_scale.core.levels import GROW, RATES, score_text
-from uniadrs_scale.maps.colours import NODATA, PLAIN, map_colours, scale
+from uniadrs_scale.maps.colours import NODATA, PLAIN, map_colours, matplotlib, scale
 from uniadrs_scale.maps.facts import SOFTWARE
 from uniadrs_scale.maps.layout import CLOSE, GAP, MARGIN, NUMBERS, REACH, SPACE
 
@@ -116,12 +116,14 @@ def draw(subject: Subject, layout: Layout) -> Image.Image:
     return image
 
 
-def save(image: Image.Image, path: Path, title: str) -> None:
-    """Write a PNG that says who made it."""
+def encoded(image: Image.Image, title: str) -> bytes:
+    """Return a PNG that says who made it."""
     info = PngInfo()
     info.add_text("Software", SOFTWARE)
     info.add_itxt("Title", title[:LONGEST])
-    image.save(path, "PNG", pnginfo=info, compress_level=4)
+    buffer = BytesIO()
+    image.save(buffer, "PNG", pnginfo=info, compress_level=4)
+    return buffer.getvalue()
 
 
 def facts_line(facts: MapFacts, shape: Box, bands: str | None) -> str:
@@ -246,5 +248,5 @@ def _text(pen: Any, place: Box, text: str, style: tuple[int, str]) -> None:
 @cache
 def _font(size: int) -> ImageFont.FreeTypeFont:
     """Return the font that comes with matplotlib, which has most scripts' letters."""
-    path = Path(mpl.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+    path = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
     return ImageFont.truetype(path, size)

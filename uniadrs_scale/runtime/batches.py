@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -103,16 +105,37 @@ def network_input(
     return np.pad(filled, [(0, 0), *overhang], mode="reflect") if beyond else filled
 
 
-def score_tiles(inputs: Iterable[Input], layers: tuple[Layer, ...] = (SCORE,)) -> Iterator[Scored]:
-    """Yield scores or errors, in calls of exactly ``scorer.batch`` tiles: others change bits."""
+def score_tiles(
+    inputs: Iterable[Input], layers: tuple[Layer, ...] = (SCORE,), threads: int = 1
+) -> Iterator[Scored]:
+    """Yield scores or errors, in calls of exactly ``scorer.batch`` tiles: others change bits.
+
+    With several threads so many calls are made at once; the order of the results stays.
+    """
+    if threads == 1:
+        for group in _groups(inputs):
+            yield from _score_group(group, layers)
+        return
+    running: deque[Future[list[Scored]]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        for group in _groups(inputs):
+            running.append(pool.submit(lambda tiles: list(_score_group(tiles, layers)), group))
+            if len(running) == threads:  # not more: the forecast of memory has one per thread
+                yield from running.popleft().result()
+        for future in running:
+            yield from future.result()
+
+
+def _groups(inputs: Iterable[Input]) -> Iterator[list[Input]]:
+    """Yield the tiles of one call after the other."""
     group: list[Input] = []
     for item in inputs:
         group.append(item)
         if len(group) == item.scorer.batch:
-            yield from _score_group(group, layers)
+            yield group
             group = []
     if group:
-        yield from _score_group(group, layers)
+        yield group
 
 
 def _score_group(group: list[Input], layers: tuple[Layer, ...]) -> Iterator[Scored]:

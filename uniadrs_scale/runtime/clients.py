@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, cast
 
-from distributed import Client, default_client
+from distributed import Client, as_completed, default_client, performance_report
+from distributed.comm.core import CommClosedError
 
 from uniadrs_scale.errors import ClusterError, PlanError
 from uniadrs_scale.runtime.cluster import WAIT_SECONDS
@@ -18,7 +20,11 @@ from uniadrs_scale.runtime.dask_internals import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from uniadrs_scale.runtime.cluster import TlsFiles
+
+__all__ = ["Absence", "Client", "active_client", "as_completed", "connect", "performance_report"]
 
 LOG = logging.getLogger("uniadrs_scale")
 CONNECT_SECONDS = 10
@@ -72,17 +78,34 @@ def active_client() -> Client | None:
     return client
 
 
-LOG = logging.getLogger("uniadrs_scale")
+def scheduler_lost(address: str) -> ClusterError:
+    """Return the error that ends a run without a scheduler."""
+    return ClusterError(
+        f"Lost the scheduler at {address} (no response for {WAIT_SECONDS} s). Completed chunks are "
+        "kept: start a scheduler and rerun the same command."
+    )
+
+
+@contextmanager
+def answering(client: Client) -> Iterator[None]:
+    """Turn a lost connection to the scheduler into one sentence, whatever the client was doing.
+
+    Raises:
+        ClusterError: The scheduler does not answer.
+    """
+    address = str(client.scheduler_info(n_workers=0)["address"])
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, CommClosedError) or "trying to connect to" in str(error):
+            raise scheduler_lost(address) from error
+        raise
+
+
 ASK_SECONDS = 1.0
 """Time between checks that there are workers; each costs the scheduler work."""
 QUEUE_SECONDS = 86_400
 """How long a cluster that starts workers for waiting tasks may have none: jobs wait in a queue."""
-
-
-def require_wait(seconds: float | None) -> None:
-    """Raise PlanError if a run could not wait for workers so long."""
-    if seconds is not None and not 0 < seconds < float("inf"):
-        raise PlanError(f"wait_for_workers={seconds}: a number of seconds above 0 is needed.")
 
 
 class Absence:

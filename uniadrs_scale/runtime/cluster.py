@@ -2,34 +2,33 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+import asyncio
+import json
+import os
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from dask import config as dask_config
-from distributed import Client, Scheduler, Security
-from distributed.comm.core import CommClosedError
+from distributed import Scheduler, Security
+from distributed.deploy.cluster import Cluster
+from distributed.deploy.spec import SpecCluster
+from distributed.deploy.subprocess import SubprocessWorker
 from distributed.protocol import pickle
-from distributed.system import memory_limit as machine_memory
 
 from uniadrs_scale.core.contracts import warm_up
-from uniadrs_scale.core.machine import give_home
+from uniadrs_scale.core.machine import give_home, machine_memory
 from uniadrs_scale.core.pixels import BandStatistics
 from uniadrs_scale.errors import ClusterError, PlanError, gist
-from uniadrs_scale.runtime.dask_internals import (
-    QUIET,
-    LastingCluster,
-    QuietWorker,
-)
 from uniadrs_scale.runtime.worker import PACKAGES, Shared, UnfitWorkerError, difference
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
-    from uniadrs_scale.core.contracts import Scorer
+    from distributed import Client
 
+    from uniadrs_scale.core.contracts import Scorer
 
 WAIT_SECONDS = 60
 """How long a run waits for a first or another worker, or for a lost scheduler."""
@@ -38,6 +37,39 @@ START_SECONDS = 300
 never again. Meanwhile the others compute."""
 NAMED = 3
 """Number of workers that a message names."""
+
+
+QUIET = {
+    "distributed.admin.tick.interval": "1s",
+    "distributed.worker.profile.interval": "100ms",
+}
+"""How often the processes of a cluster started here look at themselves, which takes time from
+scoring. With Dask's defaults (20 and 10 ms) two workers, their nannies and the scheduler used a
+tenth of a core while idle, with these a thirtieth."""
+
+
+class QuietWorker(SubprocessWorker):
+    """A worker and its nanny, with the settings of QUIET: the base class cannot pass settings."""
+
+    async def _start(self) -> None:
+        what = json.dumps({"cls": self.worker_class, "opts": self.worker_kwargs})
+        command = [sys.executable, "-m", "dask", "spec", self.scheduler, "--spec", what]
+        environment = os.environ | {"DASK_INTERNAL_INHERIT_CONFIG": dask_config.serialize(QUIET)}
+        self.process = await asyncio.create_subprocess_exec(*command, env=environment)
+
+
+class LastingCluster(SpecCluster):
+    """A cluster whose lost workers are restarted by their nannies, however long that takes.
+
+    The base class kills the nanny if its worker is absent 15 s after a loss: during a slow restart,
+    or because the next worker has been lost as well. No log then says why the run has no worker.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        SpecCluster.__init__(self, **options)
+
+    def _update_worker_status(self, op: str, msg: Any) -> None:
+        Cluster._update_worker_status(self, op, msg)  # noqa: SLF001 - omits that of the base class
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,13 +193,6 @@ def _open(payload: bytes) -> str:
     return ""
 
 
-def share_of_machine(workers: int) -> tuple[int, str]:
-    """Return the bytes of each of ``workers`` processes on this machine, and their origin."""
-    machine = machine_memory()
-    named = f"{workers} worker{'s' if workers > 1 else ''}"
-    return machine // workers, f"{machine / 2**30:.1f} GiB of this machine for {named}"
-
-
 def smallest_limit(client: Client) -> tuple[int, str]:
     """Return the bytes that each worker may take (0 for no limit), and their origin."""
     limits = {a: w["memory_limit"] for a, w in workers_of(client).items() if w["memory_limit"]}
@@ -248,27 +273,3 @@ def _worker_options(
     if gpus:
         options["env"] = {"CUDA_VISIBLE_DEVICES": gpus[index % len(gpus)]}
     return options
-
-
-def scheduler_lost(address: str) -> ClusterError:
-    """Return the error that ends a run without a scheduler."""
-    return ClusterError(
-        f"Lost the scheduler at {address} (no response for {WAIT_SECONDS} s). Completed chunks are "
-        "kept: start a scheduler and rerun the same command."
-    )
-
-
-@contextmanager
-def answering(client: Client) -> Iterator[None]:
-    """Turn a lost connection to the scheduler into one sentence, whatever the client was doing.
-
-    Raises:
-        ClusterError: The scheduler does not answer.
-    """
-    address = str(client.scheduler_info(n_workers=0)["address"])
-    try:
-        yield
-    except OSError as error:
-        if isinstance(error, CommClosedError) or "trying to connect to" in str(error):
-            raise scheduler_lost(address) from error
-        raise

@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, cast
 
-from distributed import Client, performance_report
-
-from uniadrs_scale.core.machine import usable_cores
+from uniadrs_scale.core.machine import Later, machine_memory, usable_cores
 from uniadrs_scale.errors import PlanError
-from uniadrs_scale.runtime.clients import active_client, connect, require_wait
-from uniadrs_scale.runtime.cluster import (
-    TlsFiles,
-    answering,
-    await_workers,
-    local_cluster,
-    share_of_machine,
-    size_of,
-    smallest_limit,
-)
 from uniadrs_scale.runtime.executor import ClusterExecutor, LocalExecutor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from distributed import Client
+
+    from uniadrs_scale.runtime import clients, cluster
+    from uniadrs_scale.runtime.cluster import TlsFiles
     from uniadrs_scale.runtime.executor import Executor
+else:
+    clients = Later("uniadrs_scale.runtime.clients")
+    cluster = Later("uniadrs_scale.runtime.cluster")
 
 
 LOCAL = ("sync", "threads")
@@ -98,7 +94,8 @@ class Compute:
         """
         if workers is not None and workers < 1:
             raise PlanError(f"workers={workers}: at least 1 is needed.")
-        require_wait(wait)
+        if wait is not None and not 0 < wait < float("inf"):
+            raise PlanError(f"wait_for_workers={wait}: a number of seconds above 0 is needed.")
         if tls and not (scheduler or "").startswith("tls://"):
             raise PlanError(
                 f"TLS files require a tls:// scheduler address, got scheduler={scheduler!r}. "
@@ -114,11 +111,11 @@ class Compute:
                 f"scheduler='{scheduler}' is unknown. Use sync, threads or an address (tcp://...)."
             )
         if scheduler is not None:
-            with connect(scheduler, tls) as client, answering(client):
+            with clients.connect(scheduler, tls) as client, clients.answering(client):
                 known = cls._on(client)
                 return replace(known, client=None, scheduler=scheduler, tls=tls, wait=wait)
         if (active := active_client()) is not None:
-            with answering(active):
+            with clients.answering(active):
                 return replace(cls._on(active), wait=wait)
         processes = workers or len(gpus) or cores
         share = min(max(cores // processes, 2), MAX_THREADS)
@@ -134,8 +131,8 @@ class Compute:
 
     @classmethod
     def _on(cls, client: Client) -> Compute:
-        workers, threads = size_of(client)
-        limit = smallest_limit(client)
+        workers, threads = cluster.size_of(client)
+        limit = cluster.smallest_limit(client)
         why = f"{_counted(workers, 'worker process')} of a running cluster"
         return cls(workers=workers, threads=threads, client=client, limit=limit, why=why)
 
@@ -186,7 +183,11 @@ class Compute:
     @property
     def memory_limit(self) -> tuple[int, str]:
         """Bytes that a worker may take (0 for no limit), and the origin of this limit."""
-        return self.limit or share_of_machine(1 if self.in_process else self.workers)
+        if self.limit:
+            return self.limit
+        workers, machine = 1 if self.in_process else self.workers, machine_memory()
+        named = f"{workers} worker{'s' if workers > 1 else ''}"
+        return machine // workers, f"{machine / 2**30:.1f} GiB of this machine for {named}"
 
     @contextmanager
     def connected(self) -> Iterator[Compute]:
@@ -194,12 +195,12 @@ class Compute:
         if self.in_process or self.client is not None:
             yield self
         elif self.scheduler is not None:
-            with connect(self.scheduler, self.tls) as client, client.as_current():
+            with clients.connect(self.scheduler, self.tls) as client, client.as_current():
                 yield replace(self._on(client), wait=self.wait)
         else:
-            started = local_cluster(self.workers, self.threads, self.gpus)
-            with started as cluster, Client(cluster) as client:
-                await_workers(client, self.workers)
+            started = cluster.local_cluster(self.workers, self.threads, self.gpus)
+            with started as running, clients.Client(running) as client:
+                cluster.await_workers(client, self.workers)
                 yield replace(self, client=client)
 
     @contextmanager
@@ -214,8 +215,13 @@ class Compute:
             if there.client is None:
                 yield LocalExecutor(str(self.scheduler), self.threads)
                 return
-            with answering(there.client):
+            with clients.answering(there.client):
                 yield ClusterExecutor(there.client, self.wait)
+
+
+def active_client() -> Client | None:
+    """Return Dask's active client; without its library there cannot be one."""
+    return clients.active_client() if "distributed" in sys.modules else None
 
 
 def _counted(number: int, name: str) -> str:
@@ -250,5 +256,6 @@ def performance_page(executor: Executor, path: Path | None) -> Iterator[None]:
             f"Folder '{path.absolute().parent}' of the performance report does not exist. "
             "Create it, or choose another one."
         )
-    with executor.client.as_current(), performance_report(filename=str(path)):
+    page = clients.performance_report(filename=str(path))
+    with executor.client.as_current(), page:
         yield

@@ -1,4 +1,4 @@
-"""The private parts of Dask that this library relies on, and nothing else.
+"""The private parts of Dask that this library relies on; those of its clusters: :mod:`.cluster`.
 
 Each has a test that says *relies on* (tests/test_dask_internals.py): a new release of Dask that
 changes one fails there, by name.
@@ -6,21 +6,13 @@ changes one fails there, by name.
 
 from __future__ import annotations
 
-import asyncio
-import json
-import os
-import sys
 import threading
 from collections import defaultdict
 from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any, cast
 
-from dask import config
 from dask._task_spec import DataNode, GraphNode, Task, TaskRef, cull
 from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
-from distributed.deploy.cluster import Cluster
-from distributed.deploy.spec import SpecCluster
-from distributed.deploy.subprocess import SubprocessWorker
 
 from uniadrs_scale.errors import ClusterError
 
@@ -37,13 +29,6 @@ CHUNK_KEY = 3
 """Parts of the name of a task of a chunk: its kind, then row and column."""
 SHARED = -1
 """Line of all other tasks."""
-QUIET = {
-    "distributed.admin.tick.interval": "1s",
-    "distributed.worker.profile.interval": "100ms",
-}
-"""How often the processes of a cluster started here look at themselves, which takes time from
-scoring. With Dask's defaults (20 and 10 ms) two workers, their nannies and the scheduler used a
-tenth of a core while idle, with these a thirtieth."""
 
 
 def data(key: Key, value: object) -> GraphNode:
@@ -97,30 +82,6 @@ def in_raster_order(graph: Graph, line_axis: int) -> HighLevelGraph:
 def allow_reconnection(client: Client, seconds: float) -> None:
     """Let ``client`` look for a lost scheduler for so long; Dask has one setting for both waits."""
     vars(client)["_timeout"] = seconds
-
-
-class QuietWorker(SubprocessWorker):
-    """A worker and its nanny, with the settings of QUIET: the base class cannot pass settings."""
-
-    async def _start(self) -> None:
-        what = json.dumps({"cls": self.worker_class, "opts": self.worker_kwargs})
-        command = [sys.executable, "-m", "dask", "spec", self.scheduler, "--spec", what]
-        environment = os.environ | {"DASK_INTERNAL_INHERIT_CONFIG": config.serialize(QUIET)}
-        self.process = await asyncio.create_subprocess_exec(*command, env=environment)
-
-
-class LastingCluster(SpecCluster):
-    """A cluster whose lost workers are restarted by their nannies, however long that takes.
-
-    The base class kills the nanny if its worker is absent 15 s after a loss: during a slow restart,
-    or because the next worker has been lost as well. No log then says why the run has no worker.
-    """
-
-    def __init__(self, **options: Any) -> None:
-        SpecCluster.__init__(self, **options)
-
-    def _update_worker_status(self, op: str, msg: Any) -> None:
-        Cluster._update_worker_status(self, op, msg)  # noqa: SLF001 - omits that of the base class
 
 
 def scales_by_itself(client: Client) -> bool:

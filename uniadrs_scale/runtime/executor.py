@@ -11,16 +11,9 @@ from dask import config as dask_config
 from dask.callbacks import Callback
 from dask.local import get_sync
 from dask.threaded import get as get_threaded
-from distributed import as_completed
 
 from uniadrs_scale.core.compiled import cpu_kind
-from uniadrs_scale.runtime.clients import Absence
-from uniadrs_scale.runtime.cluster import (
-    mismatches,
-    require_fit,
-    scheduler_lost,
-    workers_of,
-)
+from uniadrs_scale.core.machine import Later, usable_cores
 from uniadrs_scale.runtime.dask_internals import (
     CUT,
     in_raster_order,
@@ -35,7 +28,11 @@ if TYPE_CHECKING:
     from distributed import Client, Future
 
     from uniadrs_scale.core.contracts import Scorer
+    from uniadrs_scale.runtime import clients, cluster
     from uniadrs_scale.runtime.dask_internals import Graph, Key
+else:
+    clients = Later("uniadrs_scale.runtime.clients")
+    cluster = Later("uniadrs_scale.runtime.cluster")
 
 
 TOPIC = "uniadrs-scale"
@@ -73,6 +70,7 @@ class LocalExecutor:
         self.scheduler = scheduler
         """``sync`` or ``threads``."""
         self.threads = threads
+        self.threads_here = 1 if scheduler == "sync" else threads or usable_cores()
 
     def facts(self) -> ClusterFacts:
         """Return the scheduler: without workers, no deaths have to be reported."""
@@ -115,6 +113,8 @@ class ClusterExecutor:
     """The workers of a cluster. Failures are results, not exceptions."""
 
     client: Client
+    threads_here = 1
+    """Threads of this process that compute."""
 
     def __init__(self, client: Client, wait: float | None = None) -> None:
         self.client, self.wait = client, wait
@@ -129,7 +129,7 @@ class ClusterExecutor:
 
     def require_fit(self, scorer: Scorer, *, tile: int, bands: int) -> None:
         """Raise ClusterError if a worker has other versions, or cannot score a batch of noise."""
-        require_fit(self.client, scorer, tile=tile, bands=bands)
+        cluster.require_fit(self.client, scorer, tile=tile, bands=bands)
 
     def facts(self) -> ClusterFacts:
         """Ask the scheduler, if it still answers."""
@@ -208,7 +208,7 @@ class ClusterExecutor:
         while self.client.status == "connecting":
             time.sleep(POLL_SECONDS)
         if self.client.status != "running":
-            raise scheduler_lost(self._address)
+            raise clients.scheduler_lost(self._address)
 
     def _submit(self, graph: Graph, wanted: list[Key], line_axis: int) -> list[Future[Any]]:
         """Send the tasks that ``wanted`` need; return the futures of ``wanted``."""
@@ -220,11 +220,11 @@ class ClusterExecutor:
     def _completed(self, futures: list[Future[Any]]) -> Iterator[Future[Any]]:
         """Yield futures as they complete; raise ClusterError if workers stay away too long."""
         # With a loop: without it, it would take that of the default client.
-        waiting = as_completed(futures, loop=self.client.loop)
+        waiting = clients.as_completed(futures, loop=self.client.loop)
         arrived = threading.Event()
         for future in futures:
             future.add_done_callback(lambda _: arrived.set())
-        absence = Absence(self.client, self.wait)
+        absence = clients.Absence(self.client, self.wait)
         while not waiting.is_empty():
             batch = waiting.next_batch(block=False)
             yield from batch
@@ -243,11 +243,13 @@ class ClusterExecutor:
         """
         if not isinstance(error, UnfitWorkerError | ImportError):
             return False
-        unfit = {who.removeprefix("Worker "): why for who, why in mismatches(self.client).items()}
+        unfit = {
+            who.removeprefix("Worker "): why for who, why in cluster.mismatches(self.client).items()
+        }
         if isinstance(error, UnfitWorkerError):
             unfit[error.worker] = error.reason
         self._dismissed |= unfit
-        present = sorted(unfit.keys() & workers_of(self.client).keys())
+        present = sorted(unfit.keys() & cluster.workers_of(self.client).keys())
         if present:
             self.client.retire_workers(present, close_workers=True, remove=True)
         return bool(present) or isinstance(error, UnfitWorkerError)

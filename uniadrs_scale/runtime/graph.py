@@ -28,9 +28,9 @@ from uuid import uuid4
 import numpy as np
 from dask.base import optimize
 from dask.sizeof import sizeof
-from distributed.scheduler import KilledWorker
 
 from uniadrs_scale.core.contracts import warm_up
+from uniadrs_scale.core.machine import Later
 from uniadrs_scale.core.memory import give_freed_memory_back
 from uniadrs_scale.errors import ClusterError, UniadrsScaleError, gist
 from uniadrs_scale.maps.store import DONE
@@ -59,7 +59,11 @@ if TYPE_CHECKING:
     from uniadrs_scale.runtime.tasks import ChunkReport, Index
 
 
+scheduler = Later("distributed.scheduler")
 Inside = TypeVar("Inside")
+FEW = 4
+"""Chunks per thread from which on no chunk gets several threads: a large chunk owns all tiles of a
+scene that is hardly larger, and its neighbours none."""
 KINDS = "score", "beside", "beyond", "commit"
 """Tasks of a chunk."""
 
@@ -87,6 +91,8 @@ class Work:
     scaled: Scaled | Regional
     apart: bool = False
     """Whether tiles are read and scored in child processes."""
+    threads: int = 1
+    """Threads of this process that may score at once; for a task, those of its chunk."""
 
     @property
     def lattice(self) -> Lattice:
@@ -134,12 +140,21 @@ def score_scene(
         if isinstance(result, Receipt):
             on_receipt(result)
 
-    lost = attempt(work, chunks)
-    deadly = {index for index, error in lost.items() if isinstance(error, KilledWorker)}
+    lost = attempt(replace(work, threads=_spare(work, chunks)), chunks)
+    deadly = {index for index, error in lost.items() if isinstance(error, scheduler.KilledWorker)}
     if deadly:
         others = {index: error for index, error in lost.items() if index not in deadly}
         lost = others | attempt(replace(work, apart=True), deadly)
     return list(lost.values())
+
+
+def _spare(work: Work, todo: Collection[Index]) -> int:
+    """Return the threads per chunk: more than one if fewer chunks than threads own tiles."""
+    if len(todo) > FEW * work.threads:
+        return 1
+    owners = work.lattice.indices()
+    busy = sum(bool(needed_tiles(work.lattice, owner, todo)) for owner in owners)
+    return max(1, work.threads // max(busy, 1))
 
 
 def run_graph(work: Work, todo: Collection[Index]) -> tuple[Graph, list[Key]]:
@@ -201,9 +216,10 @@ def _score(
     window = work.lattice.read_window(owner)
     reader = unseen.inside if unseen else cast("SceneSource", work.source).window(window)
     tiles = needed_tiles(work.lattice, owner, targets)
-    score = score_chunk_apart if work.apart else score_chunk
     try:
-        return score(reader, owner, tiles, work.lattice, work.scaled)
+        if work.apart:
+            return score_chunk_apart(reader, owner, tiles, work.lattice, work.scaled)
+        return score_chunk(reader, owner, tiles, work.lattice, work.scaled, threads=work.threads)
     finally:
         give_freed_memory_back()
 

@@ -12,6 +12,7 @@ from uniadrs_scale.core.machine import ONE_BLAS_THREAD
 from uniadrs_scale.core.memory import FEW_BANDS, give_freed_memory_back, sample_side
 from uniadrs_scale.core.pixels import BandStatistics
 from uniadrs_scale.core.regions import Cells, Grid, Sample, fences
+from uniadrs_scale.errors import SceneError
 from uniadrs_scale.runtime.batches import Regional, Scaled
 from uniadrs_scale.runtime.dask_internals import task
 from uniadrs_scale.runtime.graph import unique, window_reader
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from uniadrs_scale.core.contracts import SceneSource, Scorer, WindowReader
+    from uniadrs_scale.core.plan import ScorePlan
     from uniadrs_scale.core.regions import Fences, Index
     from uniadrs_scale.runtime.dask_internals import Key
     from uniadrs_scale.runtime.executor import Executor
@@ -124,6 +126,18 @@ def _read(
         index: cell if isinstance(cell, CellStatistics) else None
         for index, cell in zip(cells, results, strict=True)
     }
+
+
+def require_scalable(statistics: BandStatistics, plan: ScorePlan) -> None:
+    """Raise SceneError if values are beyond the range of the arithmetic."""
+    beyond = statistics.beyond_float32()
+    if not beyond.size:
+        return
+    raise SceneError(
+        f"Band '{plan.scene.bands[beyond[0]]}' of '{plan.scene.name}' has values that single "
+        "precision cannot hold, or whose squares double precision cannot. Are they a nodata value? "
+        "Name it (nodata=), or rescale the band."
+    )
 
 
 def regional(scorer: Scorer, whole: BandStatistics, cells: Cells) -> Scaled | Regional:

@@ -92,6 +92,8 @@ def score_chunk(
     tiles: Sequence[Window],
     lattice: Lattice,
     scaled: Scaled | Regional | Apart,
+    *,
+    threads: int = 1,
 ) -> ScoredPart:
     """Score ``tiles``, all owned by chunk ``index``, and cut their sum along chunk borders.
 
@@ -101,6 +103,7 @@ def score_chunk(
         tiles: Its tiles to score: all, or those that a resumed run still needs.
         lattice: Geometry of the run.
         scaled: The scorer and the scaling of each tile, and the layers.
+        threads: Calls of the scorer at once.
     """
     outer = lattice.read_window(index)
     numerator = np.zeros((len(scaled.layers), outer.height, outer.width))
@@ -124,7 +127,7 @@ def score_chunk(
             for tile, at in wanted.items()
             for fitted, overhang in [(scaled.of(lattice.inside(tile)), lattice.overhang(tile))]
         )
-        for tile, score in score_tiles(inputs, scaled.layers):
+        for tile, score in score_tiles(inputs, scaled.layers, threads):
             if isinstance(score, str):
                 reasons[tile] = score
             else:

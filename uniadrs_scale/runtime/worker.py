@@ -18,9 +18,8 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 import cloudpickle
 import psutil
 from dask.sizeof import sizeof
-from distributed import get_worker
-from distributed.protocol import pickle
 
+from uniadrs_scale.core.machine import Later
 from uniadrs_scale.core.memory import give_freed_memory_back, keep_freed_memory
 from uniadrs_scale.errors import ClusterError
 
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from uniadrs_scale.core.contracts import FittedScorer, WindowReader
 
 
+pickle = Later("distributed.protocol.pickle")
 Value = TypeVar("Value")
 PACKAGES = ("uniadrs-scale", "torch", "numpy", "numba", "zarr", "xarray", "dask", "distributed")
 """Packages that must be equal everywhere: they decide scores, or tasks are pickled with them."""
@@ -95,7 +95,7 @@ class Shared(Generic[Value]):
     def payload(self) -> bytes:
         """The value, pickled."""
         if self._payload is None:
-            self._payload = pickle.dumps(self._value)
+            self._payload = bytes(pickle.dumps(self._value))
         return self._payload
 
     def __reduce__(self) -> tuple[type[Shared[Value]], tuple[None, bytes, Mapping[str, str]]]:
@@ -147,8 +147,8 @@ def _release(name: str, text: str | None) -> str | None:
 def worker_address() -> str:
     """Return the address of this Dask worker, or "this process" if it is not one."""
     try:
-        return str(get_worker().address)
-    except ValueError:
+        return str(sys.modules["distributed"].get_worker().address)
+    except (KeyError, ValueError):
         return "this process"
 
 

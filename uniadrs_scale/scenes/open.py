@@ -6,8 +6,7 @@ import glob
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-import pystac
-
+from uniadrs_scale.core.machine import Later
 from uniadrs_scale.errors import SceneError, UniadrsScaleError
 from uniadrs_scale.scenes.assembly import assemble
 from uniadrs_scale.scenes.cubes import CubeSpec, assemble_cube, geolocation
@@ -27,14 +26,18 @@ from uniadrs_scale.storage.urls import canonical, in_bucket
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import pystac
     import xarray as xr
     from odc.geo.geobox import GeoBox
 
     from uniadrs_scale.scenes.headers import Header
     from uniadrs_scale.scenes.products.metadata import Nodata, NodataWhen
 
+    Source = str | Path | pystac.Item | Product
+else:
+    pystac = Later("pystac")
 
-Source = str | Path | pystac.Item | Product
+
 LONGEST = 300
 """Characters of another library's message in ours."""
 
@@ -118,21 +121,25 @@ def open_scene(
 
 def _called(source: Source | Sequence[str | Path]) -> str:
     """Return the name of ``source`` for a message."""
-    if isinstance(source, pystac.Item):
-        return f"STAC item '{source.id}'"
+    if isinstance(source, str | Path):
+        return f"'{source}'"
     if isinstance(source, Product):
         return f"{source.kind} '{source.name}'"
-    return f"'{source}'" if isinstance(source, str | Path) else f"'{source[0]}'"
+    return f"STAC item '{source.id}'" if isinstance(source, pystac.Item) else f"'{source[0]}'"
 
 
 def _open(source: Source | Sequence[str | Path], options: Options, chunk: int) -> xr.DataArray:
     """Return the lazy array of a scene."""
     headers: dict[str, Header] = {}
-    if isinstance(source, pystac.Item | Product):
+    # In this order, because most runs need no pystac.
+    if isinstance(source, str | Path | list | tuple):
+        sources = expand([source] if isinstance(source, str | Path) else source)
+    elif isinstance(source, Product | pystac.Item):
         product = source if isinstance(source, Product) else of_item(source)
         scene, facts = assemble(product, options, headers)
         return lazy_scene(scene, facts, chunk)
-    sources = expand([source] if isinstance(source, str | Path) else source)
+    else:
+        sources = expand(source)
     for name in sources:
         require_plain(name)
     single = sources[0] if len(sources) == 1 else None

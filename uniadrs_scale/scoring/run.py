@@ -7,6 +7,7 @@ the store of another plan.
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -23,7 +24,7 @@ from uniadrs_scale.maps.store import DONE
 from uniadrs_scale.runtime import graph
 from uniadrs_scale.runtime.compute import performance_page
 from uniadrs_scale.runtime.graph import Work
-from uniadrs_scale.runtime.statistics import regional, scene_statistics
+from uniadrs_scale.runtime.statistics import regional, require_scalable, scene_statistics
 from uniadrs_scale.scenes.preview import scene_picture
 from uniadrs_scale.scoring.report import (
     LARGE_AREAS,
@@ -134,9 +135,7 @@ class _Run:
             summary = self.score(opened, compute, new=new)
         if self.receipts or summary.lost or not self.place.exists():
             self.report(summary)
-        if target.export is None and summary.complete:
-            finish(opened)
-        made = self.made(summary)
+        made = self.made(summary, opened)
         if made is not summary:
             self.report(made)
         return made
@@ -170,12 +169,13 @@ class _Run:
             executor.require_fit(seen, tile=lattice.tile, bands=len(source.info.bands))
         with self.clock("statistics"):
             statistics, cells = self.statistics(opened, executor)
-            _require_scalable(statistics, self.plan)
+            require_scalable(statistics, self.plan)
             scaled = regional(seen, statistics, cells)
         at_work = executor.cpu_kinds()
         if len(at_work) == 1:  # before the first chunk, so that it is on record after any kill
             opened.add_cpu_kinds(at_work)
-        work = Work(source=source, plan=self.plan, store=opened, scaled=scaled)
+        threads = executor.threads_here if getattr(self.job.scorer, "thread_safe", False) else 1
+        work = Work(source=source, plan=self.plan, store=opened, scaled=scaled, threads=threads)
         with self.clock("score"):
             lost = graph.score_scene(work, executor, lambda receipt: self.note(opened, receipt))
         if statistics.unread:
@@ -209,18 +209,27 @@ class _Run:
         self.receipts.append(receipt)
         self.observer.on_report(receipt.report)
 
-    def made(self, summary: RunSummary) -> RunSummary:
-        """Write the file of a finished store and its pictures; remove a hidden store."""
+    def made(self, summary: RunSummary, opened: ScoreStore) -> RunSummary:
+        """Write the overviews or the file of a finished store, and pictures; remove a hidden one.
+
+        The picture is drawn meanwhile, and written if all else was.
+        """
         target, clock, export = self.target, Clock(), self.target.export
         notes: tuple[str, ...] = ()
         finished = FinishedMap(target.store, target.drawn, self.preview)
-        if export is not None:
-            with clock(export.name):
-                notes = export.write(finished, target.place)
         # A run that had nothing to do leaves what the one before has made.
-        if self.observer.companions and (export is not None or self.receipts):
-            with clock("pictures"):
-                notes += companions(finished, target.place)
+        pictured = self.observer.companions and (export is not None or bool(self.receipts))
+        with ThreadPoolExecutor(1) as pool:
+            drawing = pool.submit(lambda: finished.picture) if pictured else None
+            if export is not None:
+                with clock(export.name):
+                    notes = export.write(finished, target.place)
+            elif summary.complete:
+                finish(opened)
+            if drawing is not None:
+                with clock("pictures"):
+                    drawing.exception()  # waits; what it raised is raised again, and noted
+                    notes += companions(finished, target.place)
         if export is not None and summary.complete:
             target.store.remove_store()
         if not clock.seconds:
@@ -285,15 +294,3 @@ def _notes(statistics: BandStatistics, plan: ScorePlan) -> Iterator[str]:
     # Doubles are the result of calculations, such as ratios, which may have any distribution.
     if 2 * looks > judged and not asked and plan.scene.dtype != "float64":
         yield "The band varies as radar does (speckle). If it is radar, score it with --preset sar."
-
-
-def _require_scalable(statistics: BandStatistics, plan: ScorePlan) -> None:
-    """Raise SceneError if values are beyond the range of the arithmetic."""
-    beyond = statistics.beyond_float32()
-    if not beyond.size:
-        return
-    raise SceneError(
-        f"Band '{plan.scene.bands[beyond[0]]}' of '{plan.scene.name}' has values that single "
-        "precision cannot hold, or whose squares double precision cannot. Are they a nodata value? "
-        "Name it (nodata=), or rescale the band."
-    )

@@ -16,8 +16,8 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 from pyproj import CRS, Transformer
 from pyproj.exceptions import CRSError
-from scipy.interpolate import RBFInterpolator, make_interp_spline
 
+from uniadrs_scale.core.machine import Later
 from uniadrs_scale.core.presets import Resampling
 from uniadrs_scale.errors import PlanError
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float64]
+
+interpolate = Later("scipy.interpolate")
 UTM_RADIUS = 3.5
 """Degrees around its centre in which a swath is drawn in UTM: 390 km, a scale error below 1 %."""
 STEEP_LATITUDE = 80.0
@@ -264,19 +266,17 @@ class ControlSurface:
         y, x = np.unique(places[:, 0]), np.unique(places[:, 1])
         if len(y) * len(x) == len(places):  # and `unique` put them in raster order
             return cls(y, x, vectors.reshape(len(y), len(x), 3))
-        few = len(places) <= LOCAL
-        surface = RBFInterpolator(
-            places, vectors, kernel="cubic", degree=degree, neighbors=None if few else 100
-        )
+        near = None if len(places) <= LOCAL else 100
+        surface = interpolate.RBFInterpolator(places, vectors, near, kernel="cubic", degree=degree)
         y, x = (np.linspace(axis.min() - 1, axis.max() + 1, NODES) for axis in (rows, cols))
         nodes = np.stack(np.meshgrid(y, x, indexing="ij"), axis=-1)
         return cls(y, x, surface(nodes.reshape(-1, 2)).reshape(NODES, NODES, 3))
 
     def at(self, rows: Floats, cols: Floats) -> tuple[Floats, Floats]:
         """Return latitude and longitude (y, x) [degrees] of the pixels at ``rows`` x ``cols``."""
-        cubic = 3
-        down = make_interp_spline(self.rows, self.vectors, k=min(cubic, len(self.rows) - 1))
-        across = make_interp_spline(self.cols, down(rows), k=min(cubic, len(self.cols) - 1), axis=1)
+        spline, cubic = interpolate.make_interp_spline, 3
+        down = spline(self.rows, self.vectors, k=min(cubic, len(self.rows) - 1))
+        across = spline(self.cols, down(rows), k=min(cubic, len(self.cols) - 1), axis=1)
         return degrees_of(across(cols))
 
 

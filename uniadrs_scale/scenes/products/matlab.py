@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
-from scipy.io import loadmat, whosmat
-from scipy.io.matlab import MatReadError
 
+from uniadrs_scale.core.machine import Later
 from uniadrs_scale.core.validity import valid_pixels
 from uniadrs_scale.errors import SceneError
 from uniadrs_scale.scenes.arrays import Variable
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from uniadrs_scale.scenes.datasets import Contents
     from uniadrs_scale.scenes.products.metadata import Options
 
+scipy_io = Later("scipy.io")
 
 LARGEST = 2 << 30
 """Bytes of a variable that are read at once."""
@@ -93,12 +93,18 @@ def read_matlab(path: str, options: Options) -> xr.DataArray:
     name = Path(path).name
     options.refuse(name, "a MATLAB file", grid=FOR_GRID, mask=FOR_MASK, units=FOR_UNITS)
     try:
-        found = {key: (shape, kind) for key, shape, kind in whosmat(path)}
+        found = {key: (shape, kind) for key, shape, kind in scipy_io.whosmat(path)}
         shapes = {k: shape for k, (shape, kind) in found.items() if kind in ITEMSIZES}
         variable = _choose(path, shapes, options.variable)
         _require_small(path, variable, *found[variable])
-        values = loadmat(path, variable_names=[variable, *WAVELENGTHS])
-    except (MatReadError, ValueError, TypeError, OSError, NotImplementedError) as error:
+        values = scipy_io.loadmat(path, variable_names=[variable, *WAVELENGTHS])
+    except (
+        scipy_io.matlab.MatReadError,
+        ValueError,
+        TypeError,
+        OSError,
+        NotImplementedError,
+    ) as error:
         if isinstance(error, SceneError):
             raise
         raise SceneError(

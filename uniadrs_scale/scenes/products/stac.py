@@ -7,9 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-import pystac
-from pystac.errors import STACError, STACTypeError
-
+from uniadrs_scale.core.machine import Later
 from uniadrs_scale.errors import SceneError, gist
 from uniadrs_scale.scenes.products.landsat import pixel_flags
 from uniadrs_scale.scenes.products.metadata import Band, Product, iso_time, nanometres
@@ -21,7 +19,11 @@ from uniadrs_scale.storage.urls import canonical, is_remote, uri_name
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    import pystac
+
     from uniadrs_scale.scenes.products.metadata import Quality
+else:
+    pystac = Later("pystac")
 
 
 JSON = (".json", ".geojson")
@@ -48,8 +50,8 @@ def recognise(path: str) -> Product | None:
     try:
         item = _fetched(canonical(path)) if is_remote(path) else pystac.Item.from_file(path)
     except (
-        STACError,
-        STACTypeError,
+        pystac.errors.STACError,
+        pystac.errors.STACTypeError,
         ValueError,
         KeyError,
         TypeError,
