@@ -91,6 +91,45 @@ def test_limits_apply_to_stored_numbers_or_to_pixels(tmp_path: Path) -> None:
         np.testing.assert_allclose(scene.values[0, 1:], values[1:] * 0.01 - 1, rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("made", "attributes", "lost"),
+    [
+        ({"fillvalue": -9}, {}, "any"),
+        ({"fillvalue": -9}, {"_FillValue": np.int16(-8)}, ""),  # what is written last counts
+        ({"fillvalue": 0}, {}, "all"),  # some libraries set it without being asked
+        ({}, {}, ""),  # HDF5's own 0
+    ],
+)
+def test_fill_that_is_a_property_of_an_hdf5_array_alone(
+    tmp_path: Path, made: dict[str, Any], attributes: dict[str, Any], lost: str
+) -> None:
+    values = np.stack([counts()] * 3)
+    fill = made.get("fillvalue", 0)
+    values[:, 2, 3], values[0, 4, 5] = fill, fill
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("v", data=values, **made)
+        file["v"].attrs.update(attributes)
+    valid = us.open_scene(tmp_path / "a.h5").valid.values
+    assert valid[2, 3] == (lost == "")
+    assert valid[4, 5] == (lost != "any")
+    assert np.count_nonzero(~valid) == {"any": 2, "all": 1, "": 0}[lost]
+
+
+def test_a_property_of_netcdf_without_an_attribute_is_not_fill(tmp_path: Path) -> None:
+    # Its writers set its own fill without being asked.
+    with h5py.File(tmp_path / "new.h5", "w") as file:
+        file.attrs["_NCProperties"] = "version=2,netcdf=4.9.2,hdf5=1.14.0"
+        file.create_dataset("v", data=counts(), fillvalue=100)
+    assert us.open_scene(tmp_path / "new.h5").valid.values.all()
+    with h5py.File(tmp_path / "old.h5", "w") as file:  # before 2016
+        file.create_dataset("v", data=counts(), fillvalue=100)
+        for axis, name in enumerate("yx"):
+            file[name] = np.arange(counts().shape[axis])
+            file[name].make_scale(name)
+            file["v"].dims[axis].attach_scale(file[name])
+    assert us.open_scene(tmp_path / "old.h5", variable="v").valid.values.all()
+
+
 def test_an_empty_range_is_not_used(tmp_path: Path) -> None:
     path = write(tmp_path / "a.h5", counts(), {"valid_min": 0, "valid_max": 0})
     assert us.open_scene(path).valid.values.all()

@@ -130,6 +130,8 @@ def test_vectors_of_any_crs_give_the_figures_of_the_raster(
     path = write(tmp_path / "map.tif", score)
     outlines(truth, crs).to_file(tmp_path / name)
     raster = us.evaluate(path, write(tmp_path / "truth.tif", truth))
+    if name.endswith(".gpkg"):  # as a list of targets: the first layer counts, without a warning
+        outlines(truth, crs).iloc[:1].to_file(tmp_path / name, layer="peaks")
     vector = us.evaluate(path, tmp_path / name)
     assert vector.text() == raster.text()
 
@@ -198,7 +200,13 @@ def test_bad_truth_is_refused_in_a_sentence(tmp_path: Path) -> None:
     outlines(truth).to_file(tmp_path / "t.geojson")
     far = geopandas.GeoSeries([shapely.Point(0, 0)], crs=4326)
     far.to_file(tmp_path / "far.geojson")
+    with rasterio.open(
+        tmp_path / "scene.tif", "w", driver="GTiff", count=4, height=150, width=180,
+        dtype="uint8", crs="EPSG:32632", transform=PLACE, photometric="minisblack",
+    ) as file:  # fmt: skip
+        file.write(np.stack([truth] * 4))
     cases = {
+        "scene.tif": "has 4 bands, and labels are one band: is it the scene",
         "text.tif": "is neither a raster nor vectors",
         "text.geojson": "cannot be read",
         "far.geojson": "None of the 1 shapes",

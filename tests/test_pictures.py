@@ -18,7 +18,7 @@ from rio_tiler.io import Reader
 from standins import StandIn
 
 import uniadrs_scale as us
-from uniadrs_scale.core.levels import GROW, RATES, Levels
+from uniadrs_scale.core.levels import GROW, RATES, Levels, score_text
 from uniadrs_scale.maps import exports
 from uniadrs_scale.maps.colours import colour_stops, map_colours, qgis_style, scale
 from uniadrs_scale.maps.layout import MARGIN, MOST, Layout, Peak, placed, top_peaks
@@ -142,6 +142,23 @@ def test_circles_end_at_the_border_of_their_panel(shape: tuple[int, int]) -> Non
     assert changed[top : top + height, left : left + width].any()
     changed[top : top + height, left : left + width] = False
     assert not changed.any()
+
+
+@pytest.mark.parametrize(
+    ("score", "text"),
+    [
+        (0.5, "0.500"),
+        (0.9757, "0.976"),
+        (0.9996, "0.9996"),
+        (0.99991, "0.99991"),
+        (float(np.nextafter(np.float32(1), np.float32(0))), "0.99999994"),
+        (1.0, "1.000"),
+    ],
+)
+def test_a_score_below_1_never_reads_as_1(score: float, text: str) -> None:
+    assert score_text(score) == text
+    assert "1.000" not in levels(0.9951, 0.99986, 0.99991).text()
+    assert 'label="1 medium' not in qgis_style(levels(0.9951, 0.99986, 0.99991))
 
 
 def test_peaks_are_the_highest_of_each_object() -> None:

@@ -255,6 +255,8 @@ def test_overviews_of_a_finished_store(tmp_path: Path, rotated: bool) -> None:
     # Not open_datatree: a group below another shares its sizes there.
     groups = xr.open_groups(path, engine="zarr")
     assert groups["/overviews/2"].sizes == {"y": 375, "x": 276}
+    tree = xr.open_datatree(path, engine="zarr", group="overviews")
+    assert tree["2"].sizes == {"y": 375, "x": 276}
     assert "spatial:transform" not in root.attrs  # where levels say it, the root does not
     assert [c["name"] for c in root.attrs["zarr_conventions"]] == [
         "multiscales", "spatial", "proj:",

@@ -278,7 +278,7 @@ def test_strange_products_get_a_sentence(tmp_path: Path) -> None:
     item = products.stac_item(tmp_path)
     (tmp_path / "empty").mkdir()
     (tmp_path / "bands").mkdir()
-    for name in ("B1.TIFF", "B2.TIFF", "notes.txt"):
+    for name in ("B1.TIFF", "B2.TIFF", "a.txt", "b.txt", "c.txt"):
         (tmp_path / "bands" / name).touch()
     (tmp_path / "list.json").write_text('{"type": "FeatureCollection", "features": []}')
     (tmp_path / "broken.json").write_text("{")

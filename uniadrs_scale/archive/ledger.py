@@ -5,8 +5,7 @@ Two SQLite databases. In a folder they are files, so that a kill at any moment l
 in memory, and put after each change: a PUT is atomic, and fails if another process has put since
 (:class:`.ConditionalObject`). The index grows with the archive, so it is an object of its
 own, or each try would send it along. Losing the databases loses counts of tries, nothing else: the
-truth about products is their items. Rejected for buckets: one object per scene, of which a sweep
-would have to read each; and files on this machine, which the next sweep, on another, cannot read.
+truth about products is their items.
 """
 
 from __future__ import annotations

@@ -5,8 +5,7 @@
     SINK/NAME/KEY/                    scores.tif, scores.zarr, quicklook.png, run.json
     SINK/.sweep/                      lock and ledger
 
-KEY is the product's fingerprint. Neither a folder nor a prefix can be exchanged for another in one
-step, a file and an object can: a new version is made next to the old one, and it is the product
+KEY is the product's fingerprint. A new version is made next to the old one, and it is the product
 from the moment its item replaces the old item. Readers never see half of one and half of the other.
 
 Workers write ``NAME/KEY/scores.zarr``, which the next sweep resumes. All other files are made in a

@@ -23,6 +23,20 @@ GROW = 0.3
 """Pixels with this score or more belong to an object."""
 RATES: dict[str, float] = {"low": 10.0, "medium": 1.0, "high": 0.1}
 """False objects per megapixel at each level."""
+
+
+def score_text(score: float, form: str = ".3f") -> str:
+    """Return a score in a format, with more decimals if it would read as 1 and is less.
+
+    >>> score_text(0.97571), score_text(0.99986), score_text(1.0)
+    ('0.976', '0.99986', '1.000')
+    """
+    text = format(score, form)
+    if not score < 1 <= float(text):
+        return text
+    return f"{score:.{1 - math.floor(math.log10(1 - score))}f}".rstrip("0")
+
+
 FEWEST_POINTS, MOST_POINTS, LONGEST_NAME = 2, 1000, 100
 DIGITS = 6
 """Decimals of thresholds; curves may crowd near a score of 1."""
@@ -140,7 +154,7 @@ class Levels:
 
     def text(self) -> str:
         """Return the thresholds and what they mean, in a line."""
-        thresholds = ", ".join(f"{name} {self.threshold(name):.3f}" for name in RATES)
+        thresholds = ", ".join(f"{name} {score_text(self.threshold(name))}" for name in RATES)
         rates = ", ".join(f"{rate:g}" for rate in RATES.values())
         return f"{thresholds} (scores that {rates} false objects per Mpx of empty ground reach)"
 

@@ -11,7 +11,7 @@ import rasterio
 from scipy import ndimage
 
 from uniadrs_scale.core.contracts import Printed
-from uniadrs_scale.core.levels import RATES
+from uniadrs_scale.core.levels import RATES, score_text
 from uniadrs_scale.core.plan import Sizes
 from uniadrs_scale.demo.scene import demo_scene, write_scene
 from uniadrs_scale.detector.detector import Detector, levels_of
@@ -104,7 +104,7 @@ class DemoReport(Printed):
         others = f"found    {counts}\n" if counts else ""
         return (
             f"{self.found} of {self.planted} planted anomalies found ({level}threshold "
-            f"{self.findings.threshold:.3f}, exceeded by {self.findings.alarms:.4%} of the "
+            f"{score_text(self.findings.threshold)}, exceeded by {self.findings.alarms:.4%} of the "
             f"background)\n{RULE}\n{self.summary.text()}\n"
             f"{others}scene    {self.scene}\nmap      {self.store}\n"
             f"COG      {self.cog}\npicture  {self.picture}"

@@ -12,9 +12,6 @@ counting. With 2^18 bins every score is known to 2^-10 of it (or of its distance
 distribution, and to 2^-13 if the scores are within 2^-22..1, which leaves an ``area_error`` of a
 few 1e-5. The bound counts equal scores of a shared bin as misjudged too, so it is wide if many
 scores are exactly 0.
-
-Rejected: bins of equal width (a network's background falls into the first of 10,000), and quantile
-sketches, whose result depends on the order of merging.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import shapely
 from pyproj import CRS, Transformer
-from rasterio.enums import Resampling
+from rasterio.enums import ColorInterp, Resampling
 from rasterio.errors import RasterioError
 from rasterio.features import rasterize
 from rasterio.vrt import WarpedVRT
@@ -118,6 +118,11 @@ def open_truth(path: str | Path, grid: GeoBox, name: str) -> RasterTruth | Vecto
             f"Truth '{path}' is neither a raster nor vectors ({gist(error)}). Give a raster, or "
             f"{', '.join(VECTORS)}."
         ) from None
+    if sum(band != ColorInterp.alpha for band in dataset.colorinterp) > 1:
+        raise SceneError(
+            f"Truth '{path}' has {dataset.count} bands, and labels are one band: is it the scene? "
+            "Give the band of the labels (gdal_translate -b 1)."
+        )
     # A mask often names 0, its background, as nodata.
     known = dataset.nodata is not None and dataset.nodata != 0
     if dataset.shape == tuple(grid.shape) and _same_place(dataset, grid):
@@ -180,7 +185,7 @@ def _read(path: str) -> tuple[NDArray[np.object_], Any, NDArray[np.uint8], bool]
     """Return shapes, CRS and kinds of the features in a file, and if a reviewer marked them."""
     pyogrio = vectors("Vectors of truth")
     try:
-        meta, _, geometry, columns = pyogrio.raw.read(path)
+        meta, _, geometry, columns = pyogrio.raw.read(path, layer=0)
     except (pyogrio.errors.DataSourceError, ValueError) as error:
         raise SceneError(
             f"Truth '{path}' cannot be read ({gist(error)}). Give {', '.join(VECTORS)}."

@@ -7,12 +7,7 @@ The scores of a swath are drawn on a grid on the way (:mod:`uniadrs_scale.maps.g
 Overviews hold the *maximum* of what they cover: averaging by 2 fades a boat of 3 pixels to a fifth
 of its score within two levels, nearest neighbour drops it by chance. GDAL's overview builder knows
 no maximum, so the levels are written here and handed to the COG driver as the chain of side files
-that GDAL itself understands (``a.tif``, ``a.tif.ovr``, ``a.tif.ovr.ovr``, ...). Rejected: a VRT
-with ``<Overview>`` elements (the same files plus hand-written XML), and overwriting what
-``build_overviews`` made (works too, but computes and writes every level twice).
-
-Not with dask: writers that stream a COG from a graph pad its shape, grow with the scene and turn an
-encoder's error into an empty tile. Not the COG driver straight from memory: it needs the raster.
+that GDAL itself understands (``a.tif``, ``a.tif.ovr``, ``a.tif.ovr.ovr``, ...).
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.colors import to_hex, to_rgb
 
-from uniadrs_scale.core.levels import GROW, RATES
+from uniadrs_scale.core.levels import GROW, RATES, score_text
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -156,5 +156,5 @@ def _label(score: float, levels: Levels | None) -> str:
     if levels is not None:
         for name in reversed(RATES):
             if abs(levels.threshold(name) - score) < SHOWN:
-                return f"{score:.3g} {name}: {RATES[name]:g} false per Mpx"
-    return f"{score:.3g}"
+                return f"{score_text(score, '.3g')} {name}: {RATES[name]:g} false per Mpx"
+    return score_text(score, ".3g")

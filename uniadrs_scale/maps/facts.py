@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from uniadrs_scale.core.contracts import digest, is_score_alone
 from uniadrs_scale.core.layers import Part
-from uniadrs_scale.core.levels import RATES, Levels
+from uniadrs_scale.core.levels import RATES, Levels, score_text
 from uniadrs_scale.errors import StoreError
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ class MapFacts:
             "none: choose a threshold by its result, or the highest scores"
             if levels is None
             else ", ".join(
-                f"{name} {levels.threshold(name):.3f} ({rate:g} false objects per Mpx)"
+                f"{name} {score_text(levels.threshold(name))} ({rate:g} false objects per Mpx)"
                 for name, rate in RATES.items()
             )
         )

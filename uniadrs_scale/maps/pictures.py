@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
-from uniadrs_scale.core.levels import GROW, RATES
+from uniadrs_scale.core.levels import GROW, RATES, score_text
 from uniadrs_scale.maps.colours import NODATA, PLAIN, map_colours, scale
 from uniadrs_scale.maps.facts import SOFTWARE
 from uniadrs_scale.maps.layout import CLOSE, GAP, MARGIN, NUMBERS, REACH, SPACE
@@ -142,11 +142,11 @@ def result_line(highest: float, peaks: Sequence[Peak], levels: Levels | None) ->
     """Return what a map shows, in words; ``highest`` is NaN without a score."""
     if np.isnan(highest):
         return "no pixel has a score"
-    text = f"the highest score is {highest:.3f}"
+    text = f"the highest score is {score_text(highest)}"
     if levels is None:
         return f"{text}; these scores have no levels, so colours show the score alone"
     if not peaks:
-        return f"nothing reaches level low ({levels.low:.3f}): {text}"
+        return f"nothing reaches level low ({score_text(levels.low)}): {text}"
     reached = [levels.level_of(peak.score) for peak in peaks]
     counts = [f"{reached.count(n)} {n}" for n in reversed(RATES) if n in reached]
     return f"{text}; levels of the {len(peaks)} highest objects: {', '.join(counts)}"
@@ -225,7 +225,7 @@ def _colour_bar(image: Image.Image, pen: Any, layout: Layout, levels: Levels | N
         pen.line([(left + 14, y), (left + 18, y)], SOFT)
         label = f"{stop.score:.4g}"
         if levels is not None and stop.level:
-            label = f"{stop.score:.3f}\n{stop.level}"
+            label = f"{score_text(stop.score)}\n{stop.level}"
         pen.multiline_text(place, label, INK, _font(12), anchor="lm", spacing=1)
 
 

@@ -36,7 +36,7 @@ def read_areas(path: str | Path) -> tuple[NDArray[Any], str]:
     """
     pyogrio = vectors("Areas in files")
     try:
-        meta, _, wkb, _ = pyogrio.raw.read(path, columns=[])
+        meta, _, wkb, _ = pyogrio.raw.read(path, layer=0, columns=[])
     except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, OSError) as error:
         raise PlanError(
             f"'{path}' cannot be read as a vector file ({gist(error)}). Give a GeoPackage, GeoJSON "

@@ -21,7 +21,7 @@ from xarray.backends.zarr import ZarrArrayWrapper
 from xarray.core import indexing
 
 from uniadrs_scale.errors import SceneError, UniadrsScaleError
-from uniadrs_scale.scenes.packing import EMPTY, Packing, packing_of
+from uniadrs_scale.scenes.packing import EMPTY, FILL, Packing, packing_of, plain_names
 from uniadrs_scale.storage.buckets import range_file, zarr_place
 from uniadrs_scale.storage.trust import require_self_contained
 from uniadrs_scale.storage.urls import is_remote, stable_uri
@@ -38,6 +38,8 @@ OPEN_GROUPS = 32
 """Groups that a process keeps open."""
 OPEN_ARRAYS = 256
 """Arrays that a process keeps open."""
+KNOWN = {"ncproperties", "dimensionlist", *FILL.split()}
+"""Attributes of NetCDF files and of their arrays, and of arrays that declare fill."""
 _OPEN: WeakSet[Any] = WeakSet()
 """Files that are not closed yet."""
 
@@ -182,10 +184,9 @@ def _open_group(file: ArrayFile, group: str) -> Any:
             opened = ScipyDataStore(path)
         else:
             if is_remote(path):
-                with h5py.File(range_file(path, file.stamp)) as checked:
+                with h5py.File(_hdf5_source(file)) as checked:
                     require_self_contained(checked, path)
-                source = range_file(path, file.stamp)
-            opened = H5NetCDFStore.open(source, group=group or None, phony_dims="sort")
+            opened = H5NetCDFStore.open(_hdf5_source(file), group=group or None, phony_dims="sort")
         opened.get_attrs()
     except UniadrsScaleError:
         raise
@@ -207,6 +208,8 @@ def _open_variable(file: ArrayFile, path: str) -> xr.Variable:
         if file.engine == "zarr":
             return _zarr_variable(store, name)
         opened: xr.Variable = store.open_store_variable(name, store.ds.variables[name])
+        if file.engine == "h5netcdf":
+            opened.attrs |= _hdf5_fill(file, path)
     except UniadrsScaleError:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
@@ -215,6 +218,26 @@ def _open_variable(file: ArrayFile, path: str) -> xr.Variable:
             "Pass variable= with another array, or convert the file with nccopy or h5repack."
         ) from None
     return opened
+
+
+def _hdf5_fill(file: ArrayFile, path: str) -> dict[str, Any]:
+    """Return the fill value that a plain HDF5 file keeps as a property alone, as an attribute.
+
+    HDF5's own, 0, is not one; nor is that of NetCDF, whose writers set it without being asked, but
+    add an attribute if they are. 0 may have been set without thought, as in Zarr 2.
+    """
+    with h5py.File(_hdf5_source(file)) as opened:
+        array = opened[path]
+        said = {*plain_names(dict.fromkeys(array.attrs)), *plain_names(dict.fromkeys(opened.attrs))}
+        asked = array.id.get_create_plist().fill_value_defined() == h5py.h5d.FILL_VALUE_USER_DEFINED
+        if not asked or array.dtype.kind not in "iuf" or said & KNOWN:
+            return {}
+        return {"_FillValue" if array.fillvalue else EMPTY: array.fillvalue}
+
+
+def _hdf5_source(file: ArrayFile) -> Any:
+    """Return what h5py and h5netcdf open."""
+    return range_file(file.path, file.stamp) if is_remote(file.path) else file.path
 
 
 def _zarr_variable(store: Any, name: str) -> xr.Variable:

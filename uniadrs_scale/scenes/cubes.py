@@ -1,8 +1,6 @@
 """Arrays in NetCDF, HDF5 and Zarr as lazy scenes that travel as a small spec.
 
-A task reads the window it needs through xarray's backends. Rejected: an xarray with dask chunks as
-the scene itself. Its windows cannot be cut below a whole chunk of all bands once a valid mask hangs
-on it: 1.2 GB for 1024 x 1024 pixels of an imaging spectrometer.
+A task reads the window it needs through xarray's backends.
 """
 
 from __future__ import annotations

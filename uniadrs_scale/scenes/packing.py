@@ -29,7 +29,7 @@ FILL = (
 )
 """Names of attributes that declare fill, in lower case, without separators."""
 EMPTY = "zarr_empty"
-"""Attribute for a Zarr v2 fill value of 0, which is also what writers set without being asked."""
+"""Attribute for a fill value of 0 in Zarr 2, and in HDF5 as a property: writers set it unasked."""
 HUGE = 9.9e36
 """Magnitude from which floats are fill in every format (NetCDF's default, the float32 maximum)."""
 

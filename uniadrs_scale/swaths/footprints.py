@@ -3,11 +3,6 @@
 Drawing is the one loop of geocoding that no library has.
 A cell takes the highest of the pixels whose centre is in it. A cell without any takes the pixel
 whose footprint covers its centre: the parallelogram halfway to the neighbouring pixels.
-
-Tried before, on a curved swath with 200 planted pixels: GDAL's warper with geolocation arrays put
-them right, but its ``max`` spread each over 4 cells (7 at most) where this takes 1.2, it wants the
-positions of pixel corners, and a swath must fit in memory. pyresample's bucket resampler was exact
-but left holes in 42 % of the map, its k-d tree lost 2 pixels, and both hold the swath as well.
 """
 
 from __future__ import annotations

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 RASTERS = (sentinel, landsat, enmap, stac, plain)
 ARRAYS = (matlab, emit, prisma, netcdf)
 """The first that knows the file takes it; NetCDF takes what is left."""
+ENDINGS = {".tif", ".tiff", ".jp2", ".img", ".vrt", ".png"}
+"""Endings of rasters."""
 SAME = 0.01
 """Pixels by which equal grids may differ."""
 
@@ -152,6 +154,7 @@ def _difference(first: CubeSpec, other: CubeSpec) -> str:
 
 
 def _usual_ending(folder: Path) -> str:
-    """Return the most frequent ending in ``folder``: a pattern with another matches nothing."""
-    endings = Counter(path.suffix for path in folder.iterdir() if path.suffix)
+    """Return the most frequent ending in ``folder``, of rasters if it has some."""
+    found = Counter(path.suffix for path in folder.iterdir() if path.suffix)
+    endings = Counter({k: n for k, n in found.items() if k.lower() in ENDINGS}) or found
     return endings.most_common(1)[0][0] if endings else ".tif"
