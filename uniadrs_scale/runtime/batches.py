@@ -141,7 +141,7 @@ def _groups(inputs: Iterable[Input]) -> Iterator[list[Input]]:
 def _score_group(group: list[Input], layers: tuple[Layer, ...]) -> Iterator[Scored]:
     """Yield the layers (layer, y, x) of each tile in their units, or the reason for none."""
     batch, shape = group[0].scorer.batch, group[0].pixels.shape
-    stack = group[0].pixels[None]
+    stack = np.ascontiguousarray(group[0].pixels)[None]
     if batch > 1:
         stack = np.zeros((batch, *shape), np.float32)
         for slot, item in zip(stack, group, strict=False):
