@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import warnings
+from xml.etree import ElementTree as ET
 
 import geopandas
 import numpy as np
@@ -401,6 +402,11 @@ def test_geopackage_has_peaks_styles_and_provenance(files):
     with sqlite3.connect(files / "t.gpkg") as base:
         styles = dict(base.execute("SELECT f_table_name, styleQML FROM layer_styles"))
         assert base.execute("SELECT useAsDefault FROM layer_styles").fetchall() == [(1,), (1,)]
+    for layer, labelled in (("peaks", True), ("targets", False)):  # ranks; QGIS 3.22 shows them
+        root = ET.fromstring(styles[layer])  # noqa: S314 - our own text
+        assert root.attrib["labelsEnabled"] == str(int(labelled))
+        texts = root.findall("labeling/settings/text-style")
+        assert [text.attrib["fieldName"] for text in texts] == ["rank"] * labelled
     assert set(styles) == {"targets", "peaks"}
     assert 'value="high"' in styles["targets"]
     meta = pyogrio.read_info(files / "t.gpkg", layer="targets")["dataset_metadata"]

@@ -253,8 +253,19 @@ CREATE TABLE layer_styles (
 """The table in which QGIS looks for the styles of a database."""
 
 
+RANKS = (
+    '<labeling type="simple"><settings calloutType="simple">'
+    '<text-style fieldName="rank" fontSize="8" fontSizeUnit="Point" textColor="29,29,31,255">'
+    '<text-buffer bufferDraw="1" bufferSize="0.7" bufferSizeUnits="MM" '
+    'bufferColor="255,255,255,255"/></text-style>'
+    '<placement placement="1" quadOffset="2" xOffset="1.5" yOffset="-1.5" offsetUnits="MM"/>'
+    "</settings></labeling>"
+)
+"""Labels of a QML style: the ranks, as in the picture of a map."""
+
+
 def style_of(*, points: bool) -> str:
-    """Return a QML style: outlines, or circles, in the colours of the levels."""
+    """Return a QML style: outlines, or circles with ranks, in the colours of the levels."""
     categories = "".join(
         f'<category symbol="{k}" value="{level}" label="{level or "no level"}" render="true"/>'
         for k, level in enumerate(COLOURS)
@@ -266,10 +277,11 @@ def style_of(*, points: bool) -> str:
     )
     return (
         "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>"
-        '<qgis version="3.22.0" styleCategories="Symbology">'
+        '<qgis version="3.22.0" styleCategories="Symbology|Labeling" '
+        f'labelsEnabled="{int(points)}">'
         '<renderer-v2 type="categorizedSymbol" attr="level" symbollevels="0" forceraster="0" '
         f'enableorderby="0"><categories>{categories}</categories><symbols>{symbols}</symbols>'
-        "</renderer-v2></qgis>"
+        f"</renderer-v2>{RANKS if points else ''}</qgis>"
     )
 
 
