@@ -151,6 +151,17 @@ def qgis_style(levels: Levels | None) -> str:
     return f"{DOCTYPE}\n{tostring(root).decode()}\n"
 
 
+RANKS = (
+    '<labeling type="simple"><settings calloutType="simple">'
+    '<text-style fieldName="rank" fontSize="8" fontSizeUnit="Point" textColor="29,29,31,255">'
+    '<text-buffer bufferDraw="1" bufferSize="0.7" bufferSizeUnits="MM" '
+    'bufferColor="255,255,255,255"/></text-style>'
+    '<placement placement="1" quadOffset="2" xOffset="1.5" yOffset="-1.5" offsetUnits="MM"/>'
+    "</settings></labeling>"
+)
+"""Labels of a QML style: the ranks, as in the picture of a map."""
+
+
 def _label(score: float, levels: Levels | None) -> str:
     """Return the text of a stop in a legend: its score, and the level that begins there."""
     if levels is not None:

@@ -15,6 +15,7 @@ from pyproj import CRS, Transformer
 
 from uniadrs_scale.core.machine import library, vectors
 from uniadrs_scale.errors import PlanError, StoreError, gist
+from uniadrs_scale.maps.colours import RANKS
 from uniadrs_scale.objects.ground import in_degrees
 from uniadrs_scale.storage.places import Place
 
@@ -251,17 +252,6 @@ CREATE TABLE layer_styles (
 )
 """
 """The table in which QGIS looks for the styles of a database."""
-
-
-RANKS = (
-    '<labeling type="simple"><settings calloutType="simple">'
-    '<text-style fieldName="rank" fontSize="8" fontSizeUnit="Point" textColor="29,29,31,255">'
-    '<text-buffer bufferDraw="1" bufferSize="0.7" bufferSizeUnits="MM" '
-    'bufferColor="255,255,255,255"/></text-style>'
-    '<placement placement="1" quadOffset="2" xOffset="1.5" yOffset="-1.5" offsetUnits="MM"/>'
-    "</settings></labeling>"
-)
-"""Labels of a QML style: the ranks, as in the picture of a map."""
 
 
 def style_of(*, points: bool) -> str:
