@@ -1,6 +1,6 @@
-"""Draw megapixels per second against scene size, file to Zarr, as docs/speed.png.
+"""Draw megapixels per second against scene size, file to Zarr, as runs/speed.png.
 
-    python benchmarks/plot.py --out docs/speed.png --sides 1024 2048 4096 8192
+    python benchmarks/plot.py --out runs/speed.png --sides 1024 2048 4096 8192
 
 Small scenes are slower, because the start of the workers is part of a run, as it is for a user.
 """
@@ -64,7 +64,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path, default=Path("docs/speed.png"))
+    parser.add_argument("--out", type=Path, default=Path("runs/speed.png"))
     parser.add_argument("--sides", type=int, nargs="+", default=[1024, 2048, 4096, 8192])
     options = parser.parse_args()
     found: dict[str, list[float]] = {f"{weights}, {dtype}": [] for weights, dtype in LINES}
