@@ -65,7 +65,7 @@ def test_its_options_exist() -> None:
     commands = "\n".join(
         line
         for line in README.splitlines()
-        if not re.search(r"python model/|uniadrs-scale (sweep|report)", line)
+        if not re.search(r"python (model|benchmarks)/|uniadrs-scale (sweep|report)", line)
     )
     for option in set(re.findall(r"(?<![\w-])--[a-z]+", commands)):
         assert option in done.stdout, option
