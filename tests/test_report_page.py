@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import zlib
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -14,6 +15,8 @@ import numpy as np
 import pytest
 import rasterio
 import zarr
+from affine import Affine
+from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 from rasterio.transform import from_origin
 from scipy import ndimage
@@ -25,9 +28,11 @@ from uniadrs_scale.cli.targets import _command
 from uniadrs_scale.core.levels import Levels
 from uniadrs_scale.detector.rx import GlobalRX
 from uniadrs_scale.maps.overviews import block_maximum, reduced
+from uniadrs_scale.objects.ground import Swath
 from uniadrs_scale.pages import report_layers
+from uniadrs_scale.pages.report_files import Table
 from uniadrs_scale.pages.report_layers import NO_DATA, SIDE, UNSCORED, CloseUp, Scale
-from uniadrs_scale.pages.report_table import MOST_CORNERS
+from uniadrs_scale.pages.report_table import MOST_CORNERS, Positions, checked_rows
 
 LEVELS = Levels(
     preset="multispectral",
@@ -508,3 +513,44 @@ def test_a_large_scene_makes_a_page_of_at_most_five_megabytes(tmp_path):
     )
     assert summary.shown == 200
     assert (tmp_path / "p.html").stat().st_size <= 5_000_000
+
+
+class _Flat:
+    """A map whose every score is 0.9."""
+
+    def read(self, rows, cols):
+        return np.full((1, rows.stop - rows.start, cols.stop - cols.start), 0.9, np.float32)
+
+
+def test_a_swath_reads_its_positions_once_for_all_targets():
+    reads = []
+
+    def positions(rows, cols):
+        reads.append((rows, cols))
+        row, col = np.mgrid[rows, cols].astype(float)
+        return 40 + row / 1000, 10 + col / 1000
+
+    rng = np.random.default_rng(5)
+    peaks = rng.integers(5, 195, (60, 2))
+    names = "score_max", "peak_row", "peak_col", "row0", "col0", "row1", "col1"
+    records = [
+        dict(zip(names, (0.9, row, col, row - 1, col - 1, row + 2, col + 2), strict=True))
+        for row, col in peaks.tolist()
+    ]
+    table = Table(name="t.csv", records=records, geometries=[None] * 60, crs=None, origin="")
+    tie = Positions(
+        geobox=GeoBox((200, 200), Affine.identity(), "EPSG:4326"),
+        ground=Swath(positions, (200, 200)),
+    )
+    rows = checked_rows(table, _Flat(), tie, 60)
+    assert len(rows) == 60
+    assert len(reads) == 2, "one block for the centres, one for the outlines"
+    for row in rows:
+        lon, lat = row.degrees
+        assert (lat, lon) == pytest.approx((40 + row.peak[0] / 1000, 10 + row.peak[1] / 1000))
+        ring = np.array(row.geometry["coordinates"][0])
+        own = [row.box[1] - 0.5, row.box[0] - 0.5, row.box[3] - 0.5, row.box[2] - 0.5]
+        bounds = [*ring.min(axis=0), *ring.max(axis=0)]
+        found = (np.array(bounds) - [10, 40, 10, 40]) * 1000
+        assert found == pytest.approx(own, abs=1e-2)
+    assert checked_rows(replace(table, records=[], geometries=[]), _Flat(), tie, 60) == []

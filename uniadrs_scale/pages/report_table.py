@@ -18,6 +18,7 @@ from uniadrs_scale.objects.ground import ground_of, in_degrees
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from numpy.typing import NDArray
     from odc.geo.geobox import GeoBox
 
     from uniadrs_scale.maps.finished import RasterMap
@@ -81,10 +82,10 @@ class Positions:
             shape, lambda xy: xy @ np.array([[a, d], [b, e]]) + np.array([c, f])
         )
 
-    def to_degrees(self, shape: Any) -> Any:
-        """Return a geometry in (column, row) in degrees, None if a corner is unknown."""
-        corners = shapely.get_coordinates(shape)
-        return in_degrees(np.array([shape], object), self.ground.corners(*corners.T))[0]
+    def to_degrees(self, shapes: NDArray[Any]) -> NDArray[Any]:
+        """Return geometries in (column, row) in degrees, None if a corner is unknown."""
+        corners = shapely.get_coordinates(shapes)
+        return in_degrees(shapes, self.ground.corners(*corners.T))
 
     def grid(self, side: int) -> dict[str, list[list[float]]] | None:
         """Return longitudes and latitudes at ``side`` x ``side`` even places; None if unknown."""
@@ -111,8 +112,7 @@ def checked_rows(
     names = "score_max", "peak_row", "peak_col"
     found = [[number(record, name, table.name) for name in names] for record in table.records]
     ranked = sorted((-score, int(row), int(col), n) for n, (score, row, col) in enumerate(found))
-    rows = []
-    for negative, row, col, n in ranked[:top]:
+    for negative, row, col, _ in ranked[:top]:
         inside = 0 <= row < height and 0 <= col < width
         here = (
             float(source.read(slice(row, row + 1), slice(col, col + 1))[0, 0, 0])
@@ -130,8 +130,7 @@ def checked_rows(
                 f"row {row}, column {col}, but {met}. Pass the table of this map, or drop "
                 "--targets."
             )
-        rows.append(_row(table, n, (row, col), positions))
-    return rows
+    return _rows(table, [(n, (row, col)) for _, row, col, n in ranked[:top]], positions)
 
 
 def number(record: Mapping[str, Any], column: str, name: str) -> float:
@@ -156,38 +155,62 @@ def number(record: Mapping[str, Any], column: str, name: str) -> float:
     return value
 
 
-def _row(table: Table, n: int, peak: tuple[int, int], positions: Positions) -> Row:
-    record, shape = table.records[n], table.geometries[n]
-    bounds = (peak[0], peak[1], peak[0] + 1, peak[1] + 1)
-    if all(column in record for column in BOX):
-        given = [int(number(record, column, table.name)) for column in BOX]
-        # Never larger than the map, whatever a table says.
-        most = positions.geobox.shape
-        bounds = (
-            min(max(given[0], 0), peak[0]),
-            min(max(given[1], 0), peak[1]),
-            max(min(given[2], most[0]), peak[0] + 1),
-            max(min(given[3], most[1]), peak[1] + 1),
+def _rows(
+    table: Table, ranked: list[tuple[int, tuple[int, int]]], positions: Positions
+) -> list[Row]:
+    """Return the targets of records with their peaks.
+
+    The ground is asked once for all: a swath reads its positions in blocks.
+    """
+    if not ranked:
+        return []
+    boxes = [_box(table, n, peak, positions) for n, peak in ranked]
+    drawn = [_drawn(table, n, own, positions) for (n, _), own in zip(ranked, boxes, strict=True)]
+    rows, cols = np.array([peak for _, peak in ranked]).T
+    centres = positions.ground.centres(cols, rows)
+    outlines = positions.to_degrees(np.array(drawn, object))
+    return [
+        Row(
+            properties={str(name): _plain(value) for name, value in table.records[n].items()},
+            score=number(table.records[n], "score_max", table.name),
+            peak=peak,
+            box=own,
+            rings=_rings(shape),
+            geometry=_geojson(outline) if np.isfinite(place).all() else None,
+            degrees=(float(place[0]), float(place[1])) if np.isfinite(place).all() else None,
         )
-    square = box(bounds[1], bounds[0], bounds[3], bounds[2])
-    drawn = square
-    if shape is not None and shape.geom_type in ("Polygon", "MultiPolygon"):
-        pixels = positions.to_pixels(shape, table.crs)
-        if square.buffer(NEAR, join_style="mitre").covers(
-            pixels
-        ):  # not that of a swath, in degrees
-            drawn = _simple(pixels)
-    place = positions.ground.centres(np.array([peak[1]]), np.array([peak[0]]))[0]
-    known = bool(np.isfinite(place).all())
-    return Row(
-        properties={str(name): _plain(value) for name, value in record.items()},
-        score=number(record, "score_max", table.name),
-        peak=peak,
-        box=bounds,
-        rings=_rings(drawn),
-        geometry=_geojson(positions.to_degrees(drawn)) if known else None,
-        degrees=(float(place[0]), float(place[1])) if known else None,
+        for (n, peak), own, shape, place, outline in zip(
+            ranked, boxes, drawn, centres, outlines, strict=True
+        )
+    ]
+
+
+def _box(
+    table: Table, n: int, peak: tuple[int, int], positions: Positions
+) -> tuple[int, int, int, int]:
+    """Return the box of a record; that of its peak if it has none."""
+    record = table.records[n]
+    if not all(column in record for column in BOX):
+        return (peak[0], peak[1], peak[0] + 1, peak[1] + 1)
+    given = [int(number(record, column, table.name)) for column in BOX]
+    # Never larger than the map, whatever a table says.
+    most = positions.geobox.shape
+    return (
+        min(max(given[0], 0), peak[0]),
+        min(max(given[1], 0), peak[1]),
+        max(min(given[2], most[0]), peak[0] + 1),
+        max(min(given[3], most[1]), peak[1] + 1),
     )
+
+
+def _drawn(table: Table, n: int, own: tuple[int, int, int, int], positions: Positions) -> Any:
+    """Return the outline of a record in (column, row), or its box if that is not its outline."""
+    shape, square = table.geometries[n], box(own[1], own[0], own[3], own[2])
+    if shape is None or shape.geom_type not in ("Polygon", "MultiPolygon"):
+        return square
+    pixels = positions.to_pixels(shape, table.crs)
+    near = square.buffer(NEAR, join_style="mitre")
+    return _simple(pixels) if near.covers(pixels) else square  # that of a swath is in degrees
 
 
 def _plain(value: Any) -> Any:
