@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import io
 import logging
@@ -74,6 +75,9 @@ def main() -> None:
         # A file name need not be printable in the terminal's encoding; stderr is so already.
         sys.stdout.reconfigure(errors="backslashreplace")
     give_home()
+    # At exit the interpreter would collect garbage, for a second. Not before: who calls this function
+    # may go on.
+    atexit.register(gc.freeze)
     try:
         app()
     except UniadrsScaleError as error:
@@ -94,8 +98,6 @@ def main() -> None:
     except KeyboardInterrupt:
         typer.echo("interrupted: the same command resumes the run", err=True)
         sys.exit(INCOMPLETE)
-    finally:
-        gc.freeze()  # at exit the interpreter collects garbage, for a second
 
 
 def _unraisable(what: sys.UnraisableHookArgs) -> None:
