@@ -75,8 +75,7 @@ def main() -> None:
         # A file name need not be printable in the terminal's encoding; stderr is so already.
         sys.stdout.reconfigure(errors="backslashreplace")
     give_home()
-    # At exit the interpreter would collect garbage, for a second. Not before: who calls this function
-    # may go on.
+    # At exit the interpreter would collect garbage, for a second. Not before: callers may go on.
     atexit.register(gc.freeze)
     try:
         app()
