@@ -136,6 +136,7 @@ def small_raster(tmp_path: Path) -> Path:
 
 
 COG_PEAK = """
+import distributed, matplotlib, scipy.interpolate, scipy.ndimage  # in small and large runs alike
 import re, sys
 from pathlib import Path
 from uniadrs_scale.maps.cog import to_cog
