@@ -150,8 +150,8 @@ def score_scene(
 
 def _spare(work: Work, todo: Collection[Index]) -> int:
     """Return the threads per chunk: more than one if fewer chunks than threads own tiles."""
-    if len(todo) > FEW * work.threads:
-        return 1
+    if work.threads == 1 or len(todo) > FEW * work.threads:
+        return 1  # before all chunks are looked at
     owners = work.lattice.indices()
     busy = sum(bool(needed_tiles(work.lattice, owner, todo)) for owner in owners)
     return max(1, work.threads // max(busy, 1))
