@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import dask
 import yaml
 
 ROOT = Path(__file__).parents[1]
@@ -61,7 +62,10 @@ def test_the_jobs_of_slurm_workers() -> None:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    cluster = module.slurm(3)
+    importlib.import_module("dask_jobqueue")  # reads its defaults, which replace ours if later
+    # Another test may hold 8787, where a dashboard is by default.
+    with dask.config.set({"jobqueue.slurm.scheduler-options": {"dashboard_address": ":0"}}):
+        cluster = module.slurm(3)
     try:
         script = cluster.job_script()
     finally:

@@ -516,7 +516,7 @@ def test_memory_does_not_grow_with_the_swath(
     tmp_path: Path, peak_of_cog: Callable[[Path], float]
 ) -> None:
     peaks = []
-    for side in (600, 3000):
+    for side in (1500, 4000):  # from 3000 on it stays the same; a small swath fills no buffers
         group = zarr.open_group(tmp_path / f"{side}.zarr", mode="w")
         rows, cols = np.mgrid[:side, :side] * 0.003
         values = {
@@ -529,7 +529,7 @@ def test_memory_does_not_grow_with_the_swath(
             group.create_array(name, data=value, chunks=(512, 512), attributes=attributes,
                                dimension_names=("y", "x"))  # fmt: skip
         peaks.append(peak_of_cog(tmp_path / f"{side}.zarr"))
-    assert peaks[1] - peaks[0] < 100, peaks  # MiB; scores and geolocation are 172
+    assert peaks[1] - peaks[0] < 100, peaks  # MiB; scores and geolocation grow by 262
 
 
 def test_tasks_do_not_read_the_geolocation() -> None:
