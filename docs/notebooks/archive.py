@@ -1,8 +1,8 @@
 # %% [markdown]
 # # An archive, every night
 #
-# A sweep gives every scene of a folder its map, and does only what is new. [Recipes for
-# timers](../scheduling.md) start it; here we do, three times.
+# A sweep makes a map of every new scene in a folder. A timer usually starts it
+# ([recipes](../scheduling.md)). Here we start it by hand, three times.
 
 # %%
 from pathlib import Path
@@ -19,7 +19,7 @@ write_scene(demo_scene(1, size=256, anomalies=3), folder / "incoming" / "1.tif")
 # %% [markdown]
 # ## The description
 #
-# `uniadrs-scale sweep --init archive.yaml` writes one with all fields and their meaning.
+# `uniadrs-scale sweep --init archive.yaml` writes a description with all fields and their meaning.
 
 # %%
 (folder / "archive.yaml").write_text("""\
@@ -44,15 +44,15 @@ write_scene(demo_scene(2, size=256, anomalies=3), folder / "incoming" / "2.tif")
 us.sweep(folder / "archive.yaml")
 
 # %% [markdown]
-# The reason is in the report, and the new scene is done. A scene that fails three times is
-# parked until it changes. On the command line: `uniadrs-scale status archive.yaml`,
-# `uniadrs-scale retry archive.yaml`.
+# The report says why the broken scene failed. The new scene is done. A scene that fails three
+# times is parked: sweeps skip it until it changes. On the command line, `uniadrs-scale status
+# archive.yaml` shows it, and `uniadrs-scale retry archive.yaml` tries it again.
 
 # %% [markdown]
 # ## The results
 #
-# A STAC collection that every STAC client reads. Follow the items: the folders of files change
-# with input and options.
+# The results are a STAC collection, which any STAC client can read. Take the paths of files from
+# the items, because these paths change with input and options.
 
 # %%
 collection = pystac.read_file(folder / "maps" / "collection.json")

@@ -1,9 +1,9 @@
 # %% [markdown]
 # # Compare detectors
 #
-# The network, global RX and local RX write the same kind of map, so the same truth judges all
-# three. The scene is invented, and its objects are known; [your own labels](../your_labels.md)
-# serve as well.
+# The network, global RX and local RX write the same kind of map, so we can compare all three with
+# the same truth. This scene is invented, and its objects are known. For your own scene, use
+# [your own labels](../your_labels.md).
 
 # %%
 from pathlib import Path
@@ -31,8 +31,8 @@ maps = {
 # %% [markdown]
 # ## By eye
 #
-# Scores of RX are shares of a distribution, those of the network are not. Compare the order of
-# pixels, not their values.
+# Scores of RX are quantiles of a distribution, and scores of the network are not. So compare the
+# order of pixels, not their values.
 
 # %%
 sides = plt.subplots(1, 3, figsize=(12, 4), layout="constrained")[1]
@@ -44,8 +44,8 @@ for side, (name, scores) in zip(sides, maps.items(), strict=True):
 # %% [markdown]
 # ## By pixels
 #
-# *AUC* is how often an anomalous pixel scores above another one. *AP*, the mean precision, tells
-# more if anomalies are rare.
+# *AUC* is the probability that an anomalous pixel has a higher score than a background pixel. If
+# anomalies are rare, *AP* (average precision) is more informative.
 
 # %%
 truth = xr.DataArray(invented.truth, coords={"y": scene.y, "x": scene.x}, name="truth")
@@ -56,8 +56,8 @@ pd.DataFrame(
 ).T.round(3)
 
 # %% [markdown]
-# The ROC curve, with false alarms on a logarithmic axis: the left half decides, since a scene has
-# millions of pixels.
+# The ROC curve has a logarithmic axis for false alarms. Its left half is important, because a scene
+# has millions of pixels.
 
 # %%
 axis = plt.subplots(figsize=(6, 4), layout="constrained")[1]
@@ -72,7 +72,8 @@ axis.grid(visible=True, alpha=0.3)
 # %% [markdown]
 # ## By objects
 #
-# A list is made of objects, not of pixels. `us.evaluate` reads maps and truth from files.
+# A list of targets consists of objects, not of pixels. `us.evaluate` compares objects. It reads maps
+# and truth from files.
 
 # %%
 truth.astype("uint8").rio.write_crs(scene.rio.crs).rio.to_raster(folder / "truth.tif")
@@ -82,5 +83,5 @@ us.evaluate(folder / "network.zarr", folder / "truth.tif")
 us.evaluate(folder / "RX.zarr", folder / "truth.tif")
 
 # %% [markdown]
-# One small scene decides nothing. Repeat this on scenes of yours that differ, and look at what
-# each map missed.
+# One small scene is not enough to choose a detector. Repeat this on several different scenes of
+# yours, and look at the objects that each map missed.

@@ -1,8 +1,8 @@
 # %% [markdown]
 # # Find things
 #
-# From a scene to a list of objects, in a notebook. The scene is invented; put the path of your
-# own in its place.
+# This notebook makes a list of objects from a scene. The scene is invented: replace it by the path
+# of your own scene.
 
 # %%
 from pathlib import Path
@@ -19,7 +19,8 @@ write_scene(demo_scene(seed=3, size=512, anomalies=12), folder / "scene.tif")
 # %% [markdown]
 # ## Open
 #
-# Nothing but the header is read. Below, `valid` says which pixels count: nodata is not scored.
+# Opening a scene reads its header only. The coordinate `valid` says which pixels are valid: other
+# pixels get no score.
 
 # %%
 scene = us.open_scene(folder / "scene.tif")
@@ -28,7 +29,7 @@ print(scene)
 # %% [markdown]
 # ## Plan
 #
-# Everything that a run will do, before it does it. Look at *preset*, *not valid* and
+# The plan says what a run will do, before it starts. Check *preset*, *not valid* and
 # *georeference*.
 
 # %%
@@ -37,7 +38,7 @@ us.plan(scene)
 # %% [markdown]
 # ## Score
 #
-# The map is a Zarr store. If something stops the run, run the cell again: it goes on.
+# The map is a Zarr store. If the run is interrupted, run the cell again to resume it.
 
 # %%
 scores = us.score(scene, folder / "map.zarr")
@@ -52,17 +53,17 @@ for side, title in ((left, "scene"), (right, "map")):
 # %% [markdown]
 # ## List
 #
-# One row per object. A level is a rate of false objects on empty ground: *low* about 10 per
-# megapixel, *medium* 1, *high* 0.1.
+# The list has one row per object. A level stands for a rate of false objects on ground without
+# anomalies: *low* about 10 per megapixel, *medium* 1, *high* 0.1.
 
 # %%
 found = us.targets(folder / "map.zarr", level="low")
 found[["rank", "level", "score_max", "lon", "lat", "length_m", "width_m", "area_m2"]].round(4)
 
 # %% [markdown]
-# ## Take it elsewhere
+# ## Export
 #
-# A GeoTIFF for QGIS, the list as GeoJSON, and one page to review both.
+# Write a GeoTIFF for QGIS, the list as GeoJSON, and one page to review both.
 
 # %%
 us.to_cog(folder / "map.zarr", folder / "map.tif")

@@ -1,8 +1,8 @@
 # %% [markdown]
 # # Your own model
 #
-# Any function of tiles becomes a detector of whole scenes: without seams, without nodata,
-# resumable, in little memory. [The page on models](../your_model.md) has torch modules,
+# Any function of tiles can score whole scenes: without seams, without scores for nodata,
+# resumable, and with little memory. [The page on models](../your_model.md) explains torch modules,
 # `torch.export` archives and ONNX files.
 
 # %%
@@ -23,8 +23,9 @@ scene = us.open_scene(folder / "scene.tif")
 # %% [markdown]
 # ## A function
 #
-# It gets float32 tiles (tile, band, y, x), each band with mean 0 and deviation 1, and returns
-# (tile, y, x). This one asks how far a pixel is from the median of its surroundings.
+# The function gets float32 tiles (tile, band, y, x), each band with mean 0 and standard deviation
+# 1, and returns (tile, y, x). This one measures the difference of a pixel from the median of its
+# surroundings.
 
 
 # %%
@@ -43,8 +44,8 @@ image = scores.plot.imshow(vmin=0, vmax=1, cmap="inferno", size=5, aspect=1.2)
 # %% [markdown]
 # ## Several outputs
 #
-# Each becomes an array of the store and a band of the COG. `pooled` says how overviews are made.
-# With `inputs="raw"` the pixels come as they are.
+# Each output becomes an array of the store and a band of the COG. `pooled` says how overviews are
+# computed. With `inputs="raw"`, the function gets the pixel values of the scene.
 
 
 # %%
@@ -67,8 +68,8 @@ us.to_cog(folder / "layers.zarr", folder / "layers.tif")
 # %% [markdown]
 # ## Which function made this map?
 #
-# A map is completed only by the function that began it. Change the function, and the store
-# refuses to mix both.
+# A store can be resumed only with the function that began it. If the function has changed, the run
+# is refused, so that a map never has scores of two functions.
 
 
 # %%

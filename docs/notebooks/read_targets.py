@@ -1,8 +1,8 @@
 # %% [markdown]
 # # Read a list of targets
 #
-# A list is ranked evidence, not a list of facts. This scene is invented, so we know what is true,
-# what is false and what is missing.
+# A list of targets is a ranked list to review, not a list of facts. This scene is invented, so we
+# know which targets are true, which are false, and which objects are missing.
 
 # %%
 from pathlib import Path
@@ -24,8 +24,8 @@ scores = us.score(scene, folder / "map.zarr")
 # %% [markdown]
 # ## Levels are rates of false objects
 #
-# *high* is rarely wrong and misses much; *low* is the other way round. `false_alarms` takes any
-# rate, per megapixel of empty ground.
+# Level *high* has few false targets and misses many objects. Level *low* has many false targets and
+# misses few objects. `false_alarms` sets any rate, per megapixel of ground without anomalies.
 
 # %%
 for level in ("high", "medium", "low"):
@@ -36,12 +36,12 @@ len(found)
 # %% [markdown]
 # ## Columns that help to decide
 #
-# - `far_per_mpx`: how many false objects per megapixel have such a score, or a higher one.
-# - `support`: 2 if other tiles confirm it, 1 if not, 0 if no other tile reaches it. Sort by it,
-#   then by rank.
-# - `contrast_BAND`: brighter or darker than the ring around it, in deviations of the ring. A boat
-#   is bright in infrared.
-# - `edge`: it touches nodata or the border, and may be cut.
+# - `far_per_mpx`: number of false objects per megapixel with an equal or higher score.
+# - `support`: 2 if other tiles confirm the target, 1 if not, 0 if no other tile reaches it. Sort by
+#   this column, then by rank.
+# - `contrast_BAND`: difference from the ring around the target, in standard deviations of the ring.
+#   A boat is bright in infrared.
+# - `edge`: the target touches nodata or the border of the scene, and may be incomplete.
 
 # %%
 columns = ["rank", "level", "score_max", "far_per_mpx", "support", "pixels", "length_m", "edge"]
@@ -78,10 +78,10 @@ axis.set(aspect="equal", title="")
 axis.set_axis_off()
 
 # %% [markdown]
-# ## Look at what it missed
+# ## Look at the missing objects
 #
-# The score next to a missing object says how far it was from the list. Large, faint or common
-# objects are not anomalies: no threshold finds them without many others.
+# The highest score at a missing object says how far it is below the threshold. Large, faint or
+# common objects are not anomalies: a threshold that finds them also finds many false objects.
 
 # %%
 for place in missing.itertuples():
