@@ -31,8 +31,8 @@ maps = {
 # %% [markdown]
 # ## By eye
 #
-# Scores of RX are quantiles of a distribution, and scores of the network are not. So compare the
-# order of pixels, not their values.
+# A score of RX is a function of the Mahalanobis distance, about 0.5 for an ordinary pixel. The
+# network scores ordinary pixels near 0. So compare the order of pixels, not their values.
 
 # %%
 sides = plt.subplots(1, 3, figsize=(12, 4), layout="constrained")[1]
@@ -72,8 +72,8 @@ axis.grid(visible=True, alpha=0.3)
 # %% [markdown]
 # ## By objects
 #
-# A list of targets consists of objects, not of pixels. `us.evaluate` compares objects. It reads maps
-# and truth from files.
+# A list of targets consists of objects, not of pixels. `us.evaluate` compares objects. It reads
+# maps and truth from files.
 
 # %%
 truth.astype("uint8").rio.write_crs(scene.rio.crs).rio.to_raster(folder / "truth.tif")
