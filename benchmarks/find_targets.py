@@ -4,8 +4,9 @@
     python benchmarks/find_targets.py --side 100000 --folder /a/disk/with/10/GB
 
 The map has noise below 0.2 and 5 planted objects per megapixel, a third of them with peaks above
-the threshold 0.7. Scoring is timed after it, on as many workers, for 2048 x 2048 px of 4 bands, and
-multiplied up. The ratio holds on a busy machine, the seconds do not.
+the threshold 0.7. Then `score` is timed with the same number of workers, for 2048 x 2048 px of 4
+bands, and its time is extrapolated to the size of the map. On a busy machine, the ratio is still
+valid, but the seconds are not.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ MIB = 2**20
 
 
 def main() -> None:
-    """Make the map, search it, score a piece, print."""
+    """Make the map, search it, score a small scene, print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--side", type=int, default=20_000)
     parser.add_argument("--per-mpx", type=float, default=5)
@@ -67,7 +68,7 @@ def main() -> None:
 
 
 class Peaks:
-    """The highest resident sets of this process and of one worker, looked up every 50 ms."""
+    """The highest resident sets of this process and of one worker, measured every 50 ms."""
 
     def __init__(self) -> None:
         self.worker, self._done = 0, threading.Event()
@@ -116,7 +117,7 @@ def make(path: Path, side: int, per_mpx: float) -> None:
 
 
 def plant(chunk: np.ndarray, rng: np.random.Generator) -> None:
-    """Add an object of 3 to 200 pixels anywhere, on a border too."""
+    """Add an object of 3 to 200 pixels at a random position, which may be on a border."""
     size, peak = rng.integers(3, 20), rng.uniform(0.4, 1.0)
     blob = ndimage.gaussian_filter(rng.random((size, size)), 1.5)
     blob = peak * (blob / blob.max()) ** 4

@@ -3,7 +3,7 @@
     python benchmarks/gallery.py                     # all pictures, into docs/gallery
     python benchmarks/gallery.py radar --out DIR     # one of them
 
-The scenes are generated, so that pictures and pixels may be passed on.
+The scenes are generated, so anyone may share the pictures and the pixels.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def spots(rng: np.random.Generator, side: int, count: int, room: float) -> NDArr
 def stamped(
     rng: np.random.Generator, side: int, places: NDArray[np.float64], lengths: tuple[float, float]
 ) -> Floats:
-    """Return the cover (y, x) of slim ellipses of any direction at ``places``, 0..1."""
+    """Return the share (y, x) of each pixel that slim ellipses at ``places`` cover, 0..1."""
     y, x = np.mgrid[:side, :side].astype(np.float32)
     cover = np.zeros((side, side), np.float32)
     for row, col in places:
@@ -82,7 +82,7 @@ def multispectral() -> xr.DataArray:
 
 
 def hyperspectral() -> xr.DataArray:
-    """Return farmland in 90 bands, with objects of a few pixels, half covered by their spectrum."""
+    """Return farmland in 90 bands, with objects of a few pixels that cover 60 % of each pixel."""
     rng, side = np.random.default_rng(11), 256
     waves = np.linspace(0.42, 2.4, 90)
     pixels = expose(rng, landscape(rng, (side, side), DEFAULT), waves, KINDS)

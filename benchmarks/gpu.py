@@ -1,10 +1,10 @@
-"""Figures of a GPU, and a check that its scores equal the CPU's.
+"""Speed of a GPU, and a check that its scores agree with those of the CPU.
 
     python benchmarks/gpu.py                            # every row, on the GPU
     python benchmarks/gpu.py correct tile               # some rows
     python benchmarks/gpu.py --device cpu --side 512 --tile 64    # tries the script without a GPU
 
-Ends with code 1 if a score differs from the CPU's float32 score by more than stated.
+Ends with code 1 if a score differs from the CPU's float32 score by more than a fixed limit.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     python benchmarks/memory.py --side 20000 --bands 4 --chunk 1024 --workers 2
     python benchmarks/memory.py --side 2000 --width 200000 --kind warped
 
-Prints both, in MiB, and their ratio. ``--network`` scores with the shipped weights instead (slow).
+Prints peak and forecast in MiB, and their ratio. ``--network`` uses the shipped weights (slow).
 ``--kind`` is the kind of scene: one ``file``; two files of mixed resolution, one of them ``warped``
 to the other's grid; or band maths, which Dask computes in each task (``lazy``). The first run
 compiles kernels, which adds about 50 MiB to the peak: set NUMBA_CACHE_DIR to an empty folder.

@@ -1,4 +1,4 @@
-"""Rows about one tile: the network against the published one, and against the peak."""
+"""Rows about one tile: our network compared with the published one, and with the peak FLOP/s."""
 
 from __future__ import annotations
 

@@ -3,10 +3,10 @@
     python benchmarks/readers.py                # every reader, about 200 MB of pixels each
     python benchmarks/readers.py --strip        # 2,000 x 200,000 px, a stand-in network
     python benchmarks/readers.py --strip --share 2     # the same, valid everywhere
-    python benchmarks/readers.py --swath        # the map of 20,000 x 4,000 px without a grid
+    python benchmarks/readers.py --swath        # geocoding of a swath of 20,000 x 4,000 px
 
-The ratio is memory beyond the interpreter's over the bytes of the scene: at least 1 if a reader
-loads a scene whole. Each product is read in its own process.
+The ratio is the peak memory, without that of the interpreter, divided by the bytes of the scene. It
+is at least 1 if a reader loads the whole scene. Each product is read in its own process.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ def every_reader(kinds: list[str]) -> None:
 
 
 def swaying(rows: NDArray[np.intp], height: int, width: int, share: float) -> NDArray[np.bool_]:
-    """Return the valid mask (row, col): ``share`` of the columns, swaying as a swath on a map."""
+    """Return the valid mask (row, col): a band of ``share`` of the columns, curved as a swath."""
     centre = width * (0.5 + 0.33 * np.sin(rows * 12 / height))
     return np.abs(np.arange(width)[None] - centre[:, None]) < width * share / 2
 

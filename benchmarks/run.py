@@ -2,9 +2,10 @@
 
     python benchmarks/run.py                        # every row that has no result yet
     python benchmarks/run.py tile blend --again     # measure some rows again
-    python benchmarks/run.py --data VALIDATION      # with the row about overlap
+    python benchmarks/run.py --data VALIDATION      # also the rows that need validation imagery
 
-Each row runs in its own process and leaves OUT/ROW.json, so that an interrupted table resumes.
+Each row runs in its own process and writes OUT/ROW.json. To resume an interrupted table, repeat
+the command.
 """
 
 from __future__ import annotations

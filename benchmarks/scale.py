@@ -2,9 +2,9 @@
 
     python benchmarks/scale.py --side 100000 --bands 12 --chunk 2048 --workers 32
 
-The graph is the real one, pickled as a run sends it. A real scheduler in its own process carries it
-out with empty tasks, on workers that share processes (CREW per process). Seconds are processor
-time, which does not depend on other load. Printed as a table, or as JSON with ``--json``.
+The graph is that of a real run, pickled as a run sends it. A real scheduler in its own process
+executes it with empty tasks; CREW workers share a process. Seconds are CPU time, which does not
+depend on other load. The output is a table, or JSON with ``--json``.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ if TYPE_CHECKING:
 
 
 def write_scene(path: Path, side: int, bands: int) -> None:
-    """Write a scene without blocks: a plan needs its header only."""
+    """Write a scene without pixels: a plan needs its header only."""
     profile = {
         "driver": "GTiff",
         "height": side,

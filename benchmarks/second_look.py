@@ -1,9 +1,9 @@
-"""Count the targets of real scenes that touch a labelled ship: by the second look, and the highest.
+"""Count the targets that touch a labelled ship, by their support, and among the highest targets.
 
     python benchmarks/second_look.py ../shared/data/validate [--level low]
 
-Four ports and two radar scenes; only their ships are labelled, so that other real objects count as
-misses in both kinds alike.
+The scenes are four ports and two radar scenes. Only their ships are labelled, so other real objects
+count as false, whether the second look confirms them or not.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def scenes(folder: Path) -> list[tuple[str, list[Path], Path]]:
 def looked_at(
     paths: list[str], ships: np.ndarray, level: str
 ) -> tuple[Counter[tuple[int, bool]], int]:
-    """Return the number of targets by (support, whether they touch a ship), and highest ships."""
+    """Return counts by (support, touches a ship), and the ships among the highest targets."""
     with tempfile.TemporaryDirectory(prefix="uniadrs-scale-") as folder:
         scene, store = us.open_scene(paths if len(paths) > 1 else paths[0]), f"{folder}/map.zarr"
         preset = "auto" if len(paths) > 1 else "sar"

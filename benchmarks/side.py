@@ -1,10 +1,11 @@
-"""Side by side: this library and what people use today, each as a whole process.
+"""Comparison of this library with other tools, each as a whole process.
 
     python benchmarks/run.py side_by_side --sides 1024 3000
 
-MONAI's ``sliding_window_inference`` runs our networks in a short script, with tiles, overlap and
-coarsening of our plan: read the file, scale the bands, infer, write a GeoTIFF. Spectral Python's
-``rx`` reads an ENVI cube of 200 bands. Needs the extra ``benchmarks``.
+A short script runs our networks with MONAI's ``sliding_window_inference``, and with the tiles, the
+overlap and the resolution of our plan. It reads the file, scales the bands, runs the network and
+writes a GeoTIFF. Spectral Python's ``rx`` reads an ENVI cube of 200 bands. Needs the extra
+``benchmarks``.
 """
 
 from __future__ import annotations
@@ -111,7 +112,7 @@ def _ours() -> list[str]:
 
 
 def _plan(scene: Path) -> tuple[int, int, int]:
-    """Return tile, step and coarsening of our plan, for the other side too."""
+    """Return tile, step and coarsening of our plan, for use by the other tool."""
     told = subprocess.check_output(
         [sys.executable, "-m", "uniadrs_scale.cli.main", "plan", str(scene), "--json"]
     )

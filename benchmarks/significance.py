@@ -3,10 +3,11 @@
     python benchmarks/significance.py [--side 1024]
 
 The tail is a generalised Pareto distribution, fitted to the histogram of the pixels between two
-quantiles, so that planted targets do not spoil the fit (Broadwater and Chellappa 2010). Those above
-are censored (only their number counts) or unseen. The fit gives the value that a share of 1e-4 or
-1e-6 of the pixels should exceed; the known distribution says which share does. It holds if
-this is right within a factor of 1.5 at 1e-4 and 3 at 1e-6.
+quantiles, so that planted targets do not change the fit (Broadwater and Chellappa 2010). Pixels
+above the upper quantile are censored (only their number is used) or not used at all. The fit gives
+the value that a share of 1e-4 or 1e-6 of the pixels should exceed. The known distribution gives the
+share that does exceed it. The fit holds if both shares agree within a factor of 1.5 at 1e-4 and 3
+at 1e-6.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def gaussian(rng: np.random.Generator, side: int, width: float) -> np.ndarray:
 
 
 def by(distribution: stats.rv_continuous) -> Field:
-    """Return the field with the values of a distribution in the order of a Gaussian field."""
+    """Return a field whose values have a distribution, ranked like those of a Gaussian field."""
     return (
         lambda rng, side, width: distribution.isf(stats.norm.sf(gaussian(rng, side, width))),
         distribution.sf,

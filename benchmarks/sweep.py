@@ -1,15 +1,14 @@
-"""Two figures of archives: many small scenes against one large one, and a sweep with nothing to do.
+"""Speed of sweeps: many small scenes compared with a large one, and a sweep with nothing to do.
 
     python benchmarks/sweep.py throughput --scenes 40 --side 512 --milliseconds 30
     python benchmarks/sweep.py listing --items 10000
     python benchmarks/sweep.py listing --items 10000 --bucket s3://bucket/prefix
 
-``throughput`` scores the same number of pixels both ways with a stand-in for the network that takes
-``--milliseconds`` per tile, asleep as for a GPU (or, with ``--busy``, computing as on a CPU), and
-prints the ratio of tiles per second. Pixels per second would differ even without idle time: small
-scenes have more tiles per pixel, as those at their edges are pulled back. ``listing`` makes an
-archive of empty files and a STAC catalog, writes items as if all were done, and times a sweep of
-each.
+``throughput`` scores the same number of pixels as small scenes and as one scene, and prints the
+ratio of tiles per second. A stand-in for the network takes ``--milliseconds`` per tile. It sleeps,
+as if a GPU computed; with ``--busy`` it computes, as on a CPU. Pixels per second would differ even
+without idle time, because small scenes have more tiles per pixel. ``listing`` makes an archive of
+empty files and a STAC catalog, writes items as if all were done, and times a sweep of each.
 """
 
 from __future__ import annotations
@@ -167,7 +166,7 @@ def pretend_done(config: us.ArchiveConfig, detector: Costly) -> None:
 
 
 def listing(arguments: argparse.Namespace, folder: Path) -> None:
-    """Print seconds, on the clock and of this process, of sweeps with nothing to do."""
+    """Print wall time and CPU time of this process for sweeps with nothing to do."""
     files, catalog = folder / "files", folder / "catalog"
     files.mkdir()
     catalog.mkdir()

@@ -64,7 +64,7 @@ def _warm(workers: int, folder: Path, scene: Any, **options: Any) -> Iterator[Cl
 
 
 def pipeline(folder: Path, side: int = 4096, repeats: int = 3) -> dict[str, Any]:
-    """Time file to Zarr with one and two workers, and forward passes alone of as many tiles."""
+    """Time file to Zarr with one and two workers, and the forward passes of these tiles alone."""
     bands, maps = 4, count()
     write_scene(folder / "scene.tif", side, bands)
     scene = us.open_scene(folder / "scene.tif")
@@ -100,7 +100,7 @@ def pipeline(folder: Path, side: int = 4096, repeats: int = 3) -> dict[str, Any]
 def file_to_file(folder: Path, side: int = 1024, bands: int = 4) -> dict[str, Any]:
     """Time file to COG of 1024 x 1024 px, against the published inference (extrapolated).
 
-    Warm, in the processes that a caller gets who chooses none: threads of this process.
+    The process is warm. The scene is scored in threads of this process, as by default.
     """
     write_scene(folder / "scene.tif", side, bands)
     with rasterio.open(folder / "scene.tif") as file:
@@ -139,7 +139,7 @@ def _numbers(tiling: Any) -> dict[str, int]:
 
 
 def detectors(folder: Path, device: str = "cpu") -> dict[str, us.Detector]:
-    """Return `s` and `xs` as shipped, and `l` with random weights, as it has no others."""
+    """Return `s` and `xs` as shipped, and `l`, which is not trained, with random weights."""
     from safetensors.torch import save_file
 
     from uniadrs_scale.detector.network import NetworkConfig, UniADRS
@@ -191,7 +191,7 @@ def cog(folder: Path, side: int = 20_000) -> dict[str, Any]:
 
 
 def imports(repeats: int = 7) -> dict[str, Any]:
-    """Time new interpreters, median; all times include that of an empty one."""
+    """Time new interpreters, median; each time includes the start of an empty interpreter."""
     codes = {
         "python": "pass",
         "import uniadrs_scale": "import uniadrs_scale",
@@ -255,7 +255,7 @@ def precision(data: Path | None) -> dict[str, Any]:
 def _validation(
     data: Path | None, hyperspectral_tile: int
 ) -> list[tuple[xr.DataArray, NDArray[np.bool_], str, int]]:
-    """Read scene, targets, preset and tile of labelled scenes; none without a folder."""
+    """Read scene, targets, preset and tile of labelled scenes; no scenes without a folder."""
     if data is None:
         return []
     sys.path.insert(0, str(Path(__file__).parents[1] / "model"))
@@ -273,7 +273,7 @@ def _validation(
 
 
 def seam_step(scores: NDArray[np.float32], tile: int, stride: int) -> float:
-    """Return the mean step across the edges of tiles over that between other columns."""
+    """Return the mean step across edges of tiles, divided by that between other columns."""
     steps = np.abs(np.diff(scores, axis=1)).mean(axis=0)
     edges = np.zeros(len(steps), bool)
     for origin in range(0, scores.shape[1] - tile + 1, stride):

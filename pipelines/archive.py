@@ -1,9 +1,9 @@
-"""Keep the maps of an archive up to date: start this, or 'uniadrs-scale sweep', by a timer.
+"""Keep the maps of an archive up to date: let a timer start this or 'uniadrs-scale sweep'.
 
     uniadrs-scale sweep --init archive.yaml     # writes a commented description; edit it
     python pipelines/archive.py archive.yaml
 
-Each run gives every new or changed scene its map and leaves the others alone.
+Each run makes maps of the new and changed scenes. It does not touch other maps.
 """
 
 from __future__ import annotations

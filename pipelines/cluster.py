@@ -5,8 +5,8 @@
     python pipelines/cluster.py slurm --workers 40   SCENE.tif OUT.zarr
     python pipelines/cluster.py kubernetes           SCENE.tif OUT.zarr
 
-Workers need this library only, and must see scene and output under the same paths. docs/cluster.md
-has the files that belong to it.
+Workers need this library, not this script, and must see scene and output under the same paths.
+docs/cluster.md has the files for SLURM and Kubernetes.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ def slurm(workers: int) -> AbstractContextManager[object]:
         processes=1,
         memory="4GB",
         walltime="02:00:00",
-        # A worker ends before its job is killed, and hands its results over.
+        # A worker ends before its job is killed, and sends its results to other workers.
         worker_extra_args=["--lifetime", "110m", "--lifetime-stagger", "5m"],
     )
-    # No job runs, or waits in the queue, without tasks: score() sends them and waits for workers.
+    # Jobs are submitted only while there are tasks: score() sends tasks, then waits for workers.
     cluster.adapt(minimum=0, maximum=workers)
     return cluster
 
@@ -47,7 +47,7 @@ def kubernetes(workers: int) -> AbstractContextManager[object]:
 
 
 def main() -> None:
-    """Score on the cluster; only reports travel back."""
+    """Score on the cluster; the workers write the map, and only reports are sent back."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("where")
     parser.add_argument("scene", nargs="+")

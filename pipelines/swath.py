@@ -40,7 +40,7 @@ def main() -> None:
     )
     print(us.plan(scene).text())
 
-    # Worker processes on this machine, one per core or per GPU; each keeps one network.
+    # Short runs use threads of this process, long runs worker processes, one per core or per GPU.
     scores = us.score(scene, arguments.folder / "scores.zarr")
     cog = us.to_cog(arguments.folder / "scores.zarr", arguments.folder / "scores.tif")
 
