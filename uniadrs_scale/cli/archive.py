@@ -38,24 +38,24 @@ def sweep_command(
     ] = None,
     *,
     init: Annotated[
-        bool, typer.Option("--init", help="Write a commented description, and do nothing else.")
+        bool, typer.Option("--init", help="Only write a commented description of an archive.")
     ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="List what would be done and why; write nothing.")
     ] = False,
     every: Annotated[
-        str | None, typer.Option(help="Sweep again and again, e.g. 30m, 6h, 1d; ends on SIGTERM.")
+        str | None, typer.Option(help="Start sweeps at this interval (30m, 6h, 1d) until SIGTERM.")
     ] = None,
     keep_days: Annotated[
-        float | None, typer.Option(help="Remove products of acquisitions older than this.", min=0)
+        float | None, typer.Option(help="Remove products of older acquisitions, in days.", min=0)
     ] = None,
     log: Annotated[
         Literal["text", "json"], typer.Option(help="Log for people, or one JSON object per line.")
     ] = "text",
 ) -> None:
-    """Give every scene of an archive its map; score only new and changed scenes.
+    """Make a map of every scene of an archive; score only new and changed scenes.
 
-    A scene is done when its map was made of its present input, options, weights and version.
+    A scene is scored again if its files, the options, the weights or the version have changed.
 
     Exit codes: 0 complete, 1 a scene failed, 2 bad input, 75 another sweep writes there,
     130 and 143 ended by SIGINT and SIGTERM: the same command resumes.
@@ -110,10 +110,10 @@ def status_command(
 def retry_command(
     archive: Archive,
     scenes: Annotated[
-        list[str] | None, typer.Argument(metavar="[SCENE]...", help="Default: all that are parked.")
+        list[str] | None, typer.Argument(metavar="[SCENE]...", help="Default: all parked scenes.")
     ] = None,
 ) -> None:
-    """Let the next sweep try parked scenes again."""
+    """Let the next sweep try parked scenes again: those that failed too often."""
     from uniadrs_scale.archive.status import read_status
 
     sink = _sink(archive)
@@ -129,7 +129,7 @@ def retry_command(
         typer.echo(f"unparked {name}")
     if unknown:
         raise ArchiveError(
-            f"Not parked: {', '.join(unknown)}. 'uniadrs-scale status' lists those that are."
+            f"Not parked: {', '.join(unknown)}. 'uniadrs-scale status' lists the parked scenes."
         )
     if not unparked:
         typer.echo("nothing is parked")

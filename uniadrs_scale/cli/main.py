@@ -54,8 +54,8 @@ app = typer.Typer(
 SCRIPTS = ("train", "evaluate", "threshold")
 USAGE = """Usage: uniadrs-scale-train COMMAND ARGUMENTS
 
-  train      train weights on simulated anomalies, from a recipe; or go on from other weights
-  evaluate   judge weights and baselines on images with masks
+  train      train weights on simulated anomalies, by a recipe; or continue from other weights
+  evaluate   evaluate weights and baselines on images with masks
   threshold  measure the levels of weights
 
 'uniadrs-scale-train COMMAND --help' lists the arguments.

@@ -36,14 +36,14 @@ def register(app: typer.Typer) -> None:
 def cog_command(
     store: Store,
     output: Annotated[
-        str, typer.Argument(help="OUT.tif to write; an older map of this store is replaced.")
+        str, typer.Argument(help="OUT.tif to write; an older COG of this store is replaced.")
     ],
     *,
     drawing: Drawing,
 ) -> None:
-    """Make a COG, which opens in QGIS, of a score store.
+    """Make a COG, which opens in QGIS, from a score store.
 
-    A swath is geocoded. Exit code 1: chunks of the store are missing, and nodata in the COG.
+    A swath is geocoded. Exit code 1: chunks of the store are missing; they are nodata in the COG.
     """
     from uniadrs_scale.maps.cog import shortcomings, write_cog
     from uniadrs_scale.maps.store import open_map
@@ -61,9 +61,9 @@ def cog_command(
 
 
 def verify_command(target: Map) -> None:
-    """Check a map: that all of it can be read and is complete.
+    """Check that a map is complete and that all of it can be read.
 
-    A store: its ledger, fingerprint and every chunk. A COG: its statistics and overviews.
+    In a store: its fingerprint and every chunk. In a COG: blocks, statistics and overviews.
     """
     from uniadrs_scale.maps.finished import is_file, open_finished
     from uniadrs_scale.maps.store import DONE, open_store

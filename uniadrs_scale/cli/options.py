@@ -60,7 +60,8 @@ class Reading:
         ),
     ] = None
     nodata: Annotated[
-        str, typer.Option(help="Value of invalid pixels; 'none' if every value is valid.")
+        str,
+        typer.Option(help="Value of invalid pixels, or auto (as declared), or none (all valid)."),
     ] = "auto"
     nodata_when: Annotated[
         str,
@@ -73,21 +74,22 @@ class Reading:
     grid: Annotated[
         str | None,
         typer.Option(
-            help="Common grid of bands of several resolutions: finest, coarsest or the name of a "
+            help="Common grid for bands of different resolution: finest, coarsest or the name of a "
             "band."
         ),
     ] = None
     variable: Annotated[
         str | None,
         typer.Option(
-            help="Arrays of a NetCDF, HDF5, Zarr or .mat file: a name, several (a,b) or 'rrs_*'."
+            help="Arrays of a NetCDF, HDF5, Zarr or .mat file: one name, several names (a,b) or a "
+            "pattern ('rrs_*')."
         ),
     ] = None
     mask: Annotated[
         str,
         typer.Option(
-            help="Pixels to leave out, by a product's quality band: none, cloud, or classes by "
-            "name or value (snow,8)."
+            help="Pixels to treat as invalid, by a product's quality band: none, cloud, or classes "
+            "by name or value (snow,8)."
         ),
     ] = "none"
     units: Annotated[
@@ -117,15 +119,15 @@ class Running:
 
     preset: Annotated[
         str,
-        typer.Option(help=f"Kind of imagery; decides the tile: auto, {', '.join(PRESETS)}."),
+        typer.Option(help=f"Kind of imagery; sets tile, resolution: auto, {', '.join(PRESETS)}."),
     ] = "auto"
     tile: Annotated[
         int | None,
-        typer.Option(help="Side of the network's square, in pixels. Default: the preset's."),
+        typer.Option(help="Side of a tile, in pixels. Default: by preset and size of the scene."),
     ] = None
     stride: Annotated[
         int | None,
-        typer.Option(help="Step between blended tiles, in pixels. Default: 7/8 of a tile."),
+        typer.Option(help="Step between overlapping tiles, in pixels. Default: 7/8 of a tile."),
     ] = None
     chunk: Annotated[
         int | None,
@@ -136,20 +138,20 @@ class Running:
     ] = None
     method: Annotated[
         Literal["uniadrs", "rx", "lrx"],
-        typer.Option("--detector", help="The network, or global or local RX to compare with."),
+        typer.Option("--detector", help="Network (uniadrs), global RX (rx) or local RX (lrx)."),
     ] = "uniadrs"
     weights: Annotated[
-        str, typer.Option(help="Name of weights that ship with the library, or a file of your own.")
+        str, typer.Option(help="Name of weights that ship with the library, or a file of weights.")
     ] = DEFAULT_WEIGHTS
     dtype: Annotated[
         Arithmetic,
         typer.Option(
-            help="Arithmetic of the network; bfloat16 is 1e-2 less exact, faster on GPUs and on "
-            "CPUs with AVX512-BF16 or AMX."
+            help="Arithmetic of the network; bfloat16 changes scores by up to 0.01, and is faster "
+            "on GPUs and on CPUs with AVX512-BF16 or AMX."
         ),
     ] = "float32"
     device: Annotated[
-        str, typer.Option(help="Where the network runs: auto (a GPU if any), cpu, cuda, cuda:1.")
+        str, typer.Option(help="Device of the network: auto (a GPU if any), cpu, cuda, cuda:1.")
     ] = "auto"
     scheduler: Annotated[
         str | None,
@@ -172,7 +174,7 @@ class Running:
     workers: Workers = None
     wait_for_workers: Annotated[
         str | None,
-        typer.Option(help="How long a cluster may be without workers, such as 6h. Default: 1m."),
+        typer.Option(help="Longest time of a cluster without workers, such as 6h. Default: 1m."),
     ] = None
 
     def scorer(self) -> Scorer:
@@ -212,19 +214,19 @@ class Drawing:
     crs: Annotated[
         str | None,
         typer.Option(
-            help="CRS of a swath's COG, such as EPSG:32632. Default: UTM, or degrees if it is "
-            "large."
+            help="CRS of a swath's COG, such as EPSG:32632. Default: UTM, or degrees for a large "
+            "swath."
         ),
     ] = None
     resolution: Annotated[
         float | None,
-        typer.Option(help="Cell size of a swath's COG, in CRS units. Default: its median pixel."),
+        typer.Option(help="Cell size of a swath's COG, in CRS units. Default: median pixel size."),
     ] = None
     resampling: Annotated[
         Resampling,
         typer.Option(
-            help="The value of a cell in a swath's COG: the highest pixel, so that an anomaly of "
-            "one pixel survives, or the nearest."
+            help="Value of a cell in a swath's COG: max is the highest score of its pixels, so "
+            "that an anomaly of one pixel is kept; nearest is the score of the nearest pixel."
         ),
     ] = "max"
 

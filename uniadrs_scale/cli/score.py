@@ -30,7 +30,7 @@ Overwrite = Annotated[
     bool,
     typer.Option(
         "--overwrite",
-        help="Replace the map of another scene or of other options, which is refused otherwise.",
+        help="Replace a map of another scene or of other options, instead of refusing the run.",
     ),
 ]
 
@@ -43,15 +43,15 @@ class Cropping:
         str | None,
         typer.Option(
             metavar="W,S,E,N",
-            help="Only this box: west,south,east,north in degrees, or in a CRS that follows "
-            "(...,EPSG:32632). Scored as a scene of its own.",
+            help="Score only this box: west,south,east,north in degrees, or in a CRS at the end "
+            "(...,EPSG:32632). Statistics are those of the box.",
         ),
     ] = None
     aoi: Annotated[
         str | None,
         typer.Option(
             metavar="FILE",
-            help="Only the polygons of a vector file: the box around them, nothing outside them.",
+            help="Score only the polygons of a vector file. Pixels outside them are invalid.",
         ),
     ] = None
     name: Annotated[str | None, typer.Option(help="Name of the scene in plan, map and report.")] = (
@@ -82,7 +82,7 @@ def score_command(
         typer.Option(
             "-o",
             "--output",
-            help="Map to write: OUT.zarr (lazy, resumable) or OUT.tif (COG, opens in QGIS); a path "
+            help="Map to write: OUT.zarr (a Zarr store) or OUT.tif (a COG, opens in QGIS); a path "
             "or a URL in a bucket (s3://, gs://).",
         ),
     ],
@@ -99,9 +99,9 @@ def score_command(
 ) -> None:
     """Score a scene: how strongly each pixel deviates from its surroundings, 0 to 1.
 
-    The map has the scene's grid and CRS, and no data where the scene has none.
+    The map has the scene's grid and CRS. Its pixels are NaN if those of the scene are invalid.
 
-    A swath without a grid is scored as sensed, and geocoded if the map is a COG.
+    A swath without a grid is scored in sensor geometry, and geocoded if the map is a COG.
 
     The same command resumes an interrupted run. OUTPUT.run.json, next to the map, reports the run.
     """
@@ -128,7 +128,7 @@ def plan_command(
     scenes: Scenes,
     output: Annotated[
         str | None,
-        typer.Option("-o", "--output", help="Say what a run would find there: nothing is written."),
+        typer.Option("-o", "--output", help="Output of the run, to check: nothing is written."),
     ] = None,
     *,
     running: Running,
@@ -137,7 +137,7 @@ def plan_command(
     overwrite: Overwrite = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")] = False,
 ) -> None:
-    """Forecast what 'score' with the same arguments would do; run nothing."""
+    """Forecast what 'score' with the same arguments would do; score nothing."""
     from uniadrs_scale.scoring.job import suited
     from uniadrs_scale.scoring.report import areas_note, sampled_validity, shares_text
     from uniadrs_scale.scoring.target import Target
@@ -163,12 +163,10 @@ def plan_command(
 
 
 def demo_command(
-    folder: Annotated[Path, typer.Option(help="Where to write the scene and its maps.")] = Path(
-        "demo"
-    ),
+    folder: Annotated[Path, typer.Option(help="Folder for the scene and its maps.")] = Path("demo"),
     *,
     size: Annotated[int, typer.Option(help="Side of the scene, in pixels.")] = 2048,
-    seed: Annotated[int, typer.Option(help="Another seed is another landscape.")] = 7,
+    seed: Annotated[int, typer.Option(help="Seed of the landscape and its anomalies.")] = 7,
     scheduler: Annotated[
         str | None, typer.Option(help="Address of a Dask cluster that sees the same folder.")
     ] = None,

@@ -36,25 +36,25 @@ class Choosing:
         ),
     ] = None
     threshold: Annotated[
-        float | None, typer.Option(help="Least peak score of a target, instead of a level.")
+        float | None, typer.Option(help="Lowest peak score of a target, instead of a level.")
     ] = None
     grow: Annotated[
         float | None,
-        typer.Option(help="Least score of the pixels around a peak that belong to it [0.3]."),
+        typer.Option(help="Lowest score of all pixels of a target. Default: 0.3."),
     ] = None
     top: Annotated[
         int | None, typer.Option(help="The N targets with the highest peaks, instead of a level.")
     ] = None
     false_alarms: Annotated[
         float | None,
-        typer.Option(help="Wanted false objects per megapixel, instead of a level."),
+        typer.Option(help="Rate of false objects per megapixel, instead of a level."),
     ] = None
     min_area: Annotated[
-        float | None, typer.Option(help="Drop objects with fewer square metres.")
+        float | None, typer.Option(help="Drop smaller objects, in square metres.")
     ] = None
     max_area: Annotated[
         float | None,
-        typer.Option(help="Objects with more square metres keep their box, not their outline."),
+        typer.Option(help="List larger objects (square metres) with a box, without an outline."),
     ] = None
     aoi: Annotated[
         Path | None, typer.Option(help="Vector file: keep only targets that touch its areas.")
@@ -63,7 +63,7 @@ class Choosing:
         Path | None, typer.Option(help="Vector file: drop targets that touch its areas (a coast).")
     ] = None
     buffer: Annotated[
-        float, typer.Option(help="Metres by which the areas of --exclude are larger.")
+        float, typer.Option(help="Also drop targets within this distance of --exclude, in metres.")
     ] = 0.0
     polygon: Annotated[
         bool, typer.Option("--polygon", help="Geometry: the outline of each target (default).")
@@ -118,8 +118,8 @@ def targets_command(
     scene: Annotated[
         list[str] | None,
         typer.Option(
-            help="The scene of the map, to say how a target stands out in each band; repeat it for "
-            "one file per band."
+            help="The scene of the map, for the contrast of a target in each band; repeat the "
+            "option for one file per band."
         ),
     ] = None,
     reading: Reading,
@@ -127,23 +127,23 @@ def targets_command(
         bool,
         typer.Option(
             "--chips",
-            help="Write a picture of each target, up to 1000, to the folder OUTPUT.chips (column "
-            "chip). Needs --scene.",
+            help="Write pictures of up to 1000 targets to the folder OUTPUT.chips (column chip). "
+            "Needs --scene.",
         ),
     ] = False,
     second_look: Annotated[
         bool,
         typer.Option(
             "--second-look",
-            help="Score the surroundings of each target again, with tiles at other places, and say "
-            "which are found again (column support). Needs --scene.",
+            help="Score the surroundings of each target again, with tiles at other positions, and "
+            "say which targets are found again (column support). Needs --scene.",
         ),
     ] = False,
     weights: Annotated[
         str,
         typer.Option(
-            help="For --second-look: the weights of the map, by name or path; rx or lrx if it was "
-            "made with these."
+            help="For --second-look: the weights of the map, by name or path; rx or lrx for a map "
+            "of RX."
         ),
     ] = DEFAULT_WEIGHTS,
     scheduler: Annotated[
@@ -157,7 +157,7 @@ def targets_command(
 ) -> None:
     """List the targets in a map: position, size, score, outline.
 
-    Exit code 1: chunks of the map are missing, so targets may be, too.
+    Exit code 1: chunks of the map are missing, so targets may be missing, too.
     """
     from uniadrs_scale.objects.files import require_writable, write
     from uniadrs_scale.objects.find import compute_of, find
@@ -197,7 +197,7 @@ def report_command(
     *,
     scene: Annotated[
         list[str],
-        typer.Option(help="The scene that was scored; repeat it for one file per band."),
+        typer.Option(help="The scene of the map; repeat the option for one file per band."),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Page to write: OUT.html.")] = Path(
         "report.html"
@@ -205,20 +205,20 @@ def report_command(
     targets: Annotated[
         Path | None,
         typer.Option(
-            help="Table that 'targets' wrote for this map. Default: the highest scores are found "
-            "now."
+            help="Table that 'targets' wrote for this map. Default: the report finds the targets "
+            "with the highest scores."
         ),
     ] = None,
-    top: Annotated[int, typer.Option(help="Targets in the page, the highest scores first.")] = 200,
+    top: Annotated[int, typer.Option(help="Number of targets in the page, highest first.")] = 200,
     compare: Annotated[
         str | None,
-        typer.Option(help="Another map of the same pixels, for a before/after line."),
+        typer.Option(help="Another map of the same pixels, to compare left and right of a line."),
     ] = None,
     reading: Reading,
 ) -> None:
-    """Make one HTML page of a map: the scene, a list of targets to look through and to mark.
+    """Make one HTML page of a map, with the scene and a list of targets to review and mark.
 
-    The page loads nothing: it can be sent by mail and opened without a network.
+    The page needs no other file and no network, so it can be sent by mail.
 
     Exit code 1: the map is incomplete, and the page says so.
     """
