@@ -349,7 +349,7 @@ def test_memory_of_a_cluster_that_runs_is_asked_for(tmp_path: Path) -> None:
             dashboard_address=":0",
         ) as cluster,
         Client(cluster),
-        pytest.raises(us.PlanError, match=r"may take 400 MiB \(80% of the 0.5 GiB of inproc"),
+        pytest.raises(us.PlanError, match=r"may use 400 MiB \(80% of the 0.5 GiB of inproc"),
     ):  # fmt: skip
         us.score(scene(), tmp_path / "map.zarr", detector=TileMean(), **OPTIONS)
     assert not list(tmp_path.iterdir())

@@ -608,7 +608,7 @@ def test_score_on_the_command_line_draws_a_map(
     assert "1 were complete before" in run("-o", cog, *options)[1]
     code, _, message = run("-o", cog)
     assert code == 2
-    assert "drawn otherwise (crs EPSG:3035, resolution 500.0, nearest, now crs automatic" in message
+    assert "on another grid (crs EPSG:3035, resolution 500.0, nearest, now crs automatic" in message
     assert cog.read_bytes() == before
     code, _, message = run("-o", tmp_path / "map.zarr", *options)
     assert (code, "are for the COG of a swath" in message) == (2, True)

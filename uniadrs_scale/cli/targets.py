@@ -168,7 +168,7 @@ def targets_command(
     )
     opened = reading.open(scene) if scene else None
     if chips and opened is None:
-        raise PlanError("--chips shows targets in the scene. Give --scene as well.")
+        raise PlanError("--chips needs the scene of the map. Add --scene.")
     again = None
     if second_look:
         from uniadrs_scale.objects.second_look import SecondLook

@@ -206,11 +206,11 @@ class SceneInfo:
         if not self.bands:
             raise PlanError(f"Scene '{self.name}' has no bands. Select at least one.")
         if self.height < 1 or self.width < 1:
-            raise PlanError(f"Scene '{self.name}' has {self.height} x {self.width} pixels: none.")
+            raise PlanError(f"Scene '{self.name}' is empty: {self.height} x {self.width} pixels.")
         if max(self.height, self.width) > MOST_SIDE or self.height * self.width > MOST_PIXELS:
             raise SceneError(
                 f"'{self.name}' claims {self.height} x {self.width} px: at most {MOST_SIDE} per "
-                f"side and {MOST_PIXELS} in all are allowed. Cut the scene, or check the file."
+                f"side and {MOST_PIXELS} in all are allowed. Select a part, or check the file."
             )
 
     def decisive(self) -> dict[str, Any]:

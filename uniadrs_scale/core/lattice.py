@@ -117,12 +117,12 @@ class Lattice:
         if 2 * self.overlap > self.tile:
             raise PlanError(
                 f"overlap={self.overlap} px does not fit tile={self.tile} px: "
-                f"two ramps must fit in one tile. Use stride >= {-(-self.tile // 2)}."
+                f"at most half of a tile may overlap. Use stride >= {-(-self.tile // 2)}."
             )
         if self.halo < 0 or 2 * self.halo > self.overlap:
             raise PlanError(
-                f"halo={self.halo} px does not fit overlap={self.overlap} px: both tiles of a seam "
-                f"need theirs. Use halo <= {self.overlap // 2}, or a smaller stride."
+                f"halo={self.halo} px does not fit overlap={self.overlap} px: each of two tiles "
+                f"needs its own. Use halo <= {self.overlap // 2}, or a smaller stride."
             )
         if self.chunk < self.tile and self.chunk < max(self.height, self.width):
             raise PlanError(

@@ -45,8 +45,8 @@ class Sizes:
         else:
             if (self.preset, self.tile, self.stride) != ("auto", None, None):
                 raise PlanError(
-                    f"The scorer asks for tiles of {tiling.tile} px with a step of {tiling.stride} "
-                    "px. Drop preset, tile and stride, or make a scorer with other ones."
+                    f"The scorer sets tiles of {tiling.tile} px with a step of {tiling.stride} px. "
+                    "Drop preset, tile and stride, or make a scorer with other tiles."
                 )
             preset = Preset(
                 name="none",
@@ -113,15 +113,15 @@ class ScorePlan(Printed):
         if bands > MOST_BANDS:
             raise PlanError(
                 f"Scene '{self.scene.name}' has {bands} bands: their covariance alone would take "
-                f"{8 * bands**2 / MIB:.0f} MiB per cell, and {MOST_BANDS} bands are the "
-                "most. Select bands."
+                f"{8 * bands**2 / MIB:.0f} MiB per cell; at most {MOST_BANDS} bands are "
+                "allowed. Select bands."
             )
         if self.chunks > MOST_CHUNKS:
             side = math.isqrt(self.scene.height * self.scene.width // MOST_CHUNKS) + 1
             raise PlanError(
                 f"chunk={self.lattice.chunk} px cuts scene '{self.scene.name}' into {self.chunks} "
-                f"chunks, and {MOST_CHUNKS} are the most: each has tasks and files. Use chunk >= "
-                f"{side}."
+                f"chunks; at most {MOST_CHUNKS} are allowed, because each has tasks and files. Use "
+                f"chunk >= {side}."
             )
 
     def decisive(self) -> dict[str, Any]:
@@ -225,7 +225,7 @@ class ScorePlan(Printed):
         raise PlanError(
             f"Plan needs {memory.total / MIB:.0f} MiB per worker (process "
             f"{memory.process / MIB:.0f}, read {memory.read / MIB:.0f}, "
-            f"sums {memory.sums / MIB:.0f}, network {memory.network / MIB:.0f}), but it may take "
+            f"sums {memory.sums / MIB:.0f}, network {memory.network / MIB:.0f}), but may use "
             f"{limit / MIB:.0f} MiB ({where}). {advice}"
         )
 

@@ -52,7 +52,7 @@ def model_file(path: Path) -> File:
     """Return the model in a file, after a look at its kind."""
     if path.suffix not in _OPENERS:
         raise WeightsError(
-            f"'{path}' is not a model that can be opened: .pt2 (torch.export.save) and .onnx are. "
+            f"'{path}' is not a .pt2 (torch.export.save) or .onnx file, so it is not opened. "
             "Pickles (.pt, .pth, .pkl) can run code and are not opened: load them yourself, and "
             "pass the module. For weights of this library use Detector.load."
         )

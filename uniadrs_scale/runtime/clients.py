@@ -141,7 +141,7 @@ class Absence:
                 self.begun = now
         if now - self.begun > self.limit:
             raise ClusterError(
-                f"The cluster has had no worker for {self.limit:.0f} s: they died, or never "
+                f"The cluster has had no worker for {self.limit:.0f} s: they ended, or never "
                 "started. Read their log, then rerun the same command: it resumes. If they wait in "
                 "a queue, wait longer (wait_for_workers=, --wait-for-workers)."
             )

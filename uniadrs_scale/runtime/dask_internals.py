@@ -118,7 +118,7 @@ def outcome(future: Future[Any]) -> object:
     except CancelledError as error:
         if getattr(error, "reason", "") == "scheduler-connection-lost":
             return CUT
-        return ClusterError(f"A task of this run was cancelled from outside ({error}).")
+        return ClusterError(f"A task of this run was cancelled from outside ({error}). Rerun it.")
     except UNREACHABLE:
         return CUT  # the result could not be fetched
     except Exception as error:  # noqa: BLE001 - a task may raise anything

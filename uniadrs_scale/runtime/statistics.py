@@ -134,9 +134,9 @@ def require_scalable(statistics: BandStatistics, plan: ScorePlan) -> None:
     if not beyond.size:
         return
     raise SceneError(
-        f"Band '{plan.scene.bands[beyond[0]]}' of '{plan.scene.name}' has values that single "
-        "precision cannot hold, or whose squares double precision cannot. Are they a nodata value? "
-        "Name it (nodata=), or rescale the band."
+        f"Band '{plan.scene.bands[beyond[0]]}' of '{plan.scene.name}' has values that are too "
+        "large for single precision, or whose squares are too large for double precision. If they "
+        "mean no data, pass nodata=; otherwise rescale the band."
     )
 
 

@@ -51,7 +51,7 @@ def scorer_of(detector: Scorer | str | Path | None) -> Scorer:
             return RX[str(detector)]()
         if Path(detector).suffix in MODELS:
             raise PlanError(
-                f"detector='{detector}' is a model of your own: say its tile. Use "
+                f"detector='{detector}' is a model of your own: its tile is needed. Use "
                 f"detector=us.scorer('{detector}', tile=256)."
             )
         return Detector.load(detector)
@@ -128,7 +128,7 @@ def _without_time(scene: xr.DataArray) -> xr.DataArray:
         return scene
     if scene.sizes["time"] > 1:
         raise SceneError(
-            f"The scene has {scene.sizes['time']} times, and a map is of one. Choose it: "
+            f"The scene has {scene.sizes['time']} times, a map shows one. Select it: "
             "scene.isel(time=0), or scene.median('time')."
         )
     return scene.isel(time=0)
@@ -159,8 +159,8 @@ class Job:
             )
         if layers_of(self.scorer) != self.plan.layers:
             raise PlanError(
-                f"The plan is for the layers {', '.join(self.plan.layer_names)}; those of the "
-                "scorer are others. Plan with the scorer that you want to use."
+                f"The plan is for the layers {', '.join(self.plan.layer_names)}, but the "
+                "scorer has other layers. Plan with the scorer that you want to use."
             )
 
     @classmethod

@@ -97,7 +97,7 @@ class Target:
         if self.overwrite:
             return False
         raise StoreError(
-            f"'{self.place}' is the map of this scene and plan, but drawn otherwise ({was}, now "
+            f"'{self.place}' is the map of this scene and plan, but on another grid ({was}, now "
             f"{drawn.text}). Choose another output path, or use --overwrite (overwrite=True)."
         )
 

@@ -96,7 +96,7 @@ def await_same(uri: str, stamp: str) -> Glimpse:
     now = glimpse(uri)
     if now.stamp != stamp:
         raise SceneError(
-            f"'{uri}' has changed since it was opened: its pixels would be those of two versions. "
+            f"'{uri}' has changed since it was opened: the map would mix two versions. "
             "Run the same command again, into a new output."
         )
     return now

@@ -185,5 +185,5 @@ def _busy(target: str, owner: dict[str, Any]) -> BusyError:
     known = f" (process {owner['process']} on {owner.get('host')})" if "process" in owner else ""
     return BusyError(
         f"Another run{known} writes to '{target}': one at a time. Wait for it; "
-        f"if it is dead, its lock expires after {LEASE:.0f} s."
+        f"if that run has ended, its lock expires after {LEASE:.0f} s."
     )

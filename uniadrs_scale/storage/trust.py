@@ -68,8 +68,8 @@ def require_proj() -> None:
     except CRSError as error:
         named = [f"{name}={os.environ[name]}" for name in PROJ_FOLDERS if name in os.environ]
         raise SceneError(
-            f"GDAL cannot use its PROJ data ({gist(error)}): no CRS would be right. They are those "
-            f"of another program, or missing. Unset {' and '.join(named) or 'PROJ_DATA'}."
+            f"GDAL cannot use its PROJ data ({gist(error)}): no CRS would be right. The data are "
+            f"missing, or those of another program. Unset {' and '.join(named) or 'PROJ_DATA'}."
         ) from None
 
 
@@ -81,8 +81,8 @@ def require_remote(href: str, base: str) -> str:
     """
     if is_remote(base) and not is_remote(canonical(href)) and not trusts_remote():
         raise TrustError(
-            f"'{base}' is on a server and names '{href}', which is not: remote documents may name "
-            f"remote files only (http, https, s3, gs). {ADVICE}"
+            f"'{base}' is on a server and names '{href}', a local file: remote documents may "
+            f"name remote files only (http, https, s3, gs). {ADVICE}"
         )
     return href
 
