@@ -1,4 +1,4 @@
-"""Checkpoints and tiled inference of the published UniADRS code, with its quirks.
+"""Checkpoints and tiled inference of the published UniADRS code, reproduced with its errors.
 
 Only to compare with published numbers: the library's own inference is :class:`.Detector` over the
 lattice. Source: the behaviour of github.com/Jingtao-Li-CVer/UniADRS, commit 0ca8a7c, pinned by

@@ -1,4 +1,4 @@
-"""The 24 channels that the network sees of a scene with any bands.
+"""The 24 input channels of the network, computed from any number of bands.
 
 Bands are whitened by the scene's covariance: leading components, and Mahalanobis energies at four
 strengths of regularisation, of the pixel itself (global RX) and of its difference from the mean of

@@ -1,4 +1,4 @@
-"""The door for maps: a score store, a COG or an array, read alike."""
+"""Finished maps: a score store, a COG or an array, all read by the same functions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The scores of a swath on a map: a source for a COG like a store on a grid.
+"""The scores of a swath on a map grid, as a source for a COG.
 
     positions -> CRS -> map coordinates, in side files -> grid -> blocks of the map
 

@@ -1,4 +1,4 @@
-"""Zarr groups that hold a map: its layers, its place, and the statistics of its scene."""
+"""Zarr groups that hold a map: its layers, its georeference, and the statistics of its scene."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Score stores: the reader of a map, and the ledger of a run.
+"""Score stores: the reader of a map, and the record of finished chunks of a run.
 
 A store is a Zarr v3 group (:mod:`.new_store`). A chunk commits as one object, and its ledger entry
 is written after it: after a kill at any moment, ``done`` names only chunks that are there. In a

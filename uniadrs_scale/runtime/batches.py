@@ -1,4 +1,4 @@
-"""Tiles on their way through a scorer: scaled by their region, in calls of equal size."""
+"""Batches of tiles for a scorer: scaled by the statistics of their region, equal in size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Folders: temporary ones that are removed, and mount points whose disk is away."""
+"""Temporary folders that are removed, and mount points without their disk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Limits on foreign files: none runs code, and a remote one names no local file.
+"""Limits on files of others: none may run code, and a remote one may not name local files.
 
 A scene, a catalog or a score store may come from anyone. Zarr's metadata choose codecs, and one of
 them unpickles. VRT, WMS descriptions, HDF5 links and STAC hrefs name other files, so that a file
