@@ -114,7 +114,7 @@ def item_of(path: Path) -> dict[str, Any]:
         name=info.name,
         architecture="UniADRS",
         tasks=["segmentation"],
-        framework="pytorch",
+        framework="PyTorch",
         memory_size=size,
         total_parameters=count,
         pretrained=True,

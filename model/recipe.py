@@ -54,6 +54,8 @@ class Recipe:
     """Share of windows without an anomaly."""
     sensors: Literal["basic", "all"] = "basic"
     """``all`` adds dead bands, haze and low light to noise, stripes and speckle."""
+    radar: float = 0.0
+    """Share of the batches that are simulated as radar (:mod:`.radar`)."""
     steps: int
     seed: int
     rate: float
@@ -76,12 +78,13 @@ class Recipe:
                 'view. Use consistency = 0, or loss = "detection".'
             )
         if self.simulation == "published" and (
-            self.windows != 1 or self.empty != 0 or self.sensors != "basic"
+            self.windows != 1 or self.empty != 0 or self.sensors != "basic" or self.radar
         ):
             raise ValueError(
-                f"windows={self.windows}, empty={self.empty}, sensors={self.sensors!r} do not fit "
+                f"windows={self.windows}, empty={self.empty}, sensors={self.sensors!r}, "
+                f"radar={self.radar} do not fit "
                 "the published simulation: one window per step, always with anomalies. "
-                'Use windows = 1, empty = 0 and sensors = "basic".'
+                'Use windows = 1, empty = 0, sensors = "basic" and radar = 0.'
             )
 
     @property

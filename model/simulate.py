@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+import radar
 import torch
 from planting import plant_anomalies, plant_normal
 from sensors import degrade, disturb
@@ -52,6 +53,7 @@ def batch(
     windows: float = 8,
     empty: float = 0.2,
     sensors: Literal["basic", "all"] = "basic",
+    radar_share: float = 0.0,
 ) -> tuple[Floats, NDArray[np.uint8]]:
     """Simulate the windows of one training step.
 
@@ -62,6 +64,7 @@ def batch(
         windows: Area of the batch, in windows of 96 px.
         empty: Share of windows without anomalies, 0..1.
         sensors: ``basic`` is noise, stripes and speckle; ``all`` adds dead bands, haze, low light.
+        radar_share: Share of the batches that are radar, 0..1.
 
     Returns:
         float32 (window, CHANNELS, y, x) whitened, and labels uint8 (window, y, x).
@@ -69,6 +72,10 @@ def batch(
     rng = np.random.default_rng((seed, step))
     side = int(rng.choice([64, 80, 96, 112, 128]))
     count = max(round(windows * 96**2 / side**2), 1)
+    own = np.random.default_rng((seed, step, 3))
+    if own.random() < radar_share:
+        drawn = [_radar_window(own, side, empty) for _ in range(count)]
+        return np.stack([w.pixels for w in drawn]), np.stack([w.labels for w in drawn])
     bands = draw_bands(rng)
     # A separate stream: windows without these effects do not depend on them.
     effects = np.random.default_rng((seed, step, 1)) if sensors == "all" else None
@@ -104,7 +111,22 @@ def draw_window(  # noqa: PLR0917
         sensed = degrade(effects, sensed)
     # A noisy sensor adds noise to the whole scene, so the statistics of the source do not hold.
     known = scene if sensed is window.pixels else Scene(scene.deviation, None)
-    pixels = whiten(rng, sensed, known)
+    return finished(rng, whiten(rng, sensed, known), labels, side)
+
+
+def _radar_window(rng: np.random.Generator, side: int, empty: float) -> Window:
+    """Simulate one window of radar."""
+    inner = side if rng.random() < 0.7 else int(side * rng.uniform(0.5, 0.95))
+    window = radar.draw(rng, inner, empty)
+    known = Scene(np.ones(len(window.pixels)), None)
+    return finished(rng, whiten(rng, window.pixels, known), window.labels, side)
+
+
+def finished(
+    rng: np.random.Generator, pixels: Floats, labels: NDArray[np.uint8], side: int
+) -> Window:
+    """Mirror an edge now and then, and fill a smaller window up to ``side`` px."""
+    inner = labels.shape[0]
     if rng.random() < 0.1:
         pixels, labels = mirror_edge(rng, pixels, labels)
     # The library does the same with a scene smaller than a tile.

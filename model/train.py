@@ -69,6 +69,7 @@ class Windows(Dataset[tuple[Tensor, Tensor]]):
                 windows=recipe.windows,
                 empty=recipe.empty,
                 sensors=recipe.sensors,
+                radar_share=recipe.radar,
             )
         return torch.from_numpy(pixels), torch.from_numpy(labels)
 

@@ -8,10 +8,12 @@ import imagery
 import numpy as np
 import planting
 import pytest
+import radar
 import rasterio
 import sensors
 import simulate
 import targets
+from scipy import ndimage
 from scipy.io import savemat
 from sources import Source, read_sources
 from spectra import Space
@@ -88,6 +90,43 @@ def test_band_counts_are_those_of_sensors() -> None:
     assert min(counts) == 1
     assert max(counts) > 90
     assert 0.05 < np.mean(np.array(counts) == 1) < 0.25
+
+
+def test_a_share_of_radar_leaves_the_other_batches_alone() -> None:
+    radars = 0
+    for step in range(20):
+        plain = simulate.batch(4, step, [source(1)], windows=1)
+        mixed = simulate.batch(4, step, [source(1)], windows=1, radar_share=0.5)
+        assert same(mixed, simulate.batch(4, step, [source(1)], windows=1, radar_share=0.5))
+        assert mixed[0].shape == plain[0].shape
+        radars += not same(plain, mixed)
+    assert 5 <= radars <= 15
+
+
+def test_targets_in_radar_windows_are_mostly_brighter_than_what_is_around() -> None:
+    rng, brighter, bands = np.random.default_rng(3), [], set()
+    for _ in range(40):
+        window = radar.draw(rng, 96, empty=0.2)
+        bands.add(len(window.pixels))
+        assert np.isfinite(window.pixels).all()
+        assert (window.pixels >= 0).all()
+        target = window.labels == targets.ANOMALY
+        near = ndimage.binary_dilation(target, iterations=5) & (window.labels == 0)
+        if target.any() and near.any():
+            brighter.append(window.pixels[0, target].mean() > window.pixels[0, near].mean())
+    assert bands == {1, 2}
+    assert len(brighter) > 20  # a fifth is empty
+    assert 0.6 < np.mean(brighter) < 1  # oil and shadows are darker
+
+
+def test_towns_in_radar_windows_are_bright_and_no_anomaly() -> None:
+    towns = 0
+    for seed in range(30):
+        window = radar.draw(np.random.default_rng(seed), 96, empty=1)
+        assert targets.ANOMALY not in window.labels
+        clutter = radar.clutter(np.random.default_rng(seed), 96)
+        towns += bool(np.percentile(clutter, 99) > 20 * np.percentile(clutter, 5))
+    assert towns > 8
 
 
 def planted(bands: int, pixels: np.ndarray, seed: int) -> tuple[targets.Window, Space]:
