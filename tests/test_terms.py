@@ -85,6 +85,25 @@ def test_local_is_local_rx_of_the_leading_component() -> None:
     assert torch.isfinite(terms.local(torch.full((1, 1, 32, 32), 8.0), ring_mean)).all()
 
 
+def test_bright_is_the_difference_from_the_mean_of_the_ring() -> None:
+    values = components(2, 3, 50, 44)
+    values[0, 0, 20, 20] = 30  # a ship
+    values[0, 0, 30:34, 10:14] -= 5  # an oil slick
+    expected = np.empty((2, 50, 44))
+    for tile, plane in zip(expected, values[:, 0].double().numpy(), strict=True):
+        for y, x in np.ndindex(plane.shape):
+            ring = np.zeros(plane.shape, bool)
+            for side, on in ((OUTER, True), (INNER, False)):
+                half = side // 2
+                ring[max(y - half, 0) : y + half + 1, max(x - half, 0) : x + half + 1] = on
+            tile[y, x] = plane[y, x] - plane[ring].mean()
+    for ring_of in (ring_mean, fast_ring_mean):
+        got = terms.bright(values, ring_of)[:, 0]
+        np.testing.assert_allclose(got, expected.clip(-8, 8), atol=1e-4)
+    assert got[0, 20, 20] == 8
+    assert got[0, 32, 12] < -3
+
+
 def test_terms_are_added_to_the_logit() -> None:
     pixels = np.random.default_rng(0).normal(size=(5, 64, 64))
     statistics = BandStatistics.of(pixels, np.ones((64, 64), bool))
@@ -101,21 +120,27 @@ def test_terms_are_added_to_the_logit() -> None:
     np.testing.assert_array_equal(again.score_tiles(tiles), fused.score_tiles(tiles))
 
 
-def scene(bands: int, holes: float = 0.0) -> xr.DataArray:
+def scene(bands: int, holes: float = 0.0, height: int = 90) -> xr.DataArray:
     rng = np.random.default_rng(3)
-    pixels = rng.normal(size=(bands, 90, 80)).astype(np.float32).cumsum(axis=0)
-    pixels[:, rng.random((90, 80)) < holes] = np.nan
+    pixels = rng.normal(size=(bands, height, 80)).astype(np.float32).cumsum(axis=0)
+    pixels[:, rng.random((height, 80)) < holes] = np.nan
     return xr.DataArray(pixels, dims=("band", "y", "x"), name="noise")
 
 
-@pytest.mark.parametrize(("preset", "bands"), [("hyperspectral", 14), ("low-light", 1)])
+@pytest.mark.parametrize(
+    ("preset", "bands", "tile", "stride"),
+    [("hyperspectral", 14, 64, 48), ("low-light", 1, 64, 48), ("sar", 2, 96, 48)],
+)
 def test_bits_depend_neither_on_chunks_nor_on_what_invalid_pixels_hold(
-    preset: str, bands: int
+    preset: str, bands: int, tile: int, stride: int
 ) -> None:
-    options = {"scheduler": "sync", "preset": preset, "tile": 64, "stride": 48}
-    given = scene(bands, holes=0.1)
+    options = {"scheduler": "sync", "preset": preset, "tile": tile, "stride": stride}
+    given = scene(bands, holes=0.1, height=tile + 26)
     filled = given.fillna(1e6).assign_attrs(nodata=1e6)
-    whole, pieces = us.score(given, chunk=512, **options), us.score(filled, chunk=70, **options)
+    whole, pieces = (
+        us.score(given, chunk=512, **options),
+        us.score(filled, chunk=tile + 6, **options),
+    )
     np.testing.assert_array_equal(whole, pieces)
 
 

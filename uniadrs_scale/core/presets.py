@@ -109,7 +109,7 @@ PRESETS = {
             tile=512,
             least=128,
             coarsen=2,
-            terms=(("area", 1.5),),
+            terms=(("area", 2.0),),
             why="one thermal band, blurred targets",
         ),
         Preset(
@@ -131,6 +131,7 @@ PRESETS = {
             least=384,
             coarsen=3,
             coarser=6,
+            terms=(("bright", 0.25),),
             why="speckle, and targets of many px",
         ),
     )

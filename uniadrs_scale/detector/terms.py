@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from uniadrs_scale.core.presets import Terms
 
     Ring = Callable[[Tensor, int, int], Tensor]
+    Term = Callable[[Tensor, Ring], Tensor]
 
 LEADING = 2
 """Components that the area term sees: with a third one, it finds less."""
@@ -101,7 +102,23 @@ def local(components: Tensor, ring: Ring) -> Tensor:
     return (distance + LEAST).log_().clamp_(-LIMIT, LIMIT)
 
 
-TERMS: dict[str, Callable[[Tensor, Ring], Tensor]] = {"area": area, "local": local}
+def bright(components: Tensor, ring: Ring) -> Tensor:
+    """Return how much brighter the leading component is than its surroundings, or darker if < 0.
+
+    The contrast of a CFAR detector for radar, before its threshold: ships are bright.
+
+    Args:
+        components: (n, component, y, x), each of standard deviation 1.
+        ring: :func:`.ring_mean`, or a faster function with equal results.
+
+    Returns:
+        (n, 1, y, x), in -LIMIT..LIMIT.
+    """
+    leading = components[:, :1]
+    return (leading - ring(leading, INNER, OUTER)).clamp_(-LIMIT, LIMIT)
+
+
+TERMS: dict[str, Term] = {"area": area, "bright": bright, "local": local}
 """Functions by the names that presets use."""
 
 
