@@ -253,6 +253,10 @@ def _zarr_variable(store: Any, name: str) -> xr.Variable:
         opened = xr.Variable(dims, data, dict(array.attrs), {"chunks": array.chunks})
         if old and array.fill_value is not None:
             opened.attrs["_FillValue"] = array.fill_value
+    # Version 3 demands a value: one that is not 0 was chosen.
+    chosen = not old and array.dtype.kind in "iuf" and array.fill_value != 0
+    if chosen and not {*plain_names(dict.fromkeys(opened.attrs))} & KNOWN:
+        opened.attrs["_FillValue"] = array.fill_value
     if old and opened.attrs.get("_FillValue") == 0:
         opened.attrs[EMPTY] = opened.attrs.pop("_FillValue")
     return opened

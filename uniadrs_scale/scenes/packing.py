@@ -186,8 +186,8 @@ def packing_of(
     """
     named = plain_names(variable.attrs)
     kind = _stored_kind(where, variable.dtype, named)
-    if kind.kind == "u":
-        named = _read_unsigned(named, kind)
+    if kind.kind == "u" or kind.kind != variable.dtype.kind:
+        named = _in_sign(named, kind, said=kind.kind != variable.dtype.kind)
     said = [value for name in FILL.split() if name in named for value in numbers(named[name])]
     missing = tuple(dict.fromkeys(value for value in (*said, *fill) if value_limits(kind, value)))
     count = variable.shape[axes.index("band")] if "band" in axes else 1
@@ -265,17 +265,23 @@ def _stored_kind(where: str, dtype: np.dtype[Any], named: Mapping[str, Any]) -> 
             f"{where} has dtype {dtype}: scores need real numbers. Pass variable= with an array "
             "that holds them."
         )
-    unsigned = str(named.get("unsigned", "")).lower() == "true" and dtype.kind == "i"
-    kind = np.dtype(f"u{dtype.itemsize}") if unsigned else dtype
-    return kind.newbyteorder("=")
+    said = str(named.get("unsigned", "")).lower() + dtype.kind
+    other = {"truei": "u", "falseu": "i"}.get(said)
+    return (np.dtype(f"{other}{dtype.itemsize}") if other else dtype).newbyteorder("=")
 
 
-def _read_unsigned(named: Mapping[str, Any], kind: np.dtype[Any]) -> dict[str, Any]:
-    """Return attributes with fill and limits as unsigned numbers: classic NetCDF has only -1."""
+def _in_sign(named: Mapping[str, Any], kind: np.dtype[Any], *, said: bool) -> dict[str, Any]:
+    """Return attributes with fill and limits in the sign of ``kind``: classic NetCDF has only -1.
+
+    Whole numbers of any size, as in JSON, are read so if ``_Unsigned`` is ``said``.
+    """
     read = dict(named)
+    other = np.dtype(f"{'i' if kind.kind == 'u' else 'u'}{kind.itemsize}")
     for name in {*FILL.split(), *VALID} & set(named):
-        if np.asarray(named[name]).dtype == f"i{kind.itemsize}":
-            read[name] = np.asarray(named[name]).view(kind)
+        value = np.asarray(named[name])
+        whole = said and value.dtype.kind in "iu"
+        if value.dtype == other or (whole and (value.astype(other) == value).all()):
+            read[name] = value.astype(other).view(kind)
     return read
 
 
