@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -43,12 +43,7 @@ class Grid:
 
     def decisive(self) -> dict[str, Any]:
         """Return the fields as JSON values."""
-        return {
-            "height": self.height,
-            "width": self.width,
-            "transform": list(self.transform),
-            "crs": self.crs,
-        }
+        return asdict(self)
 
     @property
     def geobox(self) -> GeoBox:
@@ -71,12 +66,7 @@ class Warp:
 
     def decisive(self) -> dict[str, Any]:
         """Return what decides the resampled pixels, as JSON values."""
-        return {
-            "grid": self.grid.decisive(),
-            "resampling": self.resampling,
-            "nodata": self.nodata,
-            "inside": None if self.inside is None else list(self.inside),
-        }
+        return asdict(self)
 
 
 @lru_cache(maxsize=64)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -57,16 +57,7 @@ class Packing:
 
     def decisive(self) -> dict[str, Any]:
         """Return what decides the pixels, as JSON values."""
-        return {
-            "dtype": self.dtype,
-            "stored": self.stored,
-            "attributes": dict(self.attributes),
-            "missing": list(self.missing),
-            "empty": self.empty,
-            "limits": self.limits,
-            "unpacked": self.unpacked,
-            "factors": self.factors,
-        }
+        return asdict(self) | {"attributes": dict(self.attributes)}
 
     def pixels(
         self, stored: NDArray[np.generic], bands: NDArray[np.intp]
@@ -189,7 +180,8 @@ def packing_of(
     if kind.kind == "u" or kind.kind != variable.dtype.kind:
         named = _in_sign(named, kind, said=kind.kind != variable.dtype.kind)
     said = [value for name in FILL.split() if name in named for value in numbers(named[name])]
-    missing = tuple(dict.fromkeys(value for value in (*said, *fill) if value_limits(kind, value)))
+    scaled = (_unscaled(kind, value, _scaling(named)) for value in (*said, *fill))
+    missing = tuple(dict.fromkeys(value for value in scaled if value_limits(kind, value)))
     count = variable.shape[axes.index("band")] if "band" in axes else 1
     factors = _factors(where, named, count)
     scaling = _scaling(named) if not factors else {}
@@ -239,6 +231,14 @@ def _scaling(named: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+def _unscaled(kind: np.dtype[Any], value: float, scaling: Mapping[str, Any]) -> float:
+    """Return fill as a stored number: one that is not, of packed integers, is a scaled one."""
+    if kind.kind not in "iu" or not scaling or value_limits(kind, value):
+        return value
+    stored = (value - float(scaling.get("add_offset", 0))) / float(scaling.get("scale_factor", 1))
+    return float(round(stored)) if math.isclose(stored, round(stored), abs_tol=1e-3) else value
+
+
 def _factors(where: str, named: Mapping[str, Any], count: int) -> tuple[tuple[float, float], ...]:
     """Return factor and offset of each band; empty if the bands share them.
 
@@ -271,15 +271,12 @@ def _stored_kind(where: str, dtype: np.dtype[Any], named: Mapping[str, Any]) -> 
 
 
 def _in_sign(named: Mapping[str, Any], kind: np.dtype[Any], *, said: bool) -> dict[str, Any]:
-    """Return attributes with fill and limits in the sign of ``kind``: classic NetCDF has only -1.
-
-    Whole numbers of any size, as in JSON, are read so if ``_Unsigned`` is ``said``.
-    """
+    """Return attributes with fill and limits in the sign of ``kind``: classic NetCDF has only -1."""
     read = dict(named)
     other = np.dtype(f"{'i' if kind.kind == 'u' else 'u'}{kind.itemsize}")
     for name in {*FILL.split(), *VALID} & set(named):
         value = np.asarray(named[name])
-        whole = said and value.dtype.kind in "iu"
+        whole = said and value.dtype.kind in "iu"  # of any size, as in JSON
         if value.dtype == other or (whole and (value.astype(other) == value).all()):
             read[name] = value.astype(other).view(kind)
     return read
