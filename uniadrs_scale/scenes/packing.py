@@ -271,7 +271,7 @@ def _stored_kind(where: str, dtype: np.dtype[Any], named: Mapping[str, Any]) -> 
 
 
 def _in_sign(named: Mapping[str, Any], kind: np.dtype[Any], *, said: bool) -> dict[str, Any]:
-    """Return attributes with fill and limits in the sign of ``kind``: classic NetCDF has only -1."""
+    """Return attributes with fill and limits in the sign of ``kind``: NetCDF-3 has only -1."""
     read = dict(named)
     other = np.dtype(f"{'i' if kind.kind == 'u' else 'u'}{kind.itemsize}")
     for name in {*FILL.split(), *VALID} & set(named):

@@ -294,6 +294,6 @@ def _own_wavelength(attributes: Mapping[Any, Any]) -> float | None:
     for name in filter(WAVELENGTHS.fullmatch, attributes):
         value = np.ravel(attributes[name])
         if value.size == 1 and value.dtype.kind in "iuf" and value[0] > 0:
-            unit = attributes.get(f"{name}_unit")
+            unit = attributes.get(f"{name}_unit") or attributes.get(f"{name}_units")
             return nanometres(float(value[0]), None if unit is None else str(unit))
     return None
