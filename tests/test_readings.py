@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
 import pytest
+import rasterio
+import xarray as xr
+import zarr
+from affine import Affine
+from PIL import Image
 
 import uniadrs_scale as us
+from uniadrs_scale.scenes.products.metadata import nanometres
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,11 +22,26 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 H, W = 20, 30
-X, Y = 4e5 + 10 * (np.arange(W) + 0.5), 6e6 - 10 * (np.arange(H) + 0.5)
+GRID = 10.0, 0.0, 4e5, 0.0, -10.0, 6e6
 
 
-def pixels(bands: int = 3, dtype: str = "int16") -> NDArray[np.generic]:
-    return np.random.default_rng(bands).integers(100, 4000, (bands, H, W)).astype(dtype)
+def pixels(bands: int = 3, dtype: str = "int16") -> NDArray[Any]:
+    high = 255 if dtype == "uint8" else 4000
+    return np.random.default_rng(bands).integers(100, high, (bands, H, W)).astype(dtype)
+
+
+def write(
+    path: Path, values: NDArray[Any], *, mask: Any = None, tags: Any = None, **options: Any
+) -> Path:
+    count, height, width = values.shape
+    options = {"crs": "EPSG:32633", "transform": Affine(*GRID), "driver": "GTiff"} | options
+    sizes = {"count": count, "height": height, "width": width}
+    with rasterio.open(path, "w", dtype=values.dtype, **sizes, **options) as file:
+        file.write(values)
+        file.update_tags(**(tags or {}))
+        if mask is not None:
+            file.write_mask(mask)
+    return path
 
 
 @pytest.mark.parametrize(
@@ -46,3 +67,107 @@ def test_places_and_classes_come_from_the_nearest_group(
         scene = us.open_scene(tmp_path / "a.h5", variable=variable, mask="cloud")
         assert float(scene.latitude[0, 0]) == 50 * shift
         assert np.flatnonzero(~scene.valid.values.all(axis=1)).tolist() == [shift]
+
+
+def test_signs_that_zarr_tells_in_json(tmp_path: Path) -> None:
+    stored = pixels(1, "uint16")[0]
+    stored[0], stored[1] = 65535, 65534
+    said = {"_Unsigned": "true", "_FillValue": np.int16(-1), "valid_range": [0, -3]}
+    for version in (2, 3):
+        path = tmp_path / f"{version}.zarr"
+        data = xr.Dataset({"v": (("y", "x"), stored.view("i2"), said)})
+        data.to_zarr(path, zarr_format=version, consolidated=False)
+        scene = us.open_scene(path)
+        np.testing.assert_array_equal(scene.values[0, 2:], stored[2:])
+        assert np.flatnonzero(~scene.valid.values.all(axis=1)).tolist() == [0, 1]
+
+
+def test_signed_numbers_that_are_stored_as_unsigned(tmp_path: Path) -> None:
+    stored = np.arange(-100, 100, dtype=np.int8).reshape(10, 20)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["v"] = stored.view("u1")
+        file["v"].attrs.update({"_Unsigned": "false", "_FillValue": np.uint8(156)})
+    scene = us.open_scene(tmp_path / "a.h5")
+    np.testing.assert_array_equal(scene.values[0, 1:], stored[1:])
+    assert np.argwhere(~scene.valid.values).tolist() == [[0, 0]]
+
+
+@pytest.mark.parametrize(("value", "lost"), [(-9999, 5), (0, 0)])
+def test_pixels_that_a_zarr_store_does_not_hold(tmp_path: Path, value: int, lost: int) -> None:
+    root = zarr.open_group(tmp_path / "a.zarr", mode="w", zarr_format=3)
+    array = root.create_array(
+        "v", shape=(3, H, W), chunks=(3, 5, W), dtype="i2", fill_value=value,
+        dimension_names=("band", "y", "x"),
+    )  # fmt: skip
+    array[:, 5:] = pixels()[:, 5:]
+    scene = us.open_scene(tmp_path / "a.zarr")
+    assert np.count_nonzero(~scene.valid.values) == lost * W
+
+
+@pytest.mark.parametrize("said", [-999.9, -9999])
+def test_fill_of_packed_numbers_may_be_scaled(tmp_path: Path, said: float) -> None:
+    stored = pixels()
+    stored[:, 3] = -9999
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["v"] = stored
+        file["v"].attrs.update({"scale_factor": 0.1, "missing_value": said})
+    valid = us.open_scene(tmp_path / "a.h5").valid.values
+    assert np.flatnonzero(~valid.all(axis=1)).tolist() == [3]
+
+
+@pytest.mark.parametrize(
+    ("unit", "factor"),
+    [("m", 1e-9), ("Angstroms", 10), ("mm", 1e-6), ("µm", 1e-3), ("1e-6 m", 1e-3), (None, 1)],
+)
+def test_units_of_wavelengths(tmp_path: Path, unit: str | None, factor: float) -> None:
+    centres = np.array([450, 550, 2200]) * factor
+    said = {} if unit is None else {"units": unit}
+    data = xr.Dataset({"v": (("wavelength", "y", "x"), pixels())})
+    data = data.assign_coords(wavelength=("wavelength", centres, said))
+    data.to_netcdf(tmp_path / "a.nc", engine="h5netcdf")
+    np.testing.assert_allclose(us.open_scene(tmp_path / "a.nc").wavelength, [450, 550, 2200])
+    array = data["v"].rename(wavelength="band").assign_coords(wavelength=("band", centres, said))
+    np.testing.assert_allclose(us.plan(array, detector="rx").scene.wavelengths, [450, 550, 2200])
+
+
+@pytest.mark.parametrize("unit", ["Index", "cm-1", "GHz"])
+def test_numbers_that_are_not_wavelengths(unit: str) -> None:
+    assert nanometres(3, unit) is None
+
+
+def test_nodata_of_a_picture_counts_in_all_bands(tmp_path: Path) -> None:
+    picture = pixels(3, "uint8")
+    picture[:, 2] = np.array([9, 8, 7])[:, None]
+    picture[0, 5] = 9
+    write(tmp_path / "a.tif", picture, tags={"NODATA_VALUES": "9 8 7"})
+    Image.fromarray(picture.transpose(1, 2, 0)).save(tmp_path / "a.png", transparency=(9, 8, 7))
+    for name in ("a.tif", "a.png"):
+        valid = us.open_scene(tmp_path / name).valid.values
+        assert np.flatnonzero(~valid.all(axis=1)).tolist() == [2]
+
+
+def test_a_mask_and_nodata_are_not_brought_to_another_grid(tmp_path: Path) -> None:
+    write(tmp_path / "a.tif", pixels(1), mask=np.eye(H, W) > 0, nodata=0)
+    write(tmp_path / "b.tif", pixels(1)[:, ::2, ::2], transform=Affine(*GRID) @ Affine.scale(2))
+    both = [tmp_path / "a.tif", tmp_path / "b.tif"]
+    assert us.open_scene(both, grid="finest").shape == (2, H, W)
+    with pytest.raises(us.SceneError, match="would not obey all"):
+        us.open_scene(both, grid="coarsest")
+
+
+def test_a_vrt_of_several_dtypes(tmp_path: Path) -> None:
+    parts = {"Int16": pixels(1), "Float32": pixels(1, "float32") + 0.5, "Byte": np.eye(H, W)[None]}
+    text = ""
+    for number, (dtype, part) in enumerate(parts.items(), start=1):
+        write(tmp_path / f"{dtype}.tif", part.astype("u1") if dtype == "Byte" else part)
+        alpha = "<ColorInterp>Alpha</ColorInterp>" if dtype == "Byte" else ""
+        text += (
+            f'<VRTRasterBand dataType="{dtype}" band="{number}">{alpha}<SimpleSource>'
+            f'<SourceFilename relativeToVRT="1">{dtype}.tif</SourceFilename>'
+            "<SourceBand>1</SourceBand></SimpleSource></VRTRasterBand>"
+        )
+    vrt = f'<VRTDataset rasterXSize="{W}" rasterYSize="{H}">{text}</VRTDataset>'
+    (tmp_path / "a.vrt").write_text(vrt)
+    scene = us.open_scene(tmp_path / "a.vrt")
+    np.testing.assert_array_equal(scene.values, np.concatenate([parts["Int16"], parts["Float32"]]))
+    np.testing.assert_array_equal(scene.valid.values, np.eye(H, W) > 0)

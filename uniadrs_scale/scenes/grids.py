@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -43,7 +43,12 @@ class Grid:
 
     def decisive(self) -> dict[str, Any]:
         """Return the fields as JSON values."""
-        return asdict(self)
+        return {
+            "height": self.height,
+            "width": self.width,
+            "transform": list(self.transform),
+            "crs": self.crs,
+        }
 
     @property
     def geobox(self) -> GeoBox:
@@ -66,7 +71,12 @@ class Warp:
 
     def decisive(self) -> dict[str, Any]:
         """Return what decides the resampled pixels, as JSON values."""
-        return asdict(self)
+        return {
+            "grid": self.grid.decisive(),
+            "resampling": self.resampling,
+            "nodata": self.nodata,
+            "inside": None if self.inside is None else list(self.inside),
+        }
 
 
 @lru_cache(maxsize=64)
@@ -105,11 +115,7 @@ def same_transform(
 
 
 def choose_grid(choice: object, grids: Mapping[str, Grid]) -> tuple[Grid, str]:
-    """Return the common grid of a scene, and the sentence about it.
-
-    Args:
-        choice: 'finest', 'coarsest', a key of ``grids``, or an odc-geo GeoBox.
-        grids: By band name, of the bands that make the scene.
+    """Return the common grid of a scene, of which the ``grids`` are given by band name.
 
     Raises:
         SceneError: The choice is something else.

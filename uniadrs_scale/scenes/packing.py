@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -57,18 +57,23 @@ class Packing:
 
     def decisive(self) -> dict[str, Any]:
         """Return what decides the pixels, as JSON values."""
-        return asdict(self) | {"attributes": dict(self.attributes)}
+        return {
+            "dtype": self.dtype,
+            "stored": self.stored,
+            "attributes": dict(self.attributes),
+            "missing": list(self.missing),
+            "empty": self.empty,
+            "limits": self.limits,
+            "unpacked": self.unpacked,
+            "factors": self.factors,
+        }
 
     def pixels(
         self, stored: NDArray[np.generic], bands: NDArray[np.intp]
     ) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
         """Return the pixels (band, y, x) of stored numbers, and the mask (y, x) of present ones.
 
-        Floats that are missing become NaN.
-
-        Args:
-            stored: (band, y, x).
-            bands: Positions of the bands in the array.
+        Floats that are missing become NaN. ``bands`` are positions in the array.
         """
         plain = stored.view(self.stored)
         values = self._decoded(plain, bands)
@@ -138,13 +143,10 @@ class Packing:
 
 
 def agreed(packings: Sequence[Packing], when: str, bands: int) -> tuple[Packing, ...]:
-    """Return the arrays of one scene with one rule for fill.
+    """Return the arrays of one scene of ``bands`` with one rule for fill.
 
-    Args:
-        packings: As the arrays declare them.
-        when: 'any': fill in one band makes a pixel invalid; 'all': only fill in all bands does;
-            'auto': 'any', but 'all' for 8-bit data, in which the fill is also a measurement.
-        bands: Bands of the scene.
+    'any': fill in one band makes a pixel invalid; 'all': only fill in all bands does; 'auto':
+    'any', but 'all' for 8-bit data, in which the fill is also a measurement.
     """
     if when == "any":
         return tuple(packing.in_any_band() for packing in packings)
@@ -163,14 +165,9 @@ def packing_of(
     empty: float | None = None,
     fill: Sequence[float] = (),
 ) -> Packing:
-    """Return how the numbers of an array become pixels.
+    """Return how the numbers of an array, which is not decoded, become pixels.
 
-    Args:
-        where: Name of the array, for messages.
-        variable: The array, not decoded.
-        axes: What each axis is: 'band', 'y', 'x' or ''.
-        empty: Fill of the product that counts if all bands have it.
-        fill: Fill of the product.
+    Its product may have ``fill``, and fill that counts if all bands have it (``empty``).
 
     Raises:
         SceneError: The array does not hold real numbers, or has factors for other bands.

@@ -30,11 +30,7 @@ WORD = re.compile(r"[^_\-. ]+")
 
 
 def plain_product(sources: Sequence[str], headers: dict[str, Header]) -> Product:
-    """Return raster files without product metadata, one after the other.
-
-    Args:
-        sources: Paths or URIs.
-        headers: Receives the headers of the files.
+    """Return raster files without product metadata, one after the other; adds their headers.
 
     Raises:
         SceneError: A file is missing or not a raster, or the files differ in their number of bands.

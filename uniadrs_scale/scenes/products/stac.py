@@ -114,11 +114,7 @@ def of_document(document: dict[str, Any], base: str) -> Product:
 
 
 def with_assets(product: Product, wanted: Sequence[str]) -> Product:
-    """Return the product with the wanted bands only, in that order.
-
-    Args:
-        product: All bands of an item.
-        wanted: Keys of assets, of which all bands are taken, or names of single bands.
+    """Return the product with the wanted bands only, all those of assets or single ones, in order.
 
     Raises:
         SceneError: One does not exist.
