@@ -37,7 +37,12 @@ def plain_product(sources: Sequence[str], headers: dict[str, Header]) -> Product
     """
     if not sources:
         raise SceneError("No scene file was given. Name at least one raster file.")
-    found = [Header.of(source) for source in sources]
+    known = [None if is_remote(source) else recognise(source) for source in sources]
+    described = {product.bands[0].uri: product.bands for product in known if product}
+    found = [
+        Header.of(product.bands[0].uri if product else source)
+        for product, source in zip(known, sources, strict=True)
+    ]
     found = list(chain.from_iterable(map(_pages, found)))
     headers |= {header.uri: header for header in found}
     first = found[0]
@@ -52,7 +57,7 @@ def plain_product(sources: Sequence[str], headers: dict[str, Header]) -> Product
         bands=tuple(
             band
             for header, word in zip(found, words, strict=True)
-            for band in _bands(header, word, grey=header in grey)
+            for band in described.get(header.uri) or _bands(header, word, grey=header in grey)
         ),
         datetime=first.datetime,
         notes=tuple(
