@@ -36,6 +36,7 @@ BANDS = re.compile(
     r"(^|_)(n?bands?|n?channels?|wavelengths?|wavebands?|wvl|wl|lambda|spectral|spectrum|"
     r"frequency)(_|\d|$)"
 )
+TIMES = re.compile(r"(\w+_)?(times?|dates?)")
 WAVELENGTHS = re.compile(
     r"wavelengths?|wavelength_nm|radiation_wavelength|(center|centre|central)_wavelengths?|wl|wvl"
 )
@@ -125,10 +126,7 @@ def spectral_table(contents: Contents, group: str, dim: str, size: int) -> str |
 def axis_roles(contents: Contents, path: str, swath: str | None = None) -> tuple[Role, ...]:
     """Return what each axis of an array is; empty for one of length 1 that is dropped.
 
-    Args:
-        contents: The file.
-        path: The array.
-        swath: Path of the latitude (y, x) of its pixels, if there is one.
+    A ``swath`` has the latitude (y, x) of its pixels there.
 
     Raises:
         SceneError: The axes are ambiguous, or are too many.
@@ -153,6 +151,12 @@ def axis_roles(contents: Contents, path: str, swath: str | None = None) -> tuple
         shown = ", ".join(f"{dim} {size}" for dim, size in axes)
         raise SceneError(f"'{path}' of '{contents.file.path}' {_problem(said, shown)}")
     found = dict(zip(kept, roles, strict=True))
+    for k, (dim, size) in enumerate(axes):
+        if found.get(k) == "band" and TIMES.fullmatch(dim.lower()):
+            raise SceneError(
+                f"'{path}' of '{contents.file.path}' has {size} times, and a map is of one. Open "
+                f"it with xarray, choose one (.isel({dim}=0)), and pass that."
+            )
     return tuple(found.get(k, "") for k in range(len(axes)))
 
 
