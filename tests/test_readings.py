@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import h5py
@@ -12,6 +13,7 @@ import xarray as xr
 import zarr
 from affine import Affine
 from PIL import Image
+from pyproj import CRS
 
 import uniadrs_scale as us
 from uniadrs_scale.scenes.products.metadata import nanometres
@@ -171,3 +173,81 @@ def test_a_vrt_of_several_dtypes(tmp_path: Path) -> None:
     scene = us.open_scene(tmp_path / "a.vrt")
     np.testing.assert_array_equal(scene.values, np.concatenate([parts["Int16"], parts["Float32"]]))
     np.testing.assert_array_equal(scene.valid.values, np.eye(H, W) > 0)
+
+
+def test_assets_that_are_not_measurements(tmp_path: Path) -> None:
+    keys = ["AOT_10m", "B02_10m", "B03_10m", "SCL_20m", "SCL_60m", "SZA", "Fmask", "qa"]
+    for named in (True, False):
+        assets = {}
+        for key in keys:
+            classes = np.where(np.eye(H, W), 9, 4)[None].astype("u1")
+            write(tmp_path / f"{key}.tif", classes if key == "SCL_20m" else pixels(1))
+            asset = {"href": f"{key}.tif", "type": "image/tiff", "roles": ["data"]}
+            assets[key] = asset | ({"bands": [{"name": key}]} if named else {})
+        assets["extra"] = assets["qa"] | ({"bands": [{"nodata": 0}]} if named else {"roles": []})
+        item = {
+            "type": "Feature", "stac_version": "1.1.0", "id": "a", "geometry": None, "links": [],
+            "properties": {"datetime": "2024-01-01T00:00:00Z"}, "assets": assets,
+        }  # fmt: skip
+        (tmp_path / "a.json").write_text(json.dumps(item))
+        scene = us.open_scene(tmp_path / "a.json", mask="cloud")
+        found = [name for name in scene.band.values if name != "extra"]
+        assert found == ["B02_10m", "B03_10m"]
+        assert ("extra" in scene.band.values) == (not named)
+        np.testing.assert_array_equal(scene.valid.values, np.eye(H, W) == 0)
+
+
+def test_files_next_to_a_raster_are_not_bands(tmp_path: Path) -> None:
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=False):
+        for name in ("B1", "B2"):
+            write(tmp_path / f"{name}.tif", pixels(1), mask=np.eye(H, W) == 0)
+            (tmp_path / f"{name}.tif.aux.xml").write_text("<PAMDataset/>")
+    assert (tmp_path / "B1.tif.msk").exists()
+    scene = us.open_scene(tmp_path / "B*")
+    assert list(scene.band.values) == ["B1", "B2"]
+    np.testing.assert_array_equal(scene.valid.values, np.eye(H, W) == 0)
+
+
+def test_a_file_given_twice_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.tif", pixels(1))
+    with pytest.raises(us.SceneError, match="is given twice"):
+        us.open_scene([path, str(path)])
+
+
+def test_times_are_not_bands(tmp_path: Path) -> None:
+    data = xr.Dataset({"v": (("time", "y", "x"), pixels())})
+    data.to_netcdf(tmp_path / "a.nc", engine="h5netcdf")
+    with pytest.raises(us.SceneError, match=r"has 3 times.*isel\(time=0\)"):
+        us.open_scene(tmp_path / "a.nc")
+
+
+def test_several_envi_files_keep_the_words_of_their_headers(tmp_path: Path) -> None:
+    for name in "ab":
+        pixels().tofile(tmp_path / f"{name}.img")
+        (tmp_path / f"{name}.hdr").write_text(
+            f"ENVI\nsamples = {W}\nlines = {H}\nbands = 3\ndata type = 2\ninterleave = bsq\n"
+            "byte order = 0\nbbl = {1, 0, 1}\nnodata = 7\n"
+            f"band names = {{{name}1, {name}2, {name}3}}\n"
+        )
+    for ending in ("hdr", "img"):
+        scene = us.open_scene([tmp_path / f"a.{ending}", tmp_path / f"b.{ending}"])
+        assert list(scene.band.values) == ["a1", "a3", "b1", "b3"]
+
+
+def test_a_grid_mapping_that_was_left_behind(tmp_path: Path) -> None:
+    axes = {"y": 6e6 - 10.0 * np.arange(H), "x": 4e5 + 10.0 * np.arange(W)}
+    mapping = ((), 0, CRS.from_epsg(32633).to_cf())
+    data = xr.Dataset({"v": (("y", "x"), pixels(1)[0], {"grid_mapping": "m"}), "m": mapping}, axes)
+    data.to_netcdf(tmp_path / "a.nc", engine="h5netcdf")
+    with xr.open_dataset(tmp_path / "a.nc", engine="h5netcdf") as opened:
+        assert "decode_coords" in us.plan(opened["v"], detector="rx").scene.unplaced
+    with xr.open_dataset(tmp_path / "a.nc", engine="h5netcdf", decode_coords="all") as opened:
+        scene = us.plan(opened["v"], detector="rx").scene
+    assert not scene.unplaced
+    assert CRS(str(scene.crs)).to_epsg() == 32633
+
+
+def test_latitudes_and_longitudes_of_an_array_are_wgs_84() -> None:
+    axes = {"lat": 50 - 0.1 * np.arange(H), "lon": 10 + 0.1 * np.arange(W)}
+    array = xr.DataArray(pixels(1)[0], axes, ("lat", "lon"))
+    assert CRS(str(us.plan(array, detector="rx").scene.crs)).to_epsg() == 4326

@@ -123,10 +123,7 @@ class Options:
     def refuse(self, source: str, kind: str, **reasons: str) -> None:
         """Raise SceneError if an option was given that means nothing for this kind of source.
 
-        Args:
-            source: What was opened.
-            kind: What it is, with its article.
-            **reasons: What each option that must not be given applies to.
+        The ``reasons`` are what each option that must not be given applies to.
         """
         for option, applies_to in reasons.items():
             value = getattr(self, option)
