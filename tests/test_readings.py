@@ -214,13 +214,6 @@ def test_a_file_given_twice_is_refused(tmp_path: Path) -> None:
         us.open_scene([path, str(path)])
 
 
-def test_times_are_not_bands(tmp_path: Path) -> None:
-    data = xr.Dataset({"v": (("time", "y", "x"), pixels())})
-    data.to_netcdf(tmp_path / "a.nc", engine="h5netcdf")
-    with pytest.raises(us.SceneError, match=r"has 3 times.*isel\(time=0\)"):
-        us.open_scene(tmp_path / "a.nc")
-
-
 def test_several_envi_files_keep_the_words_of_their_headers(tmp_path: Path) -> None:
     for name in "ab":
         pixels().tofile(tmp_path / f"{name}.img")

@@ -36,7 +36,6 @@ BANDS = re.compile(
     r"(^|_)(n?bands?|n?channels?|wavelengths?|wavebands?|wvl|wl|lambda|spectral|spectrum|"
     r"frequency)(_|\d|$)"
 )
-TIMES = re.compile(r"(\w+_)?(times?|dates?)")
 WAVELENGTHS = re.compile(
     r"wavelengths?|wavelength_nm|radiation_wavelength|(center|centre|central)_wavelengths?|wl|wvl"
 )
@@ -151,12 +150,6 @@ def axis_roles(contents: Contents, path: str, swath: str | None = None) -> tuple
         shown = ", ".join(f"{dim} {size}" for dim, size in axes)
         raise SceneError(f"'{path}' of '{contents.file.path}' {_problem(said, shown)}")
     found = dict(zip(kept, roles, strict=True))
-    for k, (dim, size) in enumerate(axes):
-        if found.get(k) == "band" and TIMES.fullmatch(dim.lower()):
-            raise SceneError(
-                f"'{path}' of '{contents.file.path}' has {size} times, and a map is of one. Open "
-                f"it with xarray, choose one (.isel({dim}=0)), and pass that."
-            )
     return tuple(found.get(k, "") for k in range(len(axes)))
 
 
