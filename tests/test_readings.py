@@ -244,3 +244,23 @@ def test_latitudes_and_longitudes_of_an_array_are_wgs_84() -> None:
     axes = {"lat": 50 - 0.1 * np.arange(H), "lon": 10 + 0.1 * np.arange(W)}
     array = xr.DataArray(pixels(1)[0], axes, ("lat", "lon"))
     assert CRS(str(us.plan(array, detector="rx").scene.crs)).to_epsg() == 4326
+
+
+def test_a_header_of_several_data_files_is_refused(tmp_path: Path) -> None:
+    for name in ("a.img", "a.dat"):
+        pixels().tofile(tmp_path / name)
+    (tmp_path / "a.hdr").write_text(
+        f"ENVI\nsamples = {W}\nlines = {H}\nbands = 3\ndata type = 2\ninterleave = bsq\n"
+    )
+    with pytest.raises(us.SceneError, match=r"any of a.dat, a.img. Pass one"):
+        us.open_scene(tmp_path / "a.hdr")
+    assert us.open_scene(tmp_path / "a.img").shape == (3, H, W)
+
+
+def test_axes_of_which_only_some_have_scales(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["v"], file["y"] = pixels(), np.arange(H)
+        file["y"].make_scale("y")
+        file["v"].dims[1].attach_scale(file["y"])
+    with pytest.raises(us.SceneError, match=r"others none. Attach all"):
+        us.open_scene(tmp_path / "a.h5")

@@ -191,9 +191,13 @@ def _open_group(file: ArrayFile, group: str) -> Any:
     except UniadrsScaleError:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        advice = "NetCDF, HDF5 or Zarr was expected. Check the path, and that the file is whole."
+        if "unlabeled" in str(error):
+            advice = (
+                "some axes of an array have scales and others none. Attach all (h5py), or none."
+            )
         raise SceneError(
-            f"{place}'{path}' cannot be opened as {file.engine} ({error}): NetCDF, HDF5 or Zarr "
-            "was expected. Check the path, and that the file is whole."
+            f"{place}'{path}' cannot be opened as {file.engine} ({error}): {advice}"
         ) from None
     if file.engine != "zarr":
         _OPEN.add(opened._manager)  # noqa: SLF001 - a store cannot be referred to weakly

@@ -170,16 +170,17 @@ def _header_of(path: Path) -> Path | None:
 
 def _data_of(header: Path) -> Path:
     stem = header.absolute().with_suffix("")
-    for suffix in SUFFIXES:
-        for ending in (suffix, suffix.upper()):
-            data = stem.with_name(stem.name + ending)
-            others = data.is_file() and _own_header(data).is_file()
-            if (
-                data.is_file()
-                and data != header
-                and (not others or _own_header(data) == header.absolute())
-            ):
-                return data
+    endings = dict.fromkeys(ending for s in SUFFIXES for ending in (s, s.upper()))
+    files = [stem.with_name(stem.name + ending) for ending in endings]
+    free = [f for f in files if f.is_file() and f != header and not _own_header(f).is_file()]
+    own = [f for f in files if f.is_file() and _own_header(f) == header.absolute()]
+    found = own or free
+    if len(found) == 1 or (found and found[0].samefile(found[-1])):
+        return found[0]
+    if found:
+        raise SceneError(
+            f"'{header}' may describe any of {', '.join(f.name for f in found)}. Pass one of them."
+        )
     raise SceneError(
         f"'{header}' is an ENVI header, but its data file is not next to it: it should be called "
         f"'{stem.name}', with or without .dat, .img, .bsq, .bil, .bip or .raw, and have no header "
