@@ -27,13 +27,6 @@ def fill_invalid(pixels: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArr
     the whole tile; random valid pixels are a texture of their own. A mirror image continues both
     the level and the texture of its surroundings. Each pass mirrors known pixels into unknown
     ones, so that the known area about doubles; pixels out of its reach repeat the nearest one.
-
-    Args:
-        pixels: (band, y, x); not changed.
-        valid: (y, x), True = valid, at least one.
-
-    Returns:
-        (band, y, x) float32, finite wherever the valid input is.
     """
     if valid.all():
         return pixels

@@ -204,11 +204,7 @@ class ScorePlan(Printed):
         )
 
     def require_memory(self, limit: int, where: str) -> None:
-        """Refuse to begin if a worker would need more memory than it may take.
-
-        Args:
-            limit: Bytes that a worker may take; 0 for no limit.
-            where: Origin of the limit, in words.
+        """Refuse to begin if a worker would need more memory than ``limit``; 0 for no limit.
 
         Raises:
             PlanError: The forecast exceeds ``limit``; the message has the chunk that fits.

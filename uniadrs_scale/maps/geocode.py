@@ -121,10 +121,7 @@ class GeocodedScores:
 def on_a_grid(source: ScoreMap, geocoding: Geocoding, folder: Path) -> ScoreMap | GeocodedScores:
     """Return ``source`` itself if it is on a grid, else its scores on a map.
 
-    Args:
-        source: The store.
-        geocoding: How the map of a swath is to be drawn.
-        folder: Where to keep the places of pixels while the map is read.
+    The folder keeps the places of pixels while the map is read.
 
     Raises:
         PlanError: CRS or resolution are asked for but there is nothing to geocode, or they do not

@@ -37,12 +37,9 @@ def top_peaks(
 
     Args:
         small: (y, x), the highest score of each square of ``factor`` x ``factor`` px; NaN = none.
-        factor: Side of a square.
+        factor: Side of a square. Peaks are in the middle, in pixels of the map.
         least: Lowest peak that counts.
         count: Most peaks.
-
-    Returns:
-        Peaks at the middle of squares, in pixels of the map.
     """
     found = np.isfinite(small) & (small >= np.float32(min(GROW, least)))
     objects = cast("NDArray[np.int32]", ndimage.label(found, np.ones((3, 3)))[0]).ravel()

@@ -96,13 +96,9 @@ def prepare(
 def create(
     path: Path, plan: ScorePlan, coordinates: Mapping[str, xr.DataArray], weights: str | None = None
 ) -> None:
-    """Make the store of ``plan`` at ``path``, whole but for its scores.
+    """Make the store of ``plan`` in a new folder, whole but for its scores.
 
-    Args:
-        path: A folder that does not exist yet.
-        plan: What the store is for; its fingerprint is what a resumed run compares.
-        coordinates: Those of the map (:func:`uniadrs_scale.scenes.sources.map_coordinates`).
-        weights: SHA-256 of the scorer's weights, for the attributes.
+    ``weights`` is the SHA-256 of the scorer's weights, for the attributes.
 
     Raises:
         SceneError: The geolocation of a swath cannot be read.

@@ -83,13 +83,9 @@ class Level:
 
 
 def max_pool(score: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return half the size, each pixel the highest of the up to four it covers.
+    """Return half the size of (..., y, x), each pixel the highest of the up to four it covers.
 
-    Args:
-        score: (..., y, x), NaN = invalid.
-
-    Returns:
-        float32 (..., ceil(y / 2), ceil(x / 2)); NaN only if all covered pixels are NaN.
+    A pixel is NaN only if all covered pixels are NaN.
     """
     uneven = [(0, n % 2 if axis >= score.ndim - 2 else 0) for axis, n in enumerate(score.shape)]
     even = np.pad(score, uneven, constant_values=np.float32(np.nan))
@@ -195,12 +191,8 @@ class Overview:
     def of(cls, read: Read, shape: tuple[int, int], factor: int) -> Overview:
         """Read a map once, block by block.
 
-        The highest, not the mean: averaging fades what is small, which is what a map is for.
-
-        Args:
-            read: Reader of a window (y, x) of the map; NaN = invalid.
-            shape: Size of the map (y, x).
-            factor: Side of the squares [px].
+        The highest of squares of ``factor`` px, not the mean: averaging fades what is small,
+        which is what a map is for.
         """
         parts: list[ScoreStatistics] = []
         small = reduced(read, shape, factor, lambda seen: parts.append(ScoreStatistics.of(seen)))

@@ -191,9 +191,13 @@ def _open_group(file: ArrayFile, group: str) -> Any:
     except UniadrsScaleError:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        advice = "NetCDF, HDF5 or Zarr was expected. Check the path, and that the file is whole."
+        if "unlabeled" in str(error):
+            advice = (
+                "some axes of an array have scales and others none. Attach all (h5py), or none."
+            )
         raise SceneError(
-            f"{place}'{path}' cannot be opened as {file.engine} ({error}): NetCDF, HDF5 or Zarr "
-            "was expected. Check the path, and that the file is whole."
+            f"{place}'{path}' cannot be opened as {file.engine} ({error}): {advice}"
         ) from None
     if file.engine != "zarr":
         _OPEN.add(opened._manager)  # noqa: SLF001 - a store cannot be referred to weakly
@@ -253,6 +257,10 @@ def _zarr_variable(store: Any, name: str) -> xr.Variable:
         opened = xr.Variable(dims, data, dict(array.attrs), {"chunks": array.chunks})
         if old and array.fill_value is not None:
             opened.attrs["_FillValue"] = array.fill_value
+    # Version 3 demands a value: one that is not 0 was chosen.
+    chosen = not old and array.dtype.kind in "iuf" and array.fill_value != 0
+    if chosen and not {*plain_names(dict.fromkeys(opened.attrs))} & KNOWN:
+        opened.attrs["_FillValue"] = array.fill_value
     if old and opened.attrs.get("_FillValue") == 0:
         opened.attrs[EMPTY] = opened.attrs.pop("_FillValue")
     return opened

@@ -52,10 +52,7 @@ def assemble(
 ) -> tuple[FileScene, Facts]:
     """Return the scene that a product and a caller's options make; reads headers only.
 
-    Args:
-        product: All bands that there are.
-        options: The wishes of the caller.
-        headers: Those that have been read already, by URI.
+    Headers that have been read already are given by URI.
 
     Raises:
         SceneError: A band, class or option does not exist, or the files do not fit together.
@@ -245,12 +242,13 @@ def _raster_files(
     # A resampled file is read with one nodata value, so that no mean includes it.
     def key(item: tuple[Band, Values]) -> tuple[str, bool, str]:
         band, (value, together) = item
-        return band.uri, together, str(value) if target else ""
+        dtype = headers[band.uri].dtype_of(band.number)  # a VRT may have several
+        return band.uri, together, f"{dtype} {value if target else ''}"
 
     for (uri, together, _), group in groupby(zip(selected, values, strict=True), key=key):
         pairs = list(group)
         header, numbers = headers[uri], tuple(band.number for band, _ in pairs)
-        warp = _warp(header, pairs[0][1], target)
+        warp = _warp(header, numbers[0], pairs[0][1], target)
         # GDAL writes nodata outside a warped file: without its outline, any band must count.
         outlined = warp is None or warp.nodata is None or warp.inside is not None
         alone = tuple(n for n in header.masks if n in numbers)
@@ -266,7 +264,7 @@ def _raster_files(
         )
 
 
-def _warp(header: Header, values: Values, target: Grid | None) -> Warp | None:
+def _warp(header: Header, number: int, values: Values, target: Grid | None) -> Warp | None:
     if target is None or header.fits(target):
         return None
     if header.measured:
@@ -276,9 +274,14 @@ def _warp(header: Header, values: Values, target: Grid | None) -> Warp | None:
             f"-colorinterp_{header.measured} undefined), then open it again."
         )
     source, (nodata, together) = header.grid(), values
+    if header.masks or (header.shared_mask and nodata is not None):
+        raise SceneError(
+            f"'{uri_name(header.uri)}' has a mask and a nodata value, or masks of single bands: "
+            "GDAL would not obey all on another grid. Write nodata into masked pixels first."
+        )
     method = resampling(source, target, uri_name(header.uri))
-    dtype = np.dtype(header.dtypes[0])
-    bare = header.alpha is None and not header.masks and not header.shared_mask
+    dtype = np.dtype(header.dtype_of(number))
+    bare = header.alpha is None and not header.shared_mask
     if nodata is not None and not np.isnan(nodata) and value_limits(dtype, nodata) is None:
         nodata = None
     if dtype.kind == "f" and bare and nodata is None:

@@ -6,13 +6,13 @@ whose axes have no names are the axis that is by far the shortest.
 
 from __future__ import annotations
 
+import math
 import re
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-
 from uniadrs_scale.errors import SceneError
 from uniadrs_scale.scenes.datasets import scopes
+from uniadrs_scale.scenes.products.metadata import nanometres
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 Role = Literal["band", "y", "x", ""]
 LATITUDES = {"lat", "latitude", "nav_lat", "xlat", "lats", "latitudes"}
 LONGITUDES = {"lon", "longitude", "nav_lon", "xlong", "xlon", "lons", "longitudes", "long"}
-MICRONS = {"um", "µm", "μm", "micrometer", "micrometers", "micron", "microns"}
-"""Units of wavelengths in arrays of users; files give nanometres."""
 ROWS = re.compile(
     r"y|yc|y1|ny|nj|j|n?rows?|n?lines?|height|northings?|rlat|ydim|downtrack|along_track|"
     r"number_of_lines|scanlines?"
@@ -127,10 +125,7 @@ def spectral_table(contents: Contents, group: str, dim: str, size: int) -> str |
 def axis_roles(contents: Contents, path: str, swath: str | None = None) -> tuple[Role, ...]:
     """Return what each axis of an array is; empty for one of length 1 that is dropped.
 
-    Args:
-        contents: The file.
-        path: The array.
-        swath: Path of the latitude (y, x) of its pixels, if there is one.
+    A ``swath`` has the latitude (y, x) of its pixels there.
 
     Raises:
         SceneError: The axes are ambiguous, or are too many.
@@ -228,5 +223,6 @@ def wavelengths_of(array: xr.DataArray) -> tuple[float, ...]:
     centres = array.coords.get("wavelength")
     if centres is None or centres.dims != ("band",) or centres.dtype.kind not in "iuf":
         return ()
-    microns = str(centres.attrs.get("units", "nm")).lower() in MICRONS
-    return tuple((centres.values.astype(np.float64) * (1000 if microns else 1)).tolist())
+    unit = str(centres.attrs.get("units", ""))
+    found = [nanometres(value, unit) for value in centres.values.tolist()]
+    return () if None in found else tuple(value or math.nan for value in found)

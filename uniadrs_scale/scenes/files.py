@@ -163,11 +163,6 @@ def raw_pixels(
     """Return pixels (band, y, x) of a local ENVI file; None if GDAL has to read them.
 
     GDAL takes whole lines apart for any window: up to 20 times as long if lines are long.
-
-    Args:
-        dataset: The open file.
-        bands: Numbers of the bands, from 1.
-        window: The part to read; inside the file.
     """
     tags = dataset.tags(ns="ENVI") if dataset.driver == "ENVI" else {}
     said = {name.lower(): words.strip().lower() for name, words in tags.items()}

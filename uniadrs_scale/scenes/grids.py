@@ -115,11 +115,7 @@ def same_transform(
 
 
 def choose_grid(choice: object, grids: Mapping[str, Grid]) -> tuple[Grid, str]:
-    """Return the common grid of a scene, and the sentence about it.
-
-    Args:
-        choice: 'finest', 'coarsest', a key of ``grids``, or an odc-geo GeoBox.
-        grids: By band name, of the bands that make the scene.
+    """Return the common grid of a scene, of which the ``grids`` are given by band name.
 
     Raises:
         SceneError: The choice is something else.

@@ -58,6 +58,8 @@ class Header:
     dtypes: tuple[str, ...]
     nodata: tuple[float | None, ...]
     """One per band of the file, as are names and dtypes."""
+    joint_nodata: bool
+    """True if only pixels of which all bands have theirs are nodata: the tag NODATA_VALUES."""
     picture: bool
     """True if the first three bands are red, green and blue."""
     grey: bool
@@ -112,6 +114,8 @@ class Header:
         alpha = None if measured or dataset.count == 1 else alpha
         flags = list(zip(dataset.indexes, dataset.mask_flag_enums, strict=True))
         shared = tuple(n for n, flag in flags if flag == [MaskFlags.per_dataset])
+        joint = {MaskFlags.per_dataset, MaskFlags.nodata} == set(flags[0][1])
+        tagged = map(float, dataset.tags().get("NODATA_VALUES", "").split())
         stem = Path(uri_name(uri)).stem
         return cls(
             uri=uri,
@@ -128,7 +132,8 @@ class Header:
                 for n in dataset.indexes
             ),
             dtypes=dtypes,
-            nodata=dataset.nodatavals,
+            nodata=tuple(tagged) if joint else dataset.nodatavals,
+            joint_nodata=joint,
             picture=colours[:3] == RGB,
             grey=is_grey_picture(dataset),
             palette=ColorInterp.palette in colours,
@@ -141,20 +146,12 @@ class Header:
 
     def dtype_of(self, number: int) -> str:
         """Return the dtype of a band by its number in the file."""
-        self._require_band(number)
-        return self.dtypes[number - 1]
-
-    def nodata_of(self, number: int) -> float | None:
-        """Return the nodata value of a band by its number in the file."""
-        self._require_band(number)
-        return self.nodata[number - 1]
-
-    def _require_band(self, number: int) -> None:
         if not 1 <= number <= len(self.dtypes):
             raise SceneError(
                 f"'{self.uri}' has no band {number}, but its product's metadata say so: the two do "
                 "not belong together. Fetch the product again."
             )
+        return self.dtypes[number - 1]
 
     @property
     def size(self) -> tuple[int, int]:

@@ -136,12 +136,13 @@ def nodata_values(
     if options.nodata != "auto":
         _require_possible(options.nodata, dtypes)
         return [(options.nodata, options.together(declared=False))] * len(selected)
-    tags = [headers[band.uri].nodata_of(band.number) for band in selected]
+    tags = [headers[band.uri].nodata[band.number - 1] for band in selected]
     colours = all(
         dtype.itemsize == 1 or headers[band.uri].picture
         for band, dtype in zip(selected, dtypes, strict=True)
     )
     alike = colours and len(set(map(repr, tags))) == 1
+    alike = alike or all(headers[band.uri].joint_nodata for band in selected)
     values = [band.nodata if tag is None else tag for band, tag in zip(selected, tags, strict=True)]
     rules = [options.together(declared=tag is not None and not alike) for tag in tags]
     return list(zip(values, rules, strict=True))

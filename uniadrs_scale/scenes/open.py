@@ -38,6 +38,7 @@ else:
     pystac = Later("pystac")
 
 
+SIDE_FILES = (".msk", ".ovr", ".aux.xml")
 LONGEST = 300
 """Characters of another library's message in ours."""
 
@@ -168,19 +169,28 @@ def expand(sources: Sequence[str | Path]) -> list[str]:
         if "://" in source or not glob.has_magic(source) or Path(source).exists():
             expanded.append(source)
             continue
-        found = natural_order(glob.glob(source, recursive=True))  # noqa: PTH207 - ** and absolute paths
+        found = _rasters(glob.glob(source, recursive=True))  # noqa: PTH207 - ** and absolute paths
         if not found:
             raise SceneError(
                 f"Pattern '{source}' matches no file. Check the folder and the ending, upper and "
                 "lower case included."
             )
         expanded += found
-    return [canonical(source) for source in expanded]
+    names = [canonical(source) for source in expanded]
+    twice = next((name for k, name in enumerate(names) if name in names[:k]), None)
+    if twice is not None:
+        raise SceneError(f"'{twice}' is given twice: a scene has each band once. Drop one of them.")
+    return names
+
+
+def _rasters(names: Sequence[str]) -> list[str]:
+    """Return names in natural order, without the files next to a raster: mask, overviews, PAM."""
+    return natural_order(n for n in names if not n.endswith(SIDE_FILES)) or natural_order(names)
 
 
 def _in_bucket(pattern: str) -> list[str]:
     """Return what a pattern of keys matches, in natural order."""
-    found = natural_order(_matching(pattern))
+    found = _rasters(_matching(pattern))
     if not found:
         raise SceneError(
             f"Pattern '{pattern}' matches no object. Check bucket, prefix and ending, upper and "

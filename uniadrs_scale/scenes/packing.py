@@ -73,11 +73,7 @@ class Packing:
     ) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
         """Return the pixels (band, y, x) of stored numbers, and the mask (y, x) of present ones.
 
-        Floats that are missing become NaN.
-
-        Args:
-            stored: (band, y, x).
-            bands: Positions of the bands in the array.
+        Floats that are missing become NaN. ``bands`` are positions in the array.
         """
         plain = stored.view(self.stored)
         values = self._decoded(plain, bands)
@@ -147,13 +143,10 @@ class Packing:
 
 
 def agreed(packings: Sequence[Packing], when: str, bands: int) -> tuple[Packing, ...]:
-    """Return the arrays of one scene with one rule for fill.
+    """Return the arrays of one scene of ``bands`` with one rule for fill.
 
-    Args:
-        packings: As the arrays declare them.
-        when: 'any': fill in one band makes a pixel invalid; 'all': only fill in all bands does;
-            'auto': 'any', but 'all' for 8-bit data, in which the fill is also a measurement.
-        bands: Bands of the scene.
+    'any': fill in one band makes a pixel invalid; 'all': only fill in all bands does; 'auto':
+    'any', but 'all' for 8-bit data, in which the fill is also a measurement.
     """
     if when == "any":
         return tuple(packing.in_any_band() for packing in packings)
@@ -172,24 +165,20 @@ def packing_of(
     empty: float | None = None,
     fill: Sequence[float] = (),
 ) -> Packing:
-    """Return how the numbers of an array become pixels.
+    """Return how the numbers of an array, which is not decoded, become pixels.
 
-    Args:
-        where: Name of the array, for messages.
-        variable: The array, not decoded.
-        axes: What each axis is: 'band', 'y', 'x' or ''.
-        empty: Fill of the product that counts if all bands have it.
-        fill: Fill of the product.
+    Its product may have ``fill``, and fill that counts if all bands have it (``empty``).
 
     Raises:
         SceneError: The array does not hold real numbers, or has factors for other bands.
     """
     named = plain_names(variable.attrs)
     kind = _stored_kind(where, variable.dtype, named)
-    if kind.kind == "u":
-        named = _read_unsigned(named, kind)
+    if kind.kind == "u" or kind.kind != variable.dtype.kind:
+        named = _in_sign(named, kind, said=kind.kind != variable.dtype.kind)
     said = [value for name in FILL.split() if name in named for value in numbers(named[name])]
-    missing = tuple(dict.fromkeys(value for value in (*said, *fill) if value_limits(kind, value)))
+    scaled = (_unscaled(kind, value, _scaling(named)) for value in (*said, *fill))
+    missing = tuple(dict.fromkeys(value for value in scaled if value_limits(kind, value)))
     count = variable.shape[axes.index("band")] if "band" in axes else 1
     factors = _factors(where, named, count)
     scaling = _scaling(named) if not factors else {}
@@ -239,6 +228,14 @@ def _scaling(named: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+def _unscaled(kind: np.dtype[Any], value: float, scaling: Mapping[str, Any]) -> float:
+    """Return fill as a stored number: one that is not, of packed integers, is a scaled one."""
+    if kind.kind not in "iu" or not scaling or value_limits(kind, value):
+        return value
+    stored = (value - float(scaling.get("add_offset", 0))) / float(scaling.get("scale_factor", 1))
+    return float(round(stored)) if math.isclose(stored, round(stored), abs_tol=1e-3) else value
+
+
 def _factors(where: str, named: Mapping[str, Any], count: int) -> tuple[tuple[float, float], ...]:
     """Return factor and offset of each band; empty if the bands share them.
 
@@ -265,17 +262,20 @@ def _stored_kind(where: str, dtype: np.dtype[Any], named: Mapping[str, Any]) -> 
             f"{where} has dtype {dtype}: scores need real numbers. Pass variable= with an array "
             "that holds them."
         )
-    unsigned = str(named.get("unsigned", "")).lower() == "true" and dtype.kind == "i"
-    kind = np.dtype(f"u{dtype.itemsize}") if unsigned else dtype
-    return kind.newbyteorder("=")
+    said = str(named.get("unsigned", "")).lower() + dtype.kind
+    other = {"truei": "u", "falseu": "i"}.get(said)
+    return (np.dtype(f"{other}{dtype.itemsize}") if other else dtype).newbyteorder("=")
 
 
-def _read_unsigned(named: Mapping[str, Any], kind: np.dtype[Any]) -> dict[str, Any]:
-    """Return attributes with fill and limits as unsigned numbers: classic NetCDF has only -1."""
+def _in_sign(named: Mapping[str, Any], kind: np.dtype[Any], *, said: bool) -> dict[str, Any]:
+    """Return attributes with fill and limits in the sign of ``kind``: NetCDF-3 has only -1."""
     read = dict(named)
+    other = np.dtype(f"{'i' if kind.kind == 'u' else 'u'}{kind.itemsize}")
     for name in {*FILL.split(), *VALID} & set(named):
-        if np.asarray(named[name]).dtype == f"i{kind.itemsize}":
-            read[name] = np.asarray(named[name]).view(kind)
+        value = np.asarray(named[name])
+        whole = said and value.dtype.kind in "iu"  # of any size, as in JSON
+        if value.dtype == other or (whole and (value.astype(other) == value).all()):
+            read[name] = value.astype(other).view(kind)
     return read
 
 

@@ -149,14 +149,16 @@ class RasterFile:
         # Thinned by GDAL, which takes overviews if there are any.
         shape = thinned_shape(window, self.every)
         shown = [dataset.read_masks(band, window=area, out_shape=shape) > 0 for band in self.masks]
-        bands = [*self.bands, *([] if self.alpha is None else [self.alpha])]
+        alike = self.alpha and dataset.dtypes[self.alpha - 1] == dataset.dtypes[self.bands[0] - 1]
+        bands = [*self.bands, *([self.alpha] if self.alpha and alike else [])]
         pixels = raw_pixels(dataset, bands, area) if self.every == 1 else None
         if pixels is None:
             pixels = dataset.read(bands, window=area, out_shape=(len(bands), *shape))
-        if self.alpha is not None:  # in the same read, one for all bands that are stored together
-            alpha = pixels[-1]
+        if alike:  # in the same read, one for all bands that are stored together
+            shown.append(pixels[-1] > 0)
             pixels = pixels[:-1]
-            shown.append(alpha > 0)
+        elif self.alpha is not None:
+            shown.append(dataset.read(self.alpha, window=area, out_shape=shape) > 0)
         return pixels, np.logical_and.reduce(shown) if shown else None
 
     def _warped(

@@ -23,6 +23,7 @@ from uniadrs_scale.runtime.compute import Compute
 from uniadrs_scale.scenes.open import open_scene
 from uniadrs_scale.scenes.sources import map_coordinates, scene_source
 from uniadrs_scale.storage.trust import require_proj
+from uniadrs_scale.swaths.conventions import crs_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -124,6 +125,8 @@ def _without_time(scene: xr.DataArray) -> xr.DataArray:
     axes = {"latitude": "y", "longitude": "x", "lat": "y", "lon": "x"}
     named = {old: new for old, new in axes.items() if old in scene.dims and new not in scene.dims}
     scene = scene.rename(named) if named else scene
+    if {*named.values()} == {"y", "x"} <= set(scene.coords) and crs_of(scene) is None:
+        scene = scene.rio.write_crs(4326)
     if "time" not in scene.dims:
         return scene
     if scene.sizes["time"] > 1:

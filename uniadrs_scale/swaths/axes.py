@@ -73,12 +73,9 @@ def axis_of(coordinate: xr.DataArray, wkt: str | None) -> Axis:
 
 
 def regular_axis(values: NDArray[Any], name: str = "axis", turn: float | None = None) -> Axis:
-    """Return the regular axis through ``values`` (n,) of pixel centres.
+    """Return the regular axis through ``values`` (n,) of pixel centres, rounded or not.
 
-    Args:
-        values: Increasing or decreasing numbers, evenly spaced but for rounding.
-        name: For messages.
-        turn: Length of the circle on which values may wrap around, if they may.
+    They may wrap around on a circle of length ``turn``.
 
     Raises:
         ValueError: The values do not make a regular axis; the text is the rest of a sentence.

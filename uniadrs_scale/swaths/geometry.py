@@ -188,13 +188,8 @@ class Projection:
 def grid_around(bounds: Floats, resolution: float, crs: CRS, pixels: int) -> GeoBox:
     """Return the north-up grid of square cells that covers ``bounds`` of a swath of ``pixels``.
 
-    Its lines are at multiples of the resolution, so that the maps of two swaths stack.
-
-    Args:
-        bounds: (left, bottom, right, top) of all footprints [CRS units].
-        resolution: Side of a cell [CRS units].
-        crs: CRS of the map.
-        pixels: How many there are to draw.
+    Its lines are at multiples of the resolution, so that the maps of two swaths stack. Bounds
+    (left, bottom, right, top) and resolution are in CRS units.
 
     Raises:
         PlanError: It would have so many cells that the resolution must be a mistake.

@@ -82,10 +82,7 @@ def _axes(shape: tuple[int, ...], tables: set[int]) -> tuple[str, ...]:
 
 
 def read_matlab(path: str, options: Options) -> xr.DataArray:
-    """Read a variable of a version 4 or 5 file into memory.
-
-    Returns:
-        (band, y, x), with a coordinate ``wavelength`` if the file has a table of them.
+    """Read a variable of a version 4 or 5 file into memory, with its wavelengths if there are any.
 
     Raises:
         SceneError: No variable, or several, can be meant, or the one that is meant is too large.

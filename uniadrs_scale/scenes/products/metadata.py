@@ -123,10 +123,7 @@ class Options:
     def refuse(self, source: str, kind: str, **reasons: str) -> None:
         """Raise SceneError if an option was given that means nothing for this kind of source.
 
-        Args:
-            source: What was opened.
-            kind: What it is, with its article.
-            **reasons: What each option that must not be given applies to.
+        The ``reasons`` are what each option that must not be given applies to.
         """
         for option, applies_to in reasons.items():
             value = getattr(self, option)
@@ -163,17 +160,29 @@ def _parse_snap(text: str) -> datetime:
     return datetime.strptime(text, "%d-%b-%Y %H:%M:%S.%f").replace(tzinfo=UTC)
 
 
-def nanometres(value: float, unit: str | None = None) -> float:
-    """Return a wavelength in nm; without a unit, values below 100 are micrometres.
+LENGTHS = {
+    r"(^|\W)nm|nano|1e-0?9": 1.0,
+    r"(^|\W)um|micro|1e-0?6": 1e3,
+    r"(^|\W)mm|milli": 1e6,
+    r"^(m|met(er|re)s?)$": 1e9,
+    "^(a$|å|ang)": 0.1,
+}
+"""Units of wavelengths, in nm."""
+
+
+def nanometres(value: float, unit: str | None = None) -> float | None:
+    """Return a wavelength in nm, None if it is not a length.
+
+    Without a unit, values below 100 are micrometres.
 
     >>> nanometres(0.45), nanometres(450), nanometres(0.45, "Micrometers"), nanometres(12, "nm")
     (450.0, 450.0, 450.0, 12.0)
     """
-    given = (unit or "").lower()
-    micro = given in {"um", "µm", "μm"} or given.startswith("micro")
-    guess = not given or given in {"unknown", "index", "none"}
-    factor = 1000 if micro or (guess and value < SHORTEST) else 1
-    return round(float(value) * factor, 6)
+    given = (unit or "").strip().lower().replace("µ", "u").replace("μ", "u")
+    if given in {"", "unknown", "none"}:
+        given = "um" if value < SHORTEST else "nm"
+    factor = next((nm for text, nm in LENGTHS.items() if re.search(text, given)), None)
+    return None if factor is None else round(float(value) * factor, 6)
 
 
 def natural_order(names: Iterable[str]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from fnmatch import fnmatchcase
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -46,7 +47,8 @@ def recognise(contents: Contents, options: Options) -> CubeSpec:
     """
     places = _swath_places(contents)
     chosen = _chosen(contents, options.variable, {path for pair in places for path in pair})
-    place = next((pair for pair in places if _covers(contents, pair[0], chosen[0])), None)
+    covering = [pair for pair in places if _covers(contents, pair[0], chosen[0])]
+    place = max(covering, key=lambda pair: _shared(pair[0], chosen[0].path), default=None)
     variables = tuple(
         Variable.of(contents.file, entry.path, axis_roles(contents, entry.path, place and place[0]))
         for entry in chosen
@@ -184,6 +186,12 @@ def _covers(contents: Contents, latitude: str, entry: Entry) -> bool:
     return place.extent in (entry.extent[:2], entry.extent[1:], entry.extent[::2])
 
 
+def _shared(path: str, other: str) -> int:
+    """Return the number of groups that two paths share: a file may hold several granules."""
+    pairs = zip(path.split("/")[:-1], other.split("/")[:-1], strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+
 def _located(
     contents: Contents, variable: Variable, grid: Georeference, place: tuple[str, str] | None
 ) -> tuple[Variable | None, Variable | None]:
@@ -211,17 +219,20 @@ def _uneven(contents: Contents, variable: Variable) -> tuple[Variable | None, Va
 
 
 def _quality(contents: Contents, variable: Variable) -> list[Flags]:
-    """Return the arrays of classes that have the size of the scene."""
+    """Return the arrays of classes that have the size of the scene; of equal names the nearest."""
     size = variable.sizes["y"], variable.sizes["x"]
-    found = []
+    found: dict[tuple[str, int], list[Flags]] = {}
     for entry in contents.entries.values():
         if entry.extent == size and entry.numeric and entry.path != variable.path:
             with suppress(SceneError):
                 flags = cf_flags(contents, entry.path)
                 if flags:
                     roles = axis_roles(contents, entry.path)
-                    found.append(Flags(Variable.of(contents.file, entry.path, roles), flags))
-    return found
+                    own = Flags(Variable.of(contents.file, entry.path, roles), flags)
+                    key = entry.name, _shared(entry.path, variable.path)
+                    found.setdefault(key, []).append(own)
+    nearest = dict(sorted(found))  # the last of a name counts
+    return [flags for key, same in found.items() if nearest[key[0]] == key[1] for flags in same]
 
 
 def _require_same_size(contents: Contents, variables: Sequence[Variable]) -> None:
@@ -283,6 +294,6 @@ def _own_wavelength(attributes: Mapping[Any, Any]) -> float | None:
     for name in filter(WAVELENGTHS.fullmatch, attributes):
         value = np.ravel(attributes[name])
         if value.size == 1 and value.dtype.kind in "iuf" and value[0] > 0:
-            unit = attributes.get(f"{name}_unit")
+            unit = attributes.get(f"{name}_unit") or attributes.get(f"{name}_units")
             return nanometres(float(value[0]), None if unit is None else str(unit))
     return None

@@ -30,18 +30,19 @@ WORD = re.compile(r"[^_\-. ]+")
 
 
 def plain_product(sources: Sequence[str], headers: dict[str, Header]) -> Product:
-    """Return raster files without product metadata, one after the other.
-
-    Args:
-        sources: Paths or URIs.
-        headers: Receives the headers of the files.
+    """Return raster files without product metadata, one after the other; adds their headers.
 
     Raises:
         SceneError: A file is missing or not a raster, or the files differ in their number of bands.
     """
     if not sources:
         raise SceneError("No scene file was given. Name at least one raster file.")
-    found = [Header.of(source) for source in sources]
+    known = [None if is_remote(source) else recognise(source) for source in sources]
+    described = {product.bands[0].uri: product.bands for product in known if product}
+    found = [
+        Header.of(product.bands[0].uri if product else source)
+        for product, source in zip(known, sources, strict=True)
+    ]
     found = list(chain.from_iterable(map(_pages, found)))
     headers |= {header.uri: header for header in found}
     first = found[0]
@@ -56,7 +57,7 @@ def plain_product(sources: Sequence[str], headers: dict[str, Header]) -> Product
         bands=tuple(
             band
             for header, word in zip(found, words, strict=True)
-            for band in _bands(header, word, grey=header in grey)
+            for band in described.get(header.uri) or _bands(header, word, grey=header in grey)
         ),
         datetime=first.datetime,
         notes=tuple(
@@ -169,16 +170,17 @@ def _header_of(path: Path) -> Path | None:
 
 def _data_of(header: Path) -> Path:
     stem = header.absolute().with_suffix("")
-    for suffix in SUFFIXES:
-        for ending in (suffix, suffix.upper()):
-            data = stem.with_name(stem.name + ending)
-            others = data.is_file() and _own_header(data).is_file()
-            if (
-                data.is_file()
-                and data != header
-                and (not others or _own_header(data) == header.absolute())
-            ):
-                return data
+    endings = dict.fromkeys(ending for s in SUFFIXES for ending in (s, s.upper()))
+    files = [stem.with_name(stem.name + ending) for ending in endings]
+    free = [f for f in files if f.is_file() and f != header and not _own_header(f).is_file()]
+    own = [f for f in files if f.is_file() and _own_header(f) == header.absolute()]
+    found = own or free
+    if len(found) == 1 or (found and found[0].samefile(found[-1])):
+        return found[0]
+    if found:
+        raise SceneError(
+            f"'{header}' may describe any of {', '.join(f.name for f in found)}. Pass one of them."
+        )
     raise SceneError(
         f"'{header}' is an ENVI header, but its data file is not next to it: it should be called "
         f"'{stem.name}', with or without .dat, .img, .bsq, .bil, .bip or .raw, and have no header "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -32,7 +33,10 @@ RASTER_TYPES = ("image/tiff", "image/jp2", "image/vnd.stac.geotiff", "applicatio
 NOT_DATA = {"visual", "overview", "thumbnail", "metadata", "cloud", "snow-ice", "water-mask"}
 """Roles of assets that are pictures or masks, not measurements."""
 QUALITY = {"scl": scene_classes, "qa_pixel": pixel_flags}
-"""Assets, by key in lower case, that classify pixels."""
+"""Assets, by key in lower case without a resolution, that classify pixels."""
+HELPER = re.compile(r"scl|fmask|aot|wvp|cld|snw|[sv][az]a|qa(_\w+)?|\w+_qa")
+"""Such keys of assets with classes, angles and states of the air."""
+RESOLUTION = re.compile(r"_\d+m$")
 
 
 def recognise(path: str) -> Product | None:
@@ -114,11 +118,7 @@ def of_document(document: dict[str, Any], base: str) -> Product:
 
 
 def with_assets(product: Product, wanted: Sequence[str]) -> Product:
-    """Return the product with the wanted bands only, in that order.
-
-    Args:
-        product: All bands of an item.
-        wanted: Keys of assets, of which all bands are taken, or names of single bands.
+    """Return the product with the wanted bands only, all those of assets or single ones, in order.
 
     Raises:
         SceneError: One does not exist.
@@ -144,19 +144,19 @@ def is_raster(asset: dict[str, Any]) -> bool:
 
 def _bands(assets: dict[str, dict[str, Any]], base: str) -> Iterator[Band]:
     """Yield bands of all raster assets; by default those of measurements, each once."""
-    described = any(_named(asset) for asset in assets.values())
+    described = any(map(_measured, assets.values()))
     seen: set[str] = set()
     for key, asset in assets.items():
         if not is_raster(asset):
             continue
         facts, uri = _facts(asset), resolve(asset["href"], base)
         roles = set(asset.get("roles") or [])
-        measured = bool(_named(asset)) if described else "data" in roles or not roles
+        measured = _measured(asset) if described else "data" in roles or not roles
         # Nothing describes it: the file itself counts its bands, which is number 0.
         for number, fact in enumerate(facts or [{}], start=1 if facts else 0):
             name = key if len(facts) <= 1 else str(fact.get("name") or f"{key}-{number}")
             own = str(fact.get("name") or name)
-            default = measured and not roles & NOT_DATA and key.lower() not in QUALITY
+            default = measured and not roles & NOT_DATA and not HELPER.fullmatch(_plain(key))
             default = default and own not in seen  # the same band as COG and as JPEG 2000
             if default:
                 seen.add(own)
@@ -175,6 +175,12 @@ def _bands(assets: dict[str, dict[str, Any]], base: str) -> Iterator[Band]:
 def _named(asset: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the item's words about the asset's bands, in STAC 1.1 or the older extension."""
     return list(asset.get("bands") or asset.get("eo:bands") or [])
+
+
+def _measured(asset: dict[str, Any]) -> bool:
+    """Return True if the item says what the asset's bands are, not just their dtype or nodata."""
+    words = [word for fact in asset.get("bands") or [] for word in fact]
+    return bool(asset.get("eo:bands")) or any(w == "name" or w.startswith("eo:") for w in words)
 
 
 def _facts(asset: dict[str, Any]) -> list[dict[str, Any]]:
@@ -210,6 +216,11 @@ def _nodata(asset: dict[str, Any], fact: dict[str, Any]) -> float | None:
 
 
 def _quality(assets: dict[str, dict[str, Any]], base: str) -> Iterator[Quality]:
-    for key, asset in assets.items():
-        if key.lower() in QUALITY and is_raster(asset):
-            yield QUALITY[key.lower()](resolve(asset["href"], base))
+    found = {_plain(key): asset for key, asset in reversed(assets.items()) if is_raster(asset)}
+    for key in sorted(QUALITY.keys() & found.keys()):  # of several resolutions the first
+        yield QUALITY[key](resolve(found[key]["href"], base))
+
+
+def _plain(key: str) -> str:
+    """Return the key of an asset in lower case, without the resolution of its pixels."""
+    return RESOLUTION.sub("", key.lower())

@@ -1,0 +1,266 @@
+"""Files that are read, masked or placed wrongly without a word unless a reader looks closely."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import h5py
+import numpy as np
+import pytest
+import rasterio
+import xarray as xr
+import zarr
+from affine import Affine
+from PIL import Image
+from pyproj import CRS
+
+import uniadrs_scale as us
+from uniadrs_scale.scenes.products.metadata import nanometres
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+H, W = 20, 30
+GRID = 10.0, 0.0, 4e5, 0.0, -10.0, 6e6
+
+
+def pixels(bands: int = 3, dtype: str = "int16") -> NDArray[Any]:
+    high = 255 if dtype == "uint8" else 4000
+    return np.random.default_rng(bands).integers(100, high, (bands, H, W)).astype(dtype)
+
+
+def write(
+    path: Path, values: NDArray[Any], *, mask: Any = None, tags: Any = None, **options: Any
+) -> Path:
+    count, height, width = values.shape
+    options = {"crs": "EPSG:32633", "transform": Affine(*GRID), "driver": "GTiff"} | options
+    sizes = {"count": count, "height": height, "width": width}
+    with rasterio.open(path, "w", dtype=values.dtype, **sizes, **options) as file:
+        file.write(values)
+        file.update_tags(**(tags or {}))
+        if mask is not None:
+            file.write_mask(mask)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("data", "place"),
+    [("{}", "{}"), ("SWATHS/{}/Data Fields", "SWATHS/{}/Geolocation Fields")],
+)
+def test_places_and_classes_come_from_the_nearest_group(
+    tmp_path: Path, data: str, place: str
+) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        for shift, name in enumerate(("S1", "S2")):
+            rows, cols = np.mgrid[:H, :W] * 0.01 + 50 * shift
+            file[f"{data.format(name)}/image"] = pixels(1)[0]
+            file[f"{place.format(name)}/Latitude"] = rows
+            file[f"{place.format(name)}/Longitude"] = cols
+            classes = np.zeros((H, W), "u1")
+            classes[shift] = 1
+            file[f"{data.format(name)}/quality"] = classes
+            said = {"flag_values": np.array([0, 1], "u1"), "flag_meanings": "clear cloud"}
+            file[f"{data.format(name)}/quality"].attrs.update(said)
+    for shift, name in enumerate(("S1", "S2")):
+        variable = f"{data.format(name)}/image"
+        scene = us.open_scene(tmp_path / "a.h5", variable=variable, mask="cloud")
+        assert float(scene.latitude[0, 0]) == 50 * shift
+        assert np.flatnonzero(~scene.valid.values.all(axis=1)).tolist() == [shift]
+
+
+def test_signs_that_zarr_tells_in_json(tmp_path: Path) -> None:
+    stored = pixels(1, "uint16")[0]
+    stored[0], stored[1] = 65535, 65534
+    said = {"_Unsigned": "true", "_FillValue": np.int16(-1), "valid_range": [0, -3]}
+    for version in (2, 3):
+        path = tmp_path / f"{version}.zarr"
+        data = xr.Dataset({"v": (("y", "x"), stored.view("i2"), said)})
+        data.to_zarr(path, zarr_format=version, consolidated=False)
+        scene = us.open_scene(path)
+        np.testing.assert_array_equal(scene.values[0, 2:], stored[2:])
+        assert np.flatnonzero(~scene.valid.values.all(axis=1)).tolist() == [0, 1]
+
+
+def test_signed_numbers_that_are_stored_as_unsigned(tmp_path: Path) -> None:
+    stored = np.arange(-100, 100, dtype=np.int8).reshape(10, 20)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["v"] = stored.view("u1")
+        file["v"].attrs.update({"_Unsigned": "false", "_FillValue": np.uint8(156)})
+    scene = us.open_scene(tmp_path / "a.h5")
+    np.testing.assert_array_equal(scene.values[0, 1:], stored[1:])
+    assert np.argwhere(~scene.valid.values).tolist() == [[0, 0]]
+
+
+@pytest.mark.parametrize(("value", "lost"), [(-9999, 5), (0, 0)])
+def test_pixels_that_a_zarr_store_does_not_hold(tmp_path: Path, value: int, lost: int) -> None:
+    root = zarr.open_group(tmp_path / "a.zarr", mode="w", zarr_format=3)
+    array = root.create_array(
+        "v", shape=(3, H, W), chunks=(3, 5, W), dtype="i2", fill_value=value,
+        dimension_names=("band", "y", "x"),
+    )  # fmt: skip
+    array[:, 5:] = pixels()[:, 5:]
+    scene = us.open_scene(tmp_path / "a.zarr")
+    assert np.count_nonzero(~scene.valid.values) == lost * W
+
+
+@pytest.mark.parametrize("said", [-999.9, -9999])
+def test_fill_of_packed_numbers_may_be_scaled(tmp_path: Path, said: float) -> None:
+    stored = pixels()
+    stored[:, 3] = -9999
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["v"] = stored
+        file["v"].attrs.update({"scale_factor": 0.1, "missing_value": said})
+    valid = us.open_scene(tmp_path / "a.h5").valid.values
+    assert np.flatnonzero(~valid.all(axis=1)).tolist() == [3]
+
+
+@pytest.mark.parametrize(
+    ("unit", "factor"),
+    [("m", 1e-9), ("Angstroms", 10), ("mm", 1e-6), ("µm", 1e-3), ("1e-6 m", 1e-3), (None, 1)],
+)
+def test_units_of_wavelengths(tmp_path: Path, unit: str | None, factor: float) -> None:
+    centres = np.array([450, 550, 2200]) * factor
+    said = {} if unit is None else {"units": unit}
+    data = xr.Dataset({"v": (("wavelength", "y", "x"), pixels())})
+    data = data.assign_coords(wavelength=("wavelength", centres, said))
+    data.to_netcdf(tmp_path / "a.nc", engine="h5netcdf")
+    np.testing.assert_allclose(us.open_scene(tmp_path / "a.nc").wavelength, [450, 550, 2200])
+    array = data["v"].rename(wavelength="band").assign_coords(wavelength=("band", centres, said))
+    np.testing.assert_allclose(us.plan(array, detector="rx").scene.wavelengths, [450, 550, 2200])
+
+
+@pytest.mark.parametrize("unit", ["Index", "cm-1", "GHz"])
+def test_numbers_that_are_not_wavelengths(unit: str) -> None:
+    assert nanometres(3, unit) is None
+
+
+def test_nodata_of_a_picture_counts_in_all_bands(tmp_path: Path) -> None:
+    picture = pixels(3, "uint8")
+    picture[:, 2] = np.array([9, 8, 7])[:, None]
+    picture[0, 5] = 9
+    write(tmp_path / "a.tif", picture, tags={"NODATA_VALUES": "9 8 7"})
+    Image.fromarray(picture.transpose(1, 2, 0)).save(tmp_path / "a.png", transparency=(9, 8, 7))
+    for name in ("a.tif", "a.png"):
+        valid = us.open_scene(tmp_path / name).valid.values
+        assert np.flatnonzero(~valid.all(axis=1)).tolist() == [2]
+
+
+def test_a_mask_and_nodata_are_not_brought_to_another_grid(tmp_path: Path) -> None:
+    write(tmp_path / "a.tif", pixels(1), mask=np.eye(H, W) > 0, nodata=0)
+    write(tmp_path / "b.tif", pixels(1)[:, ::2, ::2], transform=Affine(*GRID) @ Affine.scale(2))
+    both = [tmp_path / "a.tif", tmp_path / "b.tif"]
+    assert us.open_scene(both, grid="finest").shape == (2, H, W)
+    with pytest.raises(us.SceneError, match="would not obey all"):
+        us.open_scene(both, grid="coarsest")
+
+
+def test_a_vrt_of_several_dtypes(tmp_path: Path) -> None:
+    parts = {"Int16": pixels(1), "Float32": pixels(1, "float32") + 0.5, "Byte": np.eye(H, W)[None]}
+    text = ""
+    for number, (dtype, part) in enumerate(parts.items(), start=1):
+        write(tmp_path / f"{dtype}.tif", part.astype("u1") if dtype == "Byte" else part)
+        alpha = "<ColorInterp>Alpha</ColorInterp>" if dtype == "Byte" else ""
+        text += (
+            f'<VRTRasterBand dataType="{dtype}" band="{number}">{alpha}<SimpleSource>'
+            f'<SourceFilename relativeToVRT="1">{dtype}.tif</SourceFilename>'
+            "<SourceBand>1</SourceBand></SimpleSource></VRTRasterBand>"
+        )
+    vrt = f'<VRTDataset rasterXSize="{W}" rasterYSize="{H}">{text}</VRTDataset>'
+    (tmp_path / "a.vrt").write_text(vrt)
+    scene = us.open_scene(tmp_path / "a.vrt")
+    np.testing.assert_array_equal(scene.values, np.concatenate([parts["Int16"], parts["Float32"]]))
+    np.testing.assert_array_equal(scene.valid.values, np.eye(H, W) > 0)
+
+
+def test_assets_that_are_not_measurements(tmp_path: Path) -> None:
+    keys = ["AOT_10m", "B02_10m", "B03_10m", "SCL_20m", "SCL_60m", "SZA", "Fmask", "qa"]
+    for named in (True, False):
+        assets = {}
+        for key in keys:
+            classes = np.where(np.eye(H, W), 9, 4)[None].astype("u1")
+            write(tmp_path / f"{key}.tif", classes if key == "SCL_20m" else pixels(1))
+            asset = {"href": f"{key}.tif", "type": "image/tiff", "roles": ["data"]}
+            assets[key] = asset | ({"bands": [{"name": key}]} if named else {})
+        assets["extra"] = assets["qa"] | ({"bands": [{"nodata": 0}]} if named else {"roles": []})
+        item = {
+            "type": "Feature", "stac_version": "1.1.0", "id": "a", "geometry": None, "links": [],
+            "properties": {"datetime": "2024-01-01T00:00:00Z"}, "assets": assets,
+        }  # fmt: skip
+        (tmp_path / "a.json").write_text(json.dumps(item))
+        scene = us.open_scene(tmp_path / "a.json", mask="cloud")
+        found = [name for name in scene.band.values if name != "extra"]
+        assert found == ["B02_10m", "B03_10m"]
+        assert ("extra" in scene.band.values) == (not named)
+        np.testing.assert_array_equal(scene.valid.values, np.eye(H, W) == 0)
+
+
+def test_files_next_to_a_raster_are_not_bands(tmp_path: Path) -> None:
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=False):
+        for name in ("B1", "B2"):
+            write(tmp_path / f"{name}.tif", pixels(1), mask=np.eye(H, W) == 0)
+            (tmp_path / f"{name}.tif.aux.xml").write_text("<PAMDataset/>")
+    assert (tmp_path / "B1.tif.msk").exists()
+    scene = us.open_scene(tmp_path / "B*")
+    assert list(scene.band.values) == ["B1", "B2"]
+    np.testing.assert_array_equal(scene.valid.values, np.eye(H, W) == 0)
+
+
+def test_a_file_given_twice_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.tif", pixels(1))
+    with pytest.raises(us.SceneError, match="is given twice"):
+        us.open_scene([path, str(path)])
+
+
+def test_several_envi_files_keep_the_words_of_their_headers(tmp_path: Path) -> None:
+    for name in "ab":
+        pixels().tofile(tmp_path / f"{name}.img")
+        (tmp_path / f"{name}.hdr").write_text(
+            f"ENVI\nsamples = {W}\nlines = {H}\nbands = 3\ndata type = 2\ninterleave = bsq\n"
+            "byte order = 0\nbbl = {1, 0, 1}\nnodata = 7\n"
+            f"band names = {{{name}1, {name}2, {name}3}}\n"
+        )
+    for ending in ("hdr", "img"):
+        scene = us.open_scene([tmp_path / f"a.{ending}", tmp_path / f"b.{ending}"])
+        assert list(scene.band.values) == ["a1", "a3", "b1", "b3"]
+
+
+def test_a_grid_mapping_that_was_left_behind(tmp_path: Path) -> None:
+    axes = {"y": 6e6 - 10.0 * np.arange(H), "x": 4e5 + 10.0 * np.arange(W)}
+    mapping = ((), 0, CRS.from_epsg(32633).to_cf())
+    data = xr.Dataset({"v": (("y", "x"), pixels(1)[0], {"grid_mapping": "m"}), "m": mapping}, axes)
+    data.to_netcdf(tmp_path / "a.nc", engine="h5netcdf")
+    with xr.open_dataset(tmp_path / "a.nc", engine="h5netcdf") as opened:
+        assert "decode_coords" in us.plan(opened["v"], detector="rx").scene.unplaced
+    with xr.open_dataset(tmp_path / "a.nc", engine="h5netcdf", decode_coords="all") as opened:
+        scene = us.plan(opened["v"], detector="rx").scene
+    assert not scene.unplaced
+    assert CRS(str(scene.crs)).to_epsg() == 32633
+
+
+def test_latitudes_and_longitudes_of_an_array_are_wgs_84() -> None:
+    axes = {"lat": 50 - 0.1 * np.arange(H), "lon": 10 + 0.1 * np.arange(W)}
+    array = xr.DataArray(pixels(1)[0], axes, ("lat", "lon"))
+    assert CRS(str(us.plan(array, detector="rx").scene.crs)).to_epsg() == 4326
+
+
+def test_a_header_of_several_data_files_is_refused(tmp_path: Path) -> None:
+    for name in ("a.img", "a.dat"):
+        pixels().tofile(tmp_path / name)
+    (tmp_path / "a.hdr").write_text(
+        f"ENVI\nsamples = {W}\nlines = {H}\nbands = 3\ndata type = 2\ninterleave = bsq\n"
+    )
+    with pytest.raises(us.SceneError, match=r"any of a.dat, a.img. Pass one"):
+        us.open_scene(tmp_path / "a.hdr")
+    assert us.open_scene(tmp_path / "a.img").shape == (3, H, W)
+
+
+def test_axes_of_which_only_some_have_scales(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["v"], file["y"] = pixels(), np.arange(H)
+        file["y"].make_scale("y")
+        file["v"].dims[1].attach_scale(file["y"])
+    with pytest.raises(us.SceneError, match=r"others none. Attach all"):
+        us.open_scene(tmp_path / "a.h5")
