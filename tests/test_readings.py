@@ -16,6 +16,7 @@ from PIL import Image
 from pyproj import CRS
 
 import uniadrs_scale as us
+from uniadrs_scale.core.validity import flat_areas
 from uniadrs_scale.scenes.products.metadata import nanometres
 
 if TYPE_CHECKING:
@@ -264,3 +265,10 @@ def test_axes_of_which_only_some_have_scales(tmp_path: Path) -> None:
         file["v"].dims[1].attach_scale(file["y"])
     with pytest.raises(us.SceneError, match=r"others none. Attach all"):
         us.open_scene(tmp_path / "a.h5")
+
+
+@pytest.mark.parametrize(("value", "asked"), [(128, False), (0, True), (255, True)])
+def test_flat_greys_of_a_picture_are_not_asked_about(value: int, asked: bool) -> None:
+    picture = pixels(1, "uint8")
+    picture[:, :, 12:] = value
+    assert bool(flat_areas(picture, np.ones((H, W), bool))) == asked

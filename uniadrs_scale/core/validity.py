@@ -192,6 +192,8 @@ def flat_areas(pixels: NDArray[np.generic], valid: NDArray[np.bool_]) -> dict[fl
     """
     first = pixels[0]
     flat = valid & np.isfinite(first)
+    if first.dtype in (np.uint8, np.int8):  # greys of a picture may be flat
+        flat &= np.isin(first, (0, np.iinfo(first.dtype).min, np.iinfo(first.dtype).max))
     flat[1:] &= first[1:] == first[:-1]
     flat[:, 1:] &= first[:, 1:] == first[:, :-1]
     for band in pixels[1:]:
