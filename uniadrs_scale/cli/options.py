@@ -116,8 +116,7 @@ class Running:
     """Options for scoring a scene."""
 
     preset: Annotated[
-        str,
-        typer.Option(help=f"Kind of imagery; decides the tile: auto, {', '.join(PRESETS)}."),
+        str, typer.Option(help=f"Kind of imagery; decides the tile: auto, {', '.join(PRESETS)}.")
     ] = "auto"
     tile: Annotated[
         int | None,

@@ -46,8 +46,7 @@ class Choosing:
         int | None, typer.Option(help="The N targets with the highest peaks, instead of a level.")
     ] = None
     false_alarms: Annotated[
-        float | None,
-        typer.Option(help="Wanted false objects per megapixel, instead of a level."),
+        float | None, typer.Option(help="Wanted false objects per megapixel, instead of a level.")
     ] = None
     min_area: Annotated[
         float | None, typer.Option(help="Drop objects with fewer square metres.")
@@ -196,8 +195,7 @@ def report_command(
     ],
     *,
     scene: Annotated[
-        list[str],
-        typer.Option(help="The scene that was scored; repeat it for one file per band."),
+        list[str], typer.Option(help="The scene that was scored; repeat it for one file per band.")
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Page to write: OUT.html.")] = Path(
         "report.html"
@@ -211,8 +209,7 @@ def report_command(
     ] = None,
     top: Annotated[int, typer.Option(help="Targets in the page, the highest scores first.")] = 200,
     compare: Annotated[
-        str | None,
-        typer.Option(help="Another map of the same pixels, for a before/after line."),
+        str | None, typer.Option(help="Another map of the same pixels, for a before/after line.")
     ] = None,
     reading: Reading,
 ) -> None:
