@@ -226,6 +226,20 @@ def test_an_object_on_a_pole_contains_it_in_geojson(tmp_path, crs, pole):
     assert north - south < 0.2
 
 
+def test_parts_that_touch_at_corners_are_cut_at_the_antimeridian(tmp_path):
+    score = np.zeros((90, 20), np.float32)
+    boxes = (70, 72, 4, 10), (72, 74, 3, 11), (74, 75, 4, 8), (74, 75, 11, 12), (75, 76, 12, 13)
+    for row0, row1, col0, col1 in (*boxes, (76, 77, 12, 14), (77, 78, 13, 14)):
+        score[row0:row1, col0:col1] = 0.9
+    place = {"crs": "EPSG:4326", "transform": (0.001, 0, 179.99, 0, -0.001, 52)}  # 180 at column 10
+    make_map(tmp_path / "map.zarr", score, **place)
+    assert run(tmp_path / "map.zarr", "-o", tmp_path / "t.geojson").exit_code == 0
+    (feature,) = json.loads((tmp_path / "t.geojson").read_text())["features"]
+    shape = shapely.geometry.shape(feature["geometry"])
+    assert shape.is_valid
+    assert shape.area == pytest.approx(np.count_nonzero(score) * 1e-6)
+    assert shape.bounds[::2] == (-180, 180)
+
 
 def test_geojson_of_a_map_from_0_to_360_is_within_180(tmp_path):
     score = np.zeros((90, 180), np.float32)
