@@ -202,6 +202,15 @@ def test_a_list_of_targets_is_not_truth_without_a_word(tmp_path: Path) -> None:
     assert not us.evaluate(path, tmp_path / "marks.geojson").notes
 
 
+def test_a_file_of_several_layers_is_not_read_in_part(tmp_path: Path) -> None:
+    score, truth = field()
+    for layer in ("coast", "ports"):
+        outlines(truth).to_file(tmp_path / "two.gpkg", layer=layer)
+    with pytest.raises(SceneError, match="it has layers coast, ports: write one to a file"):
+        us.evaluate(write(tmp_path / "map.tif", score), tmp_path / "two.gpkg")
+    with pytest.raises(us.PlanError, match="it has layers coast, ports: write one to a file"):
+        us.crop(us.open_scene(tmp_path / "map.tif"), aoi=tmp_path / "two.gpkg")
+
 
 def test_marks_judge_what_they_mark_and_nothing_else(tmp_path: Path) -> None:
     score = np.zeros((60, 80), np.float32)

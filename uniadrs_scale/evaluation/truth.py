@@ -15,6 +15,7 @@ from rasterio.vrt import WarpedVRT
 
 from uniadrs_scale.core.machine import vectors
 from uniadrs_scale.errors import SceneError, gist
+from uniadrs_scale.scenes.areas import only_layer
 from uniadrs_scale.storage.trust import open_raster
 from uniadrs_scale.storage.urls import canonical
 
@@ -206,7 +207,7 @@ def _read(path: str) -> tuple[NDArray[np.object_], Any, NDArray[np.uint8], set[s
     """Return shapes, CRS and kinds of the features in a file, and the names of their columns."""
     pyogrio = vectors("Vectors of truth")
     try:
-        meta, _, geometry, columns = pyogrio.raw.read(path, layer=0)
+        meta, _, geometry, columns = pyogrio.raw.read(path, layer=only_layer(path))
     except (pyogrio.errors.DataSourceError, ValueError) as error:
         raise SceneError(
             f"Truth '{path}' cannot be read ({gist(error)}). Give {', '.join(VECTORS)}."

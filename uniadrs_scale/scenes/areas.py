@@ -39,8 +39,8 @@ def read_areas(path: str | Path) -> tuple[NDArray[Any], str]:
     """
     pyogrio = vectors("Areas in files")
     try:
-        meta, _, wkb, _ = pyogrio.raw.read(path, layer=0, columns=[])
-    except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, OSError) as error:
+        meta, _, wkb, _ = pyogrio.raw.read(path, layer=only_layer(path), columns=[])
+    except (RuntimeError, OSError, ValueError) as error:  # those of pyogrio are RuntimeErrors
         raise PlanError(
             f"'{path}' cannot be read as a vector file ({gist(error)}). Give a GeoPackage, GeoJSON "
             "or Shapefile."
@@ -51,6 +51,16 @@ def read_areas(path: str | Path) -> tuple[NDArray[Any], str]:
         missing = "areas" if meta["crs"] else "CRS"
         raise PlanError(f"'{path}' has no {missing}. Give a file with areas and their CRS.")
     return shapes, str(meta["crs"])
+
+
+def only_layer(path: str | Path) -> Any:
+    """Return the layer with shapes, or that of targets; raise ValueError if several have some."""
+    layers = vectors("Areas in files").list_layers(path)
+    names = [str(name) for name, kind in layers if kind is not None]
+    if len(names) > 1 and "targets" not in names:
+        said = ", ".join(names)
+        raise ValueError(f"it has layers {said}: write one to a file, by ogr2ogr OUT SOURCE LAYER")
+    return "targets" if "targets" in names else (*names, 0)[0]
 
 
 def clipped(shapes: NDArray[Any], crs: CRS, ring: NDArray[np.float64]) -> NDArray[Any]:
