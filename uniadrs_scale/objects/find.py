@@ -17,6 +17,7 @@ import numpy as np
 from pyproj import CRS
 
 from uniadrs_scale.core.lattice import Window, pieces
+from uniadrs_scale.core.levels import score_text
 from uniadrs_scale.core.memory import MIB, PROCESS_BYTES, give_freed_memory_back
 from uniadrs_scale.errors import PlanError, StoreError
 from uniadrs_scale.maps.finished import open_finished
@@ -279,15 +280,12 @@ def _why_empty(found: list[ChunkObjects], selection: Selection, before: int, gro
         north, east = "N" if latitude >= 0 else "S", "E" if longitude >= 0 else "W"
         place = f"{abs(latitude):.4f} {north} {abs(longitude):.4f} {east}"
     dropped = f", and {before} of them were dropped by size or area" if before else ""
-    return f"0 targets {selection.text}{dropped}; the highest score is {score:.3f} at {place}"
+    most = score_text(score)
+    return f"0 targets {selection.text}{dropped}; the highest score is {most} at {place}"
 
 
 def _what_is_missing(opened: ScoreMap | RasterMap) -> str:
     """Return a sentence if chunks of the map are not complete."""
-    facts = opened.facts
-    if not facts.missing:
-        return ""
-    return (
-        f"{facts.missing} of {facts.chunks} chunks of '{opened.name}' are not complete, so targets "
-        "are missing. Run the same score again, then this."
-    )
+    chunks = f"{opened.facts.missing} of {opened.facts.chunks} chunks of '{opened.name}'"
+    text = f"{chunks} are not complete, so targets are missing. Run the same score again, then this"
+    return f"{text}." if opened.facts.missing else ""
