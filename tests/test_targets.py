@@ -338,6 +338,14 @@ def test_areas_of_continents_are_where_they_are(tmp_path, area):
     assert len(find(path, Selection(exclude=file, buffer=100))) == (~inside).sum()
 
 
+def test_python_says_what_the_command_says(tmp_path):
+    path = make_map(tmp_path / "map.zarr", planted(), **UTM)
+    with pytest.warns(us.SceneWarning, match="0 targets at threshold 1; the highest score is"):
+        us.targets(path, threshold=1.0)
+    zarr.open_group(path, mode="r+")["done"][0, 0] = 0
+    with pytest.warns(us.IncompleteWarning, match="1 of 20 chunks .* so targets are missing"):
+        us.targets(path)
+
 
 def test_sizes_choose(utm_map):
     every = find(utm_map)

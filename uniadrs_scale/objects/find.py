@@ -9,6 +9,7 @@ the time of scoring (docs/targets.md).
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Unpack, cast
@@ -32,6 +33,7 @@ from uniadrs_scale.objects.select import Options, Selection
 from uniadrs_scale.objects.table import TargetTable, choose, tabulate
 from uniadrs_scale.runtime.compute import Compute
 from uniadrs_scale.runtime.graph import compute_each
+from uniadrs_scale.scoring.report import IncompleteWarning, SceneWarning
 from uniadrs_scale.storage.trust import require_proj
 
 if TYPE_CHECKING:
@@ -123,7 +125,11 @@ def targets(
     again = None if second is None else second.SecondLook.of(detector)
     compute = compute_of(scheduler, workers, again)
     chosen = Selection(**selection)
-    return find(map_path, chosen, scene=scene, compute=compute, again=again).to_geopandas()
+    table = find(map_path, chosen, scene=scene, compute=compute, again=again)
+    for text in filter(None, (table.missing, table.empty_because, *table.notes)):
+        kind = IncompleteWarning if text == table.missing else SceneWarning
+        warnings.warn(text, kind, stacklevel=2)
+    return table.to_geopandas()
 
 
 def compute_of(
