@@ -323,3 +323,10 @@ def test_the_part_of_another_scene_or_a_damaged_one_is_refused(
         zarr.open_group(store).attrs["crop"] = bad
         with pytest.raises(us.StoreError, match="is damaged"):
             open_finished(store).facts  # noqa: B018
+
+
+def test_an_area_around_a_pole_holds_the_pole(tmp_path: Path) -> None:
+    place = from_origin(-400_000, 300_000, 10_000, 10_000)
+    polar = write(tmp_path / "s.tif", np.ones((1, 60, 80), np.uint8), place, "EPSG:3413")
+    part = us.crop(us.open_scene(polar), aoi=shapely.box(-180, 60, 180, 90))
+    assert bool(part.valid.all())

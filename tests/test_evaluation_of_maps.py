@@ -128,9 +128,10 @@ def test_vectors_of_any_crs_give_the_figures_of_the_raster(
 ) -> None:
     score, truth = field(3)
     path = write(tmp_path / "map.tif", score)
-    outlines(truth, crs).to_file(tmp_path / name)
+    layer = {"layer": "targets"} if name.endswith(".gpkg") else {}
+    outlines(truth, crs).to_file(tmp_path / name, **layer)
     raster = us.evaluate(path, write(tmp_path / "truth.tif", truth))
-    if name.endswith(".gpkg"):  # as a list of targets: the first layer counts, without a warning
+    if name.endswith(".gpkg"):  # as a list of targets: the outlines count, without a warning
         outlines(truth, crs).iloc[:1].to_file(tmp_path / name, layer="peaks")
     vector = us.evaluate(path, tmp_path / name)
     assert vector.text() == raster.text()
@@ -167,6 +168,49 @@ def test_nodata_of_the_truth_is_not_counted_but_zero_is_background(tmp_path: Pat
     truth[:, 90:] = 255
     half = us.evaluate(path, write(tmp_path / "half.tif", truth, nodata=255))
     assert half.pixels == np.isfinite(score[:, :90]).sum()
+
+
+def test_pixels_beyond_a_truth_are_not_counted(tmp_path: Path) -> None:
+    score, truth = field()
+    path = write(tmp_path / "map.tif", score)
+    for more in ({}, {"nodata": 0}):
+        part = us.evaluate(path, write(tmp_path / "part.tif", truth[:70], **more))
+        cut = us.evaluate(
+            write(tmp_path / "cut.tif", score[:70]), write(tmp_path / "same.tif", truth[:70])
+        )
+        assert part.text() == cut.text()
+
+
+def test_the_edges_of_pixels_in_degrees_are_not_the_next_pixels(tmp_path: Path) -> None:
+    score, truth = field(7)
+    labels = shapes(truth, mask=truth > 0, transform=PLACE)
+    exact = geopandas.GeoSeries([shapely.geometry.shape(one) for one, _ in labels], crs=32632)
+    rounded = exact.to_crs(4326).transform(lambda xy: xy.round(7))  # as a list of targets is
+    rounded.to_file(tmp_path / "t.geojson")
+    path = write(tmp_path / "map.tif", score)
+    raster = us.evaluate(path, write(tmp_path / "truth.tif", truth))
+    assert us.evaluate(path, tmp_path / "t.geojson").auc == raster.auc
+
+
+def test_a_list_of_targets_is_not_truth_without_a_word(tmp_path: Path) -> None:
+    score, truth = field()
+    path, found = write(tmp_path / "map.tif", score), outlines(truth)
+    found.assign(target_id="a", score_max=0.9).to_file(tmp_path / "targets.geojson")
+    judged = us.evaluate(path, tmp_path / "targets.geojson")
+    assert "were found in a map, not labels" in judged.text()
+    assert judged.to_json()["notes"]
+    found.assign(target_id="a", score_max=0.9, mark="real").to_file(tmp_path / "marks.geojson")
+    assert not us.evaluate(path, tmp_path / "marks.geojson").notes
+
+
+def test_a_file_of_several_layers_is_not_read_in_part(tmp_path: Path) -> None:
+    score, truth = field()
+    for layer in ("coast", "ports"):
+        outlines(truth).to_file(tmp_path / "two.gpkg", layer=layer)
+    with pytest.raises(SceneError, match="it has layers coast, ports: write one to a file"):
+        us.evaluate(write(tmp_path / "map.tif", score), tmp_path / "two.gpkg")
+    with pytest.raises(us.PlanError, match="it has layers coast, ports: write one to a file"):
+        us.crop(us.open_scene(tmp_path / "map.tif"), aoi=tmp_path / "two.gpkg")
 
 
 def test_marks_judge_what_they_mark_and_nothing_else(tmp_path: Path) -> None:

@@ -56,7 +56,6 @@ def test_equal_scores_are_found_together() -> None:
     assert curve.average_precision == 0.5 * 1 + 0.5 * 2 / 4
     assert curve.alarm_rate_at(0.5) == 0
     assert curve.alarm_rate_at(0.51) == 2 / 3
-    assert curve.alarms_per_megapixel_at(1) == 2 / 5 * 1e6
     with pytest.raises(SceneError, match=r"detection=95 is not a share\. Use a number in 0\.\.1"):
         curve.alarm_rate_at(95)
 

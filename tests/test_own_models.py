@@ -288,6 +288,8 @@ def test_identities_are_those_of_another_process(tmp_path: Path) -> None:
 BAD = {
     "tile": (lambda t: t[:, 0, ::2], "turned tiles of shape"),
     "layers": (lambda t: t[:, 0], r"not \(1, 2, 32, 32\)"),
+    "dict": (lambda t: {"out": t[:, 0]}, "returns a dict or complex numbers"),
+    "complex": (lambda t: np.stack([t[:, 0]] * 2, 1) * 1j, "returns a dict or complex numbers"),
     "raises": (lambda _: 1 / 0, "division by zero. Check the bands of the scene"),
 }
 
@@ -347,6 +349,21 @@ def test_arguments_that_contradict_each_other_are_refused(case: str) -> None:
     given, message = ARGUMENTS[case]
     with pytest.raises(us.PlanError, match=re.escape(message)):
         us.scorer(two_layers, **given)
+
+
+def test_one_layer_may_be_given_alone() -> None:
+    assert [layer.name for layer in us.scorer(two_layers, tile=TILE, layers="water").layers] == [
+        "water"
+    ]
+
+
+def test_a_module_that_returns_a_dict_is_refused() -> None:
+    class Named(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+            return {"out": x[:, :1]}
+
+    with pytest.raises(us.PlanError, match="returns a dict"):
+        us.score(noise(), detector=us.scorer(Named(), tile=TILE), scheduler="sync")
 
 
 def test_sizes_are_the_scorers(tmp_path: Path) -> None:

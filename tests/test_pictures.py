@@ -19,7 +19,7 @@ from standins import StandIn
 
 import uniadrs_scale as us
 from uniadrs_scale.core.levels import GROW, RATES, Levels, score_text
-from uniadrs_scale.maps import exports
+from uniadrs_scale.maps import exports, pictures
 from uniadrs_scale.maps.colours import colour_stops, map_colours, qgis_style, scale
 from uniadrs_scale.maps.layout import MARGIN, MOST, Layout, Peak, placed, top_peaks
 from uniadrs_scale.maps.pictures import Ring, Subject, draw, result_line
@@ -159,6 +159,18 @@ def test_a_score_below_1_never_reads_as_1(score: float, text: str) -> None:
     assert score_text(score) == text
     assert "1.000" not in levels(0.9951, 0.99986, 0.99991).text()
     assert 'label="1 medium' not in qgis_style(levels(0.9951, 0.99986, 0.99991))
+
+
+def test_the_number_over_a_close_up_does_not_read_as_1(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts: list[str] = []
+    monkeypatch.setattr(pictures, "_text", lambda _pen, _place, text, _style: texts.append(text))
+    blank = np.zeros((60, 60), np.float32)
+    subject = Subject(
+        title="", lines=("", ""), small=blank, rings=[Ring(Peak(9, 9, 0.9995), "1")],
+        read=lambda rows, cols: blank[rows, cols],
+    )  # fmt: skip
+    draw(subject, Layout.of((60, 60), 1))
+    assert "1  0.9995" in texts
 
 
 def test_peaks_are_the_highest_of_each_object() -> None:

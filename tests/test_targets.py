@@ -226,6 +226,21 @@ def test_an_object_on_a_pole_contains_it_in_geojson(tmp_path, crs, pole):
     assert north - south < 0.2
 
 
+def test_parts_that_touch_at_corners_are_cut_at_the_antimeridian(tmp_path):
+    score = np.zeros((90, 20), np.float32)
+    boxes = (70, 72, 4, 10), (72, 74, 3, 11), (74, 75, 4, 8), (74, 75, 11, 12), (75, 76, 12, 13)
+    for row0, row1, col0, col1 in (*boxes, (76, 77, 12, 14), (77, 78, 13, 14)):
+        score[row0:row1, col0:col1] = 0.9
+    place = {"crs": "EPSG:4326", "transform": (0.001, 0, 179.99, 0, -0.001, 52)}  # 180 at column 10
+    make_map(tmp_path / "map.zarr", score, **place)
+    assert run(tmp_path / "map.zarr", "-o", tmp_path / "t.geojson").exit_code == 0
+    (feature,) = json.loads((tmp_path / "t.geojson").read_text())["features"]
+    shape = shapely.geometry.shape(feature["geometry"])
+    assert shape.is_valid
+    assert shape.area == pytest.approx(np.count_nonzero(score) * 1e-6)
+    assert shape.bounds[::2] == (-180, 180)
+
+
 def test_geojson_of_a_map_from_0_to_360_is_within_180(tmp_path):
     score = np.zeros((90, 180), np.float32)
     score[40:44, 88:93] = 0.9  # 176 to 186 degrees
@@ -307,6 +322,29 @@ def test_areas_keep_and_drop_targets(utm_map, tmp_path, crs):
     near = shapely.distance(west, every.geometry) <= 300
     grown = find(utm_map, Selection(exclude=path, buffer=300))
     assert grown.columns["target_id"].tolist() == names[~near].tolist()
+
+
+SPAIN_TO_JAPAN = shapely.Polygon([(-9, 37), (-9, 43), (30, 60), (140, 60), (140, 35), (80, 10)])
+
+
+@pytest.mark.parametrize("area", [shapely.box(-180, -90, 180, 90), SPAIN_TO_JAPAN])
+def test_areas_of_continents_are_where_they_are(tmp_path, area):
+    # On the other side of the Earth of Spain, where a plane shows an area inside out.
+    new_zealand = {"crs": "EPSG:32760", "transform": (10, 0, 414_000, 0, -10, 5_570_000)}
+    path = make_map(tmp_path / "map.zarr", planted(), **new_zealand)
+    every, file = find(path), areas(tmp_path / "a.gpkg", area)
+    inside = shapely.contains_xy(area, every.columns["lon"], every.columns["lat"])
+    assert len(find(path, Selection(aoi=file))) == inside.sum()
+    assert len(find(path, Selection(exclude=file, buffer=100))) == (~inside).sum()
+
+
+def test_python_says_what_the_command_says(tmp_path):
+    path = make_map(tmp_path / "map.zarr", planted(), **UTM)
+    with pytest.warns(us.SceneWarning, match="0 targets at threshold 1; the highest score is"):
+        us.targets(path, threshold=1.0)
+    zarr.open_group(path, mode="r+")["done"][0, 0] = 0
+    with pytest.warns(us.IncompleteWarning, match="1 of 20 chunks .* so targets are missing"):
+        us.targets(path)
 
 
 def test_sizes_choose(utm_map):

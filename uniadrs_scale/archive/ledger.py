@@ -240,8 +240,7 @@ class Ledger:
         """Return the latest sweeps, the last one first."""
         names = ("started", "seen", "owner", "state")
         rows = self._rows(
-            "SELECT started, seen, owner, state, facts FROM runs ORDER BY id DESC LIMIT ?",
-            (most,),
+            "SELECT started, seen, owner, state, facts FROM runs ORDER BY id DESC LIMIT ?", (most,)
         )
         return [dict(zip(names, row[:4], strict=True)) | json.loads(row[4]) for row in rows]
 

@@ -112,12 +112,7 @@ def make_product(order: Order, job: Job) -> RunSummary:
             notes += export.write(finished, Place.of(part / export.file))
     write_report(report, _run_facts(order, job.plan, summary, clock.seconds))
     item = make_item(
-        order.decision,
-        job.plan,
-        part,
-        output=config.output,
-        finished=finished,
-        notes=notes,
+        order.decision, job.plan, part, output=config.output, finished=finished, notes=notes
     )
     Place.of(part / ITEM).write(json.dumps(item, indent=1, allow_nan=False).encode())
     return summary

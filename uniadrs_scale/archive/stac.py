@@ -235,10 +235,7 @@ def collection_text(output: Output, products: Mapping[str, Mapping[str, Any]]) -
     times = [datetime.fromisoformat(record["datetime"]) for record in products.values()]
     boxes = [record["bbox"] for record in products.values() if record["bbox"]]
     interval: list[datetime | None] = [min(times), max(times)] if times else [None, None]
-    extent = pystac.Extent(
-        pystac.SpatialExtent([_union(boxes)]),
-        pystac.TemporalExtent([interval]),
-    )
+    extent = pystac.Extent(pystac.SpatialExtent([_union(boxes)]), pystac.TemporalExtent([interval]))
     collection = pystac.Collection(
         id=output.collection,
         title=output.title,

@@ -162,8 +162,7 @@ def in_parallel(call: Callable[[T], R], values: list[T], slow: Callable[[T], boo
 
 
 def _parsed(
-    pairs: Iterable[tuple[str, dict[str, Any] | Exception]],
-    assets: tuple[str, ...],
+    pairs: Iterable[tuple[str, dict[str, Any] | Exception]], assets: tuple[str, ...]
 ) -> Iterator[SourceItem]:
     """Yield items of documents; for a document that is not one, an item with a fault."""
 

@@ -98,11 +98,7 @@ PRESETS = {
             why="a spectrum per pixel",
         ),
         Preset(
-            name="multispectral",
-            tile=768,
-            least=128,
-            coarsen=2,
-            why="a few bands, blurred targets",
+            name="multispectral", tile=768, least=128, coarsen=2, why="a few bands, blurred targets"
         ),
         Preset(
             name="infrared",

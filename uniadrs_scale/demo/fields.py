@@ -266,10 +266,4 @@ def _any(rng: np.random.Generator, waves: NDArray[np.float64]) -> NDArray[np.flo
     return np.asarray(rng.uniform(0.03, 0.6) * (1 + 0.45 * smooth(rng, waves)))
 
 
-_SHAPES = {
-    "vegetation": _vegetation,
-    "soil": _soil,
-    "water": _water,
-    "built": _built,
-    "any": _any,
-}
+_SHAPES = {"vegetation": _vegetation, "soil": _soil, "water": _water, "built": _built, "any": _any}

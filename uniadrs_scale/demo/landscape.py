@@ -133,10 +133,7 @@ def landscape(rng: np.random.Generator, shape: tuple[int, int], recipe: Recipe) 
 
 
 def expose(
-    rng: np.random.Generator,
-    land: Landscape,
-    waves: NDArray[np.float64],
-    kinds: Sequence[Kind],
+    rng: np.random.Generator, land: Landscape, waves: NDArray[np.float64], kinds: Sequence[Kind]
 ) -> NDArray[np.float32]:
     """Return the image of a landscape in bands at ``waves`` (band,) micrometres.
 

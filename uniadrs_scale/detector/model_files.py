@@ -153,6 +153,8 @@ def by_torch(module: Callable[..., Any], tiles: NDArray[np.float32]) -> Any:
     """Return the arrays of a module, computed in one thread."""
     with torch.inference_mode(), one_thread():
         found = module(torch.from_numpy(np.ascontiguousarray(tiles)))
+        if isinstance(found, dict):
+            return dict(found)
         if isinstance(found, torch.Tensor):
             return found.float().numpy()
         return [part.float().numpy() for part in found]

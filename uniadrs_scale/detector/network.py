@@ -18,13 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from uniadrs_scale.detector.passes import (
-    MARGIN,
-    REACH,
-    STEP,
-    local_attention,
-    scrambled_attention,
-)
+from uniadrs_scale.detector.passes import MARGIN, REACH, STEP, local_attention, scrambled_attention
 from uniadrs_scale.detector.whitening import CHANNELS, LOCAL
 from uniadrs_scale.errors import PlanError, WeightsError
 

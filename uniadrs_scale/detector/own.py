@@ -140,7 +140,7 @@ def scorer(
     tile: int,
     halo: int = 0,
     stride: int | None = None,
-    layers: Sequence[str | Layer] = (SCORE,),
+    layers: Sequence[str | Layer] | str | Layer = (SCORE,),
     inputs: Inputs = "scaled",
     name: str | None = None,
     version: str | None = None,
@@ -172,7 +172,8 @@ def scorer(
         PlanError: Sizes or layers contradict each other, or the model cannot be identified.
         WeightsError: The file is missing, or of another kind.
     """
-    named = tuple(layer if isinstance(layer, Layer) else _layer(layer) for layer in layers)
+    asked = [layers] if isinstance(layers, str | Layer) else layers
+    named = tuple(layer if isinstance(layer, Layer) else _layer(layer) for layer in asked)
     if not named or len({layer.name for layer in named}) < len(named):
         raise PlanError("layers= needs one name per output, all different.")
     if inputs not in ("scaled", "raw"):
@@ -227,6 +228,8 @@ def _model(model: object, version: str | None) -> tuple[Model, str]:
 
 def _stacked(answer: Any, layers: int) -> NDArray[np.float32]:
     """Return an answer as an own array (n, layer, y, x)."""
+    if isinstance(answer, dict) or np.iscomplexobj(answer):
+        raise TypeError("it returns a dict or complex numbers, not arrays of real numbers")
     if isinstance(answer, tuple | list):
         return np.stack([np.asarray(part, np.float32) for part in answer], axis=1)
     values = np.array(answer, np.float32)

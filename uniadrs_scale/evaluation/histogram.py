@@ -68,11 +68,7 @@ class ScoreHistogram(Printed):
 
     @classmethod
     def of(
-        cls,
-        scores: NDArray[np.floating],
-        truth: NDArray[np.bool_],
-        *,
-        capacity: int = CAPACITY,
+        cls, scores: NDArray[np.floating], truth: NDArray[np.bool_], *, capacity: int = CAPACITY
     ) -> ScoreHistogram:
         """Count one part of a map.
 

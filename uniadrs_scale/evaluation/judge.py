@@ -16,7 +16,7 @@ from rasterio.windows import Window
 from scipy import ndimage
 
 from uniadrs_scale.core.contracts import Printed
-from uniadrs_scale.core.levels import GROW, RATES
+from uniadrs_scale.core.levels import GROW, RATES, score_text
 from uniadrs_scale.errors import SceneError
 from uniadrs_scale.evaluation.histogram import ScoreHistogram
 from uniadrs_scale.evaluation.maps import Components
@@ -59,6 +59,8 @@ class Evaluation(Printed):
     counts: ScoreHistogram | None
     """Pixels by score; None for marks, which say nothing of other pixels."""
     levels: Levels | None
+    notes: tuple[str, ...] = ()
+    """Sentences about the truth."""
 
     @property
     def auc(self) -> float | None:
@@ -124,6 +126,7 @@ class Evaluation(Printed):
             "auc": self.auc,
             "average_precision": self.average_precision,
             "at": self.rows(),
+            "notes": list(self.notes),
             "curve": [self.at(float(thresholds[int(k)])) for k in kept] if thresholds.size else [],
         }
 
@@ -136,14 +139,15 @@ class Evaluation(Printed):
             f"AUC        {'unknown' if auc is None else f'{auc:.4f}'} (pixels)",
         ]
         for name, row in self.rows().items():
+            score = score_text(row["threshold"])
             precision = "-" if row["precision"] is None else f"{row['precision']:.2f}"
             unknown = f", {row['unknown_alarms']} not judged" if self.counts is None else ""
             lines.append(
-                f"{name:<10} {row['threshold']:.3f}: {row['found']} of {self.objects.size} found, "
+                f"{name:<10} {score}: {row['found']} of {self.objects.size} found, "
                 f"{row['false_alarms']} false alarms ({row['false_per_mpx']:.2f} per Mpx), "
                 f"precision {precision}{unknown}"
             )
-        return "\n".join(lines)
+        return "\n".join([*lines, *(f"note       {note}" for note in self.notes)])
 
 
 def evaluate(map: str | Path, truth: str | Path) -> Evaluation:  # noqa: A002 - the verb's word
@@ -234,7 +238,7 @@ class _Judged:
                 f"{objects.size} objects on {self.pixels} scored pixels of '{self.map.name}': "
                 "figures need both. Check that the truth belongs to this map."
             )
-        true = flags & REAL > 0
+        facts, true = self.map.facts, flags & REAL > 0
         false = ~true & (flags & FALSE > 0 if self.truth.marked else flags & UNSURE == 0)
         return Evaluation(
             objects=_falling(objects),
@@ -244,6 +248,10 @@ class _Judged:
             pixels=self.pixels,
             counts=ScoreHistogram.combine(self.parts) if self.parts else None,
             levels=self.map.levels,
+            notes=(
+                *self.truth.notes,
+                *([f"Map complete: {facts.complete}."] if facts.missing else []),
+            ),
         )
 
 

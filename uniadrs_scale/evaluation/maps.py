@@ -31,10 +31,7 @@ COUNTED = 2**19
 
 
 def evaluate_map(
-    scores: xr.DataArray,
-    truth: xr.DataArray,
-    *,
-    counted: xr.DataArray | None = None,
+    scores: xr.DataArray, truth: xr.DataArray, *, counted: xr.DataArray | None = None
 ) -> ScoreHistogram:
     """Count how well ``scores`` tell the anomalies of ``truth`` from the background.
 

@@ -133,11 +133,6 @@ class RocCurve:
         """Return the share of background pixels found if this share of anomalous pixels is."""
         return float(self.alarm_rate[self.at(detection)])
 
-    def alarms_per_megapixel_at(self, detection: float) -> float:
-        """Return the background pixels found per million scored pixels, at this detection rate."""
-        pixels = int(self.detected[-1]) + int(self.alarms[-1])
-        return float(self.alarms[self.at(detection)] * (1e6 / pixels))
-
     def thinned(self, points: int = 400) -> RocCurve:
         """Return a curve of about as many points, spread over both axes and the logarithm of F.
 

@@ -15,6 +15,7 @@ from rasterio.vrt import WarpedVRT
 
 from uniadrs_scale.core.machine import vectors
 from uniadrs_scale.errors import SceneError, gist
+from uniadrs_scale.scenes.areas import only_layer
 from uniadrs_scale.storage.trust import open_raster
 from uniadrs_scale.storage.urls import canonical
 
@@ -29,6 +30,14 @@ if TYPE_CHECKING:
 VECTORS = (".geojson", ".json", ".gpkg", ".shp", ".fgb", ".parquet", ".kml")
 REAL, FALSE, UNSURE = 1, 2, 4
 """Kinds of labelled pixels, as bits."""
+OURS = {"target_id", "score_max"}
+"""Columns of a list that `targets` wrote."""
+FOUND = (
+    "The truth is a list of targets that were found in a map, not labels: the list of this very "
+    "map is found whole, and says nothing about it."
+)
+EDGE = 0.02
+"""Pixels by which shapes with an area are smaller than in the file."""
 MARKS = {"real": REAL, "false": FALSE, "unsure": UNSURE}
 MARK = "mark"
 """The property of a feature that a reviewer has judged."""
@@ -48,12 +57,13 @@ class Labels:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RasterTruth:
-    """A raster whose nonzero pixels are anomalies; its nodata is not counted."""
+    """A raster whose nonzero pixels are anomalies; its nodata and what is beyond do not count."""
 
     dataset: Any
     known: bool
     """Whether pixels without data are not counted."""
     marked: bool = False
+    notes: tuple[str, ...] = ()
     number: None = None
     """Objects touch nowhere, so their number is not known in advance."""
 
@@ -80,6 +90,8 @@ class VectorTruth:
     transform: Affine
     marked: bool
     """Whether a reviewer has judged the shapes: nothing else is then known."""
+    notes: tuple[str, ...]
+    """Sentences about shapes that are not labels."""
 
     @property
     def number(self) -> int:
@@ -133,6 +145,7 @@ def open_truth(path: str | Path, grid: GeoBox, name: str) -> RasterTruth | Vecto
             f"{grid.shape[0]} x {grid.shape[1]} px, and one of them has no CRS. Give a truth of "
             "the map's size, or both with a CRS (a swath: its COG)."
         )
+    alpha = ColorInterp.alpha in dataset.colorinterp
     warped = WarpedVRT(
         dataset,
         crs=grid.crs.to_wkt(),
@@ -142,8 +155,11 @@ def open_truth(path: str | Path, grid: GeoBox, name: str) -> RasterTruth | Vecto
         # A label of one fine pixel must not be lost between coarse ones.
         resampling=Resampling.max,
         nodata=dataset.nodata if known else None,
+        # Beyond the raster nothing is known: not 0.
+        add_alpha=not (known or alpha),
+        src_nodata=dataset.nodata if known else None,
     )
-    return RasterTruth(warped, known)
+    return RasterTruth(warped, known or not alpha)
 
 
 def _same_place(dataset: Any, grid: GeoBox) -> bool:
@@ -161,7 +177,7 @@ def _vectors(path: str, grid: GeoBox, name: str) -> VectorTruth:
             f"Map '{name}' has no CRS, so the shapes of '{path}' have no place on it. Give a "
             "raster of the map's size; or the COG of a swath, which has a CRS."
         )
-    shapes, crs, marks, marked = _read(path)
+    shapes, crs, marks, fields = _read(path)
     if crs is None:
         raise SceneError(f"Truth '{path}' has no CRS. Write it into the file (ogr2ogr -a_srs).")
     to_map = Transformer.from_crs(CRS.from_user_input(crs), grid.crs.to_wkt(), always_xy=True)
@@ -169,8 +185,12 @@ def _vectors(path: str, grid: GeoBox, name: str) -> VectorTruth:
         shapely.force_2d(shapes), lambda xy: np.stack(to_map.transform(*xy.T), axis=-1)
     )
     placed = np.isfinite(shapely.bounds(moved)).all(axis=-1)
-    order = np.argsort(-shapely.area(moved[placed]), kind="stable")
-    moved, kinds = moved[placed][order], marks[placed][order]
+    moved = moved[placed]
+    # A shape along the edges of pixels must not reach the next ones by rounding.
+    inner = shapely.buffer(moved, -EDGE * abs(grid.affine.determinant) ** 0.5, join_style="mitre")
+    moved = np.where(shapely.is_empty(inner) | ~shapely.is_valid(moved), moved, inner)
+    order = np.argsort(-shapely.area(moved), kind="stable")
+    moved, kinds = moved[order], marks[placed][order]
     tree = shapely.STRtree(moved)
     extent = grid.extent.geom
     if not tree.query(extent).size:
@@ -178,14 +198,16 @@ def _vectors(path: str, grid: GeoBox, name: str) -> VectorTruth:
             f"None of the {len(shapes)} shapes of '{path}' is on map '{name}'. Check the CRS of "
             "the file, and that it belongs to this map."
         )
-    return VectorTruth(moved, kinds, tree, grid.affine, marked)
+    marked = MARK in fields
+    notes = (FOUND,) if fields >= OURS and not marked else ()
+    return VectorTruth(moved, kinds, tree, grid.affine, marked, notes)
 
 
-def _read(path: str) -> tuple[NDArray[np.object_], Any, NDArray[np.uint8], bool]:
-    """Return shapes, CRS and kinds of the features in a file, and if a reviewer marked them."""
+def _read(path: str) -> tuple[NDArray[np.object_], Any, NDArray[np.uint8], set[str]]:
+    """Return shapes, CRS and kinds of the features in a file, and the names of their columns."""
     pyogrio = vectors("Vectors of truth")
     try:
-        meta, _, geometry, columns = pyogrio.raw.read(path, layer=0)
+        meta, _, geometry, columns = pyogrio.raw.read(path, layer=only_layer(path))
     except (pyogrio.errors.DataSourceError, ValueError) as error:
         raise SceneError(
             f"Truth '{path}' cannot be read ({gist(error)}). Give {', '.join(VECTORS)}."
@@ -204,4 +226,4 @@ def _read(path: str) -> tuple[NDArray[np.object_], Any, NDArray[np.uint8], bool]
     there = (kinds > 0) & ~(shapely.is_missing(shapes) | shapely.is_empty(shapes))
     if not there.any():
         raise SceneError(f"Truth '{path}' has no shapes. Check the file.")
-    return shapes[there], meta["crs"], kinds[there], MARK in fields
+    return shapes[there], meta["crs"], kinds[there], set(fields)

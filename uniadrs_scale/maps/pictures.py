@@ -109,7 +109,8 @@ def draw(subject: Subject, layout: Layout) -> Image.Image:
         _text(pen, (MARGIN, top), _cut(text, style, width - 2 * MARGIN), style)
     for column, ring in enumerate(subject.rings[:count]):
         left = MARGIN + column * (CLOSE + SPACE)
-        _text(pen, (left, height), f"{ring.text}  {ring.peak.score:.2f}".strip(), NUMBER)
+        score = score_text(ring.peak.score, ".2f")
+        _text(pen, (left, height), f"{ring.text}  {score}".strip(), NUMBER)
         for row, pixels in enumerate(_around(ring.peak, subject, layout.shape)):
             top = height + NUMBERS + row * (CLOSE + SPACE)
             image.paste(_zoomed(pixels, CLOSE // len(pixels)), (left, top))

@@ -9,6 +9,7 @@ the time of scoring (docs/targets.md).
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Unpack, cast
@@ -17,6 +18,7 @@ import numpy as np
 from pyproj import CRS
 
 from uniadrs_scale.core.lattice import Window, pieces
+from uniadrs_scale.core.levels import score_text
 from uniadrs_scale.core.memory import MIB, PROCESS_BYTES, give_freed_memory_back
 from uniadrs_scale.errors import PlanError, StoreError
 from uniadrs_scale.maps.finished import open_finished
@@ -31,6 +33,7 @@ from uniadrs_scale.objects.select import Options, Selection
 from uniadrs_scale.objects.table import TargetTable, choose, tabulate
 from uniadrs_scale.runtime.compute import Compute
 from uniadrs_scale.runtime.graph import compute_each
+from uniadrs_scale.scoring.report import IncompleteWarning, SceneWarning
 from uniadrs_scale.storage.trust import require_proj
 
 if TYPE_CHECKING:
@@ -122,7 +125,11 @@ def targets(
     again = None if second is None else second.SecondLook.of(detector)
     compute = compute_of(scheduler, workers, again)
     chosen = Selection(**selection)
-    return find(map_path, chosen, scene=scene, compute=compute, again=again).to_geopandas()
+    table = find(map_path, chosen, scene=scene, compute=compute, again=again)
+    for text in filter(None, (table.missing, table.empty_because, *table.notes)):
+        kind = IncompleteWarning if text == table.missing else SceneWarning
+        warnings.warn(text, kind, stacklevel=2)
+    return table.to_geopandas()
 
 
 def compute_of(
@@ -279,15 +286,12 @@ def _why_empty(found: list[ChunkObjects], selection: Selection, before: int, gro
         north, east = "N" if latitude >= 0 else "S", "E" if longitude >= 0 else "W"
         place = f"{abs(latitude):.4f} {north} {abs(longitude):.4f} {east}"
     dropped = f", and {before} of them were dropped by size or area" if before else ""
-    return f"0 targets {selection.text}{dropped}; the highest score is {score:.3f} at {place}"
+    most = score_text(score)
+    return f"0 targets {selection.text}{dropped}; the highest score is {most} at {place}"
 
 
 def _what_is_missing(opened: ScoreMap | RasterMap) -> str:
     """Return a sentence if chunks of the map are not complete."""
-    facts = opened.facts
-    if not facts.missing:
-        return ""
-    return (
-        f"{facts.missing} of {facts.chunks} chunks of '{opened.name}' are not complete, so targets "
-        "are missing. Run the same score again, then this."
-    )
+    chunks = f"{opened.facts.missing} of {opened.facts.chunks} chunks of '{opened.name}'"
+    text = f"{chunks} are not complete, so targets are missing. Run the same score again, then this"
+    return f"{text}." if opened.facts.missing else ""

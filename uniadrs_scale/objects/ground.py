@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-import antimeridian
 import numpy as np
 import shapely
 from pyproj import CRS, Transformer
 
 from uniadrs_scale.maps.geocode import positions_of
 from uniadrs_scale.maps.store import ScoreMap
+from uniadrs_scale.scenes.areas import within_a_turn
 from uniadrs_scale.swaths.geometry import degrees_of, unit_vectors
 
 if TYPE_CHECKING:
@@ -28,6 +27,8 @@ if TYPE_CHECKING:
 BLOCK = 512
 """Side of the windows in which positions of a swath are read [px]."""
 HALF_TURN = 180.0
+SLIVER = 1e-9
+"""Degrees from the antimeridian within which a corner is on it."""
 
 
 def ground_of(opened: ScoreMap | RasterMap) -> Ground:
@@ -186,27 +187,24 @@ def in_degrees(outlines: NDArray[Any], places: Floats) -> NDArray[Any]:
 
 
 def _cut(shape: Any) -> Any:
-    """Return a polygon that crosses the antimeridian in parts on both sides."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it turns rings that run clockwise, and says so
-        many = shape.geom_type == "MultiPolygon"
-        parts = shape.geoms if many else [shape]
-        turned = [shapely.geometry.polygon.orient(part) for part in parts]
-        # An edge is straight in degrees (RFC 7946), not a great circle.
-        fixed = [
-            antimeridian.fix_polygon(part, great_circle=False, **_pole_in(part)) for part in turned
-        ]
-    return _mended(shapely.union_all(fixed))
+    """Return a polygon that crosses the antimeridian in parts on both sides (RFC 7946)."""
+    parts = []
+    for part in getattr(shape, "geoms", [shape]):
+        holes = shapely.union_all([_area_in(ring) for ring in part.interiors])
+        parts.append(shapely.difference(_area_in(part.exterior), holes))
+    return _mended(shapely.union_all(parts))
 
 
-def _pole_in(part: Any) -> dict[str, bool]:
-    """Return which pole a polygon contains: the nearer one if its longitudes make a turn."""
-    longitude, latitude = np.asarray(part.exterior.coords).T
-    turn = _wrapped(np.diff(longitude)).sum()
-    if abs(turn) < HALF_TURN:
-        return {}
-    south = bool(latitude.mean() < 0)
-    return {"force_south_pole": south, "force_north_pole": not south}
+def _area_in(ring: Any) -> Any:
+    """Return the area in a ring, within -180 to 180; with the nearer pole if it is around one."""
+    x, y = np.asarray(ring.coords).T[:2]
+    x = x + 2 * HALF_TURN * np.rint((np.unwrap(x, period=2 * HALF_TURN) - x) / (2 * HALF_TURN))
+    edge = np.copysign(HALF_TURN, x)
+    x = np.where(np.abs(x - edge) < SLIVER, edge, x)  # rounding must not make a part
+    if abs(x[-1] - x[0]) > HALF_TURN:
+        x, y = np.append(x, x[[-1, 0]]), np.append(y, [np.copysign(90, y.mean())] * 2)
+    area = shapely.make_valid(shapely.Polygon(np.stack([x, y], axis=-1)))
+    return shapely.union_all(within_a_turn(np.array([area])))
 
 
 def _mended(shape: Any) -> Any:

@@ -13,7 +13,8 @@ from pyproj import CRS, Transformer
 from uniadrs_scale.core.levels import GROW, RATES
 from uniadrs_scale.errors import PlanError
 from uniadrs_scale.objects.components import Cut
-from uniadrs_scale.scenes.areas import projected, read_areas
+from uniadrs_scale.objects.ground import replaced
+from uniadrs_scale.scenes.areas import clipped, projected, read_areas
 from uniadrs_scale.swaths.geometry import degrees_of, unit_vectors
 
 if TYPE_CHECKING:
@@ -29,6 +30,10 @@ MEDIUM = "medium"
 """The level if the caller names no threshold."""
 LARGEST = 250_000
 """Pixels beyond which an object keeps its box instead of an outline, so that memory is bounded."""
+
+
+CELL, BESIDE = 5.0, 1000.0
+"""Degrees within which objects are neighbours; metres beyond them in which areas are projected."""
 
 
 class Options(TypedDict, total=False):
@@ -171,7 +176,7 @@ def touching(
 ) -> NDArray[np.bool_]:
     """Return True for outlines, in pixels, that touch an area in the file at ``path``.
 
-    In a plane around the targets that keeps distances from its centre.
+    Neighbours are compared in a plane around them that keeps distances from its centre.
 
     Args:
         path: Any vector file that GDAL reads, in any CRS.
@@ -183,24 +188,34 @@ def touching(
         PlanError: The file cannot be read, or has no CRS or no areas.
     """
     shapes, crs = read_areas(path)
+    shapes = shapely.make_valid(shapes)
     corners, owner = shapely.get_coordinates(outlines, return_index=True)
     places = ground.corners(*corners.T)
-    seen = np.isfinite(places).all(axis=1)
-    if not seen.any():
-        return np.zeros(len(outlines), bool)
-    plane = _plane_around(places[seen])
-    into = Transformer.from_crs(4326, plane, always_xy=True)
-    moved = shapely.set_coordinates(outlines.copy(), np.stack(into.transform(*places.T), axis=-1))
-    moved[np.unique(owner[~seen])] = None
-    areas = projected(shapes, crs, plane)
-    tree = shapely.STRtree(areas)
-    found = tree.query(moved, predicate="dwithin", distance=grown)[0]
+    degrees = replaced(outlines, places)
     result = np.zeros(len(outlines), bool)
-    result[found] = True
+    known = np.flatnonzero(~shapely.is_missing(degrees))
+    first = places[np.searchsorted(owner, known)]
+    _, cell = np.unique(np.floor(first / CELL), axis=0, return_inverse=True)
+    for number in np.unique(cell):
+        members = known[cell.ravel() == number]
+        result[members] = _touched(shapes, CRS.from_user_input(crs), degrees[members], grown)
     return result
 
 
-def _plane_around(places: NDArray[np.float64]) -> CRS:
-    vectors = unit_vectors(places[:, 1], places[:, 0])
+def _touched(
+    shapes: NDArray[Any], crs: CRS, degrees: NDArray[Any], grown: float
+) -> NDArray[np.bool_]:
+    """Return True for outlines, in degrees and near each other, that touch a shape."""
+    vectors = unit_vectors(*shapely.get_coordinates(degrees)[:, ::-1].T)
     latitude, longitude = degrees_of(vectors.min(axis=0) + vectors.max(axis=0))
-    return CRS.from_proj4(f"+proj=aeqd +lat_0={latitude} +lon_0={longitude} +datum=WGS84 +units=m")
+    plane = CRS.from_proj4(f"+proj=aeqd +lat_0={latitude} +lon_0={longitude} +datum=WGS84")
+    into = Transformer.from_crs(4326, plane, always_xy=True)
+    moved = shapely.transform(degrees, lambda xy: np.stack(into.transform(*xy.T), axis=-1))
+    reach = np.abs(shapely.get_coordinates(moved)).max() + grown + BESIDE
+    square = shapely.segmentize(shapely.box(-reach, -reach, reach, reach), reach / 32)
+    back = Transformer.from_crs(plane, crs, always_xy=True)
+    ring = np.stack(back.transform(*shapely.get_coordinates(square).T), axis=-1)
+    near = clipped(shapes, crs, ring)
+    tree = shapely.STRtree(projected(near, crs, plane) if len(near) else near)
+    found = tree.query(moved, predicate="dwithin", distance=grown)[0]
+    return np.isin(np.arange(len(degrees)), found)

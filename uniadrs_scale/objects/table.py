@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from uniadrs_scale.core.levels import score_text
 from uniadrs_scale.core.machine import library
 from uniadrs_scale.objects.components import SCORE_UNIT
 from uniadrs_scale.objects.measures import measured, with_boxes
@@ -79,7 +80,8 @@ class TargetTable:
             there = pixel if np.isnan(lat) else f"{lat:.5f}, {lon:.5f}"
             size = f"{columns['pixels'][k]} px" + ("" if np.isnan(area) else f", {area:.0f} m2")
             more = "" if support is None else f", {SUPPORT[int(support[k])]}"
-            lines.append(f"{k + 1:>4}  {columns['score_max'][k]:.3f}  {there}  {size}{more}")
+            score = score_text(columns["score_max"][k])
+            lines.append(f"{k + 1:>4}  {score}  {there}  {size}{more}")
         return lines + notes
 
     def to_geopandas(self) -> Any:

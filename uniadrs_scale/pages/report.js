@@ -192,10 +192,14 @@
     const found = [mix(grid.lon), mix(grid.lat)];
     return found.every(Number.isFinite) ? found : null;
   }
+  function short(score) {  // what is less than 1 does not read as 1
+    const text = score.toPrecision(3);
+    return score < 1 && +text >= 1 ? score.toFixed(1 - Math.floor(Math.log10(1 - score))) : text;
+  }
   function scoreText(value) {
     if (value === UNSCORED) return "not scored";
     if (!value) return "no data";
-    return value === 1 ? `score < ${edges[0].toPrecision(3)}` : `score ${edges[value - 2].toPrecision(3)}`;
+    return value === 1 ? `score < ${short(edges[0])}` : `score ${short(edges[value - 2])}`;
   }
   function tell(x, y) {
     const [col, row] = scenePixel(x, y);
@@ -321,7 +325,7 @@
     threshold = Math.min(Math.max(Math.round(value), 1), edges.length + 1);
     $("threshold").value = threshold;
     const score = threshold > 1 ? edges[threshold - 2] : 0, far = data.far[threshold - 1];
-    $("threshold-text").textContent = score.toPrecision(3) +
+    $("threshold-text").textContent = short(score) +
       (far === null ? "" : `, about ${far < 0.1 ? far.toExponential(0) : +far.toPrecision(2)} false per Mpx`);
     for (const button of document.querySelectorAll("button[data-level]")) {
       button.setAttribute("aria-pressed", String(+button.dataset.level === threshold));

@@ -21,11 +21,7 @@ from uniadrs_scale.maps.overviews import reduced
 from uniadrs_scale.maps.store import DONE, ScoreMap
 from uniadrs_scale.objects.scored import scored_scene
 from uniadrs_scale.pages.report_content import Content, data_of, words_of
-from uniadrs_scale.pages.report_files import (
-    found_table,
-    read_table,
-    require_same_grid,
-)
+from uniadrs_scale.pages.report_files import found_table, read_table, require_same_grid
 from uniadrs_scale.pages.report_layers import (
     NO_DATA,
     UNSCORED,

@@ -10,7 +10,7 @@ import numpy as np
 
 from uniadrs_scale.core import __version__
 from uniadrs_scale.core.contracts import crs_name
-from uniadrs_scale.core.levels import GROW, RATES
+from uniadrs_scale.core.levels import GROW, RATES, score_text
 from uniadrs_scale.objects.table import SUPPORT
 from uniadrs_scale.pages.report_layers import COLUMNS, SIDE
 from uniadrs_scale.storage.urls import uri_name
@@ -158,8 +158,8 @@ def _highest(small: NDArray[np.float32], factor: int) -> str:
         return "The map has no score."
     row, col = np.unravel_index(np.nanargmax(small), small.shape)
     return (
-        f"The highest score of the map is {small[row, col]:.3g}, near row {row * factor}, column "
-        f"{col * factor}."
+        f"The highest score of the map is {score_text(small[row, col], '.3g')}, near row "
+        f"{row * factor}, column {col * factor}."
     )
 
 
@@ -192,7 +192,7 @@ def _target(row: Row, rank: int) -> dict[str, Any]:
         lines.append("contrast " + ", ".join(f"{band} {value:+.1f}" for band, value in strongest))
     return {
         "rank": rank,
-        "score": f"{row.score:.3f}",
+        "score": score_text(row.score),
         "level": known.get("level", ""),
         "lines": lines,
     }
@@ -250,8 +250,8 @@ def _limits(content: Content, picture: ScenePicture) -> Iterator[str]:
         yield (
             f"Levels are thresholds with a known number of false objects per megapixel ({rates}), "
             f"measured on windows without anomalies for the preset '{levels.preset}'. Above a "
-            f"score of {levels.measured_to:.3g} the rate is extrapolated. A scene unlike these "
-            "windows may have more."
+            f"score of {score_text(levels.measured_to, '.3g')} the rate is extrapolated. A scene "
+            "unlike these windows may have more."
         )
     if any(opened.facts.missing for opened in content.maps):
         yield "Red hatching marks pixels of the scene that have no score yet."

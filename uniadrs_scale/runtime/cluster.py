@@ -39,10 +39,7 @@ NAMED = 3
 """Number of workers that a message names."""
 
 
-QUIET = {
-    "distributed.admin.tick.interval": "1s",
-    "distributed.worker.profile.interval": "100ms",
-}
+QUIET = {"distributed.admin.tick.interval": "1s", "distributed.worker.profile.interval": "100ms"}
 """How often the processes of a cluster started here look at themselves, which takes time from
 scoring. With Dask's defaults (20 and 10 ms) two workers, their nannies and the scheduler used a
 tenth of a core while idle, with these a thirtieth."""

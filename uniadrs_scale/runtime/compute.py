@@ -139,10 +139,7 @@ class Compute:
     def here(self) -> Compute:
         """Return the threads of this process, as many as there are cores, up to a limit."""
         return Compute(
-            workers=1,
-            threads=min(usable_cores(), MAX_THREADS),
-            scheduler="threads",
-            why="",
+            workers=1, threads=min(usable_cores(), MAX_THREADS), scheduler="threads", why=""
         )
 
     def suited(self, here: Compute, pixels: int, peak: int) -> Compute:

@@ -14,12 +14,7 @@ from dask.threaded import get as get_threaded
 
 from uniadrs_scale.core.compiled import cpu_kind
 from uniadrs_scale.core.machine import Later, usable_cores
-from uniadrs_scale.runtime.dask_internals import (
-    CUT,
-    in_raster_order,
-    needed,
-    outcome,
-)
+from uniadrs_scale.runtime.dask_internals import CUT, in_raster_order, needed, outcome
 from uniadrs_scale.runtime.worker import UnfitWorkerError
 
 if TYPE_CHECKING:

@@ -101,10 +101,7 @@ def scene_statistics(source: SceneSource, executor: Executor) -> tuple[BandStati
 
 
 def _read(
-    source: SceneSource,
-    executor: Executor,
-    grid: Grid,
-    cells: Mapping[Index, Fences | None],
+    source: SceneSource, executor: Executor, grid: Grid, cells: Mapping[Index, Fences | None]
 ) -> dict[Index, CellStatistics | None]:
     """Return the statistics of cells, None for one that cannot be read."""
     name, side = unique(f"statistics-{source.info.identity}"), sample_side(len(source.info.bands))
@@ -115,10 +112,7 @@ def _read(
 
     keys: list[Key] = [(name, *index) for index in cells]
     graph = {
-        key: task(
-            key,
-            _Cell(readers(index), limits, thinned),
-        )
+        key: task(key, _Cell(readers(index), limits, thinned))
         for key, (index, limits) in zip(keys, cells.items(), strict=True)
     }
     results = executor.compute(graph, keys) if keys else []

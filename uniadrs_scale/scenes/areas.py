@@ -5,11 +5,12 @@ from __future__ import annotations
 import zlib
 from base64 import b64decode, b64encode
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import shapely
-from pyproj import Transformer
+from pyproj import CRS, Transformer
 
 from uniadrs_scale.core.machine import vectors
 from uniadrs_scale.errors import PlanError, gist
@@ -18,12 +19,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
-    from pyproj import CRS
 
     from uniadrs_scale.core.lattice import Window
 
 STEPS = 200
 """Parts of an area's extent in which its edges are projected one by one."""
+TURN = 360.0
+MARGIN = 0.1
+"""Share of an extent around it in which shapes are kept."""
 SQUARE = 32
 """Side of a block whose pixels are looked at one by one [px]."""
 
@@ -36,8 +39,8 @@ def read_areas(path: str | Path) -> tuple[NDArray[Any], str]:
     """
     pyogrio = vectors("Areas in files")
     try:
-        meta, _, wkb, _ = pyogrio.raw.read(path, layer=0, columns=[])
-    except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, OSError) as error:
+        meta, _, wkb, _ = pyogrio.raw.read(path, layer=only_layer(path), columns=[])
+    except (RuntimeError, OSError, ValueError) as error:  # those of pyogrio are RuntimeErrors
         raise PlanError(
             f"'{path}' cannot be read as a vector file ({gist(error)}). Give a GeoPackage, GeoJSON "
             "or Shapefile."
@@ -50,11 +53,50 @@ def read_areas(path: str | Path) -> tuple[NDArray[Any], str]:
     return shapes, str(meta["crs"])
 
 
+def only_layer(path: str | Path) -> Any:
+    """Return the layer with shapes, or that of targets; raise ValueError if several have some."""
+    layers = vectors("Areas in files").list_layers(path)
+    names = [str(name) for name, kind in layers if kind is not None]
+    if len(names) > 1 and "targets" not in names:
+        said = ", ".join(names)
+        raise ValueError(f"it has layers {said}: write one to a file, by ogr2ogr OUT SOURCE LAYER")
+    return "targets" if "targets" in names else (*names, 0)[0]
+
+
+def clipped(shapes: NDArray[Any], crs: CRS, ring: NDArray[np.float64]) -> NDArray[Any]:
+    """Return the parts of valid shapes near a ``ring`` (n, 2): a plane cannot show the Earth."""
+    x, y = ring[np.isfinite(ring).all(axis=1)].T
+    if crs.is_geographic:
+        x = np.unwrap(x, period=TURN)
+        if abs(x[-1] - x[0]) > TURN / 2:  # a pole is inside
+            x, y = np.array([-TURN / 2, TURN / 2]), np.append(y, np.copysign(TURN / 4, y.mean()))
+        shapes = turned(shapes)
+    wide, high = MARGIN * np.ptp(x), MARGIN * np.ptp(y)
+    near = shapely.box(x.min() - wide, y.min() - high, x.max() + wide, y.max() + high)
+    parts = shapely.intersection(shapes, near)
+    return cast("NDArray[Any]", parts[~shapely.is_empty(parts)])
+
+
+def turned(shapes: NDArray[Any]) -> NDArray[Any]:
+    """Return shapes in degrees, and the same one turn west and one turn east of them."""
+    turns = [shapely.transform(shapes, partial(np.add, [by, 0])) for by in (-TURN, 0, TURN)]
+    return np.concatenate(turns)
+
+
+def within_a_turn(shapes: NDArray[Any]) -> NDArray[Any]:
+    """Return the parts of shapes in degrees on both sides of the antimeridian."""
+    parts = shapely.intersection(turned(shapes), shapely.box(-TURN / 2, -90, TURN / 2, 90))
+    return cast("NDArray[Any]", parts[~shapely.is_empty(parts)])
+
+
 def projected(shapes: NDArray[Any], crs: str | CRS, target: str | CRS) -> NDArray[Any]:
     """Return areas in another CRS, without the parts that it cannot show."""
+    source, target = CRS.from_user_input(crs), CRS.from_user_input(target)
+    if source.is_geographic and not target.is_geographic:
+        shapes = within_a_turn(shapes)  # the edge of a projection may be there
     left, bottom, right, top = shapely.total_bounds(shapes)
     fine = shapely.segmentize(shapes, max(right - left, top - bottom, 1e-9) / STEPS)
-    transformer = Transformer.from_crs(crs, target, always_xy=True)
+    transformer = Transformer.from_crs(source, target, always_xy=True)
     corners, owner = shapely.get_coordinates(fine, return_index=True)
     places = np.stack(transformer.transform(*corners.T), axis=-1)
     hidden = np.unique(owner[~np.isfinite(places).all(axis=1)])

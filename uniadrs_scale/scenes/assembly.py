@@ -113,10 +113,7 @@ def _require_options(product: Product, options: Options) -> None:
 
 
 def _info(
-    product: Product,
-    selected: Sequence[Band],
-    headers: Mapping[str, Header],
-    target: Grid | None,
+    product: Product, selected: Sequence[Band], headers: Mapping[str, Header], target: Grid | None
 ) -> SceneInfo:
     """Return what is known before files are chosen; the rest is filled in by :func:`assemble`."""
     first = headers[selected[0].uri]

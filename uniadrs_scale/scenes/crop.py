@@ -20,7 +20,7 @@ from uniadrs_scale.core.lattice import Window
 from uniadrs_scale.core.layers import Part
 from uniadrs_scale.core.validity import valid_pixels
 from uniadrs_scale.errors import SceneError, gist
-from uniadrs_scale.scenes.areas import Area, projected, read_areas
+from uniadrs_scale.scenes.areas import TURN, Area, clipped, projected, read_areas
 from uniadrs_scale.scenes.lazy import lazy_pixels
 from uniadrs_scale.scenes.open import open_scene
 from uniadrs_scale.scenes.rasters import WindowedScene
@@ -38,11 +38,8 @@ if TYPE_CHECKING:
 
 OUTSIDE = "outside the area"
 """Reason why pixels are invalid."""
-TURN = 360.0
 SLACK = np.array([1, 1, -1, -1]) * 1e-6
 """Pixels by which edges may miss the borders of pixels."""
-MARGIN = 0.1
-"""Share of a scene's size around it in which shapes are projected."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +105,8 @@ def crop(
         polygons, their_crs = _polygons(*(read_areas(aoi) if own else (np.array([aoi]), str(crs))))
         shapes = _in_pixels(polygons, their_crs, grid)
         window = _met(window, shapes, f"area '{aoi}'" if own else "area", grid)
-        area = Area(_moved(shapely.union_all(shapes), -window.col, -window.row).wkb).text
+        corner = np.array([window.col, window.row])
+        area = Area(shapely.transform(shapely.union_all(shapes), lambda xy: xy - corner).wkb).text
     if bbox is None and aoi is None:
         raise SceneError("A crop needs bbox=(west, south, east, north) or aoi=FILE. Pass one.")
     return _cut(array, known, Part(window, size, area))
@@ -179,11 +177,6 @@ def _box(bbox: Sequence[float], crs: str | int) -> Any:
     return shapely.box(west, south, east, north)
 
 
-def _moved(shapes: Any, x: float, y: float) -> Any:
-    """Return shapes elsewhere."""
-    return shapely.transform(shapes, lambda places: places + np.array([x, y]))
-
-
 def _polygons(shapes: NDArray[Any], crs: str) -> tuple[NDArray[Any], str]:
     """Return the polygons among shapes, and their CRS.
 
@@ -199,19 +192,10 @@ def _polygons(shapes: NDArray[Any], crs: str) -> tuple[NDArray[Any], str]:
 
 
 def _in_pixels(shapes: NDArray[Any], crs: str | int, grid: GeoBox) -> NDArray[Any]:
-    """Return shapes in pixels of ``grid``: x is the column, y the row.
-
-    Only what is near the scene is projected: a projection need not know the whole Earth.
-    """
+    """Return shapes in pixels of ``grid``: x is the column, y the row."""
     target, source = CRS.from_user_input(str(grid.crs)), CRS.from_user_input(crs)
     try:
-        left, bottom, right, top = _extent(grid, source)
-        wide, high = MARGIN * (right - left), MARGIN * (top - bottom)
-        near = shapely.box(left - wide, bottom - high, right + wide, top + high)
-        if source.is_geographic:
-            turns = (-TURN, 0.0, TURN)
-            shapes = np.concatenate([_moved(shapes, turn, 0) for turn in turns])
-        shapes = shapely.intersection(shapes, near)
+        shapes = clipped(shapes, source, _border(grid, source))
         shapes = shapes[shapely.area(shapes) > 0]
         moved = projected(shapes, source, target) if len(shapes) else shapes
     except (ProjError, ValueError) as error:
@@ -224,12 +208,17 @@ def _in_pixels(shapes: NDArray[Any], crs: str | int, grid: GeoBox) -> NDArray[An
     return made
 
 
-def _extent(grid: GeoBox, crs: CRS) -> list[float]:
-    """Return left, bottom, right and top of a grid in another CRS."""
+def _border(grid: GeoBox, crs: CRS) -> NDArray[np.float64]:
+    """Return (n, 2) places around a grid in another CRS."""
     border = shapely.segmentize(shapely.box(0, 0, grid.shape.x, grid.shape.y), max(grid.shape) / 64)
     ground = grid.affine @ shapely.get_coordinates(border).T
     to_crs = Transformer.from_crs(str(grid.crs), crs, always_xy=True)
-    seen = np.stack(to_crs.transform(*ground), axis=-1)
+    return np.stack(to_crs.transform(*ground), axis=-1)
+
+
+def _extent(grid: GeoBox, crs: CRS) -> list[float]:
+    """Return left, bottom, right and top of a grid in another CRS."""
+    seen = _border(grid, crs)
     seen = seen[np.isfinite(seen).all(axis=1)]
     return [*seen.min(axis=0).tolist(), *seen.max(axis=0).tolist()]
 

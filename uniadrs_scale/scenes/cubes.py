@@ -135,11 +135,7 @@ class _Target:
 
 
 def _read_into(
-    target: _Target,
-    places: list[int],
-    variable: Variable,
-    wanted: NDArray[np.intp],
-    window: Window,
+    target: _Target, places: list[int], variable: Variable, wanted: NDArray[np.intp], window: Window
 ) -> None:
     """Fill bands ``places`` of ``target`` with bands ``wanted`` of an array, strip by strip.
 

@@ -77,9 +77,7 @@ class SceneWindow:
         """Read pixels (band, y, x) and valid mask (y, x)."""
         return self.scene.read(self.window)
 
-    def counted(
-        self,
-    ) -> tuple[NDArray[np.generic], NDArray[np.bool_], Mapping[str, int]]:
+    def counted(self) -> tuple[NDArray[np.generic], NDArray[np.bool_], Mapping[str, int]]:
         """Read pixels, valid mask, and the number of invalid pixels by reason."""
         pixels, validity = self.scene.counted(self.window)
         return pixels, validity.valid, validity.lost
