@@ -552,7 +552,7 @@ def test_chips_show_scene_and_map(tmp_path):
 
 
 BAD = {
-    "chips alone": (["--chips"], {}, "Give --scene as well"),
+    "chips alone": (["--chips"], {}, "needs the scene of the map. Add --scene"),
     "no levels": (["-o", "t.gpkg"], {"levels": None}, "has no levels"),
     "two choices": (["--level", "high", "--top", "3"], {}, "Give one of level"),
     "no CRS": (["--min-area", "5"], {"place": {}}, "has no CRS"),
