@@ -182,7 +182,8 @@ def test_assets_that_are_not_measurements(tmp_path: Path) -> None:
         assets = {}
         for key in keys:
             classes = np.where(np.eye(H, W), 9, 4)[None].astype("u1")
-            write(tmp_path / f"{key}.tif", classes if key == "SCL_20m" else pixels(1))
+            known = {"SCL_20m": classes, "Fmask": 0 * classes}
+            write(tmp_path / f"{key}.tif", known.get(key, pixels(1)))
             asset = {"href": f"{key}.tif", "type": "image/tiff", "roles": ["data"]}
             assets[key] = asset | ({"bands": [{"name": key}]} if named else {})
         assets["extra"] = assets["qa"] | ({"bands": [{"nodata": 0}]} if named else {"roles": []})
@@ -272,3 +273,33 @@ def test_flat_greys_of_a_picture_are_not_asked_about(value: int, asked: bool) ->
     picture = pixels(1, "uint8")
     picture[:, :, 12:] = value
     assert bool(flat_areas(picture, np.ones((H, W), bool))) == asked
+
+
+def described(path: Path, *names: str, **options: Any) -> Path:
+    write(path, pixels(len(names)), **options)
+    with rasterio.open(path, "r+") as file:
+        file.descriptions = names
+    return path
+
+
+def test_a_name_of_several_bands_chooses_none(tmp_path: Path) -> None:
+    files = [described(tmp_path / f"{name}.tif", "red", name) for name in ("nir", "swir")]
+    with pytest.raises(us.SceneError, match=r"'red': 1 \(nir.tif\), 3 \(swir.tif\). Pass the num"):
+        us.open_scene(files, bands=["red"])
+    assert us.open_scene(files, bands=["swir", 3]).shape == (2, H, W)
+    twice = described(tmp_path / "twice.tif", "2", "2", "1")
+    assert us.open_scene(twice, bands=["2"]).values.tolist() == pixels()[1:2].tolist()
+    data = xr.Dataset({"v": (("band", "y", "x"), pixels())}, {"band": ["a", "b", "a"]})
+    data.to_netcdf(tmp_path / "a.nc", engine="h5netcdf")
+    with pytest.raises(us.SceneError, match=r"'a': 1, 3. Pass"):
+        us.open_scene(tmp_path / "a.nc", bands=["a"])
+
+
+def test_a_name_of_bands_on_two_grids_is_not_a_grid(tmp_path: Path) -> None:
+    fine = described(tmp_path / "a.tif", "red")
+    coarse = tmp_path / "b.tif"
+    write(coarse, pixels(1)[:, ::2, ::2], transform=Affine(*GRID) @ Affine.scale(2))
+    with rasterio.open(coarse, "r+") as file:
+        file.descriptions = ("red",)
+    with pytest.raises(us.SceneError, match="grid='red' is the name of several bands"):
+        us.open_scene([fine, coarse], grid="red")

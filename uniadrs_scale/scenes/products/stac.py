@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from uniadrs_scale.core.machine import Later
 from uniadrs_scale.errors import SceneError, gist
+from uniadrs_scale.scenes.assembly import bands_called
 from uniadrs_scale.scenes.products.landsat import pixel_flags
 from uniadrs_scale.scenes.products.metadata import Band, Product, iso_time, nanometres
 from uniadrs_scale.scenes.products.sentinel import scene_classes
@@ -121,16 +122,14 @@ def with_assets(product: Product, wanted: Sequence[str]) -> Product:
     """Return the product with the wanted bands only, all those of assets or single ones, in order.
 
     Raises:
-        SceneError: One does not exist.
+        SceneError: One does not exist, or several bands have a name.
     """
     chosen: list[Band] = []
     for name in wanted:
-        bands = product.of_asset(name)
-        bands = bands or [b for b in product.bands if name in (b.name, *b.aliases)][:1]
-        if not bands:
+        if all(name not in (b.name, *b.aliases, b.asset) for b in product.bands):
             known = sorted({band.asset for band in product.bands})
             raise SceneError(f"it has no asset ['{name}'], only {known}")
-        chosen += [replace(band, default=True) for band in bands]
+        chosen += [replace(band, default=True) for band in bands_called(name, product)]
     return replace(product, bands=tuple(chosen))
 
 
