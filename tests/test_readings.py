@@ -303,3 +303,41 @@ def test_a_name_of_bands_on_two_grids_is_not_a_grid(tmp_path: Path) -> None:
         file.descriptions = ("red",)
     with pytest.raises(us.SceneError, match="grid='red' is the name of several bands"):
         us.open_scene([fine, coarse], grid="red")
+
+
+UTM = CRS.from_epsg(32633)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"srid": "urn:ogc:def:crs:EPSG::32633"},
+        {"srid": 32633},
+        {"code": "EPSG:32633"},
+        {"projjson": UTM.to_json()},
+        {"wkt2": UTM.to_wkt()},
+        {"proj:code": "EPSG:32633"},
+    ],
+)
+def test_a_grid_mapping_that_names_its_crs(tmp_path: Path, said: dict[str, Any]) -> None:
+    crs = placed(tmp_path, said)
+    assert [CRS(str(found.crs)).to_epsg() for found in crs] == [32633, 32633]
+
+
+def test_a_grid_mapping_without_a_known_crs_is_told(tmp_path: Path) -> None:
+    transform = " ".join(map(str, Affine(*GRID).to_gdal()))
+    for said in ({"grid_mapping_name": "universal_transverse_mercator", "zone": 33}, {}):
+        found = placed(tmp_path, said)
+        assert all("describes no CRS that is known" in info.unplaced for info in found)
+    assert all(not info.unplaced for info in placed(tmp_path, {"GeoTransform": transform}))
+
+
+def placed(folder: Path, said: dict[str, Any]) -> list[Any]:
+    """Return what is known of a scene as a file and as an array, with such a grid mapping."""
+    axes = {"y": 6e6 - 10.0 * np.arange(H), "x": 4e5 + 10.0 * np.arange(W)}
+    mapping = ((), 0, said)
+    data = xr.Dataset({"v": (("y", "x"), pixels(1)[0], {"grid_mapping": "m"}), "m": mapping}, axes)
+    data.to_zarr(folder / "a.zarr", mode="w", consolidated=False)
+    array = xr.open_zarr(folder / "a.zarr", decode_coords="all", consolidated=False)["v"]
+    scenes = us.open_scene(folder / "a.zarr"), array
+    return [us.plan(scene, detector="rx").scene for scene in scenes]

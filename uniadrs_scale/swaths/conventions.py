@@ -157,10 +157,13 @@ def written_transform(array: xr.DataArray) -> Affine | None:
 
 
 def _named_crs(array: xr.DataArray) -> Any:
-    """Return the CRS among attributes (GeoZarr) and scalar coordinates (stackstac)."""
-    for name in ("proj:wkt2", "proj:projjson", "proj:code"):
-        if array.attrs.get(name):
-            return array.attrs[name]
+    """Return the CRS among attributes (GeoZarr, CF) and scalar coordinates (stackstac)."""
+    mapping = array.coords.get(array.rio.grid_mapping)
+    for prefix, said in (("proj:", array), ("", mapping), ("proj:", mapping)):
+        for name in ("wkt2", "projjson", "code", *([] if prefix else ["srid", "epsg"])):
+            value = None if said is None else said.attrs.get(prefix + name)
+            if value:
+                return int(value) if str(value).isdecimal() else value
     for name in ("epsg", "proj:epsg", "proj:code"):
         coordinate = array.coords.get(name)
         if coordinate is not None and not coordinate.ndim:
