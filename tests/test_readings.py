@@ -341,3 +341,23 @@ def placed(folder: Path, said: dict[str, Any]) -> list[Any]:
     array = xr.open_zarr(folder / "a.zarr", decode_coords="all", consolidated=False)["v"]
     scenes = us.open_scene(folder / "a.zarr"), array
     return [us.plan(scene, detector="rx").scene for scene in scenes]
+
+
+FLAGGED = {"LC08_QA_PIXEL": 1 << 3, "HLS.T33.Fmask": 1 << 3, "T33_SCL_20m": 9}
+
+
+@pytest.mark.parametrize("quality", FLAGGED)
+def test_quality_bands_among_the_files_of_a_pattern(tmp_path: Path, quality: str) -> None:
+    bands = {name: pixels(1) for name in ("LC08_SR_B4", "LC08_SR_B5")}
+    classes = np.where(np.eye(H, W), FLAGGED[quality], 64)[None].astype("uint16")
+    helpers = ("LC08_ST_QA", "LC08_SR_QA_AEROSOL", "MSK_CLDPRB_20m", "HLS.VZA")
+    files = bands | dict.fromkeys(helpers, pixels(1)) | {"T33_TCI_10m": pixels(3), quality: classes}
+    for name, values in files.items():
+        write(tmp_path / f"{name}.tif", values)
+    scene = us.open_scene(tmp_path / "*.tif", mask="cloud")
+    assert list(scene.band.values) == list(bands)
+    np.testing.assert_array_equal(scene.valid.values, np.eye(H, W) == 0)
+    assert f"{quality}.tif" in us.plan(scene, detector="rx").text()
+    assert us.open_scene(tmp_path / "*.tif", bands=["HLS.VZA", 1]).shape == (2, H, W)
+    assert us.open_scene(tmp_path / "*.tif").valid.values.all()
+    assert us.open_scene(tmp_path / f"{quality}.tif").shape == (1, H, W)

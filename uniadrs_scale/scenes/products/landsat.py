@@ -25,6 +25,8 @@ PAIRS = {
 
 Before, cirrus is not a cloud for the mask: a third of a scene with 11 % of cloud has it.
 """
+FMASK = {"cloud": 1, "adjacent": 2, "cloud_shadow": 3, "snow_ice": 4, "water": 5}
+"""Flags of Fmask in HLS, by bit: next to a cloud or its shadow is ``adjacent``."""
 CLOUD = ("dilated_cloud", "cirrus", "cloud", "cloud_shadow")
 SENSORS = {
     "OLI": "B1 coastal 443, B2 blue 482, B3 green 561, B4 red 655, B5 nir08 865, B6 swir16 1609, "
@@ -79,6 +81,12 @@ def pixel_flags(uri: str, flags: tuple[str, ...] = FLAGS) -> Quality:
         cloud=tuple(name for name in CLOUD if name in flags),
         always=("fill",),
     )
+
+
+def hls_flags(uri: str) -> Quality:
+    """Return the Fmask band at ``uri`` of HLS, the harmonised Landsat and Sentinel-2 product."""
+    codes = tuple(FMASK.items())
+    return Quality(uri=uri, kind="bits", codes=codes, cloud=tuple(FMASK)[:3])
 
 
 def _parse(metadata: Path) -> dict[str, str]:

@@ -136,7 +136,7 @@ class Options:
 
 FOR_GRID = "raster files of several resolutions"
 FOR_VARIABLE = "NetCDF, HDF5, Zarr and .mat files"
-FOR_MASK = "products with a quality band (Sentinel-2 L2A, Landsat Collection 2, EnMAP, STAC items)"
+FOR_MASK = "products with a quality band (Sentinel-2 L2A, Landsat Collection 2, HLS, EnMAP, STAC)"
 FOR_UNITS = "Sentinel-1 GRD"
 
 

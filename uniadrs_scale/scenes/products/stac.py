@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from uniadrs_scale.core.machine import Later
 from uniadrs_scale.errors import SceneError, gist
 from uniadrs_scale.scenes.assembly import bands_called
-from uniadrs_scale.scenes.products.landsat import pixel_flags
+from uniadrs_scale.scenes.products.landsat import hls_flags, pixel_flags
 from uniadrs_scale.scenes.products.metadata import Band, Product, iso_time, nanometres
 from uniadrs_scale.scenes.products.sentinel import scene_classes
 from uniadrs_scale.storage.buckets import glimpse, read_object
@@ -33,7 +33,7 @@ RASTER_SUFFIXES = {".tif", ".tiff", ".jp2", ".vrt", ".nc", ".img", ".png", ".zar
 RASTER_TYPES = ("image/tiff", "image/jp2", "image/vnd.stac.geotiff", "application/x-geotiff")
 NOT_DATA = {"visual", "overview", "thumbnail", "metadata", "cloud", "snow-ice", "water-mask"}
 """Roles of assets that are pictures or masks, not measurements."""
-QUALITY = {"scl": scene_classes, "qa_pixel": pixel_flags}
+QUALITY = {"scl": scene_classes, "qa_pixel": pixel_flags, "fmask": hls_flags}
 """Assets, by key in lower case without a resolution, that classify pixels."""
 HELPER = re.compile(r"scl|fmask|aot|wvp|cld|snw|[sv][az]a|qa(_\w+)?|\w+_qa")
 """Such keys of assets with classes, angles and states of the air."""
