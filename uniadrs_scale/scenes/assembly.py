@@ -51,8 +51,7 @@ def assemble(
 
     Headers that have been read already are given by URI.
 
-    Raises:
-        SceneError: A band, class or option does not exist, or the files do not fit together.
+    Raise SceneError if a band, class or option does not exist, or the files do not fit together.
     """
     _require_options(product, options)
     known = dict(headers)
@@ -177,8 +176,7 @@ def _selected_bands(product: Product, options: Options) -> list[Band]:
 def bands_called(wanted: int | str, product: Product) -> list[Band]:
     """Return the bands of an asset, or the band of that number or name.
 
-    Raises:
-        SceneError: There is none, or several have the name.
+    Raise SceneError if the band does not exist, or several have the name.
     """
     names = [(band.name, *band.aliases) for band in product.bands]
     asset = product.of_asset(wanted) if isinstance(wanted, str) else []
@@ -193,8 +191,7 @@ def select(
 ) -> list[int]:
     """Return positions of the wanted bands, by number from 1 or by any of their names.
 
-    Raises:
-        SceneError: One does not exist, several of ``bands`` have a name, or none is wanted.
+    Raise SceneError if one does not exist, several of ``bands`` have a name, or none is wanted.
     """
     selected = []
     for band in wanted:

@@ -127,8 +127,7 @@ def axis_roles(contents: Contents, path: str, swath: str | None = None) -> tuple
 
     A ``swath`` has the latitude (y, x) of its pixels there.
 
-    Raises:
-        SceneError: The axes are ambiguous, or are too many.
+    Raise SceneError if the axes are ambiguous, or are too many.
     """
     entry = contents.entries[path]
     axes = [(str(d), n) for d, n in zip(contents.variable(path).dims, entry.shape, strict=True)]

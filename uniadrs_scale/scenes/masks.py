@@ -77,8 +77,7 @@ class Flags:
 def unwanted(source: str, quality: Sequence[Flags], mask: Mask) -> tuple[Flags, ...]:
     """Return the quality arrays with the classes that a caller's ``mask`` makes invalid.
 
-    Raises:
-        SceneError: The file has no such class.
+    Raise SceneError if the file has no such class.
     """
     known = [flag for flags in quality for flag in flags.flags]
     wanted: Any = (mask,) if isinstance(mask, str) and mask not in {"none", "cloud"} else mask
@@ -162,8 +161,7 @@ def _require_possible(value: float | None, dtypes: Sequence[np.dtype[np.generic]
 def warp_of(header: Header, number: int, values: Values, target: Grid | None) -> Warp | None:
     """Return how a raster is brought to a grid with its invalid pixels; None if it is there.
 
-    Raises:
-        SceneError: GDAL would mix up alpha, masks and nodata.
+    Raise SceneError if GDAL would mix up alpha, masks and nodata.
     """
     if target is None or header.fits(target):
         return None

@@ -73,7 +73,9 @@ def plain_product(sources: Sequence[str], headers: dict[str, Header]) -> Product
         more = described.get(uri) or _bands(headers[uri], "", grey=False)
         bands += [replace(band, default=False) for band in more]
     placed = first.transform is not None and first.crs is not None
-    classes = {word: QUALITY[word](uri) for uri, word in reversed(beside.items()) if word in QUALITY}
+    classes = {
+        word: QUALITY[word](uri) for uri, word in reversed(beside.items()) if word in QUALITY
+    }
     notes = [
         f"Red, green and blue of '{uri_name(header.uri)}' are equal: they are scored as one "
         "band. Name all (1,2,3) to score them as three."
@@ -116,8 +118,7 @@ def _bands(header: Header, word: str, *, grey: bool) -> Iterator[Band]:
 def _pages(header: Header) -> list[Header]:
     """Return the headers of all pages of a TIFF: the bands of one scene, if they are alike.
 
-    Raises:
-        SceneError: The pages differ, so that one must be named.
+    Raise SceneError if the pages differ, so that one must be named.
     """
     if not header.pages:
         return [header]
@@ -148,8 +149,7 @@ def _distinct(names: Sequence[str]) -> list[str]:
 def recognise(path: str) -> Product | None:
     """Return the raster of an ENVI header or data file, None for others.
 
-    Raises:
-        SceneError: There is a header but no data file.
+    Raise SceneError if there is a header but no data file.
     """
     header = _header_of(Path(path))
     if header is None:
