@@ -14,10 +14,13 @@ import zarr
 from affine import Affine
 from PIL import Image
 from pyproj import CRS
+from rasterio.enums import ColorInterp
 
 import uniadrs_scale as us
+from uniadrs_scale.core.lattice import Window
 from uniadrs_scale.core.validity import flat_areas
 from uniadrs_scale.scenes.products.metadata import nanometres
+from uniadrs_scale.scenes.sources import scene_source
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -361,3 +364,21 @@ def test_quality_bands_among_the_files_of_a_pattern(tmp_path: Path, quality: str
     assert us.open_scene(tmp_path / "*.tif", bands=["HLS.VZA", 1]).shape == (2, H, W)
     assert us.open_scene(tmp_path / "*.tif").valid.values.all()
     assert us.open_scene(tmp_path / f"{quality}.tif").shape == (1, H, W)
+
+
+@pytest.mark.parametrize(("fill", "lost"), [(7, 1), (7.0, 1), (np.nan, 0), (70000, 0)])
+@pytest.mark.parametrize("place", ["attrs", "encoding"])
+def test_fill_of_an_array_of_integers(place: str, fill: float, lost: int) -> None:
+    array = xr.DataArray(pixels(), dims=("band", "y", "x"))
+    array[:, 3] = 7
+    getattr(array, place)["_FillValue"] = fill
+    source = scene_source(array)
+    _, valid = source.window(Window(0, 0, H, W)).read()
+    assert np.count_nonzero(~valid.all(axis=1)) == lost
+    assert source.info.identity  # nodata is part of it
+
+
+def test_fill_of_an_array_is_a_number() -> None:
+    array = xr.DataArray(pixels(), dims=("band", "y", "x"), attrs={"_FillValue": "none"})
+    with pytest.raises(us.SceneError, match="not a number"):
+        us.plan(array, detector="rx")
