@@ -382,3 +382,15 @@ def test_fill_of_an_array_is_a_number() -> None:
     array = xr.DataArray(pixels(), dims=("band", "y", "x"), attrs={"_FillValue": "none"})
     with pytest.raises(us.SceneError, match="not a number"):
         us.plan(array, detector="rx")
+
+
+@pytest.mark.parametrize("field", ["major", "minor"])
+def test_envi_files_with_bytes_between_their_frames_are_refused(tmp_path: Path, field: str) -> None:
+    pixels().tofile(tmp_path / "a.img")
+    head = f"ENVI\nsamples = {W}\nlines = {H}\nbands = 3\ndata type = 2\ninterleave = bsq\n"
+    for said in ("{0, 0}", "{0, 16}"):
+        (tmp_path / "a.hdr").write_text(f"{head}{field} frame offsets = {said}\n")
+        if said == "{0, 0}":
+            assert us.open_scene(tmp_path / "a.hdr").shape == (3, H, W)
+    with pytest.raises(us.SceneError, match=f"{field}_frame_offsets = {{0, 16}}"):
+        us.open_scene(tmp_path / "a.hdr")
