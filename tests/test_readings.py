@@ -394,3 +394,13 @@ def test_envi_files_with_bytes_between_their_frames_are_refused(tmp_path: Path, 
             assert us.open_scene(tmp_path / "a.hdr").shape == (3, H, W)
     with pytest.raises(us.SceneError, match=f"{field}_frame_offsets = {{0, 16}}"):
         us.open_scene(tmp_path / "a.hdr")
+
+
+@pytest.mark.parametrize("variable", [None, "v"])
+def test_complex_arrays_are_refused_as_such(tmp_path: Path, variable: str | None) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["v"] = pixels().astype("c8")
+    zarr.save_group(tmp_path / "a.zarr", v=pixels().astype("c8"))
+    for name in ("a.h5", "a.zarr"):
+        with pytest.raises(us.SceneError, match="complex"):
+            us.open_scene(tmp_path / name, variable=variable)

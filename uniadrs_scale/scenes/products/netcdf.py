@@ -42,8 +42,7 @@ HELPERS = ("bounds", "ancillary_variables", "coordinates", "cell_measures", "gri
 def recognise(contents: Contents, options: Options) -> CubeSpec:
     """Return the arrays that ``variable`` names, or the one that can be meant.
 
-    Raises:
-        SceneError: None or several can be meant, or they do not fit together.
+    Raise SceneError if none or several can be meant, or they do not fit together.
     """
     places = _swath_places(contents)
     chosen = _chosen(contents, options.variable, {path for pair in places for path in pair})
@@ -85,8 +84,8 @@ def _chosen(
     contents: Contents, wanted: str | tuple[str, ...] | None, places: set[str]
 ) -> list[Entry]:
     """Return the arrays that are the scene, in the order they were asked for."""
-    numeric = [e for e in contents.entries.values() if e.numeric and e.path not in places]
-    possible = [e for e in numeric if len(e.extent) in {PLANE, CUBE}]
+    sized = [e for e in contents.entries.values() if e.numeric and len(e.extent) in {PLANE, CUBE}]
+    possible = [e for e in sized if e.path not in places]
     names = families(e.path for e in possible)
     if wanted is None:
         meant = _data_arrays(contents, possible) if len(possible) > 1 else possible
@@ -95,10 +94,9 @@ def _chosen(
             if len(candidates) == 1:
                 return candidates
         if not possible:
-            _refuse_many_axes(contents, numeric)
-        met = "no array of numbers with two or three axes"
-        if possible:
-            met = f"{len(possible)} arrays that could be the scene ({names})"
+            _refuse_unusable(contents)
+        many = f"{len(possible)} arrays that could be the scene ({names})"
+        met = many if possible else "no array of numbers with two or three axes"
         raise SceneError(
             f"'{contents.file.path}' has {met}: one must be named. "
             "Pass variable='name', a list of names, or a pattern such as 'rrs_*'."
@@ -109,7 +107,7 @@ def _chosen(
         found = {e.path: e for e in possible if fnmatchcase(e.path, pattern)}
         found = found or {e.path: e for e in fine if fnmatchcase(e.name, pattern)}
         if not found:
-            _refuse_many_axes(contents, [e for e in numeric if pattern in (e.path, e.name)])
+            _refuse_unusable(contents, pattern)
             raise SceneError(
                 f"variable='{pattern}' is not in '{contents.file.path}', which has "
                 f"{names or 'no array of two or three axes'}. Pass one of these."
@@ -118,9 +116,11 @@ def _chosen(
     return chosen
 
 
-def _refuse_many_axes(contents: Contents, entries: Sequence[Entry]) -> None:
-    """Raise SceneError if the only array has more axes than a scene."""
-    many = [e for e in entries if len(e.extent) > CUBE]
+def _refuse_unusable(contents: Contents, name: str | None = None) -> None:
+    """Raise SceneError if arrays (of that name) are complex, or one has more axes than a scene."""
+    named = [e for e in contents.entries.values() if name in (None, e.path, e.name)]
+    contents.require_real([e for e in named if len(e.extent) in {PLANE, CUBE}])
+    many = [e for e in named if e.numeric and len(e.extent) > CUBE]
     if len(many) == 1:
         axis_roles(contents, many[0].path)
 
