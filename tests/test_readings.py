@@ -404,3 +404,11 @@ def test_complex_arrays_are_refused_as_such(tmp_path: Path, variable: str | None
     for name in ("a.h5", "a.zarr"):
         with pytest.raises(us.SceneError, match="complex"):
             us.open_scene(tmp_path / name, variable=variable)
+
+
+def test_several_alpha_bands_are_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.tif", np.full((3, H, W), 255, "u1"))
+    with rasterio.open(path, "r+") as file:
+        file.colorinterp = [ColorInterp.gray, ColorInterp.alpha, ColorInterp.alpha]
+    with pytest.raises(us.SceneError, match=r"Bands 2 and 3 of .* tagged as alpha"):
+        us.open_scene(path)
