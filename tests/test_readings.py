@@ -412,3 +412,32 @@ def test_several_alpha_bands_are_refused(tmp_path: Path) -> None:
         file.colorinterp = [ColorInterp.gray, ColorInterp.alpha, ColorInterp.alpha]
     with pytest.raises(us.SceneError, match=r"Bands 2 and 3 of .* tagged as alpha"):
         us.open_scene(path)
+
+
+def test_quality_bands_among_the_bands_of_a_file(tmp_path: Path) -> None:
+    path = described(tmp_path / "export.tif", "B4", "B8", "SCL", "QA60", "MSK_CLDPRB")
+    scene = us.open_scene(path)
+    assert list(scene.band.values) == ["B4", "B8"]
+    assert "Not scored: SCL, QA60, MSK_CLDPRB" in us.plan(scene, detector="rx").text()
+    assert us.open_scene(path, bands=[3, "QA60"]).shape == (2, H, W)
+
+
+def test_names_of_several_assets_of_an_item(tmp_path: Path) -> None:
+    assets = {}
+    for key, common in {"B05": "rededge", "B06": "rededge", "B08": "nir", "B8": "nir"}.items():
+        fine = Affine(*GRID) @ Affine.scale(2 if key == "B8" else 1)
+        write(tmp_path / f"{key}.tif", pixels(1), transform=fine)
+        own = {"name": key.replace("B8", "B08"), "common_name": common}
+        assets[key] = {"href": f"{key}.tif", "type": "image/tiff", "eo:bands": [own]}
+    item = {
+        "type": "Feature", "stac_version": "1.0.0", "id": "a", "geometry": None, "links": [],
+        "properties": {"datetime": "2024-01-01T00:00:00Z"}, "assets": assets,
+    }  # fmt: skip
+    (tmp_path / "a.json").write_text(json.dumps(item))
+    with pytest.raises(us.SceneError, match=r"'rededge': 1 \(B05.tif\), 2 \(B06.tif\)"):
+        us.open_scene(tmp_path / "a.json", bands=["rededge"])
+    assert list(us.open_scene(tmp_path / "a.json", bands=["nir"]).band.values) == ["B08"]
+    scene = us.open_scene(tmp_path / "a.json", bands=["B8", "B05"], grid="nir")
+    assert scene.rio.transform().a == 10
+    with pytest.raises(us.SceneError, match="'rededge': 1"):
+        us.open_scene(tmp_path / "a.json", bands=["B8", "B08"], grid="rededge")

@@ -243,11 +243,11 @@ def _common_grid(
                 f"grid='{choice}' is the name of several bands of '{product.name}', on different "
                 "grids. Pass 'finest' or 'coarsest', or an odc-geo GeoBox."
             )
-    if isinstance(choice, str) and choice not in named:
+    others = {name for band in product.bands for name in (band.name, *band.aliases, band.asset)}
+    if isinstance(choice, str) and choice in others - set(named):
         # A band that is not itself wanted may still lend its grid.
-        for band in product.bands:
-            if choice in (band.name, *band.aliases, band.asset):
-                named[choice] = headers.get(band.uri) or Header.of(band.uri)
+        uri = bands_called(choice, product)[0].uri
+        named[choice] = headers.get(uri) or Header.of(uri)
     ordered = {band.name: named.pop(band.name) for band in selected if band.name in named}
     return choose_grid(choice, {name: h.grid() for name, h in (ordered | named).items()})
 

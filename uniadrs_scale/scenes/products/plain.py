@@ -30,13 +30,13 @@ FEW = 4
 """Pages that a message names."""
 WORD = re.compile(r"[^_\-. ]+")
 AUXILIARY = re.compile(
-    r"(.*[-_.])?(?P<word>scl|fmask|aot|wvp|cld|snw|tci|pvi|udm2?|(cloud_?)?mask|[sv][az]a|b?qa|"
-    r"qa_(pixel|radsat|aerosol)|(msk|ql)_\w+|sr_(aerosol|atmos_opacity)|"
+    r"(.*[-_.])?(?P<word>scl|fmask|aot|wvp|cld|snw|tci(_[rgb])?|pvi|udm2?|(cloud_?)?mask|[sv][az]a|"
+    r"b?qa|qa\d0|qa_(pixel|radsat|aerosol)|(msk|ql)_\w+|sr_(aerosol|atmos_opacity)|"
     r"st_(atran|cdist|drad|emis|emsd|trad|urad))(_\d+m)?",
     re.IGNORECASE,
 )
-"""Names of files with classes, angles, states of the air and pictures: of Landsat, HLS, Sentinel-2,
-EnMAP and Planet. They are not bands of other files unless named, as in STAC items."""
+"""Names of classes, angles, states of the air and pictures, in files of Landsat, HLS, Sentinel-2,
+EnMAP and Planet: not bands next to others unless named, as in STAC items."""
 
 
 def plain_product(sources: Sequence[str], headers: dict[str, Header]) -> Product:
@@ -69,9 +69,14 @@ def plain_product(sources: Sequence[str], headers: dict[str, Header]) -> Product
         for header, word in zip(scored, words, strict=True)
         for band in described.get(header.uri) or _bands(header, word, grey=header in grey)
     ]
+    left_out = [uri_name(uri) for uri in beside]
     for uri in beside:  # last, so that they do not count among the numbers of the others
         more = described.get(uri) or _bands(headers[uri], "", grey=False)
         bands += [replace(band, default=False) for band in more]
+    helpers = [b.name for b in bands if b.default and AUXILIARY.fullmatch(b.name)]
+    if len(helpers) < sum(band.default for band in bands):
+        bands = [replace(b, default=b.default and b.name not in helpers) for b in bands]
+        left_out += helpers
     placed = first.transform is not None and first.crs is not None
     classes = {
         word: QUALITY[word](uri) for uri, word in reversed(beside.items()) if word in QUALITY
@@ -81,10 +86,10 @@ def plain_product(sources: Sequence[str], headers: dict[str, Header]) -> Product
         "band. Name all (1,2,3) to score them as three."
         for header in grey
     ]
-    if beside:
+    if left_out:
         notes.append(
-            f"Not scored: {', '.join(map(uri_name, beside))}. By their names they hold quality, "
-            "angles or pictures. Name their bands to score them."
+            f"Not scored: {', '.join(left_out)}. By their names they hold quality, angles or "
+            "pictures. Name them as bands to score them."
         )
     return Product(
         kind="raster file",
