@@ -329,9 +329,9 @@ def test_a_grid_mapping_that_names_its_crs(tmp_path: Path, said: dict[str, Any])
 
 def test_a_grid_mapping_without_a_known_crs_is_told(tmp_path: Path) -> None:
     transform = " ".join(map(str, Affine(*GRID).to_gdal()))
-    for said in ({"grid_mapping_name": "universal_transverse_mercator", "zone": 33}, {}):
-        found = placed(tmp_path, said)
-        assert all("describes no CRS that is known" in info.unplaced for info in found)
+    found = placed(tmp_path, {"grid_mapping_name": "universal_transverse_mercator", "zone": 33})
+    assert all("describes no CRS that is known" in info.unplaced for info in found)
+    assert "describes no CRS" in placed(tmp_path, {})[0].unplaced
     assert all(not info.unplaced for info in placed(tmp_path, {"GeoTransform": transform}))
 
 
@@ -441,3 +441,15 @@ def test_names_of_several_assets_of_an_item(tmp_path: Path) -> None:
     assert scene.rio.transform().a == 10
     with pytest.raises(us.SceneError, match="'rededge': 1"):
         us.open_scene(tmp_path / "a.json", bands=["B8", "B08"], grid="rededge")
+
+
+def test_arrays_of_one_name_and_classes_among_arrays(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        for name in ("S1/image", "S2/image", "S2/image_flags"):
+            file[name] = pixels(1)[0]
+        file["S2/image_flags"].attrs.update({"flag_values": [0, 1], "flag_meanings": "clear cloud"})
+    with pytest.raises(us.SceneError, match=r"may be any of S1/image, S2/image. Pass one"):
+        us.open_scene(tmp_path / "a.h5", variable="image")
+    assert us.open_scene(tmp_path / "a.h5", variable="*/image").shape == (2, H, W)
+    assert us.open_scene(tmp_path / "a.h5", variable="S2/*").shape == (1, H, W)
+    assert us.open_scene(tmp_path / "a.h5", variable="image_flags").shape == (1, H, W)

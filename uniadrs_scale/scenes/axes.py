@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import math
 import re
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
 
 from uniadrs_scale.errors import SceneError
 from uniadrs_scale.scenes.datasets import scopes
 from uniadrs_scale.scenes.products.metadata import nanometres
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Sequence
+    from collections.abc import Hashable, Mapping, Sequence
 
     import xarray as xr
 
@@ -225,3 +227,13 @@ def wavelengths_of(array: xr.DataArray) -> tuple[float, ...]:
     unit = str(centres.attrs.get("units", ""))
     found = [nanometres(value, unit) for value in centres.values.tolist()]
     return () if None in found else tuple(value or math.nan for value in found)
+
+
+def own_wavelength(attributes: Mapping[Any, Any]) -> float | None:
+    """Return the wavelength of an array that is one band, from its attributes."""
+    for name in filter(WAVELENGTHS.fullmatch, attributes):
+        value = np.ravel(attributes[name])
+        if value.size == 1 and value.dtype.kind in "iuf" and value[0] > 0:
+            unit = attributes.get(f"{name}_unit") or attributes.get(f"{name}_units")
+            return nanometres(float(value[0]), None if unit is None else str(unit))
+    return None

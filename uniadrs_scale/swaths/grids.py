@@ -61,7 +61,7 @@ def georeference(array: xr.DataArray) -> Georeference:
         name, problem = array.rio.grid_mapping, ""
         if name not in {"spatial_ref", *array.coords}:
             problem = f"its grid mapping '{name}' is missing (open it with decode_coords='all')"
-        elif name in array.coords and set(array.coords[name].attrs) != {"GeoTransform"}:
+        elif name in array.coords and set(array.coords[name].attrs) - {"GeoTransform"}:
             problem = f"its grid mapping '{name}' describes no CRS that is known"
         return Georeference(None, transform, problem)
     named = "" if crs is None else f"it has a CRS ({crs.to_string()[:40]}), but no transform"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from fnmatch import fnmatchcase
+from glob import has_magic
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +17,8 @@ from uniadrs_scale.scenes.axes import (
     LATITUDES,
     LONGITUDES,
     PLANE,
-    WAVELENGTHS,
     axis_roles,
+    own_wavelength,
     spectral_table,
 )
 from uniadrs_scale.scenes.cubes import CubeSpec
@@ -112,7 +113,11 @@ def _chosen(
                 f"variable='{pattern}' is not in '{contents.file.path}', which has "
                 f"{names or 'no array of two or three axes'}. Pass one of these."
             )
-        chosen += (found[path] for path in natural_order(found))
+        if len(found) > 1 and not has_magic(pattern):
+            several = ", ".join(found)
+            raise SceneError(f"variable='{pattern}' may be any of {several}. Pass one, or a list.")
+        data = (p for p in found if "flag_meanings" not in contents.variable(p).attrs)
+        chosen += (found[path] for path in natural_order(data) or found)
     return chosen
 
 
@@ -251,7 +256,7 @@ def _bands(contents: Contents, variable: Variable) -> list[tuple[str, float | No
     """Return (name, wavelength in nm) of each band of an array."""
     entry, array = contents.entries[variable.path], contents.variable(variable.path)
     if "band" not in variable.axes:
-        return [(entry.name, _own_wavelength(array.attrs))]
+        return [(entry.name, own_wavelength(array.attrs))]
     axis = variable.axes.index("band")
     count, dim = entry.shape[axis], str(array.dims[axis])
     if count > LONGEST_TABLE:
@@ -287,13 +292,3 @@ def _listed(attributes: Mapping[Any, Any], count: int) -> list[str]:
         if isinstance(value, list | tuple | np.ndarray) and len(value) == count > 1:
             return [str(item) for item in value]
     return []
-
-
-def _own_wavelength(attributes: Mapping[Any, Any]) -> float | None:
-    """Return the wavelength of an array that is one band, from its attributes."""
-    for name in filter(WAVELENGTHS.fullmatch, attributes):
-        value = np.ravel(attributes[name])
-        if value.size == 1 and value.dtype.kind in "iuf" and value[0] > 0:
-            unit = attributes.get(f"{name}_unit") or attributes.get(f"{name}_units")
-            return nanometres(float(value[0]), None if unit is None else str(unit))
-    return None
