@@ -349,3 +349,9 @@ def test_info_of_a_zarr_scene_and_of_a_score_store_differ(run, tmp_path) -> None
     gone = run("info", tmp_path / "none.zarr")
     assert gone.code == 2
     assert "does not exist" in gone.err
+
+
+@pytest.mark.parametrize("option", ["--name", "--bbox", "--aoi", "--mask"])
+def test_an_empty_value_of_an_option_is_refused(run, scene, option) -> None:
+    told = run("plan", scene, option, "").err
+    assert f"{option} is empty. Give a value, or drop it." in told

@@ -14,10 +14,13 @@ import zarr
 from affine import Affine
 from PIL import Image
 from pyproj import CRS
+from rasterio.enums import ColorInterp
 
 import uniadrs_scale as us
+from uniadrs_scale.core.lattice import Window
 from uniadrs_scale.core.validity import flat_areas
 from uniadrs_scale.scenes.products.metadata import nanometres
+from uniadrs_scale.scenes.sources import scene_source
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -182,7 +185,8 @@ def test_assets_that_are_not_measurements(tmp_path: Path) -> None:
         assets = {}
         for key in keys:
             classes = np.where(np.eye(H, W), 9, 4)[None].astype("u1")
-            write(tmp_path / f"{key}.tif", classes if key == "SCL_20m" else pixels(1))
+            known = {"SCL_20m": classes, "Fmask": 0 * classes}
+            write(tmp_path / f"{key}.tif", known.get(key, pixels(1)))
             asset = {"href": f"{key}.tif", "type": "image/tiff", "roles": ["data"]}
             assets[key] = asset | ({"bands": [{"name": key}]} if named else {})
         assets["extra"] = assets["qa"] | ({"bands": [{"nodata": 0}]} if named else {"roles": []})
@@ -272,3 +276,180 @@ def test_flat_greys_of_a_picture_are_not_asked_about(value: int, asked: bool) ->
     picture = pixels(1, "uint8")
     picture[:, :, 12:] = value
     assert bool(flat_areas(picture, np.ones((H, W), bool))) == asked
+
+
+def described(path: Path, *names: str, **options: Any) -> Path:
+    write(path, pixels(len(names)), **options)
+    with rasterio.open(path, "r+") as file:
+        file.descriptions = names
+    return path
+
+
+def test_a_name_of_several_bands_chooses_none(tmp_path: Path) -> None:
+    files = [described(tmp_path / f"{name}.tif", "red", name) for name in ("nir", "swir")]
+    with pytest.raises(us.SceneError, match=r"'red': 1 \(nir.tif\), 3 \(swir.tif\). Pass the num"):
+        us.open_scene(files, bands=["red"])
+    assert us.open_scene(files, bands=["swir", 3]).shape == (2, H, W)
+    twice = described(tmp_path / "twice.tif", "2", "2", "1")
+    assert us.open_scene(twice, bands=["2"]).values.tolist() == pixels()[1:2].tolist()
+    data = xr.Dataset({"v": (("band", "y", "x"), pixels())}, {"band": ["a", "b", "a"]})
+    data.to_netcdf(tmp_path / "a.nc", engine="h5netcdf")
+    with pytest.raises(us.SceneError, match=r"'a': 1, 3. Pass"):
+        us.open_scene(tmp_path / "a.nc", bands=["a"])
+
+
+def test_a_name_of_bands_on_two_grids_is_not_a_grid(tmp_path: Path) -> None:
+    fine = described(tmp_path / "a.tif", "red")
+    coarse = tmp_path / "b.tif"
+    write(coarse, pixels(1)[:, ::2, ::2], transform=Affine(*GRID) @ Affine.scale(2))
+    with rasterio.open(coarse, "r+") as file:
+        file.descriptions = ("red",)
+    with pytest.raises(us.SceneError, match="grid='red' is the name of several bands"):
+        us.open_scene([fine, coarse], grid="red")
+
+
+UTM = CRS.from_epsg(32633)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"srid": "urn:ogc:def:crs:EPSG::32633"},
+        {"srid": 32633},
+        {"code": "EPSG:32633"},
+        {"projjson": UTM.to_json()},
+        {"wkt2": UTM.to_wkt()},
+        {"proj:code": "EPSG:32633"},
+    ],
+)
+def test_a_grid_mapping_that_names_its_crs(tmp_path: Path, said: dict[str, Any]) -> None:
+    crs = placed(tmp_path, said)
+    assert [CRS(str(found.crs)).to_epsg() for found in crs] == [32633, 32633]
+
+
+def test_a_grid_mapping_without_a_known_crs_is_told(tmp_path: Path) -> None:
+    transform = " ".join(map(str, Affine(*GRID).to_gdal()))
+    found = placed(tmp_path, {"grid_mapping_name": "universal_transverse_mercator", "zone": 33})
+    assert all("describes no CRS that is known" in info.unplaced for info in found)
+    assert "describes no CRS" in placed(tmp_path, {})[0].unplaced
+    assert all(not info.unplaced for info in placed(tmp_path, {"GeoTransform": transform}))
+
+
+def placed(folder: Path, said: dict[str, Any]) -> list[Any]:
+    """Return what is known of a scene as a file and as an array, with such a grid mapping."""
+    axes = {"y": 6e6 - 10.0 * np.arange(H), "x": 4e5 + 10.0 * np.arange(W)}
+    mapping = ((), 0, said)
+    data = xr.Dataset({"v": (("y", "x"), pixels(1)[0], {"grid_mapping": "m"}), "m": mapping}, axes)
+    data.to_zarr(folder / "a.zarr", mode="w", consolidated=False)
+    array = xr.open_zarr(folder / "a.zarr", decode_coords="all", consolidated=False)["v"]
+    scenes = us.open_scene(folder / "a.zarr"), array
+    return [us.plan(scene, detector="rx").scene for scene in scenes]
+
+
+FLAGGED = {"LC08_QA_PIXEL": 1 << 3, "HLS.T33.Fmask": 1 << 3, "T33_SCL_20m": 9}
+
+
+@pytest.mark.parametrize("quality", FLAGGED)
+def test_quality_bands_among_the_files_of_a_pattern(tmp_path: Path, quality: str) -> None:
+    bands = {name: pixels(1) for name in ("LC08_SR_B4", "LC08_SR_B5")}
+    classes = np.where(np.eye(H, W), FLAGGED[quality], 64)[None].astype("uint16")
+    helpers = ("LC08_ST_QA", "LC08_SR_QA_AEROSOL", "MSK_CLDPRB_20m", "HLS.VZA")
+    files = bands | dict.fromkeys(helpers, pixels(1)) | {"T33_TCI_10m": pixels(3), quality: classes}
+    for name, values in files.items():
+        write(tmp_path / f"{name}.tif", values)
+    scene = us.open_scene(tmp_path / "*.tif", mask="cloud")
+    assert list(scene.band.values) == list(bands)
+    np.testing.assert_array_equal(scene.valid.values, np.eye(H, W) == 0)
+    assert f"{quality}.tif" in us.plan(scene, detector="rx").text()
+    assert us.open_scene(tmp_path / "*.tif", bands=["HLS.VZA", 1]).shape == (2, H, W)
+    assert us.open_scene(tmp_path / "*.tif").valid.values.all()
+    assert us.open_scene(tmp_path / f"{quality}.tif").shape == (1, H, W)
+
+
+@pytest.mark.parametrize(("fill", "lost"), [(7, 1), (7.0, 1), (np.nan, 0), (70000, 0)])
+@pytest.mark.parametrize("place", ["attrs", "encoding"])
+def test_fill_of_an_array_of_integers(place: str, fill: float, lost: int) -> None:
+    array = xr.DataArray(pixels(), dims=("band", "y", "x"))
+    array[:, 3] = 7
+    getattr(array, place)["_FillValue"] = fill
+    source = scene_source(array)
+    _, valid = source.window(Window(0, 0, H, W)).read()
+    assert np.count_nonzero(~valid.all(axis=1)) == lost
+    assert source.info.identity  # nodata is part of it
+
+
+def test_fill_of_an_array_is_a_number() -> None:
+    array = xr.DataArray(pixels(), dims=("band", "y", "x"), attrs={"_FillValue": "none"})
+    with pytest.raises(us.SceneError, match="not a number"):
+        us.plan(array, detector="rx")
+
+
+@pytest.mark.parametrize("field", ["major", "minor"])
+def test_envi_files_with_bytes_between_their_frames_are_refused(tmp_path: Path, field: str) -> None:
+    pixels().tofile(tmp_path / "a.img")
+    head = f"ENVI\nsamples = {W}\nlines = {H}\nbands = 3\ndata type = 2\ninterleave = bsq\n"
+    for said in ("{0, 0}", "{0, 16}"):
+        (tmp_path / "a.hdr").write_text(f"{head}{field} frame offsets = {said}\n")
+        if said == "{0, 0}":
+            assert us.open_scene(tmp_path / "a.hdr").shape == (3, H, W)
+    with pytest.raises(us.SceneError, match=f"{field}_frame_offsets = {{0, 16}}"):
+        us.open_scene(tmp_path / "a.hdr")
+
+
+@pytest.mark.parametrize("variable", [None, "v"])
+def test_complex_arrays_are_refused_as_such(tmp_path: Path, variable: str | None) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["v"] = pixels().astype("c8")
+    zarr.save_group(tmp_path / "a.zarr", v=pixels().astype("c8"))
+    for name in ("a.h5", "a.zarr"):
+        with pytest.raises(us.SceneError, match="complex"):
+            us.open_scene(tmp_path / name, variable=variable)
+
+
+def test_several_alpha_bands_are_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.tif", np.full((3, H, W), 255, "u1"))
+    with rasterio.open(path, "r+") as file:
+        file.colorinterp = [ColorInterp.gray, ColorInterp.alpha, ColorInterp.alpha]
+    with pytest.raises(us.SceneError, match=r"Bands 2 and 3 of .* tagged as alpha"):
+        us.open_scene(path)
+
+
+def test_quality_bands_among_the_bands_of_a_file(tmp_path: Path) -> None:
+    path = described(tmp_path / "export.tif", "B4", "B8", "SCL", "QA60", "MSK_CLDPRB")
+    scene = us.open_scene(path)
+    assert list(scene.band.values) == ["B4", "B8"]
+    assert "Not scored: SCL, QA60, MSK_CLDPRB" in us.plan(scene, detector="rx").text()
+    assert us.open_scene(path, bands=[3, "QA60"]).shape == (2, H, W)
+
+
+def test_names_of_several_assets_of_an_item(tmp_path: Path) -> None:
+    assets = {}
+    for key, common in {"B05": "rededge", "B06": "rededge", "B08": "nir", "B8": "nir"}.items():
+        fine = Affine(*GRID) @ Affine.scale(2 if key == "B8" else 1)
+        write(tmp_path / f"{key}.tif", pixels(1), transform=fine)
+        own = {"name": key.replace("B8", "B08"), "common_name": common}
+        assets[key] = {"href": f"{key}.tif", "type": "image/tiff", "eo:bands": [own]}
+    item = {
+        "type": "Feature", "stac_version": "1.0.0", "id": "a", "geometry": None, "links": [],
+        "properties": {"datetime": "2024-01-01T00:00:00Z"}, "assets": assets,
+    }  # fmt: skip
+    (tmp_path / "a.json").write_text(json.dumps(item))
+    with pytest.raises(us.SceneError, match=r"'rededge': 1 \(B05.tif\), 2 \(B06.tif\)"):
+        us.open_scene(tmp_path / "a.json", bands=["rededge"])
+    assert list(us.open_scene(tmp_path / "a.json", bands=["nir"]).band.values) == ["B08"]
+    scene = us.open_scene(tmp_path / "a.json", bands=["B8", "B05"], grid="nir")
+    assert scene.rio.transform().a == 10
+    with pytest.raises(us.SceneError, match="'rededge': 1"):
+        us.open_scene(tmp_path / "a.json", bands=["B8", "B08"], grid="rededge")
+
+
+def test_arrays_of_one_name_and_classes_among_arrays(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        for name in ("S1/image", "S2/image", "S2/image_flags"):
+            file[name] = pixels(1)[0]
+        file["S2/image_flags"].attrs.update({"flag_values": [0, 1], "flag_meanings": "clear cloud"})
+    with pytest.raises(us.SceneError, match=r"may be any of S1/image, S2/image. Pass one"):
+        us.open_scene(tmp_path / "a.h5", variable="image")
+    assert us.open_scene(tmp_path / "a.h5", variable="*/image").shape == (2, H, W)
+    assert us.open_scene(tmp_path / "a.h5", variable="S2/*").shape == (1, H, W)
+    assert us.open_scene(tmp_path / "a.h5", variable="image_flags").shape == (1, H, W)

@@ -21,6 +21,7 @@ import typer
 
 from uniadrs_scale.cli.values import band_list, items, nodata_value, seconds
 from uniadrs_scale.core.presets import DEFAULT_WEIGHTS, PRESETS, Arithmetic, Resampling
+from uniadrs_scale.errors import PlanError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -268,6 +269,9 @@ def spread(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def flat(**values: Any) -> None:
+        empty = next((name for name, value in values.items() if value == ""), None)
+        if empty is not None:
+            raise PlanError(f"--{empty.replace('_', '-')} is empty. Give a value, or drop it.")
         parts = {
             name: hints[name](**{field: values.pop(field) for field in members})
             for name, members in groups.items()

@@ -66,11 +66,7 @@ class RasterMap:
         return self.facts.levels
 
     def read(self, rows: slice, cols: slice) -> NDArray[np.float32]:
-        """Return the layers (layer, y, x) in a window.
-
-        Raises:
-            StoreError: A block is damaged.
-        """
+        """Return the layers (layer, y, x) in a window. Raise StoreError if a block is damaged."""
         window = ((rows.start, rows.stop), (cols.start, cols.stop))
         with _opened(self.name) as file:
             try:

@@ -66,11 +66,7 @@ def layers_in(said: Any, name: str) -> tuple[Layer, ...]:
 
 
 def require_score(layers: tuple[Layer, ...], name: str) -> int:
-    """Return the position of the score among layers.
-
-    Raises:
-        StoreError: The map has no score.
-    """
+    """Return the position of the score among layers. Raise StoreError if the map has no score."""
     if SCORE in layers:
         return layers.index(SCORE)
     raise StoreError(

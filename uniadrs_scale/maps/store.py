@@ -201,11 +201,7 @@ class ScoreMap:
 
     @property
     def facts(self) -> MapFacts:
-        """The origin of the map.
-
-        Raises:
-            StoreError: Its levels are damaged.
-        """
+        """The origin of the map. Raise StoreError if its levels are damaged."""
         facts = MapFacts.of_attributes(dict(self.group.attrs), self.name)
         if not isinstance(done := self.group.get(LEDGER[0]), zarr.Array):
             return facts
@@ -229,11 +225,7 @@ class ScoreMap:
         return cast("zarr.Array[Any]", self.group[(layer or self.layers[0]).name])
 
     def read(self, rows: slice, cols: slice) -> NDArray[np.float32]:
-        """Return the layers (layer, y, x) in a window.
-
-        Raises:
-            StoreError: A chunk is damaged.
-        """
+        """Return the layers (layer, y, x) in a window. Raise StoreError if a chunk is damaged."""
         try:
             parts = [np.asarray(self.array(layer)[rows, cols]) for layer in self.layers]
             return parts[0][None] if len(parts) == 1 else np.stack(parts)

@@ -39,8 +39,7 @@ def scored_scene(scene: xr.DataArray, opened: ScoreMap | RasterMap) -> ScoredSce
 
     A scene has the name that the map says, if it has the pixels that the map says.
 
-    Raises:
-        StoreError: The map is that of another scene.
+    Raise StoreError if the map is that of another scene.
     """
     facts, source = opened.facts, scene_source(scene)
     identity = facts.plan.get("scene", {}).get("identity", "")
@@ -89,8 +88,7 @@ def _require_same_place(info: SceneInfo, opened: ScoreMap | RasterMap) -> None:
 def _notes(info: SceneInfo, identity: str, name: str, facts: MapFacts) -> tuple[str, ...]:
     """Return what could not be compared, as sentences.
 
-    Raises:
-        StoreError: The map is that of a scene with another name.
+    Raise StoreError if the map is that of a scene with another name.
     """
     if info.identity == identity:
         return ()

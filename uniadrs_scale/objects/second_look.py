@@ -120,8 +120,7 @@ class Prepared:
     ) -> dict[str, NDArray[np.int8]]:
         """Return the column ``support``: CONFIRMED if a score near the peak reaches ``threshold``.
 
-        Raises:
-            SceneError: The scene cannot be read.
+        Raise SceneError if the scene cannot be read.
         """
         lattice, info = self.job.plan.lattice, self.job.source.info
         if not len(table["edge"]):
@@ -207,8 +206,7 @@ class SecondLook:
     ) -> Prepared:
         """Return the second look at a map, if scene and scorer are those that made it.
 
-        Raises:
-            PlanError: They are not, or the memory does not suffice.
+        Raise PlanError if they are not, or the memory does not suffice.
         """
         if scored is None:
             raise PlanError(
@@ -266,8 +264,7 @@ def _statistics(
 ) -> tuple[BandStatistics, Cells]:
     """Return the statistics that the map was made with: a store keeps them.
 
-    Raises:
-        SceneError: Parts of the scene cannot be read.
+    Raise SceneError if parts of the scene cannot be read.
     """
     info = source.info
     if isinstance(opened, ScoreMap) and (kept := read_statistics(opened.group)) is not None:

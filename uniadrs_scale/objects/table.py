@@ -87,8 +87,7 @@ class TargetTable:
     def to_geopandas(self) -> Any:
         """Return a geopandas.GeoDataFrame, with the facts in ``attrs``.
 
-        Raises:
-            PlanError: geopandas is not installed.
+        Raise PlanError if geopandas is not installed.
         """
         geopandas = library("geopandas", "Tables in geopandas")
         frame = geopandas.GeoDataFrame(self.columns, geometry=self.geometry, crs=self.crs)
@@ -118,8 +117,7 @@ class Chosen:
 def choose(table: Columns, selection: Selection, ground: Ground) -> Chosen:
     """Return the objects in ``table``, by rank, that the selection keeps.
 
-    Raises:
-        PlanError: A file with areas cannot be read.
+    Raise PlanError if a file with areas cannot be read.
     """
     outlines = with_boxes(table)
     chosen = Chosen(table=table, outlines=outlines, sizes=measured(table, outlines, ground))

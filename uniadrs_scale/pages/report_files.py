@@ -146,11 +146,7 @@ def found_table(
 def require_same_grid(
     opened: ScoreMap | RasterMap, other: ScoreMap | RasterMap
 ) -> ScoreMap | RasterMap:
-    """Return the map to compare with.
-
-    Raises:
-        StoreError: It is on another grid.
-    """
+    """Return the map to compare with. Raise StoreError if it is on another grid."""
     if opened.geobox.shape != other.geobox.shape or opened.geobox != other.geobox:
         raise StoreError(
             f"'{uri_name(other.name)}' is not on the grid of '{uri_name(opened.name)}' "

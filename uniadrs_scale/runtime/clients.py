@@ -129,11 +129,7 @@ class Absence:
         self.begun = time.monotonic()
 
     def check(self) -> None:
-        """Ask for workers now and then.
-
-        Raises:
-            ClusterError: There have been none for too long.
-        """
+        """Ask for workers now and then. Raise ClusterError if there have been none for too long."""
         now = time.monotonic()
         if now - self.asked > ASK_SECONDS:
             self.asked = now

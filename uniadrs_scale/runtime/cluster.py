@@ -85,11 +85,7 @@ class TlsFiles:
         return any((self.ca_file, self.certificate, self.key))
 
     def security(self) -> Security | None:
-        """Return the same for Dask.
-
-        Raises:
-            PlanError: A file does not exist.
-        """
+        """Return the same for Dask. Raise PlanError if a file does not exist."""
         given = {
             "tls_ca_file": self.ca_file,
             "tls_client_cert": self.certificate,
@@ -203,11 +199,7 @@ def smallest_limit(client: Client) -> tuple[int, str]:
 
 
 def await_workers(client: Client, workers: int) -> None:
-    """Wait until so many ``workers`` have started.
-
-    Raises:
-        ClusterError: They do not start.
-    """
+    """Wait until so many ``workers`` have started. Raise ClusterError if they do not start."""
     try:
         client.wait_for_workers(workers, timeout=WAIT_SECONDS)
     except TimeoutError:

@@ -34,8 +34,7 @@ SQUARE = 32
 def read_areas(path: str | Path) -> tuple[NDArray[Any], str]:
     """Return the shapes of any vector file that GDAL reads, and their CRS.
 
-    Raises:
-        PlanError: The file cannot be read, or has no CRS or no areas.
+    Raise PlanError if the file cannot be read, or has no CRS or no areas.
     """
     pyogrio = vectors("Areas in files")
     try:
@@ -119,11 +118,7 @@ class Area:
 
     @classmethod
     def of_text(cls, text: str) -> Area:
-        """Return the area that :attr:`text` describes.
-
-        Raises:
-            ValueError: It describes none.
-        """
+        """Return the area that :attr:`text` describes. Raise ValueError if it describes none."""
         try:
             return cls(zlib.decompress(b64decode(text)))
         except zlib.error as error:

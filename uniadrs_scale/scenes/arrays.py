@@ -63,8 +63,7 @@ class ArrayFile:
     def variable(self, path: str) -> xr.Variable:
         """Return an array, lazy and not decoded, by its group and name.
 
-        Raises:
-            SceneError: It cannot be opened.
+        Raise SceneError if it cannot be opened.
         """
         return _open_variable(self, path)
 
@@ -91,8 +90,7 @@ class Variable:
     def of(cls, file: ArrayFile, path: str, axes: Sequence[str], **fill: Any) -> Variable:
         """Return an array with its decoding; ``fill`` is what its product says about fill.
 
-        Raises:
-            SceneError: It does not hold real numbers, or its factors are for other bands.
+        Raise SceneError if it does not hold real numbers, or its factors are for other bands.
         """
         where = f"'{path}' of '{file.path}'"
         return cls(file, path, tuple(axes), packing_of(where, file.variable(path), axes, **fill))

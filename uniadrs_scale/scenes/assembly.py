@@ -9,19 +9,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from uniadrs_scale.core.contracts import SceneInfo, digest
-from uniadrs_scale.core.validity import Nodata, value_limits
+from uniadrs_scale.core.validity import Nodata
 from uniadrs_scale.errors import SceneError
 from uniadrs_scale.scenes.grids import (
     Grid,
-    Warp,
     choose_grid,
-    covered,
     ground_size,
     ground_size_of_points,
-    resampling,
 )
 from uniadrs_scale.scenes.headers import GroundPoint, Header
-from uniadrs_scale.scenes.masks import Values, nodata_values, quality_files, words_of_masks
+from uniadrs_scale.scenes.masks import Values, nodata_values, quality_files, warp_of, words_of_masks
 from uniadrs_scale.scenes.products.metadata import FOR_MASK, FOR_UNITS, FOR_VARIABLE, Band, Product
 from uniadrs_scale.scenes.rasters import FileScene, RasterFile
 from uniadrs_scale.storage.urls import uri_name
@@ -54,8 +51,7 @@ def assemble(
 
     Headers that have been read already are given by URI.
 
-    Raises:
-        SceneError: A band, class or option does not exist, or the files do not fit together.
+    Raise SceneError if a band, class or option does not exist, or the files do not fit together.
     """
     _require_options(product, options)
     known = dict(headers)
@@ -171,35 +167,56 @@ def _counted(bands: Sequence[Band], options: Options, headers: dict[str, Header]
 def _selected_bands(product: Product, options: Options) -> list[Band]:
     if options.bands is None:
         return [band for band in product.bands if band.default]
-    names = [(band.name, *band.aliases) for band in product.bands]
     selected: list[Band] = []
-    for wanted in options.bands or select((), names, product.name):
-        asset = product.of_asset(wanted) if isinstance(wanted, str) else []
-        selected += asset or [product.bands[k] for k in select([wanted], names, product.name)]
+    for wanted in options.bands or select((), (), product.name):
+        selected += bands_called(wanted, product)
     return selected
 
 
-def select(wanted: Sequence[int | str], names: Sequence[Sequence[str]], source: str) -> list[int]:
+def bands_called(wanted: int | str, product: Product) -> list[Band]:
+    """Return the bands of an asset, or the band of that number or name.
+
+    Raise SceneError if the band does not exist, or several have the name.
+    """
+    names = [(band.name, *band.aliases) for band in product.bands]
+    asset = product.of_asset(wanted) if isinstance(wanted, str) else []
+    return asset or [product.bands[k] for k in select([wanted], names, product.name, product.bands)]
+
+
+def select(
+    wanted: Sequence[int | str],
+    names: Sequence[Sequence[str]],
+    source: str,
+    bands: Sequence[Band] = (),
+) -> list[int]:
     """Return positions of the wanted bands, by number from 1 or by any of their names.
 
-    Raises:
-        SceneError: One does not exist, or none is wanted.
+    Raise SceneError if one does not exist, several of ``bands`` have a name, or none is wanted.
     """
-    positions = {name: k for k in reversed(range(len(names))) for name in reversed(names[k])}
-    positions |= {group[0]: k for k, group in reversed(list(enumerate(names)))}
     selected = []
     for band in wanted:
-        if isinstance(band, str) and band in positions:
-            selected.append(positions[band])
-        elif str(band).isdecimal() and 1 <= int(band) <= len(names):
-            selected.append(int(band) - 1)
-        else:
+        own = [k for k, group in enumerate(names) if band == group[0]]
+        called = own or [k for k, group in enumerate(names) if band in group]
+        # Assets hold bands again: as pictures, and in other resolutions.
+        likely = [k for k in called if not bands or bands[k].default or not bands[k].asset]
+        found = likely or called[:1]
+        number = int(band) - 1 if str(band).isdecimal() else -1
+        if 0 <= number < len(names) and (not found or number in found):
+            found = [number]
+        if len(found) > 1:
+            places = [f"{k + 1}{f' ({uri_name(bands[k].uri)})' if bands else ''}" for k in found]
+            raise SceneError(
+                f"Several bands of '{source}' are called '{band}': {', '.join(places[:MANY])}. "
+                "Pass the number of the one that is meant."
+            )
+        if not found:
             few = len(names) <= MANY
             known = ", ".join(group[0] for group in names) if few else f"1 to {len(names)}"
             raise SceneError(
                 f"Band '{band}' is not one of '{source}', which has {known}. "
                 "Name these, or count from 1."
             )
+        selected += found
     if not selected:
         raise SceneError(f"No bands of '{source}' are selected. Select at least one.")
     return selected
@@ -219,11 +236,18 @@ def _common_grid(
         for uri in uris:
             first.require_same_place(headers[uri])
     named = {band.name: headers[band.uri] for band in reversed(selected)}
-    if isinstance(choice, str) and choice not in named:
+    if isinstance(choice, str):
+        here = [headers[band.uri] for band in selected if band.name == choice]
+        if not all(here[0].same_place(header) for header in here):
+            raise SceneError(
+                f"grid='{choice}' is the name of several bands of '{product.name}', on different "
+                "grids. Pass 'finest' or 'coarsest', or an odc-geo GeoBox."
+            )
+    others = {name for band in product.bands for name in (band.name, *band.aliases, band.asset)}
+    if isinstance(choice, str) and choice in others - set(named):
         # A band that is not itself wanted may still lend its grid.
-        for band in product.bands:
-            if choice in (band.name, *band.aliases, band.asset):
-                named[choice] = headers.get(band.uri) or Header.of(band.uri)
+        uri = bands_called(choice, product)[0].uri
+        named[choice] = headers.get(uri) or Header.of(uri)
     ordered = {band.name: named.pop(band.name) for band in selected if band.name in named}
     return choose_grid(choice, {name: h.grid() for name, h in (ordered | named).items()})
 
@@ -245,7 +269,7 @@ def _raster_files(
     for (uri, together, _), group in groupby(zip(selected, values, strict=True), key=key):
         pairs = list(group)
         header, numbers = headers[uri], tuple(band.number for band, _ in pairs)
-        warp = _warp(header, numbers[0], pairs[0][1], target)
+        warp = warp_of(header, numbers[0], pairs[0][1], target)
         # GDAL writes nodata outside a warped file: without its outline, any band must count.
         outlined = warp is None or warp.nodata is None or warp.inside is not None
         alone = tuple(n for n in header.masks if n in numbers)
@@ -259,29 +283,3 @@ def _raster_files(
             masks=() if warp else (*header.shared_mask, *alone),
             warp=warp,
         )
-
-
-def _warp(header: Header, number: int, values: Values, target: Grid | None) -> Warp | None:
-    if target is None or header.fits(target):
-        return None
-    if header.measured:
-        raise SceneError(
-            f"Band {header.measured} of '{uri_name(header.uri)}' is tagged as alpha, but holds "
-            "measurements: GDAL cannot bring it to another grid. Correct the tag (gdal_edit.py "
-            f"-colorinterp_{header.measured} undefined), then open it again."
-        )
-    source, (nodata, together) = header.grid(), values
-    if header.masks or (header.shared_mask and nodata is not None):
-        raise SceneError(
-            f"'{uri_name(header.uri)}' has a mask and a nodata value, or masks of single bands: "
-            "GDAL would not obey all on another grid. Write nodata into masked pixels first."
-        )
-    method = resampling(source, target, uri_name(header.uri))
-    dtype = np.dtype(header.dtype_of(number))
-    bare = header.alpha is None and not header.shared_mask
-    if nodata is not None and not np.isnan(nodata) and value_limits(dtype, nodata) is None:
-        nodata = None
-    if dtype.kind == "f" and bare and nodata is None:
-        nodata = float("nan")
-    inside = covered(source, target) if together and bare and nodata is not None else None
-    return Warp(target, method, nodata, inside)

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import math
 import re
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
 
 from uniadrs_scale.errors import SceneError
 from uniadrs_scale.scenes.datasets import scopes
 from uniadrs_scale.scenes.products.metadata import nanometres
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Sequence
+    from collections.abc import Hashable, Mapping, Sequence
 
     import xarray as xr
 
@@ -127,8 +129,7 @@ def axis_roles(contents: Contents, path: str, swath: str | None = None) -> tuple
 
     A ``swath`` has the latitude (y, x) of its pixels there.
 
-    Raises:
-        SceneError: The axes are ambiguous, or are too many.
+    Raise SceneError if the axes are ambiguous, or are too many.
     """
     entry = contents.entries[path]
     axes = [(str(d), n) for d, n in zip(contents.variable(path).dims, entry.shape, strict=True)]
@@ -226,3 +227,13 @@ def wavelengths_of(array: xr.DataArray) -> tuple[float, ...]:
     unit = str(centres.attrs.get("units", ""))
     found = [nanometres(value, unit) for value in centres.values.tolist()]
     return () if None in found else tuple(value or math.nan for value in found)
+
+
+def own_wavelength(attributes: Mapping[Any, Any]) -> float | None:
+    """Return the wavelength of an array that is one band, from its attributes."""
+    for name in filter(WAVELENGTHS.fullmatch, attributes):
+        value = np.ravel(attributes[name])
+        if value.size == 1 and value.dtype.kind in "iuf" and value[0] > 0:
+            unit = attributes.get(f"{name}_unit") or attributes.get(f"{name}_units")
+            return nanometres(float(value[0]), None if unit is None else str(unit))
+    return None

@@ -15,13 +15,13 @@ import zarr
 
 from uniadrs_scale.errors import SceneError, StoreError, TrustError
 from uniadrs_scale.scenes.arrays import ArrayFile, Engine, decoded
-from uniadrs_scale.scenes.files import locate
+from uniadrs_scale.scenes.files import locate, require_real
 from uniadrs_scale.storage.buckets import glimpse, range_file, zarr_place
 from uniadrs_scale.storage.trust import require_self_contained
 from uniadrs_scale.storage.urls import canonical, is_remote, uri_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     import xarray as xr
     from numpy.typing import NDArray
@@ -90,6 +90,14 @@ class Contents:
         paths = (f"{scope}/{name}".lstrip("/") for scope in scopes(group))
         return next((path for path in paths if path in self.entries), None)
 
+    def require_real(self, entries: Sequence[Entry]) -> None:
+        """Raise SceneError if one of the arrays holds complex numbers."""
+        for entry in entries:
+            dtype = np.dtype("f4")
+            with suppress(SceneError):
+                dtype = dtype if entry.numeric else self.variable(entry.path).dtype
+            require_real(f"{self.file.path}:{entry.path}", (str(dtype),))
+
     def numbers(self, path: str) -> NDArray[np.float64]:
         """Return a small decoded array, flat; empty if it is missing or large."""
         entry = self.entries.get(path)
@@ -109,8 +117,7 @@ def scopes(group: str) -> Iterator[str]:
 def read_contents(path: str) -> Contents | None:
     """Return what the file or store at ``path`` contains; None if it is not a file of arrays.
 
-    Raises:
-        SceneError: It is damaged, or of a kind that cannot be read.
+    Raise SceneError if it is damaged, or of a kind that cannot be read.
     """
     if is_zarr(path):
         return _contents(canonical(path), _zarr_stamp(path), "zarr", _zarr(path))

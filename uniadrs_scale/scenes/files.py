@@ -109,6 +109,15 @@ def require_real(uri: str, dtypes: tuple[str, ...]) -> None:
         )
 
 
+def require_one_alpha(uri: str, bands: Sequence[int]) -> None:
+    """Raise SceneError if several bands say which pixels are valid."""
+    if len(bands) > 1:
+        raise SceneError(
+            f"Bands {' and '.join(map(str, bands))} of '{uri}' are tagged as alpha: only one can "
+            f"be. Correct the tags (gdal_edit.py -colorinterp_{bands[1]} undefined)."
+        )
+
+
 def measured_alpha(dataset: rasterio.DatasetReader, alpha: int) -> bool:
     """Return True if band ``alpha`` holds measurements, such as near infrared.
 
@@ -204,8 +213,7 @@ class _OpenDatasets(threading.local):
     def dataset(self, uri: str, stamp: str, warp: Warp | None = None) -> Any:
         """Return the open dataset or warped view; the least recently opened makes room.
 
-        Raises:
-            SceneError: It is a VRT whose sources are lost.
+        Raise SceneError if it is a VRT whose sources are lost.
         """
         # As text: a NaN that has travelled is not equal to itself, and no view would be found.
         key = uri, stamp, repr(warp)

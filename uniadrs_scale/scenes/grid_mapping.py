@@ -43,6 +43,8 @@ CRS_NAMES = (
     "coordinatereferencesystem coordinatesystem geospatialboundscrs"
 )
 """Attributes that may hold a CRS, in lower case, without separators."""
+MAPPING_NAMES = f"{CRS_NAMES} wkt2 projjson code srid"
+"""Those of a variable that describes a CRS and nothing else."""
 CRS_TEXT = re.compile(
     r"\s*(\d{4,6}|(epsg|esri|iau\w*|ogc|urn|https?)\s*:.+|\+\w.*|\w+\s*\[.*|\{.*|wgs[ _]?84|crs84)"
     r"|.* / .* zone .*",
@@ -157,7 +159,8 @@ def _words_of_crs(
     """Yield the attributes that may hold the CRS of an array; the most likely ones come first."""
     for attributes, _ in _descriptions(contents, path, mapping):
         plain = plain_names(attributes)
-        yield from ((name, plain[name]) for name in CRS_NAMES.split() if name in plain)
+        names = MAPPING_NAMES if attributes is mapping else CRS_NAMES
+        yield from ((name, plain[name]) for name in names.split() if name in plain)
 
 
 def _unknown_crs(contents: Contents, path: str, mapping: Mapping[str, Any]) -> str:
@@ -166,6 +169,11 @@ def _unknown_crs(contents: Contents, path: str, mapping: Mapping[str, Any]) -> s
         text = value.decode(errors="replace") if isinstance(value, bytes) else str(value)
         if text.strip():
             return f"its CRS ({name}: '{text.strip()[:40]}') is not known"
+    named = str(contents.variable(path).attrs.get("grid_mapping", ""))
+    if (named and not mapping) or set(mapping) - {"GeoTransform"}:
+        there = mapping or contents.nearest(contents.entries[path].group, named)
+        state = "describes no CRS that is known" if there else "is missing"
+        return f"its grid mapping ({mapping.get('grid_mapping_name') or named}) {state}"
     return ""
 
 

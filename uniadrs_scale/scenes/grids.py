@@ -117,8 +117,7 @@ def same_transform(
 def choose_grid(choice: object, grids: Mapping[str, Grid]) -> tuple[Grid, str]:
     """Return the common grid of a scene, of which the ``grids`` are given by band name.
 
-    Raises:
-        SceneError: The choice is something else.
+    Raise SceneError if the choice is something else.
     """
     if isinstance(choice, GeoBox):
         crs = None if choice.crs is None else choice.crs.to_wkt()
@@ -148,8 +147,7 @@ def resampling(source: Grid, target: Grid, name: str, *, classes: bool = False) 
     Smaller pixels are interpolated, since repeated ones would draw squares; larger ones averaged,
     so that no source pixel is dropped. Classes are never mixed.
 
-    Raises:
-        SceneError: The raster does not reach into the grid.
+    Raise SceneError if the raster does not reach into the grid.
     """
     overlap = compute_reproject_roi(source.geobox, target.geobox)
     if roi_is_empty(overlap.roi_dst):

@@ -19,6 +19,7 @@ from uniadrs_scale.scenes.files import (
     locate,
     measured_alpha,
     require_bands,
+    require_one_alpha,
     require_real,
 )
 from uniadrs_scale.scenes.grids import Grid, same_crs, same_transform
@@ -109,9 +110,11 @@ class Header:
         colours, dtypes, described = dataset.colorinterp, dataset.dtypes, dataset.descriptions
         require_real(uri, dtypes)
         require_whole(dataset, uri)
-        alpha = next((n for n, c in enumerate(colours, start=1) if c == ColorInterp.alpha), None)
-        measured = alpha if alpha is not None and measured_alpha(dataset, alpha) else None
-        alpha = None if measured or dataset.count == 1 else alpha
+        alphas = [n for n, c in enumerate(colours, start=1) if c == ColorInterp.alpha]
+        clear = [n for n in alphas if not measured_alpha(dataset, n)]
+        require_one_alpha(uri, clear)
+        measured = next((n for n in alphas if n not in clear), None)
+        alpha = None if dataset.count == 1 else next(iter(clear), None)
         flags = list(zip(dataset.indexes, dataset.mask_flag_enums, strict=True))
         shared = tuple(n for n, flag in flags if flag == [MaskFlags.per_dataset])
         joint = {MaskFlags.per_dataset, MaskFlags.nodata} == set(flags[0][1])
@@ -159,11 +162,7 @@ class Header:
         return self.height, self.width
 
     def grid(self) -> Grid:
-        """Return the place of the pixels.
-
-        Raises:
-            SceneError: The file has none.
-        """
+        """Return the place of the pixels. Raise SceneError if the file has none."""
         if self.transform is None or self.crs is None:
             raise SceneError(
                 f"'{uri_name(self.uri)}' has no {'CRS' if self.transform else 'transform'}: only "

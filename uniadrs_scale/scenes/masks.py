@@ -14,10 +14,11 @@ import numpy as np
 
 from uniadrs_scale.core.validity import Nodata, value_limits
 from uniadrs_scale.errors import SceneError
-from uniadrs_scale.scenes.grids import Grid, Warp, resampling
+from uniadrs_scale.scenes.grids import Grid, Warp, covered, resampling
 from uniadrs_scale.scenes.headers import Header
 from uniadrs_scale.scenes.packing import numbers
 from uniadrs_scale.scenes.rasters import FileScene, QualityFile, RasterFile
+from uniadrs_scale.storage.urls import uri_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -76,8 +77,7 @@ class Flags:
 def unwanted(source: str, quality: Sequence[Flags], mask: Mask) -> tuple[Flags, ...]:
     """Return the quality arrays with the classes that a caller's ``mask`` makes invalid.
 
-    Raises:
-        SceneError: The file has no such class.
+    Raise SceneError if the file has no such class.
     """
     known = [flag for flags in quality for flag in flags.flags]
     wanted: Any = (mask,) if isinstance(mask, str) and mask not in {"none", "cloud"} else mask
@@ -156,6 +156,36 @@ def _require_possible(value: float | None, dtypes: Sequence[np.dtype[np.generic]
         f"nodata={value:g} is not a value of {dtypes[0]} pixels, so that none would be invalid. "
         "Pass one that the files hold, or None."
     )
+
+
+def warp_of(header: Header, number: int, values: Values, target: Grid | None) -> Warp | None:
+    """Return how a raster is brought to a grid with its invalid pixels; None if it is there.
+
+    Raise SceneError if GDAL would mix up alpha, masks and nodata.
+    """
+    if target is None or header.fits(target):
+        return None
+    if header.measured:
+        raise SceneError(
+            f"Band {header.measured} of '{uri_name(header.uri)}' is tagged as alpha, but holds "
+            "measurements: GDAL cannot bring it to another grid. Correct the tag (gdal_edit.py "
+            f"-colorinterp_{header.measured} undefined), then open it again."
+        )
+    source, (nodata, together) = header.grid(), values
+    if header.masks or (header.shared_mask and nodata is not None):
+        raise SceneError(
+            f"'{uri_name(header.uri)}' has a mask and a nodata value, or masks of single bands: "
+            "GDAL would not obey all on another grid. Write nodata into masked pixels first."
+        )
+    method = resampling(source, target, uri_name(header.uri))
+    dtype = np.dtype(header.dtype_of(number))
+    bare = header.alpha is None and not header.shared_mask
+    if nodata is not None and not np.isnan(nodata) and value_limits(dtype, nodata) is None:
+        nodata = None
+    if dtype.kind == "f" and bare and nodata is None:
+        nodata = float("nan")
+    inside = covered(source, target) if together and bare and nodata is not None else None
+    return Warp(target, method, nodata, inside)
 
 
 def quality_files(product: Product, options: Options, scene: Grid) -> Iterator[QualityFile]:

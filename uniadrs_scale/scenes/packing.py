@@ -169,8 +169,7 @@ def packing_of(
 
     Its product may have ``fill``, and fill that counts if all bands have it (``empty``).
 
-    Raises:
-        SceneError: The array does not hold real numbers, or has factors for other bands.
+    Raise SceneError if the array does not hold real numbers, or has factors for other bands.
     """
     named = plain_names(variable.attrs)
     kind = _stored_kind(where, variable.dtype, named)
@@ -239,8 +238,7 @@ def _unscaled(kind: np.dtype[Any], value: float, scaling: Mapping[str, Any]) -> 
 def _factors(where: str, named: Mapping[str, Any], count: int) -> tuple[tuple[float, float], ...]:
     """Return factor and offset of each band; empty if the bands share them.
 
-    Raises:
-        SceneError: There are several, but not one per band.
+    Raise SceneError if there are several, but not one per band.
     """
     scale, offset = (numbers(named.get(name)) for name in ("scalefactor", "addoffset"))
     if len(scale) <= 1 and len(offset) <= 1:

@@ -128,8 +128,7 @@ class ScenePicture:
     def window(self, rows: slice, cols: slice) -> NDArray[np.uint8]:
         """Return uint8 (y, x, 3) of a window at full resolution, in the same colours.
 
-        Raises:
-            SceneError: The scene cannot be read.
+        Raise SceneError if the scene cannot be read.
         """
         window = Window(rows.start, cols.start, rows.stop - rows.start, cols.stop - cols.start)
         pixels, valid = self.scene.window(window).read()
@@ -139,8 +138,7 @@ class ScenePicture:
 def scene_picture(scene: xr.DataArray | SceneSource, side: int) -> ScenePicture:
     """Return a picture of ``scene`` of at most ``side`` px.
 
-    Raises:
-        SceneError: The scene is not a raster, or cannot be read.
+    Raise SceneError if the scene is not a raster, or cannot be read.
     """
     source: Any = scene
     if not isinstance(scene, FileScene | CubeScene | Cropped | ArrayScene):

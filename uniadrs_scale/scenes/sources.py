@@ -13,6 +13,7 @@ from rasterio.crs import CRS
 
 from uniadrs_scale.core.contracts import SceneInfo, SceneSource, digest
 from uniadrs_scale.core.validity import EVERY_BAND, Validity, can_hold, valid_pixels
+from uniadrs_scale.errors import SceneError
 from uniadrs_scale.scenes.axes import wavelengths_of
 from uniadrs_scale.scenes.grids import Grid, ground_size
 from uniadrs_scale.scenes.lazy import lazy_pixels, origin
@@ -41,6 +42,10 @@ if TYPE_CHECKING:
     from uniadrs_scale.core.lattice import Window
     from uniadrs_scale.scenes.assembly import Facts
     from uniadrs_scale.scenes.rasters import WindowedScene
+
+
+FILL = ("_FillValue", "missing_value", "fill_value", "nodata")
+"""Attributes that hold the nodata value of an array, as rioxarray reads them."""
 
 
 def lazy_scene(scene: WindowedScene, facts: Facts, chunk: int) -> xr.DataArray:
@@ -162,11 +167,36 @@ def map_coordinates(scene: xr.DataArray) -> Mapping[str, xr.DataArray]:
 
 def recognised(scene: xr.DataArray) -> tuple[xr.DataArray, Any]:
     """Return ``scene`` as (band, y, x), and the files that hold just these pixels, if any do."""
-    array = as_scene(scene)
+    array = _with_plain_fill(as_scene(scene))
     known = origin(array)
     if known is not None and known.info.transform is not None:
         array = without_old_coordinates(array, Affine(*known.info.transform))
     return array, known
+
+
+def _with_plain_fill(array: xr.DataArray) -> xr.DataArray:
+    """Return integers with their fill as an attribute, and without fill that they cannot be.
+
+    xarray keeps the fill of decoded numbers as encoding. Integers that have one are not decoded.
+    """
+    said = {name: array.attrs[name] for name in FILL if name in array.attrs}
+    if array.dtype.kind != "f" and "_FillValue" in array.encoding:
+        said.setdefault("_FillValue", array.encoding["_FillValue"])
+    try:
+        known = [float(np.ravel(value)[0]) for value in said.values()]
+    except (TypeError, ValueError, IndexError):
+        raise SceneError(
+            f"The fill value of scene '{array.name}' is not a number ({said}). Correct the "
+            "attribute, or drop it."
+        ) from None
+    if array.dtype.kind == "f" or not said:
+        return array
+    held = [array.dtype.type(value) for value in known if can_hold(array.dtype, value)]
+    plain = array.copy(deep=False)
+    plain.attrs = {k: v for k, v in array.attrs.items() if k not in FILL}
+    plain.attrs |= dict(zip(FILL, held[:1], strict=False))
+    plain.encoding = {k: v for k, v in array.encoding.items() if k not in FILL}
+    return plain
 
 
 def _placed(info: SceneInfo, array: xr.DataArray) -> SceneInfo:

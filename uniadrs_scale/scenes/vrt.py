@@ -43,6 +43,12 @@ def _require_bytes(dataset: rasterio.DatasetReader, uri: str) -> None:
     """Raise SceneError if a raw file, or that of a band in a VRT, is shorter than it must be."""
     raw = list(_raw_bands(dataset))
     envi = dataset.tags(ns="ENVI")
+    for field in ("major_frame_offsets", "minor_frame_offsets"):
+        if re.search("[1-9]", envi.get(field, "")):
+            raise SceneError(
+                f"'{uri}' has bytes between its lines or bands ({field} = {envi[field]}), which "
+                "GDAL would read as pixels. Remove them, and the field from the header."
+            )
     if dataset.driver in RAW and envi.get("file_compression", "0") == "0":
         pixel = sum(np.dtype(dtype).itemsize for dtype in dataset.dtypes)
         size = int(envi.get("header_offset", 0)) + dataset.height * dataset.width * pixel
@@ -105,8 +111,7 @@ def note_lost(sources: frozenset[str], error: BaseException | None) -> None:
 def require_sources(dataset: rasterio.DatasetReader, uri: str) -> frozenset[str]:
     """Return the files that a VRT names, directly or by another VRT; empty for other files.
 
-    Raises:
-        SceneError: One cannot be opened, or could not be opened before.
+    Raise SceneError if one cannot be opened, or could not be opened before.
     """
     if dataset.driver != "VRT":
         return frozenset()

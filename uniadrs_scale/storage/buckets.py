@@ -90,8 +90,7 @@ def glimpse(uri: str, *, whole: bool = False) -> Glimpse:
 def await_same(uri: str, stamp: str) -> Glimpse:
     """Return how a remote file begins, which is as it was when ``stamp`` was taken.
 
-    Raises:
-        SceneError: The server does not respond within the retry time, or the file has changed.
+    Raise SceneError if the server does not respond within the retry time, or the file has changed.
     """
     now = glimpse(uri)
     if now.stamp != stamp:
@@ -103,11 +102,7 @@ def await_same(uri: str, stamp: str) -> Glimpse:
 
 
 def read_range(uri: str, start: int, stop: int) -> bytes:
-    """Return bytes ``start`` to ``stop`` of a remote file.
-
-    Raises:
-        OSError: They cannot be read.
-    """
+    """Return bytes ``start`` to ``stop`` of a remote file. Raise OSError if they cannot be read."""
     if in_bucket(uri):
         store, key = bucket_of(uri)
         with translated("read", uri):
@@ -118,8 +113,7 @@ def read_range(uri: str, start: int, stop: int) -> bytes:
 def range_file(uri: str, stamp: str) -> Any:
     """Open a remote file that h5py and xarray read in blocks, shared by all readers in a process.
 
-    Raises:
-        SceneError: It is not as it was when ``stamp`` was taken, or the server does not answer.
+    Raise SceneError if it is not as it was when ``stamp`` was taken, or the server does not answer.
     """
     blocks = _blocks(uri, stamp)
     file = AbstractBufferedFile(None, uri, size=blocks.size, cache_type="none")
@@ -141,11 +135,7 @@ def _blocks(uri: str, stamp: str) -> BlockCache:
 
 
 def read_object(uri: str) -> bytes | None:
-    """Return a whole remote file, None if it does not exist.
-
-    Raises:
-        OSError: It cannot be read.
-    """
+    """Return a whole remote file, None if it does not exist. Raise OSError if it cannot be read."""
     if not in_bucket(uri):
         return remote.fetch(uri).content
     store, key = bucket_of(uri)
@@ -178,11 +168,7 @@ def write_object(uri: str, content: bytes | Path, *, media: str = "") -> None:
 
 
 def exists(uri: str) -> bool:
-    """Return True if there is such an object.
-
-    Raises:
-        StoreError: The server does not respond.
-    """
+    """Return True if there is such an object. Raise StoreError if the server does not respond."""
     store, key = bucket_of(uri)
     with translated("look for", uri):
         try:
@@ -195,8 +181,7 @@ def exists(uri: str) -> bool:
 def list_keys(uri: str) -> list[str]:
     """Return the keys below the prefix ``uri``, relative to it.
 
-    Raises:
-        StoreError: The bucket does not exist or cannot be listed.
+    Raise StoreError if the bucket does not exist or cannot be listed.
     """
     return [key for key, _ in list_objects(uri)]
 
@@ -246,8 +231,7 @@ def _end_of_folder(first: str, last: str, name: str) -> str | None:
 def upload(folder: Path, uri: str, *, last: str) -> None:
     """Write all files in ``folder`` below ``uri``, the object ``last`` after all others.
 
-    Raises:
-        StoreError: A file cannot be written; ``last`` is then not written.
+    Raise StoreError if a file cannot be written; ``last`` is then not written.
     """
     files = [path for path in folder.rglob("*") if path.is_file()]
     others = [path for path in files if path.relative_to(folder).as_posix() != last]
@@ -263,8 +247,7 @@ def upload(folder: Path, uri: str, *, last: str) -> None:
 def remove_prefix(uri: str, *, first: str | None = None) -> None:
     """Remove all objects below ``uri``, the object ``first`` before all others.
 
-    Raises:
-        StoreError: An object cannot be removed.
+    Raise StoreError if an object cannot be removed.
     """
     keys = list_keys(uri)
     if first is not None and first in keys:
@@ -276,8 +259,7 @@ def remove_prefix(uri: str, *, first: str | None = None) -> None:
 def remove_objects(uri: str, keys: Sequence[str]) -> None:
     """Remove the objects ``keys`` below ``uri``, as far as they exist.
 
-    Raises:
-        StoreError: An object cannot be removed.
+    Raise StoreError if an object cannot be removed.
     """
     store, prefix = bucket_of(uri)
     if keys:

@@ -38,11 +38,7 @@ STORES = 32
 
 
 def obstore_library() -> Any:
-    """Import the module ``obstore``.
-
-    Raises:
-        StoreError: It is not installed.
-    """
+    """Import the module ``obstore``. Raise StoreError if it is not installed."""
     try:
         import obstore.exceptions  # noqa: PLC0415 - an optional extra
         import obstore.store  # noqa: PLC0415
@@ -223,8 +219,7 @@ class ConditionalObject:
     def read(cls, uri: str) -> tuple[ConditionalObject, bytes | None]:
         """Return the object and its bytes, None if it does not exist.
 
-        Raises:
-            StoreError: It cannot be read.
+        Raise StoreError if it cannot be read.
         """
         store, key = bucket_of(uri)
         with translated("read", uri):

@@ -43,8 +43,7 @@ SLACK = 60.0
 def is_leased(uri: str) -> bool:
     """Return True while a process holds the lock object ``uri``, by the clock of this machine.
 
-    Raises:
-        StoreError: The bucket cannot be read.
+    Raise StoreError if the bucket cannot be read.
     """
     store, key = bucket_of(uri)
     with translated("read", uri):

@@ -109,8 +109,7 @@ def is_held(lock: Place) -> bool:
 
     It writes nothing, so for an object it goes by the clock of this machine.
 
-    Raises:
-        StoreError: The bucket cannot be read.
+    Raise StoreError if the bucket cannot be read.
     """
     if lock.local is not None:
         try:

@@ -37,8 +37,7 @@ class Place:
     def of(cls, given: str | Path | Place, base: str | Path = "") -> Place:
         """Return the place that ``given`` names; a relative path counts from the folder ``base``.
 
-        Raises:
-            StoreError: It is a URL that cannot be written to, or a name that is not UTF-8.
+        Raise StoreError if it is a URL that cannot be written to, or a name that is not UTF-8.
         """
         text = str(given)
         if text.encode(errors="replace").decode() != text:
@@ -82,8 +81,7 @@ class Place:
     def read(self) -> bytes | None:
         """Return the bytes, None if the file does not exist.
 
-        Raises:
-            OSError: They cannot be read.
+        Raise OSError if they cannot be read.
         """
         if self.local is None:
             return buckets.read_object(self.text)
@@ -192,8 +190,7 @@ class Place:
     def make_folder(self) -> None:
         """Make a folder here, unless it exists.
 
-        Raises:
-            StoreError: Something else has the name, even a link to a folder.
+        Raise StoreError if something else has the name, even a link to a folder.
         """
         if self.local is None or _is_folder(self.local):
             return
@@ -234,8 +231,7 @@ class Place:
     def receive(self, folder: Path, last: str) -> None:
         """Move all files of a :meth:`scratch` folder here, the file ``last`` after all others.
 
-        Raises:
-            StoreError: A file cannot be moved; ``last`` is then not here.
+        Raise StoreError if a file cannot be moved; ``last`` is then not here.
         """
         if self.local is None:
             buckets.upload(folder, self.text, last=last)

@@ -141,8 +141,7 @@ def _session() -> requests.Session:
 def fetch(uri: str, headers: Mapping[str, str] | None = None, most: int | None = None) -> Answer:
     """Return the response to a GET, with the first ``most`` bytes of its body; retry failures.
 
-    Raises:
-        OSError: The server does not respond, or with an error. The message has no secrets.
+    Raise OSError if the server does not respond, or with an error. The message has no secrets.
     """
 
     def ask() -> Answer:
@@ -216,8 +215,7 @@ def unreachable(uri: str, error: object) -> SceneError:
 def post_json(url: str, text: str, seconds: float) -> None:
     """Send ``text`` as JSON to ``url``; wait for the answer for at most ``seconds``.
 
-    Raises:
-        OSError: The server cannot be reached, or refuses.
+    Raise OSError if the server cannot be reached, or refuses.
     """
     headers = {"Content-Type": "application/json"}
     requests.post(url, data=text, headers=headers, timeout=seconds).raise_for_status()

@@ -87,8 +87,7 @@ def failed(server: str) -> None:
 def retried(server: str, ask: Callable[[], Answer]) -> Answer:
     """Return the result of ``ask``, called again while it raises a PassingError.
 
-    Raises:
-        PassingError: It did until the end of the retry time.
+    Raise PassingError if it did until the end of the retry time.
     """
     seconds, _, pause = retry_time(server)
     asking = Retrying(

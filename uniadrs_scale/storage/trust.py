@@ -76,8 +76,7 @@ def require_proj() -> None:
 def require_remote(href: str, base: str) -> str:
     """Return ``href``, which the document at ``base`` names.
 
-    Raises:
-        TrustError: The document is on a server and ``href`` is not.
+    Raise TrustError if the document is on a server and ``href`` is not.
     """
     if is_remote(base) and not is_remote(canonical(href)) and not trusts_remote():
         raise TrustError(
@@ -194,8 +193,7 @@ def checked_store(place: str | Path, *, read_only: bool) -> LocalStore | FsspecS
 def parse_json(content: bytes) -> Any:
     """Return the value of a JSON document.
 
-    Raises:
-        ValueError: It is not JSON, or nests too deep.
+    Raise ValueError if it is not JSON, or nests too deep.
     """
     try:
         return json.loads(content)
@@ -209,11 +207,7 @@ class _Loader(yaml.SafeLoader):
     aliases = 0
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        """Return the next node.
-
-        Raises:
-            ComposerError: There are too many aliases.
-        """
+        """Return the next node. Raise ComposerError if there are too many aliases."""
         self.aliases += self.check_event(yaml.AliasEvent)
         if self.aliases > MOST_ALIASES:
             raise yaml.composer.ComposerError(
@@ -225,8 +219,7 @@ class _Loader(yaml.SafeLoader):
 def parse_yaml(text: str) -> Any:
     """Return the value of a YAML document.
 
-    Raises:
-        YAMLError: It is not YAML, or has too many aliases.
+    Raise YAMLError if it is not YAML, or has too many aliases.
     """
     loader = _Loader(text)
     try:

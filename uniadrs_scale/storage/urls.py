@@ -165,8 +165,7 @@ def is_file(href: str) -> bool:
 def _path_of(href: str) -> str:
     """Return the path that a ``file:`` URL names; anything else as it is.
 
-    Raises:
-        ValueError: It names a file of another machine.
+    Raise ValueError if it names a file of another machine.
     """
     if not is_file(href):
         return href

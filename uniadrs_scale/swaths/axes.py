@@ -50,8 +50,7 @@ class Axis:
 def axis_of(coordinate: xr.DataArray, wkt: str | None) -> Axis:
     """Return the regular axis through a coordinate, in the units of its CRS.
 
-    Raises:
-        ValueError: It is not regular, or its units do not fit the CRS; the text says which.
+    Raise ValueError if it is not regular, or its units do not fit the CRS; the text says which.
     """
     name, values = str(coordinate.name), coordinate.values
     if values.dtype.kind not in "iuf" or not np.isfinite(values).all():
@@ -77,8 +76,7 @@ def regular_axis(values: NDArray[Any], name: str = "axis", turn: float | None = 
 
     They may wrap around on a circle of length ``turn``.
 
-    Raises:
-        ValueError: The values do not make a regular axis; the text is the rest of a sentence.
+    Raise ValueError if the values do not make a regular axis; the text is the rest of a sentence.
     """
     if values.dtype.kind not in "iuf" or not np.isfinite(values).all():
         raise NoPlaceError(f"coordinate {name} is not finite numbers")

@@ -130,8 +130,7 @@ def content_digest(*parts: xr.DataArray, text: str = "") -> str:
 def crs_of(array: xr.DataArray) -> CRS | None:
     """Return the CRS of ``array``: of its grid mapping, else of its attributes.
 
-    Raises:
-        SceneError: The CRS is not known to PROJ.
+    Raise SceneError if the CRS is not known to PROJ.
     """
     try:
         crs = array.rio.crs
@@ -157,10 +156,13 @@ def written_transform(array: xr.DataArray) -> Affine | None:
 
 
 def _named_crs(array: xr.DataArray) -> Any:
-    """Return the CRS among attributes (GeoZarr) and scalar coordinates (stackstac)."""
-    for name in ("proj:wkt2", "proj:projjson", "proj:code"):
-        if array.attrs.get(name):
-            return array.attrs[name]
+    """Return the CRS among attributes (GeoZarr, CF) and scalar coordinates (stackstac)."""
+    mapping = array.coords.get(array.rio.grid_mapping)
+    for prefix, said in (("proj:", array), ("", mapping), ("proj:", mapping)):
+        for name in ("wkt2", "projjson", "code", *([] if prefix else ["srid", "epsg"])):
+            value = None if said is None else said.attrs.get(prefix + name)
+            if value:
+                return int(value) if str(value).isdecimal() else value
     for name in ("epsg", "proj:epsg", "proj:code"):
         coordinate = array.coords.get(name)
         if coordinate is not None and not coordinate.ndim:
@@ -184,8 +186,7 @@ def affine_of(numbers: Sequence[Any] | Any, *, gdal: bool = False) -> Affine | N
 def as_scene(scene: xr.DataArray) -> xr.DataArray:
     """Return ``scene`` as (band, y, x), placed as the library writes it.
 
-    Raises:
-        SceneError: It is not an array of real numbers (band, y, x) or (y, x).
+    Raise SceneError if it is not an array of real numbers (band, y, x) or (y, x).
     """
     if not isinstance(scene, xr.DataArray):
         raise SceneError(
@@ -210,8 +211,7 @@ def as_scene(scene: xr.DataArray) -> xr.DataArray:
 def _with_plain_mask(array: xr.DataArray) -> xr.DataArray:
     """Return ``array`` with its mask, if it has one, spread over both axes.
 
-    Raises:
-        SceneError: The mask is not boolean, or not one of y and x.
+    Raise SceneError if the mask is not boolean, or not one of y and x.
     """
     if "valid" not in array.coords:
         return array
@@ -236,8 +236,7 @@ def placed_by_area(array: xr.DataArray) -> xr.DataArray:
 
     Coordinates that users or other readers made are left as they are.
 
-    Raises:
-        SceneError: The area has another shape: the array was sliced after satpy placed it.
+    Raise SceneError if the area has another shape: the array was sliced after satpy placed it.
     """
     area = array.attrs.get("area")
     if area is None:

@@ -80,11 +80,7 @@ class Geocoding:
 
 
 def parse_crs(text: str) -> CRS:
-    """Return the CRS that ``text`` names.
-
-    Raises:
-        PlanError: It names none.
-    """
+    """Return the CRS that ``text`` names. Raise PlanError if it names none."""
     try:
         return CRS.from_user_input(text)
     except CRSError:
@@ -141,8 +137,7 @@ class Extent:
     def crs(self) -> CRS:
         """The CRS to draw it in, if the user names none.
 
-        Raises:
-            PlanError: It reaches so far that no single map shows it without a tear.
+        Raise PlanError if it reaches so far that no single map shows it without a tear.
         """
         hemisphere = 1 if self.latitude >= 0 else -1
         if self.radius <= UTM_RADIUS and abs(self.latitude) < STEEP_LATITUDE:
@@ -191,8 +186,7 @@ def grid_around(bounds: Floats, resolution: float, crs: CRS, pixels: int) -> Geo
     Its lines are at multiples of the resolution, so that the maps of two swaths stack. Bounds
     (left, bottom, right, top) and resolution are in CRS units.
 
-    Raises:
-        PlanError: It would have so many cells that the resolution must be a mistake.
+    Raise PlanError if it would have so many cells that the resolution must be a mistake.
     """
     left, bottom, right, top = bounds / resolution
     left, top = math.floor(left), math.ceil(top)
@@ -278,8 +272,7 @@ class ControlSurface:
 def _degree(places: Floats) -> int:
     """Return the degree of polynomial that points (n, 2) determine, with some to spare.
 
-    Raises:
-        PlanError: The points do not determine a plane.
+    Raise PlanError if the points do not determine a plane.
     """
     rows, cols = ((places - places.mean(axis=0)) / (np.ptp(places) or 1.0)).T
     plane = np.stack([np.ones_like(rows), rows, cols], axis=-1)

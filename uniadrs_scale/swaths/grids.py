@@ -56,11 +56,14 @@ def georeference(array: xr.DataArray) -> Georeference:
     except NoPlaceError as error:
         return Georeference(problem=str(error))
     if transform is not None:
-        name = array.rio.grid_mapping
-        lost = crs is None and name not in {"spatial_ref", *array.coords}
-        advice = f"its grid mapping '{name}' is missing (open it with decode_coords='all')"
-        wkt = None if crs is None else crs.to_wkt()
-        return Georeference(wkt, transform, advice if lost else "")
+        if crs is not None:
+            return Georeference(crs.to_wkt(), transform)
+        name, problem = array.rio.grid_mapping, ""
+        if name not in {"spatial_ref", *array.coords}:
+            problem = f"its grid mapping '{name}' is missing (open it with decode_coords='all')"
+        elif name in array.coords and set(array.coords[name].attrs) - {"GeoTransform"}:
+            problem = f"its grid mapping '{name}' describes no CRS that is known"
+        return Georeference(None, transform, problem)
     named = "" if crs is None else f"it has a CRS ({crs.to_string()[:40]}), but no transform"
     return Georeference(problem=named)
 

@@ -30,8 +30,7 @@ BACKGROUND = -32768.0
 def recognise(path: str) -> Product | None:
     """Return the product of an EnMAP folder or its *-METADATA.XML, None for others.
 
-    Raises:
-        SceneError: It is level 1B, in sensor geometry and two rasters, or its image is missing.
+    Raise SceneError if it is level 1B, in sensor geometry and two rasters, or its image is missing.
     """
     metadata = metadata_file(path, ["enmap*-metadata.xml"])
     if metadata is None:

@@ -25,6 +25,8 @@ PAIRS = {
 
 Before, cirrus is not a cloud for the mask: a third of a scene with 11 % of cloud has it.
 """
+FMASK = ("cirrus", "cloud", "dilated_cloud", "cloud_shadow", "snow", "water")
+"""Flags of Fmask in HLS, by bit; bit 2 is called adjacent to cloud or shadow there."""
 CLOUD = ("dilated_cloud", "cirrus", "cloud", "cloud_shadow")
 SENSORS = {
     "OLI": "B1 coastal 443, B2 blue 482, B3 green 561, B4 red 655, B5 nir08 865, B6 swir16 1609, "
@@ -45,8 +47,7 @@ BAND_KEY = re.compile(r"^FILE_NAME_BAND_(?P<band>(?:ST_B)?[0-9]+(?:_VCID_[12])?)
 def recognise(path: str) -> Product | None:
     """Return the product of a Landsat folder or its *_MTL.txt, None for others.
 
-    Raises:
-        SceneError: The MTL file names no band, or one that is missing.
+    Raise SceneError if the MTL file names no band, or one that is missing.
     """
     metadata = metadata_file(path, ["*_mtl.txt"])
     if metadata is None:
@@ -71,7 +72,7 @@ def recognise(path: str) -> Product | None:
 
 
 def pixel_flags(uri: str, flags: tuple[str, ...] = FLAGS) -> Quality:
-    """Return the QA_PIXEL band at ``uri`` as a quality raster."""
+    """Return the band at ``uri`` as a quality raster: QA_PIXEL, or one of other ``flags``."""
     return Quality(
         uri=uri,
         kind="bits",

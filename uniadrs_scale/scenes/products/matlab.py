@@ -49,8 +49,7 @@ def recognise(contents: Contents, options: Options) -> CubeSpec | None:
 
     MATLAB writes its axes in reverse: (row, column, band) is stored as (band, column, row).
 
-    Raises:
-        SceneError: No variable, or several, can be meant.
+    Raise SceneError if no variable, or several, can be meant.
     """
     path = contents.file.path
     if not is_matlab(path):

@@ -136,7 +136,7 @@ class Options:
 
 FOR_GRID = "raster files of several resolutions"
 FOR_VARIABLE = "NetCDF, HDF5, Zarr and .mat files"
-FOR_MASK = "products with a quality band (Sentinel-2 L2A, Landsat Collection 2, EnMAP, STAC items)"
+FOR_MASK = "products with a quality band (Sentinel-2 L2A, Landsat Collection 2, HLS, EnMAP, STAC)"
 FOR_UNITS = "Sentinel-1 GRD"
 
 
@@ -216,8 +216,7 @@ def families(names: Iterable[str], most: int = 16) -> str:
 def read_xml(path: Path) -> ET.Element:
     """Return the root of an XML file, without namespaces.
 
-    Raises:
-        SceneError: It is not well-formed.
+    Raise SceneError if it is not well-formed.
     """
     builder = ET.TreeBuilder()
     parser = expat.ParserCreate(namespace_separator="}")
@@ -276,8 +275,7 @@ def metadata_file(path: str, patterns: Sequence[str]) -> Path | None:
 def require_file(path: Path, product: Path, tag: str) -> str:
     """Return ``path`` as text if it exists; else say which metadata name it.
 
-    Raises:
-        SceneError: The file does not exist.
+    Raise SceneError if the file does not exist.
     """
     if not path.exists():
         raise SceneError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from fnmatch import fnmatchcase
+from glob import has_magic
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +17,8 @@ from uniadrs_scale.scenes.axes import (
     LATITUDES,
     LONGITUDES,
     PLANE,
-    WAVELENGTHS,
     axis_roles,
+    own_wavelength,
     spectral_table,
 )
 from uniadrs_scale.scenes.cubes import CubeSpec
@@ -42,8 +43,7 @@ HELPERS = ("bounds", "ancillary_variables", "coordinates", "cell_measures", "gri
 def recognise(contents: Contents, options: Options) -> CubeSpec:
     """Return the arrays that ``variable`` names, or the one that can be meant.
 
-    Raises:
-        SceneError: None or several can be meant, or they do not fit together.
+    Raise SceneError if none or several can be meant, or they do not fit together.
     """
     places = _swath_places(contents)
     chosen = _chosen(contents, options.variable, {path for pair in places for path in pair})
@@ -85,8 +85,8 @@ def _chosen(
     contents: Contents, wanted: str | tuple[str, ...] | None, places: set[str]
 ) -> list[Entry]:
     """Return the arrays that are the scene, in the order they were asked for."""
-    numeric = [e for e in contents.entries.values() if e.numeric and e.path not in places]
-    possible = [e for e in numeric if len(e.extent) in {PLANE, CUBE}]
+    sized = [e for e in contents.entries.values() if e.numeric and len(e.extent) in {PLANE, CUBE}]
+    possible = [e for e in sized if e.path not in places]
     names = families(e.path for e in possible)
     if wanted is None:
         meant = _data_arrays(contents, possible) if len(possible) > 1 else possible
@@ -95,10 +95,9 @@ def _chosen(
             if len(candidates) == 1:
                 return candidates
         if not possible:
-            _refuse_many_axes(contents, numeric)
-        met = "no array of numbers with two or three axes"
-        if possible:
-            met = f"{len(possible)} arrays that could be the scene ({names})"
+            _refuse_unusable(contents)
+        many = f"{len(possible)} arrays that could be the scene ({names})"
+        met = many if possible else "no array of numbers with two or three axes"
         raise SceneError(
             f"'{contents.file.path}' has {met}: one must be named. "
             "Pass variable='name', a list of names, or a pattern such as 'rrs_*'."
@@ -109,18 +108,24 @@ def _chosen(
         found = {e.path: e for e in possible if fnmatchcase(e.path, pattern)}
         found = found or {e.path: e for e in fine if fnmatchcase(e.name, pattern)}
         if not found:
-            _refuse_many_axes(contents, [e for e in numeric if pattern in (e.path, e.name)])
+            _refuse_unusable(contents, pattern)
             raise SceneError(
                 f"variable='{pattern}' is not in '{contents.file.path}', which has "
                 f"{names or 'no array of two or three axes'}. Pass one of these."
             )
-        chosen += (found[path] for path in natural_order(found))
+        if len(found) > 1 and not has_magic(pattern):
+            several = ", ".join(found)
+            raise SceneError(f"variable='{pattern}' may be any of {several}. Pass one, or a list.")
+        data = (p for p in found if "flag_meanings" not in contents.variable(p).attrs)
+        chosen += (found[path] for path in natural_order(data) or found)
     return chosen
 
 
-def _refuse_many_axes(contents: Contents, entries: Sequence[Entry]) -> None:
-    """Raise SceneError if the only array has more axes than a scene."""
-    many = [e for e in entries if len(e.extent) > CUBE]
+def _refuse_unusable(contents: Contents, name: str | None = None) -> None:
+    """Raise SceneError if arrays (of that name) are complex, or one has more axes than a scene."""
+    named = [e for e in contents.entries.values() if name in (None, e.path, e.name)]
+    contents.require_real([e for e in named if len(e.extent) in {PLANE, CUBE}])
+    many = [e for e in named if e.numeric and len(e.extent) > CUBE]
     if len(many) == 1:
         axis_roles(contents, many[0].path)
 
@@ -251,7 +256,7 @@ def _bands(contents: Contents, variable: Variable) -> list[tuple[str, float | No
     """Return (name, wavelength in nm) of each band of an array."""
     entry, array = contents.entries[variable.path], contents.variable(variable.path)
     if "band" not in variable.axes:
-        return [(entry.name, _own_wavelength(array.attrs))]
+        return [(entry.name, own_wavelength(array.attrs))]
     axis = variable.axes.index("band")
     count, dim = entry.shape[axis], str(array.dims[axis])
     if count > LONGEST_TABLE:
@@ -287,13 +292,3 @@ def _listed(attributes: Mapping[Any, Any], count: int) -> list[str]:
         if isinstance(value, list | tuple | np.ndarray) and len(value) == count > 1:
             return [str(item) for item in value]
     return []
-
-
-def _own_wavelength(attributes: Mapping[Any, Any]) -> float | None:
-    """Return the wavelength of an array that is one band, from its attributes."""
-    for name in filter(WAVELENGTHS.fullmatch, attributes):
-        value = np.ravel(attributes[name])
-        if value.size == 1 and value.dtype.kind in "iuf" and value[0] > 0:
-            unit = attributes.get(f"{name}_unit") or attributes.get(f"{name}_units")
-            return nanometres(float(value[0]), None if unit is None else str(unit))
-    return None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 from uniadrs_scale.errors import SceneError
 from uniadrs_scale.scenes.headers import Header
 from uniadrs_scale.scenes.products.metadata import Band, Product, iso_time, nanometres
+from uniadrs_scale.scenes.products.stac import QUALITY
 from uniadrs_scale.storage.trust import open_raster
 from uniadrs_scale.storage.urls import is_remote, uri_name
 
@@ -27,6 +29,14 @@ IGNORED = ("data_ignore_value", "nodata", "nodata_value", "no_data_value", "fill
 FEW = 4
 """Pages that a message names."""
 WORD = re.compile(r"[^_\-. ]+")
+AUXILIARY = re.compile(
+    r"(.*[-_.])?(?P<word>scl|fmask|aot|wvp|cld|snw|tci(_[rgb])?|pvi|udm2?|(cloud_?)?mask|[sv][az]a|"
+    r"b?qa|qa\d0|qa_(pixel|radsat|aerosol)|(msk|ql)_\w+|sr_(aerosol|atmos_opacity)|"
+    r"st_(atran|cdist|drad|emis|emsd|trad|urad))(_\d+m)?",
+    re.IGNORECASE,
+)
+"""Names of classes, angles, states of the air and pictures, in files of Landsat, HLS, Sentinel-2,
+EnMAP and Planet: not bands next to others unless named, as in STAC items."""
 
 
 def plain_product(sources: Sequence[str], headers: dict[str, Header]) -> Product:
@@ -45,27 +55,56 @@ def plain_product(sources: Sequence[str], headers: dict[str, Header]) -> Product
     ]
     found = list(chain.from_iterable(map(_pages, found)))
     headers |= {header.uri: header for header in found}
-    first = found[0]
-    words = _distinct([Path(uri_name(header.uri)).stem for header in found])
-    for header in found:
+    beside = {header.uri: word for header in found if (word := _auxiliary(header))}
+    scored = [header for header in found if header.uri not in beside]
+    if not scored:
+        scored, beside = found, {}
+    first = scored[0]
+    words = _distinct([Path(uri_name(header.uri)).stem for header in scored])
+    for header in scored:
         first.require_same_count(header)
-    grey = [header for header in found if header.grey and len(header.numbers) == len("rgb")]
-    name = uri_name(first.uri) if len(sources) == 1 else f"{uri_name(first.uri)} ..."
+    grey = [header for header in scored if header.grey and len(header.numbers) == len("rgb")]
+    bands = [
+        band
+        for header, word in zip(scored, words, strict=True)
+        for band in described.get(header.uri) or _bands(header, word, grey=header in grey)
+    ]
+    left_out = [uri_name(uri) for uri in beside]
+    for uri in beside:  # last, so that they do not count among the numbers of the others
+        more = described.get(uri) or _bands(headers[uri], "", grey=False)
+        bands += [replace(band, default=False) for band in more]
+    helpers = [b.name for b in bands if b.default and AUXILIARY.fullmatch(b.name)]
+    if len(helpers) < sum(band.default for band in bands):
+        bands = [replace(b, default=b.default and b.name not in helpers) for b in bands]
+        left_out += helpers
+    placed = first.transform is not None and first.crs is not None
+    classes = {
+        word: QUALITY[word](uri) for uri, word in reversed(beside.items()) if word in QUALITY
+    }
+    notes = [
+        f"Red, green and blue of '{uri_name(header.uri)}' are equal: they are scored as one "
+        "band. Name all (1,2,3) to score them as three."
+        for header in grey
+    ]
+    if left_out:
+        notes.append(
+            f"Not scored: {', '.join(left_out)}. By their names they hold quality, angles or "
+            "pictures. Name them as bands to score them."
+        )
     return Product(
         kind="raster file",
-        name=name,
-        bands=tuple(
-            band
-            for header, word in zip(found, words, strict=True)
-            for band in described.get(header.uri) or _bands(header, word, grey=header in grey)
-        ),
+        name=uri_name(first.uri) if len(sources) == 1 else f"{uri_name(first.uri)} ...",
+        bands=tuple(bands),
+        quality=tuple(classes.values()) if placed else (),
         datetime=first.datetime,
-        notes=tuple(
-            f"Red, green and blue of '{uri_name(header.uri)}' are equal: they are scored as one "
-            "band. Name all (1,2,3) to score them as three."
-            for header in grey
-        ),
+        notes=tuple(notes),
     )
+
+
+def _auxiliary(header: Header) -> str:
+    """Return the word in a file's name that says that it holds no bands; empty without one."""
+    match = AUXILIARY.fullmatch(Path(uri_name(header.uri)).stem)
+    return match["word"].lower() if match else ""
 
 
 def _bands(header: Header, word: str, *, grey: bool) -> Iterator[Band]:
@@ -84,8 +123,7 @@ def _bands(header: Header, word: str, *, grey: bool) -> Iterator[Band]:
 def _pages(header: Header) -> list[Header]:
     """Return the headers of all pages of a TIFF: the bands of one scene, if they are alike.
 
-    Raises:
-        SceneError: The pages differ, so that one must be named.
+    Raise SceneError if the pages differ, so that one must be named.
     """
     if not header.pages:
         return [header]
@@ -116,8 +154,7 @@ def _distinct(names: Sequence[str]) -> list[str]:
 def recognise(path: str) -> Product | None:
     """Return the raster of an ENVI header or data file, None for others.
 
-    Raises:
-        SceneError: There is a header but no data file.
+    Raise SceneError if there is a header but no data file.
     """
     header = _header_of(Path(path))
     if header is None:

@@ -31,8 +31,7 @@ AXES = ("y", "band", "x")
 def recognise(contents: Contents, options: Options) -> CubeSpec | None:
     """Return the hyperspectral cubes of a PRISMA file; None for others.
 
-    Raises:
-        SceneError: It has cubes but no wavelengths.
+    Raise SceneError if it has cubes but no wavelengths.
     """
     cubes = [_cube(contents, spectral_range) for spectral_range in RANGES]
     if None in cubes:

@@ -44,8 +44,7 @@ SAME = 0.01
 def recognise(path: str, options: Options) -> Product | CubeSpec | None:
     """Return the product that the metadata at ``path`` describe, None for a plain raster.
 
-    Raises:
-        SceneError: It is a folder that no product is known to look like, or a damaged product.
+    Raise SceneError if it is a folder that no product is known to look like, or a damaged product.
     """
     for module in (stac,) if is_remote(path) else RASTERS:
         product: Product | None = module.recognise(path)
@@ -67,8 +66,7 @@ def recognise(path: str, options: Options) -> Product | CubeSpec | None:
 def recognise_arrays(paths: Sequence[str], options: Options) -> CubeSpec | None:
     """Return several files of arrays as one scene; None if they are rasters.
 
-    Raises:
-        SceneError: Some files are rasters, or the files do not fit together.
+    Raise SceneError if some files are rasters, or the files do not fit together.
     """
     first = _arrays(paths[0], options) if paths else None
     if first is None:
@@ -96,8 +94,7 @@ def _arrays(path: str, options: Options) -> CubeSpec | None:
 def _joined(stems: Sequence[str], specs: Sequence[CubeSpec]) -> CubeSpec:
     """Return arrays of several files as one scene.
 
-    Raises:
-        SceneError: They differ in size or place.
+    Raise SceneError if they differ in size or place.
     """
     first = specs[0]
     for spec in specs[1:]:

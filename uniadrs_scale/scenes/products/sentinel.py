@@ -50,8 +50,7 @@ TILE = re.compile(r"T\d{2}[A-Z]{3}(?=_)")
 def recognise(path: str) -> Product | None:
     """Return the product of a SAFE folder or its metadata file, None for others.
 
-    Raises:
-        SceneError: It is damaged, incomplete, or of a kind that cannot be scored.
+    Raise SceneError if it is damaged, incomplete, or of a kind that cannot be scored.
     """
     return _optical(path) or _radar(path)
 
@@ -59,8 +58,7 @@ def recognise(path: str) -> Product | None:
 def _optical(path: str) -> Product | None:
     """Return the product of Sentinel-2 metadata, None for others.
 
-    Raises:
-        SceneError: The metadata name no image, or a missing one.
+    Raise SceneError if the metadata name no image, or a missing one.
     """
     metadata = metadata_file(path, ["mtd_msil1c.xml", "mtd_msil2a.xml"])
     if metadata is None:
@@ -153,8 +151,7 @@ def _wavelengths(root: ET.Element) -> dict[str, float]:
 def _radar(path: str) -> Product | None:
     """Return the product of a Sentinel-1 manifest, None for others.
 
-    Raises:
-        SceneError: It is not a GRD product, or a measurement is missing.
+    Raise SceneError if it is not a GRD product, or a measurement is missing.
     """
     manifest = metadata_file(path, ["manifest.safe"])
     if manifest is None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from uniadrs_scale.core.machine import Later
 from uniadrs_scale.errors import SceneError, gist
-from uniadrs_scale.scenes.products.landsat import pixel_flags
+from uniadrs_scale.scenes.assembly import bands_called
+from uniadrs_scale.scenes.products.landsat import FMASK, pixel_flags
 from uniadrs_scale.scenes.products.metadata import Band, Product, iso_time, nanometres
 from uniadrs_scale.scenes.products.sentinel import scene_classes
 from uniadrs_scale.storage.buckets import glimpse, read_object
@@ -18,7 +20,7 @@ from uniadrs_scale.storage.trust import parse_json, resolve
 from uniadrs_scale.storage.urls import canonical, is_remote, uri_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     import pystac
 
@@ -32,7 +34,11 @@ RASTER_SUFFIXES = {".tif", ".tiff", ".jp2", ".vrt", ".nc", ".img", ".png", ".zar
 RASTER_TYPES = ("image/tiff", "image/jp2", "image/vnd.stac.geotiff", "application/x-geotiff")
 NOT_DATA = {"visual", "overview", "thumbnail", "metadata", "cloud", "snow-ice", "water-mask"}
 """Roles of assets that are pictures or masks, not measurements."""
-QUALITY = {"scl": scene_classes, "qa_pixel": pixel_flags}
+QUALITY: dict[str, Callable[[str], Quality]] = {
+    "scl": scene_classes,
+    "qa_pixel": pixel_flags,
+    "fmask": partial(pixel_flags, flags=FMASK),
+}
 """Assets, by key in lower case without a resolution, that classify pixels."""
 HELPER = re.compile(r"scl|fmask|aot|wvp|cld|snw|[sv][az]a|qa(_\w+)?|\w+_qa")
 """Such keys of assets with classes, angles and states of the air."""
@@ -42,8 +48,7 @@ RESOLUTION = re.compile(r"_\d+m$")
 def recognise(path: str) -> Product | None:
     """Return the product of a STAC item's JSON file or URL, None if it is not JSON.
 
-    Raises:
-        SceneError: It is JSON but not an item, or cannot be fetched.
+    Raise SceneError if it is JSON but not an item, or cannot be fetched.
     """
     suffix = PurePosixPath(uri_name(path)).suffix.lower()
     if is_remote(path):
@@ -84,8 +89,7 @@ def _fetched(uri: str) -> pystac.Item:
 def of_item(item: pystac.Item) -> Product:
     """Return the product that an item describes.
 
-    Raises:
-        SceneError: No asset is a raster of measurements.
+    Raise SceneError if no asset is a raster of measurements.
     """
     document = item.to_dict(include_self_link=False, transform_hrefs=False)
     return of_document(document, canonical(item.get_self_href() or "item.json"))
@@ -94,8 +98,7 @@ def of_item(item: pystac.Item) -> Product:
 def of_document(document: dict[str, Any], base: str) -> Product:
     """Return the product that the JSON of an item describes, as read from the path or URL ``base``.
 
-    Raises:
-        SceneError: No asset is a raster of measurements.
+    Raise SceneError if no asset is a raster of measurements.
     """
     assets: dict[str, dict[str, Any]] = document["assets"]
     properties = document["properties"]
@@ -120,17 +123,14 @@ def of_document(document: dict[str, Any], base: str) -> Product:
 def with_assets(product: Product, wanted: Sequence[str]) -> Product:
     """Return the product with the wanted bands only, all those of assets or single ones, in order.
 
-    Raises:
-        SceneError: One does not exist.
+    Raise SceneError if one does not exist, or several bands have a name.
     """
     chosen: list[Band] = []
     for name in wanted:
-        bands = product.of_asset(name)
-        bands = bands or [b for b in product.bands if name in (b.name, *b.aliases)][:1]
-        if not bands:
+        if all(name not in (b.name, *b.aliases, b.asset) for b in product.bands):
             known = sorted({band.asset for band in product.bands})
             raise SceneError(f"it has no asset ['{name}'], only {known}")
-        chosen += [replace(band, default=True) for band in bands]
+        chosen += [replace(band, default=True) for band in bands_called(name, product)]
     return replace(product, bands=tuple(chosen))
 
 
