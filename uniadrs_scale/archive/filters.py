@@ -33,6 +33,15 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _no_switch(cls, values: Any) -> Any:
+        """Refuse yes as a number: with ``keep_days: yes``, maps older than a day would go."""
+        for name, field in cls.model_fields.items() if isinstance(values, dict) else ():
+            if isinstance(values.get(name), bool) and field.annotation is not bool:
+                raise ValueError(f"{name} takes neither yes nor no (true, on, false, off)")
+        return values
+
 
 class Filters(Section):
     """Conditions for items of the source; all that are given must hold."""
@@ -97,7 +106,7 @@ def _instant(text: str, *, end: bool = False) -> dt.datetime | None:
     if (text := text.strip()) in ("", ".."):
         return None
     try:
-        instant = dt.datetime.fromisoformat("" if "W" in text else text)  # a week is no instant
+        instant = dt.datetime.fromisoformat("" if "W" in text else text)  # not a week
     except ValueError:
         raise ValueError(
             f"'{text}' is not a date. Use 2024-01-31 or 2024-01-31T10:00:00Z"

@@ -74,7 +74,8 @@ def sweep(
     """
     config = archive if isinstance(archive, ArchiveConfig) else load_config(archive)
     if keep_days is not None:
-        if not (isinstance(keep_days, int | float) and 0 < keep_days <= MOST_DAYS):
+        number = isinstance(keep_days, int | float) and keep_days is not True
+        if not (number and 0 < keep_days <= MOST_DAYS):
             raise ArchiveError(
                 f"keep_days={keep_days!r} is not allowed. Give a number of days above 0, up to "
                 f"{MOST_DAYS}."

@@ -133,11 +133,7 @@ def _cut(array: xr.DataArray, known: Any, part: Part) -> xr.DataArray:
 
 
 def _grid(array: xr.DataArray) -> GeoBox:
-    """Return the grid of a scene.
-
-    Raises:
-        SceneError: It has no grid, or one without a CRS.
-    """
+    """Return the grid of a scene; SceneError if it has none, or one without a CRS."""
     if geolocation_kind(array):
         raise SceneError(
             f"Scene '{array.name}' is a swath, whose rows and columns are not along a grid: it "
@@ -154,11 +150,7 @@ def _grid(array: xr.DataArray) -> GeoBox:
 
 
 def _box(bbox: Sequence[float], crs: str | int) -> Any:
-    """Return a box as a polygon.
-
-    Raises:
-        SceneError: It is not a box, or the CRS is not known.
-    """
+    """Return a box as a polygon; SceneError if it is not a box, or the CRS is not known."""
     try:
         round_ = CRS.from_user_input(crs).is_geographic
     except CRSError as error:
@@ -178,11 +170,7 @@ def _box(bbox: Sequence[float], crs: str | int) -> Any:
 
 
 def _polygons(shapes: NDArray[Any], crs: str) -> tuple[NDArray[Any], str]:
-    """Return the polygons among shapes, and their CRS.
-
-    Raises:
-        SceneError: No shape is left.
-    """
+    """Return the polygons among shapes, and their CRS; refuse an area without any."""
     polygons = shapes[shapely.area(shapes) > 0]
     if not len(polygons):
         raise SceneError(
@@ -224,11 +212,7 @@ def _extent(grid: GeoBox, crs: CRS) -> list[float]:
 
 
 def _met(window: Window, shapes: NDArray[Any], what: str, grid: GeoBox) -> Window:
-    """Return the pixels of ``window`` that shapes in pixels touch.
-
-    Raises:
-        SceneError: No shape is left.
-    """
+    """Return the pixels of ``window`` that shapes in pixels touch; SceneError if none."""
     if len(shapes):
         left, top, right, bottom = shapely.total_bounds(shapes) + SLACK
         row, col = int(np.floor(top)), int(np.floor(left))
