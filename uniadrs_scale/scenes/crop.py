@@ -24,7 +24,7 @@ from uniadrs_scale.scenes.areas import TURN, Area, clipped, projected, read_area
 from uniadrs_scale.scenes.lazy import lazy_pixels
 from uniadrs_scale.scenes.open import open_scene
 from uniadrs_scale.scenes.rasters import WindowedScene
-from uniadrs_scale.scenes.sources import recognised
+from uniadrs_scale.scenes.sources import declared_nodata, recognised
 from uniadrs_scale.swaths.conventions import geolocation_kind
 from uniadrs_scale.swaths.grids import georeference
 
@@ -247,7 +247,7 @@ def _masked(part: xr.DataArray, area: Area) -> xr.DataArray:
     if "valid" in part.coords:
         valid = part.coords["valid"].reset_coords(drop=True)
     else:
-        nodata = (part.rio.nodata,) * part.sizes["band"]
+        nodata = (declared_nodata(part),) * part.sizes["band"]
         together = part.dtype.itemsize == 1  # each value is also a measurement
         valid = xr.apply_ufunc(
             lambda pixels: valid_pixels(np.moveaxis(pixels, -1, 0), nodata, together=together),

@@ -136,7 +136,7 @@ class ArrayWindow:
         if "valid" in array.coords:
             validity.drop(~array.coords["valid"].values, "not in 'valid'")
         else:
-            nodata = (array.rio.nodata,) * len(pixels)
+            nodata = (declared_nodata(array),) * len(pixels)
             together = pixels.dtype.itemsize == 1  # each value is also a measurement
             validity.drop(~valid_pixels(pixels, nodata, together=together), EVERY_BAND)
         return pixels, validity.valid, validity.lost
@@ -167,6 +167,23 @@ def recognised(scene: xr.DataArray) -> tuple[xr.DataArray, Any]:
     if known is not None and known.info.transform is not None:
         array = without_old_coordinates(array, Affine(*known.info.transform))
     return array, known
+
+
+def declared_nodata(array: xr.DataArray) -> float | None:
+    """Return the nodata value that attributes declare, if a pixel can have it."""
+    try:
+        nodata = array.rio.nodata
+    except (OverflowError, ValueError):  # NaN or -9999 for pixels of uint16
+        return None
+    return None if nodata is None else float(nodata)
+
+
+def _words_of_mask(array: xr.DataArray) -> str:
+    """Return what makes pixels invalid, for people."""
+    if "valid" in array.coords:
+        return "where coordinate 'valid' is False"
+    nodata, which = declared_nodata(array), "all bands" if array.dtype.itemsize == 1 else "any band"
+    return "" if nodata is None else f"{nodata:g} in {which}"
 
 
 def _placed(info: SceneInfo, array: xr.DataArray) -> SceneInfo:
@@ -204,6 +221,7 @@ def _describe(array: xr.DataArray) -> SceneInfo:
         gsd_m=float(size) if isinstance(size, int | float) and size > 0 else None,
         block_bytes=_worked_bytes(array),
         strip_rows=0 if array.chunks is None else array.sizes["y"],
+        masked=_words_of_mask(array),
     )
 
 
@@ -222,5 +240,4 @@ def _decisive(array: xr.DataArray) -> dict[str, Any]:
     """Return what decides the pixels: Dask's names of lazy arrays, the bytes of others."""
     valid = [array.coords["valid"].variable] if "valid" in array.coords else []
     content = content_digest(*(xr.DataArray(part) for part in (array.variable, *valid)))
-    nodata = array.rio.nodata
-    return {"content": content, "nodata": None if nodata is None else float(nodata)}
+    return {"content": content, "nodata": declared_nodata(array)}

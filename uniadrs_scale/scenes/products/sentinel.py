@@ -57,11 +57,7 @@ def recognise(path: str) -> Product | None:
 
 
 def _optical(path: str) -> Product | None:
-    """Return the product of Sentinel-2 metadata, None for others.
-
-    Raises:
-        SceneError: The metadata name no image, or a missing one.
-    """
+    """Return the product of Sentinel-2 metadata, None for others; refuse missing images."""
     metadata = metadata_file(path, ["mtd_msil1c.xml", "mtd_msil2a.xml"])
     if metadata is None:
         return None
