@@ -192,11 +192,7 @@ def checked_store(place: str | Path, *, read_only: bool) -> LocalStore | FsspecS
 
 
 def parse_json(content: bytes) -> Any:
-    """Return the value of a JSON document.
-
-    Raises:
-        ValueError: It is not JSON, or nests too deep.
-    """
+    """Return the value of a JSON document; raise ValueError if it is not one."""
     try:
         return json.loads(content)
     except RecursionError:

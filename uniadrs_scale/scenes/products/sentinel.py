@@ -147,11 +147,7 @@ def _wavelengths(root: ET.Element) -> dict[str, float]:
 
 
 def _radar(path: str) -> Product | None:
-    """Return the product of a Sentinel-1 manifest, None for others.
-
-    Raises:
-        SceneError: It is not a GRD product, or a measurement is missing.
-    """
+    """Return the GRD product of a Sentinel-1 manifest, None for others; refuse missing files."""
     manifest = metadata_file(path, ["manifest.safe"])
     if manifest is None:
         return None
