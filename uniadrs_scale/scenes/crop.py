@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from uniadrs_scale.core.contracts import SceneInfo
     from uniadrs_scale.core.validity import Validity
 
+ROWS = 64  # of an area that are looked at together, until a pixel is inside
 OUTSIDE = "outside the area"
 """Reason why pixels are invalid."""
 SLACK = np.array([1, 1, -1, -1]) * 1e-6
@@ -106,7 +107,11 @@ def crop(
         shapes = _in_pixels(polygons, their_crs, grid)
         window = _met(window, shapes, f"area '{aoi}'" if own else "area", grid)
         corner = np.array([window.col, window.row])
-        area = Area(shapely.transform(shapely.union_all(shapes), lambda xy: xy - corner).wkb).text
+        inside = Area(shapely.transform(shapely.union_all(shapes), lambda xy: xy - corner).wkb)
+        rows = range(0, window.height, ROWS)
+        if not any(inside.inside(Window(row, 0, ROWS, window.width)).any() for row in rows):
+            raise SceneError("The area holds no centre of a pixel. Give a larger area, or bbox=.")
+        area = inside.text
     if bbox is None and aoi is None:
         raise SceneError("A crop needs bbox=(west, south, east, north) or aoi=FILE. Pass one.")
     return _cut(array, known, Part(window, size, area))
