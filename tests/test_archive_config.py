@@ -90,8 +90,18 @@ def test_paths_count_from_the_file(tmp_path: Path) -> None:
         ({"plan": {"tile": 300, "chunk": 256}}, r"plan: chunk=256 px is smaller than tile=300"),
         ({"scene": {"source": "x"}}, r"scene.source is unknown"),
         ({"detector": {"gpu": 1}}, r"detector.gpu is unknown"),
+        ({"keep_days": True}, r"keep_days takes neither yes nor no"),
+        ({"workers": True}, r"workers takes neither yes"),
+        ({"filters": {"newest_days": True}}, r"filters: newest_days takes neither yes"),
         ({"tries": 0}, r"tries: .*greater than or equal to 1 \(got 0\)"),
         ({"filters": {"datetime": "May"}}, r"'May' is not a date. Use 2024-01-31"),
+        ({"filters": {"datetime": "2024-06-30/2024-01-01"}}, r"ends before it begins. Swap"),
+        ({"filters": {"datetime": "2024-W05"}}, r"'2024-W05' is not a date. Use 2024-01-31"),
+        ({"filters": {"bbox": [1, 4, 3, 2]}}, r"bbox .* is not west, south, east, north"),
+        ({"filters": {"bbox": [1, 2, float("nan"), 4]}}, r"bbox .* is not west, south, east"),
+        ({"filters": {"bbox": [5e5, 5e6, 6e5, 6e6]}}, r"bbox .* is not west, south, east"),
+        ({"filters": {"properties": {"gsd": {"mx": 5}}}}, r"gsd takes min <= max, .*'mx': 5"),
+        ({"filters": {"properties": {"gsd": {"min": 5, "max": 1}}}}, r"gsd takes min <= max"),
         ({"filters": {"bbox": [1, 2, 3, 4]}}, r"neither footprints nor properties"),
         ({"notify": {"on_failure": {"webhook": "file:///etc/passwd"}}}, r"webhook: .*pattern"),
         ({"notify": {"on_failure": {"command": "rm -rf"}}}, r"command: .*tuple"),
@@ -144,3 +154,22 @@ def test_a_description_that_is_not_there_or_no_yaml_gets_one_line(tmp_path: Path
         load_config(path)
     assert "  " not in str(told.value)
     assert "\n" not in str(told.value)
+
+
+def test_a_field_that_is_given_twice_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "archive.yaml"
+    path.write_text("source: {type: folder, path: in}\noutput: {folder: a}\noutput: {folder: b}\n")
+    with pytest.raises(ArchiveError, match=r"'output' is given twice.* line 3"):
+        load_config(path)
+    path.write_text("source: &a {type: folder, path: in}\noutput: {<<: {folder: b}, folder: a}\n")
+    assert load_config(path).output.folder.local == tmp_path / "a"  # a merge is no second value
+
+
+def test_dates_need_no_quotes(tmp_path: Path) -> None:
+    path = tmp_path / "archive.yaml"
+    text = "source: {type: stac, href: c.json}\noutput: {folder: a}\nfilters:\n"
+    text += "  datetime: 2024-01-31\n  properties: {created: {min: 2024-01-31}}\n"
+    path.write_text(text)
+    filters = load_config(path).filters
+    assert filters.datetime == "2024-01-31"
+    assert filters.properties == {"created": {"min": "2024-01-31"}}

@@ -75,6 +75,7 @@ def test_boxes_over_the_antimeridian() -> None:
     assert boxes_meet(fiji, (179.5, -18, 180, -17))
     assert boxes_meet((-179.5, -18, -179, -17), fiji)
     assert not boxes_meet(fiji, (0, -18, 10, -17))
+    assert boxes_meet((190, -18, 200, -17), (-165, -18, -164, -17))  # counted from 0 to 360
     assert not boxes_meet(fiji, (177, 0, 179, 10))
 
 

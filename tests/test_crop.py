@@ -170,6 +170,8 @@ def test_a_rotated_grid_is_cropped_by_the_rectangle_around_the_box(tmp_path: Pat
         ({"bbox": (0, 0, 1, 1), "crs": "EPSG:99999"}, "not known to PROJ"),
         ({"bbox": (0, 0, 1, 1), "crs": "IAU_2015:30100"}, "cannot bring"),
         ({"aoi": shapely.Point(13.5, 54.1)}, "no polygons"),
+        ({"aoi": shapely.box(*box(9, 9, 10, 10)).buffer(-12), "crs": 32633}, "no polygons"),
+        ({"aoi": shapely.box(*box(9, 9, 9.4, 99)), "crs": 32633}, "no centre of a pixel"),
         ({"aoi": "missing.geojson"}, "cannot be read as a vector file"),
     ],
 )

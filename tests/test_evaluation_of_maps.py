@@ -149,6 +149,30 @@ def test_points_are_objects_of_one_pixel(tmp_path: Path) -> None:
     assert found.at(0.5)["false_alarms"] == 1
 
 
+@pytest.mark.parametrize("middle", [180, -180, 0])
+def test_a_map_beyond_180_degrees_has_its_labels(tmp_path: Path, middle: int) -> None:
+    score = np.zeros((50, 100), np.float32)
+    score[10, 20], score[30, 75] = 0.9, 0.8
+    place = Affine(0.02, 0, middle - 1, 0, -0.02, 1)
+    path = write(tmp_path / "map.tif", score, 4326, transform=place)
+    east = (middle + 0.51 + 180) % 360 - 180  # -179.49 on the map from 179 to 181
+    points = [shapely.Point((middle - 0.59 + 180) % 360 - 180, 0.79), shapely.Point(east, 0.39)]
+    geopandas.GeoSeries(points, crs=4326).to_file(tmp_path / "truth.geojson")
+    found = us.evaluate(path, tmp_path / "truth.geojson")
+    assert found.objects.size == found.at(0.5)["found"] == 2
+    assert found.at(0.5)["false_alarms"] == 0
+
+
+def test_endings_that_gdal_does_not_read_are_not_advised(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "truth.parquet").write_bytes(b"PAR1")
+    path = write(tmp_path / "map.tif", np.zeros((50, 60), np.float32))
+    monkeypatch.setattr("pyogrio.list_drivers", lambda: {"GeoJSON": "rw"})
+    with pytest.raises(us.SceneError, match=r"Give \.geojson.*\.fgb, \.kml\."):
+        us.evaluate(path, tmp_path / "truth.parquet")
+
+
 def test_a_raster_in_another_crs_is_warped_to_the_map(tmp_path: Path) -> None:
     score, truth = field(5)
     path, labels = write(tmp_path / "map.tif", score), write(tmp_path / "truth.tif", truth)

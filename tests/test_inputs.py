@@ -14,12 +14,14 @@ from standins import TileMean
 import uniadrs_scale as us
 from uniadrs_scale.archive.product import SweepReport
 from uniadrs_scale.archive.status import Status
+from uniadrs_scale.core.lattice import Window
 from uniadrs_scale.demo.demo import DemoReport
 from uniadrs_scale.detector.rx import GlobalRX, LocalRX
 from uniadrs_scale.evaluation.histogram import ScoreHistogram
 from uniadrs_scale.evaluation.judge import Evaluation
 from uniadrs_scale.pages.report import ReportSummary
 from uniadrs_scale.runtime.compute import LONG_SECONDS, SECONDS_PER_MPX, Compute
+from uniadrs_scale.scenes.sources import scene_source
 from uniadrs_scale.scoring.job import scene_of, scorer_of
 from uniadrs_scale.scoring.progress import shown
 from uniadrs_scale.scoring.report import RunSummary
@@ -66,6 +68,41 @@ def test_a_satpy_scene_is_a_scene() -> None:
     scene = scene_of(loaded)
     assert list(scene.band.values) == ["I01", "I02"]
     np.testing.assert_array_equal(scene.values, PIXELS)
+
+
+def test_the_nodata_value_of_the_bands_of_a_dataset_counts() -> None:
+    """As odc.stac writes it: one attribute per variable."""
+    axes = {"y": -10.0 * np.arange(60), "x": 10.0 * np.arange(70)}
+    pixels = {name: PIXELS[k].astype("uint16") + 1 for k, name in enumerate("ab")}
+    for values in pixels.values():
+        values[:9] = 0
+    bands = {name: (("y", "x"), values, {"nodata": 0}) for name, values in pixels.items()}
+    dataset = xr.Dataset(bands, {"spatial_ref": 0, **axes})  # without a CRS
+    plan = us.plan(dataset, detector="rx")
+    assert "0 in any band" in plan.text()
+    source = scene_source(scene_of(dataset))
+    _, valid = source.window(Window(0, 0, 60, 70)).read()
+    np.testing.assert_array_equal(valid, np.arange(60)[:, None] >= np.full(70, 9))
+    dataset["b"].attrs["nodata"] = 7
+    with pytest.raises(us.SceneError, match=r"several nodata values \(a: 0.0, b: 7.0\)"):
+        scene_of(dataset)
+    dataset["b"].attrs["nodata"] = dataset["a"].attrs["nodata"] = -9999  # no pixel can have it
+    assert "no value is declared" in us.plan(dataset, detector="rx").text()
+
+
+def test_bands_of_a_satpy_scene_are_on_one_grid() -> None:
+    class Scene(dict):
+        def __iter__(self) -> Any:
+            return iter(self.values())
+
+    Scene.__module__ = "satpy.scene"
+    fine, coarse = (
+        xr.DataArray(np.ones((n, n)), {"y": np.arange(n) / n, "x": np.arange(n)}, ("y", "x"))
+        for n in (8, 4)
+    )
+    loaded = Scene(I1=fine.assign_attrs(name="I1"), M1=coarse.assign_attrs(name="M1"))
+    with pytest.raises(us.SceneError, match=r"not on one grid.*resample\(resampler='native'\)"):
+        scene_of(loaded)
 
 
 class Expression:

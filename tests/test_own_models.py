@@ -340,7 +340,10 @@ ARGUMENTS = {
     "inputs": ({"tile": 32, "inputs": "raws"}, "Use scaled or raw"),
     "twice": ({"tile": 32, "layers": ["a", "a"]}, "all different"),
     "name": ({"tile": 32, "layers": ["done"]}, "cannot be used"),
-    "batch": ({"tile": 32, "batch": 0}, "use positive numbers"),
+    "batch": ({"tile": 32, "batch": 0}, "batch=0 is not allowed. Use whole numbers from 1"),
+    "stride": ({"tile": 32, "stride": 100}, "stride=100 px is larger than tile=32 px. Use stride"),
+    "no step": ({"tile": 32, "stride": 0}, "stride=0 is not allowed. Use whole numbers from 1"),
+    "fraction": ({"tile": 32.5}, "tile=32.5 is not allowed. Use whole numbers from 1"),
 }
 
 

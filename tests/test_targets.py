@@ -30,6 +30,7 @@ from typer.testing import CliRunner
 import uniadrs_scale as us
 from uniadrs_scale.cli.main import app
 from uniadrs_scale.errors import PlanError, StoreError
+from uniadrs_scale.objects.files import write
 from uniadrs_scale.objects.find import find
 from uniadrs_scale.objects.select import Selection
 from uniadrs_scale.runtime.cluster import await_workers, local_cluster
@@ -474,6 +475,21 @@ def test_a_killed_search_leaves_the_old_file_and_the_next_one_is_whole(utm_map, 
     assert frame["target_id"].tolist() == table.columns["target_id"].tolist()
     there, here = shapely.get_parts(frame.geometry), shapely.get_parts(table.geometry)
     assert [shape.wkb for shape in there] == [shape.wkb for shape in here]
+
+
+def test_a_list_without_targets_names_the_score_from_which_they_grow(tmp_path):
+    path = make_map(tmp_path / "map.zarr", planted((60, 70)) * np.float32(0.5), **UTM)
+    (line, *_) = find(path, Selection(top=3, grow=0.9)).summary()
+    assert line.startswith("0 targets among the top 3 from grow=0.9 up; the highest score is 0.")
+
+
+def test_a_map_without_a_crs_gives_files_without_a_warning(tmp_path):
+    table = find(make_map(tmp_path / "map.zarr", planted((60, 70))), Selection(top=3))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for suffix in ("gpkg", "fgb"):
+            write(table, tmp_path / f"t.{suffix}")
+    assert pyogrio.read_info(tmp_path / "t.gpkg", layer="targets")["crs"] is None
 
 
 def test_geoparquet_is_valid(files):

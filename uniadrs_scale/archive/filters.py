@@ -14,28 +14,33 @@ if TYPE_CHECKING:
 
 MOST_DAYS = 100_000
 """Longest time in a description: more would be before the calendar."""
+TURN = 360.0
 
 
 def boxes_meet(one: Box, other: Box) -> bool:
     """Return True if two boxes share a point; either may cross the antimeridian."""
     if one[3] < other[1] or other[3] < one[1]:
         return False
-    return any(
-        west <= east_b and west_b <= east
-        for west, east in _spans(one)
-        for west_b, east_b in _spans(other)
+    (west, east), (west_b, east_b) = (
+        (box[0], box[2] + (TURN if box[0] > box[2] else 0)) for box in (one, other)
     )
-
-
-def _spans(box: Box) -> list[tuple[float, float]]:
-    west, _, east, _ = box
-    return [(west, east)] if west <= east else [(west, 180.0), (-180.0, east)]
+    turns = (k * TURN for k in (-2, -1, 0, 1, 2))  # longitudes may count from 0 to 360
+    return any(west <= east_b + turn and west_b + turn <= east for turn in turns)
 
 
 class Section(BaseModel):
     """Base of sections: it refuses unknown fields, and its values never change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_switch(cls, values: Any) -> Any:
+        """Refuse yes as a number: with ``keep_days: yes``, maps older than a day would go."""
+        for name, field in cls.model_fields.items() if isinstance(values, dict) else ():
+            if isinstance(values.get(name), bool) and field.annotation is not bool:
+                raise ValueError(f"{name} takes neither yes nor no (true, on, false, off)")
+        return values
 
 
 class Filters(Section):
@@ -53,8 +58,21 @@ class Filters(Section):
     """Any property: a value, a list of values, or ``{min: , max: }``."""
 
     @model_validator(mode="after")
-    def _check_times(self) -> Filters:
-        self.interval()
+    def _can_hold(self) -> Filters:
+        first, last = self.interval()
+        if first is not None and last is not None and first > last:
+            raise ValueError(f"datetime '{self.datetime}' ends before it begins. Swap the dates")
+        if self.bbox is not None:
+            west, south, east, north = self.bbox
+            on_earth = -TURN / 4 <= south <= north <= TURN / 4
+            if not (on_earth and -TURN <= west <= TURN and abs(east) <= TURN):
+                raise ValueError(f"bbox {self.bbox} is not west, south, east, north in degrees")
+        for name, wanted in self.properties.items():
+            if isinstance(wanted, dict) and (
+                not wanted.keys() <= {"min", "max"}
+                or not any(_holds(w, wanted) for w in wanted.values())
+            ):
+                raise ValueError(f"properties.{name} takes min <= max, one or both, got {wanted}")
         return self
 
     def interval(self) -> tuple[dt.datetime | None, dt.datetime | None]:
@@ -88,7 +106,7 @@ def _instant(text: str, *, end: bool = False) -> dt.datetime | None:
     if (text := text.strip()) in ("", ".."):
         return None
     try:
-        instant = dt.datetime.fromisoformat(text)
+        instant = dt.datetime.fromisoformat("" if "W" in text else text)  # not a week
     except ValueError:
         raise ValueError(
             f"'{text}' is not a date. Use 2024-01-31 or 2024-01-31T10:00:00Z"

@@ -263,11 +263,7 @@ class Ledger:
 
     @contextmanager
     def _transaction(self, schema: str) -> Iterator[sqlite3.Connection]:
-        """Write everything inside, or nothing; then keep it.
-
-        Raises:
-            StoreError: The disk is full, or fails.
-        """
+        """Write everything inside, or nothing; raise StoreError if the disk fails or is full."""
         try:
             with self._lock, self._database as database:
                 # IMMEDIATE would lock both databases, and a kill would leave a journal of both.

@@ -141,11 +141,7 @@ def _try_read(href: str) -> dict[str, Any] | Exception:
 
 
 def _stamp(href: str) -> str:
-    """Return a stamp that changes when the file or URL does; read its first bytes at most.
-
-    Raises:
-        OSError: It does not exist, or the server does not respond.
-    """
+    """Return a stamp that changes when the file or URL does; OSError if it does not exist."""
     if not is_remote(href):
         status = Path(href).stat()
         return f"{status.st_size}:{status.st_mtime_ns}"
@@ -217,10 +213,8 @@ def _chosen(
 ) -> tuple[Product | None, dict[str, dict[str, Any]]]:
     """Return the product to open, and the assets that decide its pixels, by place.
 
-    The product is None if the wanted assets are not rasters: a NetCDF file, a Zarr store.
-
-    Raises:
-        ValueError: An asset does not exist, or only some of them are rasters.
+    The product is None if the wanted assets are not rasters: a NetCDF file, a Zarr store. Raise
+    ValueError if an asset does not exist, or only some are rasters.
     """
     assets: dict[str, dict[str, Any]] = document["assets"]
     if wanted and all(name in assets for name in wanted):

@@ -74,7 +74,8 @@ def sweep(
     """
     config = archive if isinstance(archive, ArchiveConfig) else load_config(archive)
     if keep_days is not None:
-        if not (isinstance(keep_days, int | float) and 0 < keep_days <= MOST_DAYS):
+        number = isinstance(keep_days, int | float) and keep_days is not True
+        if not (number and 0 < keep_days <= MOST_DAYS):
             raise ArchiveError(
                 f"keep_days={keep_days!r} is not allowed. Give a number of days above 0, up to "
                 f"{MOST_DAYS}."
@@ -271,12 +272,7 @@ class _Sweep:
         self.next_refresh = ended + max(REFRESH, 20 * (ended - begun))
 
     def _refresh(self, found: Survey | None = None) -> None:
-        """Bring the collection and the status page up to date.
-
-        Args:
-            found: The content of the sink if known: looking takes a third of a sweep with nothing
-                to do.
-        """
+        """Bring the collection and the status page up to date; look at the sink unless known."""
         products = (found or self._survey()).products
         if products or self.sink.place.child(COLLECTION).exists():
             self.sink.write_text(COLLECTION, collection_text(self.config.output, products))

@@ -126,11 +126,7 @@ class Part:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Part:
-        """Return the part that :meth:`to_json` describes.
-
-        Raises:
-            ValueError: It describes none.
-        """
+        """Return the part that :meth:`to_json` describes; raise ValueError if it cannot be."""
         try:
             sides = [int(side) for name in ("origin", "size") for side in values[name]]
             height, width = map(int, values["whole"])

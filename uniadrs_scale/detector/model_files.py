@@ -70,11 +70,7 @@ _OPENING = threading.Lock()
 
 @lru_cache(maxsize=4)
 def _opened(path: str, sha256: str) -> Call:
-    """Return the model in a file, opened once per process.
-
-    Raises:
-        WeightsError: The file has changed, or is damaged.
-    """
+    """Return the model in a file, opened once; raise WeightsError if it changed or is damaged."""
     content = Path(path).read_bytes()
     if hashlib.sha256(content).hexdigest() != sha256:
         raise WeightsError(f"'{path}' has changed since the scorer was made. Make it again.")

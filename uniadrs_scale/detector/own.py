@@ -178,9 +178,15 @@ def scorer(
         raise PlanError("layers= needs one name per output, all different.")
     if inputs not in ("scaled", "raw"):
         raise PlanError(f"inputs='{inputs}' is unknown. Use scaled or raw.")
-    if batch < 1 or tile < 1 or halo < 0:
-        raise PlanError(f"tile={tile}, batch={batch} and halo={halo}: use positive numbers.")
+    sizes = {"tile": tile, "batch": batch, "stride": tile if stride is None else stride}
+    for key, size in (sizes | {"halo": halo}).items():
+        least = int(key != "halo")
+        whole = isinstance(size, int | np.integer) and size is not True
+        if not (whole and size >= least):
+            raise PlanError(f"{key}={size!r} is not allowed. Use whole numbers from {least}.")
     step = max(tile - 2 * halo - tile // 8, -(-tile // 2)) if stride is None else stride
+    if step > tile:
+        raise PlanError(f"stride={step} px is larger than tile={tile} px. Use stride <= {tile}.")
     if 2 * halo > tile - step:
         raise PlanError(
             f"halo={halo} px does not fit tile={tile} px with stride={step} px: two tiles overlap "

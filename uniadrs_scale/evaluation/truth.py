@@ -15,7 +15,7 @@ from rasterio.vrt import WarpedVRT
 
 from uniadrs_scale.core.machine import vectors
 from uniadrs_scale.errors import SceneError, gist
-from uniadrs_scale.scenes.areas import only_layer
+from uniadrs_scale.scenes.areas import TURN, only_layer
 from uniadrs_scale.storage.trust import open_raster
 from uniadrs_scale.storage.urls import canonical
 
@@ -128,7 +128,7 @@ def open_truth(path: str | Path, grid: GeoBox, name: str) -> RasterTruth | Vecto
     except RasterioError as error:
         raise SceneError(
             f"Truth '{path}' is neither a raster nor vectors ({gist(error)}). Give a raster, or "
-            f"{', '.join(VECTORS)}."
+            f"{_endings()}."
         ) from None
     if sum(band != ColorInterp.alpha for band in dataset.colorinterp) > 1:
         raise SceneError(
@@ -185,7 +185,7 @@ def _vectors(path: str, grid: GeoBox, name: str) -> VectorTruth:
         shapely.force_2d(shapes), lambda xy: np.stack(to_map.transform(*xy.T), axis=-1)
     )
     placed = np.isfinite(shapely.bounds(moved)).all(axis=-1)
-    moved = moved[placed]
+    moved = _next_to(moved[placed], grid)
     # A shape along the edges of pixels must not reach the next ones by rounding.
     inner = shapely.buffer(moved, -EDGE * abs(grid.affine.determinant) ** 0.5, join_style="mitre")
     moved = np.where(shapely.is_empty(inner) | ~shapely.is_valid(moved), moved, inner)
@@ -203,6 +203,24 @@ def _vectors(path: str, grid: GeoBox, name: str) -> VectorTruth:
     return VectorTruth(moved, kinds, tree, grid.affine, marked, notes)
 
 
+def _next_to(shapes: NDArray[np.object_], grid: GeoBox) -> NDArray[np.object_]:
+    """Return shapes in degrees by whole turns nearer to a map, which may end at 181 degrees."""
+    if not (grid.crs and grid.crs.geographic):
+        return shapes
+    west, _, east, _ = shapely.bounds(shapes).T
+    box = grid.extent.boundingbox
+    turns = TURN * np.round(((box.left + box.right) - (west + east)) / 2 / TURN)
+    corners, owner = shapely.get_coordinates(shapes, return_index=True)
+    corners[:, 0] += turns[owner]
+    return np.asarray(shapely.set_coordinates(shapes, corners), object)
+
+
+def _endings() -> str:
+    """Return the endings of vector files that this GDAL reads."""
+    drivers = vectors("Vectors of truth").list_drivers()
+    return ", ".join(end for end in VECTORS if end != ".parquet" or "Parquet" in drivers)
+
+
 def _read(path: str) -> tuple[NDArray[np.object_], Any, NDArray[np.uint8], set[str]]:
     """Return shapes, CRS and kinds of the features in a file, and the names of their columns."""
     pyogrio = vectors("Vectors of truth")
@@ -210,7 +228,7 @@ def _read(path: str) -> tuple[NDArray[np.object_], Any, NDArray[np.uint8], set[s
         meta, _, geometry, columns = pyogrio.raw.read(path, layer=only_layer(path))
     except (pyogrio.errors.DataSourceError, ValueError) as error:
         raise SceneError(
-            f"Truth '{path}' cannot be read ({gist(error)}). Give {', '.join(VECTORS)}."
+            f"Truth '{path}' cannot be read ({gist(error)}). Give {_endings()}."
         ) from None
     fields = list(meta["fields"])
     shapes = np.asarray(shapely.from_wkb(geometry), object)

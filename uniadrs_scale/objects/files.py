@@ -14,7 +14,7 @@ import shapely
 from pyproj import CRS, Transformer
 
 from uniadrs_scale.core.machine import library, vectors
-from uniadrs_scale.errors import PlanError, StoreError, gist
+from uniadrs_scale.errors import PlanError, Quiet, StoreError, gist
 from uniadrs_scale.maps.colours import RANKS
 from uniadrs_scale.objects.ground import in_degrees
 from uniadrs_scale.storage.places import Place
@@ -32,6 +32,7 @@ ROW_GROUP = 10_000
 DIGITS = 7
 """Decimals of degrees in GeoJSON: 1 cm."""
 LAYER, PEAKS = "targets", "peaks"
+NO_CRS = Quiet(UserWarning, "'crs' was not provided")
 
 
 def write(table: TargetTable, output: str | Path | Place) -> Place:
@@ -114,17 +115,18 @@ def _ogr(
     """Write one layer by GDAL. A polygon is a multipolygon of one, so that a layer has one type."""
     pyogrio = vectors(f"'{path.suffix}' files")
     kind = "Point" if points else table.geometry_type
-    pyogrio.raw.write(
-        path,
-        shapely.to_wkb(table.peaks if points else table.geometry),
-        list(table.columns.values()),
-        list(table.columns),
-        driver=driver,
-        geometry_type=kind,
-        crs=table.crs,
-        promote_to_multi=kind == "MultiPolygon",
-        **options,
-    )
+    with NO_CRS:  # the table says so
+        pyogrio.raw.write(
+            path,
+            shapely.to_wkb(table.peaks if points else table.geometry),
+            list(table.columns.values()),
+            list(table.columns),
+            driver=driver,
+            geometry_type=kind,
+            crs=table.crs,
+            promote_to_multi=kind == "MultiPolygon",
+            **options,
+        )
 
 
 def _geojson(table: TargetTable, path: Path) -> None:

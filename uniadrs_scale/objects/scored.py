@@ -86,10 +86,7 @@ def _require_same_place(info: SceneInfo, opened: ScoreMap | RasterMap) -> None:
 
 
 def _notes(info: SceneInfo, identity: str, name: str, facts: MapFacts) -> tuple[str, ...]:
-    """Return what could not be compared, as sentences.
-
-    Raise StoreError if the map is that of a scene with another name.
-    """
+    """Return what could not be compared; raise StoreError if the names of the scenes differ."""
     if info.identity == identity:
         return ()
     if facts.scene not in ("", info.name):

@@ -262,10 +262,7 @@ def _scores(shared: Shared[Again], group: Unseen[list[Visit]]) -> list[list[NDAr
 def _statistics(
     opened: ScoreMap | RasterMap, source: SceneSource, executor: Executor
 ) -> tuple[BandStatistics, Cells]:
-    """Return the statistics that the map was made with: a store keeps them.
-
-    Raise SceneError if parts of the scene cannot be read.
-    """
+    """Return the statistics that the map was made with: a store keeps them."""
     info = source.info
     if isinstance(opened, ScoreMap) and (kept := read_statistics(opened.group)) is not None:
         return kept, read_cells(opened.group, Grid.of(info.height, info.width, len(info.bands)))

@@ -149,7 +149,8 @@ class Selection:
     def text(self) -> str:
         """The choice of the threshold, in words."""
         if self.top is not None:
-            return f"among the top {self.top}"
+            least = GROW if self.grow is None else self.grow
+            return f"among the top {self.top} from grow={least:g} up"
         if self.threshold is not None:
             return f"at threshold {self.threshold:g}"
         if self.false_alarms is not None:

@@ -195,11 +195,7 @@ class ClusterExecutor:
         return [e for t, e in noted if t >= begun and e.get("action") == "remove-worker"]
 
     def _await_scheduler(self) -> None:
-        """Wait until the client has found its scheduler again, or another one at its address.
-
-        Raises:
-            ClusterError: The client gave up.
-        """
+        """Wait until the client has found a scheduler; raise ClusterError if it gave up."""
         while self.client.status == "connecting":
             time.sleep(POLL_SECONDS)
         if self.client.status != "running":

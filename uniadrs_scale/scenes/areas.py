@@ -118,7 +118,7 @@ class Area:
 
     @classmethod
     def of_text(cls, text: str) -> Area:
-        """Return the area that :attr:`text` describes. Raise ValueError if it describes none."""
+        """Return the area that :attr:`text` describes; raise ValueError if it is damaged."""
         try:
             return cls(zlib.decompress(b64decode(text)))
         except zlib.error as error:

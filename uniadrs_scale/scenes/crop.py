@@ -24,7 +24,7 @@ from uniadrs_scale.scenes.areas import TURN, Area, clipped, projected, read_area
 from uniadrs_scale.scenes.lazy import lazy_pixels
 from uniadrs_scale.scenes.open import open_scene
 from uniadrs_scale.scenes.rasters import WindowedScene
-from uniadrs_scale.scenes.sources import recognised
+from uniadrs_scale.scenes.sources import declared_nodata, recognised
 from uniadrs_scale.swaths.conventions import geolocation_kind
 from uniadrs_scale.swaths.grids import georeference
 
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from uniadrs_scale.core.contracts import SceneInfo
     from uniadrs_scale.core.validity import Validity
 
+ROWS = 64  # of an area that are looked at together, until a pixel is inside
 OUTSIDE = "outside the area"
 """Reason why pixels are invalid."""
 SLACK = np.array([1, 1, -1, -1]) * 1e-6
@@ -106,7 +107,11 @@ def crop(
         shapes = _in_pixels(polygons, their_crs, grid)
         window = _met(window, shapes, f"area '{aoi}'" if own else "area", grid)
         corner = np.array([window.col, window.row])
-        area = Area(shapely.transform(shapely.union_all(shapes), lambda xy: xy - corner).wkb).text
+        inside = Area(shapely.transform(shapely.union_all(shapes), lambda xy: xy - corner).wkb)
+        rows = range(0, window.height, ROWS)
+        if not any(inside.inside(Window(row, 0, ROWS, window.width)).any() for row in rows):
+            raise SceneError("The area holds no centre of a pixel. Give a larger area, or bbox=.")
+        area = inside.text
     if bbox is None and aoi is None:
         raise SceneError("A crop needs bbox=(west, south, east, north) or aoi=FILE. Pass one.")
     return _cut(array, known, Part(window, size, area))
@@ -133,7 +138,7 @@ def _cut(array: xr.DataArray, known: Any, part: Part) -> xr.DataArray:
 
 
 def _grid(array: xr.DataArray) -> GeoBox:
-    """Return the grid of a scene. Raise SceneError if it has no grid, or one without a CRS."""
+    """Return the grid of a scene; SceneError if it has none, or one without a CRS."""
     if geolocation_kind(array):
         raise SceneError(
             f"Scene '{array.name}' is a swath, whose rows and columns are not along a grid: it "
@@ -150,7 +155,7 @@ def _grid(array: xr.DataArray) -> GeoBox:
 
 
 def _box(bbox: Sequence[float], crs: str | int) -> Any:
-    """Return a box as a polygon. Raise SceneError if it is not a box, or the CRS is not known."""
+    """Return a box as a polygon; SceneError if it is not a box, or the CRS is not known."""
     try:
         round_ = CRS.from_user_input(crs).is_geographic
     except CRSError as error:
@@ -170,7 +175,7 @@ def _box(bbox: Sequence[float], crs: str | int) -> Any:
 
 
 def _polygons(shapes: NDArray[Any], crs: str) -> tuple[NDArray[Any], str]:
-    """Return the polygons among shapes, and their CRS. Raise SceneError if no shape is left."""
+    """Return the polygons among shapes, and their CRS; refuse an area without any."""
     polygons = shapes[shapely.area(shapes) > 0]
     if not len(polygons):
         raise SceneError(
@@ -212,10 +217,7 @@ def _extent(grid: GeoBox, crs: CRS) -> list[float]:
 
 
 def _met(window: Window, shapes: NDArray[Any], what: str, grid: GeoBox) -> Window:
-    """Return the pixels of ``window`` that shapes in pixels touch.
-
-    Raise SceneError if no shape is left.
-    """
+    """Return the pixels of ``window`` that shapes in pixels touch; SceneError if none."""
     if len(shapes):
         left, top, right, bottom = shapely.total_bounds(shapes) + SLACK
         row, col = int(np.floor(top)), int(np.floor(left))
@@ -250,7 +252,7 @@ def _masked(part: xr.DataArray, area: Area) -> xr.DataArray:
     if "valid" in part.coords:
         valid = part.coords["valid"].reset_coords(drop=True)
     else:
-        nodata = (part.rio.nodata,) * part.sizes["band"]
+        nodata = (declared_nodata(part),) * part.sizes["band"]
         together = part.dtype.itemsize == 1  # each value is also a measurement
         valid = xr.apply_ufunc(
             lambda pixels: valid_pixels(np.moveaxis(pixels, -1, 0), nodata, together=together),

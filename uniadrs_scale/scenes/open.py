@@ -200,10 +200,7 @@ def _in_bucket(pattern: str) -> list[str]:
 
 
 def _matching(pattern: str) -> list[str]:
-    """URLs in a bucket that match a pattern; ``*`` ends at a slash, ``**/`` is any depth.
-
-    Raise StoreError if the bucket cannot be listed.
-    """
+    """URLs in a bucket that match a pattern; ``*`` ends at a slash, ``**/`` is any depth."""
     whole = str(pattern).split("/")
     fixed = next(k for k, part in enumerate(whole) if glob.has_magic(part))
     base, rest = "/".join(whole[:fixed]), "/".join(whole[fixed:])

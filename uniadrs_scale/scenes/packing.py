@@ -236,10 +236,7 @@ def _unscaled(kind: np.dtype[Any], value: float, scaling: Mapping[str, Any]) -> 
 
 
 def _factors(where: str, named: Mapping[str, Any], count: int) -> tuple[tuple[float, float], ...]:
-    """Return factor and offset of each band; empty if the bands share them.
-
-    Raise SceneError if there are several, but not one per band.
-    """
+    """Return factor and offset of each band, if one per band; empty if the bands share them."""
     scale, offset = (numbers(named.get(name)) for name in ("scalefactor", "addoffset"))
     if len(scale) <= 1 and len(offset) <= 1:
         return ()

@@ -141,7 +141,7 @@ class ArrayWindow:
         if "valid" in array.coords:
             validity.drop(~array.coords["valid"].values, "not in 'valid'")
         else:
-            nodata = (array.rio.nodata,) * len(pixels)
+            nodata = (declared_nodata(array),) * len(pixels)
             together = pixels.dtype.itemsize == 1  # each value is also a measurement
             validity.drop(~valid_pixels(pixels, nodata, together=together), EVERY_BAND)
         return pixels, validity.valid, validity.lost
@@ -199,6 +199,23 @@ def _with_plain_fill(array: xr.DataArray) -> xr.DataArray:
     return plain
 
 
+def declared_nodata(array: xr.DataArray) -> float | None:
+    """Return the nodata value that attributes declare, if a pixel can have it."""
+    try:
+        nodata = array.rio.nodata
+    except (OverflowError, ValueError):  # NaN or -9999 for pixels of uint16
+        return None
+    return None if nodata is None else float(nodata)
+
+
+def _words_of_mask(array: xr.DataArray) -> str:
+    """Return what makes pixels invalid, for people."""
+    if "valid" in array.coords:
+        return "where coordinate 'valid' is False"
+    nodata, which = declared_nodata(array), "all bands" if array.dtype.itemsize == 1 else "any band"
+    return "" if nodata is None else f"{nodata:g} in {which}"
+
+
 def _placed(info: SceneInfo, array: xr.DataArray) -> SceneInfo:
     """Return ``info`` with the place that the coordinates and attributes of ``array`` say."""
     geolocation = geolocation_text(array)
@@ -234,6 +251,7 @@ def _describe(array: xr.DataArray) -> SceneInfo:
         gsd_m=float(size) if isinstance(size, int | float) and size > 0 else None,
         block_bytes=_worked_bytes(array),
         strip_rows=0 if array.chunks is None else array.sizes["y"],
+        masked=_words_of_mask(array),
     )
 
 
@@ -252,5 +270,4 @@ def _decisive(array: xr.DataArray) -> dict[str, Any]:
     """Return what decides the pixels: Dask's names of lazy arrays, the bytes of others."""
     valid = [array.coords["valid"].variable] if "valid" in array.coords else []
     content = content_digest(*(xr.DataArray(part) for part in (array.variable, *valid)))
-    nodata = array.rio.nodata
-    return {"content": content, "nodata": None if nodata is None else float(nodata)}
+    return {"content": content, "nodata": declared_nodata(array)}

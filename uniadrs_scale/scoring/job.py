@@ -18,10 +18,10 @@ from uniadrs_scale.core.plan import ScorePlan
 from uniadrs_scale.detector.coarse import coarsened, with_terms
 from uniadrs_scale.detector.detector import Detector, gpus_in_use, is_gpu_build
 from uniadrs_scale.detector.rx import GlobalRX, LocalRX
-from uniadrs_scale.errors import PlanError, SceneError
+from uniadrs_scale.errors import PlanError, SceneError, gist
 from uniadrs_scale.runtime.compute import Compute
 from uniadrs_scale.scenes.open import open_scene
-from uniadrs_scale.scenes.sources import map_coordinates, scene_source
+from uniadrs_scale.scenes.sources import declared_nodata, map_coordinates, scene_source
 from uniadrs_scale.storage.trust import require_proj
 from uniadrs_scale.swaths.conventions import crs_of
 
@@ -79,9 +79,7 @@ def scene_of(scene: Any) -> xr.DataArray:
         names = [array.attrs["name"] for array in scene]
         if not names:
             raise SceneError("The satpy Scene has no bands yet. Call scene.load([...]) first.")
-        stacked = xr.concat([scene[name] for name in names], "band", coords="minimal")
-        named: xr.DataArray = stacked.assign_coords(band=names)
-        return named
+        return _of_satpy({name: scene[name] for name in names})
     if isinstance(scene, xr.Dataset):
         return _without_time(_stacked(scene))
     if isinstance(scene, np.ndarray):
@@ -113,15 +111,41 @@ def _stacked(scene: xr.Dataset) -> xr.DataArray:
             "ds[['red', 'nir']], or ds['red']."
         )
     stacked = scene[names].to_dataarray("band")
-    return stacked if "spatial_ref" not in scene.coords else stacked.rio.write_crs(scene.rio.crs)
+    nodata, crs = _only_nodata({str(name): scene[name] for name in names}), scene.rio.crs
+    stacked = stacked if nodata is None else stacked.assign_attrs(_FillValue=nodata)
+    return stacked if crs is None else stacked.rio.write_crs(crs)
+
+
+def _of_satpy(bands: dict[str, xr.DataArray]) -> xr.DataArray:
+    """Return the bands of a satpy Scene as one array; refuse bands on several grids."""
+    _only_nodata(bands)
+    try:
+        joined: xr.DataArray = xr.concat([*bands.values()], "band", coords="minimal", join="exact")
+    except ValueError as error:
+        raise SceneError(
+            f"The bands of the satpy Scene are not on one grid ({gist(error)}). Bring them to one: "
+            "scene.resample(resampler='native')."
+        ) from None
+    return joined.assign_coords(band=[*bands])
+
+
+def _only_nodata(bands: dict[str, xr.DataArray]) -> float | None:
+    """Return the nodata value that all bands have; refuse several: one would be lost."""
+    values = {name: declared_nodata(array) for name, array in bands.items()}
+    values = {
+        name: None if value is None or np.isnan(value) else value for name, value in values.items()
+    }  # NaN
+    if len({*values.values()}) > 1:
+        said = ", ".join(f"{name}: {value}" for name, value in values.items())
+        raise SceneError(
+            f"The bands have several nodata values ({said:.300}). Choose bands with one: ds[['red',"
+            " 'nir']], or write one: ds['red'] = ds['red'].rio.write_nodata(0)."
+        )
+    return next(iter(values.values()))
 
 
 def _without_time(scene: xr.DataArray) -> xr.DataArray:
-    """Return a scene of one time, with y and x for latitude and longitude.
-
-    Raises:
-        SceneError: There are several times.
-    """
+    """Return a scene of one time, with y and x for latitude and longitude; refuse more times."""
     axes = {"latitude": "y", "longitude": "x", "lat": "y", "lon": "x"}
     named = {old: new for old, new in axes.items() if old in scene.dims and new not in scene.dims}
     scene = scene.rename(named) if named else scene

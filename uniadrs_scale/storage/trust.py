@@ -191,10 +191,7 @@ def checked_store(place: str | Path, *, read_only: bool) -> LocalStore | FsspecS
 
 
 def parse_json(content: bytes) -> Any:
-    """Return the value of a JSON document.
-
-    Raise ValueError if it is not JSON, or nests too deep.
-    """
+    """Return the value of a JSON document; raise ValueError if it is not one."""
     try:
         return json.loads(content)
     except RecursionError:
@@ -202,12 +199,15 @@ def parse_json(content: bytes) -> Any:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML without objects and with few aliases, which can multiply a small file without end."""
+    """YAML without objects and with few aliases, which can multiply a small file without end.
+
+    Dates are text, so that they are compared with the text of properties; no field is given twice.
+    """
 
     aliases = 0
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        """Return the next node. Raise ComposerError if there are too many aliases."""
+        """Return the next node; raise ComposerError if there are too many aliases."""
         self.aliases += self.check_event(yaml.AliasEvent)
         if self.aliases > MOST_ALIASES:
             raise yaml.composer.ComposerError(
@@ -215,12 +215,25 @@ class _Loader(yaml.SafeLoader):
             )
         return super().compose_node(parent, index)
 
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """Return the next mapping; raise ComposerError if it gives a field twice."""
+        node = super().compose_mapping_node(anchor)
+        keys = [key for key, _ in node.value]
+        names = [str(key.value) for key in keys]
+        if twice := [key for k, key in enumerate(keys) if names[k] in names[:k]]:
+            what = f"'{twice[0].value}' is given twice: keep one"
+            raise yaml.composer.ComposerError(None, None, what, twice[0].start_mark)
+        return node
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [pair for pair in pairs if not pair[0].endswith(":timestamp")]
+    for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
 
 def parse_yaml(text: str) -> Any:
-    """Return the value of a YAML document.
-
-    Raise YAMLError if it is not YAML, or has too many aliases.
-    """
+    """Return the value of a YAML document; raise YAMLError if it is not one."""
     loader = _Loader(text)
     try:
         return loader.get_single_data()

@@ -163,10 +163,7 @@ def is_file(href: str) -> bool:
 
 
 def _path_of(href: str) -> str:
-    """Return the path that a ``file:`` URL names; anything else as it is.
-
-    Raise ValueError if it names a file of another machine.
-    """
+    """Return the path that a ``file:`` URL of this machine names; anything else as it is."""
     if not is_file(href):
         return href
     parts = urlsplit(href)

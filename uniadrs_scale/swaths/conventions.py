@@ -209,10 +209,7 @@ def as_scene(scene: xr.DataArray) -> xr.DataArray:
 
 
 def _with_plain_mask(array: xr.DataArray) -> xr.DataArray:
-    """Return ``array`` with its mask, if it has one, spread over both axes.
-
-    Raise SceneError if the mask is not boolean, or not one of y and x.
-    """
+    """Return ``array`` with its boolean mask, if it has one, spread over both axes."""
     if "valid" not in array.coords:
         return array
     valid = array.coords["valid"]

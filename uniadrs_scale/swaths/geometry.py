@@ -270,10 +270,7 @@ class ControlSurface:
 
 
 def _degree(places: Floats) -> int:
-    """Return the degree of polynomial that points (n, 2) determine, with some to spare.
-
-    Raise PlanError if the points do not determine a plane.
-    """
+    """Return the degree of polynomial that points (n, 2) determine; refuse less than a plane."""
     rows, cols = ((places - places.mean(axis=0)) / (np.ptp(places) or 1.0)).T
     plane = np.stack([np.ones_like(rows), rows, cols], axis=-1)
     if np.linalg.matrix_rank(plane, tol=1e-6) < plane.shape[1]:

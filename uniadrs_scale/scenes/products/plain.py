@@ -121,10 +121,7 @@ def _bands(header: Header, word: str, *, grey: bool) -> Iterator[Band]:
 
 
 def _pages(header: Header) -> list[Header]:
-    """Return the headers of all pages of a TIFF: the bands of one scene, if they are alike.
-
-    Raise SceneError if the pages differ, so that one must be named.
-    """
+    """Return the headers of all pages of a TIFF, if they are alike: the bands of one scene."""
     if not header.pages:
         return [header]
     pages = [] if is_remote(header.uri) else [Header.of(page) for page in header.pages]

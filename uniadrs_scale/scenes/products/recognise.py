@@ -92,10 +92,7 @@ def _arrays(path: str, options: Options) -> CubeSpec | None:
 
 
 def _joined(stems: Sequence[str], specs: Sequence[CubeSpec]) -> CubeSpec:
-    """Return arrays of several files as one scene.
-
-    Raise SceneError if they differ in size or place.
-    """
+    """Return arrays of several files as one scene; refuse several sizes or places."""
     first = specs[0]
     for spec in specs[1:]:
         problem = _difference(first, spec)

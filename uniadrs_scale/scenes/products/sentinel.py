@@ -56,10 +56,7 @@ def recognise(path: str) -> Product | None:
 
 
 def _optical(path: str) -> Product | None:
-    """Return the product of Sentinel-2 metadata, None for others.
-
-    Raise SceneError if the metadata name no image, or a missing one.
-    """
+    """Return the product of Sentinel-2 metadata, None for others; refuse missing images."""
     metadata = metadata_file(path, ["mtd_msil1c.xml", "mtd_msil2a.xml"])
     if metadata is None:
         return None
@@ -149,10 +146,7 @@ def _wavelengths(root: ET.Element) -> dict[str, float]:
 
 
 def _radar(path: str) -> Product | None:
-    """Return the product of a Sentinel-1 manifest, None for others.
-
-    Raise SceneError if it is not a GRD product, or a measurement is missing.
-    """
+    """Return the GRD product of a Sentinel-1 manifest, None for others; refuse missing files."""
     manifest = metadata_file(path, ["manifest.safe"])
     if manifest is None:
         return None
