@@ -20,7 +20,7 @@ from servers import s3_server
 from uniadrs_scale.archive.config import ArchiveConfig
 from uniadrs_scale.archive.decide import safe_name
 from uniadrs_scale.archive.filters import boxes_meet
-from uniadrs_scale.archive.listing import below, name_time
+from uniadrs_scale.archive.listing import below, name_time, path_time
 from uniadrs_scale.archive.sources import LOG, Listing, list_items
 from uniadrs_scale.errors import ArchiveError
 from uniadrs_scale.storage import buckets
@@ -68,6 +68,19 @@ def test_times_in_names() -> None:
     assert name_time("20240131") == datetime(2024, 1, 31, tzinfo=UTC)
     assert name_time("id99999999_20249931_20240201") == datetime(2024, 2, 1, tzinfo=UTC)
     assert name_time("scene 120240131") is None
+
+
+def test_the_nearest_date_in_a_path_counts() -> None:
+    """The same in a folder and in a bucket: not that of the archive before that of the scene."""
+    assert path_time("backup_20200101/S2_20240131") == datetime(2024, 1, 31, tzinfo=UTC)
+    assert path_time("20240501/B04") == datetime(2024, 5, 1, tzinfo=UTC)
+    assert path_time("a/b") is None
+
+
+def test_the_folder_of_a_scene_may_have_its_date(tmp_path: Path) -> None:
+    write_scene(tmp_path / "in" / "20240501" / "B04.tif", 1)
+    (item,) = listing(tmp_path, {"type": "folder", "path": tmp_path / "in"}).items
+    assert item.when == datetime(2024, 5, 1, tzinfo=UTC)
 
 
 def test_boxes_over_the_antimeridian() -> None:

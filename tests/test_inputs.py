@@ -136,6 +136,12 @@ def test_other_things_get_the_line_that_helps(case: str) -> None:
         us.score(given, detector=TileMean())
 
 
+def test_an_array_without_names_is_not_a_map(tmp_path: Path) -> None:
+    for given in (PIXELS[0].astype(float), xr.Dataset({"score": (("y", "x"), PIXELS[0])})):
+        with pytest.raises(us.StoreError, match=r"A map is a path, URL or DataArray, got"):
+            us.to_cog(given, tmp_path / "map.tif")
+
+
 def test_detectors_have_names(tmp_path: Path, tiny_weights: Path) -> None:
     assert scorer_of("rx") == GlobalRX()
     assert scorer_of("lrx") == LocalRX()
@@ -144,7 +150,7 @@ def test_detectors_have_names(tmp_path: Path, tiny_weights: Path) -> None:
         scorer_of(tmp_path / "model.onnx")
     with pytest.raises(us.PlanError, match="got function"):
         us.score(SCENE, detector=lambda tiles: tiles)
-    with pytest.raises(us.WeightsError):
+    with pytest.raises(us.WeightsError, match="a path, or detector rx or lrx"):
         us.score(SCENE, detector="uniadrs-unknown")
 
 

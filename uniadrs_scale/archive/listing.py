@@ -47,6 +47,11 @@ def name_time(name: str) -> datetime | None:
     return None
 
 
+def path_time(path: str) -> datetime | None:
+    """Return the date in the last part of a path that has one: names before their folders."""
+    return next((time for part in path.split("/")[::-1] if (time := name_time(part))), None)
+
+
 def below(folder: str, pattern: Sequence[str]) -> Iterator[str]:
     """Yield paths below ``folder`` that match ``pattern``, one part per level; none is hidden.
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from uniadrs_scale.archive import stac_source
 from uniadrs_scale.archive.config import Folder, Static
 from uniadrs_scale.archive.decide import SourceItem
-from uniadrs_scale.archive.listing import below, name_time
+from uniadrs_scale.archive.listing import below, path_time
 from uniadrs_scale.core.contracts import digest
 from uniadrs_scale.errors import ArchiveError
 from uniadrs_scale.storage.buckets import list_objects
@@ -117,7 +117,7 @@ def _bucket_items(source: Folder, prefix: str, sink: Place) -> Iterator[SourceIt
         stamps = {name: [objects[name]["size"], objects[name]["e_tag"]] for name in names}
         yield SourceItem(
             id=identifier,
-            when=name_time(identifier) or max(objects[name]["last_modified"] for name in names),
+            when=path_time(identifier) or max(objects[name]["last_modified"] for name in names),
             hrefs=tuple(f"{prefix}/{name}" for name in names),
             identity=digest(stamps),
             href=f"{prefix}/{names[0]}",
@@ -177,7 +177,7 @@ def _file_item(place: Path, files: tuple[Path, ...], root: Path) -> SourceItem:
     changed = datetime.fromtimestamp(max(times, default=0) // 10**9, UTC)
     return SourceItem(
         id=identifier,
-        when=name_time(place.name) or changed,
+        when=path_time(identifier) or changed,
         hrefs=tuple(map(str, files)),
         identity=digest({name: list(stamp) for name, stamp in stamps.items()}),
         href=str(files[0]),

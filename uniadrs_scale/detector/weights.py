@@ -191,7 +191,7 @@ def _find(weights: str | Path) -> Path:
     if not shipped.is_file():
         raise WeightsError(
             f"Weights '{weights}' do not ship with this library, which has "
-            f"{', '.join(shipped_weights()) or 'none'}. Use one of these, or a path."
+            f"{', '.join(shipped_weights()) or 'none'}. Use one, a path, or detector rx or lrx."
         )
     return shipped
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
@@ -37,7 +38,6 @@ from uniadrs_scale.swaths.grids import Georeference, georeference
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -237,11 +237,7 @@ class ScoreMap:
 
 
 def open_store(path: str | Path | Place) -> ScoreStore:
-    """Return the score store of a run at ``path``, a path or URL.
-
-    Raises:
-        StoreError: The store is missing, or it is something else.
-    """
+    """Return the score store of a run at ``path``; StoreError if it is missing or not one."""
     group = open_group(path)
     missing = [name for name in LEDGER if not isinstance(group.get(name), zarr.Array)]
     if missing:
@@ -259,11 +255,9 @@ def is_score_store(path: str | Path | Place) -> bool:
 
 
 def open_map(path: str | Path | Place) -> ScoreMap:
-    """Return the map in the store at ``path``, with or without the ledger of a run.
-
-    Raises:
-        StoreError: The store is missing, or it is something else.
-    """
+    """Return the map in the store at ``path``; StoreError if it is missing or something else."""
+    if not isinstance(path, str | Path | Place):
+        raise StoreError(f"A map is a path, URL or DataArray, got {type(path).__name__}. Pass one.")
     group = open_group(path)
     layers = layers_in(group.attrs.get("layers"), str(path))
     frame = map_frame(group, cast("zarr.Array[Any]", group[layers[0].name]))
