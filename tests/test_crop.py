@@ -167,6 +167,9 @@ def test_a_rotated_grid_is_cropped_by_the_rectangle_around_the_box(tmp_path: Pat
         ({"bbox": (0, 0, 1, 1)}, "covers 13.4"),
         ({"bbox": (1, 1, 0.5, 0)}, "order is west, south, east, north"),
         ({"bbox": (1, 2, 3)}, "not a box"),
+        ({"bbox": "west,south,east,north"}, "not a box"),
+        ({"aoi": {"type": "Feature"}}, "is not a geometry"),
+        ({"aoi": 7}, "aoi=7 is not a geometry"),
         ({"bbox": (0, 0, 1, 1), "crs": "EPSG:99999"}, "not known to PROJ"),
         ({"bbox": (0, 0, 1, 1), "crs": "IAU_2015:30100"}, "cannot bring"),
         ({"aoi": shapely.Point(13.5, 54.1)}, "no polygons"),
@@ -178,6 +181,13 @@ def test_a_rotated_grid_is_cropped_by_the_rectangle_around_the_box(tmp_path: Pat
 def test_a_crop_that_cannot_be_is_refused(raster: Path, given: dict, words: str) -> None:
     with pytest.raises(us.UniadrsScaleError, match=words):
         us.crop(raster, **given)
+
+
+def test_an_area_may_be_a_geojson_geometry(raster: Path) -> None:
+    area = shapely.box(*box(60, 40, 190, 170))
+    for crs in (32633, "EPSG:32633"):
+        part = us.crop(raster, aoi=shapely.geometry.mapping(area), crs=crs)
+        assert part.identical(us.crop(raster, aoi=area, crs=crs))
 
 
 def test_a_scene_without_a_grid_is_refused(raster: Path) -> None:

@@ -354,6 +354,12 @@ def test_arguments_that_contradict_each_other_are_refused(case: str) -> None:
         us.scorer(two_layers, **given)
 
 
+@pytest.mark.parametrize("layers", [3, [], [3], [None]])
+def test_layers_that_are_no_names_are_refused(layers: object) -> None:
+    with pytest.raises(us.UniadrsScaleError, match="give the name of each output"):
+        us.scorer(two_layers, tile=TILE, layers=layers)
+
+
 def test_one_layer_may_be_given_alone() -> None:
     assert [layer.name for layer in us.scorer(two_layers, tile=TILE, layers="water").layers] == [
         "water"

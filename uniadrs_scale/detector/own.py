@@ -172,9 +172,11 @@ def scorer(
         PlanError: Sizes or layers contradict each other, or the model cannot be identified.
         WeightsError: The file is missing, or of another kind.
     """
-    asked = [layers] if isinstance(layers, str | Layer) else layers
+    asked = [layers] if isinstance(layers, str | Layer | int) else list(layers)
+    if not asked or not all(isinstance(layer, str | Layer) for layer in asked):
+        raise PlanError(f"layers={layers!r}: give the name of each output, or a Layer.")
     named = tuple(layer if isinstance(layer, Layer) else _layer(layer) for layer in asked)
-    if not named or len({layer.name for layer in named}) < len(named):
+    if len({layer.name for layer in named}) < len(named):
         raise PlanError("layers= needs one name per output, all different.")
     if inputs not in ("scaled", "raw"):
         raise PlanError(f"inputs='{inputs}' is unknown. Use scaled or raw.")

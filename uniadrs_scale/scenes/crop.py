@@ -87,8 +87,9 @@ def crop(
         scene: From :func:`open_scene` or built with xarray; or its path.
         bbox: (west, south, east, north) in ``crs``; the least rectangle of pixels that covers it
             is kept. West > east: across 180 degrees.
-        aoi: Vector file with polygons in any CRS, or a shapely geometry in ``crs``: the rectangle
-            around it is kept, and pixels whose centres are outside become invalid.
+        aoi: Vector file with polygons in any CRS, or a geometry in ``crs`` (shapely, or a GeoJSON
+            geometry): the rectangle around it is kept, and pixels whose centres are outside become
+            invalid.
         crs: CRS of ``bbox`` and of a geometry; by default longitude and latitude.
 
     Raises:
@@ -103,7 +104,8 @@ def crop(
         window = _met(window, shapes, f"box {','.join(f'{side:g}' for side in bbox)}", grid)
     if aoi is not None:
         own = isinstance(aoi, str | Path)
-        polygons, their_crs = _polygons(*(read_areas(aoi) if own else (np.array([aoi]), str(crs))))
+        given = read_areas(aoi) if own else (np.array([_geometry(aoi)]), str(crs))
+        polygons, their_crs = _polygons(*given)
         shapes = _in_pixels(polygons, their_crs, grid)
         window = _met(window, shapes, f"area '{aoi}'" if own else "area", grid)
         corner = np.array([window.col, window.row])
@@ -162,7 +164,10 @@ def _box(bbox: Sequence[float], crs: str | int) -> Any:
         raise SceneError(
             f"crs={crs!r} is not known to PROJ ({gist(error)}). Use EPSG:4326."
         ) from None
-    sides = np.asarray(bbox, float)
+    try:
+        sides = np.asarray(bbox, float)
+    except (TypeError, ValueError):
+        sides = np.empty(0)
     if sides.shape != (4,) or not np.isfinite(sides).all():
         raise SceneError(f"bbox={bbox!r} is not a box. Give west, south, east, north.")
     west, south, east, north = sides.tolist()
@@ -172,6 +177,17 @@ def _box(bbox: Sequence[float], crs: str | int) -> Any:
             f"bbox={bbox!r} is empty: the order is west, south, east, north. Swap its sides."
         )
     return shapely.box(west, south, east, north)
+
+
+def _geometry(aoi: Any) -> Any:
+    """Return a geometry as shapely's; SceneError if it is not a geometry."""
+    try:
+        return aoi if isinstance(aoi, shapely.Geometry) else shapely.geometry.shape(aoi)
+    except (AttributeError, KeyError, TypeError, ValueError, shapely.errors.ShapelyError):
+        raise SceneError(
+            f"aoi={aoi!r:.60} is not a geometry. Pass a file with polygons, a shapely geometry, or "
+            "the geometry of a GeoJSON feature."
+        ) from None
 
 
 def _polygons(shapes: NDArray[Any], crs: str) -> tuple[NDArray[Any], str]:
