@@ -200,11 +200,8 @@ def _with_plain_fill(array: xr.DataArray) -> xr.DataArray:
 
 
 def declared_nodata(array: xr.DataArray) -> float | None:
-    """Return the nodata value that attributes declare, if a pixel can have it."""
-    try:
-        nodata = array.rio.nodata
-    except (OverflowError, ValueError):  # NaN or -9999 for pixels of uint16
-        return None
+    """Return the nodata value that an array declares, if a pixel can have it."""
+    nodata = _with_plain_fill(array).rio.nodata
     return None if nodata is None else float(nodata)
 
 

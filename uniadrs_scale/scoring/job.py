@@ -132,9 +132,9 @@ def _of_satpy(bands: dict[str, xr.DataArray]) -> xr.DataArray:
 def _only_nodata(bands: dict[str, xr.DataArray]) -> float | None:
     """Return the nodata value that all bands have; refuse several: one would be lost."""
     values = {name: declared_nodata(array) for name, array in bands.items()}
-    values = {
-        name: None if value is None or np.isnan(value) else value for name, value in values.items()
-    }  # NaN
+    values |= {
+        name: None for name, value in values.items() if value is not None and np.isnan(value)
+    }
     if len({*values.values()}) > 1:
         said = ", ".join(f"{name}: {value}" for name, value in values.items())
         raise SceneError(
