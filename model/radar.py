@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import ndimage
-from targets import ANOMALY, LARGE, RIM, Patch, Window, coverage, label, log_uniform, place
+from targets import ANOMALY, LARGE, RIM, Patch, Window, around, coverage, label, log_uniform, place
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -119,11 +119,8 @@ def _mix(
 
     Brighter ones are compared with the bright part of the surroundings, as towns hide what is not.
     """
-    margin = 6
-    rows = slice(max(patch.rows.start - margin, 0), patch.rows.stop + margin)
-    cols = slice(max(patch.cols.start - margin, 0), patch.cols.stop + margin)
-    around = window.pixels[0, rows, cols]
-    level = float(np.percentile(around, 80) if contrast > 1 else np.median(around))
+    near = around(window, patch)[0]
+    level = float(np.percentile(near, 80) if contrast > 1 else np.median(near))
     texture = np.exp(grain * rng.standard_normal(patch.alpha.shape))
     under = window.pixels[0, patch.rows, patch.cols]
     under += (patch.alpha * (level * contrast * texture - under)).astype(np.float32)

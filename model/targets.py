@@ -139,11 +139,16 @@ def place(
     return Patch(slice(y0, y1), slice(x0, x1), shape[y0 - top : y1 - top, x0 - left : x1 - left])
 
 
-def surroundings(window: Window, patch: Patch, margin: int = 6) -> tuple[Floats, float]:
-    """Return mean spectrum (band,) and texture (rms deviation over bands) around a patch."""
+def around(window: Window, patch: Patch, margin: int = 6) -> Floats:
+    """Return the pixels (band, y, x) of a patch and of ``margin`` px around it."""
     rows = slice(max(patch.rows.start - margin, 0), patch.rows.stop + margin)
     cols = slice(max(patch.cols.start - margin, 0), patch.cols.stop + margin)
-    near = window.pixels[:, rows, cols]
+    return window.pixels[:, rows, cols]
+
+
+def surroundings(window: Window, patch: Patch, margin: int = 6) -> tuple[Floats, float]:
+    """Return mean spectrum (band,) and texture (rms deviation over bands) around a patch."""
+    near = around(window, patch, margin)
     step = max(1, near.shape[1] // 12)
     near = near[:, ::step, ::step].reshape(len(near), -1)
     mean = near.mean(axis=1)

@@ -162,7 +162,9 @@ def test_a_field_that_is_given_twice_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ArchiveError, match=r"'output' is given twice.* line 3"):
         load_config(path)
     path.write_text("source: &a {type: folder, path: in}\noutput: {<<: {folder: b}, folder: a}\n")
-    assert load_config(path).output.folder.local == tmp_path / "a"  # a merge is no second value
+    assert (
+        load_config(path).output.folder.local == tmp_path / "a"
+    )  # a merged value is not given twice
 
 
 def test_dates_need_no_quotes(tmp_path: Path) -> None:

@@ -354,7 +354,7 @@ def test_arguments_that_contradict_each_other_are_refused(case: str) -> None:
         us.scorer(two_layers, **given)
 
 
-@pytest.mark.parametrize("layers", [3, [], [3], [None]])
+@pytest.mark.parametrize("layers", [3, 2.5, None, [], [3], [None]])
 def test_layers_that_are_no_names_are_refused(layers: object) -> None:
     with pytest.raises(us.UniadrsScaleError, match="give the name of each output"):
         us.scorer(two_layers, tile=TILE, layers=layers)

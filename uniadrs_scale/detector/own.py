@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -172,7 +173,7 @@ def scorer(
         PlanError: Sizes or layers contradict each other, or the model cannot be identified.
         WeightsError: The file is missing, or of another kind.
     """
-    asked = [layers] if isinstance(layers, str | Layer | int) else list(layers)
+    asked = [layers] if isinstance(layers, str) or not isinstance(layers, Iterable) else [*layers]
     if not asked or not all(isinstance(layer, str | Layer) for layer in asked):
         raise PlanError(f"layers={layers!r}: give the name of each output, or a Layer.")
     named = tuple(layer if isinstance(layer, Layer) else _layer(layer) for layer in asked)

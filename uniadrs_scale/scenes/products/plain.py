@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from uniadrs_scale.errors import SceneError
 from uniadrs_scale.scenes.headers import Header
 from uniadrs_scale.scenes.products.metadata import Band, Product, iso_time, nanometres
-from uniadrs_scale.scenes.products.stac import QUALITY
+from uniadrs_scale.scenes.products.stac import HELPERS, QUALITY
 from uniadrs_scale.storage.trust import open_raster
 from uniadrs_scale.storage.urls import is_remote, uri_name
 
@@ -30,7 +30,7 @@ FEW = 4
 """Pages that a message names."""
 WORD = re.compile(r"[^_\-. ]+")
 AUXILIARY = re.compile(
-    r"(.*[-_.])?(?P<word>scl|fmask|aot|wvp|cld|snw|tci(_[rgb])?|pvi|udm2?|(cloud_?)?mask|[sv][az]a|"
+    r"(.*[-_.])?(?P<word>" + HELPERS + r"|tci(_[rgb])?|pvi|udm2?|(cloud_?)?mask|"
     r"b?qa|qa\d0|qa_(pixel|radsat|aerosol)|(msk|ql)_\w+|sr_(aerosol|atmos_opacity)|"
     r"st_(atran|cdist|drad|emis|emsd|trad|urad))(_\d+m)?",
     re.IGNORECASE,
@@ -55,10 +55,10 @@ def plain_product(sources: Sequence[str], headers: dict[str, Header]) -> Product
     ]
     found = list(chain.from_iterable(map(_pages, found)))
     headers |= {header.uri: header for header in found}
-    beside = {header.uri: word for header in found if (word := _auxiliary(header))}
-    scored = [header for header in found if header.uri not in beside]
+    auxiliary = {header.uri: word for header in found if (word := _auxiliary(header))}
+    scored = [header for header in found if header.uri not in auxiliary]
     if not scored:
-        scored, beside = found, {}
+        scored, auxiliary = found, {}
     first = scored[0]
     words = _distinct([Path(uri_name(header.uri)).stem for header in scored])
     for header in scored:
@@ -69,8 +69,8 @@ def plain_product(sources: Sequence[str], headers: dict[str, Header]) -> Product
         for header, word in zip(scored, words, strict=True)
         for band in described.get(header.uri) or _bands(header, word, grey=header in grey)
     ]
-    left_out = [uri_name(uri) for uri in beside]
-    for uri in beside:  # last, so that they do not count among the numbers of the others
+    left_out = [uri_name(uri) for uri in auxiliary]
+    for uri in auxiliary:  # last, so that they do not count among the numbers of the others
         more = described.get(uri) or _bands(headers[uri], "", grey=False)
         bands += [replace(band, default=False) for band in more]
     helpers = [b.name for b in bands if b.default and AUXILIARY.fullmatch(b.name)]
@@ -79,7 +79,7 @@ def plain_product(sources: Sequence[str], headers: dict[str, Header]) -> Product
         left_out += helpers
     placed = first.transform is not None and first.crs is not None
     classes = {
-        word: QUALITY[word](uri) for uri, word in reversed(beside.items()) if word in QUALITY
+        word: QUALITY[word](uri) for uri, word in reversed(auxiliary.items()) if word in QUALITY
     }
     notes = [
         f"Red, green and blue of '{uri_name(header.uri)}' are equal: they are scored as one "

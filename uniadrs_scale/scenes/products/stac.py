@@ -40,8 +40,10 @@ QUALITY: dict[str, Callable[[str], Quality]] = {
     "fmask": partial(pixel_flags, flags=FMASK),
 }
 """Assets, by key in lower case without a resolution, that classify pixels."""
-HELPER = re.compile(r"scl|fmask|aot|wvp|cld|snw|[sv][az]a|qa(_\w+)?|\w+_qa")
-"""Such keys of assets with classes, angles and states of the air."""
+HELPERS = "scl|fmask|aot|wvp|cld|snw|[sv][az]a"
+"""Words for classes, angles and states of the air, in keys of assets and names of files."""
+HELPER = re.compile(HELPERS + r"|qa(_\w+)?|\w+_qa")
+"""Such keys of assets, and those of quality."""
 RESOLUTION = re.compile(r"_\d+m$")
 
 
