@@ -91,7 +91,7 @@ def parse() -> argparse.Namespace:
         help="sides of the scenes of 'side_by_side' [px]",
     )  # fmt: skip
     parser.add_argument(
-        "--cube-side", type=int, default=1000, help="side of its cube of 200 bands [px]"
+        "--cube-side", type=int, default=1800, help="side of its cube of 200 bands [px]"
     )
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()

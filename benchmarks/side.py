@@ -97,7 +97,7 @@ def side_by_side(folder: Path, sides: list[int], cube_side: int) -> dict[str, An
             {f"MONAI with {name}": [*monai, name, *tiling] for name in (DEFAULT_WEIGHTS, LARGER)},
             folder,
         )
-    cube = _cube(folder / "cube", cube_side)
+    cube = _cube(folder / "cube", cube_side, CUBE_BANDS)
     figures |= _compare(
         f"RX, {cube_side} px, {CUBE_BANDS} bands",
         [*_ours(), str(cube), "-o", str(folder / "ours.tif"), "--detector", "rx"],
@@ -166,14 +166,16 @@ def _scene(path: Path, side: int) -> Path:
     return path
 
 
-def _cube(path: Path, side: int) -> Path:
+def _cube(path: Path, side: int, bands: int) -> Path:
     """Write an ENVI cube of many bands; return its header, which Spectral Python asks for."""
     rng = np.random.default_rng(side)
-    profile = {"count": CUBE_BANDS, "height": side, "width": side, "dtype": "float32"}
+    profile = {"count": bands, "height": side, "width": side, "dtype": "float32"}
     place = {"crs": "EPSG:32633", "transform": from_origin(4e5, 6e6, 10, 10)}
-    level = rng.normal(size=(side, side))
+    common = (np.arange(bands, dtype=np.float32) % 7)[:, None, None]
     with rasterio.open(path, "w", driver="ENVI", interleave="bip", **profile, **place) as file:
-        for band in range(CUBE_BANDS):
-            values = level * (band % 7) + rng.normal(size=(side, side))
-            file.write(values.astype(np.float32), band + 1)
+        for row in range(0, side, 32):
+            rows = min(32, side - row)
+            pixels = rng.standard_normal((bands, rows, side), np.float32)
+            pixels += common * rng.standard_normal((rows, side), np.float32)
+            file.write(pixels, window=((row, row + rows), (0, side)))
     return path.with_suffix(".hdr")

@@ -113,7 +113,8 @@ def same_bits(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> bool:
 @settings(max_examples=25, deadline=None)
 @given(
     # Not one column: rasterio tells an overview's factor by its width, and 1 / 1 is no factor.
-    shape=st.tuples(st.integers(1, 1200), st.integers(2, 1200)),
+    # Not one block: rio-cogeo takes a file of that width for one without tiles.
+    shape=st.tuples(st.integers(1, 1200), st.integers(2, 1200).filter(lambda side: side != BLOCK)),
     seed=st.integers(0, 2**32 - 1),
     georeference=st.sampled_from([{}, {"crs": None, "transform": None}]),
 )

@@ -21,7 +21,6 @@ from uniadrs_scale.cli.options import (
     spread,
 )
 from uniadrs_scale.cli.values import box_and_crs
-from uniadrs_scale.core.machine import quick_imports
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -104,11 +103,10 @@ def score_command(
 
     The same command resumes an interrupted run. OUTPUT.run.json, next to the map, reports the run.
     """
-    with quick_imports():
-        from uniadrs_scale.scoring.job import suited
-        from uniadrs_scale.scoring.progress import shown
-        from uniadrs_scale.scoring.run import Observer, run
-        from uniadrs_scale.scoring.target import Target
+    from uniadrs_scale.scoring.job import suited
+    from uniadrs_scale.scoring.progress import shown
+    from uniadrs_scale.scoring.run import Observer, run
+    from uniadrs_scale.scoring.target import Target
 
     target = Target.of(output, drawing.geocoding, overwrite=overwrite)
     scene, scorer = cropping.of(reading.open(scenes)), running.scorer()

