@@ -18,7 +18,7 @@ from uniadrs_scale.core.seams import accumulate, taper
 from uniadrs_scale.detector import inference as fast
 from uniadrs_scale.detector.inference import FastNetwork
 from uniadrs_scale.detector.network import NetworkConfig, UniADRS
-from uniadrs_scale.detector.whitening import CHANNELS
+from uniadrs_scale.detector.whitening import CHANNELS, COMPONENTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,7 +52,7 @@ def tile(repeats: int = 5) -> dict[str, Any]:
             large = FastNetwork(module, dtype)
             worst[name] = float((large(x) - expected).abs().max())
             calls[f"l {name}"] = lambda network=large: network(x)
-        seen = torch.randn(1, CHANNELS, SIDE, SIDE)
+        seen = torch.randn(1, CHANNELS - COMPONENTS + BANDS, SIDE, SIDE)
         for size, (name, dtype) in product(("s", "xs"), ARITHMETICS.items()):
             detector = us.Detector.load(f"uniadrs-{size}", device="cpu", dtype=dtype)
             fitted, network = detector.fitted(statistics), detector._network

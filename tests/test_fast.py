@@ -23,7 +23,7 @@ from uniadrs_scale.detector.passes import (
     scrambled_attention,
 )
 from uniadrs_scale.detector.weights import load_network, read_weights, shipped_weights
-from uniadrs_scale.detector.whitening import ring_mean
+from uniadrs_scale.detector.whitening import CHANNELS, COMPONENTS, ring_mean
 from uniadrs_scale.errors import PlanError
 
 
@@ -85,6 +85,26 @@ def test_groups_of_bands_and_the_shortcut() -> None:
     short = module(NetworkConfig(0.05, 24, shortcut=0.5))
     x = seeded(1, 24, 32, 32)
     torch.testing.assert_close(FastNetwork(short)(x), short(x).detach(), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("passes", [NUMBA, PLAIN], ids=["numba", "plain"])
+@pytest.mark.parametrize("bands", [1, 4, COMPONENTS])
+def test_components_that_few_bands_lack_count_as_zeros(bands: int, passes: Passes) -> None:
+    network = module(NetworkConfig(0.25, CHANNELS, shortcut=0.5))
+    every = seeded(1, CHANNELS, 40, 48)
+    every[:, bands:COMPONENTS] = 0
+    there = torch.cat([every[:, :bands], every[:, COMPONENTS:]], 1)
+    got = FastNetwork(network, passes=passes, whitened=True)(there)
+    torch.testing.assert_close(got, network(every).detach(), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(2, 3, 5, 130), (1, 12, 64, 64), (1, 1, 1, 1)])
+def test_channels_last(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    x = seeded(*shape).to(dtype)
+    got = NUMBA.channels_last(x)
+    assert torch.equal(got, x)
+    assert got.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_the_module_is_left_as_it_was() -> None:

@@ -168,7 +168,7 @@ def late_detector(info: Any, dtype: Any) -> Detector:
     network = UniADRS(info.config).eval()
     network.load_state_dict(load_file(info.path))
     arithmetic = torch.float32 if dtype == "float32" else torch.bfloat16
-    detector._network = FastNetwork(network, arithmetic, CPU, PLAIN)
+    detector._network = FastNetwork(network, arithmetic, CPU, PLAIN, whitened=True)
     detector._ring = ring_mean
     detector._conveyor = Conveyor(LateDevice())
     return detector
@@ -200,7 +200,7 @@ def test_what_holds_the_lock_brings_nothing_to_the_device(
     detector = Detector(info, "cpu", "bfloat16")
     detector._ring = ring_mean
     network = UniADRS(info.config)
-    detector._network = FastNetwork(network, torch.bfloat16, meta, PLAIN)
+    detector._network = FastNetwork(network, torch.bfloat16, meta, PLAIN, whitened=True)
     whitening = detector.fitted(STATISTICS).whitening
     tiles = torch.empty(2, 5, 64, 64, device=meta)
     calls = []

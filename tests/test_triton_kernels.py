@@ -26,6 +26,7 @@ TRITON = Passes(
     **{name: getattr(triton_kernels, name) for name in KERNELS},
     halved=PLAIN.halved,
     attend_scrambled=PLAIN.attend_scrambled,
+    channels_last=PLAIN.channels_last,
     multiple=PLAIN.multiple,
 )
 DTYPES = st.sampled_from([torch.float32, torch.bfloat16])

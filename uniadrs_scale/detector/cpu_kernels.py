@@ -24,6 +24,8 @@ EPSILON = 1e-5
 """Least variance of the instance norm."""
 REACH, STEP = 7, 2
 """As in :mod:`.passes`. Not imported: numba's cache on disk would miss a change there."""
+BLOCK = 64
+"""Pixels whose channels are interleaved at a time: they fit into the cache of a core."""
 # `contract` lets a multiplication and an addition become one instruction. Nothing else may change:
 # sums keep their order, NaN stays NaN.
 kernel = compiled(fastmath={"contract"}, error_model="numpy")
@@ -104,6 +106,18 @@ def norm_relu(x: NDArray[Any]) -> None:
                 for c in range(channels):
                     value = (widen(x[b, y, p, c]) - mean[c]) * gain[c]
                     x[b, y, p, c] = narrow(value if not value < 0 else np.float32(0), x[b, y, p, c])
+
+
+@kernel
+def interleave(planes: NDArray[Any], out: NDArray[Any]) -> None:
+    """Copy (b, c, y, x) to (b, y, x, c)."""
+    batch, channels, height, width = planes.shape
+    for b in range(batch):
+        for y in range(height):
+            for first in range(0, width, BLOCK):
+                for c in range(channels):
+                    for p in range(first, min(first + BLOCK, width)):
+                        out[b, y, p, c] = planes[b, c, y, p]
 
 
 @kernel

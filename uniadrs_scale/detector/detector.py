@@ -66,7 +66,10 @@ class Detector:
         self._ring = fast_ring_mean if self.device.type == "cpu" else ring_mean
         arithmetic = torch.float32 if dtype == "float32" else torch.bfloat16
         passes = NUMBA if self.device.type == "cpu" else passes_on(self.device, arithmetic)
-        self._network = for_inference(load_network(info), arithmetic, self.device, passes)
+        whitened = info.input == "whitened"
+        self._network = for_inference(
+            load_network(info), arithmetic, self.device, passes, whitened=whitened
+        )
         self._warm: set[tuple[int, int]] = set()
         self._conveyor = None
         if self.device.type == "cuda":

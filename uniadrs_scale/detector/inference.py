@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from uniadrs_scale.detector.network import fold_stem, require_side, split_groups
 from uniadrs_scale.detector.passes import MARGIN, NUMBA, REACH, STEP
-from uniadrs_scale.detector.whitening import LOCAL
+from uniadrs_scale.detector.whitening import ENERGIES, LOCAL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -70,7 +70,10 @@ class _Convolution:
         weight = weight.detach().to(place.device, place.dtype)
         self.weight = weight.contiguous(memory_format=torch.channels_last)
         self.bias = None if bias is None else bias.detach().to(place.device, place.dtype)
-        self.padding, self.dilation = padding, dilation
+        # torch on one thread gives a kernel of 1 px to oneDNN only if it is dilated, which means
+        # nothing for 1 px: otherwise it takes up to five times as long with few channels.
+        undilated = weight.shape[-1] == 1 and place.device.type == "cpu"
+        self.padding, self.dilation = padding, 2 if undilated else dilation
 
     def __call__(self, x: Tensor) -> Tensor:
         y = F.conv2d(x, self.weight, self.bias, padding=self.padding, dilation=self.dilation)
@@ -155,7 +158,8 @@ class FastNetwork:
     """The function of a module, which is not needed afterwards.
 
     Calls change no state, so threads may share it. A tile's bits do not depend on its batch, but
-    may depend on the number of torch's threads.
+    may depend on the number of torch's threads. A network of ``whitened`` bands takes
+    :func:`.whitening.channels`, which may lack components.
     """
 
     def __init__(
@@ -164,8 +168,10 @@ class FastNetwork:
         dtype: torch.dtype = torch.float32,
         device: torch.device | None = None,
         passes: Passes = NUMBA,
+        *,
+        whitened: bool = False,
     ) -> None:
-        self.config, self._passes = module.config, passes
+        self.config, self._passes, self._whitened = module.config, passes, whitened
         place = self._place = _Place(dtype, device or torch.device("cpu"), passes)
         extractor = module.normality_extractor
         with torch.no_grad():
@@ -203,13 +209,17 @@ class FastNetwork:
         return (logits if terms is None else logits + terms).sigmoid().mean(0)
 
     def _fold(self, bands: int) -> _Convolution:
-        return _Convolution(fold_stem(self._stem_weight, bands), self._place, padding=1)
+        weight = self._stem_weight
+        if self._whitened:
+            there = weight[:, : bands + ENERGIES.start], weight[:, ENERGIES]
+            return _Convolution(torch.cat(there, 1), self._place, padding=1)
+        return _Convolution(fold_stem(weight, bands), self._place, padding=1)
 
     def _logits(self, x: Tensor) -> Tensor:
         require_side(x)
         norm_relu, halved = self._passes.norm_relu, self._passes.halved
         seen = x
-        x = x.to(self._place.dtype).contiguous(memory_format=torch.channels_last)
+        x = self._passes.channels_last(x.to(self._place.dtype))
         x = norm_relu(self._folded(x.shape[1])(x))
         levels = [norm_relu(self._stem(x))]  # (b, c0, h, w)
         for encoder in self._encoders:
@@ -231,14 +241,19 @@ class FastNetwork:
 
 
 def for_inference(
-    module: UniADRS, dtype: torch.dtype, device: torch.device, passes: Passes
+    module: UniADRS,
+    dtype: torch.dtype,
+    device: torch.device,
+    passes: Passes,
+    *,
+    whitened: bool,
 ) -> Callable[..., Tensor]:
     """Return the fastest function of ``module`` on ``device``, as exact as its profile needs."""
     # Published figures need the published order of additions: on weights that resemble noise any
     # other order differs by 3e-5, as much as the published one differs from exact arithmetic.
-    if dtype == torch.float32 and module.config.profile == "published":
+    if dtype == torch.float32 and module.config.profile == "published" and not whitened:
         return cast("Callable[..., Tensor]", module.to(device).eval())
-    return FastNetwork(module, dtype, device, passes)
+    return FastNetwork(module, dtype, device, passes, whitened=whitened)
 
 
 @contextmanager

@@ -130,6 +130,8 @@ class Passes:
     weighted by the softmax of the first 49 of logits (b, 49 or more, y, x)."""
     attend_scrambled: Callable[[Tensor, Tensor], Tensor]
     """The same, summed as the published code sums it."""
+    channels_last: Callable[[Tensor], Tensor]
+    """x in the memory format channels last."""
     multiple: int = 1
     """Convolutions may be padded with zero output channels to a multiple of this, for speed."""
 
@@ -140,6 +142,11 @@ def plain_norm_relu(x: Tensor) -> Tensor:
     variance, mean = torch.var_mean(wide, (2, 3), correction=0, keepdim=True)
     wide = wide.sub_(mean) if wide is x else wide - mean
     return wide.mul_(torch.rsqrt(variance + EPSILON)).relu_().to(x.dtype)
+
+
+def plain_channels_last(x: Tensor) -> Tensor:
+    """Apply :attr:`Passes.channels_last`."""
+    return x.contiguous(memory_format=torch.channels_last)
 
 
 def plain_halved(x: Tensor) -> Tensor:
@@ -168,6 +175,7 @@ PLAIN = Passes(
     add_enlarged=plain_add_enlarged,
     attend=_plain_attended(local_attention),
     attend_scrambled=_plain_attended(scrambled_attention),
+    channels_last=plain_channels_last,
     multiple=8,  # tensor cores want rows of 16 bytes
 )
 
@@ -176,6 +184,14 @@ def fast_norm_relu(x: Tensor) -> Tensor:
     """Apply :attr:`Passes.norm_relu` in place."""
     kernels.norm_relu(_array(x))
     return x
+
+
+def fast_channels_last(x: Tensor) -> Tensor:
+    """Apply :attr:`Passes.channels_last`; torch takes ten times as long."""
+    out = _like(x, x.shape[1], x.shape[2:])
+    bits = x.view(torch.uint16) if x.dtype == torch.bfloat16 else x
+    kernels.interleave(bits.contiguous().numpy(), _array(out))
+    return out
 
 
 def fast_halved(x: Tensor) -> Tensor:
@@ -210,6 +226,7 @@ NUMBA = Passes(
     add_enlarged=fast_add_enlarged,
     attend=_fast_attended(kernels.attend),
     attend_scrambled=_fast_attended(kernels.attend_scrambled),
+    channels_last=fast_channels_last,
 )
 
 

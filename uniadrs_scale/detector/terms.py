@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from uniadrs_scale.detector.rx import INNER, OUTER, RIDGE
-from uniadrs_scale.detector.whitening import COMPONENTS, LIMIT
+from uniadrs_scale.detector.whitening import ENERGIES, LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -126,7 +126,7 @@ def summed(terms: Terms, channels: Tensor, ring: Ring) -> Tensor | None:
     """Return the sum of terms (n, 1, y, x) of the network's channels; None without terms."""
     total: Tensor | None = None
     for name, factor in terms:
-        term = factor * TERMS[name](channels[:, :COMPONENTS], ring)
+        term = factor * TERMS[name](channels[:, : ENERGIES.start], ring)
         total = term if total is None else total + term
     return total
 

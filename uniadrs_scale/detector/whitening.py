@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from uniadrs_scale.core.pixels import BandStatistics
 
 COMPONENTS = 16
-"""Leading components that the network sees; missing ones are 0."""
+"""Leading components that the network sees; those that a scene of fewer bands lacks are 0."""
 EXACT = 64
 """Components whose energies are summed one by one; all others share their mean variance."""
 RIDGES = (1e-2, 1e-3, 1e-4, 1e-5)
@@ -45,8 +45,8 @@ NEAR = OUTER // 4
 """Distance of samples of which two are in the surroundings of every pixel, also in a corner."""
 CHANNELS = COMPONENTS + 2 * len(RIDGES)
 """Input channels of a network that sees whitened bands."""
-LOCAL = slice(CHANNELS - len(RIDGES), CHANNELS)
-"""The local energies among them."""
+ENERGIES, LOCAL = slice(-2 * len(RIDGES), None), slice(-len(RIDGES), None)
+"""The energies among them, and the local ones."""
 
 
 def ring_mean(values: Tensor, inner: int, outer: int) -> Tensor:
@@ -157,7 +157,9 @@ class Whitening:
         total = root.square() @ flat.square()  # (n, pixel)
         rest = (total - parts.square().sum(1)).clamp_(min=0)
         seen = _channels(parts, rest, gains, weights, (scaled.shape[2:], ring))
-        return seen.view(len(scaled), CHANNELS, *scaled.shape[2:])
+        every = seen.new_zeros(len(scaled), CHANNELS, *scaled.shape[2:])
+        every[:, : len(gains)], every[:, ENERGIES] = seen[:, : len(gains)], seen[:, ENERGIES]
+        return every
 
 
 def channels(
@@ -167,8 +169,9 @@ def channels(
 ) -> Tensor:
     """Return the channels of tiles of which each has a whitening, as :meth:`Whitening.apply` does.
 
-    The residual is a small difference of large sums, and the order of sums depends on the kind of
-    CPU. So both are taken in double precision.
+    Without the components that a scene of few bands lacks. The residual is a small difference of
+    large sums, and the order of sums depends on the kind of CPU. So both are taken in double
+    precision.
     """
     each = [_tensors(whitening, scaled.device) for whitening in whitenings]
     basis, root, gains, weights = (torch.stack(same) for same in zip(*each, strict=True))
@@ -182,8 +185,7 @@ def channels(
         found = basis @ exact
         rest[:, piece] = ((squared @ exact.square_())[:, 0] - found.square().sum(1)).clamp_(min=0)
         parts[..., piece] = found
-    seen = _channels(parts, rest, gains, weights, (scaled.shape[2:], ring))
-    return seen.view(len(scaled), CHANNELS, *scaled.shape[2:])
+    return _channels(parts, rest, gains, weights, (scaled.shape[2:], ring))
 
 
 def _channels(
@@ -193,19 +195,20 @@ def _channels(
     weights: Tensor,
     grid: tuple[torch.Size, Callable[[Tensor, int, int], Tensor]],
 ) -> Tensor:
-    """Return the channels (n, CHANNELS, pixel) of components and their residual energy."""
+    """Return the channels (n, channel, y, x) of components and their residual energy."""
     size, ring = grid
-    count = gains.shape[-1]
+    count, energies = gains.shape[-1], len(RIDGES)
     squares = parts.square()
-    out = parts.new_zeros(len(parts), CHANNELS, parts.shape[2])
-    out[:, :count] = parts[:, :count] * gains[..., None]
-    ends = COMPONENTS, COMPONENTS + len(RIDGES), CHANNELS
-    out[:, ends[0] : ends[1]] = weights[..., :-1] @ squares + weights[..., -1:] * rest[:, None]
+    out = parts.new_empty(len(parts), count + 2 * energies, parts.shape[2])
+    torch.mul(parts[:, :count], gains[..., None], out=out[:, :count])
+    plain, local = out[:, count : count + energies], out[:, LOCAL]
+    plain[:] = weights[..., :-1] @ squares + weights[..., -1:] * rest[:, None]
     plane = parts[:, :count].view(len(parts), count, *size)
     squares[:, :count] = (plane - ring(plane, INNER, OUTER)).flatten(2).square()
-    out[:, ends[1] :] = weights[..., :-1] @ squares + weights[..., -1:] * rest[:, None]
-    out[:, COMPONENTS:] = (out[:, COMPONENTS:] + FLOOR).log_()
-    return out.clamp_(-LIMIT, LIMIT)
+    local[:] = weights[..., :-1] @ squares + weights[..., -1:] * rest[:, None]
+    out[:, count:] += FLOOR
+    out[:, count:].log_()
+    return out.clamp_(-LIMIT, LIMIT).view(len(out), -1, *size)
 
 
 @lru_cache(maxsize=256)
