@@ -24,10 +24,7 @@ EPSILON = 1e-5
 """Least variance of the instance norm."""
 REACH, STEP = 7, 2
 """As in :mod:`.passes`. Not imported: numba's cache on disk would miss a change there."""
-BLOCK = 64
-"""Pixels whose channels are interleaved at a time: they fit into the cache of a core."""
-# `contract` lets a multiplication and an addition become one instruction. Nothing else may change:
-# sums keep their order, NaN stays NaN.
+# `contract` fuses a multiplication and an addition. Sums keep their order, and NaN stays NaN.
 kernel = compiled(fastmath={"contract"}, error_model="numpy")
 
 
@@ -112,26 +109,22 @@ def norm_relu(x: NDArray[Any]) -> None:
 def interleave(planes: NDArray[Any], out: NDArray[Any]) -> None:
     """Copy (b, c, y, x) to (b, y, x, c)."""
     batch, channels, height, width = planes.shape
-    for b in range(batch):
-        for y in range(height):
-            for first in range(0, width, BLOCK):
-                for c in range(channels):
-                    for p in range(first, min(first + BLOCK, width)):
-                        out[b, y, p, c] = planes[b, c, y, p]
+    for b, y, c in np.ndindex(batch, height, channels):
+        for p in range(width):
+            out[b, y, p, c] = planes[b, c, y, p]
 
 
 @kernel
 def halve(x: NDArray[Any], out: NDArray[Any]) -> None:
     """Write the maximum of each 2 x 2 px of (b, y, x, c) to (b, y // 2, x // 2, c)."""
     batch, height, width, channels = out.shape
-    for b in range(batch):
-        for y in range(height):
-            for p in range(width):
-                for c in range(channels):
-                    upper = max(widen(x[b, 2 * y, 2 * p, c]), widen(x[b, 2 * y, 2 * p + 1, c]))
-                    left, right = widen(x[b, 2 * y + 1, 2 * p, c]), x[b, 2 * y + 1, 2 * p + 1, c]
-                    lower = max(left, widen(right))
-                    out[b, y, p, c] = narrow(max(upper, lower), x[b, y, p, c])
+    for b, y in np.ndindex(batch, height):
+        for p in range(width):
+            for c in range(channels):
+                upper = max(widen(x[b, 2 * y, 2 * p, c]), widen(x[b, 2 * y, 2 * p + 1, c]))
+                left, right = widen(x[b, 2 * y + 1, 2 * p, c]), x[b, 2 * y + 1, 2 * p + 1, c]
+                lower = max(left, widen(right))
+                out[b, y, p, c] = narrow(max(upper, lower), x[b, y, p, c])
 
 
 @kernel
@@ -154,21 +147,20 @@ def add_enlarged(
     batch, height, width, channels = x.shape
     last_row, last_col = coarse.shape[1] - 1, coarse.shape[2] - 1
     line = np.empty((coarse.shape[2], channels), np.float32)
-    for b in range(batch):
-        for y in range(height):
-            above, low = rows[0][y], rows[1][y]
-            below, high = min(above + 1, last_row), np.float32(1) - low
-            for p in range(coarse.shape[2]):
-                for c in range(channels):
-                    upper, lower = widen(coarse[b, above, p, c]), widen(coarse[b, below, p, c])
-                    line[p, c] = high * upper + low * lower
-            for p in range(width):
-                before, far = cols[0][p], cols[1][p]
-                after, near = min(before + 1, last_col), np.float32(1) - far
-                for c in range(channels):
-                    value = near * line[before, c] + far * line[after, c] + bias[c]
-                    value += widen(x[b, y, p, c])
-                    x[b, y, p, c] = narrow(value if not value < 0 else np.float32(0), x[b, y, p, c])
+    for b, y in np.ndindex(batch, height):
+        above, low = rows[0][y], rows[1][y]
+        below, high = min(above + 1, last_row), np.float32(1) - low
+        for p in range(coarse.shape[2]):
+            for c in range(channels):
+                upper, lower = widen(coarse[b, above, p, c]), widen(coarse[b, below, p, c])
+                line[p, c] = high * upper + low * lower
+        for p in range(width):
+            before, far = cols[0][p], cols[1][p]
+            after, near = min(before + 1, last_col), np.float32(1) - far
+            for c in range(channels):
+                value = near * line[before, c] + far * line[after, c] + bias[c]
+                value += widen(x[b, y, p, c])
+                x[b, y, p, c] = narrow(value if not value < 0 else np.float32(0), x[b, y, p, c])
 
 
 @kernel
@@ -216,37 +208,36 @@ def attend(x: NDArray[Any], logits: NDArray[Any], out: NDArray[Any]) -> None:
     batch, height, width, channels = out.shape
     weights, total = np.empty((width, REACH**2), np.float32), np.empty(channels, np.float32)
     near, weight = np.empty(REACH, np.int64), np.empty(REACH, np.float32)
-    for b in range(batch):
-        for y in range(height):
-            softmax(logits[b, y], weights)
-            for p in range(width):
+    for b, y in np.ndindex(batch, height):
+        softmax(logits[b, y], weights)
+        for p in range(width):
+            for c in range(channels):
+                total[c] = widen(x[b, y, p, c])
+            for i in range(REACH):
+                row = y + STEP * (i - REACH // 2)
+                if row < 0 or row >= height:
+                    continue
+                for j in range(REACH):
+                    col = p + STEP * (j - REACH // 2)
+                    inside = 0 <= col < width
+                    near[j] = col if inside else p
+                    weight[j] = weights[p, i * REACH + j] if inside else np.float32(0)
+                # Seven at a time: the sum is read and written once for all of them.
+                n0, n1, n2, n3, n4, n5, n6 = near
+                w0, w1, w2, w3, w4, w5, w6 = weight
                 for c in range(channels):
-                    total[c] = widen(x[b, y, p, c])
-                for i in range(REACH):
-                    row = y + STEP * (i - REACH // 2)
-                    if row < 0 or row >= height:
-                        continue
-                    for j in range(REACH):
-                        col = p + STEP * (j - REACH // 2)
-                        inside = 0 <= col < width
-                        near[j] = col if inside else p
-                        weight[j] = weights[p, i * REACH + j] if inside else np.float32(0)
-                    # Seven at a time: the sum is read and written once for all of them.
-                    n0, n1, n2, n3, n4, n5, n6 = near
-                    w0, w1, w2, w3, w4, w5, w6 = weight
-                    for c in range(channels):
-                        k = c + channels
-                        total[c] += (
-                            w0 * widen(x[b, row, n0, k])
-                            + w1 * widen(x[b, row, n1, k])
-                            + w2 * widen(x[b, row, n2, k])
-                            + w3 * widen(x[b, row, n3, k])
-                            + w4 * widen(x[b, row, n4, k])
-                            + w5 * widen(x[b, row, n5, k])
-                            + w6 * widen(x[b, row, n6, k])
-                        )
-                for c in range(channels):
-                    out[b, y, p, c] = narrow(total[c], out[b, y, p, c])
+                    k = c + channels
+                    total[c] += (
+                        w0 * widen(x[b, row, n0, k])
+                        + w1 * widen(x[b, row, n1, k])
+                        + w2 * widen(x[b, row, n2, k])
+                        + w3 * widen(x[b, row, n3, k])
+                        + w4 * widen(x[b, row, n4, k])
+                        + w5 * widen(x[b, row, n5, k])
+                        + w6 * widen(x[b, row, n6, k])
+                    )
+            for c in range(channels):
+                out[b, y, p, c] = narrow(total[c], out[b, y, p, c])
 
 
 @kernel
@@ -258,33 +249,29 @@ def attend_scrambled(x: NDArray[Any], logits: NDArray[Any], out: NDArray[Any]) -
     for b in range(batch):
         for y in range(height):
             softmax(logits[b, y], weights[y])
-        for y in range(height):
-            for p in range(width):
-                for c in range(channels):
-                    total[c] = widen(x[b, y, p, c])
-                first = (y * width + p) * REACH**2
-                for number in range(first, first + REACH**2):
-                    n, place = number // pixels, number % pixels
-                    at_row, at_col = place // width, place % width
-                    row = at_row + STEP * (n // REACH - REACH // 2)
-                    col = at_col + STEP * (n % REACH - REACH // 2)
-                    if 0 <= row < height and 0 <= col < width:
-                        weight = weights[at_row, at_col, n]
-                        for c in range(channels):
-                            total[c] += weight * widen(x[b, row, col, c + channels])
-                for c in range(channels):
-                    out[b, y, p, c] = narrow(total[c], out[b, y, p, c])
+        for y, p in np.ndindex(height, width):
+            for c in range(channels):
+                total[c] = widen(x[b, y, p, c])
+            first = (y * width + p) * REACH**2
+            for number in range(first, first + REACH**2):
+                n, place = number // pixels, number % pixels
+                at_row, at_col = place // width, place % width
+                row = at_row + STEP * (n // REACH - REACH // 2)
+                col = at_col + STEP * (n % REACH - REACH // 2)
+                if 0 <= row < height and 0 <= col < width:
+                    weight = weights[at_row, at_col, n]
+                    for c in range(channels):
+                        total[c] += weight * widen(x[b, row, col, c + channels])
+            for c in range(channels):
+                out[b, y, p, c] = narrow(total[c], out[b, y, p, c])
 
 
 @kernel
 def box_sums(plane: NDArray[np.float32], y: int, reach: int, columns: NDArray[np.float64]) -> None:
     """Move the sums of each column over rows ``y - reach .. y + reach`` from row y - 1 to y."""
-    if 0 <= y + reach < plane.shape[0]:
-        for x in range(plane.shape[1]):
-            columns[x] += plane[y + reach, x]
-    if y - reach - 1 >= 0:
-        for x in range(plane.shape[1]):
-            columns[x] -= plane[y - reach - 1, x]
+    for row, sign in ((y + reach, 1.0), (y - reach - 1, -1.0)):
+        for x in range(plane.shape[1] if 0 <= row < plane.shape[0] else 0):
+            columns[x] += sign * plane[row, x]
 
 
 @kernel
