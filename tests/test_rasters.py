@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import warnings
+from contextlib import closing
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
@@ -461,7 +462,7 @@ def test_foreign_proj_data_are_refused_before_anything_runs(
     path = write(tmp_path / "a.tif", noise())
     (tmp_path / "proj").mkdir()
     if foreign == "old":
-        with sqlite3.connect(tmp_path / "proj" / "proj.db") as database:
+        with closing(sqlite3.connect(tmp_path / "proj" / "proj.db")) as database, database:
             database.execute("CREATE TABLE metadata (key TEXT, value TEXT)")
             database.execute("INSERT INTO metadata VALUES ('DATABASE.LAYOUT.VERSION.MAJOR', '1')")
             database.execute("INSERT INTO metadata VALUES ('DATABASE.LAYOUT.VERSION.MINOR', '0')")

@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import warnings
+from contextlib import closing
 from xml.etree import ElementTree as ET
 
 import geopandas
@@ -438,7 +439,7 @@ def test_geopackage_has_peaks_styles_and_provenance(files):
     assert [tuple(row) for row in layers] == [
         ("targets", "MultiPolygon"), ("peaks", "Point"), ("layer_styles", None)
     ]  # fmt: skip
-    with sqlite3.connect(files / "t.gpkg") as base:
+    with closing(sqlite3.connect(files / "t.gpkg")) as base, base:
         styles = dict(base.execute("SELECT f_table_name, styleQML FROM layer_styles"))
         assert base.execute("SELECT useAsDefault FROM layer_styles").fetchall() == [(1,), (1,)]
     for layer, labelled in (("peaks", True), ("targets", False)):  # ranks; QGIS 3.22 shows them
