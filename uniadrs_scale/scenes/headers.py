@@ -57,6 +57,8 @@ class Header:
     """Bands with a mask of their own, as in a VRT."""
     names: tuple[str, ...]
     dtypes: tuple[str, ...]
+    scaled: bool
+    """True if a band has a scale or an offset, which is not applied."""
     nodata: tuple[float | None, ...]
     """One per band of the file, as are names and dtypes."""
     joint_nodata: bool
@@ -119,7 +121,7 @@ class Header:
         shared = tuple(n for n, flag in flags if flag == [MaskFlags.per_dataset])
         joint = {MaskFlags.per_dataset, MaskFlags.nodata} == set(flags[0][1])
         tagged = map(float, dataset.tags().get("NODATA_VALUES", "").split())
-        stem = Path(uri_name(uri)).stem
+        stem, envi = Path(uri_name(uri)).stem, envi_fields(dataset)
         return cls(
             uri=uri,
             stamp=stamp,
@@ -135,12 +137,12 @@ class Header:
                 for n in dataset.indexes
             ),
             dtypes=dtypes,
+            scaled={*dataset.scales} | {*dataset.offsets} != {0.0, 1.0},
             nodata=tuple(tagged) if joint else dataset.nodatavals,
             joint_nodata=joint,
             picture=colours[:3] == RGB,
             grey=is_grey_picture(dataset),
-            palette=ColorInterp.palette in colours
-            or "class" in envi_fields(dataset).get("file_type", "").lower(),
+            palette=ColorInterp.palette in colours or "class" in envi.get("file_type", "").lower(),
             pages=_pages(dataset, uri),
             wavelengths=tuple(_wavelength(dataset, n) for n in dataset.indexes),
             datetime=_acquired(dataset),
