@@ -459,3 +459,17 @@ def test_a_coordinate_of_another_length_than_its_axis_is_refused(tmp_path: Path)
     root.create_array("y", shape=(2**60,), chunks=(2**59,), dtype="f8", dimension_names=("y",))
     with pytest.raises(us.SceneError, match=rf"'y' of .* has {2**60} values for {H} pixels"):
         us.open_scene(tmp_path / "s.zarr")
+
+
+@pytest.mark.parametrize(
+    ("said", "code"),
+    [({}, 32632), ({"utm_zone_number": -32}, 32732), ({"semi_major_axis": 1e6}, 0)],
+)
+def test_utm_zones_of_grid_mappings_are_read(tmp_path: Path, said: dict, code: int) -> None:
+    mapping = {"grid_mapping_name": "universal_transverse_mercator", "utm_zone_number": 32} | said
+    coords = {"y": 46e5 - 10.0 * np.arange(9), "x": 5e5 + 10.0 * np.arange(8)}
+    data = xr.Dataset({"v": (("y", "x"), np.ones((9, 8), "f4"), {"grid_mapping": "m"})}, coords)
+    data["m"] = ((), 0, mapping)
+    data.to_netcdf(tmp_path / "a.nc")
+    info = scene_source(us.open_scene(tmp_path / "a.nc")).info
+    assert (0 if info.crs is None else CRS(info.crs).to_epsg()) == code

@@ -17,6 +17,7 @@ import rasterio
 import xarray as xr
 from rasterio.transform import from_origin
 
+import uniadrs_scale as us
 from uniadrs_scale.cli import main as cli
 from uniadrs_scale.cli import score as cli_score
 from uniadrs_scale.cli.options import spread
@@ -355,3 +356,10 @@ def test_info_of_a_zarr_scene_and_of_a_score_store_differ(run, tmp_path) -> None
 def test_an_empty_value_of_an_option_is_refused(run, scene, option) -> None:
     told = run("plan", scene, option, "").err
     assert f"{option} is empty. Give a value, or drop it." in told
+
+
+def test_empty_options_and_names_that_are_no_cog_are_refused(run, tmp_path) -> None:
+    assert "--truth is empty" in run("evaluate", tmp_path / "map.tif", "").err
+    array = xr.DataArray(np.zeros((9, 9), np.float32), dims=("y", "x"))
+    with pytest.raises(us.StoreError, match=r"Let it end in \.tif"):
+        us.to_cog(array, tmp_path / "x.png")

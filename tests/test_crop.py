@@ -147,6 +147,34 @@ def test_a_box_may_cross_180_degrees(first: int, box_: tuple[float, ...]) -> Non
     assert part.x[0] == first + 5.5
 
 
+UTM_60, UTM_32 = shapely.box(780e3, 900e3, 9e5, 96e4), shapely.box(4e5, 5e6, 6e5, 53e5)
+
+
+@pytest.mark.parametrize(
+    ("crs", "left", "side", "given", "columns"),
+    [
+        (3857, 19e6, 5e4, {"bbox": (172, -5, -173, 5)}, (2, 37)),
+        (3857, 19e6, 5e4, {"bbox": (-179, -5, -173, 5)}, (22, 37)),
+        (3857, 19e6, 5e4, {"aoi": UTM_60, "crs": 32660}, (19, 23)),
+        (3832, 29e5, 5e4, {"bbox": (178, -5, -175, 5)}, (4, 20)),
+        (4326, -180, 1, {"bbox": (190, 0, 200, 10)}, (10, 20)),
+        (4326, 0, 1, {"bbox": (-20, 0, -10, 10)}, (340, 350)),
+        (4326, 170, 0.5, {"aoi": UTM_60, "crs": 32660}, (19, 22)),
+        (4326, 170, 0.5, {"bbox": (195e5, 0, 205e5, 5e5), "crs": 3857}, (10, 29)),
+        (4326, -180, 1, {"aoi": UTM_32, "crs": 32632}, (187, 191)),
+        (4326, -180, 1, {"aoi": shapely.Point(0, 0).buffer(1e6), "crs": 3413}, (0, 360)),
+    ],
+)
+def test_an_area_is_found_at_any_turn_of_the_earth(crs, left, side, given, columns) -> None:
+    first, last = columns
+    width = 360 if side == 1 else 40
+    coords = {"y": side * (89.5 - np.arange(180)), "x": left + side * (0.5 + np.arange(width))}
+    scene = xr.DataArray(np.ones((1, 180, width), np.uint8), coords, ("band", "y", "x"))
+    part = us.crop(scene.rio.write_crs(crs), **given)
+    np.testing.assert_array_equal(part.x, coords["x"][first:last])
+    assert "bbox" in given or 0 < int(part.valid.sum()) < part.valid.size
+
+
 def test_a_rotated_grid_is_cropped_by_the_rectangle_around_the_box(tmp_path: Path) -> None:
     turned = Affine.translation(LEFT, TOP) @ Affine.rotation(30) @ Affine.scale(SIDE, -SIDE)
     whole = us.open_scene(write(tmp_path / "turned.tif", transform=turned))

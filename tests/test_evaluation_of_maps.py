@@ -163,6 +163,25 @@ def test_a_map_beyond_180_degrees_has_its_labels(tmp_path: Path, middle: int) ->
     assert found.at(0.5)["false_alarms"] == 0
 
 
+@pytest.mark.parametrize(("crs", "turn", "side"), [(4326, 360, 0.02), (3857, 40075016.68, 2226.4)])
+def test_a_truth_is_found_at_any_turn_of_the_earth(
+    tmp_path: Path, crs: int, turn: float, side: float
+) -> None:
+    score = np.zeros((50, 100), np.float32)
+    score[10, 20], score[30, 75] = 0.9, 0.8
+    place = Affine(side, 0, turn / 2 - 50 * side, 0, -side, 50 * side)
+    path = write(tmp_path / "map.tif", score, crs, transform=place)
+    west = Affine.translation(-turn, 0) @ place
+    for fine in (1, 2):
+        truth = np.kron(score > 0, np.ones((fine, fine))).astype(np.uint8)
+        own = west @ Affine.scale(1 / fine)
+        found = us.evaluate(path, write(tmp_path / f"{fine}.tif", truth, crs, transform=own))
+        assert (found.objects.size, found.pixels) == (2, score.size)
+    shapes = [shapely.Point(place @ (20.5, 10.5)), shapely.Point(west @ (75.5, 30.5))]
+    geopandas.GeoSeries(shapes, crs=crs).to_file(tmp_path / "t.gpkg")
+    assert us.evaluate(path, tmp_path / "t.gpkg").at(0.5)["found"] == 2
+
+
 def test_endings_that_gdal_does_not_read_are_not_advised(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

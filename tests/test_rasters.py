@@ -704,3 +704,48 @@ def test_a_raw_band_of_a_vrt_is_read_whole_or_refused(tmp_path: Path, name: str)
     (tmp_path / "short" / "a.raw").write_bytes(bytes(4) + pixels.tobytes()[:-1])
     with pytest.raises(us.SceneError, match="339 of 340 bytes are there"):
         us.open_scene(tmp_path / "short" / name)
+
+
+def _header(folder: Path, **fields: str) -> Path:
+    """Write an ENVI raster of 2 bands, 3 x 4 px, and return it."""
+    pixels = np.arange(24, dtype="<u2")
+    (folder / "e.img").write_bytes(pixels.tobytes())
+    given = {"samples": 4, "lines": 3, "bands": 2, "data type": 12, "interleave": "bsq"}
+    lines = [f"{name} = {value}" for name, value in (given | fields).items()]
+    (folder / "e.hdr").write_text("\n".join(["ENVI", *lines]))
+    return folder / "e.img"
+
+
+def test_envi_fields_are_read_in_any_case(tmp_path: Path) -> None:
+    path = _header(tmp_path, BBL="{0, 1}", Wavelength="{400, 500}", **{"Band Names": "{a, b}"})
+    scene = us.open_scene(path)
+    assert (scene.band.values.tolist(), scene.wavelength.values.tolist()) == (["b"], [500.0])
+
+
+def test_an_envi_classification_is_refused(tmp_path: Path) -> None:
+    path = _header(tmp_path, **{"file type": "ENVI Classification", "class names": "{a, b}"})
+    with pytest.raises(us.SceneError, match="palette or classes"):
+        us.open_scene(path)
+
+
+@pytest.mark.parametrize("place", [(10, 0, float("nan"), 0, -10, 4e6), (10, 10, 0, 10, 10, 4e6)])
+def test_a_transform_that_places_no_pixels_is_told(tmp_path: Path, place) -> None:
+    with rasterio.open(
+        tmp_path / "a.tif", "w", driver="GTiff", count=1, height=9, width=9, dtype="uint8",
+        crs="EPSG:32632", transform=rasterio.Affine(*place),
+    ) as file:  # fmt: skip
+        file.write(np.ones((1, 9, 9), np.uint8))
+    (remark,) = scene_source(us.open_scene(tmp_path / "a.tif")).info.remarks
+    assert "places no pixels" in remark
+
+
+def test_metres_in_a_crs_of_degrees_and_scales_are_told(tmp_path: Path) -> None:
+    with rasterio.open(
+        tmp_path / "a.tif", "w", driver="GTiff", count=1, height=9, width=9, dtype="uint16",
+        crs="EPSG:4326", transform=rasterio.Affine(10, 0, 5e5, 0, -10, 46e5), nodata=0,
+    ) as file:  # fmt: skip
+        file.write(np.ones((1, 9, 9), np.uint16))
+        file.scales, file.offsets = (1e-4,), (-0.1,)
+    info = scene_source(us.open_scene(tmp_path / "a.tif")).info
+    assert info.masked == "0 before scale and offset"
+    assert "gives no place on the Earth in WGS 84" in info.remarks[0]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from uniadrs_scale.cli.options import BUSY, INCOMPLETE
+from uniadrs_scale.cli.options import BUSY, INCOMPLETE, spread
 from uniadrs_scale.errors import ArchiveError, BusyError, ClusterError
 
 if TYPE_CHECKING:
@@ -27,9 +27,9 @@ Archive = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add the commands of archives to ``app``."""
-    app.command("sweep")(sweep_command)
-    app.command("status")(status_command)
-    app.command("retry")(retry_command)
+    app.command("sweep")(spread(sweep_command))
+    app.command("status")(spread(status_command))
+    app.command("retry")(spread(retry_command))
 
 
 def sweep_command(

@@ -28,8 +28,8 @@ Store = Annotated[str, typer.Argument(help="OUT.zarr of a score run, by path or 
 def register(app: typer.Typer) -> None:
     """Add the commands of stores to ``app``."""
     app.command("cog")(spread(cog_command))
-    app.command("verify")(verify_command)
-    app.command("evaluate")(evaluate_command)
+    app.command("verify")(spread(verify_command))
+    app.command("evaluate")(spread(evaluate_command))
     app.command("info")(spread(info_command))
 
 
@@ -221,10 +221,11 @@ def _scene_facts(scene: xr.DataArray) -> dict[str, Any]:
         "acquired": scene.attrs.get("datetime", "unknown"),
         "platform": scene.attrs.get("platform", "unknown"),
         "grid": info.grid or "that of the files",
-        "places": info.georeference,
+        "georeference": info.georeference,
         "crs": crs_name(info.crs or "") or "none",
         "not valid": info.masked or "no value is declared",
         "transform": info.transform or "none",
+        **({"note": " ".join(info.remarks)} if info.remarks else {}),
     }
 
 

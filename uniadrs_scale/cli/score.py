@@ -71,7 +71,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands of scenes to ``app``."""
     app.command("score")(spread(score_command))
     app.command("plan")(spread(plan_command))
-    app.command("demo")(demo_command)
+    app.command("demo")(spread(demo_command))
 
 
 def score_command(

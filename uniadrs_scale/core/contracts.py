@@ -232,9 +232,10 @@ class SceneInfo:
     @property
     def remarks(self) -> tuple[str, ...]:
         """Sentences about what was assumed, and about a place that the map cannot have."""
-        if not self.unplaced:
-            return self.notes
-        return (*self.notes, f"The map has no place on the ground: {self.unplaced}.")
+        why = self.unplaced
+        if self.crs and self.transform and self.gsd_m is None:
+            why = f"its transform gives no place on the Earth in {crs_name(self.crs)}"
+        return (*self.notes, f"The map has no place on the ground: {why}.") if why else self.notes
 
     @property
     def georeference(self) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import shapely
+from affine import Affine
 from pyproj import CRS, Transformer
 from rasterio.enums import ColorInterp, Resampling
 from rasterio.errors import RasterioError
@@ -15,14 +16,14 @@ from rasterio.vrt import WarpedVRT
 
 from uniadrs_scale.core.machine import vectors
 from uniadrs_scale.errors import SceneError, gist
-from uniadrs_scale.scenes.areas import TURN, only_layer
+from uniadrs_scale.scenes.areas import only_layer, turn_of
+from uniadrs_scale.scenes.grids import same_crs
 from uniadrs_scale.storage.trust import open_raster
 from uniadrs_scale.storage.urls import canonical
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from affine import Affine
     from numpy.typing import NDArray
     from odc.geo.geobox import GeoBox
     from rasterio.windows import Window
@@ -137,7 +138,12 @@ def open_truth(path: str | Path, grid: GeoBox, name: str) -> RasterTruth | Vecto
         )
     # A mask often names 0, its background, as nodata.
     known = dataset.nodata is not None and dataset.nodata != 0
-    if dataset.shape == tuple(grid.shape) and _same_place(dataset, grid):
+    one_crs = dataset.crs and grid.crs and same_crs(dataset.crs.to_wkt(), grid.crs.to_wkt())
+    turns = _turns((dataset.bounds.left + dataset.bounds.right) / 2, grid) if one_crs else 0
+    place = Affine.translation(turns, 0) @ dataset.transform
+    unplaced = dataset.crs is None or grid.crs is None or dataset.transform.is_identity
+    same = one_crs and place.almost_equals(grid.affine, abs(grid.affine.a) * 1e-3)
+    if dataset.shape == tuple(grid.shape) and (same or unplaced):
         return RasterTruth(dataset, known)
     if dataset.crs is None or grid.crs is None:
         raise SceneError(
@@ -148,6 +154,7 @@ def open_truth(path: str | Path, grid: GeoBox, name: str) -> RasterTruth | Vecto
     alpha = ColorInterp.alpha in dataset.colorinterp
     warped = WarpedVRT(
         dataset,
+        src_transform=place,
         crs=grid.crs.to_wkt(),
         transform=grid.affine,
         height=grid.shape[0],
@@ -160,14 +167,6 @@ def open_truth(path: str | Path, grid: GeoBox, name: str) -> RasterTruth | Vecto
         src_nodata=dataset.nodata if known else None,
     )
     return RasterTruth(warped, known or not alpha)
-
-
-def _same_place(dataset: Any, grid: GeoBox) -> bool:
-    """Return True if a raster of the map's size is on its grid, or says nothing of its place."""
-    if dataset.crs is None or grid.crs is None or dataset.transform.is_identity:
-        return True
-    same = dataset.transform.almost_equals(grid.affine, abs(grid.affine.a) * 1e-3)
-    return same and CRS.from_user_input(dataset.crs.to_wkt()) == CRS.from_wkt(grid.crs.to_wkt())
 
 
 def _vectors(path: str, grid: GeoBox, name: str) -> VectorTruth:
@@ -204,15 +203,18 @@ def _vectors(path: str, grid: GeoBox, name: str) -> VectorTruth:
 
 
 def _next_to(shapes: NDArray[np.object_], grid: GeoBox) -> NDArray[np.object_]:
-    """Return shapes in degrees by whole turns nearer to a map, which may end at 181 degrees."""
-    if not (grid.crs and grid.crs.geographic):
-        return shapes
+    """Return shapes by whole turns nearer to a map, which may end at 181 degrees."""
     west, _, east, _ = shapely.bounds(shapes).T
-    box = grid.extent.boundingbox
-    turns = TURN * np.round(((box.left + box.right) - (west + east)) / 2 / TURN)
     corners, owner = shapely.get_coordinates(shapes, return_index=True)
-    corners[:, 0] += turns[owner]
+    corners[:, 0] += _turns((west + east) / 2, grid)[owner]
     return np.asarray(shapely.set_coordinates(shapes, corners), object)
+
+
+def _turns(x: Any, grid: GeoBox) -> Any:
+    """Return the whole turns of the Earth from places on a map's x axis to the map."""
+    turn = turn_of(CRS.from_wkt(grid.crs.to_wkt())) if grid.crs else 0.0
+    middle = sum(grid.extent.boundingbox.range_x) / 2
+    return turn * np.round((middle - x) / turn) if turn else np.zeros_like(x)
 
 
 def _endings() -> str:

@@ -16,7 +16,7 @@ from pyproj import CRS, Transformer
 from uniadrs_scale.core.machine import library, vectors
 from uniadrs_scale.errors import PlanError, Quiet, StoreError, gist
 from uniadrs_scale.maps.colours import RANKS
-from uniadrs_scale.objects.ground import in_degrees
+from uniadrs_scale.scenes.areas import in_degrees
 from uniadrs_scale.storage.places import Place
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import shapely
@@ -11,7 +11,7 @@ from pyproj import CRS, Transformer
 
 from uniadrs_scale.maps.geocode import positions_of
 from uniadrs_scale.maps.store import ScoreMap
-from uniadrs_scale.scenes.areas import within_a_turn
+from uniadrs_scale.scenes.areas import in_degrees, replaced, wrapped
 from uniadrs_scale.swaths.geometry import degrees_of, unit_vectors
 
 if TYPE_CHECKING:
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
 
 BLOCK = 512
 """Side of the windows in which positions of a swath are read [px]."""
-HALF_TURN = 180.0
-SLIVER = 1e-9
-"""Degrees from the antimeridian within which a corner is on it."""
 
 
 def ground_of(opened: ScoreMap | RasterMap) -> Ground:
@@ -68,7 +65,7 @@ class Grid:
         longitude, latitude = self.to_degrees.transform(*self._applied(cols, rows))
         there = np.stack([longitude, latitude], axis=-1).reshape(-1, 2)
         there[~np.isfinite(there).all(axis=1)] = np.nan
-        there[:, 0] = _wrapped(there[:, 0])
+        there[:, 0] = wrapped(there[:, 0])
         return there
 
     def centres(self, cols: NDArray[np.int64], rows: NDArray[np.int64]) -> Floats:
@@ -131,7 +128,7 @@ class Swath:
             spans = (slice(int(a), int(b)) for a, b in zip(start, stop, strict=True))
             latitude, longitude = self.positions(*spans)
             row, col = (at[members] - start).T
-            places[members] = np.stack([_wrapped(longitude[row, col]), latitude[row, col]], axis=-1)
+            places[members] = np.stack([wrapped(longitude[row, col]), latitude[row, col]], axis=-1)
         return places
 
     def geometry(self, outlines: NDArray[Any]) -> NDArray[Any]:
@@ -172,57 +169,6 @@ Ground = Grid | Swath
 """The tie between pixels and the ground; what is not known is NaN or None."""
 
 
-def in_degrees(outlines: NDArray[Any], places: Floats) -> NDArray[Any]:
-    """Return ``outlines`` with vertices at ``places``, valid, and cut at the antimeridian."""
-    beyond = np.abs(places[:, :1]) > HALF_TURN
-    inside = np.where(beyond & [True, False], _wrapped(places), places)
-    found = replaced(outlines, inside)
-    for k, shape in enumerate(found):
-        if shape is None:
-            continue
-        west, _, east, _ = shape.bounds
-        valid = shape if shapely.is_valid(shape) or east - west > HALF_TURN else _mended(shape)
-        found[k] = _cut(valid) if east - west > HALF_TURN else valid
-    return found
-
-
-def _cut(shape: Any) -> Any:
-    """Return a polygon that crosses the antimeridian in parts on both sides (RFC 7946)."""
-    parts = []
-    for part in getattr(shape, "geoms", [shape]):
-        holes = shapely.union_all([_area_in(ring) for ring in part.interiors])
-        parts.append(shapely.difference(_area_in(part.exterior), holes))
-    return _mended(shapely.union_all(parts))
-
-
-def _area_in(ring: Any) -> Any:
-    """Return the area in a ring, within -180 to 180; with the nearer pole if it is around one."""
-    x, y = np.asarray(ring.coords).T[:2]
-    x = x + 2 * HALF_TURN * np.rint((np.unwrap(x, period=2 * HALF_TURN) - x) / (2 * HALF_TURN))
-    edge = np.copysign(HALF_TURN, x)
-    x = np.where(np.abs(x - edge) < SLIVER, edge, x)  # rounding must not make a part
-    if abs(x[-1] - x[0]) > HALF_TURN:
-        x, y = np.append(x, x[[-1, 0]]), np.append(y, [np.copysign(90, y.mean())] * 2)
-    area = shapely.make_valid(shapely.Polygon(np.stack([x, y], axis=-1)))
-    return shapely.union_all(within_a_turn(np.array([area])))
-
-
-def _mended(shape: Any) -> Any:
-    """Return the polygons of a valid shape."""
-    valid = shapely.make_valid(shape, method="structure", keep_collapsed=False)
-    polygons = [g for g in shapely.get_parts(valid) if g.geom_type == "Polygon"]
-    return polygons[0] if len(polygons) == 1 else shapely.MultiPolygon(polygons)
-
-
-def replaced(outlines: NDArray[Any], places: Floats) -> NDArray[Any]:
-    """Return outlines with other coordinates; None for those with unknown ones."""
-    _, owner = shapely.get_coordinates(outlines, return_index=True)
-    unknown = np.unique(owner[~np.isfinite(places).all(axis=1)])
-    moved = shapely.set_coordinates(outlines.copy(), np.where(np.isfinite(places), places, 0))
-    moved[unknown] = None
-    return cast("NDArray[Any]", moved)
-
-
 def _blocks(at: NDArray[np.int64]) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """Return (block, members) of places (n, 2) by windows of BLOCK pixels."""
     if not len(at):
@@ -231,10 +177,3 @@ def _blocks(at: NDArray[np.int64]) -> list[tuple[NDArray[np.int64], NDArray[np.i
     order = np.argsort(member.ravel(), kind="stable")
     ends = np.cumsum(np.bincount(member.ravel(), minlength=len(blocks)))[:-1]
     return list(zip(blocks, np.split(order, ends), strict=True))
-
-
-def _wrapped(longitude: Floats) -> Floats:
-    """Return longitudes within -180 <= x < 180; those that are in this range keep their bits."""
-    outside = (longitude < -HALF_TURN) | (longitude >= HALF_TURN)
-    turned = (longitude + HALF_TURN) % (2 * HALF_TURN) - HALF_TURN
-    return np.where(outside, turned, longitude)

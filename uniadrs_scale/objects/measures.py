@@ -18,7 +18,7 @@ from scipy import ndimage
 
 from uniadrs_scale.core.lattice import Window
 from uniadrs_scale.objects.components import EIGHT, box_of
-from uniadrs_scale.objects.ground import HALF_TURN, replaced
+from uniadrs_scale.scenes.areas import HALF_TURN, replaced
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

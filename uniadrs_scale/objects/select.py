@@ -13,8 +13,7 @@ from pyproj import CRS, Transformer
 from uniadrs_scale.core.levels import GROW, RATES
 from uniadrs_scale.errors import PlanError
 from uniadrs_scale.objects.components import Cut
-from uniadrs_scale.objects.ground import replaced
-from uniadrs_scale.scenes.areas import clipped, projected, read_areas
+from uniadrs_scale.scenes.areas import clipped, projected, read_areas, replaced
 from uniadrs_scale.swaths.geometry import degrees_of, unit_vectors
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ from pyproj import CRS, Transformer
 from shapely.geometry import Polygon, box, mapping
 
 from uniadrs_scale.errors import StoreError
-from uniadrs_scale.objects.ground import ground_of, in_degrees
+from uniadrs_scale.objects.ground import ground_of
+from uniadrs_scale.scenes.areas import in_degrees
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

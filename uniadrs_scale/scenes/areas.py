@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
 STEPS = 200
 """Parts of an area's extent in which its edges are projected one by one."""
-TURN = 360.0
+TURN, HALF_TURN = 360.0, 180.0
+SLIVER = 1e-9
+"""Degrees from the antimeridian within which a corner is on it."""
 MARGIN = 0.1
 """Share of an extent around it in which shapes are kept."""
 SQUARE = 32
@@ -69,22 +71,33 @@ def clipped(shapes: NDArray[Any], crs: CRS, ring: NDArray[np.float64]) -> NDArra
         x = np.unwrap(x, period=TURN)
         if abs(x[-1] - x[0]) > TURN / 2:  # a pole is inside
             x, y = np.array([-TURN / 2, TURN / 2]), np.append(y, np.copysign(TURN / 4, y.mean()))
-        shapes = turned(shapes)
+        shapes = turned(shapes, TURN)
     wide, high = MARGIN * np.ptp(x), MARGIN * np.ptp(y)
     near = shapely.box(x.min() - wide, y.min() - high, x.max() + wide, y.max() + high)
     parts = shapely.intersection(shapes, near)
     return cast("NDArray[Any]", parts[~shapely.is_empty(parts)])
 
 
-def turned(shapes: NDArray[Any]) -> NDArray[Any]:
-    """Return shapes in degrees, and the same one turn west and one turn east of them."""
-    turns = [shapely.transform(shapes, partial(np.add, [by, 0])) for by in (-TURN, 0, TURN)]
+def turn_of(crs: CRS) -> float:
+    """Return a turn of the Earth along x in a CRS; 0 if x is not a longitude times a factor."""
+    if crs.geodetic_crs is None:
+        return 0.0
+    degrees = Transformer.from_crs(crs.geodetic_crs, crs, always_xy=True)
+    x, _ = degrees.transform(*np.meshgrid([-135.3, -135.2, 45.3, 45.4], [0.0, 45.0]))
+    steps = np.diff(x)[:, ::2] * TURN * 10
+    even = np.allclose(x[0], x[1]) and np.allclose(steps, steps[0, 0], rtol=1e-6)
+    return float(steps[0, 0]) if even else 0.0
+
+
+def turned(shapes: NDArray[Any], turn: float) -> NDArray[Any]:
+    """Return shapes, and the same one turn west and one turn east of them."""
+    turns = [shapely.transform(shapes, partial(np.add, [by, 0])) for by in (-turn, 0, turn)]
     return np.concatenate(turns)
 
 
 def within_a_turn(shapes: NDArray[Any]) -> NDArray[Any]:
     """Return the parts of shapes in degrees on both sides of the antimeridian."""
-    parts = shapely.intersection(turned(shapes), shapely.box(-TURN / 2, -90, TURN / 2, 90))
+    parts = shapely.intersection(turned(shapes, TURN), shapely.box(-TURN / 2, -90, TURN / 2, 90))
     return cast("NDArray[Any]", parts[~shapely.is_empty(parts)])
 
 
@@ -96,12 +109,68 @@ def projected(shapes: NDArray[Any], crs: str | CRS, target: str | CRS) -> NDArra
     left, bottom, right, top = shapely.total_bounds(shapes)
     fine = shapely.segmentize(shapes, max(right - left, top - bottom, 1e-9) / STEPS)
     transformer = Transformer.from_crs(source, target, always_xy=True)
-    corners, owner = shapely.get_coordinates(fine, return_index=True)
+    corners = shapely.get_coordinates(fine)
     places = np.stack(transformer.transform(*corners.T), axis=-1)
-    hidden = np.unique(owner[~np.isfinite(places).all(axis=1)])
-    moved = shapely.set_coordinates(shapely.force_2d(fine), np.nan_to_num(places, posinf=0))
-    kept = np.delete(moved, hidden)
-    return cast("NDArray[Any]", shapely.make_valid(kept))
+    round_ = target.is_geographic and not source.is_geographic
+    moved = (in_degrees if round_ else replaced)(shapely.force_2d(fine), places)
+    return cast("NDArray[Any]", shapely.make_valid(moved[~shapely.is_missing(moved)]))
+
+
+def in_degrees(outlines: NDArray[Any], places: NDArray[np.float64]) -> NDArray[Any]:
+    """Return ``outlines`` with vertices at ``places``, valid, and cut at the antimeridian."""
+    beyond = np.abs(places[:, :1]) > HALF_TURN
+    inside = np.where(beyond & [True, False], wrapped(places), places)
+    found = replaced(outlines, inside)
+    for k, shape in enumerate(found):
+        if shape is None:
+            continue
+        west, _, east, _ = shape.bounds
+        valid = shape if shapely.is_valid(shape) or east - west > HALF_TURN else _mended(shape)
+        found[k] = _cut(valid) if east - west > HALF_TURN else valid
+    return found
+
+
+def _cut(shape: Any) -> Any:
+    """Return a polygon that crosses the antimeridian in parts on both sides (RFC 7946)."""
+    parts = []
+    for part in getattr(shape, "geoms", [shape]):
+        holes = shapely.union_all([_area_in(ring) for ring in part.interiors])
+        parts.append(shapely.difference(_area_in(part.exterior), holes))
+    return _mended(shapely.union_all(parts))
+
+
+def _area_in(ring: Any) -> Any:
+    """Return the area in a ring, within -180 to 180; with the nearer pole if it is around one."""
+    x, y = np.asarray(ring.coords).T[:2]
+    x = x + TURN * np.rint((np.unwrap(x, period=TURN) - x) / TURN)
+    edge = np.copysign(HALF_TURN, x)
+    x = np.where(np.abs(x - edge) < SLIVER, edge, x)  # rounding must not make a part
+    if abs(x[-1] - x[0]) > HALF_TURN:
+        x, y = np.append(x, x[[-1, 0]]), np.append(y, [np.copysign(90, y.mean())] * 2)
+    area = shapely.make_valid(shapely.Polygon(np.stack([x, y], axis=-1)))
+    return shapely.union_all(within_a_turn(np.array([area])))
+
+
+def _mended(shape: Any) -> Any:
+    """Return the polygons of a valid shape."""
+    valid = shapely.make_valid(shape, method="structure", keep_collapsed=False)
+    polygons = [g for g in shapely.get_parts(valid) if g.geom_type == "Polygon"]
+    return polygons[0] if len(polygons) == 1 else shapely.MultiPolygon(polygons)
+
+
+def replaced(outlines: NDArray[Any], places: NDArray[np.float64]) -> NDArray[Any]:
+    """Return outlines with other coordinates; None for those with unknown ones."""
+    _, owner = shapely.get_coordinates(outlines, return_index=True)
+    unknown = np.unique(owner[~np.isfinite(places).all(axis=1)])
+    moved = shapely.set_coordinates(outlines.copy(), np.where(np.isfinite(places), places, 0))
+    moved[unknown] = None
+    return cast("NDArray[Any]", moved)
+
+
+def wrapped(longitude: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return longitudes within -180 <= x < 180; those that are in this range keep their bits."""
+    outside = (longitude < -HALF_TURN) | (longitude >= HALF_TURN)
+    return np.where(outside, (longitude + HALF_TURN) % TURN - HALF_TURN, longitude)
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,7 +80,7 @@ def assemble(
         grid=sentence,
         strip_rows=scene.info.height if len(files) > 1 or scene.decibel else 0,
         block_bytes=sum(known[file.uri].block_bytes for file in files),
-        masked=words_of_masks(scene),
+        masked=words_of_masks(scene, scaled=any(known[file.uri].scaled for file in files)),
     )
     first = known[selected[0].uri]
     return replace(scene, info=info), Facts(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import shapely
@@ -20,7 +20,7 @@ from uniadrs_scale.core.lattice import Window
 from uniadrs_scale.core.layers import Part
 from uniadrs_scale.core.validity import valid_pixels
 from uniadrs_scale.errors import SceneError, gist
-from uniadrs_scale.scenes.areas import TURN, Area, clipped, projected, read_areas
+from uniadrs_scale.scenes.areas import TURN, Area, clipped, projected, read_areas, turn_of, turned
 from uniadrs_scale.scenes.lazy import lazy_pixels
 from uniadrs_scale.scenes.open import open_scene
 from uniadrs_scale.scenes.rasters import WindowedScene
@@ -204,17 +204,24 @@ def _in_pixels(shapes: NDArray[Any], crs: str | int, grid: GeoBox) -> NDArray[An
     """Return shapes in pixels of ``grid``: x is the column, y the row."""
     target, source = CRS.from_user_input(str(grid.crs)), CRS.from_user_input(crs)
     try:
-        shapes = clipped(shapes, source, _border(grid, source))
-        shapes = shapes[shapely.area(shapes) > 0]
-        moved = projected(shapes, source, target) if len(shapes) else shapes
+        if not source.equals(target, ignore_axis_order=True):
+            if source.geodetic_crs is not None and not source.is_geographic:
+                degrees = source.geodetic_crs  # where what is near the grid can be told
+                shapes, source = projected(shapes, source, degrees), degrees
+            shapes = clipped(shapes, source, _border(grid, source))
+            shapes = shapes[shapely.area(shapes) > 0]
+            shapes = projected(shapes, source, target) if len(shapes) else shapes
+        shapes = turned(shapes, turn) if (turn := turn_of(target)) else shapes
     except (ProjError, ValueError) as error:
         raise SceneError(
             f"PROJ cannot bring {source.name} to the scene's CRS, {target.name} ({gist(error)}). "
             "Give box or area in the CRS of the scene."
         ) from None
     inverse = ~grid.affine
-    made: NDArray[Any] = shapely.transform(moved, lambda xy: np.stack(inverse @ xy.T, axis=-1))
-    return made
+    made = shapely.transform(shapes, lambda xy: np.stack(inverse @ xy.T, axis=-1))
+    made = shapely.intersection(made, shapely.box(0, 0, grid.shape.x, grid.shape.y))
+    left, top, right, bottom = (shapely.bounds(made) + SLACK).T
+    return cast("NDArray[Any]", made[(left < right) & (top < bottom)])
 
 
 def _border(grid: GeoBox, crs: CRS) -> NDArray[np.float64]:
@@ -229,6 +236,7 @@ def _extent(grid: GeoBox, crs: CRS) -> list[float]:
     """Return left, bottom, right and top of a grid in another CRS."""
     seen = _border(grid, crs)
     seen = seen[np.isfinite(seen).all(axis=1)]
+    seen[:, 0] = np.unwrap(seen[:, 0], period=TURN)
     return [*seen.min(axis=0).tolist(), *seen.max(axis=0).tolist()]
 
 

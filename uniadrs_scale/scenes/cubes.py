@@ -22,7 +22,7 @@ from uniadrs_scale.scenes.assembly import Facts, select
 from uniadrs_scale.scenes.axes import LONGEST
 from uniadrs_scale.scenes.datasets import LONGEST_TABLE
 from uniadrs_scale.scenes.grids import Grid, ground_size, side_length
-from uniadrs_scale.scenes.masks import Flags, unwanted
+from uniadrs_scale.scenes.masks import Flags, require_possible, unwanted
 from uniadrs_scale.scenes.packing import agreed
 from uniadrs_scale.scenes.products.metadata import FOR_GRID, FOR_UNITS
 from uniadrs_scale.scenes.rasters import WindowedScene
@@ -199,6 +199,7 @@ def assemble_cube(spec: CubeSpec, options: Options) -> tuple[CubeScene, Facts]:
     pairs = zip(spec.variables, packings, strict=True)
     spec = replace(spec, variables=tuple(replace(v, packing=packing) for v, packing in pairs))
     nodata = None if options.nodata == "auto" else options.nodata
+    require_possible(nodata, [np.dtype(packing.dtype) for packing in packings])
     dtype = np.result_type(*(variable.packing.dtype for variable in spec.variables))
     info = SceneInfo(
         name=spec.name,
@@ -233,7 +234,8 @@ def assemble_cube(spec: CubeSpec, options: Options) -> tuple[CubeScene, Facts]:
 
 def _words(spec: CubeSpec, nodata: float | None, masked: Sequence[Flags]) -> str:
     """Return what makes pixels invalid, for people."""
-    words = [] if nodata is None else [f"{nodata:g}"]
+    packed = any(v.packing.dtype != v.packing.stored for v in spec.variables)
+    words = [] if nodata is None else [f"{nodata:g}{' after scale and offset' * packed}"]
     words += [word for variable in spec.variables for word in variable.packing.words]
     words += [flag.name for flags in masked for flag in flags.flags]
     return ", ".join(dict.fromkeys(words))

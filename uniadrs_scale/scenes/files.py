@@ -22,7 +22,7 @@ from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
 from uniadrs_scale.errors import SceneError
-from uniadrs_scale.scenes.vrt import is_lost, note_lost, require_sources, sources_of
+from uniadrs_scale.scenes.vrt import envi_fields, is_lost, note_lost, require_sources, sources_of
 from uniadrs_scale.storage.buckets import glimpse
 from uniadrs_scale.storage.remote import gdal_name
 from uniadrs_scale.storage.trust import open_raster
@@ -173,9 +173,8 @@ def raw_pixels(
 
     GDAL takes whole lines apart for any window: up to 20 times as long if lines are long.
     """
-    tags = dataset.tags(ns="ENVI") if dataset.driver == "ENVI" else {}
-    said = {name.lower(): words.strip().lower() for name, words in tags.items()}
-    start, order = said.get("header_offset", "0"), said.get("interleave")
+    said = envi_fields(dataset) if dataset.driver == "ENVI" else {}
+    start, order = said.get("header_offset", "0"), said.get("interleave", "").lower()
     packed = said.get("file_compression", "0") != "0"
     if order not in ("bip", "bil", "bsq") or packed or not start.isdigit():
         return None

@@ -53,6 +53,7 @@ CRS_TEXT = re.compile(
 """Texts that are taken for a CRS: PROJ would find one for many other words too."""
 EPSG_CODE = re.compile(r"\s*epsg[\s_:]*(\d{4,6})(\.0)?\s*", re.IGNORECASE)
 TRANSFORMS = ("geotransform", "spatialtransform", "projtransform", "transform")
+WGS_84_RADIUS = 6378137.0
 SMALLEST_CODE = 1024
 """The first code of EPSG."""
 
@@ -150,7 +151,17 @@ def _crs(contents: Contents, path: str, mapping: Mapping[str, Any]) -> CRS | Non
         except (CRSError, KeyError, TypeError, ValueError):
             continue
     said = (_parsed(value) for _, value in _words_of_crs(contents, path, mapping))
-    return next((crs for crs in said if crs is not None), None)
+    return next((crs for crs in said if crs is not None), None) or _utm(mapping)
+
+
+def _utm(mapping: Mapping[str, Any]) -> CRS | None:
+    """Return the zone of WGS 84 in GDAL's ``utm_zone_number``, south below 0; None without one."""
+    zone, radius = (
+        next(iter(numbers(mapping.get(name))), other)
+        for name, other in (("utm_zone_number", 0), ("semi_major_axis", WGS_84_RADIUS))
+    )
+    known = abs(zone) in range(1, 61) and radius == WGS_84_RADIUS
+    return CRS.from_epsg(int(abs(zone)) + (32600 if zone > 0 else 32700)) if known else None
 
 
 def _words_of_crs(

@@ -24,7 +24,7 @@ from uniadrs_scale.scenes.files import (
 )
 from uniadrs_scale.scenes.grids import Grid, same_crs, same_transform
 from uniadrs_scale.scenes.products.metadata import iso_time, nanometres
-from uniadrs_scale.scenes.vrt import require_whole
+from uniadrs_scale.scenes.vrt import envi_fields, require_whole
 from uniadrs_scale.storage.trust import open_raster
 from uniadrs_scale.storage.urls import is_remote, uri_name
 
@@ -57,6 +57,8 @@ class Header:
     """Bands with a mask of their own, as in a VRT."""
     names: tuple[str, ...]
     dtypes: tuple[str, ...]
+    scaled: bool
+    """True if a band has a scale or an offset, which is not applied."""
     nodata: tuple[float | None, ...]
     """One per band of the file, as are names and dtypes."""
     joint_nodata: bool
@@ -66,7 +68,7 @@ class Header:
     grey: bool
     """True if these three are equal."""
     palette: bool
-    """True if values are numbers of colours."""
+    """True if values are numbers of colours or classes."""
     pages: tuple[str, ...]
     """GDAL's names of the rasters in the file if there are several."""
     crs: str | None
@@ -119,7 +121,7 @@ class Header:
         shared = tuple(n for n, flag in flags if flag == [MaskFlags.per_dataset])
         joint = {MaskFlags.per_dataset, MaskFlags.nodata} == set(flags[0][1])
         tagged = map(float, dataset.tags().get("NODATA_VALUES", "").split())
-        stem = Path(uri_name(uri)).stem
+        stem, envi = Path(uri_name(uri)).stem, envi_fields(dataset)
         return cls(
             uri=uri,
             stamp=stamp,
@@ -135,11 +137,12 @@ class Header:
                 for n in dataset.indexes
             ),
             dtypes=dtypes,
+            scaled={*dataset.scales} | {*dataset.offsets} != {0.0, 1.0},
             nodata=tuple(tagged) if joint else dataset.nodatavals,
             joint_nodata=joint,
             picture=colours[:3] == RGB,
             grey=is_grey_picture(dataset),
-            palette=ColorInterp.palette in colours,
+            palette=ColorInterp.palette in colours or "class" in envi.get("file_type", "").lower(),
             pages=_pages(dataset, uri),
             wavelengths=tuple(_wavelength(dataset, n) for n in dataset.indexes),
             datetime=_acquired(dataset),
@@ -171,12 +174,12 @@ class Header:
         return Grid(self.height, self.width, self.transform, self.crs)
 
     def require_values(self) -> None:
-        """Raise SceneError if pixels are numbers of colours instead of measurements."""
+        """Raise SceneError if pixels are numbers of colours or classes, not measurements."""
         if self.palette:
             raise SceneError(
-                f"'{uri_name(self.uri)}' has a palette: its values are numbers of colours, whose "
-                "differences mean nothing. Expand it (gdal_translate -expand rgb), or pass the "
-                "measurements that it was made from."
+                f"'{uri_name(self.uri)}' has a palette or classes: its values are their numbers, "
+                "whose differences mean nothing. Pass the measurements that it was made from, or "
+                "expand colours (gdal_translate -expand rgb)."
             )
 
     def require_same_count(self, other: Header) -> None:
@@ -242,14 +245,16 @@ def _place(dataset: rasterio.DatasetReader) -> dict[str, Any]:
     GDAL has the identity if a file has no transform: its CRS alone places nothing.
     """
     crs = None if dataset.crs is None else dataset.crs.to_wkt()
-    if not dataset.transform.is_identity:
-        transform = tuple(dataset.transform)[:6]
+    transform = tuple(dataset.transform)[:6]
+    usable = bool(np.isfinite(transform).all() and dataset.transform.determinant)
+    if usable and not dataset.transform.is_identity:
         return {"crs": crs, "transform": transform, "unplaced": "", "gcps": (), "gcp_crs": None}
     points, points_crs = dataset.gcps
     placed = bool(points) and points_crs is not None
     words = {
         "ground control points come without a CRS": points and points_crs is None,
-        f"the CRS {crs_name(crs)} comes without a transform": crs is not None,
+        f"the CRS {crs_name(crs)} comes without a transform": crs is not None and usable,
+        f"its transform {transform} places no pixels": not usable,
         "RPCs are not used": bool(dataset.tags(ns="RPC")),
         "geolocation arrays are not used": bool(dataset.tags(ns="GEOLOCATION")),
     }

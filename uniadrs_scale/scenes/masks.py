@@ -134,7 +134,7 @@ def nodata_values(
     """
     dtypes = [np.dtype(headers[band.uri].dtype_of(band.number)) for band in selected]
     if options.nodata != "auto":
-        _require_possible(options.nodata, dtypes)
+        require_possible(options.nodata, dtypes)
         return [(options.nodata, options.together(declared=False))] * len(selected)
     tags = [headers[band.uri].nodata[band.number - 1] for band in selected]
     colours = all(
@@ -148,7 +148,7 @@ def nodata_values(
     return list(zip(values, rules, strict=True))
 
 
-def _require_possible(value: float | None, dtypes: Sequence[np.dtype[np.generic]]) -> None:
+def require_possible(value: float | None, dtypes: Sequence[np.dtype[np.generic]]) -> None:
     """Raise SceneError if no pixel can have the nodata value that the caller names."""
     if value is None or np.isnan(value) or any(value_limits(dtype, value) for dtype in dtypes):
         return
@@ -194,10 +194,8 @@ def quality_files(product: Product, options: Options, scene: Grid) -> Iterator[Q
         if not codes:
             continue
         header = Header.of(quality.uri)
-        own = header.grid()
-        warp = None
-        if not header.fits(scene):
-            warp = Warp(scene, resampling(own, scene, quality.uri, classes=True), None)
+        how = resampling(header.grid(), scene, quality.uri, classes=True)
+        warp = None if header.fits(scene) else Warp(scene, how, None)
         file = RasterFile(
             uri=header.uri,
             stamp=header.stamp,
@@ -230,14 +228,15 @@ def _codes(quality: Quality, mask: str | tuple[str | int, ...]) -> tuple[tuple[s
     return tuple(pair for pair in quality.codes if wanted & set(pair))
 
 
-def words_of_masks(scene: FileScene) -> str:
-    """Return what makes pixels invalid, for people."""
+def words_of_masks(scene: FileScene, *, scaled: bool) -> str:
+    """Return what makes pixels invalid, for people; ``scaled`` if files have scale or offset."""
     words: dict[str, None] = {}
     for file in scene.files:
-        which = "all bands" if file.nodata.together else "any band"
+        which = f" in {'all bands' if file.nodata.together else 'any band'}"
+        which = which * (len(scene.info.bands) > 1) + " before scale and offset" * scaled
         for value in file.nodata.values:
             if value is not None:
-                words[f"{value:g} in {which}" if len(scene.info.bands) > 1 else f"{value:g}"] = None
+                words[f"{value:g}{which}"] = None
         if file.alpha:
             words["alpha"] = None
         if file.masks:

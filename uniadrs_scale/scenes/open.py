@@ -163,17 +163,18 @@ def expand(sources: Sequence[str | Path]) -> list[str]:
     """
     expanded: list[str] = []
     for source in map(str, sources):
-        if in_bucket(source) and glob.has_magic(source):
-            expanded += _in_bucket(source)
-            continue
-        if "://" in source or not glob.has_magic(source) or Path(source).exists():
+        bucket = in_bucket(source)
+        plain = not bucket and ("://" in source or Path(source).exists())
+        if plain or not glob.has_magic(source):
             expanded.append(source)
             continue
-        found = _rasters(glob.glob(source, recursive=True))  # noqa: PTH207 - ** and absolute paths
+        names = _matching(source) if bucket else glob.glob(source, recursive=True)  # noqa: PTH207 - ** and absolute paths
+        found = _rasters(names)
         if not found:
             raise SceneError(
-                f"Pattern '{source}' matches no file. Check the folder and the ending, upper and "
-                "lower case included."
+                f"Pattern '{source}' matches no {'object' if bucket else 'file'}. Check "
+                f"{'bucket, prefix' if bucket else 'folder'} and ending, upper and lower case "
+                "included."
             )
         expanded += found
     names = [canonical(source) for source in expanded]
@@ -186,17 +187,6 @@ def expand(sources: Sequence[str | Path]) -> list[str]:
 def _rasters(names: Sequence[str]) -> list[str]:
     """Return names in natural order, without the files next to a raster: mask, overviews, PAM."""
     return natural_order(n for n in names if not n.endswith(SIDE_FILES)) or natural_order(names)
-
-
-def _in_bucket(pattern: str) -> list[str]:
-    """Return what a pattern of keys matches, in natural order."""
-    found = _rasters(_matching(pattern))
-    if not found:
-        raise SceneError(
-            f"Pattern '{pattern}' matches no object. Check bucket, prefix and ending, upper and "
-            "lower case included."
-        )
-    return found
 
 
 def _matching(pattern: str) -> list[str]:

@@ -33,6 +33,11 @@ _LOST: set[str] = set()
 """Sources of VRTs that GDAL could not open in this process."""
 
 
+def envi_fields(dataset: rasterio.DatasetReader) -> dict[str, str]:
+    """Return the fields of an ENVI header by their names in lower case, as GDAL takes them."""
+    return {name.lower(): words.strip() for name, words in dataset.tags(ns="ENVI").items()}
+
+
 def require_whole(dataset: rasterio.DatasetReader, uri: str) -> None:
     """Raise SceneError if a raw file is shorter than its header says, or a VRT names lost files."""
     require_sources(dataset, uri)
@@ -42,7 +47,7 @@ def require_whole(dataset: rasterio.DatasetReader, uri: str) -> None:
 def _require_bytes(dataset: rasterio.DatasetReader, uri: str) -> None:
     """Raise SceneError if a raw file, or that of a band in a VRT, is shorter than it must be."""
     raw = list(_raw_bands(dataset))
-    envi = dataset.tags(ns="ENVI")
+    envi = envi_fields(dataset)
     for field in ("major_frame_offsets", "minor_frame_offsets"):
         if re.search("[1-9]", envi.get(field, "")):
             raise SceneError(

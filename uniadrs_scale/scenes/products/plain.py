@@ -16,6 +16,7 @@ from uniadrs_scale.errors import SceneError
 from uniadrs_scale.scenes.headers import Header
 from uniadrs_scale.scenes.products.metadata import Band, Product, iso_time, nanometres
 from uniadrs_scale.scenes.products.stac import HELPERS, QUALITY
+from uniadrs_scale.scenes.vrt import envi_fields
 from uniadrs_scale.storage.trust import open_raster
 from uniadrs_scale.storage.urls import is_remote, uri_name
 
@@ -160,7 +161,7 @@ def recognise(path: str) -> Product | None:
     with open_raster(str(data)) as dataset:
         if dataset.driver != "ENVI":
             return None
-        fields, count = dataset.tags(ns="ENVI"), dataset.count
+        fields, count = envi_fields(dataset), dataset.count
     wavelengths = _numbers(fields.get("wavelength"), count)
     unit = fields.get("wavelength_units")
     good = _numbers(fields.get("bbl"), count) or [1.0] * count
