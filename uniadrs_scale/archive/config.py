@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
 import re
-from collections.abc import Callable
 from datetime import timedelta
 from importlib import resources
 from pathlib import Path
@@ -14,13 +12,11 @@ import yaml
 from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, model_validator
 from pydantic_core import PydanticUndefined
 
-from uniadrs_scale.archive.filters import MOST_DAYS, Filters, Section
+from uniadrs_scale.archive.filters import MOST_DAYS, Filters, Section, require_options
 from uniadrs_scale.core.contracts import digest
 from uniadrs_scale.core.lattice import Lattice
 from uniadrs_scale.core.presets import PRESETS
-from uniadrs_scale.detector.detector import Detector
 from uniadrs_scale.errors import ArchiveError, PlanError, StoreError
-from uniadrs_scale.scenes.open import open_scene
 from uniadrs_scale.storage.places import Place
 from uniadrs_scale.storage.trust import parse_yaml
 from uniadrs_scale.storage.urls import in_bucket
@@ -31,6 +27,7 @@ if TYPE_CHECKING:
 LARGE = 1_000_000  # side of a scene that any tile and chunk fit in [px]
 SEE = "Write an example with 'uniadrs-scale sweep --init', and compare."
 LONG = dict, list, Section
+VARIABLE = re.compile(r"\$[{\w]")
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -51,6 +48,8 @@ def _place(value: Any, info: ValidationInfo) -> Place:
     """Return the place that a description names; relative paths count from its folder."""
     if isinstance(value, Place):
         return value
+    if not (isinstance(value, str | Path) and str(value).strip()) or VARIABLE.search(str(value)):
+        raise ValueError("it takes a path or URL; variables such as $HOME are not replaced")
     if in_bucket(value):  # a whole bucket will do
         return Place(str(value).rstrip("/"))
     try:
@@ -215,10 +214,12 @@ class ArchiveConfig(Section):
 
     @model_validator(mode="after")
     def _options_exist(self) -> ArchiveConfig:
-        _known("scene", self.scene, open_scene, {"source", "chunk"})
+        require_options("scene", self.scene)
         if self.output.second_look and "targets" not in self.output.formats:
             raise ValueError("output.second_look is about targets: add targets to output.formats")
-        _known("detector", self.detector, Detector.load, set())
+        require_options("detector", self.detector)
+        if self.status_page is not None and self.status_page.suffix not in (".html", ".htm"):
+            raise ValueError(f"status_page '{self.status_page}' does not end in .html")
         blind = self.filters.bbox or self.filters.cloud_cover is not None or self.filters.properties
         if isinstance(self.source, Folder) and blind:
             raise ValueError(
@@ -289,11 +290,3 @@ def _sentences(error: ValidationError) -> str:
         value = "" if got is silent or isinstance(got, LONG) else f" (got {got!r:.80})"
         lines.append(f"{place}: {message}{value}")
     return "; ".join(lines) + f". {SEE}"
-
-
-def _known(section: str, options: dict[str, Any], verb: Callable[..., Any], ours: set[str]) -> None:
-    """Raise ValueError if ``verb`` does not take an option, or the sweep gives it."""
-    names = set(inspect.signature(verb).parameters) - ours
-    for name in options:
-        if name not in names:
-            raise ValueError(f"{section}.{name} is unknown; {section} takes {sorted(names)}")

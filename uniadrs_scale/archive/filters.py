@@ -1,11 +1,12 @@
-"""Filters: conditions for the items of an archive. Pure."""
+"""Filters: conditions for the items of an archive, and for the options of its scenes. Pure."""
 
 from __future__ import annotations
 
 import datetime as dt
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, TypeAdapter, model_validator
 
 from uniadrs_scale.archive.decide import Box
 
@@ -15,6 +16,34 @@ if TYPE_CHECKING:
 MOST_DAYS = 100_000
 """Longest time in a description: more would be before the calendar."""
 TURN = 360.0
+Word = Annotated[str, Field(pattern=r"\S")]
+Bands = Annotated[Sequence[Word | PositiveInt], Field(min_length=1)]
+OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {
+    "scene": {
+        "bands": (Bands | None, "a list of names or of numbers from 1"),
+        "nodata": (float | Literal["auto"] | None, "a number, auto, or null: no value is nodata"),
+        "nodata_when": (Literal["auto", "any", "all"], "auto, any or all"),
+        "grid": (Word | None, "finest, coarsest, or the name of a band"),
+        "variable": (Word | Sequence[Word] | None, "a name, a pattern, or a list of names"),
+        "mask": (Word | Sequence[Word | int], "none, cloud, or a list of names or values"),
+        "units": (Literal["amplitude", "dB"] | None, "amplitude or dB"),
+    },
+    "detector": dict.fromkeys(("weights", "device", "dtype"), (Word, "a text")),
+}
+"""Type of each option of ``open_scene`` and ``Detector.load``, and words for it."""
+
+
+def require_options(section: str, given: dict[str, Any]) -> None:
+    """Raise ValueError for an option that does not exist, or a value that fits no scene."""
+    known = OPTIONS[section]
+    for name, value in given.items():
+        if name not in known:
+            raise ValueError(f"{section}.{name} is unknown; {section} takes {sorted(known)}")
+        try:
+            TypeAdapter(known[name][0]).validate_python(value, strict=True)
+        except ValueError:
+            words = known[name][1]
+            raise ValueError(f"{section}.{name} takes {words}, got {value!r:.80}") from None
 
 
 def boxes_meet(one: Box, other: Box) -> bool:

@@ -15,6 +15,7 @@ import sqlite3
 import threading
 import time
 from contextlib import closing, contextmanager, suppress
+from importlib import resources
 from typing import TYPE_CHECKING, Any, Self
 
 from uniadrs_scale.archive.decide import Tries
@@ -32,25 +33,10 @@ MAIN, PRODUCTS = "main", "products_index"
 """Schemas of the two databases; the first one is SQLite's word."""
 LEDGER = "ledger.sqlite"
 NAMES = {MAIN: LEDGER, PRODUCTS: "index.sqlite"}
-SCHEMA = """
-BEGIN IMMEDIATE;
-CREATE TABLE IF NOT EXISTS tries (
-    name TEXT PRIMARY KEY, key TEXT NOT NULL, failures INTEGER NOT NULL DEFAULT 0,
-    interruptions INTEGER NOT NULL DEFAULT 0, error TEXT NOT NULL DEFAULT '',
-    running INTEGER NOT NULL DEFAULT 0, parked INTEGER NOT NULL DEFAULT 0, time REAL NOT NULL
-);
-CREATE TABLE IF NOT EXISTS runs (
-    id INTEGER PRIMARY KEY, started REAL NOT NULL, seen REAL NOT NULL, owner TEXT NOT NULL,
-    state TEXT NOT NULL, facts TEXT NOT NULL
-);
-PRAGMA user_version = 1;
-COMMIT;
-"""
-INDEX_SCHEMA = f"""
-CREATE TABLE IF NOT EXISTS {PRODUCTS}.products (
-    name TEXT PRIMARY KEY, stamp TEXT NOT NULL, record TEXT NOT NULL
+SCHEMA, INDEX_SCHEMA = (
+    resources.files("uniadrs_scale.archive").joinpath(name).read_text("utf-8")
+    for name in ("ledger.sql", "index.sql")
 )
-"""
 RESERVE = {
     MAIN: "DELETE FROM main.tries WHERE 0",
     PRODUCTS: "DELETE FROM products_index.products WHERE 0",
@@ -92,10 +78,7 @@ class Ledger:
                 self._database.executescript(SCHEMA)
             self._open_index(places)
         except sqlite3.Error as error:
-            raise StoreError(
-                f"Ledger '{name}' cannot be opened: {error}. If it is damaged, remove it: products "
-                "stay known by their items, and only counts of tries are lost."
-            ) from None
+            raise self._unusable(error) from None
         if version > VERSION:
             raise StoreError(
                 f"Ledger '{name}' was written by a newer version. Update uniadrs_scale."
@@ -240,13 +223,23 @@ class Ledger:
         """Return the latest sweeps, the last one first."""
         names = ("started", "seen", "owner", "state")
         rows = self._rows(
-            "SELECT started, seen, owner, state, facts FROM runs ORDER BY id DESC LIMIT ?", (most,)
+            "SELECT started, seen, owner, state, json(facts) FROM runs ORDER BY id DESC LIMIT ?",
+            (most,),
         )
         return [dict(zip(names, row[:4], strict=True)) | json.loads(row[4]) for row in rows]
 
     def _rows(self, query: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-        with self._lock, closing(self._database.execute(query, values)) as cursor:
-            return cursor.fetchall()
+        try:
+            with self._lock, closing(self._database.execute(query, values)) as cursor:
+                return cursor.fetchall()
+        except sqlite3.Error as error:
+            raise self._unusable(error) from error
+
+    def _unusable(self, error: Exception) -> StoreError:
+        return StoreError(
+            f"Ledger '{self._name}' cannot be used: {error}. If it is damaged, remove it and "
+            f"'{NAMES[PRODUCTS]}': maps stay known by their items, only counts of tries are lost."
+        )
 
     def _write(self, query: str, values: tuple[Any, ...] = ()) -> None:
         def write() -> None:
@@ -275,6 +268,8 @@ class Ledger:
                 f"The ledger '{self._name}' cannot be written: {error}. Check free space and "
                 "permissions of its folder, then run the same command again: it resumes."
             ) from error
+        except sqlite3.Error as error:
+            raise self._unusable(error) from error
         self._keep(schema)
 
     def _keep(self, schema: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from signal import Signals
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from uniadrs_scale.archive.stac import make_item, wanted_exports
 from uniadrs_scale.core.contracts import Printed
 from uniadrs_scale.core.plan import Sizes
 from uniadrs_scale.detector.detector import weights_digest
-from uniadrs_scale.errors import SceneError
+from uniadrs_scale.errors import ArchiveError, SceneError
 from uniadrs_scale.maps.exports import FinishedMap
 from uniadrs_scale.maps.store import is_score_store, open_store
 from uniadrs_scale.objects.second_look import SecondLook
@@ -71,6 +72,22 @@ def open_item(item: SourceItem, options: Mapping[str, Any]) -> xr.DataArray:
         raise SceneError(item.fault)
     hrefs = item.hrefs[0] if len(item.hrefs) == 1 else list(item.hrefs)
     return open_scene(item.product or hrefs, **options)
+
+
+def require_some_scene(items: Iterable[SourceItem], options: Mapping[str, Any]) -> None:
+    """Raise ArchiveError if scenes can be opened, but none with these options."""
+    reason = ""
+    for item in items:
+        try:
+            open_item(item, options)
+        except SceneError as error:
+            with suppress(SceneError):
+                open_item(item, {})
+                reason = reason or str(error)
+        else:
+            return
+    if reason:
+        raise ArchiveError(f"No scene can be opened with the options of 'scene': {reason}")
 
 
 def prepare_order(order: Order) -> Job:

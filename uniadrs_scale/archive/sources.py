@@ -7,9 +7,8 @@ import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
-from itertools import groupby
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from uniadrs_scale.archive import stac_source
 from uniadrs_scale.archive.config import Folder, Static
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     from uniadrs_scale.storage.places import Place
 
 LOG = logging.getLogger("uniadrs_scale.sweep")
-AnyPath = TypeVar("AnyPath", Path, PurePosixPath)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,13 +105,7 @@ def _bucket_items(source: Folder, prefix: str, sink: Place) -> Iterator[SourceIt
     )
     if not keys:
         _warn_of_glob(source)
-    places = {key: PurePosixPath(key) for key in keys}
-    if source.group == "folder":
-        groups = [(p, list(g)) for p, g in groupby(keys, key=lambda key: places[key].parent)]
-    else:
-        groups = [(_without_suffix(places[key]), [key]) for key in keys]
-    for place, names in groups:
-        identifier = prefix.rpartition("/")[2] if str(place) == "." else str(place)
+    for identifier, names in _scenes(source, keys):
         stamps = {name: [objects[name]["size"], objects[name]["e_tag"]] for name in names}
         yield SourceItem(
             id=identifier,
@@ -143,14 +135,9 @@ def _folder_items(source: Folder, folder: Path, sink: Place) -> Iterator[SourceI
         raise ArchiveError(f"Source folder '{folder}' cannot be listed: {error}") from None
     if not found and any(names for _, _, names in os.walk(folder)):
         _warn_of_glob(source)
-    scenes = sorted(map(Path, found))
-    if source.group == "folder":
-        groups = [(place, tuple(g)) for place, g in groupby(scenes, key=lambda path: path.parent)]
-    else:
-        groups = [(_without_suffix(path), (path,)) for path in scenes]
-    for place, files in groups:
+    for identifier, names in _scenes(source, [os.path.relpath(path, folder) for path in found]):
         try:
-            yield _file_item(place, files, folder)
+            yield _file_item(identifier, tuple(folder / name for name in names), folder)
         except FileNotFoundError:
             # Removed since it was listed, or changing: the next sweep sees its final state.
             continue
@@ -167,11 +154,20 @@ def _parts(source: Folder) -> tuple[str, ...]:
     return pattern.parts
 
 
-def _file_item(place: Path, files: tuple[Path, ...], root: Path) -> SourceItem:
-    """Return the scene in ``files``, named by ``place``, dated by its name or its latest file."""
-    identifier = place.relative_to(root).as_posix()
-    if identifier == ".":
-        identifier = root.name
+def _scenes(source: Folder, keys: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
+    """Yield the id of each scene, and the names of its files relative to the source."""
+    root, scenes = source.path.text.rpartition("/")[2], dict[str, list[str]]()
+    for key in sorted(keys):
+        path = PurePosixPath(key)
+        if source.group == "folder":
+            scenes.setdefault(str(path.parent) if path.parent.name else root, []).append(key)
+        else:  # the ending has a letter: not that of 2024.05.01
+            yield str(path if path.suffix[1:].isdigit() else path.with_suffix("")), [key]
+    yield from scenes.items()
+
+
+def _file_item(identifier: str, files: tuple[Path, ...], root: Path) -> SourceItem:
+    """Return the scene in ``files``, dated by its name or its latest file."""
     stamps = {file.relative_to(root).as_posix(): _stamps(file) for file in files}
     times = [time for stamp in stamps.values() for _, time, _ in stamp]
     changed = datetime.fromtimestamp(max(times, default=0) // 10**9, UTC)
@@ -192,11 +188,6 @@ def _name_fault(files: tuple[Path, ...]) -> str:
     except UnicodeEncodeError:
         return f"the name {str(file)!a} is not UTF-8. Rename the file"
     return ""
-
-
-def _without_suffix(path: AnyPath) -> AnyPath:
-    """Return ``path`` without its ending, which has a letter: not that of ``2024.05.01``."""
-    return path if path.suffix[1:].isdigit() else path.with_suffix("")
 
 
 def _stamps(path: Path) -> list[tuple[int, int, str]]:

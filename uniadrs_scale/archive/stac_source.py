@@ -265,7 +265,7 @@ def _asset_stamp(asset: dict[str, Any], place: str, updated: str) -> str:
 def _time(properties: dict[str, Any]) -> datetime:
     text = properties.get("datetime") or properties["start_datetime"]
     time = datetime.fromisoformat(text)
-    return time if time.tzinfo else time.replace(tzinfo=UTC)
+    return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
 
 
 def _box(numbers: list[float] | None) -> Box | None:

@@ -36,6 +36,7 @@ LATEST, MOST_LINES, MOST_SCENES = 12, 20, 1000
 PAGES = "report.html", "targets.gpkg"
 """Files that show the targets of a scene, the better one first; their modules are slow to load."""
 SECONDS_TO_REFRESH = 30
+COUNTS = "done", "pending", "failed", "parked"
 
 
 def notify(channels: Notify, facts: Mapping[str, Any]) -> None:
@@ -110,14 +111,9 @@ class Status(Printed):
 
     def text(self) -> str:
         """Return the status for people, one line per fact."""
-        lines = [
-            f"archive  {self.folder}",
-            f"state    {self.state_text()}",
-            f"done     {self.done}",
-            f"pending  {self.pending}{self.eta_text()}",
-            f"failed   {self.failed}",
-            f"parked   {self.parked}",
-        ]
+        lines = [f"archive  {self.folder}", f"state    {self.state_text()}"]
+        lines += [f"{name:<8} {getattr(self, name)}" for name in COUNTS]
+        lines[3] += self.eta_text()
         if self.scenes_per_hour is not None:
             lines.append(
                 f"speed    {self.scenes_per_hour:.0f} scenes per hour, "
@@ -147,16 +143,7 @@ class Status(Printed):
         """Return the time left, for people; empty if unknown."""
         if self.eta_seconds is None:
             return ""
-        return f", about {timedelta(seconds=round(self.eta_seconds))} left"
-
-    def figures(self) -> list[tuple[str, str]]:
-        """Return (name, figure) of all that is counted or measured."""
-        counts = ("done", "pending", "failed", "parked")
-        figures = [(name, str(getattr(self, name))) for name in counts]
-        if self.scenes_per_hour is not None:
-            figures.append(("scenes per hour", f"{self.scenes_per_hour:.0f}"))
-            figures.append(("Mpx per second", f"{self.megapixels_per_second:.2f}"))
-        return figures
+        return f", about {_took(self.eta_seconds)} left"
 
 
 def _first(lines: Any) -> list[str]:
@@ -173,7 +160,10 @@ def read_status(sink: Sink) -> Status:
         StoreError: The sink holds no archive.
     """
     if not sink.exists():
-        raise StoreError(f"'{sink.place}' holds no archive. Run 'uniadrs-scale sweep' first.")
+        raise StoreError(
+            f"'{sink.place}' holds no archive, or has lost its ledger. Run 'uniadrs-scale sweep' "
+            "first: it keeps the maps that are there."
+        )
     with sink.ledger() as ledger:
         runs, troubles = ledger.runs(), ledger.troubles()
         records = {name: record for name, (_, record) in ledger.products().items()}
@@ -249,28 +239,20 @@ def write_page(place: Place, status: Status) -> None:
 
     # Escapes whatever metadata and error messages hold.
     pages = Environment(autoescape=True, undefined=StrictUndefined)
+    pages.filters |= {"clock": _clock, "verb": _verb, "took": _took}
     template = resources.files("uniadrs_scale.archive").joinpath("status.html").read_text("utf-8")
     text = pages.from_string(template).render(
         status=status,
         refresh=SECONDS_TO_REFRESH,
-        troubles=[
-            (t["name"], _verb(t), t["failures"], _clock(t["time"]), t["error"])
-            for t in status.troubles
-        ],
-        notes=[(name, note) for name, notes in status.notes.items() for note in notes],
         maps=[shown(product) for product in status.latest],
         scenes=[shown(scene) for scene in status.scenes],
-        runs=[_run_row(run) for run in status.runs],
         now=_clock(time.time()),
     )
     place.write(text.encode())
 
 
-def _run_row(run: Mapping[str, Any]) -> list[str]:
-    counts = (str(run.get(name, "")) for name in ("listed", "todo", "done"))
-    took = timedelta(seconds=round(run.get("seconds", 0)))
-    failed = str(len(run.get("failed", {})))
-    return [_clock(run["started"]), run["state"], *counts, failed, str(took), run["owner"]]
+def _took(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))
 
 
 def _link_base(page: Place, folder: str) -> str:

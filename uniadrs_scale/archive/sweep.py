@@ -6,7 +6,7 @@ import logging
 import os
 import socket
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,7 @@ from uniadrs_scale.archive.decide import (
 )
 from uniadrs_scale.archive.exports import require_libraries
 from uniadrs_scale.archive.filters import MOST_DAYS
-from uniadrs_scale.archive.product import SweepReport
+from uniadrs_scale.archive.product import SweepReport, require_some_scene
 from uniadrs_scale.archive.sink import COLLECTION, Sink
 from uniadrs_scale.archive.sources import list_items, source_text
 from uniadrs_scale.archive.stac import collection_text
@@ -108,11 +108,9 @@ def sweep(
 def _foresee(config: ArchiveConfig, detector: Scorer, sink: Sink) -> SweepReport:
     """Return what a sweep would decide; write nothing, not even a new ledger."""
     report = SweepReport()
-    if sink.exists():
-        with sink.ledger() as ledger:
-            _decide(report, config, detector, sink.survey(ledger.products()), ledger)
-    else:
-        _decide(report, config, detector, sink.survey({}), None)
+    with sink.ledger() if sink.exists() else nullcontext() as ledger:
+        found = sink.survey({} if ledger is None else ledger.products())
+        _decide(report, config, detector, found, ledger)
     return report
 
 
@@ -141,6 +139,10 @@ def _decide(
     require_same_archive(source_text(config.source), names, before, runs, sink)
     report.decisions = reconcile(listing.items, known, recipe, policy)
     report.left_out = listing.left_out
+    todo = [d.item for d in report.decisions if d.action is Action.SCORE]
+    proven = any(parts.get("config") == config.digest for parts in known.products.values())
+    if config.scene and not proven:
+        require_some_scene(todo, config.scene)
 
 
 def _oldest(config: ArchiveConfig, now: datetime) -> datetime | None:
@@ -170,7 +172,8 @@ class _Sweep:
         LOG.info(
             "sweep begins: %s", report.counts(), extra={"event": "begin", "facts": report.facts()}
         )
-        self.number = self.ledger.start_run(owner(), self._facts())
+        owner = f"process {os.getpid()} on {socket.gethostname()}"
+        self.number = self.ledger.start_run(owner, self._facts())
         try:
             self._carry_out(found)
             self._close("stopped" if report.signal else "ended", found)
@@ -213,7 +216,7 @@ class _Sweep:
             report.done.append(name)
         self._expire(found)
         todo = [decision for decision in todo if decision.name not in set(published)]
-        self.untouched = not (todo or published or self.report.removed)
+        self.untouched = not (todo or published or report.removed)
         if todo:
             batch = Batch(self.config, self.detector, self.sink, self.ledger, self.stop.event)
             batch.work(todo, self._note, self._beat)
@@ -281,8 +284,3 @@ class _Sweep:
                 write_page(self.config.status_page, read_status(self.sink))
             except OSError as error:
                 LOG.warning("status page not written: %s", error, extra={"event": "no page"})
-
-
-def owner() -> str:
-    """Return the name of this process, for people."""
-    return f"process {os.getpid()} on {socket.gethostname()}"

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from uniadrs_scale.cli.options import BUSY, INCOMPLETE, spread
-from uniadrs_scale.errors import ArchiveError, BusyError, ClusterError
+from uniadrs_scale.cli.options import INCOMPLETE, spread
+from uniadrs_scale.errors import ArchiveError, ClusterError
 
 if TYPE_CHECKING:
     from uniadrs_scale.archive.product import SweepReport
@@ -72,9 +72,6 @@ def sweep_command(
         raise typer.Exit(_again_and_again(archive, every, keep_days))
     try:
         report = sweep(archive, dry_run=dry_run, keep_days=keep_days)
-    except BusyError as error:
-        typer.echo(f"busy: {error}", err=True)
-        raise typer.Exit(BUSY) from None
     except ClusterError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(INCOMPLETE) from None
@@ -118,12 +115,8 @@ def retry_command(
 
     sink = _sink(archive)
     read_status(sink)  # raises if the sink holds no archive
-    try:
-        with sink.amending() as ledger:
-            unparked = ledger.unpark(scenes or ())
-    except BusyError as error:
-        typer.echo(f"busy: {error}", err=True)
-        raise typer.Exit(BUSY) from None
+    with sink.amending() as ledger:
+        unparked = ledger.unpark(scenes or ())
     unknown = sorted(set(scenes or ()) - set(unparked))
     for name in unparked:
         typer.echo(f"unparked {name}")

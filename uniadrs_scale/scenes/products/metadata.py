@@ -102,7 +102,9 @@ class Options:
     units: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse an unknown rule."""
+        """Refuse an unknown rule, and a nodata value that is not one."""
+        if isinstance(self.nodata, str | bool) and self.nodata != "auto":
+            raise SceneError(f"nodata={self.nodata!r} is unknown. Pass a number, 'auto' or None.")
         if self.nodata_when not in get_args(NodataWhen):
             raise SceneError(
                 f"nodata_when={self.nodata_when!r} is unknown: a pixel is invalid if 'any' band "
