@@ -132,6 +132,8 @@ class Known:
     products: Mapping[str, Mapping[str, str]]
     """Parts of the fingerprint of each whole product."""
     tries: Mapping[str, Tries]
+    damaged: Mapping[str, str] = field(default_factory=dict)
+    """What is wrong with the other products."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,7 +209,8 @@ def _decide(
     tries = known.tries.get(item.name)
     if tries is not None and tries.key == fingerprint.key:
         return _try_again(tries, policy)
-    return Action.SCORE, item.fault or ("new" if product is None else f"changed: {changed}")
+    new = known.damaged.get(item.name, "new") if product is None else f"changed: {changed}"
+    return Action.SCORE, item.fault or new
 
 
 def _try_again(tries: Tries, policy: Policy) -> tuple[Action, str]:

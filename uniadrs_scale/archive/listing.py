@@ -1,10 +1,12 @@
-"""Listings of folders and buckets, and the dates in names."""
+"""Listings of folders and buckets, the dates in names, and what a sink holds."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
 from functools import partial
@@ -16,6 +18,7 @@ from uniadrs_scale.storage.buckets import CONNECTIONS, list_objects
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from uniadrs_scale.archive.ledger import Index
     from uniadrs_scale.storage.places import Place
 
 DATE = re.compile(
@@ -23,6 +26,16 @@ DATE = re.compile(
     r"(?:[T_-]?([0-2]\d[0-5]\d[0-5]\d))?(?!\d)"
 )
 """Year, separator, month, day or day of the year, time."""
+RECORD: dict[str, Any] = {
+    "uniadrs:key": str,
+    "uniadrs:parts": dict,
+    "uniadrs:highest_score": float | int | None,
+    "uniadrs:notes": list | None,
+    "uniadrs:targets": int | None,
+    "datetime": str,
+    "created": str,
+}
+"""Properties of an item that the index holds, and their types."""
 SHARE = 500
 """Folders of a bucket that are listed at a time: about two requests, for COGs."""
 
@@ -140,3 +153,59 @@ def _file_mark(entry: os.DirEntry[str]) -> str:
 
 def _mark(meta: Mapping[str, Any]) -> str:
     return f"{meta['size']}:{meta['e_tag'] or meta['last_modified']}"
+
+
+@dataclass(slots=True)
+class Survey:
+    """The content of the sink."""
+
+    products: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Records of whole products by name: see :func:`record_of`."""
+    damaged: dict[str, tuple[str, dict[str, Any]]] = field(default_factory=dict)
+    """What is wrong with other products, and their records: empty if the item cannot be used."""
+    versions: dict[str, dict[str, dict[str, Callable[[], str]]]] = field(default_factory=dict)
+    """Names and stamps of the files in each version, by name and key."""
+    unfinished: set[str] = field(default_factory=set)
+    """Names of scenes next to whose versions a killed sweep left something."""
+    changed: Index = field(default_factory=dict)
+    """Items that the index does not have, or has in another state."""
+    gone: set[str] = field(default_factory=set)
+    """Names in the index that have no product any more."""
+
+    def add(self, name: str, record: dict[str, Any]) -> None:
+        """Add the item of ``name`` as a product, whole or damaged."""
+        versions, key = self.versions.get(name, {}), record.get("uniadrs:key", "")
+        files = versions.get(key, {})
+        bad = [
+            file
+            for file, size in record.get("files", {}).items()
+            if file not in files or (size and int(files[file]().partition(":")[0] or 0) < size)
+        ]
+        if files and not bad:
+            self.products[name] = record
+        elif record or versions:  # else a file of somebody else
+            fault = f"missing or cut off: {', '.join(bad) or key}" if key else "item not usable"
+            self.damaged[name] = f"damaged, {fault}", record
+
+
+def record_of(content: bytes | None) -> dict[str, Any]:
+    """Return what the index holds of an item; empty if no sweep can have written it so.
+
+    RECORD, ``bbox``, ``collection``, and ``files``: names of its assets with the sizes of COGs, and
+    0 for other files, as users may mark targets in their list.
+    """
+    try:
+        item = json.loads(content or b"")
+        found = {name: item["properties"].get(name) for name in RECORD}
+        aware = datetime.fromisoformat(found["datetime"]).tzinfo is not None
+        _west, _south, _east, _north = map(float, item.get("bbox") or (0, 0, 0, 0))
+        key = f"/{found['uniadrs:key']}/"
+        assets = {a["href"].partition(key)[2].rstrip("/"): a for a in item["assets"].values()}
+        sizes = {f: int(a.get("file:size") or 0) * f.endswith(".tif") for f, a in assets.items()}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return {}
+    if not (aware and all(isinstance(found[name], kind) for name, kind in RECORD.items())):
+        return {}
+    more = {"notes": found.pop("uniadrs:notes") or [], "targets": found.pop("uniadrs:targets")}
+    more["files"] = {file: size for file, size in sizes.items() if file}  # else of somebody else
+    return found | more | {"bbox": item.get("bbox"), "collection": item.get("collection")}

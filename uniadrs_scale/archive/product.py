@@ -188,7 +188,9 @@ class SweepReport(Printed):
     notes: dict[str, list[str]] = field(default_factory=dict)
     """Notes about scenes among them whose map may mislead."""
     failed: dict[str, str] = field(default_factory=dict)
-    """Scenes that failed in this sweep, and why; also items that were refused."""
+    """Scenes that failed in this sweep, and why; also those in ``refused``."""
+    refused: list[str] = field(default_factory=list)
+    """Scenes that were not tried: several have one id, or a damaged one is not in the source."""
     parked: list[str] = field(default_factory=list)
     """Scenes among them that will not be tried again."""
     removed: list[str] = field(default_factory=list)
@@ -215,13 +217,13 @@ class SweepReport(Printed):
 
     def facts(self) -> dict[str, Any]:
         """Return plain values for JSON."""
-        plain = ("todo", "incomplete", "notes", "failed", "parked", "removed", "signal", "pixels")
+        plain = ("todo", "incomplete", "notes", "failed", "refused", "parked", "removed")
         return {
             "listed": len(self.decisions),
             "left_out": self.left_out,
             "decided": count(self.decisions),
             "done": len(self.done),
-            **{name: getattr(self, name) for name in plain},
+            **{name: getattr(self, name) for name in (*plain, "signal", "pixels")},
             "seconds": round(self.seconds, 1),
             "complete": self.complete,
         }

@@ -18,12 +18,12 @@ import json
 import re
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from uniadrs_scale.archive.exports import PRODUCT_EXPORTS
 from uniadrs_scale.archive.ledger import LEDGER, Ledger
-from uniadrs_scale.archive.listing import list_files
+from uniadrs_scale.archive.listing import Survey, list_files, record_of
 from uniadrs_scale.errors import BusyError, StoreError
 from uniadrs_scale.storage import buckets
 from uniadrs_scale.storage.locks import exclusive, is_held
@@ -49,8 +49,8 @@ UNFINISHED = re.compile(r"\.([0-9a-f]{16}\.(part|[0-9a-f]{8}\.tmp)|.+\.json\.tmp
 """Leftovers of a killed sweep next to versions; ``.part`` is of version 0.1."""
 COLLECTION = "collection.json"
 GEOJSON = "application/geo+json"
-RECORD = ("uniadrs:key", "uniadrs:parts", "uniadrs:highest_score", "datetime", "created")
-"""Properties of an item that the index holds."""
+FORM = "2"
+"""Form of the records in the index: with another one, items are read again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,22 +61,6 @@ class Workplace:
     """The Zarr store, which all workers must see."""
     files: Path
     """A local folder for COG, picture, report and item."""
-
-
-@dataclass(slots=True)
-class Survey:
-    """The content of the sink."""
-
-    products: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Records of whole products by name: see :func:`record_of`."""
-    versions: dict[str, dict[str, set[str]]] = field(default_factory=dict)
-    """Names of the files in each version, by name and key."""
-    unfinished: set[str] = field(default_factory=set)
-    """Names of scenes next to whose versions a killed sweep left something."""
-    changed: Index = field(default_factory=dict)
-    """Items that the index does not have, or has in another state."""
-    gone: set[str] = field(default_factory=set)
-    """Names in the index that have no product any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,14 +161,11 @@ class Sink:
         records = {name: index[name][1] for name in items.keys() - set(new)}
         with ThreadPoolExecutor(buckets.CONNECTIONS) as pool:
             contents = list(pool.map(lambda name: self._item(name).read(), new))
-        for name, content in zip(new, contents, strict=True):
-            record = record_of(content)
-            if record:
-                records[name] = record
-                found.changed[name] = (items[name], record)
+        pairs = zip(new, contents, strict=True)
+        records |= {name: record_of(content) for name, content in pairs if content is not None}
         for name, record in sorted(records.items()):
-            if record["uniadrs:key"] in found.versions.get(name, {}):
-                found.products[name] = record
+            found.add(name, record)
+        found.changed = {n: (items[n], records[n]) for n in new if n in found.products}
         found.gone = index.keys() - found.products.keys()
         return found
 
@@ -197,10 +178,10 @@ class Sink:
             if name.startswith("."):
                 continue
             if rest == f"{name}.json":
-                items[name] = stamp()
+                items[name] = f"{FORM}:{stamp()}"
             elif KEY.fullmatch(key):
-                parts = found.versions.setdefault(name, {}).setdefault(key, set())
-                parts.add(inner.partition("/")[0])
+                parts = found.versions.setdefault(name, {}).setdefault(key, {})
+                parts.setdefault(inner.partition("/")[0], stamp)
             elif UNFINISHED.fullmatch(key):
                 found.unfinished.add(name)
         return found, items
@@ -222,12 +203,13 @@ class Sink:
                 found.products[name] = record
                 published.append(name)
                 continue
-            product = found.products.get(name, {"uniadrs:key": "", "files": []})
-            for other, parts in versions.items():
+            default = found.damaged.get(name, ("", {"uniadrs:key": ""}))[1]
+            product = found.products.get(name, default)
+            for other, parts in versions.items() if product else ():
                 keep = {STORE} if other == key else set()
                 if other == product["uniadrs:key"]:
                     # Not maps: if a user edits an item, what it named must stay.
-                    keep = {*product["files"], *MAPS}
+                    keep |= {*product["files"], *MAPS}
                 elif not keep:
                     found.unfinished.add(name)
                 if not keep or _made(parts, keep):
@@ -238,8 +220,10 @@ class Sink:
 
     def discard(self, name: str) -> None:
         """Remove what was begun for ``name``; its product, if any, stays."""
-        current = record_of(self._item(name).read()).get("uniadrs:key")
-        for key in self._keys(name) - {current}:
+        content = self._item(name).read()
+        record = record_of(content)
+        unclear = content is not None and not record  # which files it named cannot be told
+        for key in self._keys(name) - {record.get("uniadrs:key")} if not unclear else ():
             self._clear(name, key)
         self._clear_scene(name)
 
@@ -249,6 +233,14 @@ class Sink:
         for key in self._keys(name):
             self._clear(name, key)
         self._clear_scene(name)
+
+    def adopt(self, found: Survey, collection: str) -> list[str]:
+        """Let all items name this collection, whose id may be new; return who named another."""
+        moved = [name for name, r in found.products.items() if r["collection"] != collection]
+        for name in moved:
+            item = json.loads(self._item(name).read() or b"{}") | {"collection": collection}
+            self._item(name).write(json.dumps(item, indent=1).encode(), media=GEOJSON)
+        return moved
 
     def write_text(self, name: str, text: str) -> None:
         """Write ``text`` to the file ``name``, unless it has this text already.
@@ -281,19 +273,3 @@ class Sink:
 def _made(parts: Collection[str], keep: Collection[str]) -> list[str]:
     """Return the names of files that sweeps make, except ``keep``."""
     return [part for part in parts if part not in keep and MADE.fullmatch(part)]
-
-
-def record_of(content: bytes | None) -> dict[str, Any]:
-    """Return what the index holds of an item; empty if this is not an item of a sweep.
-
-    RECORD, ``bbox``, ``notes``, ``targets`` (their number), and ``files`` (names of its assets).
-    """
-    try:
-        item = json.loads(content or b"")
-        record = {name: item["properties"][name] for name in RECORD}
-    except (ValueError, KeyError, TypeError):
-        return {}
-    hrefs = [asset.get("href", "") for asset in (item.get("assets") or {}).values()]
-    files = sorted(str(href).rstrip("/").rpartition("/")[2] for href in hrefs)
-    more = {name: item["properties"].get(f"uniadrs:{name}") for name in ("notes", "targets")}
-    return record | {"bbox": item.get("bbox"), "files": files, **more, "notes": more["notes"] or []}

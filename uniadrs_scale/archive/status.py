@@ -17,6 +17,7 @@ from urllib.parse import quote, urlsplit
 
 from jinja2 import Environment, StrictUndefined
 
+from uniadrs_scale.archive.listing import Survey
 from uniadrs_scale.core.contracts import Printed
 from uniadrs_scale.errors import HIDDEN, StoreError, redact
 from uniadrs_scale.storage.remote import post_json
@@ -154,7 +155,9 @@ def _first(lines: Any) -> list[str]:
 
 
 def read_status(sink: Sink) -> Status:
-    """Return the status of the archive in ``sink``, from its ledger: quick, whatever its size.
+    """Return the status of the archive in ``sink``, from its ledger and a look at its files.
+
+    While a sweep holds the sink, its index says what is there.
 
     Raises:
         StoreError: The sink holds no archive.
@@ -165,16 +168,21 @@ def read_status(sink: Sink) -> Status:
             "first: it keeps the maps that are there."
         )
     with sink.ledger() as ledger:
-        runs, troubles = ledger.runs(), ledger.troubles()
-        records = {name: record for name, (_, record) in ledger.products().items()}
+        runs, troubles, index = ledger.runs(), ledger.troubles(), ledger.products()
+    busy = sink.is_busy()
+    found = Survey() if busy else sink.survey(index)
+    records = {name: record for name, (_, record) in index.items()} if busy else found.products
     order = sorted(records, key=lambda name: (records[name]["created"], name), reverse=True)
     scenes = [_scene(name, records[name]) for name in order[:MOST_SCENES]]
     last = runs[0] if runs else {}
     state = "idle" if runs else "new"
     if last.get("state") == "running":
         # A sweep that was killed could not note it, but it does not hold the lock any more.
-        state = last["state"] = "running" if sink.is_busy() else "killed"
-    over = last.get("done", 0) + len(last.get("failed", {}))
+        state = last["state"] = "running" if busy else "killed"
+    refused = last.get("refused", [])
+    plain = {"failures": 0, "interruptions": 0, "parked": False, "time": last.get("seen")}
+    troubles += [{"name": name, **plain, "error": last["failed"][name]} for name in refused]
+    over = last.get("done", 0) + len(last.get("failed", {})) - len(refused)
     pending = max(last.get("todo", 0) - over, 0)
     worked = next((run for run in runs if run.get("done") and run.get("seconds")), None)
     pace = speed = None
@@ -192,7 +200,8 @@ def read_status(sink: Sink) -> Status:
         megapixels_per_second=None if speed is None else speed / 1e6,
         eta_seconds=pending / pace if state == "running" and pace and worked is last else None,
         troubles=troubles,
-        notes={name: record["notes"] for name, record in records.items() if record.get("notes")},
+        notes={name: record["notes"] for name, record in records.items() if record.get("notes")}
+        | {name: [why] for name, (why, _) in found.damaged.items()},
         runs=runs,
         latest=[scene | {"quicklook": _quicklook(sink, scene)} for scene in scenes[:LATEST]],
         scenes=scenes,
@@ -267,7 +276,7 @@ def _link_base(page: Place, folder: str) -> str:
 
 
 def _verb(trouble: Mapping[str, Any]) -> str:
-    return "parked" if trouble["parked"] else "failed"
+    return "parked" if trouble["parked"] else "failed" if trouble["failures"] else "refused"
 
 
 def _clock(seconds: float) -> str:

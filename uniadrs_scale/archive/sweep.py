@@ -36,11 +36,12 @@ from uniadrs_scale.errors import ArchiveError, BusyError, StoreError, UniadrsSca
 from uniadrs_scale.storage.folders import require_mounted
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from uniadrs_scale.archive.decide import Decision
     from uniadrs_scale.archive.ledger import Ledger
-    from uniadrs_scale.archive.sink import Survey
+    from uniadrs_scale.archive.listing import Survey
     from uniadrs_scale.core.contracts import Scorer
 
 LOG = logging.getLogger("uniadrs_scale.sweep")
@@ -131,14 +132,22 @@ def _decide(
     known = Known(
         products={name: record["uniadrs:parts"] for name, record in found.products.items()},
         tries=tries,
+        damaged={name: why for name, (why, _) in found.damaged.items()},
     )
-    names, before = {item.name for item in listing.items}, known.products.keys() | tries.keys()
+    names = {item.name for item in listing.items}
+    before = known.products.keys() | known.damaged.keys() | tries.keys()
     require_items(len(names) + listing.left_out, before)
     runs = [] if ledger is None else ledger.runs()
     sink = str(config.output.folder)
     require_same_archive(source_text(config.source), names, before, runs, sink)
     report.decisions = reconcile(listing.items, known, recipe, policy)
     report.left_out = listing.left_out
+    report.failed = {d.item.id: d.reason for d in report.decisions if d.action is Action.REFUSE}
+    for name, (why, record) in found.damaged.items():
+        if name not in names and not _is_older(record, policy.oldest):
+            advice = f"Restore its files, or remove '{config.output.folder.child(name)}'"
+            report.failed[name] = f"{why}, and not in the source. {advice}"
+    report.refused = list(report.failed)
     todo = [d.item for d in report.decisions if d.action is Action.SCORE]
     proven = any(parts.get("config") == config.digest for parts in known.products.values())
     if config.scene and not proven:
@@ -147,6 +156,12 @@ def _decide(
 
 def _oldest(config: ArchiveConfig, now: datetime) -> datetime | None:
     return None if config.keep_days is None else now - timedelta(days=config.keep_days)
+
+
+def _is_older(record: Mapping[str, Any], oldest: datetime | None) -> bool:
+    return (
+        oldest is not None and bool(record) and datetime.fromisoformat(record["datetime"]) < oldest
+    )
 
 
 @dataclass(slots=True)
@@ -204,9 +219,6 @@ class _Sweep:
     def _carry_out(self, found: Survey) -> None:
         decisions, report = self.report.decisions, self.report
         todo = [decision for decision in decisions if decision.action is Action.SCORE]
-        for decision in decisions:
-            if decision.action is Action.REFUSE:
-                report.failed[decision.item.id] = decision.reason
         parked = [d.name for d in decisions if d.action is Action.PARKED]
         self.ledger.settle((d.name for d in decisions), parked)
         wanted = {decision.name: decision.fingerprint.key for decision in todo}
@@ -214,9 +226,10 @@ class _Sweep:
         for name in published:
             self.ledger.succeed(name)
             report.done.append(name)
+        moved = self.sink.adopt(found, self.config.output.collection)
         self._expire(found)
         todo = [decision for decision in todo if decision.name not in set(published)]
-        self.untouched = not (todo or published or report.removed)
+        self.untouched = not (todo or published or moved or report.removed)
         if todo:
             batch = Batch(self.config, self.detector, self.sink, self.ledger, self.stop.event)
             batch.work(todo, self._note, self._beat)
@@ -230,10 +243,9 @@ class _Sweep:
 
     def _expire(self, found: Survey) -> None:
         oldest = _oldest(self.config, datetime.now(UTC))
-        if oldest is None:
-            return
-        for name, record in found.products.items():
-            if datetime.fromisoformat(record["datetime"]) < oldest:
+        damaged = {name: record for name, (_, record) in found.damaged.items()}
+        for name, record in (found.products | damaged).items():
+            if _is_older(record, oldest):
                 self.sink.remove(name)
                 self.report.removed.append(name)
                 LOG.info("%s removed: older than keep_days", name, extra={"event": "removed"})
