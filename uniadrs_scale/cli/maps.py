@@ -221,7 +221,7 @@ def _scene_facts(scene: xr.DataArray) -> dict[str, Any]:
         "acquired": scene.attrs.get("datetime", "unknown"),
         "platform": scene.attrs.get("platform", "unknown"),
         "grid": info.grid or "that of the files",
-        "places": info.georeference,
+        "georeference": info.georeference,
         "crs": crs_name(info.crs or "") or "none",
         "not valid": info.masked or "no value is declared",
         "transform": info.transform or "none",
