@@ -144,6 +144,12 @@ def test_scoring_tasks_are_marked_as_roots(tmp_path) -> None:
     assert all(task.data_producer for task in scored)
 
 
+def test_a_client_is_not_the_name_of_a_scheduler() -> None:
+    client = type("Client", (), {"__str__": lambda _: "<Client: 'tcp://127.0.0.1:1'>"})()
+    with pytest.raises(us.PlanError, match="without it, the active Dask client computes"):
+        Compute.of(client)
+
+
 def test_unknown_schedulers_are_refused() -> None:
     with pytest.raises(us.PlanError, match=r"scheduler='quick' is unknown"):
         Compute.of("quick")

@@ -43,6 +43,25 @@ def test_a_path_is_a_scene(small_raster: Path) -> None:
     assert us.plan([small_raster], detector="rx").scene.name == opened.name
 
 
+def test_a_source_that_is_not_a_path_is_refused(small_raster: Path) -> None:
+    dataset = xr.Dataset({"a": SCENE})
+    for source in (None, 3, [], SCENE, dataset, [SCENE], {"B02": small_raster}):
+        with pytest.raises(us.SceneError, match="takes a path, a list of paths or a STAC item"):
+            us.open_scene(source)  # type: ignore[arg-type] # the error of a caller
+    found = us.open_scene(path for path in [small_raster])  # type: ignore[arg-type] # of glob()
+    first = str(found.band.values[0])
+    assert us.open_scene(small_raster, bands=first).equals(found[:1])
+    assert us.open_scene(small_raster, bands=1).equals(found[:1])
+
+
+def test_a_map_in_memory_has_no_path(tmp_path: Path) -> None:
+    score = SCENE[0].astype("float32")
+    with pytest.raises(us.StoreError, match=r"named by its path or URL, got DataArray\. Pass"):
+        us.targets(score)  # type: ignore[arg-type] # the error of a caller
+    with pytest.raises(us.StoreError, match="got DataArray"):
+        us.evaluate(score, tmp_path / "truth.tif")  # type: ignore[arg-type] # the error of a caller
+
+
 def test_a_store_is_asked_for_before_anything_is_computed(tmp_path: Path) -> None:
     with pytest.raises(us.PlanError, match=r"end in \.zarr; then make the file: us\.to_cog"):
         us.score(tmp_path / "missing.tif", tmp_path / "map.tif")

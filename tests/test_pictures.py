@@ -89,6 +89,9 @@ def test_a_style_is_clear_below_objects_and_has_the_levels_as_stops() -> None:
         assert (int(item.attrib["alpha"]) == 0) == (value <= GROW)
     labels = [item.attrib["label"] for item in items]
     assert "0.8 medium: 1 false per Mpx" in labels
+    # Named stops only, one below another: else QGIS shows a ramp with the labels 0 and 1.
+    assert root.find(".//colorrampshader/rampLegendSettings").attrib["useContinuousLegend"] == "0"
+    assert len([label for label in labels if label]) == len(scale(levels()))
     assert root.find("pipe/rasterrenderer").attrib["type"] == "singlebandpseudocolor"
     # A stretch to what is on the screen would give equal colours other meanings.
     assert root.find(".//minMaxOrigin/limits").text == "None"

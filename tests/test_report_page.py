@@ -215,6 +215,21 @@ def test_outlines_in_degrees_survive_a_table(folder, tmp_path):
     assert [t["rings"] for t in read["targets"]] == [t["rings"] for t in own["targets"]]
 
 
+def test_a_table_that_other_software_wrote_is_at_the_same_places(folder, tmp_path):
+    """A GeoDataFrame, its GeoJSON in the CRS of the map, and a layer of any name."""
+    found = us.targets(folder / "map.zarr", str(folder / EVIL), top=7)  # its path, as for score
+    assert "contrast_B02" in found
+    found.to_file(tmp_path / "own.geojson")
+    assert "32634" in contents(tmp_path / "own.geojson")[:300]
+    found.to_file(tmp_path / "own.gpkg")
+    pages = []
+    for table in (found, tmp_path / "own.geojson", tmp_path / "own.gpkg"):
+        us.report(folder / "map.zarr", [folder / EVIL], tmp_path / "p.html", targets=table)
+        pages.append([row["rings"] for row in data_in(contents(tmp_path / "p.html"))["targets"]])
+    assert len(pages[0]) == 7
+    assert pages[0] == pages[1] == pages[2]
+
+
 def test_a_csv_table_is_drawn_as_boxes(folder, tmp_path):
     rows = [f["properties"] for f in made_table(folder)["features"]]
     names = list(rows[0])

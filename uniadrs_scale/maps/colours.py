@@ -142,6 +142,8 @@ def qgis_style(levels: Levels | None) -> str:
         "minimumValue": "0",
         "maximumValue": "1",
     }
+    # QGIS 3.18 and later would name 0 and 1 only, in a legend that is even by score.
+    SubElement(shader, "rampLegendSettings", useContinuousLegend="0")
     for score, colour, opacity in colour_stops(levels):
         item = SubElement(shader, "item", value=f"{score:.7g}", color=colour)
         item.attrib |= {"alpha": f"{round(255 * opacity)}", "label": _label(score, levels)}
@@ -163,9 +165,10 @@ RANKS = (
 
 
 def _label(score: float, levels: Levels | None) -> str:
-    """Return the text of a stop in a legend: its score, and the level that begins there."""
-    if levels is not None:
-        for name in reversed(RATES):
-            if abs(levels.threshold(name) - score) < SHOWN:
-                return f"{score_text(score, '.3g')} {name}: {RATES[name]:g} false per Mpx"
-    return score_text(score, ".3g")
+    """Return the text of a stop in a legend: its score and level; empty between two anchors."""
+    stop = next((stop for stop in scale(levels) if abs(stop.score - score) < SHOWN), None)
+    if stop is None:
+        return ""
+    known = levels is not None and stop.level
+    rate = f" {stop.level}: {RATES[stop.level]:g} false per Mpx" if known else ""
+    return score_text(score, ".3g") + rate

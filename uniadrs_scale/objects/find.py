@@ -39,7 +39,6 @@ from uniadrs_scale.storage.trust import require_proj
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import xarray as xr
     from numpy.typing import NDArray
 
     from uniadrs_scale.core.contracts import Scorer
@@ -48,6 +47,7 @@ if TYPE_CHECKING:
     from uniadrs_scale.objects.ground import Ground
     from uniadrs_scale.objects.second_look import SecondLook
     from uniadrs_scale.runtime.worker import Shared
+    from uniadrs_scale.scoring.job import Scene
     from uniadrs_scale.storage.places import Place
 
 CHUNK = 2048
@@ -87,7 +87,7 @@ class Search:
 
 def targets(
     map_path: str | Path | Place,
-    scene: xr.DataArray | None = None,
+    scene: Scene | None = None,
     *,
     scheduler: str | None = None,
     workers: int | None = None,
@@ -100,8 +100,8 @@ def targets(
     Args:
         map_path: A score store (Zarr) or COG that :func:`uniadrs_scale.score` wrote, by path or
             URL.
-        scene: The scene of this map, also if a part of it was scored; with it, columns
-            ``contrast_BAND`` say why a target was found.
+        scene: The scene of this map, as :func:`uniadrs_scale.score` takes it, also if a part of it
+            was scored; with it, columns ``contrast_BAND`` say why a target was found.
         scheduler: As :func:`uniadrs_scale.score`; by default threads of this process for a map of
             up to 64 megapixels.
         workers: As :func:`uniadrs_scale.score`.
@@ -145,7 +145,7 @@ def find(
     map_path: str | Path | Place,
     selection: Selection | None = None,
     *,
-    scene: xr.DataArray | None = None,
+    scene: Scene | None = None,
     compute: Compute | None = None,
     chunk: int | None = None,
     again: SecondLook | None = None,

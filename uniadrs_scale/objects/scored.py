@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
+
+import xarray as xr
 
 from uniadrs_scale.errors import StoreError
 from uniadrs_scale.scenes.crop import crop_again
@@ -11,8 +14,6 @@ from uniadrs_scale.scenes.sources import scene_source
 from uniadrs_scale.storage.urls import uri_name
 
 if TYPE_CHECKING:
-    import xarray as xr
-
     from uniadrs_scale.core.contracts import SceneInfo, SceneSource
     from uniadrs_scale.maps.facts import MapFacts
     from uniadrs_scale.maps.finished import RasterMap
@@ -34,13 +35,16 @@ class ScoredScene:
         return self.source.info
 
 
-def scored_scene(scene: xr.DataArray, opened: ScoreMap | RasterMap) -> ScoredScene:
-    """Return the scene of a map: a map of a part of a scene knows which part it is.
+def scored_scene(scene: Any, opened: ScoreMap | RasterMap) -> ScoredScene:
+    """Return the scene of a map, which `score` would take; a map of a part knows which part it is.
 
     A scene has the name that the map says, if it has the pixels that the map says.
 
-    Raise StoreError if the map is that of another scene.
+    Raise SceneError if it is not a scene, StoreError if the map is that of another one.
     """
+    if not isinstance(scene, xr.DataArray) or {*scene.dims} - {"band", "y", "x"}:
+        # Not at the head: it loads torch.
+        scene = import_module("uniadrs_scale.scoring.job").scene_of(scene)
     facts, source = opened.facts, scene_source(scene)
     identity = facts.plan.get("scene", {}).get("identity", "")
     size = source.info.height, source.info.width

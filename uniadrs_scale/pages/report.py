@@ -9,7 +9,6 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-import xarray as xr
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
@@ -35,7 +34,6 @@ from uniadrs_scale.pages.report_layers import (
 )
 from uniadrs_scale.pages.report_table import Positions, checked_rows
 from uniadrs_scale.runtime.compute import Compute
-from uniadrs_scale.scenes.open import open_scene
 from uniadrs_scale.scenes.preview import scene_picture
 from uniadrs_scale.storage.places import Place
 
@@ -44,11 +42,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import zarr
+    from geopandas import GeoDataFrame
     from numpy.typing import NDArray
 
     from uniadrs_scale.maps.exports import FinishedMap
     from uniadrs_scale.maps.finished import RasterMap
     from uniadrs_scale.scenes.preview import ScenePicture
+    from uniadrs_scale.scoring.job import Scene
 
 SIDE = 2048
 """Longest side of the pictures of scene and map, in pixels."""
@@ -86,10 +86,10 @@ class ReportSummary(Printed):
 
 def report(
     map_path: str | Path,
-    scene: str | Path | xr.DataArray,
+    scene: Scene,
     output: str | Path,
     *,
-    targets: str | Path | None = None,
+    targets: str | Path | GeoDataFrame | None = None,
     top: int = TOP,
     compare: str | Path | None = None,
     command: str = "",
@@ -100,9 +100,11 @@ def report(
 
     Args:
         map_path: Zarr store or COG that `score` wrote.
-        scene: The scene that was scored, or the larger one of which the map shows a part.
+        scene: The scene that was scored, as :func:`uniadrs_scale.score` takes it, or the larger one
+            of which the map shows a part.
         output: The page to write, .html; a page that is there is replaced.
-        targets: Table of targets of this map; by default they are found now.
+        targets: Table of targets of this map, a file or a GeoDataFrame; by default they are found
+            now.
         top: Number of targets to show, those with the highest scores.
         compare: Another map of the same grid, for a before/after line.
         command: The command that made the page, for its list of origins; without secrets.
@@ -121,8 +123,7 @@ def report(
     place.require_name()
     place.require_folder()
     opened = open_finished(map_path)
-    array = scene if isinstance(scene, xr.DataArray) else open_scene(scene)
-    scored = scored_scene(array, opened)
+    scored = scored_scene(scene, opened)
     other = None if compare is None else require_same_grid(opened, open_finished(compare))
     table = found_table(map_path, top, scored.array) if targets is None else read_table(targets)
     positions = Positions.of(opened)

@@ -14,12 +14,14 @@ from uniadrs_scale.core.machine import library
 from uniadrs_scale.errors import StoreError, UniadrsScaleError, gist
 from uniadrs_scale.objects.find import find
 from uniadrs_scale.objects.select import Selection
+from uniadrs_scale.scenes.areas import only_layer
 from uniadrs_scale.storage.urls import uri_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     import xarray as xr
+    from geopandas import GeoDataFrame
 
     from uniadrs_scale.maps.finished import RasterMap
     from uniadrs_scale.maps.store import ScoreMap
@@ -47,14 +49,16 @@ class Table:
     """Sentence about a table without rows."""
 
 
-def read_table(path: str | Path) -> Table:
-    """Read a table that `targets` wrote: GeoJSON, CSV, GeoPackage, GeoParquet or FlatGeobuf.
+def read_table(path: str | Path | GeoDataFrame) -> Table:
+    """Read what `targets` wrote: GeoJSON, CSV, GeoPackage, GeoParquet, FlatGeobuf, GeoDataFrame.
 
     Raises:
         StoreError: The file is missing, or it is not a table of targets.
         PlanError: The format needs a library that is not installed.
     """
-    suffix = Path(path).suffix.lower()
+    if hasattr(path, "geometry"):
+        return _of_frame(path, "a GeoDataFrame")
+    suffix = Path(str(path)).suffix.lower()
     if suffix not in READERS:
         raise StoreError(
             f"Targets '{path}' have no known format. Give a file that ends in {', '.join(READERS)}."
@@ -72,10 +76,13 @@ def read_table(path: str | Path) -> Table:
 
 
 def _geojson(path: str) -> Table:
-    features = json.loads(Path(path).read_text(encoding="utf-8"))["features"]
+    collection = json.loads(Path(path).read_text(encoding="utf-8"))
+    features = collection["features"]
+    # Older than RFC 7946: other software writes it for the CRS of a layer.
+    crs = collection["crs"]["properties"]["name"] if collection.get("crs") else WGS84
     shapes = [geometry_of(f[GEOMETRY]) if f[GEOMETRY] else None for f in features]
     records = [dict(feature["properties"]) for feature in features]
-    return Table(name=path, origin=uri_name(path), records=records, geometries=shapes, crs=WGS84)
+    return Table(name=path, origin=uri_name(path), records=records, geometries=shapes, crs=crs)
 
 
 def _csv(path: str) -> Table:
@@ -107,16 +114,15 @@ def _cell(text: str | None) -> Any:
 def _frame(path: str) -> Table:
     geopandas = library("geopandas", f"Tables in '{Path(path).suffix}' files")
     if path.endswith(".parquet"):
-        frame = geopandas.read_parquet(path)
-    elif path.endswith(".gpkg"):
-        frame = geopandas.read_file(path, layer="targets")
-    else:
-        frame = geopandas.read_file(path)
+        return _of_frame(geopandas.read_parquet(path), path)
+    return _of_frame(geopandas.read_file(path, layer=only_layer(path)), path)
+
+
+def _of_frame(frame: Any, name: str) -> Table:
+    shapes = list(frame.geometry)
     records = frame.drop(columns=frame.geometry.name).to_dict("records")
     crs = None if frame.crs is None else frame.crs.to_wkt()
-    return Table(
-        name=path, origin=uri_name(path), records=records, geometries=list(frame.geometry), crs=crs
-    )
+    return Table(name=name, origin=uri_name(name), records=records, geometries=shapes, crs=crs)
 
 
 def found_table(

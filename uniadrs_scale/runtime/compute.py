@@ -106,9 +106,10 @@ class Compute:
             threads = 1 if scheduler == "sync" else cores
             why = f"this process, {_counted(threads, 'thread')}, as asked for"
             return cls(workers=1, threads=threads, scheduler=scheduler, gpus=gpus, why=why)
-        if scheduler is not None and "://" not in scheduler:
+        if not (scheduler is None or (isinstance(scheduler, str) and "://" in scheduler)):
             raise PlanError(
-                f"scheduler='{scheduler}' is unknown. Use sync, threads or an address (tcp://...)."
+                f"scheduler='{scheduler}' is unknown. Use sync, threads or an address (tcp://...); "
+                "without it, the active Dask client computes."
             )
         if scheduler is not None:
             with clients.connect(scheduler, tls) as client, clients.answering(client):

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import glob
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
+
+import xarray as xr
 
 from uniadrs_scale.core.machine import Later
 from uniadrs_scale.errors import SceneError, UniadrsScaleError
@@ -27,7 +30,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import pystac
-    import xarray as xr
     from odc.geo.geobox import GeoBox
 
     from uniadrs_scale.scenes.headers import Header
@@ -46,7 +48,7 @@ LONGEST = 300
 def open_scene(
     source: Source | Sequence[str | Path],
     *,
-    bands: Sequence[int | str] | None = None,
+    bands: int | str | Sequence[int | str] | None = None,
     nodata: Nodata = "auto",
     nodata_when: NodataWhen = "auto",
     chunk: int = 1024,
@@ -66,8 +68,8 @@ def open_scene(
     Args:
         source: Path, URI, glob pattern, :class:`pystac.Item` or product; or a list of raster files
             (usually one file per band), in the order of the bands.
-        bands: Names or numbers from 1, in the wanted order; of STAC items also asset keys and
-            common names. By default all but alpha, bad bands and Landsat's panchromatic one.
+        bands: Name or number from 1, or several in the wanted order; of STAC items also asset keys
+            and common names. By default all but alpha, bad bands and Landsat's panchromatic one.
         nodata: The value of invalid pixels; by default as the files say. None: every finite value
             is valid.
         nodata_when: 'any': a pixel is invalid if any band has its nodata value; 'all': only if all
@@ -97,8 +99,9 @@ def open_scene(
         SceneError: A file is missing or of no known kind, the files do not fit together, or an
             option means nothing for them.
     """
+    named = (bands,) if isinstance(bands, str | int) else bands
     options = Options(
-        bands=None if bands is None else tuple(bands),
+        bands=None if named is None else tuple(named),
         nodata=nodata,
         nodata_when=nodata_when,
         grid=grid,
@@ -126,21 +129,25 @@ def _called(source: Source | Sequence[str | Path]) -> str:
         return f"'{source}'"
     if isinstance(source, Product):
         return f"{source.kind} '{source.name}'"
-    return f"STAC item '{source.id}'" if isinstance(source, pystac.Item) else f"'{source[0]}'"
+    if isinstance(source, list | tuple):
+        return f"'{source[0]}'"
+    return f"STAC item '{source.id}'" if isinstance(source, pystac.Item) else "A file"
 
 
 def _open(source: Source | Sequence[str | Path], options: Options, chunk: int) -> xr.DataArray:
     """Return the lazy array of a scene."""
     headers: dict[str, Header] = {}
     # In this order, because most runs need no pystac.
-    if isinstance(source, str | Path | list | tuple):
-        sources = expand([source] if isinstance(source, str | Path) else source)
+    if isinstance(source, str | Path):
+        sources = expand([source])
+    elif isinstance(source, Iterable) and not isinstance(source, Mapping | xr.DataArray):
+        sources = expand([*source])
     elif isinstance(source, Product | pystac.Item):
         product = source if isinstance(source, Product) else of_item(source)
         scene, facts = assemble(product, options, headers)
         return lazy_scene(scene, facts, chunk)
     else:
-        sources = expand(source)
+        raise _not_a_source(type(source).__name__)
     for name in sources:
         require_plain(name)
     single = sources[0] if len(sources) == 1 else None
@@ -161,6 +168,9 @@ def expand(sources: Sequence[str | Path]) -> list[str]:
 
     This is the door: no reader, and no worker in another folder, ever sees a relative path.
     """
+    wrong = [type(source).__name__ for source in sources if not isinstance(source, str | Path)]
+    if wrong or not sources:
+        raise _not_a_source(f"a list of {wrong[0]}" if wrong else "an empty list")
     expanded: list[str] = []
     for source in map(str, sources):
         bucket = in_bucket(source)
@@ -168,12 +178,11 @@ def expand(sources: Sequence[str | Path]) -> list[str]:
         if plain or not glob.has_magic(source):
             expanded.append(source)
             continue
-        names = _matching(source) if bucket else glob.glob(source, recursive=True)  # noqa: PTH207 - ** and absolute paths
-        found = _rasters(names)
-        if not found:
+        names = _matching(source) if bucket else glob.glob(source, recursive=True)  # noqa: PTH207
+        if not (found := _rasters(names)):
+            what = "object. Check bucket, prefix" if bucket else "file. Check the folder"
             raise SceneError(
-                f"Pattern '{source}' matches no {'object' if bucket else 'file'}. Check "
-                f"{'bucket, prefix' if bucket else 'folder'} and ending, upper and lower case "
+                f"Pattern '{source}' matches no {what} and the ending, upper and lower case "
                 "included."
             )
         expanded += found
@@ -182,6 +191,13 @@ def expand(sources: Sequence[str | Path]) -> list[str]:
     if twice is not None:
         raise SceneError(f"'{twice}' is given twice: a scene has each band once. Drop one of them.")
     return names
+
+
+def _not_a_source(what: str) -> SceneError:
+    return SceneError(
+        f"open_scene() takes a path, a list of paths or a STAC item, got {what}. An array or "
+        "Dataset is a scene already: pass it to score()."
+    )
 
 
 def _rasters(names: Sequence[str]) -> list[str]:

@@ -37,8 +37,13 @@ class Place:
     def of(cls, given: str | Path | Place, base: str | Path = "") -> Place:
         """Return the place that ``given`` names; a relative path counts from the folder ``base``.
 
-        Raise StoreError if it is a URL that cannot be written to, or a name that is not UTF-8.
+        Raise StoreError if it is a URL that cannot be written to, or not a name in UTF-8.
         """
+        if not isinstance(given, str | os.PathLike | Place):
+            raise StoreError(
+                f"A map or file is named by its path or URL, got {type(given).__name__}. Pass the "
+                "path, such as 'map.zarr' of score(scene, 'map.zarr')."
+            )
         text = str(given)
         if text.encode(errors="replace").decode() != text:
             raise StoreError(f"The name {text!a} is not UTF-8. Choose another one.")
