@@ -136,8 +136,8 @@ def test_info_takes_one_file_per_band(run, tmp_path, monkeypatch) -> None:
         write(tmp_path / f"coast_{band}.tif", pixels)
     several, pattern = run("info", "coast_B02.tif", "coast_B03.tif"), run("info", "coast_*.tif")
     assert several.out == pattern.out
-    assert "bands        2: coast_B02, coast_B03" in several.out
-    assert "crs          WGS 84 / UTM zone 33N" in several.out
+    assert "bands         2: coast_B02, coast_B03" in several.out
+    assert "crs           WGS 84 / UTM zone 33N" in several.out
 
 
 def test_a_plan_asks_whether_a_border_of_one_value_is_data(run, scene, tmp_path) -> None:
@@ -327,9 +327,9 @@ def test_options_of_products_reach_the_scene(run, tmp_path, tiny_weights) -> Non
     scene = json.loads(plan.out)["scene"]
     assert (scene["height"], scene["bands"], scene["gsd_m"]) == (60, ["B02", "B05"], 20)
     facts = run("info", safe, *options).out
-    assert "grid         that of B05, 20 metre pixels" in facts
-    assert "wavelengths  492.7 to 704.1 nm" in facts
-    assert "acquired     2024-09-29T10:17:59.024000Z" in facts
+    assert "grid          that of B05, 20 metre pixels" in facts
+    assert "wavelengths   492.7 to 704.1 nm" in facts
+    assert "acquired      2024-09-29T10:17:59.024000Z" in facts
     out = tmp_path / "map.zarr"
     assert run("score", safe, "-o", out, *options, "--weights", tiny_weights, "--tile", 32,
                "--scheduler", "sync").code == 0  # fmt: skip

@@ -87,7 +87,13 @@ def test_a_cluster_that_scales_by_itself_may_have_no_worker_for_long(
     monkeypatch.setattr(clients, "WAIT_SECONDS", 1)
     heard = hear(clients.LOG)
     with (
-        SLURMCluster(cores=1, memory="1GB", walltime="00:10:00", log_directory=queue) as cluster,
+        SLURMCluster(
+            cores=1,
+            memory="1GB",
+            walltime="00:10:00",
+            log_directory=queue,
+            scheduler_options={"dashboard_address": ":0"},  # another test may hold 8787
+        ) as cluster,
         Client(cluster),
     ):
         cluster.adapt(minimum=0, maximum=1)

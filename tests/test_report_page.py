@@ -226,7 +226,7 @@ def test_a_table_that_other_software_wrote_is_at_the_same_places(folder, tmp_pat
     for table in (found, tmp_path / "own.geojson", tmp_path / "own.gpkg"):
         us.report(folder / "map.zarr", [folder / EVIL], tmp_path / "p.html", targets=table)
         pages.append([row["rings"] for row in data_in(contents(tmp_path / "p.html"))["targets"]])
-    assert len(pages[0]) == 7
+    assert len(pages[0]) == len(found) > 1
     assert pages[0] == pages[1] == pages[2]
 
 

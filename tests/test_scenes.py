@@ -185,7 +185,7 @@ def test_what_cannot_be_a_scene_is_refused_with_one_sentence(tmp_path: Path) -> 
     (tmp_path / "text.tif").write_text("no raster")
     other = Affine(10, 0, 500_010, 0, -10, 5_000_000)
     cases = {
-        r"No scene file": [],
+        r"got an empty list": [],
         r"'.*none.tif' does not exist": [tmp_path / "none.tif"],
         r"text.tif' is not a raster that can be opened: not recognized as .* file format\. Give": [
             tmp_path / "text.tif"

@@ -183,7 +183,7 @@ class Survey:
         ]
         if files and not bad:
             self.products[name] = record
-        elif record or versions:  # else a file of somebody else
+        elif record or versions:  # else a foreign file
             fault = f"missing or cut off: {', '.join(bad) or key}" if key else "item not usable"
             self.damaged[name] = f"damaged, {fault}", record
 
@@ -207,5 +207,5 @@ def record_of(content: bytes | None) -> dict[str, Any]:
     if not (aware and all(isinstance(found[name], kind) for name, kind in RECORD.items())):
         return {}
     more = {"notes": found.pop("uniadrs:notes") or [], "targets": found.pop("uniadrs:targets")}
-    more["files"] = {file: size for file, size in sizes.items() if file}  # else of somebody else
+    more["files"] = {file: size for file, size in sizes.items() if file}  # else a foreign one
     return found | more | {"bbox": item.get("bbox"), "collection": item.get("collection")}

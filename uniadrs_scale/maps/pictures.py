@@ -109,8 +109,8 @@ def draw(subject: Subject, layout: Layout) -> Image.Image:
         _text(pen, (MARGIN, top), _cut(text, style, width - 2 * MARGIN), style)
     for column, ring in enumerate(subject.rings[:count]):
         left = MARGIN + column * (CLOSE + SPACE)
-        number = f"{ring.text}  {score_text(ring.peak.score)}".strip()
-        _text(pen, (left, height), number, NUMBER)
+        words = f"{ring.text}  {score_text(ring.peak.score)}".strip()
+        _text(pen, (left, height), words, NUMBER)
         for row, pixels in enumerate(_around(ring.peak, subject, layout.shape)):
             top = height + NUMBERS + row * (CLOSE + SPACE)
             image.paste(_zoomed(pixels, CLOSE // len(pixels)), (left, top))

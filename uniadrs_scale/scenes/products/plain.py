@@ -46,8 +46,6 @@ def plain_product(sources: Sequence[str], headers: dict[str, Header]) -> Product
     Raises:
         SceneError: A file is missing or not a raster, or the files differ in their number of bands.
     """
-    if not sources:
-        raise SceneError("No scene file was given. Name at least one raster file.")
     known = [None if is_remote(source) else recognise(source) for source in sources]
     described = {product.bands[0].uri: product.bands for product in known if product}
     found = [
