@@ -33,9 +33,9 @@ MAX_THREADS = 8
 core 0.13 s/Mpx (4 bands, uint16), and a fast GPU needs about 0.01 s, by the network's FLOPs: two
 threads would leave it idle. More than eight would queue for the interpreter (not measured), and
 each holds a chunk."""
-SECONDS_PER_MPX = 8.0
-"""Seconds of a core per million pixels that the shipped network sees; other scorers are taken for
-as slow."""
+SECONDS_PER_MPX = 2.0
+"""Seconds of a core per million pixels that the default network sees; measured: 1.2.
+Other scorers are taken for as slow."""
 START_SECONDS = 4.0
 """Seconds until workers have started and imported what they need."""
 LONG_SECONDS = 60.0
@@ -146,8 +146,9 @@ class Compute:
     def suited(self, here: Compute, pixels: int, peak: int) -> Compute:
         """Return ``here``, the threads of this process, if they are faster than these workers.
 
-        On two cores a scene of 1024 px took 5.8 s in threads and 10.0 s with workers, one of 3000
-        px 17.3 and 21.2 s, and one of 10,980 px 171 s with both (`benchmarks/README.md`).
+        On two cores a scene of 1024 px took 4.1 s in threads and 8.9 s with workers, one of 3000 px
+        7.5 and 11.7 s, and one of 10,980 px 51.6 s (0.97 GiB) and 53.2 s (2.2 GiB). See
+        `benchmarks/README.md`.
 
         Args:
             here: The threads of this process.
