@@ -52,8 +52,8 @@ app = typer.Typer(
     "Exit codes: 0 complete, 1 something is missing, 2 bad input, 75 another run writes there.",
 )
 
-IMPORTS = 3.0
-"""Seconds that imports take, about."""
+IMPORTS = 5.0
+"""Seconds in which imports are over, usually."""
 SCRIPTS = ("train", "evaluate", "threshold")
 USAGE = """Usage: uniadrs-scale-train COMMAND ARGUMENTS
 
@@ -81,7 +81,7 @@ def main() -> None:
     # Imports make a million objects that stay: to search them again and again for garbage takes a
     # sixth of a short run, and a second at exit.
     gc.disable()
-    imported = threading.Timer(IMPORTS, _collect)
+    imported = threading.Timer(IMPORTS, gc.enable)
     imported.daemon = True
     imported.start()
     atexit.register(gc.freeze)
@@ -105,12 +105,6 @@ def main() -> None:
     except KeyboardInterrupt:
         typer.echo("interrupted: the same command resumes the run", err=True)
         sys.exit(INCOMPLETE)
-
-
-def _collect() -> None:
-    """Collect garbage from now on, but not among what the imports made."""
-    gc.freeze()
-    gc.enable()
 
 
 def _unraisable(what: sys.UnraisableHookArgs) -> None:

@@ -275,7 +275,7 @@ class ScorePlan(Printed):
             "memory": f"{memory.total / MIB:.0f} MiB per worker "
             f"(process {memory.process / MIB:.0f}, read {memory.read / MIB:.0f}, "
             f"sums {memory.sums / MIB:.0f}, network {memory.network / MIB:.0f}), "
-            f"{self.workers} workers x {self.threads} threads",
+            f"workers: {self.workers}, threads of each: {self.threads}",
             "fingerprint": self.fingerprint,
         }
         notes = [("note", note) for note in scene.remarks]

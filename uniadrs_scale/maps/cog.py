@@ -140,10 +140,10 @@ def to_cog(
 def write_cog(opened: ScoreMap | ArrayMap, target: Place, geocoding: Geocoding) -> tuple[str, ...]:
     """Write a map as :func:`to_cog` does, and return notes about pixels that are left out."""
     target.require_folder()
-    if target.suffix.lower() not in (".tif", ".tiff"):
-        raise StoreError(f"'{target}' is not the name of a COG. Let it end in .tif or .tiff.")
     if target.local is not None and target.local.is_dir():
         raise StoreError(f"'{target}' is a folder, and a COG is a file. Choose another name.")
+    if target.suffix.lower() not in (".tif", ".tiff"):
+        raise StoreError(f"'{target}' is not the name of a COG. Let it end in .tif or .tiff.")
     try:
         with target.scratch() as folder, rasterio.Env(**GDAL_OPTIONS), NO_PLACE:
             # Arrays of swaths were refused, so that this reads the place of an array only.
