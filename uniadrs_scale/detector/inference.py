@@ -72,8 +72,8 @@ class _Convolution:
         self.bias = None if bias is None else bias.detach().to(place.device, place.dtype)
         # torch on one thread gives a kernel of 1 px to oneDNN only if it is dilated, which means
         # nothing for 1 px: otherwise it takes up to five times as long with few channels.
-        undilated = weight.shape[-1] == 1 and place.device.type == "cpu"
-        self.padding, self.dilation = padding, 2 if undilated else dilation
+        one_pixel = weight.shape[-1] == 1 and place.device.type == "cpu"
+        self.padding, self.dilation = padding, 2 if one_pixel else dilation
 
     def __call__(self, x: Tensor) -> Tensor:
         y = F.conv2d(x, self.weight, self.bias, padding=self.padding, dilation=self.dilation)

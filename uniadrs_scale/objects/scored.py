@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
 
 import xarray as xr
 
+from uniadrs_scale.core.machine import Later
 from uniadrs_scale.errors import StoreError
 from uniadrs_scale.scenes.crop import crop_again
 from uniadrs_scale.scenes.sources import scene_source
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from uniadrs_scale.maps.facts import MapFacts
     from uniadrs_scale.maps.finished import RasterMap
     from uniadrs_scale.maps.store import ScoreMap
+
+job: Any = Later("uniadrs_scale.scoring.job")  # it loads torch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -43,8 +45,7 @@ def scored_scene(scene: Any, opened: ScoreMap | RasterMap) -> ScoredScene:
     Raise SceneError if it is not a scene, StoreError if the map is that of another one.
     """
     if not isinstance(scene, xr.DataArray) or {*scene.dims} - {"band", "y", "x"}:
-        # Not at the head: it loads torch.
-        scene = import_module("uniadrs_scale.scoring.job").scene_of(scene)
+        scene = job.scene_of(scene)
     facts, source = opened.facts, scene_source(scene)
     identity = facts.plan.get("scene", {}).get("identity", "")
     size = source.info.height, source.info.width

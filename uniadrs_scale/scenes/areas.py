@@ -1,4 +1,4 @@
-"""Areas: shapes of vector files in any CRS, and the pixels whose centres they hold."""
+"""Areas: shapes in any CRS, cut at the antimeridian, and the pixels whose centres they hold."""
 
 from __future__ import annotations
 
