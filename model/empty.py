@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SPECTRA, FEW_BANDS = (30, 60, 120), (3, 4, 6, 12)
-"""Bands of generated hyperspectral and multispectral windows, in turn."""
+"""Bands of generated hyperspectral and multispectral windows, at random."""
 REAL, MOSTLY = 200, 0.5
 """Most real multispectral windows, and the share of a radar window that must have data."""
 CANDIDATES, EACH = 300, 4
@@ -42,7 +42,7 @@ def generated(preset: str, side: int, seed: int, order: int) -> imagery.Image:
     name = f"generated {order}"
     if preset in ("hyperspectral", "multispectral"):
         choices = SPECTRA if preset == "hyperspectral" else FEW_BANDS
-        return _window(name, background(rng, choices[order % len(choices)], side, side))
+        return _window(name, background(rng, int(rng.choice(choices)), side, side))
     pixels = background(rng, 1, side, side)
     if preset == "sar":
         pixels = speckled(rng, pixels)

@@ -88,6 +88,8 @@ def test_objects_are_components_from_a_third_on_with_their_peaks() -> None:
     scores[5, 5] = 0.29
     scores[7, 7] = 0.5
     assert threshold.objects(scores, counted) == pytest.approx([0.9, 0.5])
+    scores[0:2, 7] = 0.8  # cut by the border
+    assert threshold.objects(scores, counted) == pytest.approx([0.9, 0.5])
     counted[2, 2] = False
     assert threshold.objects(scores, counted) == pytest.approx([0.5])
     assert threshold.objects(np.zeros((4, 4), np.float32), np.ones((4, 4), bool)) == []
@@ -124,18 +126,26 @@ def test_windows_of_every_preset_hold_nothing_and_repeat(preset: str) -> None:
     assert not np.array_equal(first.pixels, empty.generated(preset, 48, 8, 1).pixels)
 
 
+def test_windows_of_the_check_have_the_bands_of_those_of_the_curve() -> None:
+    bands: dict[bool, list[int]] = {True: [], False: []}
+    for order in range(80):
+        image = empty.generated("multispectral", 16, 7, order)
+        bands[order % threshold.CHECK == threshold.CHECK - 1].append(len(image.pixels))
+    assert set(bands[True]) == set(bands[False]) == set(empty.FEW_BANDS)
+
+
 def test_counting_resumes_and_levels_reach_the_weights(
     tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(threshold, "SEEN", 32)
     path = tmp_path / "counts.jsonl"
-    whole = threshold.count(tiny_weights, "single-band", None, 3, path)
-    assert [line["order"] for line in whole] == list(range(6))
+    whole = threshold.count(tiny_weights, "single-band", None, 6, path)
+    assert [line["order"] for line in whole] == list(range(8))
     text = path.read_text()
     path.write_text("".join(text.splitlines(keepends=True)[:4]) + text.splitlines()[4][:9])
-    assert threshold.count(tiny_weights, "single-band", None, 3, path) == whole
-    halves = [threshold.split(whole, "generated", part).windows for part in threshold.PARTS]
-    assert halves == [3, 3]
+    assert threshold.count(tiny_weights, "single-band", None, 6, path) == whole
+    parts = [threshold.split(whole, "generated", part).windows for part in threshold.PARTS]
+    assert parts == [6, 2]
     levels = threshold.curve("single-band", threshold.Counted(9, 1.0, logistic_peaks(2, 500)))
     copy = tmp_path / "w.safetensors"
     shutil.copy(tiny_weights, copy)
