@@ -166,8 +166,15 @@ def _counted(bands: Sequence[Band], options: Options, headers: dict[str, Header]
 
 def _selected_bands(product: Product, options: Options) -> list[Band]:
     if options.bands is None:
-        return [band for band in product.bands if band.default]
-    selected: list[Band] = []
+        selected = [band for band in product.bands if band.default]
+        if not selected:
+            raise SceneError(
+                f"'{product.name}' has no band of measurements: its bands "
+                f"({', '.join(band.name for band in product.bands[:MANY])}) are marked as bad, or "
+                "as pictures or quality. Name those to score as bands."
+            )
+        return selected
+    selected = []
     for wanted in options.bands or select((), (), product.name):
         selected += bands_called(wanted, product)
     return selected

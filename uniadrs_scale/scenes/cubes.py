@@ -183,7 +183,8 @@ def assemble_cube(spec: CubeSpec, options: Options) -> tuple[CubeScene, Facts]:
     options.refuse(spec.name, spec.kind, grid=FOR_GRID, units=FOR_UNITS)
     masked = unwanted(spec.name, spec.quality, options.mask)
     if options.bands is None:
-        selected = [k for k, good in enumerate(spec.good) if good]
+        good = [k for k, good in enumerate(spec.good) if good]
+        selected = good or select((), (), spec.name)
     else:
         selected = select(options.bands, [(band,) for band in spec.bands], spec.name)
     height, width = (spec.variables[0].sizes[axis] for axis in ("y", "x"))

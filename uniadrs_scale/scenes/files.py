@@ -161,6 +161,15 @@ def _pieces(dataset: rasterio.DatasetReader, bands: list[int]) -> Iterator[NDArr
             continue
 
 
+def block_bytes(dataset: rasterio.DatasetReader) -> int:
+    """Return the bytes that GDAL decodes at once, and keeps while the file is open."""
+    height, width = dataset.block_shapes[0]
+    # As a tag: rasterio's enumeration does not know every driver's word.
+    mixed = dataset.tags(ns="IMAGE_STRUCTURE").get("INTERLEAVE") == "PIXEL"
+    together = dataset.count if mixed else 1
+    return int(height * width * together * np.dtype(dataset.dtypes[0]).itemsize)
+
+
 def _starts(size: int) -> list[int]:
     centres = [(2 * k + 1) * size // (2 * ACROSS) for k in range(ACROSS)]
     return sorted({min(max(centre - SIDE // 2, 0), max(size - SIDE, 0)) for centre in centres})

@@ -5,6 +5,7 @@ Quality arrays name their classes as CF does (``flag_meanings``, ``flag_values``
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import asdict, dataclass, replace
 from itertools import groupby
@@ -150,7 +151,7 @@ def nodata_values(
 
 def require_possible(value: float | None, dtypes: Sequence[np.dtype[np.generic]]) -> None:
     """Raise SceneError if no pixel can have the nodata value that the caller names."""
-    if value is None or np.isnan(value) or any(value_limits(dtype, value) for dtype in dtypes):
+    if value is None or math.isnan(value) or any(value_limits(dtype, value) for dtype in dtypes):
         return
     raise SceneError(
         f"nodata={value:g} is not a value of {dtypes[0]} pixels, so that none would be invalid. "

@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rasterio._err import CPLE_AppDefinedError, CPLE_FileIOError
+from rasterio.enums import MaskFlags
 from rasterio.errors import RasterioError
 
+from uniadrs_scale.core.validity import EXACT
 from uniadrs_scale.errors import SceneError, gist
+from uniadrs_scale.scenes.packing import numbers
 from uniadrs_scale.storage.trust import open_raster
 
 if TYPE_CHECKING:
@@ -26,6 +29,8 @@ RAW = {"ENVI", "EHdr", "ERS", "ISCE", "PAux", "ROI_PAC", "RRASTER", "GenBin"}
 RAW_BAND = re.compile("<VRTRasterBand[^>]*VRTRawRasterBand.*?</VRTRasterBand>", re.DOTALL)
 """A band of a VRT that is a file without structure."""
 SOURCE = re.compile(r"<SourceFilename([^>]*)>([^<]+)<")
+PLAIN = re.compile(r"\s*([+-]?[\d.]+(e[+-]?\d+)?|nan|[+-]?inf(inity)?)\s*", re.IGNORECASE)
+"""A number that GDAL understands."""
 NUMBER = re.compile(r"""(?:<(\w+Offset)>|\b(band)=["'])\s*(-?\d+)""")
 RELATIVE = re.compile(r"""relativeToVRT\s*=\s*["']1""")
 WORDED = re.compile(r"\w{2,}:")
@@ -36,6 +41,34 @@ _LOST: set[str] = set()
 def envi_fields(dataset: rasterio.DatasetReader) -> dict[str, str]:
     """Return the fields of an ENVI header by their names in lower case, as GDAL takes them."""
     return {name.lower(): words.strip() for name, words in dataset.tags(ns="ENVI").items()}
+
+
+def file_nodata(dataset: rasterio.DatasetReader) -> tuple[tuple[float | None, ...], list[int]]:
+    """Return the nodata value of each band, and the bands whose value only GDAL's mask knows.
+
+    rasterio has values as floats, in which large integers are not exact, or missing. GDAL takes
+    words of an ENVI header that it does not understand, such as {-9999}, for 0.
+    """
+    values = dataset.nodatavals
+    text = envi_fields(dataset).get("data_ignore_value")
+    if text is not None and not PLAIN.fullmatch(text):
+        values = per_band(text, dataset.count)
+    inexact = [
+        n
+        for n, (value, dtype) in enumerate(zip(values, dataset.dtypes, strict=True), start=1)
+        if dtype in ("int64", "uint64")
+        and dataset.mask_flag_enums[n - 1] == [MaskFlags.nodata]
+        and (value is None or abs(value) >= EXACT)
+    ]
+    return tuple(None if n in inexact else v for n, v in enumerate(values, start=1)), inexact
+
+
+def per_band(text: str | None, count: int) -> tuple[float | None, ...]:
+    """Return the number of each band that '{1, 2}' or '1' says; None if it says no such thing."""
+    said = numbers(text)
+    if len(said) == 1:
+        said = said * count
+    return tuple(said) if len(said) == count else (None,) * count
 
 
 def require_whole(dataset: rasterio.DatasetReader, uri: str) -> None:

@@ -1,0 +1,129 @@
+"""Variants of products that other programs write, and what is decided about their pixels."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import rasterio
+import rasterio.shutil
+import xarray as xr
+from affine import Affine
+
+import uniadrs_scale as us
+from uniadrs_scale.cli.values import nodata_value
+from uniadrs_scale.core.lattice import Window
+from uniadrs_scale.scenes.sources import scene_source
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+H, W = 20, 30
+
+
+def pixels(bands: int = 3, dtype: str = "int16") -> NDArray[Any]:
+    return np.random.default_rng(bands).integers(100, 4000, (bands, H, W)).astype(dtype)
+
+
+def envi(header: Path, values: NDArray[Any], fields: str) -> Path:
+    """Write 16-bit integers as ENVI, with more fields in the header."""
+    values.tofile(header.with_suffix(".img"))
+    header.write_text(
+        f"ENVI\nsamples = {W}\nlines = {H}\nbands = {len(values)}\nheader offset = 0\n"
+        f"data type = 2\ninterleave = bsq\nbyte order = 0\n{fields}"
+    )
+    return header
+
+
+@pytest.mark.parametrize("text", ["{-9999}", "{ -9999, -9999, -9999 }", "-9999,", "{-9.999e3}"])
+@pytest.mark.parametrize("name", ["data ignore value", "nodata value"])
+def test_envi_nodata_in_any_spelling(tmp_path: Path, name: str, text: str) -> None:
+    """GDAL takes what it does not understand for 0."""
+    stored = pixels(3, "int16")
+    stored[:, 0], stored[:, 1] = -9999, 0
+    scene = us.open_scene(envi(tmp_path / "a.hdr", stored, f"{name} = {text}\n"))
+    assert np.flatnonzero(~scene.valid.values.all(axis=1)).tolist() == [0]
+    assert not scene_source(scene).info.notes
+
+
+@pytest.mark.parametrize(
+    ("field", "said"),
+    [
+        ("data ignore value = none", "'data_ignore_value' of 'a.hdr' is 'none', not a number"),
+        ("bbl = {1, 0}", "'bbl' of 'a.hdr' does not have one number for each of the 3 bands"),
+        ("bbl = {1, 0, x}", "no band is left out as bad"),
+        ("wavelength = {450, 550}", "wavelengths are not known"),
+    ],
+)
+def test_envi_fields_that_cannot_be_obeyed_are_told(tmp_path: Path, field: str, said: str) -> None:
+    stored = pixels(3, "int16")
+    stored[:, 0] = 0
+    header = envi(tmp_path / "a.hdr", stored, field + "\n")
+    for source in (header, [header]):
+        scene = us.open_scene(source)
+        assert scene.valid.all()
+        assert said in scene_source(scene).info.notes[0]
+    assert said in us.plan(header, preset="multispectral", scheduler="sync").text()
+
+
+def test_envi_lists_without_commas(tmp_path: Path) -> None:
+    header = envi(tmp_path / "a.hdr", pixels(3, "int16"), "bbl = {1 0 1,}\nwavelength = {4 5 6}\n")
+    assert us.open_scene(header).wavelength.values.tolist() == [4000, 6000]
+
+
+def test_places_of_envi_in_units_that_gdal_does_not_know(tmp_path: Path) -> None:
+    for units in ("Meters", "Km", "Feet", "Unknown", "Nautical Miles"):
+        info = f"map info = {{UTM, 1, 1, 400, 6000, .01, .01, 33, North, WGS-84, units={units}}}\n"
+        assert us.open_scene(envi(tmp_path / "a.hdr", pixels(1, "int16"), info)).rio.crs
+    info = info.replace("Nautical Miles", "Kilometers")
+    with pytest.raises(
+        us.SceneError, match=r"'Kilometers' .*read as metres. Write one of Meters, Km"
+    ):
+        us.open_scene(envi(tmp_path / "a.hdr", pixels(1, "int16"), info))
+
+
+def test_scenes_without_a_band_to_score(tmp_path: Path) -> None:
+    header = envi(tmp_path / "a.hdr", pixels(3, "int16"), "bbl = {0, 0, 0}\n")
+    with pytest.raises(us.SceneError, match=r"'a.img' has no band of measurements.*Name those"):
+        us.open_scene(header)
+    assert us.open_scene(header, bands=[2]).shape[0] == 1
+
+
+LARGE = [("int64", 2**63 - 1), ("int64", 2 - 2**63), ("uint64", 2**64 - 1), ("int64", 2**53 + 1)]
+
+
+@pytest.mark.parametrize(("dtype", "fill"), LARGE)
+def test_integers_that_no_float_can_be_are_nodata(tmp_path: Path, dtype: str, fill: int) -> None:
+    values = pixels(2, dtype)
+    values[0, 0], values[1, 1] = fill, fill - 1
+    data = xr.Dataset({"v": (("band", "y", "x"), values, {"_FillValue": values[0, 0, 0]})})
+    data.to_netcdf(tmp_path / "a.nc", engine="h5netcdf")
+    data.to_zarr(tmp_path / "a.zarr", zarr_format=3, consolidated=False)
+    raster = tmp_path / "a.tif"
+    grid = {"count": 2, "height": H, "width": W, "transform": Affine(10, 0, 4e5, 0, -10, 6e6)}
+    with rasterio.open(raster, "w", driver="GTiff", dtype=dtype, **grid) as file:
+        file.write(values)
+    rasterio.shutil.copy(raster, tmp_path / "a.vrt", driver="VRT")
+    text = (tmp_path / "a.vrt").read_text()
+    text = text.replace("<ColorInterp>", f"<NoDataValue>{fill}</NoDataValue><ColorInterp>")
+    (tmp_path / "b.vrt").write_text(text)
+    rasterio.shutil.copy(tmp_path / "b.vrt", tmp_path / "b.tif", driver="GTiff")
+    for name in ("a.nc", "a.zarr", "b.vrt", "b.tif"):
+        valid = us.open_scene(tmp_path / name).valid.values
+        assert not valid[0].any()
+        assert valid[2:].all()
+    for when in ("any", "all"):
+        valid = us.open_scene(raster, nodata=fill, nodata_when=when).valid.values
+        assert (~valid).sum() == (W if when == "any" else 0)
+    assert nodata_value(str(fill)) == fill
+    source = scene_source(data.v)
+    assert (~source.window(Window(0, 0, H, W)).read()[1]).sum() == W
+
+
+def test_a_nodata_value_beyond_every_integer_is_refused(tmp_path: Path) -> None:
+    header = envi(tmp_path / "a.hdr", pixels(), "")
+    with pytest.raises(us.SceneError, match="is not a value of int16 pixels"):
+        us.open_scene(header, nodata=2**80)
