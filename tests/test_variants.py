@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import h5py
 import numpy as np
 import pytest
 import rasterio
 import rasterio.shutil
 import xarray as xr
 from affine import Affine
+from scipy.io import savemat
 
 import uniadrs_scale as us
 from uniadrs_scale.cli.values import nodata_value
@@ -127,3 +129,54 @@ def test_a_nodata_value_beyond_every_integer_is_refused(tmp_path: Path) -> None:
     header = envi(tmp_path / "a.hdr", pixels(), "")
     with pytest.raises(us.SceneError, match="is not a value of int16 pixels"):
         us.open_scene(header, nodata=2**80)
+
+
+def test_nodata_rules_of_matlab_files(tmp_path: Path) -> None:
+    """Version 5 is read at once, 7.3 as HDF5: both obey the same rules."""
+    values = pixels(2)
+    values[:, 0], values[0, 1] = 0, 0
+    savemat(tmp_path / "old.mat", {"cube": values.transpose(1, 2, 0)})
+    with h5py.File(tmp_path / "new.mat", "w", userblock_size=512) as file:
+        file["cube"] = values.transpose(0, 2, 1)
+    for name in ("old.mat", "new.mat"):
+        path = tmp_path / name
+        for when, rows in (("auto", [0]), ("all", [0]), ("any", [0, 1])):
+            valid = us.open_scene(path, nodata=0, nodata_when=when).valid.values
+            assert np.flatnonzero(~valid.all(axis=1)).tolist() == rows
+        with pytest.raises(us.SceneError, match="nodata=99999 is not a value of int16 pixels"):
+            us.open_scene(path, nodata=99999)
+
+
+CLASSES = {"flag_meanings": "water land cloud", "flag_values": np.arange(3, dtype="u1")}
+
+
+def test_classes_are_not_scored_unless_they_are_named(tmp_path: Path) -> None:
+    classes = (("t", "y", "x"), pixels(2, "uint8") % 3, CLASSES)
+    xr.Dataset({"lc": classes}).to_netcdf(tmp_path / "a.nc", engine="h5netcdf")
+    with pytest.raises(us.SceneError, match=r"'lc' has water, land, cloud.* Pass variable='lc'"):
+        us.open_scene(tmp_path / "a.nc")
+    assert us.open_scene(tmp_path / "a.nc", variable="lc").shape == (2, H, W)
+
+
+def test_steps_that_are_taken_for_bands_are_told(tmp_path: Path) -> None:
+    for dim, told in (("time", True), ("depth", True), ("band", False), ("wavelength", False)):
+        data = xr.Dataset({"v": ((dim, "y", "x"), pixels())}, {dim: [400.0, 500.0, 600.0]})
+        data.to_netcdf(path := tmp_path / f"{dim}.nc", engine="h5netcdf")
+        notes = scene_source(us.open_scene(path)).info.notes
+        assert bool(notes) == told
+        if told:
+            assert f"The 3 steps along '{dim}' of 'v' are scored as bands" in notes[0]
+            assert notes[0] in us.plan(path, detector="rx", scheduler="sync").text()
+
+
+def test_quality_and_places_of_a_dataset_are_not_bands() -> None:
+    plane = ("y", "x")
+    bands = {name: (plane, values) for name, values in zip(("red", "nir"), pixels(2), strict=True)}
+    more = {"SCL": plane, "lat": plane, "clouds": plane}
+    data = xr.Dataset(bands | {name: (dims, pixels(1)[0]) for name, dims in more.items()})
+    data["clouds"].attrs = CLASSES
+    with pytest.raises(
+        us.SceneError, match=r"SCL, clouds, lat .* ds.set_coords\(\['lat'\]\)\[\['r"
+    ):
+        us.plan(data, detector="rx", scheduler="sync")
+    assert us.plan(data[["red", "nir"]], detector="rx").scene.bands == ("red", "nir")

@@ -69,6 +69,8 @@ class CubeSpec:
     quality: tuple[Flags, ...] = ()
     datetime: str | None = None
     platform: str | None = None
+    notes: tuple[str, ...] = ()
+    """Sentences about what was assumed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,6 +217,7 @@ def assemble_cube(spec: CubeSpec, options: Options) -> tuple[CubeScene, Facts]:
         gsd_m=_ground_size(spec, height, width),
         geolocation="2-D latitude and longitude" if spec.latitude else "",
         unplaced=spec.unplaced,
+        notes=spec.notes,
         masked=_words(spec, nodata, masked),
         block_bytes=max(map(_stored_bytes, spec.variables)),
         strip_rows=max(variable.chunk.get("y", 1) for variable in spec.variables),

@@ -121,6 +121,17 @@ def cf_flags(contents: Contents, path: str) -> tuple[Flag, ...]:
     return tuple(Flag(*found) for found in zip(meanings, values, masks, strict=True))
 
 
+def require_measurements(contents: Contents, path: str) -> None:
+    """Raise SceneError if an array that was not asked for holds classes or flags."""
+    flags = cf_flags(contents, path)
+    if flags:
+        names = ", ".join(flag.name for flag in flags[:MANY])
+        raise SceneError(
+            f"'{contents.file.path}' holds classes or flags only: '{path}' has {names}. Their "
+            f"numbers are not measurements. Pass variable='{path}' to score them as such."
+        )
+
+
 Values = tuple[float | None, bool]
 """Nodata value of a band, and True if it counts only where all bands have theirs."""
 

@@ -117,6 +117,7 @@ def _joined(stems: Sequence[str], specs: Sequence[CubeSpec]) -> CubeSpec:
         wavelengths=tuple(centre for spec in specs for centre in spec.wavelengths),
         good=tuple(good for spec in specs for good in spec.good),
         quality=tuple(flags for spec in specs for flags in spec.quality),
+        notes=tuple(dict.fromkeys(note for spec in specs for note in spec.notes)),
     )
 
 
