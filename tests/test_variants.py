@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import re
 from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
+import products
 import pytest
 import rasterio
 import rasterio.shutil
@@ -180,3 +183,108 @@ def test_quality_and_places_of_a_dataset_are_not_bands() -> None:
     ):
         us.plan(data, detector="rx", scheduler="sync")
     assert us.plan(data[["red", "nir"]], detector="rx").scene.bands == ("red", "nir")
+
+
+def write(path: Path, values: NDArray[Any], **options: Any) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    place = {"crs": "EPSG:32633", "transform": Affine(10, 0, 4e5, 0, -10, 6e6)}
+    sizes = dict(zip(("count", "height", "width"), values.shape, strict=True))
+    options = {"driver": "GTiff"} | place | options
+    with rasterio.open(path, "w", dtype=values.dtype, **sizes, **options) as file:
+        file.write(values)
+    return path
+
+
+@pytest.mark.parametrize("ending", ["json", "xml"])
+def test_landsat_metadata_as_json_and_xml(tmp_path: Path, ending: str) -> None:
+    """Collection 2 has the MTL file in three formats; the text is dropped first by some."""
+    folder = products.landsat(tmp_path)
+    text = next(folder.glob("*_MTL.txt"))
+    expected = us.open_scene(folder, mask="cloud").compute()
+    groups: dict[str, dict[str, str]] = {}
+    for key, value in re.findall(r"(\w+) = \"?([^\"\n]*)", text.read_text()):
+        if key == "GROUP":
+            name = value
+        elif key != "END_GROUP":
+            groups.setdefault(name, {})[key] = value
+    if ending == "json":
+        content = json.dumps({"LANDSAT_METADATA_FILE": groups})
+    else:
+        inner = [
+            f"<{name}>{''.join(f'<{k}>{v}</{k}>' for k, v in facts.items())}</{name}>"
+            for name, facts in groups.items()
+        ]
+        content = f"<LANDSAT_METADATA_FILE>{''.join(inner)}</LANDSAT_METADATA_FILE>"
+    text.with_suffix(f".{ending}").write_text(content)
+    text.unlink()
+    for source in (folder, text.with_suffix(f".{ending}")):
+        scene = us.open_scene(source, mask="cloud")
+        xr.testing.assert_identical(scene.compute(), expected)
+
+
+def test_sentinel1_products_as_cogs(tmp_path: Path) -> None:
+    """Names end in -cog: of the images, and of the annotations of some products."""
+    folder = products.sentinel1(tmp_path)
+    expected = us.open_scene(folder).compute()
+    for place in ("measurement", "annotation"):
+        for path in [*(folder / place).glob("s1*")]:
+            path.rename(path.with_stem(path.stem + "-cog"))
+        scene = us.open_scene(folder)
+        np.testing.assert_array_equal(scene.values, expected.values)
+        assert list(scene.band.values) == list(expected.band.values)
+
+
+def test_parts_of_a_product_lead_to_it(tmp_path: Path) -> None:
+    safe = products.sentinel2(tmp_path)
+    granule = next((safe / "GRANULE").iterdir())
+    (granule / "MTD_TL.xml").write_text("<a/>")
+    for part in (granule, granule / "MTD_TL.xml", next(granule.glob("IMG_DATA/*"))):
+        with pytest.raises(us.SceneError, match=f"a part of the product '{safe}'"):
+            us.open_scene(part)
+    (tmp_path / "order").mkdir()
+    (tmp_path / "order" / "manifest.json").write_text("{}")
+    write(tmp_path / "order" / "files" / "a.tif", pixels(1))
+    with pytest.raises(us.SceneError, match=r"Pass its rasters: '.*order/\*/\*.tif'"):
+        us.open_scene(tmp_path / "order")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["1_3B_udm2_clip", "LC08_PIXELQA", "M_state_1km", "QC_500m", "S1_RTC_inc_map", "a_ls_map"],
+)
+def test_quality_under_other_names_is_not_a_band(tmp_path: Path, name: str) -> None:
+    image, other = (
+        write(tmp_path / "image.tif", pixels()),
+        write(tmp_path / f"{name}.tif", pixels()),
+    )
+    scene = us.open_scene([image, other])
+    assert scene.shape[0] == 3
+    assert name in scene_source(scene).info.notes[0]
+
+
+def test_thematic_layers_are_not_scored(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.img", pixels(1, "uint8"), driver="HFA")
+    assert us.open_scene(path).shape[0] == 1
+    with rasterio.open(path, "r+") as file:
+        file.update_tags(1, LAYER_TYPE="thematic")
+    with pytest.raises(us.SceneError, match="has a palette or classes"):
+        us.open_scene(path)
+
+
+@pytest.mark.parametrize("name", ["a.npy", "a.npz"])
+def test_numpy_files_get_a_sentence(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"")
+    with pytest.raises(us.SceneError, match=r"xr.DataArray\(np.load\(path\), dims="):
+        us.open_scene(tmp_path / name)
+
+
+def test_a_nodata_word_of_an_item_is_named(tmp_path: Path) -> None:
+    asset = {
+        "href": str(write(tmp_path / "a.tif", pixels(1))),
+        "raster:bands": [{"nodata": "none"}],
+    }
+    item = {"type": "Feature", "stac_version": "1.0.0", "id": "a", "geometry": None, "links": []}
+    item |= {"properties": {"datetime": "2024-01-01T00:00:00Z"}, "assets": {"red": asset}}
+    (tmp_path / "a.json").write_text(json.dumps(item))
+    with pytest.raises(us.SceneError, match=r"nodata value 'none' of '.*a.tif' is not a number"):
+        us.open_scene(tmp_path / "a.json")

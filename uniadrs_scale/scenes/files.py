@@ -84,6 +84,12 @@ def require_plain(source: str) -> None:
     if mode and not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         raise SceneError(f"'{source}' is a pipe, a socket or a device. Pass a file or a folder.")
     name = uri_name(source).lower()
+    if name.endswith((".npy", ".npz")):
+        raise SceneError(
+            f"'{source}' is a file of numpy arrays, whose axes have no names. Load it, and pass "
+            "xr.DataArray(np.load(path), dims=('band', 'y', 'x')) to score(), with the axes in "
+            "their order."
+        )
     if name.endswith(ARCHIVES) and not Path(source).is_dir():
         raise SceneError(
             f"'{source}' is an archive. Unpack it, then pass the folder or the files in it."

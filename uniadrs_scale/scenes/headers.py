@@ -144,7 +144,9 @@ class Header:
             joint_nodata=joint,
             picture=colours[:3] == RGB,
             grey=is_grey_picture(dataset),
-            palette=ColorInterp.palette in colours or "class" in envi.get("file_type", "").lower(),
+            palette=ColorInterp.palette in colours
+            or "class" in envi.get("file_type", "").lower()
+            or dataset.tags(1).get("LAYER_TYPE") == "thematic",
             pages=_pages(dataset, uri),
             wavelengths=tuple(_wavelength(dataset, n) for n in dataset.indexes),
             datetime=_acquired(dataset),

@@ -45,11 +45,12 @@ WORD = re.compile(r"[^_\-. ]+")
 AUXILIARY = re.compile(
     r"(.*[-_.])?(?P<word>" + HELPERS + r"|tci(_[rgb])?|pvi|udm2?|(cloud_?)?mask|"
     r"b?qa|qa\d0|qa_(pixel|radsat|aerosol)|(msk|ql)_\w+|sr_(aerosol|atmos_opacity)|"
-    r"st_(atran|cdist|drad|emis|emsd|trad|urad))(_\d+m)?",
+    r"(pixel|radsat|sraerosol|lineage|state)qa|qc|state_\d+k?m|(inc|ls)_map|"
+    r"st_(atran|cdist|drad|emis|emsd|trad|urad))(_(\d+k?m|clip|file_format))*",
     re.IGNORECASE,
 )
 """Names of classes, angles, states of the air and pictures, in files of Landsat, HLS, Sentinel-2,
-EnMAP and Planet: not bands next to others unless named, as in STAC items."""
+EnMAP, Planet, MODIS and radar of HyP3: not bands next to others unless named, as in STAC items."""
 
 
 def plain_product(sources: Sequence[str], headers: dict[str, Header]) -> Product:

@@ -37,6 +37,9 @@ ARRAYS = (matlab, emit, prisma, netcdf)
 """The first that knows the file takes it; NetCDF takes what is left."""
 ENDINGS = {".tif", ".tiff", ".jp2", ".img", ".vrt", ".png"}
 """Endings of rasters."""
+PRODUCTS = ("MTD_MSIL1C.xml", "MTD_MSIL2A.xml", "manifest.safe")
+DEPTH = 5
+"""Folders above a part of a product that are looked at."""
 SAME = 0.01
 """Pixels by which equal grids may differ."""
 
@@ -57,9 +60,12 @@ def recognise(path: str, options: Options) -> Product | CubeSpec | None:
         raise SceneError(
             f"'{path}' is a folder, but not a product: expected were MTD_MSIL1C.xml, "
             "MTD_MSIL2A.xml (Sentinel-2), manifest.safe (Sentinel-1), *_MTL.txt (Landsat), "
-            "*-METADATA.XML (EnMAP) or a Zarr store. Pass its rasters: "
-            f"'{path}/*{_usual_ending(Path(path))}'."
+            f"*-METADATA.XML (EnMAP) or a Zarr store. {_instead(Path(path))}"
         )
+    if not is_remote(path) and Path(path).suffix.lower() in {".xml", ".safe"}:
+        above = _product_above(Path(path))
+        if above is not None:
+            raise SceneError(f"'{path}' is a part of the product '{above}'. Pass that folder.")
     return None
 
 
@@ -148,8 +154,21 @@ def _difference(first: CubeSpec, other: CubeSpec) -> str:
     return ""
 
 
-def _usual_ending(folder: Path) -> str:
-    """Return the most frequent ending in ``folder``, of rasters if it has some."""
-    found = Counter(path.suffix for path in folder.iterdir() if path.suffix)
-    endings = Counter({k: n for k, n in found.items() if k.lower() in ENDINGS}) or found
-    return endings.most_common(1)[0][0] if endings else ".tif"
+def _instead(folder: Path) -> str:
+    """Return what to pass instead of a folder: the product it is in, or its rasters."""
+    above = _product_above(folder)
+    if above is not None:
+        return f"It is a part of the product '{above}': pass that folder."
+    for pattern in ("*", "*/*", "*/*/*", "*/*/*/*"):
+        endings = Counter(p.suffix for p in folder.glob(pattern) if p.suffix.lower() in ENDINGS)
+        if endings:
+            return f"Pass its rasters: '{folder}/{pattern}{endings.most_common(1)[0][0]}'."
+    arrays = Counter(path.suffix for path in folder.iterdir() if path.suffix)
+    ending = arrays.most_common(1)[0][0] if arrays else ".tif"
+    return f"Pass its rasters: '{folder}/*{ending}'."
+
+
+def _product_above(path: Path) -> Path | None:
+    """Return the nearest folder above that is a product of Sentinel-1 or 2, None without one."""
+    above = (folder for folder in path.absolute().parents[:DEPTH])
+    return next((f for f in above for name in PRODUCTS if (f / name).is_file()), None)
