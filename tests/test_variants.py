@@ -288,3 +288,31 @@ def test_a_nodata_word_of_an_item_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(json.dumps(item))
     with pytest.raises(us.SceneError, match=r"nodata value 'none' of '.*a.tif' is not a number"):
         us.open_scene(tmp_path / "a.json")
+
+
+def test_sentinel3_has_its_places_in_another_file(tmp_path: Path) -> None:
+    folder = tmp_path / "S3A.SEN3"
+    folder.mkdir()
+    rows, cols = np.mgrid[:H, :W]
+    planes = {"latitude": 50 - 0.003 * rows, "longitude": 8 + 0.004 * cols}
+    packed = {"scale_factor": 1e-6, "_FillValue": np.int32(-1)}
+    dims = ("rows", "columns")
+    for end, name in (("", "geo_coordinates"), ("_an", "geodetic_an")):
+        stored = {
+            f"{key}{end}": (dims, np.round(v * 1e6).astype("i4"), packed)
+            for key, v in planes.items()
+        }
+        xr.Dataset(stored).to_netcdf(folder / f"{name}.nc", engine="h5netcdf")
+    for k, values in enumerate(pixels(2, "uint16"), start=1):
+        for name in (f"Oa{k:02d}_radiance", f"S{k}_radiance_an"):
+            xr.Dataset({name: (dims, values)}).to_netcdf(folder / f"{name}.nc", engine="h5netcdf")
+    (folder / "xfdumanifest.xml").write_text("<a/>")
+    for source in (folder, folder / "xfdumanifest.xml"):
+        with pytest.raises(us.SceneError, match=r"Pass its images: '.*S3A.SEN3/\w+\*_radiance"):
+            us.open_scene(source)
+    for pattern in ("Oa*_radiance.nc", "S*_radiance_an.nc"):
+        scene = us.open_scene(str(folder / pattern))
+        assert scene.shape == (2, H, W)
+        np.testing.assert_allclose(scene.latitude.values, planes["latitude"], atol=1e-6)
+        np.testing.assert_allclose(scene.longitude.values, planes["longitude"], atol=1e-6)
+        assert scene.attrs["gsd_m"] == pytest.approx(310, rel=0.1)
