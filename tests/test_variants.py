@@ -316,3 +316,46 @@ def test_sentinel3_has_its_places_in_another_file(tmp_path: Path) -> None:
         np.testing.assert_allclose(scene.latitude.values, planes["latitude"], atol=1e-6)
         np.testing.assert_allclose(scene.longitude.values, planes["longitude"], atol=1e-6)
         assert scene.attrs["gsd_m"] == pytest.approx(310, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("projection", "corners", "crs", "transform"),
+    [
+        (
+            "HE5_GCTP_GEO",
+            ((-73030000, 40000000), (-73000000, 39040000)),
+            "EPSG:4326",
+            (0.5 / W, 0, -73.5, 0, -1 / 3 / H, 40),
+        ),
+        (
+            "HE5_GCTP_SNSOID\n\t\tProjParams=(6371007.181,0,0,0,0,0,0,0,0,0,0,0,0)",
+            ((1e6, 5e6), (1e6 + 500 * W, 5e6 - 500 * H)),
+            "+proj=sinu +R=6371007.181",
+            (500, 0, 1e6, 0, -500, 5e6),
+        ),
+        ("HE5_GCTP_LAMAZ", ((0, 0), (1, 1)), None, None),
+    ],
+)
+def test_grids_of_hdf_eos(
+    tmp_path: Path, projection: str, corners: Any, crs: str | None, transform: Any
+) -> None:
+    """VIIRS says its place in StructMetadata alone."""
+    other = 'GROUP=GRID_1\n\tGridName="Coarse"\n\tXDim=7\n\tYDim=5\nEND_GROUP=GRID_1\n'
+    (west, north), (east, south) = corners
+    own = (
+        f'GROUP=GRID_2\n\t\tGridName="Fine"\n\t\tXDim={W}\n\t\tYDim={H}\n'
+        f"\t\tUpperLeftPointMtrs=({west:.6f},{north:.6f})\n"
+        f"\t\tLowerRightMtrs=({east:.6f},{south:.6f})\n\t\tProjection={projection}\n"
+        "END_GROUP=GRID_2\n"
+    )
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        text = np.bytes_(f"GROUP=GridStructure\n{other}{own}END_GROUP=GridStructure\nEND\n")
+        file["HDFEOS INFORMATION/StructMetadata.0"] = text
+        file["HDFEOS/GRIDS/Fine/Data Fields/DNB"] = pixels(1)[0]
+    scene = us.open_scene(tmp_path / "a.h5")
+    info = scene_source(scene).info
+    if crs is None or transform is None:
+        assert "HDF-EOS grid 'Fine' (HE5_GCTP_LAMAZ) is not known" in info.unplaced
+    else:
+        assert scene.rio.crs == crs
+        np.testing.assert_allclose(scene.rio.transform()[:6], transform)
