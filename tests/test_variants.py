@@ -359,3 +359,58 @@ def test_grids_of_hdf_eos(
     else:
         assert scene.rio.crs == crs
         np.testing.assert_allclose(scene.rio.transform()[:6], transform)
+
+
+@pytest.mark.parametrize(("driver", "name"), [("ERS", "a.ers"), ("RRASTER", "a.grd")])
+def test_raw_files_that_are_opened_by_their_header(tmp_path: Path, driver: str, name: str) -> None:
+    """The header is shorter than the pixels, which are in another file."""
+    path = write(tmp_path / name, values := pixels(), driver=driver)
+    np.testing.assert_array_equal(us.open_scene(path).values, values)
+    with rasterio.open(path) as file:
+        data = next(other for other in map(type(path), file.files) if other != path)
+    data.write_bytes(data.read_bytes()[:-100])
+    with pytest.raises(us.SceneError, match=f"'{data}' is cut off"):
+        us.open_scene(path)
+
+
+def fingerprint(path: Path) -> str:
+    return us.plan(path, detector="rx", scheduler="sync").fingerprint
+
+
+def test_a_corrected_header_makes_another_scene(tmp_path: Path) -> None:
+    """The pixels of raw files depend on it, and the map of the old one must not be returned."""
+    header = envi(tmp_path / "a.hdr", pixels(), "")
+    old = us.score(header, tmp_path / "m.zarr", detector="rx", scheduler="sync").values
+    text = header.read_text()
+    header.write_text(text.replace("byte order = 0", "byte order = 1"))
+    new = us.score(header, detector="rx", scheduler="sync").values
+    expected = us.open_scene(header).copy(data=pixels().byteswap())
+    np.testing.assert_array_equal(us.open_scene(header).values, expected.values)
+    np.testing.assert_array_equal(new, us.score(expected, detector="rx", scheduler="sync").values)
+    assert not np.array_equal(new, old)
+    with pytest.raises(us.UniadrsScaleError, match="another plan"):
+        us.score(header, tmp_path / "m.zarr", detector="rx", scheduler="sync")
+
+
+def test_files_that_decide_pixels_decide_the_fingerprint(tmp_path: Path) -> None:
+    image = write(tmp_path / "a.tif", pixels())
+    rasterio.shutil.copy(image, tmp_path / "b.vrt", driver="VRT")
+    outer = tmp_path / "c.vrt"
+    outer.write_text((tmp_path / "b.vrt").read_text().replace("a.tif", "b.vrt"))
+    first = fingerprint(image), fingerprint(outer)
+    (tmp_path / "a.tif.ovr").write_bytes(image.read_bytes())
+    for name in ("a.tif.aux.xml", "a_MTL.txt"):
+        (tmp_path / name).write_text("<PAMDataset/>")
+    assert (fingerprint(image), fingerprint(outer)) == first
+    write(image, pixels() + 1)
+    assert fingerprint(outer) != first[1]
+    second = ""
+    for value in (255, 0):
+        with (
+            rasterio.Env(GDAL_TIFF_INTERNAL_MASK=False),
+            rasterio.open(image, "r+") as file,
+        ):
+            file.write_mask(np.full((H, W), value, "u1"))
+        assert (tmp_path / "a.tif.msk").exists()
+        assert fingerprint(image) != second
+        second = fingerprint(image)

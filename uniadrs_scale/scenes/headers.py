@@ -25,7 +25,7 @@ from uniadrs_scale.scenes.files import (
 )
 from uniadrs_scale.scenes.grids import Grid, same_crs, same_transform
 from uniadrs_scale.scenes.products.metadata import iso_time, nanometres
-from uniadrs_scale.scenes.vrt import envi_fields, file_nodata, require_whole
+from uniadrs_scale.scenes.vrt import envi_fields, file_nodata, require_whole, whole_stamp
 from uniadrs_scale.storage.trust import open_raster
 from uniadrs_scale.storage.urls import is_remote, uri_name
 
@@ -126,7 +126,7 @@ class Header:
         stem, envi = Path(uri_name(uri)).stem, envi_fields(dataset)
         return cls(
             uri=uri,
-            stamp=stamp,
+            stamp=whole_stamp(dataset, uri, stamp),
             height=dataset.height,
             width=dataset.width,
             numbers=tuple(n for n in dataset.indexes if n != alpha),

@@ -14,6 +14,7 @@ from rasterio._err import CPLE_AppDefinedError, CPLE_FileIOError
 from rasterio.enums import MaskFlags
 from rasterio.errors import RasterioError
 
+from uniadrs_scale.core.contracts import digest
 from uniadrs_scale.core.validity import EXACT
 from uniadrs_scale.errors import SceneError, gist
 from uniadrs_scale.scenes.packing import numbers
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 RAW = {"ENVI", "EHdr", "ERS", "ISCE", "PAux", "ROI_PAC", "RRASTER", "GenBin"}
 """Drivers of files without structure: bytes missing at the end read as zeros."""
+WHOLE = {"GTiff", "COG", "JP2OpenJPEG", "PNG", "JPEG"}
+"""Drivers of files that hold all their pixels."""
 RAW_BAND = re.compile("<VRTRasterBand[^>]*VRTRawRasterBand.*?</VRTRasterBand>", re.DOTALL)
 """A band of a VRT that is a file without structure."""
 SOURCE = re.compile(r"<SourceFilename([^>]*)>([^<]+)<")
@@ -90,7 +93,9 @@ def _require_bytes(dataset: rasterio.DatasetReader, uri: str) -> None:
     if dataset.driver in RAW and envi.get("file_compression", "0") == "0":
         pixel = sum(np.dtype(dtype).itemsize for dtype in dataset.dtypes)
         size = int(envi.get("header_offset", 0)) + dataset.height * dataset.width * pixel
-        raw = [(Path(uri), size)]
+        # ERS and RRASTER are opened by their header, which is next to the pixels.
+        files = [path for name in dataset.files if (path := Path(name)).is_file()]
+        raw = [(max(files, key=lambda path: path.stat().st_size, default=Path(uri)), size)]
     for path, size in raw:
         found = path.stat().st_size if path.is_file() else size
         if found < size:
@@ -134,6 +139,22 @@ def _raw_bands(dataset: Any) -> Iterator[tuple[Path, int]]:
             yield path, said.get("ImageOffset", 0) + last + item
 
 
+def whole_stamp(dataset: rasterio.DatasetReader, uri: str, stamp: str) -> str:
+    """Return a stamp that also changes with the other files that decide the pixels.
+
+    These are headers of raw files, masks, tiles, and what a VRT names. Overviews, statistics and
+    texts next to an image decide none.
+    """
+    names = {*dataset.files, *require_sources(dataset, uri)}
+    names |= {str(path) for path, _ in _raw_bands(dataset)}
+    names |= {f"{Path(name).with_suffix('')}.hdr" for name in names if dataset.driver == "VRT"}
+    if dataset.driver in WHOLE:
+        names = {name for name in names if name.endswith(".msk")}
+    decisive = {name for name in names if not name.endswith((".aux.xml", ".ovr"))} - {uri}
+    parts = [found for name in sorted(decisive) if (found := _stamp(name))]
+    return f"{stamp}-{digest({'parts': parts})}" if parts else stamp
+
+
 def note_lost(sources: frozenset[str], error: BaseException | None) -> None:
     """Remember sources that GDAL could not open: next time, zeros would come without an error.
 
@@ -175,7 +196,8 @@ def require_sources(dataset: rasterio.DatasetReader, uri: str) -> frozenset[str]
 
 def _stamp(name: str) -> str:
     with suppress(OSError, ValueError):
-        return str(Path(name).stat().st_mtime_ns)
+        found = Path(name).stat()
+        return f"{found.st_size}-{found.st_mtime_ns}"
     return ""
 
 
