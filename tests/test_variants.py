@@ -13,6 +13,7 @@ import pytest
 import rasterio
 import rasterio.shutil
 import xarray as xr
+import zarr
 from affine import Affine
 from scipy.io import savemat
 
@@ -414,3 +415,16 @@ def test_files_that_decide_pixels_decide_the_fingerprint(tmp_path: Path) -> None
         assert (tmp_path / "a.tif.msk").exists()
         assert fingerprint(image) != second
         second = fingerprint(image)
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_corrected_attributes_of_zarr_are_read(tmp_path: Path, zarr_format: Any) -> None:
+    """Arrays of a store are kept open; only the metadata of its root was looked at."""
+    path = tmp_path / "a.zarr"
+    data = xr.Dataset({"v": (("y", "x"), pixels(1)[0])})
+    xr.Dataset().to_zarr(path, zarr_format=zarr_format, consolidated=False)
+    data.to_zarr(path, group="g", zarr_format=zarr_format, consolidated=False, mode="a")
+    before, first = us.open_scene(path).values, fingerprint(path)
+    zarr.open_group(path)["g/v"].attrs["scale_factor"] = 2.0
+    np.testing.assert_array_equal(us.open_scene(path).values, before * 2)
+    assert fingerprint(path) != first
