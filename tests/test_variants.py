@@ -428,3 +428,40 @@ def test_corrected_attributes_of_zarr_are_read(tmp_path: Path, zarr_format: Any)
     zarr.open_group(path)["g/v"].attrs["scale_factor"] = 2.0
     np.testing.assert_array_equal(us.open_scene(path).values, before * 2)
     assert fingerprint(path) != first
+
+
+def test_a_header_and_its_data_are_one_raster(tmp_path: Path) -> None:
+    header = envi(tmp_path / "a.hdr", values := pixels(), "")
+    (tmp_path / "a.qml").write_text("<a/>")
+    for source in (str(tmp_path / "a*"), [header, header.with_suffix(".img")]):
+        np.testing.assert_array_equal(us.open_scene(source).values, values)
+    assert us.open_scene(str(tmp_path / "*.hdr")).shape[0] == 3
+
+
+def test_scenes_of_their_own_in_a_list(tmp_path: Path) -> None:
+    image = write(tmp_path / "a.tif", pixels(1))
+    savemat(tmp_path / "b.mat", {"cube": pixels().transpose(1, 2, 0)})
+    (tmp_path / "c.json").write_text("{}")
+    (tmp_path / "d").mkdir()
+    for name in ("b.mat", "c.json", "d"):
+        with pytest.raises(us.SceneError, match=f"{name}' is a .*Open it alone, and join"):
+            us.open_scene([image, tmp_path / name])
+
+
+def test_options_of_odd_types(tmp_path: Path) -> None:
+    image = write(tmp_path / "a.tif", pixels())
+    for value in ([0, 1], "0", True, 1j):
+        with pytest.raises(us.SceneError, match=r"nodata=.* is unknown. Pass a number"):
+            us.open_scene(image, nodata=value)  # type: ignore[arg-type]
+    for bands in (slice(2), [1.0]):
+        with pytest.raises(us.SceneError, match="is not a name, or a whole number"):
+            us.open_scene(image, bands=bands)  # type: ignore[arg-type]
+    assert us.open_scene(image, bands=np.int64(2), nodata=np.int16(5)).shape[0] == 1
+
+
+def test_wavelengths_in_tags_of_bands(tmp_path: Path) -> None:
+    image = write(tmp_path / "a.tif", pixels())
+    with rasterio.open(image, "r+") as file:
+        for number, centre in enumerate((0.45, 0.55, 0.65), start=1):
+            file.update_tags(number, wavelength=str(centre), wavelength_units="Micrometers")
+    assert us.open_scene(image).wavelength.values.tolist() == [450, 550, 650]

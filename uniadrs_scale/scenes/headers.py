@@ -282,6 +282,10 @@ def _wavelength(dataset: rasterio.DatasetReader, number: int) -> float | None:
     try:
         return nanometres(float(dataset.tags(number, ns="IMAGERY")["CENTRAL_WAVELENGTH_UM"]), "um")
     except (KeyError, ValueError):
+        tags = dataset.tags(number)  # as in GeoTIFFs that were made from ENVI files
+    try:
+        return nanometres(float(tags["wavelength"]), tags.get("wavelength_units"))
+    except (KeyError, ValueError):
         return None
 
 

@@ -61,10 +61,9 @@ def plain_product(sources: Sequence[str], headers: dict[str, Header]) -> Product
     """
     known = [None if is_remote(source) else recognise(source) for source in sources]
     described = {product.bands[0].uri: product.bands for product in known if product}
-    found = [
-        Header.of(product.bands[0].uri if product else source)
-        for product, source in zip(known, sources, strict=True)
-    ]
+    # A header and its data file are one raster.
+    uris = dict.fromkeys(p.bands[0].uri if p else s for p, s in zip(known, sources, strict=True))
+    found = [Header.of(uri) for uri in uris]
     found = list(chain.from_iterable(map(_pages, found)))
     headers |= {header.uri: header for header in found}
     auxiliary = {header.uri: word for header in found if (word := _auxiliary(header))}
