@@ -465,3 +465,24 @@ def test_wavelengths_in_tags_of_bands(tmp_path: Path) -> None:
         for number, centre in enumerate((0.45, 0.55, 0.65), start=1):
             file.update_tags(number, wavelength=str(centre), wavelength_units="Micrometers")
     assert us.open_scene(image).wavelength.values.tolist() == [450, 550, 650]
+
+
+def test_bands_that_an_item_does_not_describe_are_told(tmp_path: Path) -> None:
+    asset: dict[str, Any] = {"href": str(write(tmp_path / "a.tif", pixels())), "roles": ["data"]}
+    item = {"type": "Feature", "stac_version": "1.0.0", "id": "a", "geometry": None, "links": []}
+    item |= {"properties": {"datetime": "2024-01-01T00:00:00Z"}, "assets": {"image": asset}}
+    for count, told in ((2, True), (3, False)):
+        asset["eo:bands"] = [{"name": f"B{k}"} for k in range(count)]
+        (tmp_path / "a.json").write_text(json.dumps(item))
+        scene = us.open_scene(tmp_path / "a.json")
+        assert scene.shape[0] == count
+        assert bool(scene_source(scene).info.notes) == told
+        if told:
+            assert "'a.tif' has 1 more bands" in scene_source(scene).info.notes[0]
+
+
+def test_paths_from_the_root_of_a_file(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["hi/b"], file["lo/b"] = pixels(1)[0], pixels(1)[0] + 1
+    scene = us.open_scene(tmp_path / "a.h5", variable="/lo/b")
+    np.testing.assert_array_equal(scene.values, pixels(1) + 1)

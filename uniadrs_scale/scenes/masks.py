@@ -160,6 +160,14 @@ def nodata_values(
     return list(zip(values, rules, strict=True))
 
 
+def common_nodata(files: Sequence[RasterFile], *, decibel: bool) -> float | None:
+    """Return the nodata value of all bands, None if they differ."""
+    if decibel:
+        return float("nan")
+    values = {repr(value): value for file in files for value in file.nodata.values}
+    return values.popitem()[1] if len(values) == 1 else None
+
+
 def require_possible(value: float | None, dtypes: Sequence[np.dtype[np.generic]]) -> None:
     """Raise SceneError if no pixel can have the nodata value that the caller names."""
     if value is None or math.isnan(value) or any(value_limits(dtype, value) for dtype in dtypes):

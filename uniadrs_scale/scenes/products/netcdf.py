@@ -107,7 +107,8 @@ def _chosen(
         )
     chosen: list[Entry] = []
     fine = _finest(contents, possible)
-    for pattern in (wanted,) if isinstance(wanted, str) else wanted:
+    # Other programs begin paths at the root.
+    for pattern in (w.strip("/") for w in ((wanted,) if isinstance(wanted, str) else wanted)):
         found = {e.path: e for e in possible if fnmatchcase(e.path, pattern)}
         found = found or {e.path: e for e in fine if fnmatchcase(e.name, pattern)}
         if not found:
