@@ -241,7 +241,7 @@ def test_matlab_5_and_7_3_are_one_scene(tmp_path: Path) -> None:
         assert scene.valid.all()
         assert us.open_scene(path, variable="map").shape == (1, 20, 30)
     assert isinstance(scene_source(us.open_scene(new)), CubeScene)
-    masked = us.open_scene(old, nodata=1)
+    masked = us.open_scene(old, nodata=1, nodata_when="any")
     assert not masked.valid[0, 0]
 
 

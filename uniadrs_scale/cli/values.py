@@ -7,6 +7,8 @@ from typing import Any
 from uniadrs_scale.errors import SceneError
 
 DEGREES = "EPSG:4326"
+LARGEST_FLOAT = 2**53
+"""Magnitude from which an integer may not be a float."""
 
 
 def seconds(text: str | None) -> float | None:
@@ -61,7 +63,9 @@ def nodata_value(text: str) -> Any:
     if text in ("auto", "none"):
         return None if text == "none" else "auto"
     try:
-        return float(text)
+        value = float(text)
+        exact = abs(value) < LARGEST_FLOAT or not text.strip("+-").isdecimal()
+        return value if exact else int(text)
     except ValueError:
         raise SceneError(
             f"--nodata '{text}' is not a number. Give a number, 'nan', 'none' or 'auto'."

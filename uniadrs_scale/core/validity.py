@@ -6,6 +6,7 @@ A pixel is invalid if *any* band has its nodata value, or only if *all* bands ha
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,8 @@ EXTREME = 0.99
 """Share of the largest float from which on a nodata value may have been rounded when written."""
 SINGLE = float(np.finfo(np.float32).max)
 """The largest float32: it also marks missing pixels in float64."""
+EXACT = 2**53
+"""Magnitude up to which every integer is a float."""
 WHOLE = 2**24
 """Integers below this are exact in float32, and are written in full."""
 
@@ -134,7 +137,13 @@ def matches(band: NDArray[np.generic], value: float) -> NDArray[np.bool_]:
 
 def can_hold(dtype: np.dtype[Any], value: float) -> bool:
     """Return False for a nodata value that no pixel can have, such as -9999 in uint8."""
-    return dtype.kind == "f" if np.isnan(value) else value_limits(dtype, value) is not None
+    return dtype.kind == "f" if math.isnan(value) else value_limits(dtype, value) is not None
+
+
+def exact(value: Any) -> float:
+    """Return a number as a float, or as it is if it is an integer that no float may be."""
+    whole = isinstance(value, int | np.integer) and not -EXACT <= int(value) <= EXACT
+    return int(value) if whole else float(value)
 
 
 def value_limits(dtype: np.dtype[Any], value: float) -> tuple[Any, Any] | None:
@@ -145,13 +154,13 @@ def value_limits(dtype: np.dtype[Any], value: float) -> tuple[Any, Any] | None:
     >>> value_limits(np.dtype("uint8"), -9999.0), value_limits(np.dtype("int16"), -9999.0)
     (None, (np.int16(-9999), np.int16(-9999)))
     """
-    if np.isnan(value):
+    if math.isnan(value):
         return None
     if dtype.kind == "b":
         return (bool(value), bool(value)) if value in (0, 1) else None
     if dtype.kind in "iu":
         range_ = np.iinfo(dtype)
-        whole = np.isfinite(value) and int(value) == value
+        whole = math.isfinite(value) and int(value) == value
         if not whole or not range_.min <= int(value) <= range_.max:
             return None
         exact = dtype.type(int(value))

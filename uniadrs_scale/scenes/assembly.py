@@ -11,14 +11,16 @@ import numpy as np
 from uniadrs_scale.core.contracts import SceneInfo, digest
 from uniadrs_scale.core.validity import Nodata
 from uniadrs_scale.errors import SceneError
-from uniadrs_scale.scenes.grids import (
-    Grid,
-    choose_grid,
-    ground_size,
-    ground_size_of_points,
-)
+from uniadrs_scale.scenes.grids import Grid, choose_grid, ground_size, ground_size_of_points
 from uniadrs_scale.scenes.headers import GroundPoint, Header
-from uniadrs_scale.scenes.masks import Values, nodata_values, quality_files, warp_of, words_of_masks
+from uniadrs_scale.scenes.masks import (
+    Values,
+    common_nodata,
+    nodata_values,
+    quality_files,
+    warp_of,
+    words_of_masks,
+)
 from uniadrs_scale.scenes.products.metadata import FOR_MASK, FOR_UNITS, FOR_VARIABLE, Band, Product
 from uniadrs_scale.scenes.rasters import FileScene, RasterFile
 from uniadrs_scale.storage.urls import uri_name
@@ -68,7 +70,7 @@ def assemble(
     scene = FileScene(
         info=_info(product, selected, known, target),
         files=files,
-        nodata=_one_value(files, decibel=options.units == "dB"),
+        nodata=common_nodata(files, decibel=options.units == "dB"),
         quality=tuple(quality_files(product, options, own)) if own else (),
         decibel=options.units == "dB",
     )
@@ -116,7 +118,6 @@ def _info(
     dtype = np.result_type(*(headers[band.uri].dtype_of(band.number) for band in selected))
     grid = target or (first.grid() if first.transform and first.crs else None)
     size = ground_size(grid) if grid else product.gsd_m
-    measured = {band.uri: headers[band.uri].measured for band in selected}
     return SceneInfo(
         name=product.name,
         identity="",
@@ -130,22 +131,28 @@ def _info(
         gsd_m=size or ground_size_of_points(first.gcps, first.gcp_crs),
         geolocation=f"{len(first.gcps)} ground control points" if first.gcps else "",
         unplaced="" if target else first.unplaced,
-        notes=product.notes
-        + tuple(
-            f"Band {number} of '{uri_name(uri)}' is tagged as alpha, but holds measurements: it is "
-            "scored as a band."
-            for uri, number in measured.items()
-            if number
-        ),
+        notes=(*product.notes, *_notes(product, selected, headers)),
     )
 
 
-def _one_value(files: Sequence[RasterFile], *, decibel: bool) -> float | None:
-    """Return the nodata value of all bands, None if they differ."""
-    if decibel:
-        return float("nan")
-    values = {repr(value): value for file in files for value in file.nodata.values}
-    return values.popitem()[1] if len(values) == 1 else None
+def _notes(
+    product: Product, selected: Sequence[Band], headers: Mapping[str, Header]
+) -> Iterator[str]:
+    """Yield sentences about bands that are scored, or not, against the words of a file."""
+    described = {(band.uri, band.number) for band in product.bands}
+    for uri in {band.uri: None for band in selected}:
+        header, name = headers[uri], uri_name(uri)
+        if header.measured:
+            yield (
+                f"Band {header.measured} of '{name}' is tagged as alpha, but holds measurements: "
+                "it is scored as a band."
+            )
+        others = [number for number in header.numbers if (uri, number) not in described]
+        if others:
+            yield (
+                f"'{name}' has {len(others)} more bands than its product describes (from band "
+                f"{others[0]}): they are not scored."
+            )
 
 
 def _counted(bands: Sequence[Band], options: Options, headers: dict[str, Header]) -> Iterator[Band]:
@@ -166,8 +173,15 @@ def _counted(bands: Sequence[Band], options: Options, headers: dict[str, Header]
 
 def _selected_bands(product: Product, options: Options) -> list[Band]:
     if options.bands is None:
-        return [band for band in product.bands if band.default]
-    selected: list[Band] = []
+        selected = [band for band in product.bands if band.default]
+        if not selected:
+            raise SceneError(
+                f"'{product.name}' has no band of measurements: its bands "
+                f"({', '.join(band.name for band in product.bands[:MANY])}) are marked as bad, or "
+                "as pictures or quality. Name those to score as bands."
+            )
+        return selected
+    selected = []
     for wanted in options.bands or select((), (), product.name):
         selected += bands_called(wanted, product)
     return selected

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     import xarray as xr
 
+    from uniadrs_scale.scenes.arrays import Variable
     from uniadrs_scale.scenes.datasets import Contents
 
 Role = Literal["band", "y", "x", ""]
@@ -152,6 +153,22 @@ def axis_roles(contents: Contents, path: str, swath: str | None = None) -> tuple
         raise SceneError(f"'{path}' of '{contents.file.path}' {_problem(said, shown)}")
     found = dict(zip(kept, roles, strict=True))
     return tuple(found.get(k, "") for k in range(len(axes)))
+
+
+def guessed_bands(contents: Contents, variable: Variable) -> str:
+    """Return a sentence about an axis that is taken for the bands; empty if it says that it is."""
+    if "band" not in variable.axes:
+        return ""
+    axis, group = variable.axes.index("band"), contents.entries[variable.path].group
+    array = contents.variable(variable.path)
+    dim, size = str(array.dims[axis]), array.shape[axis]
+    said = _evidence(contents, group, dim, size) or spectral_table(contents, group, dim, size)
+    if said or dim.startswith(NAMELESS):
+        return ""
+    return (
+        f"The {size} steps along '{dim}' of '{variable.path}' are scored as bands of one scene. If "
+        f"they are scenes of their own, select one with xarray (.isel({dim}=0)), and score that."
+    )
 
 
 def _at(lines: Sequence[Hashable], dim: str) -> Role:

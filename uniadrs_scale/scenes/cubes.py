@@ -69,6 +69,8 @@ class CubeSpec:
     quality: tuple[Flags, ...] = ()
     datetime: str | None = None
     platform: str | None = None
+    notes: tuple[str, ...] = ()
+    """Sentences about what was assumed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,7 +185,8 @@ def assemble_cube(spec: CubeSpec, options: Options) -> tuple[CubeScene, Facts]:
     options.refuse(spec.name, spec.kind, grid=FOR_GRID, units=FOR_UNITS)
     masked = unwanted(spec.name, spec.quality, options.mask)
     if options.bands is None:
-        selected = [k for k, good in enumerate(spec.good) if good]
+        good = [k for k, good in enumerate(spec.good) if good]
+        selected = good or select((), (), spec.name)
     else:
         selected = select(options.bands, [(band,) for band in spec.bands], spec.name)
     height, width = (spec.variables[0].sizes[axis] for axis in ("y", "x"))
@@ -214,6 +217,7 @@ def assemble_cube(spec: CubeSpec, options: Options) -> tuple[CubeScene, Facts]:
         gsd_m=_ground_size(spec, height, width),
         geolocation="2-D latitude and longitude" if spec.latitude else "",
         unplaced=spec.unplaced,
+        notes=spec.notes,
         masked=_words(spec, nodata, masked),
         block_bytes=max(map(_stored_bytes, spec.variables)),
         strip_rows=max(variable.chunk.get("y", 1) for variable in spec.variables),

@@ -21,7 +21,7 @@ from uniadrs_scale.storage.trust import require_self_contained
 from uniadrs_scale.storage.urls import canonical, is_remote, uri_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     import xarray as xr
     from numpy.typing import NDArray
@@ -120,7 +120,9 @@ def read_contents(path: str) -> Contents | None:
     Raise SceneError if it is damaged, or of a kind that cannot be read.
     """
     if is_zarr(path):
-        return _contents(canonical(path), _zarr_stamp(path), "zarr", _zarr(path))
+        entries = [*_zarr(path)]
+        stamp = _zarr_stamp(path, [entry.path for entry in entries])
+        return _contents(canonical(path), stamp, "zarr", entries)
     if is_remote(path):
         return _remote_contents(canonical(path))
     if "://" in path or not Path(path).is_file() or path.lower().endswith(FOR_GDAL):
@@ -132,7 +134,7 @@ def read_contents(path: str) -> Contents | None:
         return _classic(uri, stamp, file.read(4))
 
 
-def _contents(path: str, stamp: str, engine: Engine, entries: Iterator[Entry]) -> Contents:
+def _contents(path: str, stamp: str, engine: Engine, entries: Iterable[Entry]) -> Contents:
     return Contents(ArrayFile(path, stamp, engine), {entry.path: entry for entry in entries})
 
 
@@ -234,8 +236,11 @@ def _zarr(path: str) -> Iterator[Entry]:
     return (Entry(name, item.shape, item.dtype.kind in "buif") for name, item in arrays)
 
 
-def _zarr_stamp(path: str) -> str:
-    """Return what changes with the metadata of a store; its chunks are too many to look at."""
+def _zarr_stamp(path: str, arrays: Sequence[str]) -> str:
+    """Return what changes with the metadata of a store; its chunks are too many to look at.
+
+    On a server, that is the metadata of the whole; here also those of each array and group.
+    """
     if is_remote(path):
         for name in ZARR_FILES:  # the first that the server has
             with suppress(SceneError):
@@ -243,6 +248,9 @@ def _zarr_stamp(path: str) -> str:
         return ""
     if "://" in path:
         return ""
-    found = [Path(path, name) for name in ZARR_FILES if Path(path, name).is_file()]
+    groups = {group for array in arrays for group in scopes(array.rpartition("/")[0])}
+    folders = [Path(path), *(Path(path, name) for name in {*arrays, *groups})]
+    names = [folder / name for folder in folders for name in (*ZARR_FILES, ".zarray")]
+    found = [name for name in names if name.is_file()]
     newest = max(Path(path).stat().st_mtime_ns, *(file.stat().st_mtime_ns for file in found))
     return str(newest)

@@ -84,6 +84,12 @@ def require_plain(source: str) -> None:
     if mode and not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         raise SceneError(f"'{source}' is a pipe, a socket or a device. Pass a file or a folder.")
     name = uri_name(source).lower()
+    if name.endswith((".npy", ".npz")):
+        raise SceneError(
+            f"'{source}' is a file of numpy arrays, whose axes have no names. Load it, and pass "
+            "xr.DataArray(np.load(path), dims=('band', 'y', 'x')) to score(), with the axes in "
+            "their order."
+        )
     if name.endswith(ARCHIVES) and not Path(source).is_dir():
         raise SceneError(
             f"'{source}' is an archive. Unpack it, then pass the folder or the files in it."
@@ -159,6 +165,15 @@ def _pieces(dataset: rasterio.DatasetReader, bands: list[int]) -> Iterator[NDArr
         except RasterioError as error:  # the tile that needs it will say so
             note_lost(sources_of(dataset), error)
             continue
+
+
+def block_bytes(dataset: rasterio.DatasetReader) -> int:
+    """Return the bytes that GDAL decodes at once, and keeps while the file is open."""
+    height, width = dataset.block_shapes[0]
+    # As a tag: rasterio's enumeration does not know every driver's word.
+    mixed = dataset.tags(ns="IMAGE_STRUCTURE").get("INTERLEAVE") == "PIXEL"
+    together = dataset.count if mixed else 1
+    return int(height * width * together * np.dtype(dataset.dtypes[0]).itemsize)
 
 
 def _starts(size: int) -> list[int]:

@@ -6,6 +6,7 @@ above it. Coordinates along the axes decide; a transform among the attributes co
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -52,6 +53,12 @@ CRS_TEXT = re.compile(
 )
 """Texts that are taken for a CRS: PROJ would find one for many other words too."""
 EPSG_CODE = re.compile(r"\s*epsg[\s_:]*(\d{4,6})(\.0)?\s*", re.IGNORECASE)
+EOS = "HDFEOS INFORMATION/StructMetadata.0"
+EOS_CRS = {"HE5_GCTP_GEO": "EPSG:4326", "HE5_GCTP_SNSOID": "+proj=sinu +R={} +units=m +type=crs"}
+"""Projections of VIIRS on HDF-EOS grids."""
+EOS_UPPER = "HE5_HDFE_GD_UL"
+SPHERE = 6371007.181
+"""Radius of the Earth on the sinusoidal grid of MODIS and VIIRS [m]."""
 TRANSFORMS = ("geotransform", "spatialtransform", "projtransform", "transform")
 WGS_84_RADIUS = 6378137.0
 SMALLEST_CODE = 1024
@@ -71,6 +78,8 @@ def grid_of(contents: Contents, variable: Variable) -> Georeference:
         said = {name: found.attrs[name] for name in ("units", "long_name") if name in found.attrs}
         coords[role] = (role, decoded(found), said)
     shape = variable.sizes["y"], variable.sizes["x"]
+    if crs is None and (eos := _eos_grid(contents, variable.path, shape)):
+        return eos
     grid = _georeference(shape, coords, crs, _transform(contents, variable.path, mapping, shape))
     if crs is None and not grid.problem:
         return replace(grid, problem=_unknown_crs(contents, variable.path, mapping))
@@ -87,6 +96,42 @@ def _georeference(
     found = georeference(empty.assign_coords(spatial_ref=((), 0, attributes)))
     wkt = None if crs is None or found.transform is None else crs.to_wkt()
     return Georeference(wkt, found.transform, found.problem)
+
+
+def _eos_grid(contents: Contents, path: str, shape: tuple[int, int]) -> Georeference | None:
+    """Return the grid of an array that the StructMetadata of HDF-EOS 5 describe, if they do."""
+    if EOS not in contents.entries:
+        return None
+    text = contents.variable(EOS).values.item()
+    text = text.decode(errors="replace") if isinstance(text, bytes) else str(text)
+    for said in re.findall(r"GROUP=GRID_\d+(.*?)END_GROUP=GRID_\d+", text, re.DOTALL):
+        facts = dict(re.findall(r"^\s*(\w+)=(.+?)\s*$", said, re.MULTILINE))
+        name = facts.get("GridName", "").strip('"')
+        sizes = [*numbers(facts.get("YDim")), *numbers(facts.get("XDim"))]
+        if f"/{name}/" not in f"/{path}" or sizes != [*shape]:
+            continue
+        corners = [numbers(facts.get(k)) for k in ("UpperLeftPointMtrs", "LowerRightMtrs")]
+        kind, upper = facts.get("Projection", ""), facts.get("GridOrigin", EOS_UPPER) == EOS_UPPER
+        radius = next(iter(numbers(facts.get("ProjParams"))), 0)
+        if list(map(len, corners)) != [2, 2] or kind not in EOS_CRS or not upper:
+            return Georeference(problem=f"its HDF-EOS grid '{name}' ({kind}) is not known")
+        crs = CRS.from_user_input(EOS_CRS[kind].format(radius or SPHERE))
+        unit = _degrees if crs.is_geographic else float
+        (west, north), (east, south) = (map(unit, corner) for corner in corners)
+        steps = (east - west) / shape[1], (south - north) / shape[0]
+        return Georeference(crs.to_wkt(), Affine(steps[0], 0, west, 0, steps[1], north))
+    return None
+
+
+def _degrees(packed: float) -> float:
+    """Return an angle that HDF-EOS writes as DDDMMMSSS.SS.
+
+    >>> _degrees(-10030036)
+    -10.51
+    """
+    size = abs(packed)
+    angle = size // 1e6 + size % 1e6 // 1e3 / 60 + size % 1e3 / 3600
+    return math.copysign(round(angle, 12), packed)
 
 
 def coordinate_paths(contents: Contents, variable: Variable) -> dict[str, str]:

@@ -15,6 +15,7 @@ from uniadrs_scale.errors import Quiet, SceneError
 from uniadrs_scale.scenes.files import (
     PAGE,
     RGB,
+    block_bytes,
     is_grey_picture,
     locate,
     measured_alpha,
@@ -24,7 +25,7 @@ from uniadrs_scale.scenes.files import (
 )
 from uniadrs_scale.scenes.grids import Grid, same_crs, same_transform
 from uniadrs_scale.scenes.products.metadata import iso_time, nanometres
-from uniadrs_scale.scenes.vrt import envi_fields, require_whole
+from uniadrs_scale.scenes.vrt import envi_fields, file_nodata, require_whole, whole_stamp
 from uniadrs_scale.storage.trust import open_raster
 from uniadrs_scale.storage.urls import is_remote, uri_name
 
@@ -54,7 +55,7 @@ class Header:
     shared_mask: tuple[int, ...]
     """A band with the mask of all bands, if they share one."""
     masks: tuple[int, ...]
-    """Bands with a mask of their own, as in a VRT."""
+    """Bands whose own mask counts, as in a VRT."""
     names: tuple[str, ...]
     dtypes: tuple[str, ...]
     scaled: bool
@@ -121,32 +122,35 @@ class Header:
         shared = tuple(n for n, flag in flags if flag == [MaskFlags.per_dataset])
         joint = {MaskFlags.per_dataset, MaskFlags.nodata} == set(flags[0][1])
         tagged = map(float, dataset.tags().get("NODATA_VALUES", "").split())
+        nodata, inexact = file_nodata(dataset)
         stem, envi = Path(uri_name(uri)).stem, envi_fields(dataset)
         return cls(
             uri=uri,
-            stamp=stamp,
+            stamp=whole_stamp(dataset, uri, stamp),
             height=dataset.height,
             width=dataset.width,
             numbers=tuple(n for n in dataset.indexes if n != alpha),
             alpha=alpha,
             measured=measured,
             shared_mask=shared[:1],
-            masks=tuple(n for n, flag in flags if not flag),
+            masks=tuple(n for n, flag in flags if not flag or n in inexact),
             names=tuple(
                 described[n - 1] or (stem if dataset.count == 1 else str(n))
                 for n in dataset.indexes
             ),
             dtypes=dtypes,
             scaled={*dataset.scales} | {*dataset.offsets} != {0.0, 1.0},
-            nodata=tuple(tagged) if joint else dataset.nodatavals,
+            nodata=tuple(tagged) if joint else nodata,
             joint_nodata=joint,
             picture=colours[:3] == RGB,
             grey=is_grey_picture(dataset),
-            palette=ColorInterp.palette in colours or "class" in envi.get("file_type", "").lower(),
+            palette=ColorInterp.palette in colours
+            or "class" in envi.get("file_type", "").lower()
+            or dataset.tags(1).get("LAYER_TYPE") == "thematic",
             pages=_pages(dataset, uri),
             wavelengths=tuple(_wavelength(dataset, n) for n in dataset.indexes),
             datetime=_acquired(dataset),
-            block_bytes=_block_bytes(dataset),
+            block_bytes=block_bytes(dataset),
             **_place(dataset),
         )
 
@@ -273,19 +277,14 @@ def _pages(dataset: rasterio.DatasetReader, uri: str) -> tuple[str, ...]:
     return tuple(names) if len(names) > 1 and not PAGE.match(uri) else ()
 
 
-def _block_bytes(dataset: rasterio.DatasetReader) -> int:
-    """Return the bytes that GDAL decodes at once, and keeps while the file is open."""
-    height, width = dataset.block_shapes[0]
-    # As a tag: rasterio's enumeration does not know every driver's word.
-    mixed = dataset.tags(ns="IMAGE_STRUCTURE").get("INTERLEAVE") == "PIXEL"
-    together = dataset.count if mixed else 1
-    return int(height * width * together * np.dtype(dataset.dtypes[0]).itemsize)
-
-
 def _wavelength(dataset: rasterio.DatasetReader, number: int) -> float | None:
     """Return a band's centre in nm, as GDAL knows it from ENVI headers and other metadata."""
     try:
         return nanometres(float(dataset.tags(number, ns="IMAGERY")["CENTRAL_WAVELENGTH_UM"]), "um")
+    except (KeyError, ValueError):
+        tags = dataset.tags(number)  # as in GeoTIFFs that were made from ENVI files
+    try:
+        return nanometres(float(tags["wavelength"]), tags.get("wavelength_units"))
     except (KeyError, ValueError):
         return None
 

@@ -5,6 +5,7 @@ Quality arrays name their classes as CF does (``flag_meanings``, ``flag_values``
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import asdict, dataclass, replace
 from itertools import groupby
@@ -120,6 +121,17 @@ def cf_flags(contents: Contents, path: str) -> tuple[Flag, ...]:
     return tuple(Flag(*found) for found in zip(meanings, values, masks, strict=True))
 
 
+def require_measurements(contents: Contents, path: str) -> None:
+    """Raise SceneError if an array that was not asked for holds classes or flags."""
+    flags = cf_flags(contents, path)
+    if flags:
+        names = ", ".join(flag.name for flag in flags[:MANY])
+        raise SceneError(
+            f"'{contents.file.path}' holds classes or flags only: '{path}' has {names}. Their "
+            f"numbers are not measurements. Pass variable='{path}' to score them as such."
+        )
+
+
 Values = tuple[float | None, bool]
 """Nodata value of a band, and True if it counts only where all bands have theirs."""
 
@@ -148,9 +160,17 @@ def nodata_values(
     return list(zip(values, rules, strict=True))
 
 
+def common_nodata(files: Sequence[RasterFile], *, decibel: bool) -> float | None:
+    """Return the nodata value of all bands, None if they differ."""
+    if decibel:
+        return float("nan")
+    values = {repr(value): value for file in files for value in file.nodata.values}
+    return values.popitem()[1] if len(values) == 1 else None
+
+
 def require_possible(value: float | None, dtypes: Sequence[np.dtype[np.generic]]) -> None:
     """Raise SceneError if no pixel can have the nodata value that the caller names."""
-    if value is None or np.isnan(value) or any(value_limits(dtype, value) for dtype in dtypes):
+    if value is None or math.isnan(value) or any(value_limits(dtype, value) for dtype in dtypes):
         return
     raise SceneError(
         f"nodata={value:g} is not a value of {dtypes[0]} pixels, so that none would be invalid. "

@@ -13,7 +13,7 @@ from uniadrs_scale.core.machine import Later
 from uniadrs_scale.errors import SceneError, UniadrsScaleError
 from uniadrs_scale.scenes.assembly import assemble
 from uniadrs_scale.scenes.cubes import CubeSpec, assemble_cube, geolocation
-from uniadrs_scale.scenes.datasets import is_hdf5
+from uniadrs_scale.scenes.datasets import is_hdf5, is_zarr
 from uniadrs_scale.scenes.files import require_plain
 from uniadrs_scale.scenes.products.matlab import is_matlab, read_matlab
 from uniadrs_scale.scenes.products.metadata import Options, Product, natural_order
@@ -24,7 +24,7 @@ from uniadrs_scale.scenes.sources import lazy_scene
 from uniadrs_scale.storage.buckets import list_keys
 from uniadrs_scale.storage.places import key_matches
 from uniadrs_scale.storage.trust import require_proj
-from uniadrs_scale.storage.urls import canonical, in_bucket
+from uniadrs_scale.storage.urls import canonical, in_bucket, is_remote
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,7 +40,11 @@ else:
     pystac = Later("pystac")
 
 
-SIDE_FILES = (".msk", ".ovr", ".aux.xml")
+SIDE_FILES = (
+    *(".msk", ".ovr", ".xml", ".hdr", ".json", ".txt"),
+    *(".qml", ".tfw", ".jgw", ".j2w", ".wld", ".prj", ".md5"),
+)
+"""Endings of files next to a raster that a pattern leaves out, if it has others."""
 LONGEST = 300
 """Characters of another library's message in ours."""
 
@@ -99,9 +103,10 @@ def open_scene(
         SceneError: A file is missing or of no known kind, the files do not fit together, or an
             option means nothing for them.
     """
-    named = (bands,) if isinstance(bands, str | int) else bands
+    several = isinstance(bands, Iterable) and not isinstance(bands, str)
+    named: Any = bands if several else (bands,)
     options = Options(
-        bands=None if named is None else tuple(named),
+        bands=None if bands is None else tuple(named),
         nodata=nodata,
         nodata_when=nodata_when,
         grid=grid,
@@ -150,6 +155,7 @@ def _open(source: Source | Sequence[str | Path], options: Options, chunk: int) -
         raise _not_a_source(type(source).__name__)
     for name in sources:
         require_plain(name)
+    _require_images(sources)
     single = sources[0] if len(sources) == 1 else None
     if single is not None and is_matlab(single) and not is_hdf5(single):
         return read_matlab(single, options)
@@ -161,6 +167,19 @@ def _open(source: Source | Sequence[str | Path], options: Options, chunk: int) -
         return array.assign_coords(geolocation(spec, chunk))
     scene, facts = assemble(spec or plain_product(sources, headers), options, headers)
     return lazy_scene(scene, facts, chunk)
+
+
+def _require_images(sources: Sequence[str]) -> None:
+    """Raise SceneError if one of several sources is a scene of its own, not a file of one."""
+    for source in sources if len(sources) > 1 else ():
+        folder = not is_remote(source) and Path(source).is_dir() and not is_zarr(source)
+        old = is_matlab(source) and not is_hdf5(source)
+        if folder or old or source.lower().endswith(".json"):
+            raise SceneError(
+                f"'{source}' is a {'folder' if folder else 'scene of its own'}: several files can "
+                "be one scene if they are rasters, or NetCDF, HDF5 or Zarr. Open it alone, and "
+                "join scenes with xr.concat(scenes, 'band')."
+            )
 
 
 def expand(sources: Sequence[str | Path]) -> list[str]:
@@ -201,8 +220,9 @@ def _not_a_source(what: str) -> SceneError:
 
 
 def _rasters(names: Sequence[str]) -> list[str]:
-    """Return names in natural order, without the files next to a raster: mask, overviews, PAM."""
-    return natural_order(n for n in names if not n.endswith(SIDE_FILES)) or natural_order(names)
+    """Return names in natural order, without the files next to a raster: mask, header, texts."""
+    found = (name for name in names if not name.lower().endswith(SIDE_FILES))
+    return natural_order(found) or natural_order(names)
 
 
 def _matching(pattern: str) -> list[str]:

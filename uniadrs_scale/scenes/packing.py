@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from uniadrs_scale.core.validity import matches, value_limits
+from uniadrs_scale.core.validity import exact, matches, value_limits
 from uniadrs_scale.errors import SceneError
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ FILL = (
 """Names of attributes that declare fill, in lower case, without separators."""
 EMPTY = "zarr_empty"
 """Attribute for a fill value of 0 in Zarr 2, and in HDF5 as a property: writers set it unasked."""
+WHOLE = re.compile(r"[+-]?\d+")
 HUGE = 9.9e36
 """Magnitude from which floats are fill in every format (NetCDF's default, the float32 maximum)."""
 
@@ -287,6 +288,8 @@ def numbers(value: Any) -> list[float]:
         value = value.decode(errors="replace")
     if isinstance(value, str):
         value = re.split(r"[\s,;{}\[\]()]+", value.strip(" ,;{}[]()"))
-    with suppress(TypeError, ValueError):
-        return [float(item) for item in np.ravel(np.asarray(value, float)) if np.isfinite(item)]
+        value = [int(item) if WHOLE.fullmatch(item) else item for item in value]
+    with suppress(TypeError, ValueError, OverflowError):
+        found = [exact(item) for item in np.ravel(value).tolist() if item is not None]
+        return [item for item in found if math.isfinite(item)]
     return []

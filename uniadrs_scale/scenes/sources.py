@@ -12,7 +12,7 @@ from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 
 from uniadrs_scale.core.contracts import SceneInfo, SceneSource, digest
-from uniadrs_scale.core.validity import EVERY_BAND, Validity, can_hold, valid_pixels
+from uniadrs_scale.core.validity import EVERY_BAND, Validity, can_hold, exact, valid_pixels
 from uniadrs_scale.errors import SceneError
 from uniadrs_scale.scenes.axes import wavelengths_of
 from uniadrs_scale.scenes.grids import Grid, ground_size
@@ -183,7 +183,7 @@ def _with_plain_fill(array: xr.DataArray) -> xr.DataArray:
     if array.dtype.kind != "f" and "_FillValue" in array.encoding:
         said.setdefault("_FillValue", array.encoding["_FillValue"])
     try:
-        known = [float(np.ravel(value)[0]) for value in said.values()]
+        known = [exact(np.ravel(value)[0]) for value in said.values()]
     except (TypeError, ValueError, IndexError):
         raise SceneError(
             f"The fill value of scene '{array.name}' is not a number ({said}). Correct the "
@@ -202,7 +202,7 @@ def _with_plain_fill(array: xr.DataArray) -> xr.DataArray:
 def declared_nodata(array: xr.DataArray) -> float | None:
     """Return the nodata value that an array declares, if a pixel can have it."""
     nodata = _with_plain_fill(array).rio.nodata
-    return None if nodata is None else float(nodata)
+    return None if nodata is None else exact(nodata)
 
 
 def _words_of_mask(array: xr.DataArray) -> str:

@@ -11,9 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rasterio._err import CPLE_AppDefinedError, CPLE_FileIOError
+from rasterio.enums import MaskFlags
 from rasterio.errors import RasterioError
 
+from uniadrs_scale.core.contracts import digest
+from uniadrs_scale.core.validity import EXACT
 from uniadrs_scale.errors import SceneError, gist
+from uniadrs_scale.scenes.packing import numbers
 from uniadrs_scale.storage.trust import open_raster
 
 if TYPE_CHECKING:
@@ -23,9 +27,13 @@ if TYPE_CHECKING:
 
 RAW = {"ENVI", "EHdr", "ERS", "ISCE", "PAux", "ROI_PAC", "RRASTER", "GenBin"}
 """Drivers of files without structure: bytes missing at the end read as zeros."""
+WHOLE = {"GTiff", "COG", "JP2OpenJPEG", "PNG", "JPEG"}
+"""Drivers of files that hold all their pixels."""
 RAW_BAND = re.compile("<VRTRasterBand[^>]*VRTRawRasterBand.*?</VRTRasterBand>", re.DOTALL)
 """A band of a VRT that is a file without structure."""
 SOURCE = re.compile(r"<SourceFilename([^>]*)>([^<]+)<")
+PLAIN = re.compile(r"\s*([+-]?[\d.]+(e[+-]?\d+)?|nan|[+-]?inf(inity)?)\s*", re.IGNORECASE)
+"""A number that GDAL understands."""
 NUMBER = re.compile(r"""(?:<(\w+Offset)>|\b(band)=["'])\s*(-?\d+)""")
 RELATIVE = re.compile(r"""relativeToVRT\s*=\s*["']1""")
 WORDED = re.compile(r"\w{2,}:")
@@ -36,6 +44,34 @@ _LOST: set[str] = set()
 def envi_fields(dataset: rasterio.DatasetReader) -> dict[str, str]:
     """Return the fields of an ENVI header by their names in lower case, as GDAL takes them."""
     return {name.lower(): words.strip() for name, words in dataset.tags(ns="ENVI").items()}
+
+
+def file_nodata(dataset: rasterio.DatasetReader) -> tuple[tuple[float | None, ...], list[int]]:
+    """Return the nodata value of each band, and the bands whose value only GDAL's mask knows.
+
+    rasterio has values as floats, in which large integers are not exact, or missing. GDAL takes
+    words of an ENVI header that it does not understand, such as {-9999}, for 0.
+    """
+    values = dataset.nodatavals
+    text = envi_fields(dataset).get("data_ignore_value")
+    if text is not None and not PLAIN.fullmatch(text):
+        values = per_band(text, dataset.count)
+    inexact = [
+        n
+        for n, (value, dtype) in enumerate(zip(values, dataset.dtypes, strict=True), start=1)
+        if dtype in ("int64", "uint64")
+        and dataset.mask_flag_enums[n - 1] == [MaskFlags.nodata]
+        and (value is None or abs(value) >= EXACT)
+    ]
+    return tuple(None if n in inexact else v for n, v in enumerate(values, start=1)), inexact
+
+
+def per_band(text: str | None, count: int) -> tuple[float | None, ...]:
+    """Return the number of each band that '{1, 2}' or '1' says; None if it says no such thing."""
+    said = numbers(text)
+    if len(said) == 1:
+        said = said * count
+    return tuple(said) if len(said) == count else (None,) * count
 
 
 def require_whole(dataset: rasterio.DatasetReader, uri: str) -> None:
@@ -57,7 +93,9 @@ def _require_bytes(dataset: rasterio.DatasetReader, uri: str) -> None:
     if dataset.driver in RAW and envi.get("file_compression", "0") == "0":
         pixel = sum(np.dtype(dtype).itemsize for dtype in dataset.dtypes)
         size = int(envi.get("header_offset", 0)) + dataset.height * dataset.width * pixel
-        raw = [(Path(uri), size)]
+        # ERS and RRASTER are opened by their header, which is next to the pixels.
+        files = [path for name in dataset.files if (path := Path(name)).is_file()]
+        raw = [(max(files, key=lambda path: path.stat().st_size, default=Path(uri)), size)]
     for path, size in raw:
         found = path.stat().st_size if path.is_file() else size
         if found < size:
@@ -101,6 +139,22 @@ def _raw_bands(dataset: Any) -> Iterator[tuple[Path, int]]:
             yield path, said.get("ImageOffset", 0) + last + item
 
 
+def whole_stamp(dataset: rasterio.DatasetReader, uri: str, stamp: str) -> str:
+    """Return a stamp that also changes with the other files that decide the pixels.
+
+    These are headers of raw files, masks, tiles, and what a VRT names. Overviews, statistics and
+    texts next to an image decide none.
+    """
+    names = {*dataset.files, *require_sources(dataset, uri)}
+    names |= {str(path) for path, _ in _raw_bands(dataset)}
+    names |= {f"{Path(name).with_suffix('')}.hdr" for name in names if dataset.driver == "VRT"}
+    if dataset.driver in WHOLE:
+        names = {name for name in names if name.endswith(".msk")}
+    decisive = {name for name in names if not name.endswith((".aux.xml", ".ovr"))} - {uri}
+    parts = [found for name in sorted(decisive) if (found := _stamp(name))]
+    return f"{stamp}-{digest({'parts': parts})}" if parts else stamp
+
+
 def note_lost(sources: frozenset[str], error: BaseException | None) -> None:
     """Remember sources that GDAL could not open: next time, zeros would come without an error.
 
@@ -142,7 +196,8 @@ def require_sources(dataset: rasterio.DatasetReader, uri: str) -> frozenset[str]
 
 def _stamp(name: str) -> str:
     with suppress(OSError, ValueError):
-        return str(Path(name).stat().st_mtime_ns)
+        found = Path(name).stat()
+        return f"{found.st_size}-{found.st_mtime_ns}"
     return ""
 
 

@@ -20,7 +20,9 @@ from uniadrs_scale.detector.detector import Detector, gpus_in_use, is_gpu_build
 from uniadrs_scale.detector.rx import GlobalRX, LocalRX
 from uniadrs_scale.errors import PlanError, SceneError, gist
 from uniadrs_scale.runtime.compute import Compute
+from uniadrs_scale.scenes.axes import LATITUDES, LONGITUDES
 from uniadrs_scale.scenes.open import open_scene
+from uniadrs_scale.scenes.products.plain import AUXILIARY
 from uniadrs_scale.scenes.sources import declared_nodata, map_coordinates, scene_source
 from uniadrs_scale.storage.trust import require_proj
 from uniadrs_scale.swaths.conventions import crs_of
@@ -104,6 +106,7 @@ def scene_of(scene: Any) -> xr.DataArray:
 def _stacked(scene: xr.Dataset) -> xr.DataArray:
     """Return the variables of a Dataset that have rows and columns as bands."""
     names = [n for n, v in scene.data_vars.items() if len(v.dims) > 1 and v.dtype.kind in "buif"]
+    _require_bands(scene, [str(name) for name in names])
     shapes = {name: dict(scene[name].sizes) for name in names}
     if not names or any(shape != shapes[names[0]] for shape in shapes.values()):
         raise SceneError(
@@ -114,6 +117,21 @@ def _stacked(scene: xr.Dataset) -> xr.DataArray:
     nodata, crs = _only_nodata({str(name): scene[name] for name in names}), scene.rio.crs
     stacked = stacked if nodata is None else stacked.assign_attrs(_FillValue=nodata)
     return stacked if crs is None else stacked.rio.write_crs(crs)
+
+
+def _require_bands(scene: xr.Dataset, names: Sequence[str]) -> None:
+    """Raise SceneError if some variables of a Dataset are classes, angles or places, not bands."""
+    places = [name for name in names if name.lower() in LATITUDES | LONGITUDES]
+    other = {n for n in names if AUXILIARY.fullmatch(n) or "flag_meanings" in scene[n].attrs}
+    bands = [name for name in names if name not in {*places, *other}]
+    if len(bands) == len(names) or not bands:
+        return
+    left = ", ".join(sorted({*places, *other}))
+    place = f".set_coords({places})" if places else ""
+    raise SceneError(
+        f"The Dataset has {left} next to its bands: by name or attributes these hold places, "
+        f"quality, angles or pictures. Choose the bands: ds{place}[{bands}]."
+    )
 
 
 def _of_satpy(bands: dict[str, xr.DataArray]) -> xr.DataArray:

@@ -1,4 +1,4 @@
-"""Landsat folders (4 to 9), as their MTL text file describes them.
+"""Landsat folders (4 to 9), as their MTL file describes them: text, JSON or XML.
 
 Collection 2, levels 1 and 2, and Collection 1 and before. The quality band has changed twice: first
 it held confidences in pairs of bits, then flags among them, now flags alone.
@@ -10,9 +10,18 @@ import re
 from typing import TYPE_CHECKING
 
 from uniadrs_scale.errors import SceneError
-from uniadrs_scale.scenes.products.metadata import Band, Product, Quality, iso_time, metadata_file
+from uniadrs_scale.scenes.products.metadata import (
+    Band,
+    Product,
+    Quality,
+    iso_time,
+    metadata_file,
+    read_xml,
+)
+from uniadrs_scale.storage.trust import parse_json
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 FLAGS = ("fill", "dilated_cloud", "cirrus", "cloud", "cloud_shadow", "snow", "clear", "water")
@@ -45,14 +54,18 @@ BAND_KEY = re.compile(r"^FILE_NAME_BAND_(?P<band>(?:ST_B)?[0-9]+(?:_VCID_[12])?)
 
 
 def recognise(path: str) -> Product | None:
-    """Return the product of a Landsat folder or its *_MTL.txt, None for others.
+    """Return the product of a Landsat folder or its MTL file, None for others.
 
     Raise SceneError if the MTL file names no band, or one that is missing.
     """
-    metadata = metadata_file(path, ["*_mtl.txt"])
+    found = (metadata_file(path, [f"*_mtl.{ending}"]) for ending in ("txt", "json", "xml"))
+    metadata = next(filter(None, found), None)
     if metadata is None:
         return None
-    facts = _parse(metadata)
+    facts: dict[str, str] = {}
+    for group, key, value in _lines(metadata):
+        if not group.startswith("LEVEL1_"):  # about the product that it was made from
+            facts.setdefault(key, value)
     sensor = next((name for name in SENSORS if name in facts.get("SENSOR_ID", "")), "OLI")
     bands = tuple(_bands(metadata, facts, sensor))
     if not bands:
@@ -82,9 +95,17 @@ def pixel_flags(uri: str, flags: tuple[str, ...] = FLAGS) -> Quality:
     )
 
 
-def _parse(metadata: Path) -> dict[str, str]:
-    """Return keys of the MTL file, without the groups about the level 1 product it came from."""
-    facts: dict[str, str] = {}
+def _lines(metadata: Path) -> Iterator[tuple[str, str, str]]:
+    """Yield (group, key, value) of an MTL file."""
+    if metadata.suffix.lower() == ".xml":
+        for inner in read_xml(metadata):
+            yield from ((inner.tag, fact.tag, (fact.text or "").strip()) for fact in inner)
+        return
+    if metadata.suffix.lower() == ".json":
+        groups = parse_json(metadata.read_bytes()).get("LANDSAT_METADATA_FILE", {})
+        for name, facts in groups.items():
+            yield from ((name, key, str(value)) for key, value in facts.items())
+        return
     group = ""
     for line in metadata.read_text(encoding="utf-8", errors="replace").splitlines():
         match = LINE.match(line)
@@ -92,9 +113,8 @@ def _parse(metadata: Path) -> dict[str, str]:
             continue
         if match["key"] == "GROUP":
             group = match["value"]
-        elif match["key"] != "END_GROUP" and not group.startswith("LEVEL1_"):
-            facts.setdefault(match["key"], match["value"])
-    return facts
+        elif match["key"] != "END_GROUP":
+            yield group, match["key"], match["value"]
 
 
 def _bands(metadata: Path, facts: dict[str, str], sensor: str) -> list[Band]:
@@ -144,7 +164,7 @@ def _quality(metadata: Path, facts: dict[str, str]) -> tuple[Quality, ...]:
 def _find(metadata: Path, facts: dict[str, str], key: str) -> str:
     """Return the file that the MTL names, under another prefix if the product was renamed."""
     file, prefix = facts[key], _product_id(facts)
-    renamed = metadata.name[: -len("_MTL.txt")] + file.removeprefix(prefix)
+    renamed = metadata.stem[: -len("_MTL")] + file.removeprefix(prefix)
     wanted = {file.lower(), renamed.lower()}
     for other in sorted(metadata.parent.iterdir()):
         if other.name.lower() in wanted:

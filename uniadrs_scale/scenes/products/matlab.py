@@ -20,6 +20,7 @@ from uniadrs_scale.scenes.arrays import Variable
 from uniadrs_scale.scenes.assembly import select
 from uniadrs_scale.scenes.axes import CUBE
 from uniadrs_scale.scenes.cubes import CubeSpec
+from uniadrs_scale.scenes.masks import require_possible
 from uniadrs_scale.scenes.products.metadata import FOR_GRID, FOR_MASK, FOR_UNITS, nanometres
 from uniadrs_scale.storage.urls import is_remote
 
@@ -123,7 +124,9 @@ def _as_scene(
         positions = select(options.bands, [(band,) for band in names], name)
     pixels = np.ascontiguousarray(cube[positions])
     nodata = None if options.nodata == "auto" else options.nodata
-    valid = valid_pixels(pixels, [nodata] * len(pixels))
+    require_possible(nodata, [pixels.dtype])
+    together = options.together(declared=False)
+    valid = valid_pixels(pixels, [nodata] * len(pixels), together=together)
     coords = {"band": [names[k] for k in positions], "valid": (("y", "x"), valid)}
     array = xr.DataArray(pixels, dims=("band", "y", "x"), coords=coords, name=name)
     for key in WAVELENGTHS:

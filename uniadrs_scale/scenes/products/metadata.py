@@ -11,8 +11,9 @@ from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from fnmatch import fnmatch
+from numbers import Integral, Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 from xml.etree import ElementTree as ET
 from xml.parsers import expat
 
@@ -103,7 +104,12 @@ class Options:
 
     def __post_init__(self) -> None:
         """Refuse an unknown rule, and a nodata value that is not one."""
-        if isinstance(self.nodata, str | bool) and self.nodata != "auto":
+        odd = [band for band in self.bands or () if not isinstance(band, str | Integral)]
+        if odd:
+            raise SceneError(f"Band {odd[0]!r} is not a name, or a whole number from 1. Pass one.")
+        value: Any = self.nodata
+        number = isinstance(value, Real) and not isinstance(value, bool)
+        if not (number or value is None or (isinstance(value, str) and value == "auto")):
             raise SceneError(f"nodata={self.nodata!r} is unknown. Pass a number, 'auto' or None.")
         if self.nodata_when not in get_args(NodataWhen):
             raise SceneError(

@@ -18,13 +18,14 @@ from uniadrs_scale.scenes.axes import (
     LONGITUDES,
     PLANE,
     axis_roles,
+    guessed_bands,
     own_wavelength,
     spectral_table,
 )
 from uniadrs_scale.scenes.cubes import CubeSpec
 from uniadrs_scale.scenes.datasets import LONGEST_TABLE
 from uniadrs_scale.scenes.grid_mapping import coordinate_paths, grid_of
-from uniadrs_scale.scenes.masks import Flags, cf_flags
+from uniadrs_scale.scenes.masks import Flags, cf_flags, require_measurements
 from uniadrs_scale.scenes.products.metadata import families, iso_time, nanometres, natural_order
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ def recognise(contents: Contents, options: Options) -> CubeSpec:
         quality=tuple(_quality(contents, first)),
         datetime=next(filter(None, (iso_time(str(facts.get(k))) for k in TIMES.split())), None),
         platform=facts.get("platform"),
+        notes=tuple({note: None for v in variables if (note := guessed_bands(contents, v))}),
     )
 
 
@@ -93,6 +95,7 @@ def _chosen(
         cubes = [e for e in meant if len(e.extent) == CUBE]
         for candidates in (cubes, meant):
             if len(candidates) == 1:
+                require_measurements(contents, candidates[0].path)
                 return candidates
         if not possible:
             _refuse_unusable(contents)
@@ -104,7 +107,8 @@ def _chosen(
         )
     chosen: list[Entry] = []
     fine = _finest(contents, possible)
-    for pattern in (wanted,) if isinstance(wanted, str) else wanted:
+    # Other programs begin paths at the root.
+    for pattern in (w.strip("/") for w in ((wanted,) if isinstance(wanted, str) else wanted)):
         found = {e.path: e for e in possible if fnmatchcase(e.path, pattern)}
         found = found or {e.path: e for e in fine if fnmatchcase(e.name, pattern)}
         if not found:

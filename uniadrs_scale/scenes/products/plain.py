@@ -14,30 +14,43 @@ from typing import TYPE_CHECKING
 
 from uniadrs_scale.errors import SceneError
 from uniadrs_scale.scenes.headers import Header
+from uniadrs_scale.scenes.packing import numbers
 from uniadrs_scale.scenes.products.metadata import Band, Product, iso_time, nanometres
 from uniadrs_scale.scenes.products.stac import HELPERS, QUALITY
-from uniadrs_scale.scenes.vrt import envi_fields
+from uniadrs_scale.scenes.vrt import PLAIN, envi_fields, per_band
 from uniadrs_scale.storage.trust import open_raster
 from uniadrs_scale.storage.urls import is_remote, uri_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 SUFFIXES = ("", ".dat", ".img", ".bsq", ".bil", ".bip", ".raw", ".bin", ".envi", ".rfl", ".rdn")
 """Endings of the data file, besides that in the header's own name."""
 IGNORED = ("data_ignore_value", "nodata", "nodata_value", "no_data_value", "fill_value")
 """Fields of an ENVI header for the value of missing pixels; GDAL knows the first."""
+LISTS = {"bbl": "no band is left out as bad", "wavelength": "wavelengths are not known"}
+"""Fields of an ENVI header with one number per band, and what follows if they have not."""
+MAP_UNIT = re.compile(
+    r"^\s*map info\s*=\s*{[^}]*,\s*units\s*=([^,}]*)", re.IGNORECASE | re.MULTILINE
+)
+MAP_UNITS = "Meters Km Feet Yards Miles Degrees Minutes Seconds Radians"
+"""Units of a place that GDAL knows, but for nautical miles."""
+SAME_UNITS = "m meter metre metres degree unknown none pixels pixel"
+"""Words for a unit that mean what GDAL takes without one."""
+LONGEST_HEADER = 2**24
+"""Bytes of an ENVI header that are looked at."""
 FEW = 4
 """Pages that a message names."""
 WORD = re.compile(r"[^_\-. ]+")
 AUXILIARY = re.compile(
     r"(.*[-_.])?(?P<word>" + HELPERS + r"|tci(_[rgb])?|pvi|udm2?|(cloud_?)?mask|"
     r"b?qa|qa\d0|qa_(pixel|radsat|aerosol)|(msk|ql)_\w+|sr_(aerosol|atmos_opacity)|"
-    r"st_(atran|cdist|drad|emis|emsd|trad|urad))(_\d+m)?",
+    r"(pixel|radsat|sraerosol|lineage|state)qa|qc|state_\d+k?m|(inc|ls)_map|"
+    r"st_(atran|cdist|drad|emis|emsd|trad|urad))(_(\d+k?m|clip|file_format))*",
     re.IGNORECASE,
 )
 """Names of classes, angles, states of the air and pictures, in files of Landsat, HLS, Sentinel-2,
-EnMAP and Planet: not bands next to others unless named, as in STAC items."""
+EnMAP, Planet, MODIS and radar of HyP3: not bands next to others unless named, as in STAC items."""
 
 
 def plain_product(sources: Sequence[str], headers: dict[str, Header]) -> Product:
@@ -48,10 +61,9 @@ def plain_product(sources: Sequence[str], headers: dict[str, Header]) -> Product
     """
     known = [None if is_remote(source) else recognise(source) for source in sources]
     described = {product.bands[0].uri: product.bands for product in known if product}
-    found = [
-        Header.of(product.bands[0].uri if product else source)
-        for product, source in zip(known, sources, strict=True)
-    ]
+    # A header and its data file are one raster.
+    uris = dict.fromkeys(p.bands[0].uri if p else s for p, s in zip(known, sources, strict=True))
+    found = [Header.of(uri) for uri in uris]
     found = list(chain.from_iterable(map(_pages, found)))
     headers |= {header.uri: header for header in found}
     auxiliary = {header.uri: word for header in found if (word := _auxiliary(header))}
@@ -85,6 +97,7 @@ def plain_product(sources: Sequence[str], headers: dict[str, Header]) -> Product
         "band. Name all (1,2,3) to score them as three."
         for header in grey
     ]
+    notes += dict.fromkeys(note for product in known if product for note in product.notes)
     if left_out:
         notes.append(
             f"Not scored: {', '.join(left_out)}. By their names they hold quality, angles or "
@@ -160,12 +173,13 @@ def recognise(path: str) -> Product | None:
         if dataset.driver != "ENVI":
             return None
         fields, count = envi_fields(dataset), dataset.count
+    _require_known_unit(header)
     wavelengths = _numbers(fields.get("wavelength"), count)
     unit = fields.get("wavelength_units")
     good = _numbers(fields.get("bbl"), count) or [1.0] * count
     names = _items(fields.get("band_names")) or [str(k + 1) for k in range(count)]
     named = len(set(names)) == count
-    ignored = next((fields[name] for name in IGNORED if name in fields), None)
+    ignored = per_band(next((fields[name] for name in IGNORED if name in fields), None), count)
     bands = tuple(
         Band(
             name=names[k] if named else str(k + 1),
@@ -173,7 +187,7 @@ def recognise(path: str) -> Product | None:
             number=k + 1,
             wavelength=nanometres(wavelengths[k], unit) if wavelengths else None,
             default=good[k] != 0,
-            nodata=next(iter(_numbers(ignored, 1)), None),
+            nodata=ignored[k],
         )
         for k in range(count)
     )
@@ -183,7 +197,37 @@ def recognise(path: str) -> Product | None:
         bands=bands,
         datetime=iso_time(fields.get("acquisition_time")),
         platform=fields.get("sensor_type"),
+        notes=tuple(_unread(header.name, fields, count)),
     )
+
+
+def _unread(name: str, fields: Mapping[str, str], count: int) -> Iterator[str]:
+    """Yield sentences about fields of an ENVI header that cannot be obeyed."""
+    for field, effect in LISTS.items():
+        if fields.get(field, "{}").strip("{} ") and not _numbers(fields[field], count):
+            yield (
+                f"Field '{field}' of '{name}' does not have one number for each of the {count} "
+                f"bands: {effect}. Correct the header."
+            )
+    for field in IGNORED:
+        text = fields.get(field, "0")
+        if len(numbers(text)) not in {1, count} and not PLAIN.fullmatch(text):
+            yield (
+                f"Field '{field}' of '{name}' is '{text}', not a number: no value is "
+                "nodata. Correct the header, or pass nodata."
+            )
+
+
+def _require_known_unit(header: Path) -> None:
+    """Raise SceneError if GDAL would take an unknown unit of an ENVI header's place for metres."""
+    with header.open("rb") as file:
+        unit = MAP_UNIT.search(file.read(LONGEST_HEADER).decode(errors="replace"))
+    known = {"", "nautical miles", *f"{MAP_UNITS} {SAME_UNITS}".lower().split()}
+    if unit is not None and unit[1].strip().lower() not in known:
+        raise SceneError(
+            f"'{header}' has the place of its pixels in '{unit[1].strip()}' (map info, units), "
+            f"which would be read as metres. Write one of {MAP_UNITS.replace(' ', ', ')}."
+        )
 
 
 def _own_header(data: Path) -> Path:
@@ -228,8 +272,5 @@ def _items(text: str | None) -> list[str]:
 
 def _numbers(text: str | None, count: int) -> list[float]:
     """Return the numbers of '{1, 2}', none if there is not one per band."""
-    try:
-        numbers = [float(item) for item in _items(text)]
-    except ValueError:
-        return []
-    return numbers if len(numbers) == count else []
+    found = numbers(text)
+    return found if len(found) == count else []

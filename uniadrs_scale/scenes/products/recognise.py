@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from affine import Affine
 from pyproj import CRS
 
 from uniadrs_scale.errors import SceneError
+from uniadrs_scale.scenes.arrays import Variable
 from uniadrs_scale.scenes.datasets import read_contents
 from uniadrs_scale.scenes.products import (
     emit,
@@ -37,6 +39,11 @@ ARRAYS = (matlab, emit, prisma, netcdf)
 """The first that knows the file takes it; NetCDF takes what is left."""
 ENDINGS = {".tif", ".tiff", ".jp2", ".img", ".vrt", ".png"}
 """Endings of rasters."""
+PRODUCTS = ("MTD_MSIL1C.xml", "MTD_MSIL2A.xml", "manifest.safe")
+MANIFEST_3 = "xfdumanifest.xml"
+"""The manifest of Sentinel-3."""
+DEPTH = 5
+"""Folders above a part of a product that are looked at."""
 SAME = 0.01
 """Pixels by which equal grids may differ."""
 
@@ -57,9 +64,14 @@ def recognise(path: str, options: Options) -> Product | CubeSpec | None:
         raise SceneError(
             f"'{path}' is a folder, but not a product: expected were MTD_MSIL1C.xml, "
             "MTD_MSIL2A.xml (Sentinel-2), manifest.safe (Sentinel-1), *_MTL.txt (Landsat), "
-            "*-METADATA.XML (EnMAP) or a Zarr store. Pass its rasters: "
-            f"'{path}/*{_usual_ending(Path(path))}'."
+            f"*-METADATA.XML (EnMAP) or a Zarr store. {_instead(Path(path))}"
         )
+    if Path(path).name == MANIFEST_3 and not is_remote(path):
+        raise SceneError(f"'{path}' only lists files. {_instead(Path(path).absolute().parent)}")
+    if not is_remote(path) and Path(path).suffix.lower() in {".xml", ".safe"}:
+        above = _product_above(Path(path))
+        if above is not None:
+            raise SceneError(f"'{path}' is a part of the product '{above}'. Pass that folder.")
     return None
 
 
@@ -88,6 +100,27 @@ def _arrays(path: str, options: Options) -> CubeSpec | None:
     contents = read_contents(path)
     found = (reader.recognise(contents, options) for reader in ARRAYS) if contents else ()
     spec: CubeSpec | None = next((spec for spec in found if spec is not None), None)
+    return None if spec is None else _placed(spec, Path(path))
+
+
+def _placed(spec: CubeSpec, path: Path) -> CubeSpec:
+    """Return arrays of Sentinel-3 with their latitudes and longitudes, which are in another file.
+
+    OLCI has ``geo_coordinates.nc``, SLSTR one file for each of its views and resolutions.
+    """
+    if spec.crs is not None or spec.latitude is not None or is_remote(str(path)):
+        return spec
+    view = path.stem.rpartition("_")[2]
+    for name, end in (("geo_coordinates", ""), (f"geodetic_{view}", f"_{view}")):
+        beside = path.with_name(f"{name}.nc")
+        contents = read_contents(str(beside)) if beside.is_file() else None
+        entries = contents.entries if contents else {}
+        paths = [f"latitude{end}", f"longitude{end}"]
+        size = tuple(spec.variables[0].sizes[axis] for axis in ("y", "x"))
+        if contents and all(p in entries and entries[p].shape == size for p in paths):
+            places = (Variable.of(contents.file, p, ("y", "x")) for p in paths)
+            latitude, longitude = places
+            return replace(spec, latitude=latitude, longitude=longitude, transform=None)
     return spec
 
 
@@ -117,6 +150,7 @@ def _joined(stems: Sequence[str], specs: Sequence[CubeSpec]) -> CubeSpec:
         wavelengths=tuple(centre for spec in specs for centre in spec.wavelengths),
         good=tuple(good for spec in specs for good in spec.good),
         quality=tuple(flags for spec in specs for flags in spec.quality),
+        notes=tuple(dict.fromkeys(note for spec in specs for note in spec.notes)),
     )
 
 
@@ -147,8 +181,24 @@ def _difference(first: CubeSpec, other: CubeSpec) -> str:
     return ""
 
 
-def _usual_ending(folder: Path) -> str:
-    """Return the most frequent ending in ``folder``, of rasters if it has some."""
-    found = Counter(path.suffix for path in folder.iterdir() if path.suffix)
-    endings = Counter({k: n for k, n in found.items() if k.lower() in ENDINGS}) or found
-    return endings.most_common(1)[0][0] if endings else ".tif"
+def _instead(folder: Path) -> str:
+    """Return what to pass instead of a folder: the product it is in, or its rasters."""
+    above = _product_above(folder)
+    if above is not None:
+        return f"It is a part of the product '{above}': pass that folder."
+    named = Counter(re.sub(r"^([A-Z][a-z]?)\d+", r"\1*", p.name) for p in folder.glob("*_r*.nc"))
+    if (folder / MANIFEST_3).is_file() and named:
+        return f"Pass its images: '{folder}/{named.most_common(1)[0][0]}' (Sentinel-3)."
+    for pattern in ("*", "*/*", "*/*/*", "*/*/*/*"):
+        endings = Counter(p.suffix for p in folder.glob(pattern) if p.suffix.lower() in ENDINGS)
+        if endings:
+            return f"Pass its rasters: '{folder}/{pattern}{endings.most_common(1)[0][0]}'."
+    arrays = Counter(path.suffix for path in folder.iterdir() if path.suffix)
+    ending = arrays.most_common(1)[0][0] if arrays else ".tif"
+    return f"Pass its rasters: '{folder}/*{ending}'."
+
+
+def _product_above(path: Path) -> Path | None:
+    """Return the nearest folder above that is a product of Sentinel-1 or 2, None without one."""
+    above = (folder for folder in path.absolute().parents[:DEPTH])
+    return next((f for f in above for name in PRODUCTS if (f / name).is_file()), None)

@@ -44,6 +44,8 @@ NAMES = WORDS.findall(
 )
 COMMON_NAMES = dict(zip(ORDER, NAMES, strict=True))
 IMAGE = re.compile(r"_(?P<band>B\d[0-9A]|SCL)(?:_(?P<metres>\d+)m)?$")
+COG = "-cog"
+"""End of names in Sentinel-1 products as COGs."""
 TILE = re.compile(r"T\d{2}[A-Z]{3}(?=_)")
 
 
@@ -161,7 +163,8 @@ def _radar(path: str) -> Product | None:
             f"'{manifest.parent}' is a Sentinel-1 {kind} product: detected amplitudes (GRD) are "
             "needed, since scores need real numbers on one raster. Fetch the GRD product."
         )
-    ordered = sorted(roots, key=lambda file: file.stem[-3:])  # the image number ends the name
+    # The number of the image ends the name, but for the word cog.
+    ordered = sorted(roots, key=lambda file: file.stem.removesuffix(COG)[-3:])
     return Product(
         kind="Sentinel-1 GRD product",
         name=manifest.parent.name,
@@ -175,7 +178,9 @@ def _radar(path: str) -> Product | None:
 
 def _polarisation(manifest: Path, annotation: Path, root: ET.Element) -> Band:
     name = find_text(root, "polarisation") or annotation.stem
-    image = manifest.parent / "measurement" / f"{annotation.stem}.tiff"
+    stem = annotation.stem.removesuffix(COG)
+    images = [manifest.parent / "measurement" / f"{stem}{end}.tiff" for end in ("", COG)]
+    image = next((image for image in images if image.exists()), images[0])
     uri = require_file(image, annotation, "the measurement of this annotation")
     return Band(name=name, uri=uri, aliases=(name.lower(),), nodata=0)
 

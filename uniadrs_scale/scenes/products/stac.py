@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from uniadrs_scale.core.machine import Later
+from uniadrs_scale.core.validity import exact
 from uniadrs_scale.errors import SceneError, gist
 from uniadrs_scale.scenes.assembly import bands_called
 from uniadrs_scale.scenes.products.landsat import FMASK, pixel_flags
@@ -214,7 +215,13 @@ def _wavelength(fact: dict[str, Any]) -> float | None:
 
 def _nodata(asset: dict[str, Any], fact: dict[str, Any]) -> float | None:
     value = fact.get("nodata", asset.get("nodata"))
-    return None if value is None else float(value)
+    try:
+        return None if value is None else exact(value)
+    except (TypeError, ValueError):
+        raise SceneError(
+            f"The nodata value {value!r} of '{asset['href']}' is not a number. Correct the item: "
+            "a number, 'nan', 'inf' or '-inf', or no value."
+        ) from None
 
 
 def _quality(assets: dict[str, dict[str, Any]], base: str) -> Iterator[Quality]:
