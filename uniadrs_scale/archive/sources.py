@@ -17,8 +17,7 @@ from uniadrs_scale.archive.listing import below, path_time
 from uniadrs_scale.core.contracts import digest
 from uniadrs_scale.errors import ArchiveError
 from uniadrs_scale.storage.buckets import list_objects
-from uniadrs_scale.storage.places import key_matches
-from uniadrs_scale.storage.urls import public_uri
+from uniadrs_scale.storage.urls import key_matches, public_uri
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

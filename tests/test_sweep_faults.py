@@ -1,0 +1,95 @@
+"""Faults that an operator of an archive meets: full disks, links, half copies, slips."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pyogrio
+import pytest
+import rasterio.shutil
+from archives import write_archive, write_scene
+from standins import FirstBand
+
+import uniadrs_scale as us
+from uniadrs_scale.archive.sink import Sink
+from uniadrs_scale.maps import new_store
+from uniadrs_scale.objects import files
+from uniadrs_scale.objects.find import find
+from uniadrs_scale.objects.select import Selection
+from uniadrs_scale.storage.places import Place
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FULL = r"No space left.*No try was counted"
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    write_scene(tmp_path / "incoming" / "s_20240101.tif", 1)
+    return tmp_path
+
+
+def sink(folder: Path) -> Sink:
+    return Sink(Place.of(folder / "maps"))
+
+
+@pytest.mark.parametrize("step", ["cog", "targets"])
+def test_a_full_disk_that_gdal_does_not_name_is_no_fault_of_the_scene(
+    archive: Path, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = write_archive(archive, tries=1, output={"folder": "maps", "formats": ["cog", step]})
+
+    def fail(*_: object, **__: object) -> None:
+        # As GDAL does on a full disk: no error at all, or another one.
+        raise SystemError("Unknown GDAL Error") if step == "cog" else RuntimeError("no commit")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
+        patch.setattr(
+            *{"cog": (rasterio.shutil, "copy"), "targets": (pyogrio.raw, "write")}[step], fail
+        )
+        with pytest.raises(us.StoreError, match=FULL):
+            us.sweep(config, detector=FirstBand())
+    assert us.sweep(config, detector=FirstBand()).done == ["s_20240101"], "when there is room"
+
+
+def test_a_list_of_targets_that_is_cut_off_is_not_kept(
+    archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    us.score(us.open_scene(archive / "incoming" / "s_20240101.tif"), archive / "map.zarr",
+             detector=FirstBand(), tile=32, scheduler="sync")  # fmt: skip
+    found, write = find(archive / "map.zarr", Selection(top=20)), pyogrio.raw.write
+
+    def cut(path: Path, *arguments: Any, **options: Any) -> None:
+        write(path, *arguments, **options)
+        os.truncate(path, path.stat().st_size - 200)  # as on a full disk, where GDAL says nothing
+
+    monkeypatch.setattr(pyogrio.raw, "write", cut)
+    with pytest.raises(us.StoreError, match=r"Cannot write .*list\.fgb"):
+        files.write(found, archive / "list.fgb")
+    assert not (archive / "list.fgb").exists()
+
+
+def test_a_full_disk_leaves_no_temporary_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    (tmp_path / "run.json").write_text("before")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(us.StoreError, match="No space left"):
+            Place.of(tmp_path / "run.json").write(b"after")
+        scene = us.open_scene(write_scene(tmp_path / "s.tif", 1))
+        patch.setattr(new_store, "create", lambda *_: Place.of(tmp_path / "x").write(b"x"))
+        with pytest.raises(us.StoreError) as caught:
+            us.score(scene, tmp_path / "map.zarr", detector=FirstBand(), scheduler="sync")
+    assert str(caught.value).count("choose another") == 1
+    assert (tmp_path / "run.json").read_text() == "before"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run.json", "s.tif"]
