@@ -15,6 +15,7 @@ from archives import write_archive, write_scene
 from standins import FirstBand
 
 import uniadrs_scale as us
+from uniadrs_scale.archive import status
 from uniadrs_scale.archive.sink import Sink
 from uniadrs_scale.maps import new_store
 from uniadrs_scale.objects import files
@@ -93,3 +94,31 @@ def test_a_full_disk_leaves_no_temporary_file(
     assert str(caught.value).count("choose another") == 1
     assert (tmp_path / "run.json").read_text() == "before"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run.json", "s.tif"]
+
+
+def test_links_that_lead_nowhere_are_scenes_that_cannot_be_opened(archive: Path) -> None:
+    incoming = archive / "incoming"
+    (incoming / "circle.tif").symlink_to("circle.tif")
+    (incoming / "circle").symlink_to("circle")
+    (incoming / "nothing.tif").symlink_to("nowhere.tif")
+    report = us.sweep(write_archive(archive), detector=FirstBand())
+    assert (report.done, sorted(report.failed)) == (["s_20240101"], ["circle", "nothing"])
+    assert "does not exist" in report.failed["circle"]
+    source = {"type": "folder", "path": "incoming", "glob": "*/*.tif"}
+    other = write_archive(archive, source=source, output={"folder": "other"})
+    assert us.sweep(other, detector=FirstBand()).decisions == ()
+
+
+def test_a_page_replaces_no_scene(archive: Path) -> None:
+    config, scene = write_archive(archive), archive / "incoming" / "s_20240101.tif"
+    us.sweep(config, detector=FirstBand())
+    before = {path: path.read_bytes() for path in (config, scene)}
+    found = status.read_status(sink(archive))
+    for path in before:
+        with pytest.raises(us.StoreError, match=r"Let it end in \.html"):
+            status.write_page(Place.of(path), found)
+    with pytest.raises(us.StoreError, match=r"Let it end in \.html"):
+        us.score(us.open_scene(scene), archive / "map.zarr", detector=FirstBand(), tile=32,
+                 scheduler="sync", performance_report=scene)  # fmt: skip
+    assert {path: path.read_bytes() for path in before} == before
+    status.write_page(Place.of(archive / "page.HTML"), found)

@@ -218,7 +218,10 @@ class ArchiveConfig(Section):
         if self.output.second_look and "targets" not in self.output.formats:
             raise ValueError("output.second_look is about targets: add targets to output.formats")
         require_options("detector", self.detector)
-        if self.status_page is not None and self.status_page.suffix not in (".html", ".htm"):
+        if self.status_page is not None and self.status_page.suffix.lower() not in (
+            ".html",
+            ".htm",
+        ):
             raise ValueError(f"status_page '{self.status_page}' does not end in .html")
         blind = self.filters.bbox or self.filters.cloud_cover is not None or self.filters.properties
         if isinstance(self.source, Folder) and blind:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -84,7 +85,7 @@ def below(folder: str, pattern: Sequence[str]) -> Iterator[str]:
         elif fnmatchcase(entry.name, first):
             if not rest:
                 yield entry.path
-            elif entry.is_dir():
+            else:
                 yield from below(entry.path, rest)
 
 
@@ -94,6 +95,10 @@ def _visible(folder: str) -> list[os.DirEntry[str]]:
             return [entry for entry in entries if not entry.name.startswith(".")]
     except (FileNotFoundError, NotADirectoryError, PermissionError):
         return []
+    except OSError as error:
+        if error.errno == errno.ELOOP:  # a circle of links
+            return []
+        raise
 
 
 def list_files(

@@ -200,8 +200,8 @@ def _stamps(path: Path) -> list[tuple[int, int, str]]:
 
 
 def _status(path: Path) -> os.stat_result:
-    """Return the status of a file; for a link to nothing, of the link: opening it will fail."""
+    """Return the status of a file; of a link that leads nowhere, its own: opening it will fail."""
     try:
         return path.stat()
-    except FileNotFoundError:
+    except OSError:  # nothing is there, a circle of links, or a folder that may not be searched
         return path.lstat()

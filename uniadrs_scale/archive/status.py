@@ -231,8 +231,9 @@ def write_page(place: Place, status: Status) -> None:
     """Write the status to ``place`` as a page that needs no server; its links are relative.
 
     Raises:
-        StoreError: It cannot be written.
+        StoreError: It cannot be written, or is not named as a page.
     """
+    place.require_page()
     base = _link_base(place, status.folder)
 
     def link(path: str | None) -> str:
