@@ -18,6 +18,7 @@ from uniadrs_scale.archive.decide import (
     Fingerprint,
     Known,
     Policy,
+    differing,
     reconcile,
     require_items,
     require_same_archive,
@@ -129,17 +130,17 @@ def _decide(
     policy = Policy(
         tries=config.tries, interruptions=config.interruptions, oldest=_oldest(config, now)
     )
+    runs = [] if ledger is None else ledger.runs()
     known = Known(
         products={name: record["uniadrs:parts"] for name, record in found.products.items()},
         tries=tries,
         damaged={name: why for name, (why, _) in found.damaged.items()},
+        options=differing(runs, config.recipe),
     )
     names = {item.name for item in listing.items}
     before = known.products.keys() | known.damaged.keys() | tries.keys()
     require_items(len(names) + listing.left_out, before)
-    runs = [] if ledger is None else ledger.runs()
-    sink = str(config.output.folder)
-    require_same_archive(source_text(config.source), names, before, runs, sink)
+    require_same_archive(source_text(config.source), names, before, runs, config.output.folder)
     report.decisions = reconcile(listing.items, known, recipe, policy)
     report.left_out = listing.left_out
     report.failed = {d.item.id: d.reason for d in report.decisions if d.action is Action.REFUSE}
@@ -201,7 +202,8 @@ class _Sweep:
         return report
 
     def _facts(self) -> dict[str, Any]:
-        return self.report.facts() | {"source": source_text(self.config.source)}
+        source = source_text(self.config.source)
+        return self.report.facts() | {"source": source, "options": self.config.recipe}
 
     def _close(self, state: str, found: Survey | None) -> None:
         self.report.seconds = time.monotonic() - self.started
