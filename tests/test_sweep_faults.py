@@ -15,7 +15,8 @@ from archives import write_archive, write_scene
 from standins import FirstBand
 
 import uniadrs_scale as us
-from uniadrs_scale.archive import status
+from uniadrs_scale.archive import ledger, status
+from uniadrs_scale.archive import product as products
 from uniadrs_scale.archive.sink import Sink
 from uniadrs_scale.maps import new_store
 from uniadrs_scale.objects import files
@@ -122,3 +123,47 @@ def test_a_page_replaces_no_scene(archive: Path) -> None:
                  scheduler="sync", performance_report=scene)  # fmt: skip
     assert {path: path.read_bytes() for path in before} == before
     status.write_page(Place.of(archive / "page.HTML"), found)
+
+
+def test_a_ledger_without_room_is_not_called_damaged(
+    archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = write_archive(archive)
+    with monkeypatch.context() as patch:
+        patch.setattr(ledger, "SCHEMA", f"PRAGMA max_page_count = 1; {ledger.SCHEMA}")
+        with pytest.raises(us.StoreError, match=r"disk is full\. Check free space") as caught:
+            us.sweep(config, detector=FirstBand())
+        assert "remove" not in str(caught.value)
+    assert us.sweep(config, detector=FirstBand()).complete
+
+
+def test_an_index_that_is_damaged_inside_is_made_again(archive: Path) -> None:
+    config = write_archive(archive)
+    assert us.sweep(config, detector=FirstBand()).complete
+    index = archive / "maps" / ".sweep" / "index.sqlite"
+    content = index.read_bytes()
+    for harm in (b"x" * (len(content) - 4096), b"\x00" * (len(content) - 4096)):
+        index.write_bytes(content[:4096] + harm)
+        assert status.read_status(sink(archive)).done == 1
+        index.write_bytes(content[:4096] + harm)
+        assert us.sweep(config, detector=FirstBand()).todo == 0
+
+
+def test_the_status_says_why_a_sweep_ended_early(
+    archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = write_archive(archive, status_page="page.html")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(products, "run", full)
+        with pytest.raises(us.StoreError, match=FULL):
+            us.sweep(config, detector=FirstBand())
+    found = status.read_status(sink(archive))
+    assert "the last sweep ended early, last seen" in found.text()
+    assert "No space left on device" in found.state_text()
+    assert "No space left on device" in (archive / "page.html").read_text()
+    us.sweep(config, detector=FirstBand())
+    assert "No space" not in status.read_status(sink(archive)).text()

@@ -193,9 +193,9 @@ class _Sweep:
         try:
             self._carry_out(found)
             self._close("stopped" if report.signal else "ended", found)
-        except BaseException:
+        except BaseException as error:
             with suppress(Exception):  # the first error counts
-                self._close("broken", None)
+                self._close("broken", None, error=redact(f"{type(error).__name__}: {error}"))
             raise
         if not report.signal and (report.failed or report.done or report.removed):
             notify(self.config.notify, report.facts() | {"archive": str(self.sink.place)})
@@ -205,9 +205,9 @@ class _Sweep:
         source = source_text(self.config.source)
         return self.report.facts() | {"source": source, "options": self.config.recipe}
 
-    def _close(self, state: str, found: Survey | None) -> None:
+    def _close(self, state: str, found: Survey | None, **more: str) -> None:
         self.report.seconds = time.monotonic() - self.started
-        self.ledger.update_run(self.number, self._facts(), state)
+        self.ledger.update_run(self.number, self._facts() | more, state)
         self._refresh(found if self.untouched else None)
         facts = self.report.facts()
         LOG.info("sweep %s", state, extra={"event": "end", "facts": facts})
