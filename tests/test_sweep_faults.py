@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyogrio
 import pytest
 import rasterio.shutil
@@ -17,7 +19,9 @@ from standins import FirstBand
 import uniadrs_scale as us
 from uniadrs_scale.archive import ledger, status
 from uniadrs_scale.archive import product as products
+from uniadrs_scale.archive.config import load_config
 from uniadrs_scale.archive.sink import Sink
+from uniadrs_scale.archive.sources import list_items
 from uniadrs_scale.maps import new_store
 from uniadrs_scale.objects import files
 from uniadrs_scale.objects.find import find
@@ -167,3 +171,49 @@ def test_the_status_says_why_a_sweep_ended_early(
     assert "No space left on device" in (archive / "page.html").read_text()
     us.sweep(config, detector=FirstBand())
     assert "No space" not in status.read_status(sink(archive)).text()
+
+
+def identity(folder: Path, glob: str) -> str:
+    source = {"type": "folder", "path": "incoming", "glob": glob}
+    config = load_config(write_archive(folder, source=source))
+    (item,) = list_items(config, datetime.now(UTC)).items
+    return item.identity
+
+
+def test_a_scene_changes_with_the_files_that_it_describes_or_needs(tmp_path: Path) -> None:
+    incoming = tmp_path / "incoming"
+    tif = write_scene(incoming / "b.tif", 1)
+    (incoming / "a.hdr").write_text("ENVI")
+    for name in ("S1/manifest.safe", "S1/measurement/vv.tiff", "L_MTL.txt", "K_MTL.txt"):
+        (incoming / name).parent.mkdir(parents=True, exist_ok=True)
+        (incoming / name).touch()
+    named = f'<SourceFilename relativeToVRT="1">b.tif</SourceFilename><SourceFilename>{tif}<'
+    (incoming / "c.vrt").write_text(named)
+    for glob, other in [
+        ("*.hdr", "a.img"), ("*.hdr", "a"), ("*.img", "a.hdr"), ("b.tif", "b.tif.msk"),
+        ("*.vrt", "b.tif"), ("*/manifest.safe", "S1/measurement/vv.tiff"), ("L_*.txt", "L_B2.TIF"),
+    ]:  # fmt: skip
+        before = identity(tmp_path, glob)
+        (incoming / other).touch()
+        os.utime(incoming / other, (1, 1))
+        assert identity(tmp_path, glob) != before, other
+    before = identity(tmp_path, "L_*.txt"), identity(tmp_path, "b.tif")
+    for other in ("K_B2.TIF", "b.tif.aux.xml", "b.png"):
+        (incoming / other).touch()
+    assert (identity(tmp_path, "L_*.txt"), identity(tmp_path, "b.tif")) == before
+
+
+def test_a_header_whose_data_come_later_is_not_parked(tmp_path: Path) -> None:
+    incoming = tmp_path / "incoming"
+    incoming.mkdir()
+    (incoming / "a.hdr").write_text(
+        "ENVI\nsamples = 64\nlines = 64\nbands = 1\ndata type = 4\ninterleave = bsq\n"
+    )
+    source = {"type": "folder", "path": "incoming", "glob": "*.hdr"}
+    config = write_archive(tmp_path, source=source, tries=1)
+    assert us.sweep(config, detector=FirstBand()).parked == ["a"]
+    for share in (2, 1):
+        pixels = np.random.default_rng(0).random(64 * 64 // share, np.float32)
+        (incoming / "a.img").write_bytes(pixels.tobytes())
+        report = us.sweep(config, detector=FirstBand())
+        assert (report.parked, report.done) == (([], ["a"]) if share == 1 else (["a"], []))
