@@ -217,3 +217,12 @@ def test_a_header_whose_data_come_later_is_not_parked(tmp_path: Path) -> None:
         (incoming / "a.img").write_bytes(pixels.tobytes())
         report = us.sweep(config, detector=FirstBand())
         assert (report.parked, report.done) == (([], ["a"]) if share == 1 else (["a"], []))
+
+
+def test_a_scene_that_is_cut_off_says_where(archive: Path) -> None:
+    cut = write_scene(archive / "incoming" / "cut.tif", 2, side=256)
+    os.truncate(cut, cut.stat().st_size // 2)
+    report = us.sweep(write_archive(archive), detector=FirstBand())
+    assert report.done == ["s_20240101"]
+    assert "IReadBlock failed at X offset 0" in report.failed["cut"]
+    assert "previous exception" not in report.text()
