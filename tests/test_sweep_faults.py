@@ -226,3 +226,19 @@ def test_a_scene_that_is_cut_off_says_where(archive: Path) -> None:
     assert report.done == ["s_20240101"]
     assert "IReadBlock failed at X offset 0" in report.failed["cut"]
     assert "previous exception" not in report.text()
+
+
+def test_a_zarr_map_gets_the_picture_that_it_had_no_time_or_room_for(tmp_path: Path) -> None:
+    scene = us.open_scene(write_scene(tmp_path / "s.tif", 1))
+
+    def score() -> dict[str, float]:
+        us.score(scene, tmp_path / "map.zarr", detector=FirstBand(), tile=32, scheduler="sync")
+        files = ("map.png", "map.qml", "map.zarr.run.json")
+        return {name: (tmp_path / name).stat().st_mtime_ns for name in files}
+
+    score()
+    picture = (tmp_path / "map.png").read_bytes()
+    (tmp_path / "map.png").unlink()  # as after a kill that came when the store was whole
+    first = score()
+    assert (tmp_path / "map.png").read_bytes() == picture
+    assert score() == first, "then there is nothing to do"
