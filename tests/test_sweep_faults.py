@@ -13,6 +13,7 @@ import numpy as np
 import pyogrio
 import pytest
 import rasterio.shutil
+import xarray as xr
 from archives import write_archive, write_scene
 from standins import FirstBand
 
@@ -242,3 +243,20 @@ def test_a_zarr_map_gets_the_picture_that_it_had_no_time_or_room_for(tmp_path: P
     first = score()
     assert (tmp_path / "map.png").read_bytes() == picture
     assert score() == first, "then there is nothing to do"
+
+
+@pytest.mark.parametrize("lost", ["zarr.json", "score", ""])
+def test_a_store_without_its_root_or_scores_is_made_again(archive: Path, lost: str) -> None:
+    config = write_archive(archive, output={"folder": "maps", "formats": ["zarr"]})
+    us.sweep(config, detector=FirstBand())
+    (store,) = archive.glob("maps/*/*/scores.zarr")
+    before = xr.open_zarr(store).score.to_numpy()
+    gone = store / lost
+    gone.unlink() if gone.is_file() else shutil.rmtree(gone)
+    store.mkdir(exist_ok=True)
+    found = status.read_status(sink(archive))
+    assert found.done == 0
+    assert "scores.zarr" in found.notes["s_20240101"][0]
+    assert us.sweep(config, detector=FirstBand()).done == ["s_20240101"]
+    np.testing.assert_array_equal(xr.open_zarr(store).score.to_numpy(), before)
+    assert us.sweep(config, detector=FirstBand()).todo == 0

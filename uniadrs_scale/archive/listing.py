@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from uniadrs_scale.scenes.products.plain import SUFFIXES
 from uniadrs_scale.scenes.vrt import SOURCE
 from uniadrs_scale.storage.buckets import CONNECTIONS, list_objects
+from uniadrs_scale.storage.places import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -185,8 +186,11 @@ def _walk(folder: str, before: str, levels: int) -> Iterator[tuple[str, Callable
 
 
 def _file_mark(entry: os.DirEntry[str]) -> str:
+    """Return the stamp of a file or store; empty for a store that lost its root or its scores."""
     try:
         status = entry.stat()
+        for name in (ROOT, f"score/{ROOT}") if entry.name.endswith(".zarr") else ():
+            Path(entry.path, name).stat()
     except OSError:  # just removed, or a link to nothing
         return ""
     return f"{status.st_size}:{status.st_mtime_ns}:{status.st_ino}"
@@ -220,7 +224,9 @@ class Survey:
         bad = [
             file
             for file, size in record.get("files", {}).items()
-            if file not in files or (size and int(files[file]().partition(":")[0] or 0) < size)
+            if file not in files
+            or (size and int(files[file]().partition(":")[0] or 0) < size)
+            or (file.endswith(".zarr") and not files[file]())
         ]
         if files and not bad:
             self.products[name] = record
