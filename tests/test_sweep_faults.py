@@ -6,8 +6,9 @@ import errno
 import os
 import shutil
 from datetime import UTC, datetime
+from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyogrio
@@ -28,9 +29,6 @@ from uniadrs_scale.objects import files
 from uniadrs_scale.objects.find import find
 from uniadrs_scale.objects.select import Selection
 from uniadrs_scale.storage.places import Place
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 FULL = r"No space left.*No try was counted"
 
@@ -260,3 +258,35 @@ def test_a_store_without_its_root_or_scores_is_made_again(archive: Path, lost: s
     assert us.sweep(config, detector=FirstBand()).done == ["s_20240101"]
     np.testing.assert_array_equal(xr.open_zarr(store).score.to_numpy(), before)
     assert us.sweep(config, detector=FirstBand()).todo == 0
+
+
+@pytest.mark.parametrize("closed", ["s_20240101.json", "ledger.sqlite", ".sweep"])
+def test_files_that_may_not_be_read_are_named(
+    archive: Path, closed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = write_archive(archive)
+    us.sweep(config, detector=FirstBand())
+    (archive / "maps" / ".sweep" / "index.sqlite").unlink()
+
+    def refuse(name: str) -> None:
+        method = getattr(Path, name)
+
+        def refusing(path: Path, *arguments: Any, **options: Any) -> Any:
+            if path.name == closed:
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+            return method(path, *arguments, **options)
+
+        monkeypatch.setattr(Path, name, refusing)
+
+    for name in ("read_bytes", "exists", "iterdir"):  # a superuser may read all
+        refuse(name)
+    with pytest.raises(us.StoreError, match=rf"Cannot read '.*{closed}': Permission denied\. Ch"):
+        status.read_status(sink(archive))
+
+
+def test_a_source_that_may_not_be_read_is_not_empty(
+    archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(us.ArchiveError, match=r"incoming' may not be read\. Check its permissions"):
+        us.sweep(write_archive(archive), detector=FirstBand())

@@ -123,6 +123,8 @@ def _warn_of_glob(source: Folder) -> None:
 def _folder_items(source: Folder, folder: Path, sink: Place) -> Iterator[SourceItem]:
     if not folder.is_dir():
         raise ArchiveError(f"Source folder '{folder}' does not exist. Check 'source.path'.")
+    if not os.access(folder, os.R_OK | os.X_OK):
+        raise ArchiveError(f"Source folder '{folder}' may not be read. Check its permissions.")
     maps, real = f"{_real(sink)}/", cache(os.path.realpath)
 
     def is_map(path: str) -> bool:

@@ -85,14 +85,15 @@ class Place:
     def read(self) -> bytes | None:
         """Return the bytes, None if the file does not exist.
 
-        Raise OSError if they cannot be read.
+        Raise OSError, in a folder StoreError, if they cannot be read.
         """
         if self.local is None:
             return buckets.read_object(self.text)
-        try:
-            return self.local.read_bytes()
-        except FileNotFoundError:
-            return None
+        with self._explained("read"):
+            try:
+                return self.local.read_bytes()
+            except FileNotFoundError:
+                return None
 
     def write(self, content: bytes | Path, media: str = "") -> None:
         """Put ``content`` here, whole or not at all: readers see the old file until then.
@@ -115,8 +116,14 @@ class Place:
                 content.replace(self.local)
 
     def exists(self) -> bool:
-        """Return True if there is a file, a folder or an object."""
-        return buckets.exists(self.text) if self.local is None else self.local.exists()
+        """Return True if there is a file, a folder or an object.
+
+        Raise StoreError if that cannot be seen.
+        """
+        if self.local is None:
+            return buckets.exists(self.text)
+        with self._explained("read"):
+            return self.local.exists()
 
     def has_store(self) -> bool:
         """Return True if there is a folder, or in a bucket a store whose root is written."""
@@ -261,9 +268,11 @@ class Place:
         try:
             yield
         except OSError as error:
+            advice = "Check its permissions and those of its folder, and its disk"
+            if verb != "read":
+                advice = "Check free space and permissions of its folder, or choose another"
             raise StoreError(
-                f"Cannot {verb} '{self.text}': {error.strerror or error}. Check free space and "
-                "permissions of its folder, or choose another."
+                f"Cannot {verb} '{self.text}': {error.strerror or error}. {advice}."
             ) from error
 
 
