@@ -7,6 +7,7 @@ import fcntl
 import json
 import logging
 import os
+import shutil
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -100,7 +101,7 @@ def test_a_full_disk_that_gdal_does_not_tell_is_not_blamed_on_the_scene(
 
     with monkeypatch.context() as patch:
         patch.setattr(cog, "_verify", unreadable)
-        patch.setattr(cog.shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
+        patch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
         with pytest.raises(us.StoreError, match=r"No space left.*No try was counted"):
             us.sweep(config, detector=FirstBand())
     assert len(us.sweep(config, detector=FirstBand()).done) == 2

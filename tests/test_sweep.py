@@ -222,7 +222,7 @@ def test_input_and_recipe_changes_mean_rework_and_the_old_map_stays_till_then(
     reasons = {d.name: d.reason for d in us.sweep(
         write_archive(archive, plan={"tile": 64}), detector=FirstBand(), dry_run=True
     ).decisions}  # fmt: skip
-    assert set(reasons.values()) == {"changed: config"}
+    assert set(reasons.values()) == {"changed: config (plan.chunk, plan.tile)"}
     assert len(us.sweep(config, detector=TileMean()).done) == 3
 
 

@@ -12,7 +12,7 @@ from archives import stac_item, write_archive, write_catalog, write_scene
 from standins import FirstBand
 
 import uniadrs_scale as us
-from uniadrs_scale.archive.filters import OPTIONS
+from uniadrs_scale.archive.filters import OPTIONS, chosen
 from uniadrs_scale.archive.sink import Sink
 from uniadrs_scale.archive.status import read_status
 from uniadrs_scale.storage.places import Place
@@ -91,6 +91,10 @@ def test_options_are_those_of_the_functions() -> None:
     assert OPTIONS["scene"].keys() == signature(us.open_scene).parameters.keys() - {
         "source", "chunk",
     }  # fmt: skip
+    defaults = {name: p.default for name, p in signature(us.open_scene).parameters.items()}
+    for name in OPTIONS["scene"]:
+        assert chosen({name: defaults[name]}) == {}
+        assert chosen({name: 7}) == {name: 7}
     assert OPTIONS["detector"].keys() == signature(us.Detector.load).parameters.keys()
 
 
@@ -109,3 +113,23 @@ def test_files_of_a_folder_are_one_scene_next_to_folders(tmp_path: Path) -> None
     found = us.sweep(config, detector=FirstBand(), dry_run=True).decisions
     assert {d.item.id: len(d.item.hrefs) for d in found} == {"a": 2, "a/b": 1, "incoming": 1}
     assert {d.action for d in found} == {"score"}
+
+
+def test_empty_values_and_defaults_mean_no_rework_and_others_are_named(tmp_path: Path) -> None:
+    write_scene(tmp_path / "incoming" / f"{NAME}.tif", 1)
+    plan = {"tile": 32, "chunk": 32}
+    assert sweep(tmp_path).complete
+
+    def reason(**changes: Any) -> str:
+        config = write_archive(tmp_path, **{"output": PLAIN} | changes)
+        return us.sweep(config, detector=FirstBand(), dry_run=True).decisions[0].reason
+
+    assert reason(plan=plan | {"stride": None, "preset": "auto"}) == "done"
+    assert reason(scene={"bands": None, "nodata": "auto", "mask": "none"}) == "done"
+    assert reason(output=PLAIN | {"formats": None}, notify={"on_failure": None}) == "done"
+    assert reason(plan={"tile": 16, "chunk": 32}) == "changed: config (plan.tile)"
+    assert reason(scene={"nodata": None}, output={"folder": "maps"}) == (
+        "changed: config (output.quicklook, scene.nodata)"
+    )
+    with pytest.raises(us.ArchiveError, match=r"plan\.tyle"):
+        reason(plan={"tyle": None})

@@ -53,6 +53,8 @@ def gist(error: object) -> str:
     >>> gist(ValueError("no such file.\nTraceback ...")), gist(KeyError())
     ('no such file', 'KeyError')
     """
+    if isinstance(error, BaseException) and "See previous exception" in str(error):  # rasterio's
+        error = error.__cause__ or error
     text = redact(str(error)).strip() or type(error).__name__
     return text.splitlines()[0][:LONGEST].rstrip(". ")
 

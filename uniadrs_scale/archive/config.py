@@ -12,7 +12,7 @@ import yaml
 from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, model_validator
 from pydantic_core import PydanticUndefined
 
-from uniadrs_scale.archive.filters import MOST_DAYS, Filters, Section, require_options
+from uniadrs_scale.archive.filters import MOST_DAYS, Filters, Section, chosen, require_options
 from uniadrs_scale.core.contracts import digest
 from uniadrs_scale.core.lattice import Lattice
 from uniadrs_scale.core.presets import PRESETS
@@ -154,8 +154,8 @@ class Sizes(Section):
 
     @property
     def given(self) -> dict[str, Any]:
-        """The options that the description has: a change of a default must not mean rework."""
-        return self.model_dump(exclude_unset=True)
+        """The options that differ from their defaults: to write a default means no rework."""
+        return self.model_dump(exclude_defaults=True)
 
     @model_validator(mode="after")
     def _fit_some_scene(self) -> Sizes:
@@ -218,7 +218,10 @@ class ArchiveConfig(Section):
         if self.output.second_look and "targets" not in self.output.formats:
             raise ValueError("output.second_look is about targets: add targets to output.formats")
         require_options("detector", self.detector)
-        if self.status_page is not None and self.status_page.suffix not in (".html", ".htm"):
+        if self.status_page is not None and self.status_page.suffix.lower() not in (
+            ".html",
+            ".htm",
+        ):
             raise ValueError(f"status_page '{self.status_page}' does not end in .html")
         blind = self.filters.bbox or self.filters.cloud_cover is not None or self.filters.properties
         if isinstance(self.source, Folder) and blind:
@@ -228,17 +231,20 @@ class ArchiveConfig(Section):
         return self
 
     @property
+    def recipe(self) -> dict[str, Any]:
+        """The options that change products, as JSON values."""
+        return {
+            "scene": {name: repr(value) for name, value in chosen(self.scene).items()},
+            "plan": {name: repr(value) for name, value in self.plan.given.items()},
+            "formats": sorted(set(self.output.formats)),
+            "quicklook": self.output.quicklook,
+            **({"second_look": True} if self.output.second_look else {}),
+        }
+
+    @property
     def digest(self) -> str:
         """A digest that changes if the products would."""
-        return digest(
-            {
-                "scene": {name: repr(value) for name, value in self.scene.items()},
-                "plan": {name: repr(value) for name, value in self.plan.given.items()},
-                "formats": sorted(set(self.output.formats)),
-                "quicklook": self.output.quicklook,
-                **({"second_look": True} if self.output.second_look else {}),
-            }
-        )
+        return digest(self.recipe)
 
 
 def load_config(path: str | Path) -> ArchiveConfig:
@@ -258,9 +264,8 @@ def load_config(path: str | Path) -> ArchiveConfig:
         raise ArchiveError(f"Description '{path}' cannot be read{why}. {SEE}") from None
     if not isinstance(values, dict):
         raise ArchiveError(f"Description '{path}' has no fields. {SEE}")
-    given = {name: part for name, part in values.items() if part is not None}  # all commented out
     try:
-        return _anchored(ArchiveConfig.model_validate(given, context={"base": base}), base)
+        return _anchored(ArchiveConfig.model_validate(values, context={"base": base}), base)
     except ValidationError as error:
         raise ArchiveError(f"'{path}': {_sentences(error)}") from None
 

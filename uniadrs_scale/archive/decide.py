@@ -108,9 +108,9 @@ class Fingerprint:
         """Return plain values, as the product's item carries them."""
         return asdict(self)
 
-    def changes(self, old: Mapping[str, str]) -> str:
-        """Return the names of the parts that differ from ``old``, for people."""
-        return ", ".join(name for name, value in self.to_dict().items() if old.get(name) != value)
+    def changes(self, old: Mapping[str, str]) -> list[str]:
+        """Return the names of the parts that differ from ``old``."""
+        return [name for name, value in self.to_dict().items() if old.get(name) != value]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,6 +134,8 @@ class Known:
     tries: Mapping[str, Tries]
     damaged: Mapping[str, str] = field(default_factory=dict)
     """What is wrong with the other products."""
+    options: Mapping[str, str] = field(default_factory=dict)
+    """Names of the options that differ from those of earlier sweeps, by the digest of these."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,8 +211,35 @@ def _decide(
     tries = known.tries.get(item.name)
     if tries is not None and tries.key == fingerprint.key:
         return _try_again(tries, policy)
-    new = known.damaged.get(item.name, "new") if product is None else f"changed: {changed}"
-    return Action.SCORE, item.fault or new
+    if product is None:
+        return Action.SCORE, item.fault or known.damaged.get(item.name, "new")
+    names = known.options.get(product.get("config", ""))
+    told = [f"config ({names})" if names and part == "config" else part for part in changed]
+    return Action.SCORE, f"changed: {', '.join(told)}"
+
+
+def differing(runs: Sequence[Mapping[str, Any]], recipe: Mapping[str, Any]) -> dict[str, str]:
+    """Return the names of options that differ from those of ``runs``, by the digest of these.
+
+    >>> list(differing([{"options": {"plan": {"tile": "64"}}}], {"plan": {}}).values())
+    ['plan.tile']
+    """
+    known = {digest(run["options"]): run["options"] for run in runs if "options" in run}
+    now, found = _flat(recipe), dict[str, str]()
+    for key, options in known.items():
+        then = _flat(options)
+        found[key] = ", ".join(n for n in sorted(now | then) if now.get(n) != then.get(n))
+    return found
+
+
+def _flat(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options by the names that they have in a description."""
+    parts = {k: v if isinstance(v, dict) else {k: v} for k, v in recipe.items()}
+    return {
+        f"{section if isinstance(recipe[section], dict) else 'output'}.{name}": value
+        for section, part in parts.items()
+        for name, value in part.items()
+    }
 
 
 def _try_again(tries: Tries, policy: Policy) -> tuple[Action, str]:
@@ -238,7 +267,7 @@ def require_same_archive(
     names: AbstractSet[str],
     known: AbstractSet[str],
     runs: Sequence[Mapping[str, Any]],
-    sink: str,
+    sink: object,
 ) -> None:
     """Raise ArchiveError if the sink holds the maps of another archive.
 

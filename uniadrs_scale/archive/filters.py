@@ -33,6 +33,15 @@ OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {
 """Type of each option of ``open_scene`` and ``Detector.load``, and words for it."""
 
 
+DEFAULTS = {"nodata": "auto", "nodata_when": "auto", "mask": "none"}
+"""Options of ``open_scene`` whose default is not None."""
+
+
+def chosen(scene: dict[str, Any]) -> dict[str, Any]:
+    """Return the options of ``open_scene`` that differ from its defaults."""
+    return {name: value for name, value in scene.items() if value != DEFAULTS.get(name)}
+
+
 def require_options(section: str, given: dict[str, Any]) -> None:
     """Raise ValueError for an option that does not exist, or a value that fits no scene."""
     known = OPTIONS[section]
@@ -64,12 +73,18 @@ class Section(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _no_switch(cls, values: Any) -> Any:
-        """Refuse yes as a number: with ``keep_days: yes``, maps older than a day would go."""
-        for name, field in cls.model_fields.items() if isinstance(values, dict) else ():
+    def _given(cls, values: Any) -> Any:
+        """Return the fields that have a value: an empty one means its default.
+
+        Refuse yes as a number: with ``keep_days: yes``, maps older than a day would go.
+        """
+        if not isinstance(values, dict):
+            return values
+        for name, field in cls.model_fields.items():
             if isinstance(values.get(name), bool) and field.annotation is not bool:
                 raise ValueError(f"{name} takes neither yes nor no (true, on, false, off)")
-        return values
+        empty = {name for name in cls.model_fields if values.get(name) is None}
+        return {name: value for name, value in values.items() if name not in empty}
 
 
 class Filters(Section):

@@ -11,10 +11,11 @@ truth about products is their items.
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 import threading
 import time
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from importlib import resources
 from typing import TYPE_CHECKING, Any, Self
 
@@ -44,6 +45,8 @@ RESERVE = {
 VERSION = 1
 BUSY_SECONDS = 30
 """How long to wait for another process that writes."""
+DISK = re.compile("SQLITE_(PERM|BUSY|READONLY|IOERR|FULL|CANTOPEN)")
+"""Errors of the disk or the folder, after which a database is whole."""
 MOST_RUNS = 1000
 """Sweeps that are remembered: three years of nights."""
 
@@ -64,25 +67,26 @@ class Ledger:
         self._changes, self._sent = 0, dict.fromkeys(NAMES, 0)
         state.make_folder()
         places = {schema: state.child(name) for schema, name in NAMES.items()}
-        name = self._name = places[MAIN].text
-        try:
-            self._database = sqlite3.connect(
-                places[MAIN].local or ":memory:",
-                timeout=BUSY_SECONDS,
-                isolation_level=None,
-                check_same_thread=False,
-            )
-            self._fetch(places, MAIN)
-            version = self._database.execute("PRAGMA user_version").fetchone()[0]
-            if version == 0:
-                self._database.executescript(SCHEMA)
-            self._open_index(places)
-        except sqlite3.Error as error:
-            raise self._unusable(error) from None
-        if version > VERSION:
-            raise StoreError(
-                f"Ledger '{name}' was written by a newer version. Update uniadrs_scale."
-            )
+        file, name = places[MAIN].local or ":memory:", places[MAIN].text
+        self._name = name
+        with ExitStack() as opening:  # or a failure would leave it locked
+            try:
+                self._database = sqlite3.connect(
+                    file, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
+                )
+                opening.callback(self._database.close)
+                self._fetch(places, MAIN)
+                version = self._database.execute("PRAGMA user_version").fetchone()[0]
+                if version == 0:
+                    self._database.executescript(SCHEMA)
+                self._open_index(places)
+            except sqlite3.Error as error:
+                raise self._unusable(error) from None
+            if version > VERSION:
+                raise StoreError(
+                    f"Ledger '{name}' was written by a newer version. Update uniadrs_scale."
+                )
+            opening.pop_all()
 
     def _fetch(self, places: Mapping[str, Place], schema: str) -> None:
         """Read a database that is an object in a bucket."""
@@ -93,22 +97,29 @@ class Ledger:
                 self._database.deserialize(content, name=schema)
 
     def _open_index(self, places: Mapping[str, Place]) -> None:
-        """Open the index; make a new one if it is damaged, as the items have all it holds."""
+        """Open the index; make a new one if it is damaged, as the items have all it holds.
+
+        Raise StoreError if a damaged one cannot be removed.
+        """
         file = places[PRODUCTS].local
         attach = f"ATTACH ? AS {PRODUCTS}", (str(file or ":memory:"),)
         try:
             self._database.execute(*attach)
             self._fetch(places, PRODUCTS)
             self._database.execute(INDEX_SCHEMA)
+            found = self._database.execute(f"PRAGMA {PRODUCTS}.quick_check(1)").fetchone()[0]
+        except sqlite3.OperationalError:  # such as a locked database
+            raise
         except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.OperationalError):  # such as a locked database
-                raise
-            with suppress(sqlite3.OperationalError):  # it may not have been attached
-                self._database.execute(f"DETACH {PRODUCTS}")
-            if file is not None:
-                file.unlink()
-            self._database.execute(*attach)
-            self._database.execute(INDEX_SCHEMA)
+            found = str(error)
+        if found == "ok":
+            return
+        with suppress(sqlite3.OperationalError):  # it may not have been attached
+            self._database.execute(f"DETACH {PRODUCTS}")
+        if file is not None:
+            places[PRODUCTS].remove()
+        self._database.execute(*attach)
+        self._database.execute(INDEX_SCHEMA)
 
     def __enter__(self) -> Self:
         return self
@@ -235,7 +246,13 @@ class Ledger:
         except sqlite3.Error as error:
             raise self._unusable(error) from error
 
-    def _unusable(self, error: Exception) -> StoreError:
+    def _unusable(self, error: sqlite3.Error) -> StoreError:
+        """Return the error to raise: the disk fails or is full, or a database is damaged."""
+        if DISK.match(getattr(error, "sqlite_errorname", "")):
+            return StoreError(
+                f"The ledger '{self._name}' cannot be written: {error}. Check free space and "
+                "permissions of its folder, then run the same command again: it resumes."
+            )
         return StoreError(
             f"Ledger '{self._name}' cannot be used: {error}. If it is damaged, remove it and "
             f"'{NAMES[PRODUCTS]}': maps stay known by their items, only counts of tries are lost."
@@ -263,11 +280,6 @@ class Ledger:
                 database.execute("BEGIN")
                 database.execute(RESERVE[schema])
                 yield database
-        except sqlite3.OperationalError as error:
-            raise StoreError(
-                f"The ledger '{self._name}' cannot be written: {error}. Check free space and "
-                "permissions of its folder, then run the same command again: it resumes."
-            ) from error
         except sqlite3.Error as error:
             raise self._unusable(error) from error
         self._keep(schema)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -11,12 +12,16 @@ from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
 from functools import partial
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from uniadrs_scale.scenes.products.plain import SUFFIXES
+from uniadrs_scale.scenes.vrt import SOURCE
 from uniadrs_scale.storage.buckets import CONNECTIONS, list_objects
+from uniadrs_scale.storage.places import ROOT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from uniadrs_scale.archive.ledger import Index
     from uniadrs_scale.storage.places import Place
@@ -36,6 +41,12 @@ RECORD: dict[str, Any] = {
     "created": str,
 }
 """Properties of an item that the index holds, and their types."""
+METADATA = ".xml", ".txt", ".safe"
+"""Endings of the metadata files of products."""
+PART = re.compile(r"(.+[_-])(?:MTL\.txt|METADATA\.XML)$", re.IGNORECASE)
+"""Metadata files whose product may be in one folder with others, and the start of its files."""
+MOST_TEXT = 2**22
+"""Characters of a VRT that are searched for its sources."""
 SHARE = 500
 """Folders of a bucket that are listed at a time: about two requests, for COGs."""
 
@@ -84,7 +95,7 @@ def below(folder: str, pattern: Sequence[str]) -> Iterator[str]:
         elif fnmatchcase(entry.name, first):
             if not rest:
                 yield entry.path
-            elif entry.is_dir():
+            else:
                 yield from below(entry.path, rest)
 
 
@@ -94,6 +105,37 @@ def _visible(folder: str) -> list[os.DirEntry[str]]:
             return [entry for entry in entries if not entry.name.startswith(".")]
     except (FileNotFoundError, NotADirectoryError, PermissionError):
         return []
+    except OSError as error:
+        if error.errno == errno.ELOOP:  # a circle of links
+            return []
+        raise
+
+
+def belonging(path: Path, names: Callable[[Path], Collection[str]]) -> list[Path]:
+    """Return the other files that a scene changes with: those that ``path`` describes or needs.
+
+    They are the data of an ENVI header, the header and the mask of a raster, the sources of a VRT,
+    and the files of the product whose metadata are in ``path``.
+
+    Args:
+        path: A file of the scene.
+        names: Returns the names in a folder.
+    """
+    folder, ending = path.parent, path.suffix.lower()
+    if ending == ".vrt" and path.is_file():  # a pipe would never end
+        with path.open(encoding="utf-8", errors="replace") as file:
+            named = SOURCE.findall(file.read(MOST_TEXT))
+        return [source for _, name in named if (source := folder / name.strip()).is_file()]
+    if ending in METADATA:
+        start = PART.match(path.name)  # of a folder that may hold several products
+        found = (Path(base, name) for base, _, files in os.walk(folder) for name in files)
+        return [p for p in found if p != path and (not start or p.name.startswith(start[1]))]
+    if ending == ".hdr":
+        possible = [f"{path.stem}{suffix}" for s in SUFFIXES for suffix in (s, s.upper())]
+    else:
+        possible = [f"{path.name}.hdr", f"{path.stem}.hdr", f"{path.name}.msk"]
+    there = names(folder)
+    return [folder / name for name in dict.fromkeys(possible) if name in there]
 
 
 def list_files(
@@ -144,8 +186,11 @@ def _walk(folder: str, before: str, levels: int) -> Iterator[tuple[str, Callable
 
 
 def _file_mark(entry: os.DirEntry[str]) -> str:
+    """Return the stamp of a file or store; empty for a store that lost its root or its scores."""
     try:
         status = entry.stat()
+        for name in (ROOT, f"score/{ROOT}") if entry.name.endswith(".zarr") else ():
+            Path(entry.path, name).stat()
     except OSError:  # just removed, or a link to nothing
         return ""
     return f"{status.st_size}:{status.st_mtime_ns}:{status.st_ino}"
@@ -179,7 +224,9 @@ class Survey:
         bad = [
             file
             for file, size in record.get("files", {}).items()
-            if file not in files or (size and int(files[file]().partition(":")[0] or 0) < size)
+            if file not in files
+            or (size and int(files[file]().partition(":")[0] or 0) < size)
+            or (file.endswith(".zarr") and not files[file]())
         ]
         if files and not bad:
             self.products[name] = record

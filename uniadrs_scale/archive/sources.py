@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -13,15 +14,14 @@ from typing import TYPE_CHECKING
 from uniadrs_scale.archive import stac_source
 from uniadrs_scale.archive.config import Folder, Static
 from uniadrs_scale.archive.decide import SourceItem
-from uniadrs_scale.archive.listing import below, path_time
+from uniadrs_scale.archive.listing import belonging, below, path_time
 from uniadrs_scale.core.contracts import digest
 from uniadrs_scale.errors import ArchiveError
 from uniadrs_scale.storage.buckets import list_objects
-from uniadrs_scale.storage.places import key_matches
-from uniadrs_scale.storage.urls import public_uri
+from uniadrs_scale.storage.urls import key_matches, public_uri
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from uniadrs_scale.archive.config import ArchiveConfig, Search
     from uniadrs_scale.storage.places import Place
@@ -123,6 +123,8 @@ def _warn_of_glob(source: Folder) -> None:
 def _folder_items(source: Folder, folder: Path, sink: Place) -> Iterator[SourceItem]:
     if not folder.is_dir():
         raise ArchiveError(f"Source folder '{folder}' does not exist. Check 'source.path'.")
+    if not os.access(folder, os.R_OK | os.X_OK):
+        raise ArchiveError(f"Source folder '{folder}' may not be read. Check its permissions.")
     maps, real = f"{_real(sink)}/", cache(os.path.realpath)
 
     def is_map(path: str) -> bool:
@@ -135,9 +137,10 @@ def _folder_items(source: Folder, folder: Path, sink: Place) -> Iterator[SourceI
         raise ArchiveError(f"Source folder '{folder}' cannot be listed: {error}") from None
     if not found and any(names for _, _, names in os.walk(folder)):
         _warn_of_glob(source)
+    inside = cache(_inside)
     for identifier, names in _scenes(source, [os.path.relpath(path, folder) for path in found]):
         try:
-            yield _file_item(identifier, tuple(folder / name for name in names), folder)
+            yield _file_item(identifier, tuple(folder / name for name in names), folder, inside)
         except FileNotFoundError:
             # Removed since it was listed, or changing: the next sweep sees its final state.
             continue
@@ -166,9 +169,20 @@ def _scenes(source: Folder, keys: Iterable[str]) -> Iterator[tuple[str, list[str
     yield from scenes.items()
 
 
-def _file_item(identifier: str, files: tuple[Path, ...], root: Path) -> SourceItem:
+def _inside(folder: Path) -> frozenset[str]:
+    """Return the names in a folder; none if it is not readable."""
+    with suppress(OSError):
+        return frozenset(path.name for path in folder.iterdir())
+    return frozenset()
+
+
+def _file_item(
+    identifier: str, files: tuple[Path, ...], root: Path, inside: Callable[[Path], frozenset[str]]
+) -> SourceItem:
     """Return the scene in ``files``, dated by its name or its latest file."""
-    stamps = {file.relative_to(root).as_posix(): _stamps(file) for file in files}
+    more = [other for file in files if not file.is_dir() for other in _others(file, inside)]
+    all_files = dict.fromkeys((*files, *more))
+    stamps = {os.path.relpath(file, root): _stamps(file) for file in all_files}
     times = [time for stamp in stamps.values() for _, time, _ in stamp]
     changed = datetime.fromtimestamp(max(times, default=0) // 10**9, UTC)
     return SourceItem(
@@ -179,6 +193,13 @@ def _file_item(identifier: str, files: tuple[Path, ...], root: Path) -> SourceIt
         href=str(files[0]),
         fault=_name_fault(files),
     )
+
+
+def _others(file: Path, inside: Callable[[Path], frozenset[str]]) -> list[Path]:
+    """Return the other files of a scene; none if ``file`` is not readable: opening it will fail."""
+    with suppress(OSError):
+        return belonging(file, inside)
+    return []
 
 
 def _name_fault(files: tuple[Path, ...]) -> str:
@@ -201,8 +222,8 @@ def _stamps(path: Path) -> list[tuple[int, int, str]]:
 
 
 def _status(path: Path) -> os.stat_result:
-    """Return the status of a file; for a link to nothing, of the link: opening it will fail."""
+    """Return the status of a file; of a link that leads nowhere, its own: opening it will fail."""
     try:
         return path.stat()
-    except FileNotFoundError:
+    except OSError:  # nothing is there, a circle of links, or a folder that may not be searched
         return path.lstat()

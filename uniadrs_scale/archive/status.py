@@ -137,8 +137,9 @@ class Status(Printed):
         last = self.runs[0]
         if self.state == "running":
             return f"running since {_clock(last['started'])}, {last['owner']}"
-        verb = "was killed" if self.state == "killed" else last["state"]
-        return f"{self.state}: the last sweep {verb}, last seen {_clock(last['seen'])}"
+        verb = {"killed": "was killed", "broken": "ended early"}.get(last["state"], last["state"])
+        why = f": {last['error']}" if last.get("error") else ""
+        return f"{self.state}: the last sweep {verb}, last seen {_clock(last['seen'])}{why}"
 
     def eta_text(self) -> str:
         """Return the time left, for people; empty if unknown."""
@@ -231,8 +232,9 @@ def write_page(place: Place, status: Status) -> None:
     """Write the status to ``place`` as a page that needs no server; its links are relative.
 
     Raises:
-        StoreError: It cannot be written.
+        StoreError: It cannot be written, or is not named as a page.
     """
+    place.require_page()
     base = _link_base(place, status.folder)
 
     def link(path: str | None) -> str:

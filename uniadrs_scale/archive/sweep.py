@@ -18,6 +18,7 @@ from uniadrs_scale.archive.decide import (
     Fingerprint,
     Known,
     Policy,
+    differing,
     reconcile,
     require_items,
     require_same_archive,
@@ -129,17 +130,17 @@ def _decide(
     policy = Policy(
         tries=config.tries, interruptions=config.interruptions, oldest=_oldest(config, now)
     )
+    runs = [] if ledger is None else ledger.runs()
     known = Known(
         products={name: record["uniadrs:parts"] for name, record in found.products.items()},
         tries=tries,
         damaged={name: why for name, (why, _) in found.damaged.items()},
+        options=differing(runs, config.recipe),
     )
     names = {item.name for item in listing.items}
     before = known.products.keys() | known.damaged.keys() | tries.keys()
     require_items(len(names) + listing.left_out, before)
-    runs = [] if ledger is None else ledger.runs()
-    sink = str(config.output.folder)
-    require_same_archive(source_text(config.source), names, before, runs, sink)
+    require_same_archive(source_text(config.source), names, before, runs, config.output.folder)
     report.decisions = reconcile(listing.items, known, recipe, policy)
     report.left_out = listing.left_out
     report.failed = {d.item.id: d.reason for d in report.decisions if d.action is Action.REFUSE}
@@ -192,20 +193,21 @@ class _Sweep:
         try:
             self._carry_out(found)
             self._close("stopped" if report.signal else "ended", found)
-        except BaseException:
+        except BaseException as error:
             with suppress(Exception):  # the first error counts
-                self._close("broken", None)
+                self._close("broken", None, error=redact(f"{type(error).__name__}: {error}"))
             raise
         if not report.signal and (report.failed or report.done or report.removed):
             notify(self.config.notify, report.facts() | {"archive": str(self.sink.place)})
         return report
 
     def _facts(self) -> dict[str, Any]:
-        return self.report.facts() | {"source": source_text(self.config.source)}
+        source = source_text(self.config.source)
+        return self.report.facts() | {"source": source, "options": self.config.recipe}
 
-    def _close(self, state: str, found: Survey | None) -> None:
+    def _close(self, state: str, found: Survey | None, **more: str) -> None:
         self.report.seconds = time.monotonic() - self.started
-        self.ledger.update_run(self.number, self._facts(), state)
+        self.ledger.update_run(self.number, self._facts() | more, state)
         self._refresh(found if self.untouched else None)
         facts = self.report.facts()
         LOG.info("sweep %s", state, extra={"event": "end", "facts": facts})

@@ -12,9 +12,6 @@ that GDAL itself understands (``a.tif``, ``a.tif.ovr``, ``a.tif.ovr.ovr``, ...).
 
 from __future__ import annotations
 
-import errno
-import os
-import shutil
 import warnings
 from collections import deque
 from itertools import pairwise
@@ -40,6 +37,7 @@ from uniadrs_scale.maps.overviews import (
     windows,
 )
 from uniadrs_scale.maps.store import ScoreMap, open_map
+from uniadrs_scale.storage.folders import room_checked
 from uniadrs_scale.storage.places import Place
 from uniadrs_scale.storage.trust import NO_PLACE, require_proj
 from uniadrs_scale.swaths.geometry import Geocoding
@@ -55,9 +53,8 @@ if TYPE_CHECKING:
 
     Source = ScoreMap | ArrayMap | GeocodedScores
 
-MIB = 2**20
-ROOM = 16 * MIB
-"""Bytes that are written to see if a disk is full."""
+FAULTS = RasterioError, CPLE_BaseError, SystemError
+"""Errors of GDAL; a SystemError if it does not say why, as on a full disk."""
 TEMPORARY = {
     "driver": "GTiff",
     "dtype": "float32",
@@ -149,16 +146,13 @@ def write_cog(opened: ScoreMap | ArrayMap, target: Place, geocoding: Geocoding) 
             # Arrays of swaths were refused, so that this reads the place of an array only.
             source: Source = on_a_grid(cast("ScoreMap", opened), geocoding, folder)
             finished = folder / "cog.tif"
-            try:
+            with room_checked(folder, *FAULTS, StoreError):
                 _make(source, finished)
-            except (RasterioError, CPLE_BaseError, StoreError):
-                _require_room(folder)
-                raise
             target.write(finished)
             return source.notes if isinstance(source, GeocodedScores) else ()
     except UniadrsScaleError:
         raise
-    except (OSError, RasterioError, CPLE_BaseError) as error:
+    except (OSError, *FAULTS) as error:
         reason = str(error.__cause__ or error).rstrip(".")
         raise StoreError(
             f"Cannot make '{target}' from '{opened.name}' ({reason}): a COG is written whole or "
@@ -173,16 +167,6 @@ def _make(source: Source, path: Path) -> None:
     _add_overviews(base, _ways(source))
     rasterio.shutil.copy(base, path, **COG)
     _verify(source, path)
-
-
-def _require_room(folder: Path) -> None:
-    """Raise OSError if the disk is full: GDAL says so on stderr only."""
-    needed = sum(file.stat().st_size for file in folder.iterdir())
-    with (folder / "room").open("wb") as file:  # a quota is known only to those who write
-        for _ in range(min(needed, ROOM) // MIB + 1):
-            file.write(bytes(MIB))
-    if shutil.disk_usage(folder).free < needed:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from None
 
 
 def shortcomings(opened: ScoreMap | ArrayMap) -> Iterator[UserWarning]:

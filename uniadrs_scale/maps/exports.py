@@ -31,7 +31,7 @@ from uniadrs_scale.maps.pictures import (
 from uniadrs_scale.maps.store import open_map
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -157,8 +157,7 @@ def companions(finished: FinishedMap, output: Place) -> tuple[str, ...]:
     says so.
     """
     notes: list[str] = []
-    for export in (export for export in EXPORTS.values() if export.beside):
-        target = output.beside(f"{output.name.removesuffix(output.suffix)}{export.beside}")
+    for export, target in _beside(output):
         try:
             there = target.read()
             if there is None or SOFTWARE.encode() in there[:LOOKED_AT]:
@@ -205,3 +204,16 @@ EXPORTS = {
         ),
     )
 }
+
+
+def has_companions(output: Place) -> bool:
+    """Return True if all files that belong to a map are there."""
+    return all(target.exists() for _, target in _beside(output))
+
+
+def _beside(output: Place) -> Iterator[tuple[Export, Place]]:
+    """Yield the exports next to the map ``output``, and their places."""
+    stem = output.name.removesuffix(output.suffix)
+    for export in EXPORTS.values():
+        if export.beside:
+            yield export, output.beside(f"{stem}{export.beside}")

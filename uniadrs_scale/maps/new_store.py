@@ -77,9 +77,12 @@ def prepare(
         made = folder / "new"
         try:
             create(made, plan, coordinates, weights)
+        except StoreError:
+            raise
         except OSError as error:
             raise StoreError(
-                f"Cannot create '{target}': {error.strerror or error}. Choose a writable folder."
+                f"Cannot create '{target}': {error.strerror or error}. Check free space and "
+                "permissions of its folder, or choose another."
             ) from None
         ours = {path.relative_to(made).as_posix() for path in made.rglob("*")}
         # Leftovers of a killed run in a bucket are overwritten.

@@ -17,6 +17,7 @@ from uniadrs_scale.core.machine import library, vectors
 from uniadrs_scale.errors import PlanError, Quiet, StoreError, gist
 from uniadrs_scale.maps.colours import RANKS
 from uniadrs_scale.scenes.areas import in_degrees
+from uniadrs_scale.storage.folders import room_checked
 from uniadrs_scale.storage.places import Place
 
 if TYPE_CHECKING:
@@ -47,7 +48,8 @@ def write(table: TargetTable, output: str | Path | Place) -> Place:
     with place.scratch() as folder:
         path = folder / place.name
         try:
-            make(table, path)
+            with room_checked(folder, RuntimeError, sqlite3.Error):
+                make(table, path)
         except (OSError, RuntimeError, sqlite3.Error) as error:
             raise StoreError(
                 f"Cannot write '{place}' ({gist(error)}). Check free space and permissions of its "
@@ -127,6 +129,10 @@ def _ogr(
             promote_to_multi=kind == "MultiPolygon",
             **options,
         )
+    # On a full disk GDAL may leave a file that is cut off, without an error.
+    found = pyogrio.raw.read(path, layer=options["layer"], columns=[])[2]
+    if len(found) != len(table):
+        raise RuntimeError(f"{len(found)} of {len(table)} targets were written")
 
 
 def _geojson(table: TargetTable, path: Path) -> None:

@@ -13,7 +13,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from uniadrs_scale.core.contracts import Printed
-from uniadrs_scale.errors import PlanError, StoreError, redact
+from uniadrs_scale.errors import PlanError, redact
 from uniadrs_scale.maps.exports import Export
 from uniadrs_scale.maps.finished import open_finished
 from uniadrs_scale.maps.overviews import reduced
@@ -57,7 +57,6 @@ MOST = 1000
 SCENE_BYTES, SCORE_BYTES, SHEET_BYTES = 1_700_000, 1_100_000, 550_000
 """Most characters of the picture of the scene, of all layers of scores, and of the close-ups of
 the scene and of all maps: a page stays below 5 MB."""
-SUFFIXES = (".html", ".htm")
 MEDIA = "text/html; charset=utf-8"
 TOP = 200
 """Targets in a page, unless a caller says otherwise."""
@@ -118,8 +117,7 @@ def report(
     if not 1 <= top <= MOST:
         raise PlanError(f"top={top} is not a number of targets. Use 1 to {MOST}.")
     place = Place.of(output)
-    if place.suffix.lower() not in SUFFIXES:
-        raise StoreError(f"Output '{output}' is not a page. Let it end in .html.")
+    place.require_page()
     place.require_name()
     place.require_folder()
     opened = open_finished(map_path)

@@ -182,4 +182,4 @@ def _doubt(score: NDArray[np.float32], layers: tuple[Layer, ...]) -> str:
 
 def reason(error: Exception) -> str:
     """Return the first line of an error, without secrets."""
-    return gist(f"{type(error).__name__}: {error}")
+    return f"{type(error).__name__}: {gist(error)}" if str(error) else type(error).__name__

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from uniadrs_scale.core.machine import Later, machine_memory, usable_cores
 from uniadrs_scale.errors import PlanError
 from uniadrs_scale.runtime.executor import ClusterExecutor, LocalExecutor
+from uniadrs_scale.storage.places import Place
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -235,10 +236,12 @@ def performance_page(executor: Executor, path: Path | None) -> Iterator[None]:
 
     Raises:
         PlanError: This process computes, the scheduler lacks bokeh, or the folder is missing.
+        StoreError: The file is not named as a page.
     """
     if path is None:
         yield
         return
+    Place.of(path).require_page()
     if not isinstance(executor, ClusterExecutor):
         raise PlanError(
             f"A performance report requires a cluster, got scheduler="

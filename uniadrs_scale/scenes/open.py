@@ -22,9 +22,8 @@ from uniadrs_scale.scenes.products.recognise import recognise, recognise_arrays
 from uniadrs_scale.scenes.products.stac import of_item
 from uniadrs_scale.scenes.sources import lazy_scene
 from uniadrs_scale.storage.buckets import list_keys
-from uniadrs_scale.storage.places import key_matches
 from uniadrs_scale.storage.trust import require_proj
-from uniadrs_scale.storage.urls import canonical, in_bucket, is_remote
+from uniadrs_scale.storage.urls import canonical, in_bucket, is_remote, key_matches
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -17,7 +17,7 @@ from uniadrs_scale.core.regions import Grid
 from uniadrs_scale.core.validity import SOME_BANDS
 from uniadrs_scale.detector.detector import levels_of, weights_digest
 from uniadrs_scale.errors import SceneError, StoreError
-from uniadrs_scale.maps.exports import FinishedMap, companions
+from uniadrs_scale.maps.exports import FinishedMap, companions, has_companions
 from uniadrs_scale.maps.new_store import prepare
 from uniadrs_scale.maps.pyramids import finish
 from uniadrs_scale.maps.store import DONE
@@ -217,8 +217,9 @@ class _Run:
         target, clock, export = self.target, Clock(), self.target.export
         notes: tuple[str, ...] = ()
         finished = FinishedMap(target.store, target.drawn, self.preview)
-        # A run that had nothing to do leaves what the one before has made.
-        pictured = self.observer.companions and (export is not None or bool(self.receipts))
+        # A run that had nothing to do makes only what the one before had no time or room for.
+        new = export is not None or self.receipts or not has_companions(target.place)
+        pictured = self.observer.companions and bool(new)
         with ThreadPoolExecutor(1) as pool:
             drawing = pool.submit(lambda: finished.picture) if pictured else None
             if export is not None:

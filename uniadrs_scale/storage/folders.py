@@ -1,8 +1,10 @@
-"""Temporary folders that are removed, and mount points without their disk."""
+"""Temporary folders that are removed, mount points without their disk, and full disks."""
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import signal
 import tempfile
 import threading
@@ -40,6 +42,29 @@ def _end(number: int, frame: Any) -> None:
     del frame
     signal.signal(number, signal.SIG_DFL)
     raise SystemExit(128 + number)
+
+
+MIB = 2**20
+ROOM = 16 * MIB
+"""Bytes that are written to see if a disk is full."""
+
+
+@contextmanager
+def room_checked(folder: Path, *faults: type[Exception]) -> Iterator[None]:
+    """Raise OSError instead of one of ``faults`` if the disk of ``folder`` is full.
+
+    GDAL says so on stderr only, and its errors name other reasons.
+    """
+    try:
+        yield
+    except faults:
+        needed = sum(file.stat().st_size for file in folder.iterdir())
+        with (folder / "room").open("wb") as file:  # a quota is known only to those who write
+            for _ in range(min(needed, ROOM) // MIB + 1):
+                file.write(bytes(MIB))
+        if shutil.disk_usage(folder).free <= needed:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from None
+        raise
 
 
 FSTAB = Path("/etc/fstab")

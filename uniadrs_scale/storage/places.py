@@ -7,7 +7,6 @@ import shutil
 import uuid
 from contextlib import contextmanager
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,14 +85,15 @@ class Place:
     def read(self) -> bytes | None:
         """Return the bytes, None if the file does not exist.
 
-        Raise OSError if they cannot be read.
+        Raise OSError, in a folder StoreError, if they cannot be read.
         """
         if self.local is None:
             return buckets.read_object(self.text)
-        try:
-            return self.local.read_bytes()
-        except FileNotFoundError:
-            return None
+        with self._explained("read"):
+            try:
+                return self.local.read_bytes()
+            except FileNotFoundError:
+                return None
 
     def write(self, content: bytes | Path, media: str = "") -> None:
         """Put ``content`` here, whole or not at all: readers see the old file until then.
@@ -116,8 +116,14 @@ class Place:
                 content.replace(self.local)
 
     def exists(self) -> bool:
-        """Return True if there is a file, a folder or an object."""
-        return buckets.exists(self.text) if self.local is None else self.local.exists()
+        """Return True if there is a file, a folder or an object.
+
+        Raise StoreError if that cannot be seen.
+        """
+        if self.local is None:
+            return buckets.exists(self.text)
+        with self._explained("read"):
+            return self.local.exists()
 
     def has_store(self) -> bool:
         """Return True if there is a folder, or in a bucket a store whose root is written."""
@@ -192,6 +198,11 @@ class Place:
                 f"Cannot write '{self.name:.60}' ({error.strerror}). Choose another output path."
             ) from None
 
+    def require_page(self) -> None:
+        """Raise StoreError if the name is not that of a page, such as that of a scene."""
+        if self.suffix.lower() not in (".html", ".htm"):
+            raise StoreError(f"Output '{self}' is not a page. Let it end in .html.")
+
     def make_folder(self) -> None:
         """Make a folder here, unless it exists.
 
@@ -257,9 +268,11 @@ class Place:
         try:
             yield
         except OSError as error:
+            advice = "Check its permissions and those of its folder, and its disk"
+            if verb != "read":
+                advice = "Check free space and permissions of its folder, or choose another"
             raise StoreError(
-                f"Cannot {verb} '{self.text}': {error.strerror or error}. Check free space and "
-                "permissions of its folder, or choose another."
+                f"Cannot {verb} '{self.text}': {error.strerror or error}. {advice}."
             ) from error
 
 
@@ -271,30 +284,16 @@ def write_whole(path: Path, content: bytes) -> None:
     """
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.unlink(missing_ok=True)
-    # "x" creates the file, and fails if anything, a link included, has been put there meanwhile.
-    with temporary.open("xb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        # "x" creates the file, and fails if anything, a link included, was put there meanwhile.
+        with temporary.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)  # if the disk is full
 
 
 def _is_folder(path: Path) -> bool:
     return path.is_dir() and not path.is_symlink()
-
-
-def key_matches(key: str, pattern: str) -> bool:
-    """Return True if ``key`` matches ``pattern``.
-
-    >>> key_matches("2026/a.tif", "**/*.tif"), key_matches("2026/a.tif", "*.tif")
-    (True, False)
-    """
-    return _matches(key.split("/"), pattern.split("/"))
-
-
-def _matches(parts: list[str], pattern: list[str]) -> bool:
-    if not (parts and pattern):
-        return not (parts or pattern)
-    if pattern[0] == "**":
-        return _matches(parts, pattern[1:]) or _matches(parts[1:], pattern)
-    return fnmatchcase(parts[0], pattern[0]) and _matches(parts[1:], pattern[1:])

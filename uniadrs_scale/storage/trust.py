@@ -275,7 +275,13 @@ def require_no_links(place: object) -> None:
     Others may write to a shared folder as well. Buckets have no links.
     """
     folder = Path(str(place))
-    for path in (folder, *(folder.iterdir() if folder.is_dir() else ())):
+    try:
+        paths = [folder, *(folder.iterdir() if folder.is_dir() else ())]
+    except OSError as error:
+        raise StoreError(
+            f"Cannot read '{folder}': {error.strerror}. Check its permissions and its disk."
+        ) from error
+    for path in paths:
         if path.is_symlink():
             raise StoreError(
                 f"'{path}' is a link: results are written to real files and folders only. Remove "

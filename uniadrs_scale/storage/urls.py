@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import posixpath
 import re
+from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from urllib.parse import parse_qsl, quote, unquote, urljoin, urlsplit
 
@@ -171,3 +172,20 @@ def _path_of(href: str) -> str:
         raise ValueError(f"'{href}' is a file of the machine '{parts.netloc}': give a path")
     path = href[5:].removeprefix(f"//{parts.netloc}")
     return path if Path(path).exists() else unquote(path)
+
+
+def key_matches(key: str, pattern: str) -> bool:
+    """Return True if ``key`` matches ``pattern``.
+
+    >>> key_matches("2026/a.tif", "**/*.tif"), key_matches("2026/a.tif", "*.tif")
+    (True, False)
+    """
+    return _matches(key.split("/"), pattern.split("/"))
+
+
+def _matches(parts: list[str], pattern: list[str]) -> bool:
+    if not (parts and pattern):
+        return not (parts or pattern)
+    if pattern[0] == "**":
+        return _matches(parts, pattern[1:]) or _matches(parts[1:], pattern)
+    return fnmatchcase(parts[0], pattern[0]) and _matches(parts[1:], pattern[1:])
