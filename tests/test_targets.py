@@ -634,3 +634,28 @@ def test_a_missing_library_says_what_to_install(utm_map, monkeypatch, tmp_path):
     result = run(utm_map, "-o", tmp_path / "t.gpkg")
     assert "uniadrs-scale[targets]" in str(result.exception)
     assert run(utm_map, "-o", tmp_path / "t.csv").exit_code == 0
+
+
+@pytest.mark.parametrize("suffix", ["gpkg", "geojson", "csv", "parquet", "fgb"])
+def test_only_lists_without_marks_are_replaced(utm_map, tmp_path, suffix):
+    path = tmp_path / f"list.{suffix}"
+    table = find(utm_map)
+    for _ in range(2):
+        write(table, path)
+    if suffix in ("gpkg", "csv"):  # what users edit: QGIS adds a field
+        if suffix == "gpkg":
+            with closing(sqlite3.connect(path)) as base, base:
+                base.execute('ALTER TABLE "targets" ADD COLUMN "mark" TEXT')
+        else:
+            pd.read_csv(path).assign(mark="real").to_csv(path, index=False)
+        with pytest.raises(StoreError, match="is not a list of targets without marks"):
+            write(table, path)
+    areas = geopandas.GeoDataFrame({"name": ["port"]}, geometry=[shapely.box(14, 44, 16, 46)])
+    other = {"parquet": "to_parquet", "csv": "to_csv"}.get(suffix, "to_file")
+    path.unlink()
+    getattr(areas.set_crs(4326), other)(path)
+    before = path.read_bytes()
+    result = CliRunner().invoke(app, ["targets", str(utm_map), "-o", str(path)])
+    assert isinstance(result.exception, StoreError)
+    assert "exists and is not a list of targets" in str(result.exception)
+    assert path.read_bytes() == before

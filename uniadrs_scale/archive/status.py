@@ -20,6 +20,7 @@ from jinja2 import Environment, StrictUndefined
 from uniadrs_scale.archive.listing import Survey
 from uniadrs_scale.core.contracts import Printed
 from uniadrs_scale.errors import HIDDEN, StoreError, redact
+from uniadrs_scale.maps.exports import require_own
 from uniadrs_scale.storage.remote import post_json
 
 if TYPE_CHECKING:
@@ -231,8 +232,9 @@ def write_page(place: Place, status: Status) -> None:
     """Write the status to ``place`` as a page that needs no server; its links are relative.
 
     Raises:
-        StoreError: It cannot be written.
+        StoreError: It cannot be written, or there is another file.
     """
+    require_own(place, "a status page", sign=b"<title>Archive ")
     base = _link_base(place, status.folder)
 
     def link(path: str | None) -> str:

@@ -16,6 +16,7 @@ from pyproj import CRS, Transformer
 from uniadrs_scale.core.machine import library, vectors
 from uniadrs_scale.errors import PlanError, Quiet, StoreError, gist
 from uniadrs_scale.maps.colours import RANKS
+from uniadrs_scale.maps.exports import require_own
 from uniadrs_scale.scenes.areas import in_degrees
 from uniadrs_scale.storage.places import Place
 
@@ -31,16 +32,18 @@ ROW_GROUP = 10_000
 """Rows of a part of a GeoParquet file."""
 DIGITS = 7
 """Decimals of degrees in GeoJSON: 1 cm."""
+HEADER, MARKED = b"target_id,", rb'"mark"[: ]|\A[^\n]*,mark\b'
+"""First column of our CSV files, and the field in which users note their decisions."""
 LAYER, PEAKS = "targets", "peaks"
 NO_CRS = Quiet(UserWarning, "'crs' was not provided")
 
 
 def write(table: TargetTable, output: str | Path | Place) -> Place:
-    """Write a table of targets; an older file is replaced.
+    """Write a table of targets; an older list is replaced.
 
     Raises:
         PlanError: The format needs a library that is not installed, or a CRS.
-        StoreError: The format is unknown, or the file cannot be written.
+        StoreError: The format is unknown, another file is there, or the file cannot be written.
     """
     place = require_writable(output)
     make = FORMATS[place.suffix.lower()]
@@ -62,7 +65,8 @@ def require_writable(output: str | Path | Place) -> Place:
 
     Raises:
         PlanError: The format needs a library that is not installed.
-        StoreError: The format is unknown, or the folder is missing.
+        StoreError: The format is unknown, the folder is missing, or there is a file that is not
+            such a list, or one with marks of a user.
     """
     place = Place.of(output)
     suffix = place.suffix.lower()
@@ -74,6 +78,7 @@ def require_writable(output: str | Path | Place) -> Place:
     place.require_folder()
     if place.local is not None and place.local.is_dir():
         raise StoreError(f"'{place}' is a folder. Choose another name.")
+    require_own(place, "a list of targets without marks", sign=HEADER, edited=MARKED)
     if suffix in (".gpkg", ".fgb"):
         vectors(f"'{suffix}' files")
     if suffix == ".parquet":

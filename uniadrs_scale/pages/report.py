@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from uniadrs_scale.core.contracts import Printed
 from uniadrs_scale.errors import PlanError, StoreError, redact
-from uniadrs_scale.maps.exports import Export
+from uniadrs_scale.maps.exports import Export, require_own
 from uniadrs_scale.maps.finished import open_finished
 from uniadrs_scale.maps.overviews import reduced
 from uniadrs_scale.maps.store import DONE, ScoreMap
@@ -102,7 +102,7 @@ def report(
         map_path: Zarr store or COG that `score` wrote.
         scene: The scene that was scored, as :func:`uniadrs_scale.score` takes it, or the larger one
             of which the map shows a part.
-        output: The page to write, .html; a page that is there is replaced.
+        output: The page to write, .html; an older report is replaced, no other page.
         targets: Table of targets of this map, a file or a GeoDataFrame; by default they are found
             now.
         top: Number of targets to show, those with the highest scores.
@@ -122,6 +122,7 @@ def report(
         raise StoreError(f"Output '{output}' is not a page. Let it end in .html.")
     place.require_name()
     place.require_folder()
+    require_own(place, "a report")
     opened = open_finished(map_path)
     scored = scored_scene(scene, opened)
     other = None if compare is None else require_same_grid(opened, open_finished(compare))
