@@ -659,3 +659,23 @@ def test_only_lists_without_marks_are_replaced(utm_map, tmp_path, suffix):
     assert isinstance(result.exception, StoreError)
     assert "exists and is not a list of targets" in str(result.exception)
     assert path.read_bytes() == before
+
+
+def test_areas_may_be_frames(utm_map, tmp_path):
+    every = us.targets(utm_map, level="low")
+    areas = every.iloc[:3][["geometry"]].to_crs(4326)
+    areas.to_file(tmp_path / "areas.gpkg")
+    for name in ("aoi", "exclude"):
+        expected = us.targets(utm_map, level="low", **{name: tmp_path / "areas.gpkg"})
+        assert 0 < len(expected) < len(every)
+        for given in (areas, areas.geometry):
+            found = us.targets(utm_map, level="low", **{name: given})
+            assert found.drop(columns="geometry").equals(expected.drop(columns="geometry"))
+            assert found.attrs["selection"][name] == f"a {type(given).__name__}"
+    for wrong, words in (
+        (areas.geometry.iloc[0], "vector file or a GeoDataFrame, got"),
+        (areas.set_crs(None, allow_override=True), "GeoDataFrame has no CRS"),
+        (areas.iloc[:0], "GeoDataFrame has no areas"),
+    ):
+        with pytest.raises(PlanError, match=words):
+            us.targets(utm_map, aoi=wrong)
