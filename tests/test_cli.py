@@ -181,7 +181,7 @@ BAD_INPUT = {
     "device": (["scene.tif"], ["--device", "tpu0"], "device='tpu0' is unknown"),
     "no such GPU": (["scene.tif"], ["--device", "cuda:99"], "device='cuda:99' does not exist"),
     "scheduler": (["scene.tif"], ["--scheduler", "quick"], "scheduler='quick' is unknown"),
-    "workers": (["scene.tif"], ["--workers", "0"], "workers=0: at least 1 is needed"),
+    "workers": (["scene.tif"], ["--workers", "0"], "workers=0 is not allowed"),
     "missing folder": (["scene.tif"], ["-o", "none/map.zarr"], "Output folder"),
     "missing folder, COG": (["scene.tif"], ["-o", "none/map.tif"], "Output folder"),
     "unwritable": (["scene.tif"], ["-o", "/proc/map.zarr"], "Cannot create '/proc/map.zarr'"),

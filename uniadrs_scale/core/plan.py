@@ -10,7 +10,7 @@ from uniadrs_scale.core.contracts import Printed, digest, is_score_alone
 from uniadrs_scale.core.lattice import Lattice, default_chunk
 from uniadrs_scale.core.layers import SCORE, Layer
 from uniadrs_scale.core.memory import MIB, MemoryForecast, Pixels, Processes, forecast
-from uniadrs_scale.core.presets import Preset, Terms, choose_preset
+from uniadrs_scale.core.presets import Preset, Terms, choose_preset, whole
 from uniadrs_scale.errors import PlanError
 
 if TYPE_CHECKING:
@@ -31,6 +31,12 @@ class Sizes:
     tile: int | None = None
     stride: int | None = None
     chunk: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that are not whole numbers."""
+        for name in ("tile", "stride", "chunk"):
+            if (size := getattr(self, name)) is not None:
+                object.__setattr__(self, name, whole(name, size))
 
     def decide(self, scene: SceneInfo, tiling: Tiling | None = None) -> tuple[Preset, Lattice]:
         """Return the preset and the lattice of ``scene``, with the tiles that its scorer asks for.

@@ -11,6 +11,7 @@ import shapely
 from pyproj import CRS, Transformer
 
 from uniadrs_scale.core.levels import GROW, RATES
+from uniadrs_scale.core.presets import real, whole
 from uniadrs_scale.errors import PlanError
 from uniadrs_scale.objects.components import Cut
 from uniadrs_scale.scenes.areas import clipped, is_frame, projected, read_areas, replaced
@@ -93,8 +94,7 @@ class Selection:
             )
         if self.level is not None and self.level not in RATES:
             raise PlanError(f"level='{self.level}' is unknown. Use {', '.join(RATES)}.")
-        if self.top is not None and self.top < 1:
-            raise PlanError(f"top={self.top} targets are not a list. Give at least 1.")
+        self._require_numbers()
         for name in ("threshold", "grow"):
             value = getattr(self, name)
             if value is not None and not 0 < value <= 1:
@@ -112,6 +112,13 @@ class Selection:
             raise PlanError(
                 f"geometry='{self.geometry}' is unknown. Use {', '.join(get_args(Geometry))}."
             )
+
+    def _require_numbers(self) -> None:
+        if self.top is not None:
+            whole("top", self.top, 1)
+        for name in ("threshold", "grow", "min_area", "max_area", "false_alarms", "buffer"):
+            if getattr(self, name) is not None:
+                real(name, getattr(self, name))
 
     def cut(self, levels: Levels | None, name: str) -> Cut:
         """Return the thresholds for the map ``name``.

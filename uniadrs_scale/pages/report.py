@@ -13,6 +13,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from uniadrs_scale.core.contracts import Printed
+from uniadrs_scale.core.presets import whole
 from uniadrs_scale.errors import PlanError, StoreError, redact
 from uniadrs_scale.maps.exports import Export, require_own
 from uniadrs_scale.maps.finished import open_finished
@@ -115,7 +116,7 @@ def report(
         StoreError: The map is that of another scene, the table that of another map, a file cannot
             be read, or the page cannot be written.
     """
-    if not 1 <= top <= MOST:
+    if not 1 <= whole("top", top) <= MOST:
         raise PlanError(f"top={top} is not a number of targets. Use 1 to {MOST}.")
     place = Place.of(output)
     if place.suffix.lower() not in SUFFIXES:

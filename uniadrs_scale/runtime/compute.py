@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, cast
 
 from uniadrs_scale.core.machine import Later, machine_memory, usable_cores
+from uniadrs_scale.core.presets import real, whole
 from uniadrs_scale.errors import PlanError
 from uniadrs_scale.runtime.executor import ClusterExecutor, LocalExecutor
 
@@ -92,9 +93,8 @@ class Compute:
             PlanError: ``workers`` or ``wait`` is not positive, or the scheduler is unknown or does
                 not answer.
         """
-        if workers is not None and workers < 1:
-            raise PlanError(f"workers={workers}: at least 1 is needed.")
-        if wait is not None and not 0 < wait < float("inf"):
+        workers = None if workers is None else whole("workers", workers, 1)
+        if wait is not None and not 0 < real("wait_for_workers", wait) < float("inf"):
             raise PlanError(f"wait_for_workers={wait}: a number of seconds above 0 is needed.")
         if tls and not (scheduler or "").startswith("tls://"):
             raise PlanError(
