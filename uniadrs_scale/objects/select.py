@@ -196,7 +196,7 @@ def touching(
         grown: Metres by which areas are larger than those given.
 
     Raises:
-        PlanError: The areas cannot be read, or have no CRS, or there are none.
+        PlanError: The areas cannot be read, or have no CRS or no shapes.
     """
     shapes, crs = read_areas(areas)
     shapes = shapely.make_valid(shapes)

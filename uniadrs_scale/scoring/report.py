@@ -164,12 +164,19 @@ def shares_text(valid: float, invalid: Mapping[str, float]) -> str:
 
 
 def areas_note(flat: Mapping[float, int], valid: int) -> str | None:
-    """Return a question about the largest areas of one value, None without large ones.
+    """Return a question about the largest areas of one value, or a sentence if no pixel is valid.
+
+    None without large areas.
 
     Args:
         flat: Valid pixels in areas of one value, by that value.
         valid: All valid pixels.
     """
+    if not valid:
+        return (
+            "No valid pixel was found, so the map is empty. Check nodata, mask and the part of the "
+            "scene."
+        )
     pixels, value = max(((pixels, value) for value, pixels in flat.items()), default=(0, 0))
     if not LARGE_AREAS * valid <= pixels < valid:
         return None
