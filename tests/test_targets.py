@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -679,3 +680,21 @@ def test_areas_may_be_frames(utm_map, tmp_path):
     ):
         with pytest.raises(PlanError, match=words):
             us.targets(utm_map, aoi=wrong)
+
+
+def test_times_are_utc_in_every_file(utm_map, tmp_path):
+    path = tmp_path / "map.zarr"
+    shutil.copytree(utm_map, path)
+    zarr.open_group(path, mode="r+").update_attributes({"datetime": "2024-03-01T12:20:30.5+02:00"})
+    expected = pd.Timestamp("2024-03-01T10:20:30.5Z")
+    found = us.targets(path)
+    assert (found["datetime"] == expected).all()
+    for suffix in ("gpkg", "geojson", "parquet", "fgb", "csv"):
+        file = write(find(path), tmp_path / f"list.{suffix}").local
+        read = {"csv": pd.read_csv, "parquet": geopandas.read_parquet}.get(suffix)
+        more = {"layer": "targets"} if suffix == "gpkg" else {}
+        read = geopandas.read_file(file, **more) if read is None else read(file)
+        assert (pd.to_datetime(read["datetime"]) == expected).all(), suffix
+    found.to_file(tmp_path / "mine.geojson")
+    assert '"2024-03-01T10:20:30.500Z"' in (tmp_path / "mine.geojson").read_text()
+    assert us.targets(utm_map)["datetime"].isna().all()

@@ -35,6 +35,8 @@ DIGITS = 7
 HEADER, MARKED = b"target_id,", rb'"mark"[: ]|\A[^\n]*,mark\b'
 """First column of our CSV files, and the field in which users note their decisions."""
 LAYER, PEAKS = "targets", "peaks"
+UTC = 100
+"""Flag of GDAL for times in UTC."""
 NO_CRS = Quiet(UserWarning, "'crs' was not provided")
 
 
@@ -130,6 +132,7 @@ def _ogr(
             geometry_type=kind,
             crs=table.crs,
             promote_to_multi=kind == "MultiPolygon",
+            gdal_tz_offsets={"datetime": np.full(len(table), UTC)},
             **options,
         )
 

@@ -91,6 +91,7 @@ class TargetTable:
         """
         geopandas = library("geopandas", "Tables in geopandas")
         frame = geopandas.GeoDataFrame(self.columns, geometry=self.geometry, crs=self.crs)
+        frame["datetime"] = frame["datetime"].dt.tz_localize("UTC")
         frame.attrs = self.facts
         return frame
 
