@@ -47,6 +47,8 @@ class SourceItem:
     properties: Mapping[str, Any] = field(default_factory=dict)
     product: Product | None = None
     """Bands, nodata values and masks as a STAC item describes them; None: open ``hrefs``."""
+    dated_by: str = ""
+    """What ``when`` is, if it is not the time of acquisition."""
     fault: str = ""
     """Why it cannot be opened, if the listing shows that already."""
 
@@ -200,7 +202,7 @@ def _decide(
     item: SourceItem, fingerprint: Fingerprint, known: Known, policy: Policy
 ) -> tuple[Action, str]:
     if policy.oldest is not None and item.when < policy.oldest and not item.fault:
-        return Action.EXPIRED, f"acquired {item.when:%Y-%m-%d}, before {policy.oldest:%Y-%m-%d}"
+        return Action.EXPIRED, f"of {item.when:%Y-%m-%d}, before {policy.oldest:%Y-%m-%d}"
     product = known.products.get(item.name)
     if product is not None and not (changed := fingerprint.changes(product)):
         return Action.KEEP, "done"
