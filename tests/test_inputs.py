@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -236,6 +237,13 @@ def test_progress_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = stream.getvalue().splitlines()
     assert len(lines) == 10
     assert lines[-1].startswith("scoring 200/200 chunks")
+
+
+def test_results_print_in_the_terminal_of_ipython() -> None:
+    printed: list[str] = []
+    plan = us.plan(SCENE, detector=TileMean(), preset="single-band", tile=64, scheduler="sync")
+    plan._repr_pretty_(SimpleNamespace(text=printed.append), False)  # as IPython calls it
+    assert printed == [plan.text()]
 
 
 def test_a_plan_prints_well() -> None:

@@ -682,6 +682,11 @@ def test_areas_may_be_frames(utm_map, tmp_path):
             us.targets(utm_map, aoi=wrong)
 
 
+def test_one_target_is_not_targets(utm_map):
+    assert find(utm_map, Selection(top=1)).summary()[0] == "1 target (1 high)"
+    assert find(utm_map, Selection(top=2)).summary()[0] == "2 targets (2 high)"
+
+
 def test_times_are_utc_in_every_file(utm_map, tmp_path):
     path = tmp_path / "map.zarr"
     shutil.copytree(utm_map, path)

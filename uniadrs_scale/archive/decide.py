@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from uniadrs_scale.core.contracts import digest
-from uniadrs_scale.errors import ArchiveError
+from uniadrs_scale.errors import ArchiveError, counted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -48,7 +48,7 @@ class SourceItem:
     product: Product | None = None
     """Bands, nodata values and masks as a STAC item describes them; None: open ``hrefs``."""
     dated_by: str = ""
-    """What ``when`` is, if it is not the time of acquisition."""
+    """Origin of ``when`` if it is not the time of acquisition."""
     fault: str = ""
     """Why it cannot be opened, if the listing shows that already."""
 
@@ -217,9 +217,12 @@ def _decide(
 
 def _try_again(tries: Tries, policy: Policy) -> tuple[Action, str]:
     if tries.failures >= policy.tries:
-        return Action.PARKED, f"failed {tries.failures} times, last: {tries.error}"
+        return Action.PARKED, f"failed {counted(tries.failures, 'time')}, last: {tries.error}"
     if tries.interruptions >= policy.interruptions:
-        return Action.PARKED, f"cut short {tries.interruptions} times: it may kill the process"
+        return (
+            Action.PARKED,
+            f"cut short {counted(tries.interruptions, 'time')}: it may kill the process",
+        )
     if tries.failures:
         return Action.SCORE, f"try {tries.failures + 1} of {policy.tries}: {tries.error}"
     return Action.SCORE, "resumed"

@@ -19,7 +19,7 @@ from jinja2 import Environment, StrictUndefined
 
 from uniadrs_scale.archive.listing import Survey
 from uniadrs_scale.core.contracts import Printed
-from uniadrs_scale.errors import HIDDEN, StoreError, redact
+from uniadrs_scale.errors import HIDDEN, StoreError, counted, redact
 from uniadrs_scale.maps.exports import require_own
 from uniadrs_scale.storage.remote import post_json
 
@@ -122,7 +122,7 @@ class Status(Printed):
                 f"{self.megapixels_per_second:.2f} Mpx/s"
             )
         lines += _first(
-            f"{_verb(trouble)}   {trouble['name']} ({trouble['failures']} times): "
+            f"{_verb(trouble)}   {trouble['name']} ({counted(trouble['failures'], 'time')}): "
             f"{trouble['error']}"
             for trouble in self.troubles
         )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from uniadrs_scale.cli.options import COMPLETE, INCOMPLETE, Drawing, Reading, spread
-from uniadrs_scale.errors import StoreError
+from uniadrs_scale.errors import StoreError, counted
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -88,7 +88,7 @@ def verify_command(target: Map) -> None:
         fingerprint = store.attributes["fingerprint"]
     for fault in faults:
         typer.echo(fault)
-    typer.echo(f"{state}, fingerprint {fingerprint}, {len(faults)} faults")
+    typer.echo(f"{state}, fingerprint {fingerprint}, {counted(len(faults), 'fault')}")
     raise typer.Exit(INCOMPLETE if faults else COMPLETE)
 
 

@@ -35,8 +35,7 @@ DIGITS = 7
 HEADER, MARKED = b"target_id,", rb'"mark"[: ]|\A[^\n]*,mark\b'
 """First column of our CSV files, and the field in which users note their decisions."""
 LAYER, PEAKS = "targets", "peaks"
-UTC = 100
-"""Flag of GDAL for times in UTC."""
+UTC = 100  # GDAL's flag of times in UTC
 NO_CRS = Quiet(UserWarning, "'crs' was not provided")
 
 
@@ -67,8 +66,7 @@ def require_writable(output: str | Path | Place) -> Place:
 
     Raises:
         PlanError: The format needs a library that is not installed.
-        StoreError: The format is unknown, the folder is missing, or there is a file that is not
-            such a list, or one with marks of a user.
+        StoreError: The format is unknown, the folder is missing, or another file is there.
     """
     place = Place.of(output)
     suffix = place.suffix.lower()

@@ -18,7 +18,7 @@ from uniadrs_scale.core.contracts import Printed
 from uniadrs_scale.core.lattice import sample_windows
 from uniadrs_scale.core.machine import usable_cores
 from uniadrs_scale.core.validity import flat_areas
-from uniadrs_scale.errors import redact
+from uniadrs_scale.errors import counted, redact
 from uniadrs_scale.runtime.executor import ClusterFacts
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ class RunSummary(Printed):
         before = f", {self.kept} were complete before" if self.kept else ""
         tiles = f"{self.tiles_scored} scored, {self.tiles_skipped} skipped (no valid pixel)"
         lines = [
-            f"pixels   {self.pixels / 1e6:.2f} Mpx in {self.chunks} chunks{before}",
+            f"pixels   {self.pixels / 1e6:.2f} Mpx in {counted(self.chunks, 'chunk')}{before}",
             f"tiles    {tiles}, {len(self.failures)} failed",
             f"time     {self.seconds:.1f} s, {speed:.2f} Mpx/s",
         ]

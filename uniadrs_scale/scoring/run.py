@@ -16,7 +16,7 @@ from uniadrs_scale.core.compiled import mixed
 from uniadrs_scale.core.regions import Grid
 from uniadrs_scale.core.validity import SOME_BANDS
 from uniadrs_scale.detector.detector import levels_of, weights_digest
-from uniadrs_scale.errors import SceneError, StoreError
+from uniadrs_scale.errors import SceneError, StoreError, counted
 from uniadrs_scale.maps.exports import FinishedMap, companions, require_own
 from uniadrs_scale.maps.new_store import prepare
 from uniadrs_scale.maps.pyramids import finish
@@ -270,8 +270,9 @@ class _Run:
 def _partial(statistics: BandStatistics) -> SceneError:
     """Return the sentence about statistics of a scene that could not be read whole."""
     return SceneError(
-        f"{len(statistics.unread)} parts of the scene could not be read for its statistics, so "
-        "scores are relative to the rest. Run the same command again when they can be read."
+        f"{counted(len(statistics.unread), 'part')} of the scene could not be read for its "
+        "statistics, so scores are relative to the rest. Run the same command again when they can "
+        "be read."
     )
 
 
