@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -95,6 +96,23 @@ def test_a_class_is_not_a_scorer_and_an_array_without_names_not_a_map() -> None:
         us.plan(SCENE, detector=us.Detector)  # type: ignore[arg-type] # the error of a caller
     with pytest.raises(us.SceneError, match=r"arrays with names, got ndarray. Pass"):
         us.evaluate_map(PIXELS[0], SCENE[0])
+
+
+def test_a_file_that_changed_since_it_was_opened_is_opened_again(tmp_path: Path) -> None:
+    raster, cube = tmp_path / "scene.tif", tmp_path / "cube.nc"
+    placed = SCENE.rio.write_crs(32633).assign_coords(y=np.arange(60.0)[::-1], x=np.arange(70.0))
+    for write in (lambda: placed.rio.to_raster(raster), lambda: placed.to_netcdf(cube)):
+        write()
+        path = cube if cube.exists() else raster
+        scene = us.open_scene(path)
+        part = us.crop(scene, bbox=(5, 5, 60, 50), crs=32633) if path == raster else scene
+        assert us.plan(part, detector=TileMean(), tile=16, scheduler="sync")
+        os.utime(path, (1, 1))  # as another program would that writes it
+        for opened in (scene, part):
+            for act in (us.plan, us.score):
+                with pytest.raises(us.SceneError, match=f"{path.name}' has changed since"):
+                    act(opened, detector=TileMean(), tile=16, scheduler="sync")
+        assert us.plan(us.open_scene(path), detector=TileMean(), tile=16, scheduler="sync")
 
 
 def test_a_map_in_memory_has_no_path(tmp_path: Path) -> None:

@@ -163,7 +163,7 @@ def shares_text(valid: float, invalid: Mapping[str, float]) -> str:
     return f"{valid:.1%}" + (f" ({reasons})" if reasons else "")
 
 
-def areas_note(flat: Mapping[float, int], valid: int) -> str | None:
+def areas_note(flat: Mapping[float, int], valid: int, *, invalid: bool) -> str | None:
     """Return a question about the largest areas of one value, or a sentence if no pixel is valid.
 
     None without large areas.
@@ -171,7 +171,10 @@ def areas_note(flat: Mapping[float, int], valid: int) -> str | None:
     Args:
         flat: Valid pixels in areas of one value, by that value.
         valid: All valid pixels.
+        invalid: Whether there are invalid pixels; without any, no pixel was read.
     """
+    if not valid and not invalid:
+        return None
     if not valid:
         return (
             "No valid pixel was found, so the map is empty. Check nodata, mask and the part of the "

@@ -284,7 +284,7 @@ def _notes(statistics: BandStatistics, plan: ScorePlan) -> Iterator[str]:
         some = ", ".join(f"'{name}'" for name in dead[:NAMED])
         more = f" and {len(dead) - NAMED} more" if len(dead) > NAMED else ""
         yield f"Bands that hold one value and so tell nothing: {some}{more}."
-    if areas := areas_note(statistics.flat, statistics.count):
+    if areas := areas_note(statistics.flat, statistics.count, invalid=bool(statistics.invalid)):
         yield areas
     partly = statistics.invalid.get(SOME_BANDS, 0)
     if partly >= LARGE_AREAS:
