@@ -109,6 +109,7 @@ def test_a_folder_of_files(tmp_path: Path) -> None:
         (str(first),),
     )
     assert (b.id, b.when) == ("deep/er/b", datetime(2023, 11, 14, 22, 13, 20, tzinfo=UTC))
+    assert (a.dated_by, b.dated_by) == ("", "last change of the files")
     first.write_bytes(first.read_bytes() + b"more")
     changed = list_items(config, NOW).items
     assert changed[0] == b
@@ -323,6 +324,7 @@ def test_a_bucket_is_listed_as_a_folder_is(tmp_path: Path, monkeypatch: pytest.M
         assert first.id == "2024/S2_20240131T101559_x"
         assert first.hrefs == ("s3://incoming/new/2024/S2_20240131T101559_x.tif",)
         assert first.when == datetime(2024, 1, 31, 10, 15, 59, tzinfo=UTC)
+        assert (first.dated_by, second.dated_by) == ("", "last change of the files")
         buckets.write_object("s3://incoming/new/2024/b.tif", write_scene(tmp_path / "b.tif", 2))
         assert listing(tmp_path, source).items[1].identity != second.identity
         (both,) = listing(tmp_path, source | {"group": "folder"}).items

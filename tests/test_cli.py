@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -181,7 +182,7 @@ BAD_INPUT = {
     "device": (["scene.tif"], ["--device", "tpu0"], "device='tpu0' is unknown"),
     "no such GPU": (["scene.tif"], ["--device", "cuda:99"], "device='cuda:99' does not exist"),
     "scheduler": (["scene.tif"], ["--scheduler", "quick"], "scheduler='quick' is unknown"),
-    "workers": (["scene.tif"], ["--workers", "0"], "workers=0: at least 1 is needed"),
+    "workers": (["scene.tif"], ["--workers", "0"], "workers=0 is not allowed"),
     "missing folder": (["scene.tif"], ["-o", "none/map.zarr"], "Output folder"),
     "missing folder, COG": (["scene.tif"], ["-o", "none/map.tif"], "Output folder"),
     "unwritable": (["scene.tif"], ["-o", "/proc/map.zarr"], "Cannot create '/proc/map.zarr'"),
@@ -295,6 +296,30 @@ def test_score_and_plan_share_their_options() -> None:
     assert taken[0] ^ taken[1] == {
         "crs", "resolution", "resampling", "as_json", "performance_report",
     }  # fmt: skip
+
+
+def test_help_shows_no_types_of_flags_and_names_what_is_meant(run, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    commands = run("--help").out
+    assert "bool" not in commands
+    for command, usage in {
+        "score": "{SCENE}...", "info": "{TARGET}...", "evaluate": "{MAP} {TRUTH}",
+        "cog": "{STORE} {OUT.tif}", "verify": "{MAP}", "targets": "{MAP}", "report": "{MAP}",
+        "sweep": "[ARCHIVE.yaml]", "retry": "{ARCHIVE.yaml} [SCENE]...", "plan": "{SCENE}...",
+        "status": "{ARCHIVE.yaml}", "demo": "[OPTIONS]",
+    }.items():  # fmt: skip
+        out = run(command, "--help").out
+        assert "bool" not in out
+        assert re.search(rf"Usage: .* {command} .*{re.escape(usage)}\s*\n", out), out[:300]
+        assert command in commands
+
+
+def test_shells_complete_commands_and_options() -> None:
+    words = {"COMP_WORDS": "uniadrs-scale score --pre", "COMP_CWORD": "2"}
+    command = [str(Path(sys.executable).parent / "uniadrs-scale")]
+    environment = os.environ | words | {"_UNIADRS_SCALE_COMPLETE": "complete_bash"}
+    told = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert told.stdout.split() == ["--preset"]
 
 
 def test_help_teaches(run) -> None:

@@ -263,6 +263,27 @@ def test_damaged_chunk(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["s.zarr"]
 
 
+def test_only_maps_are_replaced(tmp_path: Path) -> None:
+    store = write_store(tmp_path / "s.zarr", random_score(30, 30))
+    array = xr.open_zarr(store, consolidated=False)["score"]
+    scene = tmp_path / "scene.tif"
+    profile = {"driver": "GTiff", "height": 30, "width": 30, "count": 4, "dtype": "uint16"}
+    with rasterio.open(scene, "w", **profile, crs=CRS, transform=TRANSFORM):
+        pass
+    (tmp_path / "notes.tif").write_text("notes")
+    for path in (scene, tmp_path / "notes.tif"):
+        before = path.read_bytes()
+        for written in (store, array):
+            with pytest.raises(StoreError, match="exists and is not a map"):
+                cog.to_cog(written, path)
+        assert path.read_bytes() == before
+    made = cog.to_cog(array + 0.1, tmp_path / "map.tif")
+    for written in (store, array, store):  # a map of an array, and one of a run, are ours
+        assert cog.to_cog(written, made) == made
+    with rasterio.open(made) as output:
+        assert same_bits(output.read(1), array.values)
+
+
 def test_output_folder_missing(tmp_path: Path) -> None:
     store = write_store(tmp_path / "s.zarr", random_score(30, 30))
     with pytest.raises(StoreError, match=r"Output folder '.*nowhere' does not exist"):
@@ -294,11 +315,11 @@ def test_failure_leaves_the_older_file_and_nothing_else(
         raise error
 
     store = write_store(tmp_path / "s.zarr", random_score(600, 30))
-    (tmp_path / "s.tif").write_text("older")
+    older = cog.to_cog(store, tmp_path / "s.tif").read_bytes()
     monkeypatch.setattr(cog, step, fail)
     with pytest.raises(StoreError, match="on fire"):
         cog.to_cog(store, tmp_path / "s.tif")
-    assert (tmp_path / "s.tif").read_text() == "older"
+    assert (tmp_path / "s.tif").read_bytes() == older
     assert sorted(p.name for p in tmp_path.iterdir()) == ["s.tif", "s.zarr"]
 
 

@@ -6,6 +6,7 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
+import geopandas
 import numpy as np
 import pytest
 import rasterio
@@ -216,6 +217,8 @@ def test_an_area_may_be_a_geojson_geometry(raster: Path) -> None:
     for crs in (32633, "EPSG:32633"):
         part = us.crop(raster, aoi=shapely.geometry.mapping(area), crs=crs)
         assert part.identical(us.crop(raster, aoi=area, crs=crs))
+        frame = geopandas.GeoDataFrame(geometry=[area], crs=crs)
+        assert part.identical(us.crop([raster], aoi=frame))
 
 
 def test_a_scene_without_a_grid_is_refused(raster: Path) -> None:

@@ -309,3 +309,22 @@ def test_bad_truth_is_refused_in_a_sentence(tmp_path: Path) -> None:
         us.evaluate(tmp_path / "none.tif", tmp_path / "t.geojson")
     with pytest.raises(StoreError, match="is not a map"):
         us.evaluate(tmp_path / "empty.tif", tmp_path / "t.geojson")
+
+
+def test_a_frame_counts_as_its_file(tmp_path: Path) -> None:
+    score, truth = field()
+    path = write(tmp_path / "map.tif", score)
+    found = [shapely.geometry.shape(s) for s, v in shapes(truth, transform=PLACE) if v]
+    frame = geopandas.GeoDataFrame(geometry=found, crs=32632).to_crs(4326)
+    for truth_ in (frame, frame.assign(mark="false"), frame.assign(mark=None)):
+        if "mark" in truth_:
+            truth_.loc[: len(truth_) // 2, "mark"] = "real"
+        truth_.to_file(tmp_path / "truth.gpkg")
+        expected = us.evaluate(path, tmp_path / "truth.gpkg")
+        assert us.evaluate(path, truth_).to_json() == expected.to_json()
+    assert us.evaluate(path, frame.geometry).to_json() == us.evaluate(path, frame).to_json()
+    with pytest.raises(SceneError, match="GeoDataFrame' has no CRS"):
+        us.evaluate(path, frame.set_crs(None, allow_override=True))
+    for other in (truth, found):
+        with pytest.raises(SceneError, match=f"or a GeoDataFrame, got {type(other).__name__}"):
+            us.evaluate(path, other)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import json
+import os
 import sys
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -52,6 +55,64 @@ def test_a_source_that_is_not_a_path_is_refused(small_raster: Path) -> None:
     first = str(found.band.values[0])
     assert us.open_scene(small_raster, bands=first).equals(found[:1])
     assert us.open_scene(small_raster, bands=1).equals(found[:1])
+
+
+def test_numbers_are_numbers(small_raster: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"detector": TileMean(), "preset": "single-band"}
+    expected = us.plan(SCENE, tile=64, stride=48, chunk=128, scheduler="sync", **options)
+    got = us.plan(SCENE, tile=np.int64(64), stride=np.int16(48), chunk=np.uint32(128),
+                  scheduler="sync", **options)  # fmt: skip
+    assert json.dumps(got.to_dict()) == json.dumps(expected.to_dict())
+    us.score(SCENE, tmp_path / "map.zarr", tile=np.int64(64), scheduler="sync", **options)
+    for wrong in ("64", 64.0, True, None, [64]):
+        for name in ("tile", "stride", "chunk", "workers"):
+            if wrong is not None:
+                with pytest.raises(us.PlanError, match=rf"{name}=.* is not allowed\. Use whole"):
+                    us.plan(SCENE, **{name: wrong}, **options)
+        for name in ("threshold", "grow", "min_area", "false_alarms", "top"):
+            if wrong not in (None, 64.0):
+                with pytest.raises(us.PlanError, match=rf"{name}=.* is not allowed\. Use"):
+                    us.targets(tmp_path / "map.zarr", **{name: wrong})
+        with pytest.raises(us.PlanError, match=r"top=.* is not allowed"):
+            us.report(tmp_path / "map.zarr", SCENE, tmp_path / "r.html", top=wrong)
+        with pytest.raises(us.PlanError, match=r"chunk=.* is not allowed"):
+            us.open_scene(small_raster, chunk=wrong)
+    for option in ({"bands": 1.0}, {"bands": [1.5]}, {"mask": True}, {"variable": 3.0}):
+        with pytest.raises(us.SceneError, match="holds neither names nor numbers"):
+            us.open_scene(small_raster, **option)
+    with pytest.raises(us.PlanError, match="wait_for_workers='6h' is not allowed"):
+        us.score(SCENE, wait_for_workers="6h", **options)  # type: ignore[arg-type]
+
+
+def test_a_dataset_may_hold_one_array_with_bands() -> None:
+    one = SCENE.to_dataset(name="reflectance")
+    np.testing.assert_array_equal(scene_of(one).values, PIXELS)
+    with pytest.raises(us.SceneError, match=r"several arrays with bands .* ds\['reflectance'\]"):
+        scene_of(one.assign(radiance=SCENE))
+
+
+def test_a_class_is_not_a_scorer_and_an_array_without_names_not_a_map() -> None:
+    with pytest.raises(us.PlanError, match="takes a scorer, got type"):
+        us.plan(SCENE, detector=us.Detector)  # type: ignore[arg-type] # the error of a caller
+    with pytest.raises(us.SceneError, match=r"arrays with names, got ndarray. Pass"):
+        us.evaluate_map(PIXELS[0], SCENE[0])
+
+
+def test_a_file_that_changed_since_it_was_opened_is_opened_again(tmp_path: Path) -> None:
+    raster, cube = tmp_path / "scene.tif", tmp_path / "cube.nc"
+    placed = SCENE.rio.write_crs(32633).assign_coords(y=np.arange(60.0)[::-1], x=np.arange(70.0))
+    for write in (lambda: placed.rio.to_raster(raster), lambda: placed.to_netcdf(cube)):
+        write()
+        path = cube if cube.exists() else raster
+        scene = us.open_scene(path)
+        part = us.crop(scene, bbox=(5, 5, 60, 50), crs=32633) if path == raster else scene
+        assert us.plan(part, detector=TileMean(), tile=16, scheduler="sync")
+        os.utime(path, (1, 1))  # as another program would that writes it
+        for opened in (scene, part):
+            for act in (us.plan, us.score):
+                with pytest.raises(us.SceneError, match=f"{path.name}' has changed since"):
+                    act(opened, detector=TileMean(), tile=16, scheduler="sync")
+        assert us.plan(us.open_scene(path), detector=TileMean(), tile=16, scheduler="sync")
 
 
 def test_a_map_in_memory_has_no_path(tmp_path: Path) -> None:
@@ -194,6 +255,13 @@ def test_progress_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = stream.getvalue().splitlines()
     assert len(lines) == 10
     assert lines[-1].startswith("scoring 200/200 chunks")
+
+
+def test_results_print_in_the_terminal_of_ipython() -> None:
+    printed: list[str] = []
+    plan = us.plan(SCENE, detector=TileMean(), preset="single-band", tile=64, scheduler="sync")
+    plan._repr_pretty_(SimpleNamespace(text=printed.append), False)  # as IPython calls it
+    assert printed == [plan.text()]
 
 
 def test_a_plan_prints_well() -> None:

@@ -76,8 +76,10 @@ def test_no_summary_asks_about_pixels_here_and_there(tmp_path: Path) -> None:
     dark = declared.where(declared.band > 0, 0)  # one band of four
     speckle = ((declared > 1900) * declared)[:1, :, 150:].drop_attrs()
     assert 0.3 < (speckle == 0).mean() < 0.5
-    for scene in (declared, dark, speckle):
+    for scene in (declared, speckle):
         us.score(scene, detector=TileMean(), scheduler="sync")  # any warning is an error
+    with pytest.warns(us.SceneWarning, match="No valid pixel was found"):
+        us.score(dark, detector=TileMean(), scheduler="sync")
 
 
 def test_a_resumed_run_knows_the_areas(tmp_path: Path) -> None:

@@ -153,6 +153,19 @@ def test_a_performance_report_needs_a_cluster(tmp_path: Path) -> None:
         )  # fmt: skip
 
 
+def test_a_scene_without_valid_pixels_is_told() -> None:
+    with pytest.warns(us.SceneWarning, match=r"No valid pixel was found, .* Check nodata"):
+        us.score(scene().where(False), detector=TileMean(), **OPTIONS)
+
+
+def test_a_performance_report_replaces_no_other_file(tmp_path: Path) -> None:
+    page = tmp_path / "scene.tif"
+    page.write_text("pixels")
+    with pytest.raises(us.StoreError, match="exists and is not a performance report"):
+        us.score(scene(), detector=TileMean(), workers=1, performance_report=page, **OPTIONS)
+    assert page.read_text() == "pixels"
+
+
 def test_the_peak_is_that_of_the_largest_worker() -> None:
     facts = ClusterFacts(
         scheduler="tcp://a", deaths=2, retries=3, dismissed=("tcp://e is too old",)

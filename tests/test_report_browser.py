@@ -246,6 +246,6 @@ def test_scenes_of_a_status_page_sort_by_a_click(browser, tmp_path):
     assert order("targets") == ["a", "b", "<i>c</i>"]
     assert order("targets") == ["<i>c</i>", "b", "a"]
     assert order("highest score") == ["<i>c</i>", "b", "a"]
-    assert order("acquired (UTC)") == ["a", "<i>c</i>", "b"]
+    assert order("date (UTC)") == ["a", "<i>c</i>", "b"]
     assert page.get_by_text("The 3 latest of 5.").is_visible()
     page.close()

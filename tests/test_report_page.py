@@ -569,3 +569,11 @@ def test_a_swath_reads_its_positions_once_for_all_targets():
         found = (np.array(bounds) - [10, 40, 10, 40]) * 1000
         assert found == pytest.approx(own, abs=1e-2)
     assert checked_rows(replace(table, records=[], geometries=[]), _Flat(), tie, 60) == []
+
+
+def test_only_reports_are_replaced(folder, tmp_path):
+    path = tmp_path / "index.html"
+    path.write_text("<p>mine</p>")
+    with pytest.raises(us.StoreError, match="exists and is not a report"):
+        us.report(folder / "map.zarr", folder / EVIL, path)
+    assert path.read_text() == "<p>mine</p>"

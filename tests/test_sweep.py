@@ -282,7 +282,17 @@ def test_evil_ids_stay_in_the_sink(tmp_path: Path) -> None:
     collection = pystac.Collection.from_file(str(tmp_path / "work" / "maps" / "collection.json"))
     items = list(collection.get_items())
     assert {item.properties["uniadrs:source_id"] for item in items} == set(evil)
+    assert not any("uniadrs:datetime_from" in item.properties for item in items)
     assert all(item.bbox == [10, 50, 11, 51] for item in items)
+
+
+def test_items_say_that_their_date_is_that_of_a_file(tmp_path: Path) -> None:
+    for name in ("a", "b_20240301"):
+        write_scene(tmp_path / "incoming" / f"{name}.tif", 1)
+    us.sweep(write_archive(tmp_path), detector=FirstBand())
+    for name, dated_by in (("a", "last change of the files"), ("b_20240301", None)):
+        item = pystac.Item.from_file(str(tmp_path / "maps" / name / f"{name}.json"))
+        assert item.properties.get("uniadrs:datetime_from") == dated_by
 
 
 def test_two_items_with_the_same_file_both_get_their_map(tmp_path: Path, cluster: Client) -> None:

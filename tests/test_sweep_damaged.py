@@ -14,6 +14,7 @@ import uniadrs_scale as us
 from uniadrs_scale.archive.listing import record_of
 from uniadrs_scale.archive.sink import Sink
 from uniadrs_scale.archive.status import read_status, write_page
+from uniadrs_scale.errors import StoreError
 from uniadrs_scale.storage.places import Place
 
 if TYPE_CHECKING:
@@ -141,7 +142,13 @@ def test_an_item_that_was_edited_ends_no_sweep_and_loses_no_map(
     assert (folder / "scores.tif").exists()
     found = status(archive)
     assert found.done == 1
-    write_page(Place.of(archive / "page.html"), found)
+    page = archive / "page.html"
+    for _ in range(2):
+        write_page(Place.of(page), found)
+    page.write_text("<p>mine</p>")
+    with pytest.raises(StoreError, match="exists and is not a status page"):
+        write_page(Place.of(page), found)
+    assert page.read_text() == "<p>mine</p>"
     (archive / "away.tif").rename(scene)
     assert sweep(archive).done == [NAME]
     assert status(archive).done == 2

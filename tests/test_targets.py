@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -634,3 +635,71 @@ def test_a_missing_library_says_what_to_install(utm_map, monkeypatch, tmp_path):
     result = run(utm_map, "-o", tmp_path / "t.gpkg")
     assert "uniadrs-scale[targets]" in str(result.exception)
     assert run(utm_map, "-o", tmp_path / "t.csv").exit_code == 0
+
+
+@pytest.mark.parametrize("suffix", ["gpkg", "geojson", "csv", "parquet", "fgb"])
+def test_only_lists_without_marks_are_replaced(utm_map, tmp_path, suffix):
+    path = tmp_path / f"list.{suffix}"
+    table = find(utm_map)
+    for _ in range(2):
+        write(table, path)
+    if suffix in ("gpkg", "csv"):  # what users edit: QGIS adds a field
+        if suffix == "gpkg":
+            with closing(sqlite3.connect(path)) as base, base:
+                base.execute('ALTER TABLE "targets" ADD COLUMN "mark" TEXT')
+        else:
+            pd.read_csv(path).assign(mark="real").to_csv(path, index=False)
+        with pytest.raises(StoreError, match="is not a list of targets without marks"):
+            write(table, path)
+    areas = geopandas.GeoDataFrame({"name": ["port"]}, geometry=[shapely.box(14, 44, 16, 46)])
+    other = {"parquet": "to_parquet", "csv": "to_csv"}.get(suffix, "to_file")
+    path.unlink()
+    getattr(areas.set_crs(4326), other)(path)
+    before = path.read_bytes()
+    result = CliRunner().invoke(app, ["targets", str(utm_map), "-o", str(path)])
+    assert isinstance(result.exception, StoreError)
+    assert "exists and is not a list of targets" in str(result.exception)
+    assert path.read_bytes() == before
+
+
+def test_areas_may_be_frames(utm_map, tmp_path):
+    every = us.targets(utm_map, level="low")
+    areas = every.iloc[:3][["geometry"]].to_crs(4326)
+    areas.to_file(tmp_path / "areas.gpkg")
+    for name in ("aoi", "exclude"):
+        expected = us.targets(utm_map, level="low", **{name: tmp_path / "areas.gpkg"})
+        assert 0 < len(expected) < len(every)
+        for given in (areas, areas.geometry):
+            found = us.targets(utm_map, level="low", **{name: given})
+            assert found.drop(columns="geometry").equals(expected.drop(columns="geometry"))
+            assert found.attrs["selection"][name] == f"a {type(given).__name__}"
+    for wrong, words in (
+        (areas.geometry.iloc[0], "vector file or a GeoDataFrame, got"),
+        (areas.set_crs(None, allow_override=True), "GeoDataFrame has no CRS"),
+        (areas.iloc[:0], "GeoDataFrame has no areas"),
+    ):
+        with pytest.raises(PlanError, match=words):
+            us.targets(utm_map, aoi=wrong)
+
+
+def test_one_target_is_not_targets(utm_map):
+    assert find(utm_map, Selection(top=1)).summary()[0] == "1 target (1 high)"
+    assert find(utm_map, Selection(top=2)).summary()[0] == "2 targets (2 high)"
+
+
+def test_times_are_utc_in_every_file(utm_map, tmp_path):
+    path = tmp_path / "map.zarr"
+    shutil.copytree(utm_map, path)
+    zarr.open_group(path, mode="r+").update_attributes({"datetime": "2024-03-01T12:20:30.5+02:00"})
+    expected = pd.Timestamp("2024-03-01T10:20:30.5Z")
+    found = us.targets(path)
+    assert (found["datetime"] == expected).all()
+    for suffix in ("gpkg", "geojson", "parquet", "fgb", "csv"):
+        file = write(find(path), tmp_path / f"list.{suffix}").local
+        read = {"csv": pd.read_csv, "parquet": geopandas.read_parquet}.get(suffix)
+        more = {"layer": "targets"} if suffix == "gpkg" else {}
+        read = geopandas.read_file(file, **more) if read is None else read(file)
+        assert (pd.to_datetime(read["datetime"]) == expected).all(), suffix
+    found.to_file(tmp_path / "mine.geojson")
+    assert '"2024-03-01T10:20:30.500Z"' in (tmp_path / "mine.geojson").read_text()
+    assert us.targets(utm_map)["datetime"].isna().all()

@@ -58,7 +58,7 @@ def test_statistics_of_half_a_scene_do_not_stay(tmp_path: Path) -> None:
     broken, store = tmp_path / "broken", tmp_path / "m.zarr"
     undisturbed = us.score(half_readable(broken), detector=GlobalRX(), **OPTIONS)
     broken.touch()
-    with pytest.warns(us.IncompleteWarning, match="parts of the scene could not be read"):
+    with pytest.warns(us.IncompleteWarning, match="1 part of the scene could not be read"):
         us.score(half_readable(broken), store, detector=GlobalRX(), **OPTIONS)
     assert open_store(store).statistics.unread
     before = open_store(store).open().values

@@ -59,6 +59,16 @@ def gist(error: object) -> str:
     return text.splitlines()[0][:LONGEST].rstrip(". ")
 
 
+def counted(number: int, name: str) -> str:
+    """Return a number of things.
+
+    >>> counted(1, "target"), counted(2, "target"), counted(0, "process")
+    ('1 target', '2 targets', '0 processes')
+    """
+    plural = "es" if name.endswith("s") else "s"
+    return f"{number} {name}{'' if number == 1 else plural}"
+
+
 class _Redacting(logging.Filter):
     """Writes a library's messages without secrets."""
 

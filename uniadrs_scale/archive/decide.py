@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from uniadrs_scale.core.contracts import digest
-from uniadrs_scale.errors import ArchiveError
+from uniadrs_scale.errors import ArchiveError, counted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -47,6 +47,8 @@ class SourceItem:
     properties: Mapping[str, Any] = field(default_factory=dict)
     product: Product | None = None
     """Bands, nodata values and masks as a STAC item describes them; None: open ``hrefs``."""
+    dated_by: str = ""
+    """Origin of ``when`` if it is not the time of acquisition."""
     fault: str = ""
     """Why it cannot be opened, if the listing shows that already."""
 
@@ -202,7 +204,7 @@ def _decide(
     item: SourceItem, fingerprint: Fingerprint, known: Known, policy: Policy
 ) -> tuple[Action, str]:
     if policy.oldest is not None and item.when < policy.oldest and not item.fault:
-        return Action.EXPIRED, f"acquired {item.when:%Y-%m-%d}, before {policy.oldest:%Y-%m-%d}"
+        return Action.EXPIRED, f"of {item.when:%Y-%m-%d}, before {policy.oldest:%Y-%m-%d}"
     product = known.products.get(item.name)
     if product is not None and not (changed := fingerprint.changes(product)):
         return Action.KEEP, "done"
@@ -244,9 +246,12 @@ def _flat(recipe: Mapping[str, Any]) -> dict[str, Any]:
 
 def _try_again(tries: Tries, policy: Policy) -> tuple[Action, str]:
     if tries.failures >= policy.tries:
-        return Action.PARKED, f"failed {tries.failures} times, last: {tries.error}"
+        return Action.PARKED, f"failed {counted(tries.failures, 'time')}, last: {tries.error}"
     if tries.interruptions >= policy.interruptions:
-        return Action.PARKED, f"cut short {tries.interruptions} times: it may kill the process"
+        return (
+            Action.PARKED,
+            f"cut short {counted(tries.interruptions, 'time')}: it may kill the process",
+        )
     if tries.failures:
         return Action.SCORE, f"try {tries.failures + 1} of {policy.tries}: {tries.error}"
     return Action.SCORE, "resumed"

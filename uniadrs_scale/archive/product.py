@@ -15,7 +15,7 @@ from uniadrs_scale.archive.stac import make_item, wanted_exports
 from uniadrs_scale.core.contracts import Printed
 from uniadrs_scale.core.plan import Sizes
 from uniadrs_scale.detector.detector import weights_digest
-from uniadrs_scale.errors import ArchiveError, SceneError
+from uniadrs_scale.errors import ArchiveError, SceneError, counted
 from uniadrs_scale.maps.exports import FinishedMap
 from uniadrs_scale.maps.store import is_score_store, open_store
 from uniadrs_scale.objects.second_look import SecondLook
@@ -143,8 +143,8 @@ def _second_look(order: Order) -> dict[str, Any]:
 
 def _what_is_missing(summary: RunSummary) -> str:
     reasons = [failure.reason for failure in summary.failures] or list(summary.lost)
-    tiles, chunks = len(summary.failures), len(summary.lost)
-    return f"{tiles} tiles failed, {chunks} chunks were lost: {reasons[0]}"
+    failed, lost = counted(len(summary.failures), "tile"), counted(len(summary.lost), "chunk")
+    return f"{failed} failed, {lost} lost: {reasons[0]}"
 
 
 def _run_facts(
@@ -237,7 +237,7 @@ class SweepReport(Printed):
         """Return the closing summary, one line per fact."""
         speed = f"{self.pixels / 1e6:.2f} Mpx in {self.seconds:.1f} s"
         lines = [
-            f"listed   {len(self.decisions)} items, {self.left_out} excluded by filters",
+            f"listed   {counted(len(self.decisions), 'item')}, {self.left_out} excluded by filters",
             f"decided  {self.counts()}",
             f"done     {len(self.done)} of {self.todo}, {speed}",
         ]

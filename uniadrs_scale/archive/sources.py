@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from uniadrs_scale.storage.places import Place
 
 LOG = logging.getLogger("uniadrs_scale.sweep")
+CHANGED = "last change of the files"
+"""The date of a scene without a date in its path."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +109,11 @@ def _bucket_items(source: Folder, prefix: str, sink: Place) -> Iterator[SourceIt
         _warn_of_glob(source)
     for identifier, names in _scenes(source, keys):
         stamps = {name: [objects[name]["size"], objects[name]["e_tag"]] for name in names}
+        when = path_time(identifier)
         yield SourceItem(
             id=identifier,
-            when=path_time(identifier) or max(objects[name]["last_modified"] for name in names),
+            when=when or max(objects[name]["last_modified"] for name in names),
+            dated_by="" if when else CHANGED,
             hrefs=tuple(f"{prefix}/{name}" for name in names),
             identity=digest(stamps),
             href=f"{prefix}/{names[0]}",
@@ -185,9 +189,11 @@ def _file_item(
     stamps = {os.path.relpath(file, root): _stamps(file) for file in all_files}
     times = [time for stamp in stamps.values() for _, time, _ in stamp]
     changed = datetime.fromtimestamp(max(times, default=0) // 10**9, UTC)
+    when = path_time(identifier)
     return SourceItem(
         id=identifier,
-        when=path_time(identifier) or changed,
+        when=when or changed,
+        dated_by="" if when else CHANGED,
         hrefs=tuple(map(str, files)),
         identity=digest({name: list(stamp) for name, stamp in stamps.items()}),
         href=str(files[0]),

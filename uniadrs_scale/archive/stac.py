@@ -104,6 +104,7 @@ def make_item(
             "uniadrs:key": key,
             "uniadrs:parts": decision.fingerprint.to_dict(),
             "uniadrs:source_id": source.id,
+            **({"uniadrs:datetime_from": source.dated_by} if source.dated_by else {}),
             "uniadrs:highest_score": statistics.get("maximum"),
             **({"uniadrs:notes": list(notes)} if notes else {}),
         },

@@ -19,7 +19,8 @@ from jinja2 import Environment, StrictUndefined
 
 from uniadrs_scale.archive.listing import Survey
 from uniadrs_scale.core.contracts import Printed
-from uniadrs_scale.errors import HIDDEN, StoreError, redact
+from uniadrs_scale.errors import HIDDEN, StoreError, counted, redact
+from uniadrs_scale.maps.exports import require_own
 from uniadrs_scale.storage.remote import post_json
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ class Status(Printed):
                 f"{self.megapixels_per_second:.2f} Mpx/s"
             )
         lines += _first(
-            f"{_verb(trouble)}   {trouble['name']} ({trouble['failures']} times): "
+            f"{_verb(trouble)}   {trouble['name']} ({counted(trouble['failures'], 'time')}): "
             f"{trouble['error']}"
             for trouble in self.troubles
         )
@@ -232,9 +233,10 @@ def write_page(place: Place, status: Status) -> None:
     """Write the status to ``place`` as a page that needs no server; its links are relative.
 
     Raises:
-        StoreError: It cannot be written, or is not named as a page.
+        StoreError: It cannot be written, is not named as a page, or there is another file.
     """
     place.require_page()
+    require_own(place, "a status page", sign=b"<title>Archive ")
     base = _link_base(place, status.folder)
 
     def link(path: str | None) -> str:

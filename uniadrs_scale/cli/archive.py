@@ -57,8 +57,9 @@ def sweep_command(
 
     A scene is scored again if its files, the options, the weights or the version have changed.
 
-    Exit codes: 0 complete, 1 a scene failed, 2 bad input, 75 another sweep writes there,
-    130 and 143 ended by SIGINT and SIGTERM: the same command resumes.
+    Exit codes: 0 complete, 1 a scene failed, 2 bad input, 75 another sweep writes there.
+
+    Codes 130 and 143: ended by SIGINT and SIGTERM; the same command resumes.
     """
     from uniadrs_scale.archive.sweep import sweep
 
@@ -107,7 +108,7 @@ def status_command(
 def retry_command(
     archive: Archive,
     scenes: Annotated[
-        list[str] | None, typer.Argument(metavar="[SCENE]...", help="Default: all parked scenes.")
+        list[str] | None, typer.Argument(metavar="SCENE", help="Default: all parked scenes.")
     ] = None,
 ) -> None:
     """Let the next sweep try parked scenes again: those that failed too often."""

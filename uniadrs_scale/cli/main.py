@@ -30,6 +30,17 @@ from uniadrs_scale.errors import BusyError, UniadrsScaleError
 class Commands(TyperGroup):
     """The commands; messages about wrong options speak to people, not about exceptions."""
 
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return a command, whose help shows no type of options without a value."""
+        command = super().get_command(ctx, cmd_name)
+        if command is not None:
+            _without_types(command.get_params(ctx))
+        return command
+
+    def get_params(self, ctx: Any) -> Any:
+        """Return the options of the program itself, likewise."""
+        return _without_types(super().get_params(ctx))
+
     def invoke(self, ctx: Any) -> Any:
         """Run the command that the arguments name."""
         try:
@@ -39,11 +50,18 @@ class Commands(TyperGroup):
             raise
 
 
+def _without_types(options: list[Any]) -> list[Any]:
+    """Return options without the type of flags, which typer 0.29 shows as <bool>."""
+    for option in options:
+        if getattr(option, "is_flag", False):
+            option.metavar = ""
+    return options
+
+
 app = typer.Typer(
     name="uniadrs-scale",
     cls=Commands,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     help="Anomaly maps of whole satellite scenes, zero-shot, at any scale.\n\n"
     "Start with 'uniadrs-scale demo', then score a scene of your own:\n\n"

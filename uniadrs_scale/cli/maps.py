@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from uniadrs_scale.cli.options import COMPLETE, INCOMPLETE, Drawing, Reading, spread
-from uniadrs_scale.errors import StoreError
+from uniadrs_scale.errors import StoreError, counted
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -21,8 +21,13 @@ if TYPE_CHECKING:
 
 STATISTICS = ("actual_range", "mean", "stddev", "valid_percent")
 """Attributes of a score array that `info` prints."""
-Map = Annotated[str, typer.Argument(help="OUT.zarr or OUT.tif of a score run, by path or URL.")]
-Store = Annotated[str, typer.Argument(help="OUT.zarr of a score run, by path or URL.")]
+Map = Annotated[
+    str,
+    typer.Argument(metavar="MAP", help="OUT.zarr or OUT.tif of a score run, by path or URL."),
+]
+Store = Annotated[
+    str, typer.Argument(metavar="STORE", help="OUT.zarr of a score run, by path or URL.")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -36,7 +41,10 @@ def register(app: typer.Typer) -> None:
 def cog_command(
     store: Store,
     output: Annotated[
-        str, typer.Argument(help="OUT.tif to write; an older COG of this store is replaced.")
+        str,
+        typer.Argument(
+            metavar="OUT.tif", help="COG to write; an older one of this store is replaced."
+        ),
     ],
     *,
     drawing: Drawing,
@@ -80,7 +88,7 @@ def verify_command(target: Map) -> None:
         fingerprint = store.attributes["fingerprint"]
     for fault in faults:
         typer.echo(fault)
-    typer.echo(f"{state}, fingerprint {fingerprint}, {len(faults)} faults")
+    typer.echo(f"{state}, fingerprint {fingerprint}, {counted(len(faults), 'fault')}")
     raise typer.Exit(INCOMPLETE if faults else COMPLETE)
 
 
@@ -89,8 +97,9 @@ def evaluate_command(
     truth: Annotated[
         str,
         typer.Argument(
+            metavar="TRUTH",
             help="Raster whose nonzero pixels are anomalies; or vectors in any CRS (GeoJSON, "
-            "GeoPackage, ...), also marks exported from a report."
+            "GeoPackage, ...), also marks exported from a report.",
         ),
     ],
     *,
@@ -109,7 +118,7 @@ def info_command(
     targets: Annotated[
         list[str],
         typer.Argument(
-            metavar="TARGET...",
+            metavar="TARGET",
             help="A scene, a map (Zarr or COG), or weights; several rasters make one scene.",
         ),
     ],

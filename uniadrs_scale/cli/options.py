@@ -39,7 +39,7 @@ COMPLETE, INCOMPLETE, BAD_INPUT, BUSY = 0, 1, 2, 75
 Scenes = Annotated[
     list[str],
     typer.Argument(
-        metavar="SCENE...",
+        metavar="SCENE",
         help="Product folder, raster, NetCDF, HDF5, Zarr, .mat or STAC item, by path or URI; "
         "several rasters (one file per band) make one scene.",
     ),

@@ -153,7 +153,7 @@ def plan_command(
         return
     shares = shares_text(valid / seen, {reason: pixels / seen for reason, pixels in lost.items()})
     typer.echo(f"{plan.text()}\n{'valid':<13}{shares} of a sample of {seen / 1e6:.2f} Mpx")
-    if areas := areas_note(flat, valid):
+    if areas := areas_note(flat, valid, invalid=bool(lost)):
         typer.echo(f"{'note':<13}{areas}")
     if state:
         typer.echo(f"{'output':<13}{state}")

@@ -289,6 +289,9 @@ class Printed:
     def _repr_html_(self) -> str:
         return f"<pre>{escape(self.text())}</pre>"
 
+    def _repr_pretty_(self, printer: Any, *_: object) -> None:
+        printer.text(self.text())  # in a terminal of IPython
+
 
 def digest(values: Mapping[str, Any]) -> str:
     """Return 16 hex digits that are equal for equal JSON values; numpy's numbers count as such."""

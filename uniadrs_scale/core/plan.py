@@ -10,8 +10,8 @@ from uniadrs_scale.core.contracts import Printed, digest, is_score_alone
 from uniadrs_scale.core.lattice import Lattice, default_chunk
 from uniadrs_scale.core.layers import SCORE, Layer
 from uniadrs_scale.core.memory import MIB, MemoryForecast, Pixels, Processes, forecast
-from uniadrs_scale.core.presets import Preset, Terms, choose_preset
-from uniadrs_scale.errors import PlanError
+from uniadrs_scale.core.presets import Preset, Terms, choose_preset, whole
+from uniadrs_scale.errors import PlanError, counted
 
 if TYPE_CHECKING:
     from uniadrs_scale.core.contracts import SceneInfo, Tiling
@@ -31,6 +31,12 @@ class Sizes:
     tile: int | None = None
     stride: int | None = None
     chunk: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that are not whole numbers."""
+        for name in ("tile", "stride", "chunk"):
+            if (size := getattr(self, name)) is not None:
+                object.__setattr__(self, name, whole(name, size))
 
     def decide(self, scene: SceneInfo, tiling: Tiling | None = None) -> tuple[Preset, Lattice]:
         """Return the preset and the lattice of ``scene``, with the tiles that its scorer asks for.
@@ -254,7 +260,7 @@ class ScorePlan(Printed):
         asked = self.asked_chunk
         lines = {
             "scene": f"{scene.name}: {scene.height} x {scene.width} px ({megapixels:.1f} Mpx), "
-            f"{len(scene.bands)} bands, {scene.dtype}"
+            f"{counted(len(scene.bands), 'band')}, {scene.dtype}"
             + (f", {scene.gsd_m:g} m" if scene.gsd_m else ""),
             **({"crop": scene.crop} if scene.crop else {}),
             "georeference": scene.georeference,
@@ -266,7 +272,7 @@ class ScorePlan(Printed):
             "preset": self.preset
             + (f", seen at {seen} of the resolution" if self.coarsen > 1 else "")
             + "".join(f", plus {factor:g} x {name}" for name, factor in self.terms),
-            "chunks": f"{rows} x {cols} of {lattice.chunk} px, {self.tasks} tasks"
+            "chunks": f"{rows} x {cols} of {lattice.chunk} px, {counted(self.tasks, 'task')}"
             + (f" (not {asked} px: a tile must fit)" if asked not in (None, lattice.chunk) else ""),
             "reads": "every pixel twice, for statistics (the store keeps them) and for scores",
             "detector": self.detector,

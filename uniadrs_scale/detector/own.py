@@ -14,6 +14,7 @@ import torch
 from uniadrs_scale.core.contracts import Tiling
 from uniadrs_scale.core.layers import SCORE, Layer
 from uniadrs_scale.core.machine import ONE_BLAS_THREAD
+from uniadrs_scale.core.presets import whole
 from uniadrs_scale.detector.fingerprints import model_digest
 from uniadrs_scale.detector.model_files import File, by_torch, model_file
 from uniadrs_scale.errors import PlanError, WeightsError, gist
@@ -183,10 +184,7 @@ def scorer(
         raise PlanError(f"inputs='{inputs}' is unknown. Use scaled or raw.")
     sizes = {"tile": tile, "batch": batch, "stride": tile if stride is None else stride}
     for key, size in (sizes | {"halo": halo}).items():
-        least = int(key != "halo")
-        whole = isinstance(size, int | np.integer) and size is not True
-        if not (whole and size >= least):
-            raise PlanError(f"{key}={size!r} is not allowed. Use whole numbers from {least}.")
+        whole(key, size, int(key != "halo"))
     step = max(tile - 2 * halo - tile // 8, -(-tile // 2)) if stride is None else stride
     if step > tile:
         raise PlanError(f"stride={step} px is larger than tile={tile} px. Use stride <= {tile}.")

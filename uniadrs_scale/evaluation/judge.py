@@ -29,6 +29,7 @@ from uniadrs_scale.maps.overviews import windows
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from geopandas import GeoDataFrame
     from numpy.typing import NDArray
 
     from uniadrs_scale.core.levels import Levels
@@ -150,15 +151,18 @@ class Evaluation(Printed):
         return "\n".join([*lines, *(f"note       {note}" for note in self.notes)])
 
 
-def evaluate(map: str | Path, truth: str | Path) -> Evaluation:  # noqa: A002 - the verb's word
+def evaluate(
+    map: str | Path,  # noqa: A002 - the verb's word
+    truth: str | Path | GeoDataFrame,
+) -> Evaluation:
     """Return how well a map shows the objects of its truth; no scene is read whole.
 
     Args:
         map: Zarr store or COG, a path or URL.
         truth: Raster whose nonzero pixels are anomalies (its nodata is not counted), or vectors
-            (GeoJSON, GeoPackage, Shapefile, FlatGeobuf, GeoParquet) in any CRS. If the features
-            have a property ``mark`` (real, false, unsure), as exported from a report, only these
-            are judged.
+            (GeoJSON, GeoPackage, Shapefile, FlatGeobuf, GeoParquet, or a GeoDataFrame) in any CRS.
+            If the features have a property ``mark`` (real, false, unsure), as exported from a
+            report, only these are judged.
 
     Raises:
         StoreError: The map is missing.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import dask.array as da
 import numpy as np
+import xarray as xr
 from dask.delayed import delayed
 from scipy import ndimage
 
@@ -21,7 +22,6 @@ from uniadrs_scale.evaluation.metrics import EIGHT
 from uniadrs_scale.objects.merge import groups_of
 
 if TYPE_CHECKING:
-    import xarray as xr
     from numpy.typing import NDArray
 
 CHUNK, MERGED = 1024, 4
@@ -51,6 +51,12 @@ def evaluate_map(
         SceneError: The arrays are not on one grid, or a score is not within 0..1.
     """
     layers = [scores, truth, *([] if counted is None else [counted])]
+    for layer in layers:
+        if not isinstance(layer, xr.DataArray):
+            raise SceneError(
+                f"evaluate_map() compares arrays with names, got {type(layer).__name__}. Pass "
+                "xr.DataArray(values, dims=('y', 'x')); for files use evaluate(map, truth)."
+            )
     for layer in layers[1:]:
         _require_same_grid(scores, layer)
     first = _lazy(scores)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,14 +17,12 @@ from rasterio.vrt import WarpedVRT
 
 from uniadrs_scale.core.machine import vectors
 from uniadrs_scale.errors import SceneError, gist
-from uniadrs_scale.scenes.areas import only_layer, turn_of
+from uniadrs_scale.scenes.areas import frame_shapes, is_frame, only_layer, turn_of
 from uniadrs_scale.scenes.grids import same_crs
 from uniadrs_scale.storage.trust import open_raster
 from uniadrs_scale.storage.urls import canonical
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from numpy.typing import NDArray
     from odc.geo.geobox import GeoBox
     from rasterio.windows import Window
@@ -116,12 +115,19 @@ class VectorTruth:
         return Labels(kinds, np.ones(shape, bool), objects.astype(np.int32))
 
 
-def open_truth(path: str | Path, grid: GeoBox, name: str) -> RasterTruth | VectorTruth:
-    """Return the labels in a file, on the grid of the map ``name``.
+def open_truth(path: Any, grid: GeoBox, name: str) -> RasterTruth | VectorTruth:
+    """Return the labels in a file or a GeoDataFrame, on the grid of the map ``name``.
 
     Raises:
-        SceneError: The file cannot be read, or its place on the map is unknown.
+        SceneError: The labels cannot be read, or their place on the map is unknown.
     """
+    if is_frame(path):
+        return _vectors(path, grid, name)
+    if not isinstance(path, str | Path):
+        raise SceneError(
+            f"A truth is a raster file, a vector file or a GeoDataFrame, got {type(path).__name__}."
+            " Write an array to a file: truth.rio.to_raster('truth.tif')."
+        )
     if str(path).lower().endswith(VECTORS):
         return _vectors(str(path), grid, name)
     try:
@@ -169,14 +175,15 @@ def open_truth(path: str | Path, grid: GeoBox, name: str) -> RasterTruth | Vecto
     return RasterTruth(warped, known or not alpha)
 
 
-def _vectors(path: str, grid: GeoBox, name: str) -> VectorTruth:
-    """Return the shapes of a file in the CRS of the map."""
+def _vectors(given: Any, grid: GeoBox, name: str) -> VectorTruth:
+    """Return the shapes of a file or a GeoDataFrame in the CRS of the map."""
+    path = type(given).__name__ if is_frame(given) else given
     if grid.crs is None:
         raise SceneError(
             f"Map '{name}' has no CRS, so the shapes of '{path}' have no place on it. Give a "
             "raster of the map's size; or the COG of a swath, which has a CRS."
         )
-    shapes, crs, marks, fields = _read(path)
+    shapes, crs, marks, fields = _read(given, path)
     if crs is None:
         raise SceneError(f"Truth '{path}' has no CRS. Write it into the file (ogr2ogr -a_srs).")
     to_map = Transformer.from_crs(CRS.from_user_input(crs), grid.crs.to_wkt(), always_xy=True)
@@ -223,8 +230,8 @@ def _endings() -> str:
     return ", ".join(end for end in VECTORS if end != ".parquet" or "Parquet" in drivers)
 
 
-def _read(path: str) -> tuple[NDArray[np.object_], Any, NDArray[np.uint8], set[str]]:
-    """Return shapes, CRS and kinds of the features in a file, and the names of their columns."""
+def _features(path: str) -> tuple[NDArray[np.object_], Any, dict[str, Any]]:
+    """Return the shapes in a file, their CRS, and columns by name."""
     pyogrio = vectors("Vectors of truth")
     try:
         meta, _, geometry, columns = pyogrio.raw.read(path, layer=only_layer(path))
@@ -232,12 +239,25 @@ def _read(path: str) -> tuple[NDArray[np.object_], Any, NDArray[np.uint8], set[s
         raise SceneError(
             f"Truth '{path}' cannot be read ({gist(error)}). Give {_endings()}."
         ) from None
-    fields = list(meta["fields"])
     shapes = np.asarray(shapely.from_wkb(geometry), object)
+    return shapes, meta["crs"], dict(zip(meta["fields"], columns, strict=True))
+
+
+def _read(given: Any, path: str) -> tuple[NDArray[np.object_], Any, NDArray[np.uint8], set[str]]:
+    """Return shapes, CRS and kinds of the features of a truth, and the names of their columns."""
+    if is_frame(given):
+        columns = getattr(given, "columns", ())
+        shapes, crs, fields = (
+            frame_shapes(given),
+            given.crs,
+            {name: given[name] for name in columns},
+        )
+    else:
+        shapes, crs, fields = _features(path)
     kinds = np.full(len(shapes), REAL, np.uint8)
     if MARK in fields:
-        words = columns[fields.index(MARK)]
-        unknown = sorted({str(word) for word in words} - MARKS.keys() - {"None", ""})
+        words = [*fields[MARK]]
+        unknown = sorted({str(word) for word in words} - MARKS.keys() - {"None", "nan", ""})
         if unknown:
             raise SceneError(
                 f"Truth '{path}' has mark '{unknown[0]}'. Marks are {', '.join(MARKS)}."
@@ -246,4 +266,4 @@ def _read(path: str) -> tuple[NDArray[np.object_], Any, NDArray[np.uint8], set[s
     there = (kinds > 0) & ~(shapely.is_missing(shapes) | shapely.is_empty(shapes))
     if not there.any():
         raise SceneError(f"Truth '{path}' has no shapes. Check the file.")
-    return shapes[there], meta["crs"], kinds[there], set(fields)
+    return shapes[there], crs, kinds[there], set(fields)

@@ -23,7 +23,7 @@ from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 
 from uniadrs_scale.errors import PlaceWarning, StoreError, UniadrsScaleError
-from uniadrs_scale.maps.finished import ArrayMap
+from uniadrs_scale.maps.finished import FILES, ArrayMap, made_here
 from uniadrs_scale.maps.geocode import GeocodedScores, on_a_grid
 from uniadrs_scale.maps.overviews import (
     BLOCK,
@@ -90,7 +90,7 @@ def to_cog(
     resolution: float | None = None,
     resampling: Resampling = "max",
 ) -> Path | str:
-    """Write a score store as a Cloud Optimized GeoTIFF; an older file at ``path`` is replaced.
+    """Write a score store as a Cloud Optimized GeoTIFF; an older map at ``path`` is replaced.
 
     Same shape, CRS, transform and bits as the store, a band per layer, nodata NaN, overviews by
     NaN-aware maximum (or by the mean, if a layer says so).
@@ -121,12 +121,13 @@ def to_cog(
         PlanError: The options cannot be used, are for swaths only, or the CRS tears the swath
             apart (across the antimeridian, or around a pole).
         SceneError: GDAL cannot use its PROJ data.
-        StoreError: The store is missing, or the file cannot be written. ``path`` is then as it
-            was before.
+        StoreError: The store is missing, ``path`` is a file that this library did not write (such
+            as the scene), or the file cannot be written. ``path`` is then as it was before.
     """
     require_proj()
     target = Place.of(path)
     opened = ArrayMap.of(store) if isinstance(store, xr.DataArray) else open_map(store)
+    _require_replaceable(target)
     for shortcoming in shortcomings(opened):
         warnings.warn(shortcoming, stacklevel=2)
     for note in write_cog(opened, target, Geocoding(crs, resolution, resampling)):
@@ -139,7 +140,7 @@ def write_cog(opened: ScoreMap | ArrayMap, target: Place, geocoding: Geocoding) 
     target.require_folder()
     if target.local is not None and target.local.is_dir():
         raise StoreError(f"'{target}' is a folder, and a COG is a file. Choose another name.")
-    if target.suffix.lower() not in (".tif", ".tiff"):
+    if target.suffix.lower() not in FILES:
         raise StoreError(f"'{target}' is not the name of a COG. Let it end in .tif or .tiff.")
     try:
         with target.scratch() as folder, rasterio.Env(**GDAL_OPTIONS), NO_PLACE:
@@ -158,6 +159,15 @@ def write_cog(opened: ScoreMap | ArrayMap, target: Place, geocoding: Geocoding) 
             f"Cannot make '{target}' from '{opened.name}' ({reason}): a COG is written whole or "
             "not at all. Check permissions and free space of its folder, then try again."
         ) from error
+
+
+def _require_replaceable(target: Place) -> None:
+    """Raise StoreError if there is another raster than a map of this library: maybe the scene."""
+    if target.suffix.lower() in FILES and target.exists() and not made_here(target):
+        raise StoreError(
+            f"'{target}' exists and is not a map that this library wrote. Choose another output "
+            "path, or remove it."
+        )
 
 
 def _make(source: Source, path: Path) -> None:

@@ -7,13 +7,14 @@ and the module that writes it.
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from uniadrs_scale.errors import SceneError, gist
+from uniadrs_scale.errors import SceneError, StoreError, gist
 from uniadrs_scale.maps.cog import write_cog
 from uniadrs_scale.maps.colours import qgis_style
 from uniadrs_scale.maps.facts import SOFTWARE
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
 MOST_PEAKS = 20
 """Peaks that a picture numbers."""
+OWN = SOFTWARE.encode()
 LOOKED_AT = 1024
 """First bytes of a file, in which ours say who wrote them."""
 
@@ -160,13 +162,35 @@ def companions(finished: FinishedMap, output: Place) -> tuple[str, ...]:
     for export, target in _beside(output):
         try:
             there = target.read()
-            if there is None or SOFTWARE.encode() in there[:LOOKED_AT]:
+            if there is None or OWN in there[:LOOKED_AT]:
                 notes += export.write(finished, target)
             else:
                 notes.append(f"'{target.name}' is not of this library, so it was left as it is.")
         except Exception as error:  # noqa: BLE001 - the scene is read again: GDAL, Zarr, a graph
             notes.append(f"'{target.name}' could not be written: {gist(error)}.")
     return tuple(notes)
+
+
+def require_own(place: Place, what: str, *, sign: bytes = OWN, edited: bytes = b"(?!)") -> None:
+    """Raise StoreError if there is a file that this library did not write, or one edited since.
+
+    Args:
+        place: The file that is to be replaced.
+        what: The kind of file that may be replaced, for the message.
+        sign: Bytes near the beginning of files that do not name this library.
+        edited: Regular expression for bytes that are in a file only after an edit.
+    """
+    try:
+        there = place.read()
+    except OSError as error:
+        raise StoreError(f"'{place}' cannot be replaced ({gist(error)}).") from None
+    if there is None:
+        return
+    own = OWN in there or sign in there[:LOOKED_AT]
+    if not own or re.search(edited, there):
+        raise StoreError(
+            f"'{place}' exists and is not {what}. Choose another output path, or remove it."
+        )
 
 
 EXPORTS = {

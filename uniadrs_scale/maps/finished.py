@@ -15,7 +15,7 @@ from rasterio.errors import RasterioError
 from uniadrs_scale.core.contracts import is_score_alone
 from uniadrs_scale.core.layers import SCORE, Layer
 from uniadrs_scale.errors import StoreError, gist
-from uniadrs_scale.maps.facts import MapFacts
+from uniadrs_scale.maps.facts import SOFTWARE, MapFacts
 from uniadrs_scale.maps.groups import layers_in
 from uniadrs_scale.maps.overviews import Level, ScoreStatistics, above, windows
 from uniadrs_scale.maps.store import ScoreMap, open_map
@@ -165,6 +165,15 @@ def open_finished(path: str | Path | Place) -> ScoreMap | RasterMap:
         tags=tags,
         facts=MapFacts.of_tags(tags, str(path)),
     )
+
+
+def made_here(path: str | Path | Place) -> bool:
+    """Return True for a raster file that this library wrote."""
+    try:
+        with _opened(str(path)) as file:
+            return MapFacts.of_tags(file.tags(), str(path)).software.startswith(SOFTWARE)
+    except StoreError:
+        return False
 
 
 @contextmanager

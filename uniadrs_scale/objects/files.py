@@ -16,6 +16,7 @@ from pyproj import CRS, Transformer
 from uniadrs_scale.core.machine import library, vectors
 from uniadrs_scale.errors import PlanError, Quiet, StoreError, gist
 from uniadrs_scale.maps.colours import RANKS
+from uniadrs_scale.maps.exports import require_own
 from uniadrs_scale.scenes.areas import in_degrees
 from uniadrs_scale.storage.folders import room_checked
 from uniadrs_scale.storage.places import Place
@@ -32,16 +33,19 @@ ROW_GROUP = 10_000
 """Rows of a part of a GeoParquet file."""
 DIGITS = 7
 """Decimals of degrees in GeoJSON: 1 cm."""
+HEADER, MARKED = b"target_id,", rb'"mark"[: ]|\A[^\n]*,mark\b'
+"""First column of our CSV files, and the field in which users note their decisions."""
 LAYER, PEAKS = "targets", "peaks"
+UTC = 100  # GDAL's flag of times in UTC
 NO_CRS = Quiet(UserWarning, "'crs' was not provided")
 
 
 def write(table: TargetTable, output: str | Path | Place) -> Place:
-    """Write a table of targets; an older file is replaced.
+    """Write a table of targets; an older list is replaced.
 
     Raises:
         PlanError: The format needs a library that is not installed, or a CRS.
-        StoreError: The format is unknown, or the file cannot be written.
+        StoreError: The format is unknown, another file is there, or the file cannot be written.
     """
     place = require_writable(output)
     make = FORMATS[place.suffix.lower()]
@@ -64,7 +68,7 @@ def require_writable(output: str | Path | Place) -> Place:
 
     Raises:
         PlanError: The format needs a library that is not installed.
-        StoreError: The format is unknown, or the folder is missing.
+        StoreError: The format is unknown, the folder is missing, or another file is there.
     """
     place = Place.of(output)
     suffix = place.suffix.lower()
@@ -76,6 +80,7 @@ def require_writable(output: str | Path | Place) -> Place:
     place.require_folder()
     if place.local is not None and place.local.is_dir():
         raise StoreError(f"'{place}' is a folder. Choose another name.")
+    require_own(place, "a list of targets without marks", sign=HEADER, edited=MARKED)
     if suffix in (".gpkg", ".fgb"):
         vectors(f"'{suffix}' files")
     if suffix == ".parquet":
@@ -127,6 +132,7 @@ def _ogr(
             geometry_type=kind,
             crs=table.crs,
             promote_to_multi=kind == "MultiPolygon",
+            gdal_tz_offsets={"datetime": np.full(len(table), UTC)},
             **options,
         )
     # On a full disk GDAL may leave a file that is cut off, without an error.
@@ -256,7 +262,7 @@ CREATE TABLE layer_styles (
     id INTEGER PRIMARY KEY AUTOINCREMENT, f_table_catalog TEXT(256), f_table_schema TEXT(256),
     f_table_name TEXT(256), f_geometry_column TEXT(256), styleName TEXT(30), styleQML TEXT,
     styleSLD TEXT, useAsDefault BOOLEAN, description TEXT, owner TEXT(30), ui TEXT(30),
-    update_time DATETIME
+    update_time DATETIME DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))
 )
 """
 """The table in which QGIS looks for the styles of a database."""

@@ -21,7 +21,7 @@ from uniadrs_scale.core.memory import give_freed_memory_back
 from uniadrs_scale.core.plan import Sizes
 from uniadrs_scale.core.regions import Grid
 from uniadrs_scale.core.seams import SCORE_STEPS, taper
-from uniadrs_scale.errors import PlanError, SceneError, gist
+from uniadrs_scale.errors import PlanError, SceneError, counted, gist
 from uniadrs_scale.maps.groups import read_cells, read_statistics
 from uniadrs_scale.maps.store import ScoreMap
 from uniadrs_scale.objects.table import SUPPORT
@@ -269,7 +269,7 @@ def _statistics(
     statistics, cells = scene_statistics(source, executor)
     if statistics.unread or not statistics.count:
         raise SceneError(
-            f"{len(statistics.unread)} parts of '{info.name}' cannot be read for its statistics. "
-            "Run the same command again when they can be read."
+            f"{counted(len(statistics.unread), 'part')} of '{info.name}' cannot be read for its "
+            "statistics. Run the same command again when they can be read."
         )
     return statistics, cells

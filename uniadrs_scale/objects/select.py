@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, get_args
 
 import numpy as np
@@ -11,14 +11,16 @@ import shapely
 from pyproj import CRS, Transformer
 
 from uniadrs_scale.core.levels import GROW, RATES
+from uniadrs_scale.core.presets import real, whole
 from uniadrs_scale.errors import PlanError
 from uniadrs_scale.objects.components import Cut
-from uniadrs_scale.scenes.areas import clipped, projected, read_areas, replaced
+from uniadrs_scale.scenes.areas import clipped, is_frame, projected, read_areas, replaced
 from uniadrs_scale.swaths.geometry import degrees_of, unit_vectors
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from geopandas import GeoDataFrame
     from numpy.typing import NDArray
 
     from uniadrs_scale.core.levels import Levels
@@ -45,8 +47,8 @@ class Options(TypedDict, total=False):
     false_alarms: float | None
     min_area: float | None
     max_area: float | None
-    aoi: str | Path | None
-    exclude: str | Path | None
+    aoi: str | Path | GeoDataFrame | None
+    exclude: str | Path | GeoDataFrame | None
     buffer: float
     geometry: Geometry
 
@@ -69,12 +71,12 @@ class Selection:
     """Square metres below which objects are dropped."""
     max_area: float | None = None
     """Square metres beyond which objects keep their box instead of an outline."""
-    aoi: str | Path | None = None
-    """Vector file: only targets that touch its areas are kept."""
-    exclude: str | Path | None = None
-    """Vector file: targets that touch its areas are dropped."""
+    aoi: str | Path | GeoDataFrame | None = None
+    """Vector file or GeoDataFrame: only targets that touch its areas are kept."""
+    exclude: str | Path | GeoDataFrame | None = None
+    """Vector file or GeoDataFrame: targets that touch its areas are dropped."""
     buffer: float = 0.0
-    """Metres by which the areas of ``exclude`` are larger than in the file."""
+    """Metres by which the areas of ``exclude`` are larger than those given."""
     geometry: Geometry = "polygon"
     """Outline, peak or box."""
 
@@ -92,8 +94,7 @@ class Selection:
             )
         if self.level is not None and self.level not in RATES:
             raise PlanError(f"level='{self.level}' is unknown. Use {', '.join(RATES)}.")
-        if self.top is not None and self.top < 1:
-            raise PlanError(f"top={self.top} targets are not a list. Give at least 1.")
+        self._require_numbers()
         for name in ("threshold", "grow"):
             value = getattr(self, name)
             if value is not None and not 0 < value <= 1:
@@ -111,6 +112,13 @@ class Selection:
             raise PlanError(
                 f"geometry='{self.geometry}' is unknown. Use {', '.join(get_args(Geometry))}."
             )
+
+    def _require_numbers(self) -> None:
+        if self.top is not None:
+            whole("top", self.top, 1)
+        for name in ("threshold", "grow", "min_area", "max_area", "false_alarms", "buffer"):
+            if getattr(self, name) is not None:
+                real(name, getattr(self, name))
 
     def cut(self, levels: Levels | None, name: str) -> Cut:
         """Return the thresholds for the map ``name``.
@@ -142,7 +150,8 @@ class Selection:
     @property
     def needs_ground(self) -> bool:
         """True if it counts metres or uses areas on the ground."""
-        return any((self.min_area, self.max_area, self.aoi, self.exclude))
+        asked = (self.min_area, self.max_area, self.aoi, self.exclude)
+        return any(value is not None for value in asked)
 
     @property
     def text(self) -> str:
@@ -158,7 +167,9 @@ class Selection:
 
     def to_dict(self) -> dict[str, Any]:
         """Return what the caller chose, as JSON values."""
-        asked = {k: v for k, v in asdict(self).items() if v not in (None, 0.0)}
+        asked = {field.name: getattr(self, field.name) for field in fields(self)}
+        frames = {k: f"a {type(v).__name__}" for k, v in asked.items() if is_frame(v)}
+        asked = {k: v for k, v in (asked | frames).items() if v not in (None, 0.0)}
         return {k: v if isinstance(v, int | float | str) else str(v) for k, v in asked.items()}
 
 
@@ -172,22 +183,22 @@ def levels_at(peaks: np.ndarray[Any, Any], levels: Levels | None) -> np.ndarray[
 
 
 def touching(
-    path: str | Path, outlines: NDArray[Any], ground: Ground, *, grown: float = 0.0
+    areas: str | Path | GeoDataFrame, outlines: NDArray[Any], ground: Ground, *, grown: float = 0.0
 ) -> NDArray[np.bool_]:
-    """Return True for outlines, in pixels, that touch an area in the file at ``path``.
+    """Return True for outlines, in pixels, that touch one of ``areas``.
 
     Neighbours are compared in a plane around them that keeps distances from its centre.
 
     Args:
-        path: Any vector file that GDAL reads, in any CRS.
+        areas: Any vector file that GDAL reads, or a GeoDataFrame, in any CRS.
         outlines: In pixels of the map.
         ground: The tie between pixels and the ground.
-        grown: Metres by which areas are larger than in the file.
+        grown: Metres by which areas are larger than those given.
 
     Raises:
-        PlanError: The file cannot be read, or has no CRS or no areas.
+        PlanError: The areas cannot be read, or have no CRS or no shapes.
     """
-    shapes, crs = read_areas(path)
+    shapes, crs = read_areas(areas)
     shapes = shapely.make_valid(shapes)
     corners, owner = shapely.get_coordinates(outlines, return_index=True)
     places = ground.corners(*corners.T)

@@ -11,6 +11,7 @@ import numpy as np
 
 from uniadrs_scale.core.levels import score_text
 from uniadrs_scale.core.machine import library
+from uniadrs_scale.errors import counted
 from uniadrs_scale.objects.components import SCORE_UNIT
 from uniadrs_scale.objects.measures import measured, with_boxes
 from uniadrs_scale.objects.select import levels_at, touching
@@ -69,7 +70,7 @@ class TargetTable:
         columns = self.columns
         found = [level for level in ("high", "medium", "low") if (columns["level"] == level).any()]
         counts = (f"{np.count_nonzero(columns['level'] == level)} {level}" for level in found)
-        lines = [f"{len(self)} targets" + (f" ({', '.join(counts)})" if found else "")]
+        lines = [counted(len(self), "target") + (f" ({', '.join(counts)})" if found else "")]
         support = columns.get("support")
         if support is not None:
             shares = (f"{np.count_nonzero(support == k)} {word}" for k, word in SUPPORT.items())
@@ -91,6 +92,7 @@ class TargetTable:
         """
         geopandas = library("geopandas", "Tables in geopandas")
         frame = geopandas.GeoDataFrame(self.columns, geometry=self.geometry, crs=self.crs)
+        frame["datetime"] = frame["datetime"].dt.tz_localize("UTC")
         frame.attrs = self.facts
         return frame
 

@@ -13,8 +13,9 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from uniadrs_scale.core.contracts import Printed
+from uniadrs_scale.core.presets import whole
 from uniadrs_scale.errors import PlanError, redact
-from uniadrs_scale.maps.exports import Export
+from uniadrs_scale.maps.exports import Export, require_own
 from uniadrs_scale.maps.finished import open_finished
 from uniadrs_scale.maps.overviews import reduced
 from uniadrs_scale.maps.store import DONE, ScoreMap
@@ -101,7 +102,7 @@ def report(
         map_path: Zarr store or COG that `score` wrote.
         scene: The scene that was scored, as :func:`uniadrs_scale.score` takes it, or the larger one
             of which the map shows a part.
-        output: The page to write, .html; a page that is there is replaced.
+        output: The page to write, .html; an older report is replaced, no other page.
         targets: Table of targets of this map, a file or a GeoDataFrame; by default they are found
             now.
         top: Number of targets to show, those with the highest scores.
@@ -114,12 +115,13 @@ def report(
         StoreError: The map is that of another scene, the table that of another map, a file cannot
             be read, or the page cannot be written.
     """
-    if not 1 <= top <= MOST:
+    if not 1 <= whole("top", top) <= MOST:
         raise PlanError(f"top={top} is not a number of targets. Use 1 to {MOST}.")
     place = Place.of(output)
     place.require_page()
     place.require_name()
     place.require_folder()
+    require_own(place, "a report")
     opened = open_finished(map_path)
     scored = scored_scene(scene, opened)
     other = None if compare is None else require_same_grid(opened, open_finished(compare))

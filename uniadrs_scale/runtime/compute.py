@@ -9,7 +9,8 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, cast
 
 from uniadrs_scale.core.machine import Later, machine_memory, usable_cores
-from uniadrs_scale.errors import PlanError
+from uniadrs_scale.core.presets import real, whole
+from uniadrs_scale.errors import PlanError, counted
 from uniadrs_scale.runtime.executor import ClusterExecutor, LocalExecutor
 from uniadrs_scale.storage.places import Place
 
@@ -93,9 +94,8 @@ class Compute:
             PlanError: ``workers`` or ``wait`` is not positive, or the scheduler is unknown or does
                 not answer.
         """
-        if workers is not None and workers < 1:
-            raise PlanError(f"workers={workers}: at least 1 is needed.")
-        if wait is not None and not 0 < wait < float("inf"):
+        workers = None if workers is None else whole("workers", workers, 1)
+        if wait is not None and not 0 < real("wait_for_workers", wait) < float("inf"):
             raise PlanError(f"wait_for_workers={wait}: a number of seconds above 0 is needed.")
         if tls and not (scheduler or "").startswith("tls://"):
             raise PlanError(
@@ -105,7 +105,7 @@ class Compute:
         cores = usable_cores()
         if scheduler in LOCAL:
             threads = 1 if scheduler == "sync" else cores
-            why = f"this process, {_counted(threads, 'thread')}, as asked for"
+            why = f"this process, {counted(threads, 'thread')}, as asked for"
             return cls(workers=1, threads=threads, scheduler=scheduler, gpus=gpus, why=why)
         if not (scheduler is None or (isinstance(scheduler, str) and "://" in scheduler)):
             raise PlanError(
@@ -121,7 +121,7 @@ class Compute:
                 return replace(cls._on(active), wait=wait)
         processes = workers or len(gpus) or cores
         share = min(max(cores // processes, 2), MAX_THREADS)
-        named = f"{_counted(processes, 'worker process')} of this machine"
+        named = f"{counted(processes, 'worker process')} of this machine"
         reason = "as asked for" if workers else "one per GPU" if gpus else "one per core"
         return cls(
             workers=processes,
@@ -135,7 +135,7 @@ class Compute:
     def _on(cls, client: Client) -> Compute:
         workers, threads = cluster.size_of(client)
         limit = cluster.smallest_limit(client)
-        why = f"{_counted(workers, 'worker process')} of a running cluster"
+        why = f"{counted(workers, 'worker process')} of a running cluster"
         return cls(workers=workers, threads=threads, client=client, limit=limit, why=why)
 
     def here(self) -> Compute:
@@ -167,7 +167,7 @@ class Compute:
             return replace(self, why=f"{self.why}: a crash costs a long run only its chunk")
         if alone > together:
             return replace(self, why=f"{self.why}: there is enough work for all cores")
-        words = f"this process, {_counted(here.threads, 'thread')}: workers take longer to start"
+        words = f"this process, {counted(here.threads, 'thread')}: workers take longer to start"
         return replace(here, why=words)
 
     @property
@@ -222,12 +222,6 @@ class Compute:
 def active_client() -> Client | None:
     """Return Dask's active client; without its library there cannot be one."""
     return clients.active_client() if "distributed" in sys.modules else None
-
-
-def _counted(number: int, name: str) -> str:
-    """Return '1 thread' or '2 threads'."""
-    plural = "es" if name.endswith("s") else "s"
-    return f"{number} {name}{'' if number == 1 else plural}"
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import zlib
 from base64 import b64decode, b64encode
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -16,8 +17,6 @@ from uniadrs_scale.core.machine import vectors
 from uniadrs_scale.errors import PlanError, gist
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from numpy.typing import NDArray
 
     from uniadrs_scale.core.lattice import Window
@@ -33,11 +32,18 @@ SQUARE = 32
 """Side of a block whose pixels are looked at one by one [px]."""
 
 
-def read_areas(path: str | Path) -> tuple[NDArray[Any], str]:
-    """Return the shapes of any vector file that GDAL reads, and their CRS.
+def read_areas(path: Any) -> tuple[NDArray[Any], str]:
+    """Return the shapes of any vector file that GDAL reads, or of a GeoDataFrame, and their CRS.
 
-    Raise PlanError if the file cannot be read, or has no CRS or no areas.
+    Raise PlanError if they cannot be read, or have no CRS or no areas.
     """
+    if is_frame(path):
+        return _areas(frame_shapes(path), path.crs and path.crs.to_wkt(), "The GeoDataFrame")
+    if not isinstance(path, str | Path):
+        raise PlanError(
+            f"Areas are a vector file or a GeoDataFrame, got {type(path).__name__}. Pass one: "
+            "geopandas.GeoDataFrame(geometry=[...], crs=4326)."
+        )
     pyogrio = vectors("Areas in files")
     try:
         meta, _, wkb, _ = pyogrio.raw.read(path, layer=only_layer(path), columns=[])
@@ -47,11 +53,27 @@ def read_areas(path: str | Path) -> tuple[NDArray[Any], str]:
             "or Shapefile."
         ) from None
     shapes = shapely.from_wkb(np.array([] if wkb is None else wkb, object))
+    return _areas(shapes, meta["crs"], f"'{path}'")
+
+
+def is_frame(given: Any) -> bool:
+    """Return True for a GeoDataFrame or a GeoSeries."""
+    return hasattr(given, "geometry") and hasattr(given, "crs")
+
+
+def frame_shapes(frame: Any) -> NDArray[Any]:
+    """Return the shapes of a GeoDataFrame or a GeoSeries."""
+    return np.array([*frame.geometry], object)
+
+
+def _areas(shapes: NDArray[Any], crs: str | None, what: str) -> tuple[NDArray[Any], str]:
+    """Return the shapes that are not empty, and their CRS; PlanError without shapes or CRS."""
     shapes = shapes[~shapely.is_missing(shapes) & ~shapely.is_empty(shapes)]
-    if not meta["crs"] or not len(shapes):
-        missing = "areas" if meta["crs"] else "CRS"
-        raise PlanError(f"'{path}' has no {missing}. Give a file with areas and their CRS.")
-    return shapes, str(meta["crs"])
+    if not crs or not len(shapes):
+        raise PlanError(
+            f"{what} has no {'areas' if crs else 'CRS'}. Give a file with areas and their CRS."
+        )
+    return shapes, str(crs)
 
 
 def only_layer(path: str | Path) -> Any:

@@ -20,7 +20,16 @@ from uniadrs_scale.core.lattice import Window
 from uniadrs_scale.core.layers import Part
 from uniadrs_scale.core.validity import valid_pixels
 from uniadrs_scale.errors import SceneError, gist
-from uniadrs_scale.scenes.areas import TURN, Area, clipped, projected, read_areas, turn_of, turned
+from uniadrs_scale.scenes.areas import (
+    TURN,
+    Area,
+    clipped,
+    is_frame,
+    projected,
+    read_areas,
+    turn_of,
+    turned,
+)
 from uniadrs_scale.scenes.lazy import lazy_pixels
 from uniadrs_scale.scenes.open import open_scene
 from uniadrs_scale.scenes.rasters import WindowedScene
@@ -72,7 +81,7 @@ class Cropped(WindowedScene):
 
 
 def crop(
-    scene: xr.DataArray | str | Path,
+    scene: xr.DataArray | str | Path | Sequence[str | Path],
     *,
     bbox: Sequence[float] | None = None,
     aoi: str | Path | Any = None,
@@ -84,19 +93,20 @@ def crop(
     its scores are not those of a map of the whole scene.
 
     Args:
-        scene: From :func:`open_scene` or built with xarray; or its path.
+        scene: From :func:`open_scene` or built with xarray; or what :func:`open_scene` opens.
         bbox: (west, south, east, north) in ``crs``; the least rectangle of pixels that covers it
             is kept. West > east: across 180 degrees.
-        aoi: Vector file with polygons in any CRS, or a geometry in ``crs`` (shapely, or a GeoJSON
-            geometry): the rectangle around it is kept, and pixels whose centres are outside become
-            invalid.
+        aoi: Vector file or GeoDataFrame with polygons in any CRS, or a geometry in ``crs`` (of
+            shapely or GeoJSON): the rectangle around it is kept, and pixels whose centres are
+            outside become invalid.
         crs: CRS of ``bbox`` and of a geometry; by default longitude and latitude.
 
     Raises:
         PlanError: The file of the area cannot be read.
         SceneError: The scene has no grid with a CRS, or nothing of it is in the box or area.
     """
-    array, known = recognised(open_scene(scene) if isinstance(scene, str | Path) else scene)
+    opens = isinstance(scene, str | Path | list | tuple) or "pystac" in type(scene).__module__
+    array, known = recognised(open_scene(cast("Any", scene)) if opens else cast("Any", scene))
     size, grid = (array.sizes["y"], array.sizes["x"]), _grid(array)
     window, area = Window(0, 0, *size), ""
     if bbox is not None:
@@ -104,7 +114,7 @@ def crop(
         window = _met(window, shapes, f"box {','.join(f'{side:g}' for side in bbox)}", grid)
     if aoi is not None:
         own = isinstance(aoi, str | Path)
-        given = read_areas(aoi) if own else (np.array([_geometry(aoi)]), str(crs))
+        given = read_areas(aoi) if own or is_frame(aoi) else (np.array([_geometry(aoi)]), str(crs))
         polygons, their_crs = _polygons(*given)
         shapes = _in_pixels(polygons, their_crs, grid)
         window = _met(window, shapes, f"area '{aoi}'" if own else "area", grid)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Iterable, Mapping
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import xarray as xr
 
 from uniadrs_scale.core.machine import Later
+from uniadrs_scale.core.presets import whole
 from uniadrs_scale.errors import SceneError, UniadrsScaleError
 from uniadrs_scale.scenes.assembly import assemble
 from uniadrs_scale.scenes.cubes import CubeSpec, assemble_cube, geolocation
@@ -102,15 +104,16 @@ def open_scene(
         SceneError: A file is missing or of no known kind, the files do not fit together, or an
             option means nothing for them.
     """
-    several = isinstance(bands, Iterable) and not isinstance(bands, str)
-    named: Any = bands if several else (bands,)
+    whole("chunk", chunk, 1)
     options = Options(
-        bands=None if bands is None else tuple(named),
+        bands=None if bands is None else _several("bands", bands),
         nodata=nodata,
         nodata_when=nodata_when,
         grid=grid,
-        variable=variable if isinstance(variable, str | None) else tuple(variable),
-        mask=cast("Any", mask) if isinstance(mask, str) else tuple(mask),
+        variable=variable
+        if isinstance(variable, str | None)
+        else cast("Any", _several("variable", variable)),
+        mask=cast("Any", mask if isinstance(mask, str) else _several("mask", mask)),
         units=units,
     )
     require_proj()
@@ -125,6 +128,15 @@ def open_scene(
             f"{_called(source)} cannot be opened as a scene ({what}): it is damaged, or of a kind "
             "that is not known. Fetch it again, or try it with gdalinfo, ncdump or h5ls."
         ) from error
+
+
+def _several(name: str, given: Any) -> tuple[str | int, ...]:
+    """Return the names or numbers of an option; one counts as several."""
+    values = (given,) if isinstance(given, str) or not isinstance(given, Iterable) else tuple(given)
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, str | Integral):
+            raise SceneError(f"{name}={given!r:.60} holds neither names nor numbers. Pass some.")
+    return cast("tuple[str | int, ...]", values)
 
 
 def _called(source: Source | Sequence[str | Path]) -> str:

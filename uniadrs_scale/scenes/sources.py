@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -15,6 +16,7 @@ from uniadrs_scale.core.contracts import SceneInfo, SceneSource, digest
 from uniadrs_scale.core.validity import EVERY_BAND, Validity, can_hold, exact, valid_pixels
 from uniadrs_scale.errors import SceneError
 from uniadrs_scale.scenes.axes import wavelengths_of
+from uniadrs_scale.scenes.files import locate
 from uniadrs_scale.scenes.grids import Grid, ground_size
 from uniadrs_scale.scenes.lazy import lazy_pixels, origin
 from uniadrs_scale.swaths.conventions import (
@@ -92,16 +94,32 @@ def scene_source(scene: xr.DataArray) -> SceneSource:
     """Return the files of ``scene`` if they hold just these pixels, else the array as a source.
 
     Raises:
-        SceneError: The array's dimensions are not (band, y, x) or (y, x), it is not real, or its
-            place is in doubt.
+        SceneError: The array's dimensions are not (band, y, x) or (y, x), it is not real, its
+            place is in doubt, or its files have changed since they were opened.
     """
     array, known = recognised(scene)
     if known is not None:
+        _require_unchanged(known.decisive())
         known = replace(known, info=_placed(known.info, array))
         return cast("SceneSource", known)
     info = _placed(_describe(array), array)
     # Tasks need no other coordinate, and those of a swath are as large as a band.
     return ArrayScene(info, array.drop_vars([name for name in array.coords if name != "valid"]))
+
+
+def _require_unchanged(facts: Any) -> None:
+    """Raise SceneError if a file on this machine is not as it was when the scene was opened."""
+    if isinstance(facts, list):
+        facts = dict(enumerate(facts))
+    elif not isinstance(facts, dict):
+        return
+    for part in facts.values():
+        _require_unchanged(part)
+    path = str(facts.get("uri") or facts.get("file") or "")
+    if "stamp" in facts and Path(path).is_file() and locate(path)[1] != facts["stamp"]:
+        raise SceneError(
+            f"'{path}' has changed since the scene was opened. Open it again: open_scene(...)."
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -58,7 +58,8 @@ def scorer_of(detector: Scorer | str | Path | None) -> Scorer:
                 f"detector=us.scorer('{detector}', tile=256)."
             )
         return Detector.load(detector)
-    if not all(hasattr(detector, name) for name in ("identity", "fitted", "activation_bytes")):
+    parts = ("identity", "fitted", "activation_bytes")
+    if isinstance(detector, type) or not all(hasattr(detector, name) for name in parts):
         raise PlanError(
             f"detector= takes a scorer, got {type(detector).__name__}. Use a name of weights, rx, "
             "lrx, a path, a Detector, or us.scorer(model, tile=256)."
@@ -112,6 +113,13 @@ def _stacked(scene: xr.Dataset) -> xr.DataArray:
         raise SceneError(
             f"The Dataset has no bands of one shape ({shapes}). Choose some: "
             "ds[['red', 'nir']], or ds['red']."
+        )
+    if "band" in shapes[names[0]]:
+        if len(names) == 1:
+            return scene[names[0]]
+        raise SceneError(
+            f"The Dataset has several arrays with bands ({', '.join(map(str, names)):.100}), a "
+            f"scene is one. Choose it: ds['{names[0]}']."
         )
     stacked = scene[names].to_dataarray("band")
     nodata, crs = _only_nodata({str(name): scene[name] for name in names}), scene.rio.crs

@@ -18,7 +18,7 @@ from uniadrs_scale.core.contracts import Printed
 from uniadrs_scale.core.lattice import sample_windows
 from uniadrs_scale.core.machine import usable_cores
 from uniadrs_scale.core.validity import flat_areas
-from uniadrs_scale.errors import redact
+from uniadrs_scale.errors import counted, redact
 from uniadrs_scale.runtime.executor import ClusterFacts
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ class RunSummary(Printed):
         before = f", {self.kept} were complete before" if self.kept else ""
         tiles = f"{self.tiles_scored} scored, {self.tiles_skipped} skipped (no valid pixel)"
         lines = [
-            f"pixels   {self.pixels / 1e6:.2f} Mpx in {self.chunks} chunks{before}",
+            f"pixels   {self.pixels / 1e6:.2f} Mpx in {counted(self.chunks, 'chunk')}{before}",
             f"tiles    {tiles}, {len(self.failures)} failed",
             f"time     {self.seconds:.1f} s, {speed:.2f} Mpx/s",
         ]
@@ -163,13 +163,23 @@ def shares_text(valid: float, invalid: Mapping[str, float]) -> str:
     return f"{valid:.1%}" + (f" ({reasons})" if reasons else "")
 
 
-def areas_note(flat: Mapping[float, int], valid: int) -> str | None:
-    """Return a question about the largest areas of one value, None without large ones.
+def areas_note(flat: Mapping[float, int], valid: int, *, invalid: bool) -> str | None:
+    """Return a question about the largest areas of one value, or a sentence if no pixel is valid.
+
+    None without large areas.
 
     Args:
         flat: Valid pixels in areas of one value, by that value.
         valid: All valid pixels.
+        invalid: Whether there are invalid pixels; without any, no pixel was read.
     """
+    if not valid and not invalid:
+        return None
+    if not valid:
+        return (
+            "No valid pixel was found, so the map is empty. Check nodata, mask and the part of the "
+            "scene."
+        )
     pixels, value = max(((pixels, value) for value, pixels in flat.items()), default=(0, 0))
     if not LARGE_AREAS * valid <= pixels < valid:
         return None

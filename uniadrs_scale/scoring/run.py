@@ -16,8 +16,8 @@ from uniadrs_scale.core.compiled import mixed
 from uniadrs_scale.core.regions import Grid
 from uniadrs_scale.core.validity import SOME_BANDS
 from uniadrs_scale.detector.detector import levels_of, weights_digest
-from uniadrs_scale.errors import SceneError, StoreError
-from uniadrs_scale.maps.exports import FinishedMap, companions, has_companions
+from uniadrs_scale.errors import SceneError, StoreError, counted
+from uniadrs_scale.maps.exports import FinishedMap, companions, has_companions, require_own
 from uniadrs_scale.maps.new_store import prepare
 from uniadrs_scale.maps.pyramids import finish
 from uniadrs_scale.maps.store import DONE
@@ -37,6 +37,7 @@ from uniadrs_scale.scoring.report import (
 )
 from uniadrs_scale.scoring.target import Target
 from uniadrs_scale.storage.locks import claimed
+from uniadrs_scale.storage.places import Place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -52,7 +53,6 @@ if TYPE_CHECKING:
     from uniadrs_scale.runtime.tasks import ChunkReport
     from uniadrs_scale.scenes.preview import ScenePicture
     from uniadrs_scale.scoring.job import Job
-    from uniadrs_scale.storage.places import Place
 
 
 NAMED = 8
@@ -121,6 +121,8 @@ class _Run:
             return RunSummary(output=target.place, kept=kept, levels=self.levels)
         # Before there is a store: a smaller chunk, the advice of a refusal, is another plan.
         self.plan.require_memory(*compute.memory_limit)
+        if (page := self.observer.performance_report) is not None:
+            require_own(Place.of(page), "a performance report", sign=b"Dask Performance Report")
         new = target.begin(self.plan)
         with self.clock("prepare"):
             weights = weights_digest(self.job.scorer)
@@ -269,8 +271,9 @@ class _Run:
 def _partial(statistics: BandStatistics) -> SceneError:
     """Return the sentence about statistics of a scene that could not be read whole."""
     return SceneError(
-        f"{len(statistics.unread)} parts of the scene could not be read for its statistics, so "
-        "scores are relative to the rest. Run the same command again when they can be read."
+        f"{counted(len(statistics.unread), 'part')} of the scene could not be read for its "
+        "statistics, so scores are relative to the rest. Run the same command again when they can "
+        "be read."
     )
 
 
@@ -282,7 +285,7 @@ def _notes(statistics: BandStatistics, plan: ScorePlan) -> Iterator[str]:
         some = ", ".join(f"'{name}'" for name in dead[:NAMED])
         more = f" and {len(dead) - NAMED} more" if len(dead) > NAMED else ""
         yield f"Bands that hold one value and so tell nothing: {some}{more}."
-    if areas := areas_note(statistics.flat, statistics.count):
+    if areas := areas_note(statistics.flat, statistics.count, invalid=bool(statistics.invalid)):
         yield areas
     partly = statistics.invalid.get(SOME_BANDS, 0)
     if partly >= LARGE_AREAS:

@@ -191,7 +191,7 @@ def as_scene(scene: xr.DataArray) -> xr.DataArray:
     if not isinstance(scene, xr.DataArray):
         raise SceneError(
             f"A scene must be an xarray.DataArray, not {type(scene).__name__}. "
-            "Use open_scene(path), or Dataset.to_dataarray('band')."
+            "Use open_scene(path), or Dataset.to_dataarray('band').assign_attrs(_FillValue=NODATA)."
         )
     scene = placed_by_area(scene) if {"y", "x"} <= set(scene.dims) else scene
     array = scene.expand_dims("band") if set(scene.dims) == {"y", "x"} else scene
