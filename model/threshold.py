@@ -3,8 +3,8 @@
     python model/threshold.py WEIGHTS --training TRAIN_IMAGERY --out runs/levels [--write]
 
 Every preset gets its own curve (:class:`uniadrs_scale.core.levels.Levels`). Its levels are checked
-on other windows, a third as many. Beyond the last measured objects the curve is a generalised Pareto
-distribution of the logits, fitted to the highest (Coles 2001, chapter 4). A killed run
+on other windows, a third as many. Beyond the last measured objects the curve is a generalised
+Pareto distribution of the logits, fitted to the highest (Coles 2001, chapter 4). A killed run
 resumes. ``--write`` stores curves and check in the weights' metadata, from which the library
 reads them; the tensors stay as they are.
 """

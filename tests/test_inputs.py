@@ -24,8 +24,9 @@ from uniadrs_scale.evaluation.histogram import ScoreHistogram
 from uniadrs_scale.evaluation.judge import Evaluation
 from uniadrs_scale.pages.report import ReportSummary
 from uniadrs_scale.runtime.compute import LONG_SECONDS, SECONDS_PER_MPX, Compute
+from uniadrs_scale.scenes.given import scene_of
 from uniadrs_scale.scenes.sources import scene_source
-from uniadrs_scale.scoring.job import scene_of, scorer_of
+from uniadrs_scale.scoring.job import scorer_of
 from uniadrs_scale.scoring.progress import shown
 from uniadrs_scale.scoring.report import RunSummary
 

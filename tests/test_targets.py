@@ -459,7 +459,7 @@ import os, signal, sys
 from uniadrs_scale.objects import files
 from uniadrs_scale.objects.find import find
 from uniadrs_scale.runtime.compute import Compute
-files.style_of = lambda points: os.kill(os.getpid(), signal.SIGKILL)  # both layers are written
+files.target_style = lambda points: os.kill(os.getpid(), signal.SIGKILL)  # both layers are written
 files.write(find(sys.argv[1], compute=Compute.of("sync")), sys.argv[2])
 """
 

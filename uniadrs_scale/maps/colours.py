@@ -1,4 +1,4 @@
-"""The colour scale of scores, anchored to the levels, as arrays and as a QGIS style.
+"""The colour scale of scores, anchored to the levels, as arrays and as QGIS styles.
 
 The same colour means the same evidence: rates of false objects if there are levels.
 """
@@ -32,8 +32,8 @@ VISIBLE = {"": 0.0, "low": 0.75, "medium": 0.9, "high": 1.0}
 """Opacity over a scene at the same anchors."""
 APART = 1e-6
 """Least distance of two anchors: levels of a steep curve may be equal."""
-
-
+TARGETS = {"high": "227,26,28", "medium": "255,127,0", "low": "255,217,47", "": "31,120,180"}
+"""Red, green and blue of outlines; the last for targets without a level."""
 MARK = "Written by uniadrs_scale"
 """Comment of our styles. QGIS drops it when a user saves another one, which is then kept."""
 DOCTYPE = "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>"
@@ -172,3 +172,40 @@ def _label(score: float, levels: Levels | None) -> str:
     known = levels is not None and stop.level
     rate = f" {stop.level}: {RATES[stop.level]:g} false per Mpx" if known else ""
     return score_text(score, ".3g") + rate
+
+
+def target_style(*, points: bool) -> str:
+    """Return a QML style: outlines, or circles with ranks, in the colours of the levels."""
+    categories = "".join(
+        f'<category symbol="{k}" value="{level}" label="{level or "no level"}" render="true"/>'
+        for k, level in enumerate(TARGETS)
+    )
+    symbols = "".join(
+        f'<symbol type="{"marker" if points else "fill"}" name="{k}" alpha="1">'
+        f"{_symbol(colour, points=points)}</symbol>"
+        for k, colour in enumerate(TARGETS.values())
+    )
+    return (
+        f'{DOCTYPE}<qgis version="{VERSION}" styleCategories="Symbology|Labeling" '
+        f'labelsEnabled="{int(points)}">'
+        '<renderer-v2 type="categorizedSymbol" attr="level" symbollevels="0" forceraster="0" '
+        f'enableorderby="0"><categories>{categories}</categories><symbols>{symbols}</symbols>'
+        f"</renderer-v2>{RANKS if points else ''}</qgis>"
+    )
+
+
+def _symbol(colour: str, *, points: bool) -> str:
+    """Return the layer of a symbol: a circle around a point, or an outline."""
+    line = {"outline_color": f"{colour},255"}
+    if points:
+        kind = "SimpleMarker"
+        line = {"name": "circle", "color": f"{colour},0", **line, "outline_width": "0.4"}
+        line |= {"size": "3", "size_unit": "MM"}
+    else:
+        kind = "SimpleFill"
+        line = {"style": "no", **line, "outline_style": "solid", "outline_width": "0.5"}
+        line |= {"outline_width_unit": "MM"}
+    options = "".join(
+        f'<Option type="QString" name="{name}" value="{value}"/>' for name, value in line.items()
+    )
+    return f'<layer class="{kind}" enabled="1"><Option type="Map">{options}</Option></layer>'

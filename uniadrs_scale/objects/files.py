@@ -15,7 +15,7 @@ from pyproj import CRS, Transformer
 
 from uniadrs_scale.core.machine import library, vectors
 from uniadrs_scale.errors import PlanError, Quiet, StoreError, gist
-from uniadrs_scale.maps.colours import RANKS
+from uniadrs_scale.maps.colours import target_style
 from uniadrs_scale.maps.exports import require_own
 from uniadrs_scale.scenes.areas import in_degrees
 from uniadrs_scale.storage.folders import room_checked
@@ -37,6 +37,15 @@ HEADER, MARKED = b"target_id,", rb'"mark"[: ]|\A[^\n]*,mark\b'
 """First column of our CSV files, and the field in which users note their decisions."""
 LAYER, PEAKS = "targets", "peaks"
 UTC = 100  # GDAL's flag of times in UTC
+STYLE_TABLE = """
+CREATE TABLE layer_styles (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, f_table_catalog TEXT(256), f_table_schema TEXT(256),
+    f_table_name TEXT(256), f_geometry_column TEXT(256), styleName TEXT(30), styleQML TEXT,
+    styleSLD TEXT, useAsDefault BOOLEAN, description TEXT, owner TEXT(30), ui TEXT(30),
+    update_time DATETIME DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))
+)
+"""
+"""The table in which QGIS looks for the styles of a database."""
 NO_CRS = Quiet(UserWarning, "'crs' was not provided")
 
 
@@ -107,7 +116,7 @@ def _geopackage(table: TargetTable, path: Path) -> None:
                 "INSERT INTO layer_styles (f_table_catalog, f_table_schema, f_table_name, "
                 "f_geometry_column, styleName, styleQML, useAsDefault, description) "
                 "VALUES ('', '', ?, 'geom', 'levels', ?, 1, 'Targets by level')",
-                (layer, style_of(points=points)),
+                (layer, target_style(points=points)),
             )
 
 
@@ -253,54 +262,3 @@ def _rounded(geometry: Any) -> Any:
     if isinstance(geometry, list | tuple):
         return [_rounded(value) for value in geometry]
     return round(geometry, DIGITS) if isinstance(geometry, float) else geometry
-
-
-COLOURS = {"high": "227,26,28", "medium": "255,127,0", "low": "255,217,47", "": "31,120,180"}
-"""Red, green and blue; the last for targets without a level."""
-STYLE_TABLE = """
-CREATE TABLE layer_styles (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, f_table_catalog TEXT(256), f_table_schema TEXT(256),
-    f_table_name TEXT(256), f_geometry_column TEXT(256), styleName TEXT(30), styleQML TEXT,
-    styleSLD TEXT, useAsDefault BOOLEAN, description TEXT, owner TEXT(30), ui TEXT(30),
-    update_time DATETIME DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))
-)
-"""
-"""The table in which QGIS looks for the styles of a database."""
-
-
-def style_of(*, points: bool) -> str:
-    """Return a QML style: outlines, or circles with ranks, in the colours of the levels."""
-    categories = "".join(
-        f'<category symbol="{k}" value="{level}" label="{level or "no level"}" render="true"/>'
-        for k, level in enumerate(COLOURS)
-    )
-    symbols = "".join(
-        f'<symbol type="{"marker" if points else "fill"}" name="{k}" alpha="1">'
-        f"{_symbol(colour, points=points)}</symbol>"
-        for k, colour in enumerate(COLOURS.values())
-    )
-    return (
-        "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>"
-        '<qgis version="3.22.0" styleCategories="Symbology|Labeling" '
-        f'labelsEnabled="{int(points)}">'
-        '<renderer-v2 type="categorizedSymbol" attr="level" symbollevels="0" forceraster="0" '
-        f'enableorderby="0"><categories>{categories}</categories><symbols>{symbols}</symbols>'
-        f"</renderer-v2>{RANKS if points else ''}</qgis>"
-    )
-
-
-def _symbol(colour: str, *, points: bool) -> str:
-    """Return the layer of a symbol: a circle around a point, or an outline."""
-    line = {"outline_color": f"{colour},255"}
-    if points:
-        kind = "SimpleMarker"
-        line = {"name": "circle", "color": f"{colour},0", **line, "outline_width": "0.4"}
-        line |= {"size": "3", "size_unit": "MM"}
-    else:
-        kind = "SimpleFill"
-        line = {"style": "no", **line, "outline_style": "solid", "outline_width": "0.5"}
-        line |= {"outline_width_unit": "MM"}
-    options = "".join(
-        f'<Option type="QString" name="{name}" value="{value}"/>' for name, value in line.items()
-    )
-    return f'<layer class="{kind}" enabled="1"><Option type="Map">{options}</Option></layer>'

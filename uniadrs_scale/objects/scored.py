@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import xarray as xr
 
-from uniadrs_scale.core.machine import Later
 from uniadrs_scale.errors import StoreError
 from uniadrs_scale.scenes.crop import crop_again
+from uniadrs_scale.scenes.given import scene_of
 from uniadrs_scale.scenes.sources import scene_source
 from uniadrs_scale.storage.urls import uri_name
 
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from uniadrs_scale.maps.facts import MapFacts
     from uniadrs_scale.maps.finished import RasterMap
     from uniadrs_scale.maps.store import ScoreMap
-
-job: Any = Later("uniadrs_scale.scoring.job")  # it loads torch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -45,7 +43,7 @@ def scored_scene(scene: Any, opened: ScoreMap | RasterMap) -> ScoredScene:
     Raise SceneError if it is not a scene, StoreError if the map is that of another one.
     """
     if not isinstance(scene, xr.DataArray) or {*scene.dims} - {"band", "y", "x"}:
-        scene = job.scene_of(scene)
+        scene = scene_of(scene)
     facts, source = opened.facts, scene_source(scene)
     identity = facts.plan.get("scene", {}).get("identity", "")
     size = source.info.height, source.info.width

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from uniadrs_scale.core.plan import Sizes
 from uniadrs_scale.errors import PlanError
 from uniadrs_scale.maps.store import open_store
-from uniadrs_scale.scoring.job import compute_for, prepare, scene_of, scorer_of, suited
+from uniadrs_scale.scenes.given import scene_of
+from uniadrs_scale.scoring.job import compute_for, prepare, scorer_of, suited
 from uniadrs_scale.scoring.progress import shown
 from uniadrs_scale.scoring.report import IncompleteWarning, SceneWarning
 from uniadrs_scale.scoring.run import Observer, run
