@@ -122,6 +122,13 @@ def test_an_area_is_the_same_mask_in_all_windows(raster: Path) -> None:
         assert lost.get(OUTSIDE, 0) == (~valid).sum()
 
 
+def test_a_dataset_of_bands_is_cropped_too(raster: Path) -> None:
+    whole = us.open_scene(raster).load()
+    box = LEFT + 50 * SIDE, TOP - 90 * SIDE, LEFT + 90 * SIDE, TOP - 50 * SIDE
+    part = us.crop(whole.drop_vars("valid").to_dataset("band"), bbox=box, crs=32633)
+    np.testing.assert_array_equal(part.values, us.crop(whole, bbox=box, crs=32633).values)
+
+
 def test_an_array_without_files_is_cropped_too(raster: Path) -> None:
     whole = us.open_scene(raster).load()
     area = shapely.box(LEFT + 50.2 * SIDE, TOP - 90.2 * SIDE, LEFT + 90 * SIDE, TOP - 50 * SIDE)

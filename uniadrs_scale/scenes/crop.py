@@ -30,8 +30,8 @@ from uniadrs_scale.scenes.areas import (
     turn_of,
     turned,
 )
+from uniadrs_scale.scenes.given import scene_of
 from uniadrs_scale.scenes.lazy import lazy_pixels
-from uniadrs_scale.scenes.open import open_scene
 from uniadrs_scale.scenes.rasters import WindowedScene
 from uniadrs_scale.scenes.sources import declared_nodata, recognised
 from uniadrs_scale.swaths.conventions import geolocation_kind
@@ -81,7 +81,7 @@ class Cropped(WindowedScene):
 
 
 def crop(
-    scene: xr.DataArray | str | Path | Sequence[str | Path],
+    scene: xr.DataArray | xr.Dataset | str | Path | Sequence[str | Path],
     *,
     bbox: Sequence[float] | None = None,
     aoi: str | Path | Any = None,
@@ -93,7 +93,7 @@ def crop(
     its scores are not those of a map of the whole scene.
 
     Args:
-        scene: From :func:`open_scene` or built with xarray; or what :func:`open_scene` opens.
+        scene: Whatever :func:`uniadrs_scale.score` takes: an array, a Dataset of bands, a path.
         bbox: (west, south, east, north) in ``crs``; the least rectangle of pixels that covers it
             is kept. West > east: across 180 degrees.
         aoi: Vector file or GeoDataFrame with polygons in any CRS, or a geometry in ``crs`` (of
@@ -105,8 +105,7 @@ def crop(
         PlanError: The file of the area cannot be read.
         SceneError: The scene has no grid with a CRS, or nothing of it is in the box or area.
     """
-    opens = isinstance(scene, str | Path | list | tuple) or "pystac" in type(scene).__module__
-    array, known = recognised(open_scene(cast("Any", scene)) if opens else cast("Any", scene))
+    array, known = recognised(scene_of(scene))
     size, grid = (array.sizes["y"], array.sizes["x"]), _grid(array)
     window, area = Window(0, 0, *size), ""
     if bbox is not None:
