@@ -116,6 +116,16 @@ def test_a_file_that_changed_since_it_was_opened_is_opened_again(tmp_path: Path)
         assert us.plan(us.open_scene(path), detector=TileMean(), tile=16, scheduler="sync")
 
 
+def test_a_header_that_changed_since_the_scene_was_opened_counts(tmp_path: Path) -> None:
+    placed = SCENE.rio.write_crs(32633).assign_coords(y=np.arange(60.0)[::-1], x=np.arange(70.0))
+    placed.rio.to_raster(path := tmp_path / "a.img", driver="ENVI")
+    scene = us.open_scene(path)
+    assert us.plan(scene, detector=TileMean(), tile=16, scheduler="sync")
+    os.utime(tmp_path / "a.hdr", (1, 1))
+    with pytest.raises(us.SceneError, match=r"a\.img' has changed since"):
+        us.plan(scene, detector=TileMean(), tile=16, scheduler="sync")
+
+
 def test_a_map_in_memory_has_no_path(tmp_path: Path) -> None:
     score = SCENE[0].astype("float32")
     with pytest.raises(us.StoreError, match=r"named by its path or URL, got DataArray\. Pass"):

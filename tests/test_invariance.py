@@ -48,6 +48,7 @@ ONE_VALUE = pytest.mark.filterwarnings("ignore:.*Bands that hold one value")
 
 
 @ONE_VALUE
+@pytest.mark.filterwarnings("ignore:.*No valid pixel:uniadrs_scale.SceneWarning")
 @given(geometries())
 @example((1, 1, 8, 6, 8))
 @example((49, 7, 48, 36, 48))

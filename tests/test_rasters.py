@@ -30,6 +30,7 @@ from typer.testing import CliRunner
 
 import uniadrs_scale as us
 from uniadrs_scale.cli.main import app
+from uniadrs_scale.scenes import sources
 from uniadrs_scale.scenes.sources import scene_source
 
 H, W = 120, 140
@@ -668,13 +669,18 @@ def test_sources_of_a_vrt_that_are_lost_are_not_zeros(tmp_path: Path) -> None:
         us.open_scene(tmp_path / "c.vrt")
 
 
-def test_a_source_that_vanishes_during_a_run_is_not_zeros(tmp_path: Path) -> None:
+def test_a_source_that_vanishes_during_a_run_is_not_zeros(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in "ab":
         write(tmp_path / f"{name}.tif", np.tile(noise(1), (1, 3, 2))[:, :256, :256])
     (tmp_path / "a.vrt").write_text(MOSAIC.format("a.tif", "b.tif"))
     (tmp_path / "b.vrt").write_text(MOSAIC.format("a.tif", "a.tif"))
     scene = us.open_scene([tmp_path / "b.vrt", tmp_path / "a.vrt"])
     (tmp_path / "b.tif").unlink()
+    with pytest.raises(us.SceneError, match=r"b\.tif', which cannot be opened"):
+        score(scene, tmp_path, tile=64, chunk=64)
+    monkeypatch.setattr(sources, "_require_unchanged", lambda _: None)  # it vanishes after the look
     report = score(scene, tmp_path, tile=64, chunk=64)
     found = xr.open_zarr(tmp_path / "map.zarr", consolidated=False)["score"].values
     assert report.failures

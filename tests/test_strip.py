@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pytest
 import rasterio
 from products import write_raster
 from readers import write_strip
@@ -40,6 +41,9 @@ def test_an_empty_strip_costs_nothing(tmp_path: Path) -> None:
     path = write_raster(tmp_path / "empty.tif", np.zeros((900, 60), np.uint16), 10, nodata=0)
     counting = Counting(tmp_path / "seen")
     counting.folder.mkdir()
-    scores = us.score(us.open_scene(path), detector=counting, scheduler="sync", tile=32, chunk=64)
+    with pytest.warns(us.SceneWarning, match="No valid pixel"):
+        scores = us.score(
+            us.open_scene(path), detector=counting, scheduler="sync", tile=32, chunk=64
+        )
     assert not counting.seen
     assert np.isnan(scores.values).all()

@@ -127,9 +127,11 @@ def belonging(path: Path, names: Callable[[Path], Collection[str]]) -> list[Path
             named = SOURCE.findall(file.read(MOST_TEXT))
         return [source for _, name in named if (source := folder / name.strip()).is_file()]
     if ending in METADATA:
-        start = PART.match(path.name)  # of a folder that may hold several products
+        if start := PART.match(path.name):
+            same = (name for name in names(folder) if name.startswith(start[1]))
+            return [folder / name for name in sorted(same) if name != path.name]
         found = (Path(base, name) for base, _, files in os.walk(folder) for name in files)
-        return [p for p in found if p != path and (not start or p.name.startswith(start[1]))]
+        return [other for other in found if other != path]
     if ending == ".hdr":
         possible = [f"{path.stem}{suffix}" for s in SUFFIXES for suffix in (s, s.upper())]
     else:

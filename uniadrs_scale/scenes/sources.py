@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -18,6 +19,7 @@ from uniadrs_scale.errors import SceneError
 from uniadrs_scale.scenes.axes import wavelengths_of
 from uniadrs_scale.scenes.files import locate
 from uniadrs_scale.scenes.grids import Grid, ground_size
+from uniadrs_scale.scenes.headers import Header
 from uniadrs_scale.scenes.lazy import lazy_pixels, origin
 from uniadrs_scale.swaths.conventions import (
     GEOLOCATION,
@@ -88,6 +90,8 @@ def _coordinates(info: SceneInfo) -> dict[str, Any]:
 
 WORKED = 2
 """Chunks that band maths hold at once."""
+ALONE = re.compile(r"\d+--?\d+")
+"""The stamp of one file: its size and time."""
 
 
 def scene_source(scene: xr.DataArray) -> SceneSource:
@@ -116,7 +120,11 @@ def _require_unchanged(facts: Any) -> None:
     for part in facts.values():
         _require_unchanged(part)
     path = str(facts.get("uri") or facts.get("file") or "")
-    if "stamp" in facts and Path(path).is_file() and locate(path)[1] != facts["stamp"]:
+    if "stamp" not in facts or not Path(path).is_file():
+        return
+    # Other stamps are also those of headers, masks or sources, which GDAL has to name.
+    alone = ALONE.fullmatch(facts["stamp"])
+    if (locate(path)[1] if alone else Header.of(path).stamp) != facts["stamp"]:
         raise SceneError(
             f"'{path}' has changed since the scene was opened. Open it again: open_scene(...)."
         )
