@@ -17,7 +17,7 @@ from uniadrs_scale.core.contracts import digest
 from uniadrs_scale.core.lattice import Lattice
 from uniadrs_scale.core.presets import PRESETS
 from uniadrs_scale.errors import ArchiveError, PlanError, StoreError
-from uniadrs_scale.storage.places import Place
+from uniadrs_scale.storage.places import PAGES, Place
 from uniadrs_scale.storage.trust import parse_yaml
 from uniadrs_scale.storage.urls import in_bucket
 
@@ -218,10 +218,7 @@ class ArchiveConfig(Section):
         if self.output.second_look and "targets" not in self.output.formats:
             raise ValueError("output.second_look is about targets: add targets to output.formats")
         require_options("detector", self.detector)
-        if self.status_page is not None and self.status_page.suffix.lower() not in (
-            ".html",
-            ".htm",
-        ):
+        if self.status_page is not None and self.status_page.suffix.lower() not in PAGES:
             raise ValueError(f"status_page '{self.status_page}' does not end in .html")
         blind = self.filters.bbox or self.filters.cloud_cover is not None or self.filters.properties
         if isinstance(self.source, Folder) and blind:

@@ -20,7 +20,7 @@ from jinja2 import Environment, StrictUndefined
 from uniadrs_scale.archive.listing import Survey
 from uniadrs_scale.core.contracts import Printed
 from uniadrs_scale.errors import HIDDEN, StoreError, counted, redact
-from uniadrs_scale.maps.exports import require_own
+from uniadrs_scale.maps.exports import require_own_page
 from uniadrs_scale.storage.remote import post_json
 
 if TYPE_CHECKING:
@@ -235,8 +235,7 @@ def write_page(place: Place, status: Status) -> None:
     Raises:
         StoreError: It cannot be written, is not named as a page, or there is another file.
     """
-    place.require_page()
-    require_own(place, "a status page", sign=b"<title>Archive ")
+    require_own_page(place, "a status page", sign=b"<title>Archive ")
     base = _link_base(place, status.folder)
 
     def link(path: str | None) -> str:

@@ -7,8 +7,6 @@ from typing import Any
 from uniadrs_scale.errors import SceneError
 
 DEGREES = "EPSG:4326"
-LARGEST_FLOAT = 2**53
-"""Magnitude from which an integer may not be a float."""
 
 
 def seconds(text: str | None) -> float | None:
@@ -62,10 +60,10 @@ def nodata_value(text: str) -> Any:
     """Return a number, 'auto' or None as the value of invalid pixels."""
     if text in ("auto", "none"):
         return None if text == "none" else "auto"
+    from uniadrs_scale.core.validity import exact
+
     try:
-        value = float(text)
-        exact = abs(value) < LARGEST_FLOAT or not text.strip("+-").isdecimal()
-        return value if exact else int(text)
+        return exact(int(text)) if text.strip("+-").isdecimal() else float(text)
     except ValueError:
         raise SceneError(
             f"--nodata '{text}' is not a number. Give a number, 'nan', 'none' or 'auto'."

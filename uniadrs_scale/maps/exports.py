@@ -30,15 +30,16 @@ from uniadrs_scale.maps.pictures import (
     result_line,
 )
 from uniadrs_scale.maps.store import open_map
+from uniadrs_scale.storage.places import Place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
     from uniadrs_scale.maps.pictures import Preview
     from uniadrs_scale.maps.store import ScoreMap
-    from uniadrs_scale.storage.places import Place
     from uniadrs_scale.swaths.geometry import Geocoding
 
 
@@ -191,6 +192,13 @@ def require_own(place: Place, what: str, *, sign: bytes = OWN, edited: bytes = b
         raise StoreError(
             f"'{place}' exists and is not {what}. Choose another output path, or remove it."
         )
+
+
+def require_own_page(path: str | Path | Place, what: str, *, sign: bytes = OWN) -> None:
+    """Raise StoreError as :func:`require_own` does, or if the name is not that of a page."""
+    place = Place.of(path)
+    place.require_page()
+    require_own(place, what, sign=sign)
 
 
 EXPORTS = {

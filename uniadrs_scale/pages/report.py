@@ -15,7 +15,7 @@ from markupsafe import Markup
 from uniadrs_scale.core.contracts import Printed
 from uniadrs_scale.core.presets import whole
 from uniadrs_scale.errors import PlanError, redact
-from uniadrs_scale.maps.exports import Export, require_own
+from uniadrs_scale.maps.exports import Export, require_own_page
 from uniadrs_scale.maps.finished import open_finished
 from uniadrs_scale.maps.overviews import reduced
 from uniadrs_scale.maps.store import DONE, ScoreMap
@@ -118,10 +118,9 @@ def report(
     if not 1 <= whole("top", top) <= MOST:
         raise PlanError(f"top={top} is not a number of targets. Use 1 to {MOST}.")
     place = Place.of(output)
-    place.require_page()
     place.require_name()
     place.require_folder()
-    require_own(place, "a report")
+    require_own_page(place, "a report")
     opened = open_finished(map_path)
     scored = scored_scene(scene, opened)
     other = None if compare is None else require_same_grid(opened, open_finished(compare))

@@ -12,7 +12,6 @@ from uniadrs_scale.core.machine import Later, machine_memory, usable_cores
 from uniadrs_scale.core.presets import real, whole
 from uniadrs_scale.errors import PlanError, counted
 from uniadrs_scale.runtime.executor import ClusterExecutor, LocalExecutor
-from uniadrs_scale.storage.places import Place
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -230,12 +229,10 @@ def performance_page(executor: Executor, path: Path | None) -> Iterator[None]:
 
     Raises:
         PlanError: This process computes, the scheduler lacks bokeh, or the folder is missing.
-        StoreError: The file is not named as a page.
     """
     if path is None:
         yield
         return
-    Place.of(path).require_page()
     if not isinstance(executor, ClusterExecutor):
         raise PlanError(
             f"A performance report requires a cluster, got scheduler="

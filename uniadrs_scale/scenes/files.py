@@ -22,7 +22,14 @@ from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
 from uniadrs_scale.errors import SceneError
-from uniadrs_scale.scenes.vrt import envi_fields, is_lost, note_lost, require_sources, sources_of
+from uniadrs_scale.scenes.vrt import (
+    envi_fields,
+    file_stamp,
+    is_lost,
+    note_lost,
+    require_sources,
+    sources_of,
+)
 from uniadrs_scale.storage.buckets import glimpse
 from uniadrs_scale.storage.remote import gdal_name
 from uniadrs_scale.storage.trust import open_raster
@@ -67,8 +74,7 @@ def locate(source: str) -> tuple[str, str]:
     path = Path(source).absolute()
     if not path.exists():
         raise SceneError(f"Scene file '{source}' does not exist. Check the path.")
-    found = path.stat()
-    return str(path), f"{found.st_size}-{found.st_mtime_ns}"
+    return str(path), file_stamp(str(path))
 
 
 def require_plain(source: str) -> None:

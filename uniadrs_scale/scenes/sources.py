@@ -17,10 +17,9 @@ from uniadrs_scale.core.contracts import SceneInfo, SceneSource, digest
 from uniadrs_scale.core.validity import EVERY_BAND, Validity, can_hold, exact, valid_pixels
 from uniadrs_scale.errors import SceneError
 from uniadrs_scale.scenes.axes import wavelengths_of
-from uniadrs_scale.scenes.files import locate
 from uniadrs_scale.scenes.grids import Grid, ground_size
-from uniadrs_scale.scenes.headers import Header
 from uniadrs_scale.scenes.lazy import lazy_pixels, origin
+from uniadrs_scale.scenes.vrt import file_stamp, stamp_now
 from uniadrs_scale.swaths.conventions import (
     GEOLOCATION,
     as_scene,
@@ -123,8 +122,8 @@ def _require_unchanged(facts: Any) -> None:
     if "stamp" not in facts or not Path(path).is_file():
         return
     # Other stamps are also those of headers, masks or sources, which GDAL has to name.
-    alone = ALONE.fullmatch(facts["stamp"])
-    if (locate(path)[1] if alone else Header.of(path).stamp) != facts["stamp"]:
+    now = file_stamp if ALONE.fullmatch(facts["stamp"]) else stamp_now
+    if now(path) != facts["stamp"]:
         raise SceneError(
             f"'{path}' has changed since the scene was opened. Open it again: open_scene(...)."
         )

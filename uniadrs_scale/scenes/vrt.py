@@ -151,7 +151,7 @@ def whole_stamp(dataset: rasterio.DatasetReader, uri: str, stamp: str) -> str:
     if dataset.driver in WHOLE:
         names = {name for name in names if name.endswith(".msk")}
     decisive = {name for name in names if not name.endswith((".aux.xml", ".ovr"))} - {uri}
-    parts = [found for name in sorted(decisive) if (found := _stamp(name))]
+    parts = [found for name in sorted(decisive) if (found := file_stamp(name))]
     return f"{stamp}-{digest({'parts': parts})}" if parts else stamp
 
 
@@ -181,7 +181,7 @@ def require_sources(dataset: rasterio.DatasetReader, uri: str) -> frozenset[str]
             continue
         found.add(name)
         own = "", sources_of(dataset)
-        problem, deeper = own if name == uri else _looked_at(name, _stamp(name))
+        problem, deeper = own if name == uri else _looked_at(name, file_stamp(name))
         waiting += deeper
         if problem:
             _LOST.add(name)
@@ -194,7 +194,15 @@ def require_sources(dataset: rasterio.DatasetReader, uri: str) -> frozenset[str]
     return frozenset(found)
 
 
-def _stamp(name: str) -> str:
+def stamp_now(uri: str) -> str:
+    """Return the stamp of a file with the others that decide its pixels; empty if it is damaged."""
+    with suppress(RasterioError), open_raster(uri) as dataset:
+        return whole_stamp(dataset, uri, file_stamp(uri))
+    return ""
+
+
+def file_stamp(name: str) -> str:
+    """Return size and time of a file; empty if it is not there."""
     with suppress(OSError, ValueError):
         found = Path(name).stat()
         return f"{found.st_size}-{found.st_mtime_ns}"

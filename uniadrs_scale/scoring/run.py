@@ -17,7 +17,7 @@ from uniadrs_scale.core.regions import Grid
 from uniadrs_scale.core.validity import SOME_BANDS
 from uniadrs_scale.detector.detector import levels_of, weights_digest
 from uniadrs_scale.errors import SceneError, StoreError, counted
-from uniadrs_scale.maps.exports import FinishedMap, companions, has_companions, require_own
+from uniadrs_scale.maps.exports import FinishedMap, companions, has_companions, require_own_page
 from uniadrs_scale.maps.new_store import prepare
 from uniadrs_scale.maps.pyramids import finish
 from uniadrs_scale.maps.store import DONE
@@ -37,7 +37,6 @@ from uniadrs_scale.scoring.report import (
 )
 from uniadrs_scale.scoring.target import Target
 from uniadrs_scale.storage.locks import claimed
-from uniadrs_scale.storage.places import Place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -53,6 +52,7 @@ if TYPE_CHECKING:
     from uniadrs_scale.runtime.tasks import ChunkReport
     from uniadrs_scale.scenes.preview import ScenePicture
     from uniadrs_scale.scoring.job import Job
+    from uniadrs_scale.storage.places import Place
 
 
 NAMED = 8
@@ -122,7 +122,7 @@ class _Run:
         # Before there is a store: a smaller chunk, the advice of a refusal, is another plan.
         self.plan.require_memory(*compute.memory_limit)
         if (page := self.observer.performance_report) is not None:
-            require_own(Place.of(page), "a performance report", sign=b"Dask Performance Report")
+            require_own_page(page, "a performance report", sign=b"Dask Performance Report")
         new = target.begin(self.plan)
         with self.clock("prepare"):
             weights = weights_digest(self.job.scorer)

@@ -18,6 +18,7 @@ from uniadrs_scale.storage.urls import in_bucket, uri_name
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+PAGES = (".html", ".htm")
 ROOT = "zarr.json"
 """The object that makes a prefix a Zarr store."""
 
@@ -200,7 +201,7 @@ class Place:
 
     def require_page(self) -> None:
         """Raise StoreError if the name is not that of a page, such as that of a scene."""
-        if self.suffix.lower() not in (".html", ".htm"):
+        if self.suffix.lower() not in PAGES:
             raise StoreError(f"Output '{self}' is not a page. Let it end in .html.")
 
     def make_folder(self) -> None:

@@ -11,7 +11,7 @@ from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from fnmatch import fnmatch
-from numbers import Integral, Real
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 from xml.etree import ElementTree as ET
@@ -104,9 +104,6 @@ class Options:
 
     def __post_init__(self) -> None:
         """Refuse an unknown rule, and a nodata value that is not one."""
-        odd = [band for band in self.bands or () if not isinstance(band, str | Integral)]
-        if odd:
-            raise SceneError(f"Band {odd[0]!r} is not a name, or a whole number from 1. Pass one.")
         value: Any = self.nodata
         number = isinstance(value, Real) and not isinstance(value, bool)
         if not (number or value is None or (isinstance(value, str) and value == "auto")):
