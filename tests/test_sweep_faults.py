@@ -183,7 +183,8 @@ def test_a_scene_changes_with_the_files_that_it_describes_or_needs(tmp_path: Pat
     incoming = tmp_path / "incoming"
     tif = write_scene(incoming / "b.tif", 1)
     (incoming / "a.hdr").write_text("ENVI")
-    for name in ("S1/manifest.safe", "S1/measurement/vv.tiff", "L_MTL.txt", "K_MTL.txt"):
+    metadata = "L_MTL.txt", "K_MTL.txt", "M_MTL.json", "N_MTL.xml"
+    for name in ("S1/manifest.safe", "S1/measurement/vv.tiff", *metadata):
         (incoming / name).parent.mkdir(parents=True, exist_ok=True)
         (incoming / name).touch()
     named = f'<SourceFilename relativeToVRT="1">b.tif</SourceFilename><SourceFilename>{tif}<'
@@ -191,15 +192,17 @@ def test_a_scene_changes_with_the_files_that_it_describes_or_needs(tmp_path: Pat
     for glob, other in [
         ("*.hdr", "a.img"), ("*.hdr", "a"), ("*.img", "a.hdr"), ("b.tif", "b.tif.msk"),
         ("*.vrt", "b.tif"), ("*/manifest.safe", "S1/measurement/vv.tiff"), ("L_*.txt", "L_B2.TIF"),
+        ("M_*.json", "M_B2.TIF"), ("N_*.xml", "N_B2.TIF"),
     ]:  # fmt: skip
         before = identity(tmp_path, glob)
         (incoming / other).touch()
         os.utime(incoming / other, (1, 1))
         assert identity(tmp_path, glob) != before, other
-    before = identity(tmp_path, "L_*.txt"), identity(tmp_path, "b.tif")
+    kept = "L_*.txt", "M_*.json", "N_*.xml", "b.tif"
+    before = [identity(tmp_path, glob) for glob in kept]
     for other in ("K_B2.TIF", "b.tif.aux.xml", "b.png"):
         (incoming / other).touch()
-    assert (identity(tmp_path, "L_*.txt"), identity(tmp_path, "b.tif")) == before
+    assert [identity(tmp_path, glob) for glob in kept] == before
 
 
 def test_a_header_whose_data_come_later_is_not_parked(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ RECORD: dict[str, Any] = {
 """Properties of an item that the index holds, and their types."""
 METADATA = ".xml", ".txt", ".safe"
 """Endings of the metadata files of products."""
-PART = re.compile(r"(.+[_-])(?:MTL\.txt|METADATA\.XML)$", re.IGNORECASE)
+PART = re.compile(r"(.+[_-])(?:MTL\.(?:txt|json|xml)|METADATA\.XML)$", re.IGNORECASE)
 """Metadata files whose product may be in one folder with others, and the start of its files."""
 MOST_TEXT = 2**22
 """Characters of a VRT that are searched for its sources."""
@@ -126,10 +126,10 @@ def belonging(path: Path, names: Callable[[Path], Collection[str]]) -> list[Path
         with path.open(encoding="utf-8", errors="replace") as file:
             named = SOURCE.findall(file.read(MOST_TEXT))
         return [source for _, name in named if (source := folder / name.strip()).is_file()]
+    if start := PART.match(path.name):
+        same = (name for name in names(folder) if name.startswith(start[1]))
+        return [folder / name for name in sorted(same) if name != path.name]
     if ending in METADATA:
-        if start := PART.match(path.name):
-            same = (name for name in names(folder) if name.startswith(start[1]))
-            return [folder / name for name in sorted(same) if name != path.name]
         found = (Path(base, name) for base, _, files in os.walk(folder) for name in files)
         return [other for other in found if other != path]
     if ending == ".hdr":
