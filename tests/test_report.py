@@ -159,11 +159,11 @@ def test_a_scene_without_valid_pixels_is_told() -> None:
 
 
 def test_a_performance_report_replaces_no_other_file(tmp_path: Path) -> None:
-    page = tmp_path / "scene.tif"
-    page.write_text("pixels")
+    page = tmp_path / "notes.html"
+    page.write_text("notes")
     with pytest.raises(us.StoreError, match="exists and is not a performance report"):
         us.score(scene(), detector=TileMean(), workers=1, performance_report=page, **OPTIONS)
-    assert page.read_text() == "pixels"
+    assert page.read_text() == "notes"
 
 
 def test_the_peak_is_that_of_the_largest_worker() -> None:
