@@ -19,11 +19,11 @@ import pytest
 from archives import serve, write_archive, write_scene
 from standins import FirstBand
 
-from uniadrs_scale.archive import stopping
 from uniadrs_scale.archive.sink import Sink
-from uniadrs_scale.archive.stopping import interruptible
 from uniadrs_scale.cli import main as cli
 from uniadrs_scale.cli import options
+from uniadrs_scale.core import machine
+from uniadrs_scale.core.machine import interruptible
 from uniadrs_scale.storage.places import Place
 
 runner = import_module("uniadrs_scale.archive.sweep")  # the package has a function of that name
@@ -156,12 +156,12 @@ def test_every_ends_on_sigterm(run, archive: Path, monkeypatch: pytest.MonkeyPat
             return super().wait(timeout)
 
     @contextmanager
-    def with_pauses() -> Iterator[stopping.Stop]:
+    def with_pauses() -> Iterator[machine.Stop]:
         with interruptible() as stop:
             stop.event = Pause()
             yield stop
 
-    monkeypatch.setattr(stopping, "interruptible", with_pauses)
+    monkeypatch.setattr(machine, "interruptible", with_pauses)
     result = run("sweep", archive, "--every", "1h")
     assert result.code == 128 + signal.SIGTERM
     assert result.err.count("sweep begins") == 2

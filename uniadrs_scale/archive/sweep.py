@@ -30,8 +30,8 @@ from uniadrs_scale.archive.sink import COLLECTION, Sink
 from uniadrs_scale.archive.sources import list_items, source_text
 from uniadrs_scale.archive.stac import collection_text
 from uniadrs_scale.archive.status import notify, read_status, write_page
-from uniadrs_scale.archive.stopping import Stop, interruptible
 from uniadrs_scale.core import __version__
+from uniadrs_scale.core.machine import Stop, interruptible
 from uniadrs_scale.detector.detector import Detector
 from uniadrs_scale.errors import ArchiveError, BusyError, StoreError, UniadrsScaleError, redact
 from uniadrs_scale.storage.folders import require_mounted

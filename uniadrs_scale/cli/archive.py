@@ -175,8 +175,8 @@ def _show(report: SweepReport, log: str, *, dry_run: bool) -> None:
 def _again_and_again(archive: Path, every: str, keep_days: float | None) -> int:
     """Sweep, wait, sweep; log errors, and try again the next time."""
     from uniadrs_scale.archive.config import duration, load_config
-    from uniadrs_scale.archive.stopping import interruptible
     from uniadrs_scale.archive.sweep import sweep
+    from uniadrs_scale.core.machine import interruptible
 
     pause = duration(every).total_seconds()
     load_config(archive)  # refuse a bad description at once

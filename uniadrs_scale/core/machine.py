@@ -1,4 +1,4 @@
-"""The machine and what is installed on it: CPUs, memory, a home folder, imports."""
+"""The machine and this process: CPUs, memory, a home folder, imports, signals, threads of BLAS."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import gc
 import importlib
 import math
 import os
+import signal
 import stat
 import tempfile
 import threading
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -148,6 +150,46 @@ def library(name: str, what: str) -> Any:
         raise PlanError(
             f"{what} need {name}. Install it: pip install 'uniadrs-scale[targets]'."
         ) from None
+
+
+@dataclass(slots=True)
+class Stop:
+    """A request to end, set by a signal."""
+
+    event: threading.Event = field(default_factory=threading.Event)
+    signal: int = 0
+
+
+@contextmanager
+def interruptible() -> Iterator[Stop]:
+    """Let SIGTERM and SIGINT end the work inside cleanly; the second one ends the process at once.
+
+    A signal to an inner block also ends the outer one: a sweep may have done its last scene and
+    not look any more, but not be over yet.
+    """
+    stop = Stop()
+    before: dict[int, Any] = {}
+
+    def ask(number: int, frame: object) -> None:
+        stop.signal = number
+        stop.event.set()
+        outer = before[number]
+        restore()
+        if getattr(outer, "__name__", "") == ask.__name__:
+            outer(number, frame)
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        before.clear()
+
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGINT):
+            before[number] = signal.signal(number, ask)
+    try:
+        yield stop
+    finally:
+        restore()
 
 
 class _OneBlasThread:
