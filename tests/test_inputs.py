@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import json
 import os
@@ -83,6 +84,20 @@ def test_numbers_are_numbers(small_raster: Path, tmp_path: Path) -> None:
             us.open_scene(small_raster, **option)
     with pytest.raises(us.PlanError, match="wait_for_workers='6h' is not allowed"):
         us.score(SCENE, wait_for_workers="6h", **options)  # type: ignore[arg-type]
+
+
+def test_flags_are_true_or_false() -> None:
+    tried = []
+    for name in us.__all__:
+        function = getattr(us, name)
+        known = inspect.signature(function).parameters if inspect.isfunction(function) else {}
+        for option in known.values():
+            if isinstance(option.default, bool):
+                tried.append(option.name)
+                for wrong in ("no", "", 0, 1, None):
+                    with pytest.raises(us.PlanError, match=rf"{option.name}=.* Use True or False"):
+                        function(None, **{option.name: wrong})
+    assert sorted(tried) == ["dry_run", "overwrite", "progress", "second_look"]
 
 
 def test_a_dataset_may_hold_one_array_with_bands() -> None:

@@ -31,6 +31,7 @@ from uniadrs_scale.archive.sources import list_items, source_text
 from uniadrs_scale.archive.stac import collection_text
 from uniadrs_scale.archive.status import notify, read_status, write_page
 from uniadrs_scale.core import __version__
+from uniadrs_scale.core.arguments import require_flag
 from uniadrs_scale.core.machine import Stop, interruptible
 from uniadrs_scale.detector.detector import Detector
 from uniadrs_scale.errors import ArchiveError, BusyError, StoreError, UniadrsScaleError, redact
@@ -74,6 +75,7 @@ def sweep(
         BusyError: Another sweep writes to the same folder or bucket.
         UniadrsScaleError: The weights, the cluster, the folder or bucket cannot be used.
     """
+    require_flag("dry_run", dry_run)
     config = archive if isinstance(archive, ArchiveConfig) else load_config(archive)
     if keep_days is not None:
         number = isinstance(keep_days, int | float) and keep_days is not True
@@ -209,8 +211,7 @@ class _Sweep:
         self.report.seconds = time.monotonic() - self.started
         self.ledger.update_run(self.number, self._facts() | more, state)
         self._refresh(found if self.untouched else None)
-        facts = self.report.facts()
-        LOG.info("sweep %s", state, extra={"event": "end", "facts": facts})
+        LOG.info("sweep %s", state, extra={"event": "end", "facts": self.report.facts()})
 
     def _survey(self) -> Survey:
         """Return the content of the sink, and bring the index up to date."""
@@ -223,8 +224,7 @@ class _Sweep:
         todo = [decision for decision in decisions if decision.action is Action.SCORE]
         parked = [d.name for d in decisions if d.action is Action.PARKED]
         self.ledger.settle((d.name for d in decisions), parked)
-        wanted = {decision.name: decision.fingerprint.key for decision in todo}
-        published = self.sink.tidy(found, wanted)
+        published = self.sink.tidy(found, {d.name: d.fingerprint.key for d in todo})
         for name in published:
             self.ledger.succeed(name)
             report.done.append(name)

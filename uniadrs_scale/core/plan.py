@@ -6,11 +6,12 @@ import math
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from uniadrs_scale.core.arguments import whole
 from uniadrs_scale.core.contracts import Printed, digest, is_score_alone
 from uniadrs_scale.core.lattice import Lattice, default_chunk
 from uniadrs_scale.core.layers import SCORE, Layer
 from uniadrs_scale.core.memory import MIB, MemoryForecast, Pixels, Processes, forecast
-from uniadrs_scale.core.presets import Preset, Terms, choose_preset, whole
+from uniadrs_scale.core.presets import Preset, Terms, choose_preset
 from uniadrs_scale.errors import PlanError, counted
 
 if TYPE_CHECKING:

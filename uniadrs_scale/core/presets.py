@@ -1,4 +1,4 @@
-"""The settings for each kind of imagery, and the values that an option accepts.
+"""The settings for each kind of imagery, and the words that an option accepts.
 
 This module imports no library, so that --help is fast.
 """
@@ -8,9 +8,8 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from numbers import Integral, Real
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from uniadrs_scale.errors import PlanError
 
@@ -181,22 +180,3 @@ def _single_band(scene: SceneInfo, words: set[str]) -> str:
     if any(centre >= THERMAL_NM for centre in scene.wavelengths) or words & INFRARED:
         return "infrared"
     return "low-light" if words & LOW_LIGHT or {"low", "light"} <= words else "single-band"
-
-
-def whole(name: str, value: Any, least: int | None = None) -> int:
-    """Return a whole number that a caller gave, also one of numpy's.
-
-    Raises:
-        PlanError: It is something else, or less than ``least``.
-    """
-    low = "" if least is None else f" from {least}"
-    if isinstance(value, bool) or not isinstance(value, Integral) or (low and value < least):
-        raise PlanError(f"{name}={value!r} is not allowed. Use whole numbers{low}.")
-    return int(value)
-
-
-def real(name: str, value: Any) -> float:
-    """Return a number that a caller gave, also one of numpy's; PlanError for anything else."""
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise PlanError(f"{name}={value!r} is not allowed. Use a number.")
-    return float(value)

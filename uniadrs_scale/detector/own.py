@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 import torch
 
+from uniadrs_scale.core.arguments import whole
 from uniadrs_scale.core.contracts import Tiling
 from uniadrs_scale.core.layers import SCORE, Layer
 from uniadrs_scale.core.machine import ONE_BLAS_THREAD
-from uniadrs_scale.core.presets import whole
 from uniadrs_scale.detector.fingerprints import model_digest
 from uniadrs_scale.detector.model_files import File, by_torch, model_file
 from uniadrs_scale.errors import PlanError, WeightsError, gist

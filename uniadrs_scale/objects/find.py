@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Unpack, cast
 import numpy as np
 from pyproj import CRS
 
+from uniadrs_scale.core.arguments import require_flag
 from uniadrs_scale.core.lattice import Window, pieces
 from uniadrs_scale.core.levels import score_text
 from uniadrs_scale.core.memory import MIB, PROCESS_BYTES, give_freed_memory_back
@@ -120,6 +121,7 @@ def targets(
         PlanError: The options cannot be used, or geopandas is not installed.
         StoreError: The map is missing, damaged, or that of another scene.
     """
+    require_flag("second_look", second_look)
     # Not at the head: it loads torch, and without a second look nothing else does.
     second = import_module("uniadrs_scale.objects.second_look") if second_look else None
     again = None if second is None else second.SecondLook.of(detector)

@@ -10,8 +10,8 @@ import numpy as np
 import shapely
 from pyproj import CRS, Transformer
 
+from uniadrs_scale.core.arguments import real, whole
 from uniadrs_scale.core.levels import GROW, RATES
-from uniadrs_scale.core.presets import real, whole
 from uniadrs_scale.errors import PlanError
 from uniadrs_scale.objects.components import Cut
 from uniadrs_scale.scenes.areas import clipped, is_frame, projected, read_areas, replaced

@@ -12,8 +12,8 @@ import numpy as np
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from uniadrs_scale.core.arguments import whole
 from uniadrs_scale.core.contracts import Printed
-from uniadrs_scale.core.presets import whole
 from uniadrs_scale.errors import PlanError, redact
 from uniadrs_scale.maps.exports import Export, require_own_page
 from uniadrs_scale.maps.finished import open_finished

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, cast
 
+from uniadrs_scale.core.arguments import real, whole
 from uniadrs_scale.core.machine import Later, machine_memory, usable_cores
-from uniadrs_scale.core.presets import real, whole
 from uniadrs_scale.errors import PlanError, counted
 from uniadrs_scale.runtime.executor import ClusterExecutor, LocalExecutor
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import xarray as xr
 
+from uniadrs_scale.core.arguments import whole
 from uniadrs_scale.core.machine import Later
-from uniadrs_scale.core.presets import whole
 from uniadrs_scale.errors import SceneError, UniadrsScaleError
 from uniadrs_scale.scenes.assembly import assemble
 from uniadrs_scale.scenes.cubes import CubeSpec, assemble_cube, geolocation

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from uniadrs_scale.core.arguments import require_flag
 from uniadrs_scale.core.plan import Sizes
 from uniadrs_scale.errors import PlanError
 from uniadrs_scale.maps.store import open_store
@@ -84,6 +85,8 @@ def score(
     Raises:
         UniadrsScaleError: The scene, the options, the weights or the store cannot be used.
     """
+    require_flag("overwrite", overwrite)
+    require_flag("progress", callable(progress) or progress)
     target = None if store is None else _store(store, overwrite=overwrite)
     scorer = scorer_of(detector)
     compute = compute_for(scorer, scheduler, workers, wait=wait_for_workers)
