@@ -166,6 +166,19 @@ def test_a_dataset_of_one_time_is_a_scene() -> None:
         scene_of(xr.concat([SCENE, SCENE], "time"))
 
 
+@pytest.mark.parametrize("dim", ["time", "depth", "wavelength", "bands"])
+def test_an_axis_of_an_array_is_told_as_that_of_a_file(dim: str, tmp_path: Path) -> None:
+    array = SCENE.rename("v").rename(band=dim).assign_coords({dim: [10.0, 20.0]})
+    array.to_netcdf(path := tmp_path / "a.nc", engine="h5netcdf")
+    options: dict[str, Any] = {"detector": "rx", "scheduler": "sync"}
+    plans = [us.plan(scene, **options) for scene in (path, array, array.to_dataset())]
+    assert plans[0].scene.notes == plans[1].scene.notes
+    for plan in plans:
+        assert bool(plan.scene.notes) == (dim in ("time", "depth"))
+        assert len(plan.scene.bands) == 2
+    assert scene_source(scene_of(array.assign_coords(band=1))).info.notes == plans[0].scene.notes
+
+
 def test_a_satpy_scene_is_a_scene() -> None:
     satpy = pytest.importorskip("satpy")
     loaded = satpy.Scene()

@@ -165,9 +165,14 @@ def guessed_bands(contents: Contents, variable: Variable) -> str:
     said = _evidence(contents, group, dim, size) or spectral_table(contents, group, dim, size)
     if said or dim.startswith(NAMELESS):
         return ""
+    return taken_for_bands(dim, size, variable.path)
+
+
+def taken_for_bands(dim: str, size: int, name: str) -> str:
+    """Return the sentence about an axis of an array that does not say that it holds bands."""
     return (
-        f"The {size} steps along '{dim}' of '{variable.path}' are scored as bands of one scene. If "
-        f"they are scenes of their own, select one with xarray (.isel({dim}=0)), and score that."
+        f"The {size} steps along '{dim}' of '{name}' are scored as bands of one scene. If they are "
+        f"scenes of their own, select one with xarray (.isel({dim}=0)), and score that."
     )
 
 

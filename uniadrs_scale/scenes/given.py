@@ -9,10 +9,10 @@ import numpy as np
 import xarray as xr
 
 from uniadrs_scale.errors import SceneError, gist
-from uniadrs_scale.scenes.axes import LATITUDES, LONGITUDES
+from uniadrs_scale.scenes.axes import LATITUDES, LONGITUDES, role_of_name, taken_for_bands
 from uniadrs_scale.scenes.open import open_scene
 from uniadrs_scale.scenes.products.plain import AUXILIARY
-from uniadrs_scale.scenes.sources import declared_nodata
+from uniadrs_scale.scenes.sources import ASSUMED, declared_nodata
 from uniadrs_scale.swaths.conventions import crs_of
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def scene_of(scene: Any) -> xr.DataArray:
             raise SceneError("The satpy Scene has no bands yet. Call scene.load([...]) first.")
         return _of_satpy({name: scene[name] for name in names})
     if isinstance(scene, xr.Dataset):
-        return _without_time(_stacked(scene))
+        return _with_plain_axes(_stacked(scene))
     if isinstance(scene, np.ndarray):
         raise SceneError(
             f"The scene is an array of shape {scene.shape} without names of its axes. Name them: "
@@ -53,7 +53,7 @@ def scene_of(scene: Any) -> xr.DataArray:
             f"The scene is lazy by {kind.__module__}.{kind.__qualname__}, whose graph cannot be "
             "cut into windows. Use scene.compute() if it fits in memory, or open_scene(path)."
         )
-    return _without_time(scene)
+    return _with_plain_axes(scene)
 
 
 def _stacked(scene: xr.Dataset) -> xr.DataArray:
@@ -122,18 +122,28 @@ def _only_nodata(bands: dict[str, xr.DataArray]) -> float | None:
     return next(iter(values.values()))
 
 
-def _without_time(scene: xr.DataArray) -> xr.DataArray:
-    """Return a scene of one time, with y and x for latitude and longitude; refuse more times."""
+def _with_plain_axes(scene: xr.DataArray) -> xr.DataArray:
+    """Return a scene with axes band, y and x, if its axes can be these: the same rule as for files.
+
+    Other axes of length 1 are dropped. The steps along another axis are bands, which is told.
+    """
     axes = {"latitude": "y", "longitude": "x", "lat": "y", "lon": "x"}
     named = {old: new for old, new in axes.items() if old in scene.dims and new not in scene.dims}
     scene = scene.rename(named) if named else scene
     if {*named.values()} == {"y", "x"} <= set(scene.coords) and crs_of(scene) is None:
         scene = scene.rio.write_crs(4326)
-    if "time" not in scene.dims:
+    if not {"y", "x"} <= set(scene.dims):
         return scene
-    if scene.sizes["time"] > 1:
+    others = [str(dim) for dim in scene.dims if dim not in ("y", "x")]
+    long = [dim for dim in others if scene.sizes[dim] > 1]
+    scene = scene.isel({dim: 0 for dim in others if dim not in (long or ["band"])})
+    if len(long) > 1 and "time" in long:
         raise SceneError(
             f"The scene has {scene.sizes['time']} times, a map shows one. Select it: "
             "scene.isel(time=0), or scene.median('time')."
         )
-    return scene.isel(time=0)
+    if len(long) != 1 or long == ["band"]:
+        return scene
+    note = taken_for_bands(long[0], scene.sizes[long[0]], str(scene.name or "array"))
+    said = {} if role_of_name(long[0]) == "band" else {ASSUMED: note}
+    return scene.drop_vars("band", errors="ignore").swap_dims({long[0]: "band"}).assign_attrs(said)

@@ -49,6 +49,8 @@ if TYPE_CHECKING:
 
 FILL = ("_FillValue", "missing_value", "fill_value", "nodata")
 """Attributes that hold the nodata value of an array, as rioxarray reads them."""
+ASSUMED = "assumed"
+"""Attribute with a sentence about what was assumed of an array."""
 
 
 def lazy_scene(scene: WindowedScene, facts: Facts, chunk: int) -> xr.DataArray:
@@ -274,6 +276,7 @@ def _describe(array: xr.DataArray) -> SceneInfo:
         block_bytes=_worked_bytes(array),
         strip_rows=0 if array.chunks is None else array.sizes["y"],
         masked=_words_of_mask(array),
+        notes=(str(array.attrs[ASSUMED]),) if ASSUMED in array.attrs else (),
     )
 
 
