@@ -65,6 +65,13 @@ def test_a_run_with_nothing_to_do_leaves_the_report(tmp_path: Path) -> None:
     assert load(tmp_path / "map.zarr.run.json")["chunks"]["committed"] == 9
 
 
+def test_a_run_that_draws_a_missing_picture_leaves_the_report(tmp_path: Path) -> None:
+    for _ in range(2):
+        us.score(scene(), tmp_path / "map.zarr", detector=TileMean(), scheduler="sync", **OPTIONS)
+        assert load(tmp_path / "map.zarr.run.json")["chunks"]["committed"] == 9
+        (tmp_path / "map.png").unlink()
+
+
 def test_failed_tiles_are_named_with_their_windows(tmp_path: Path) -> None:
     failing = Failing(7.9, raises=True)
     with pytest.warns(us.IncompleteWarning):

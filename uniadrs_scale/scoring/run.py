@@ -10,6 +10,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from uniadrs_scale.core.compiled import mixed
@@ -50,7 +51,6 @@ if TYPE_CHECKING:
     from uniadrs_scale.runtime.executor import Executor
     from uniadrs_scale.runtime.graph import Receipt
     from uniadrs_scale.runtime.tasks import ChunkReport
-    from uniadrs_scale.scenes.preview import ScenePicture
     from uniadrs_scale.scoring.job import Job
     from uniadrs_scale.storage.places import Place
 
@@ -135,10 +135,11 @@ class _Run:
             summary = self.summary([])
         else:
             summary = self.score(opened, compute, new=new)
-        if self.receipts or summary.lost or not self.place.exists():
+        told = not (self.receipts or summary.lost) and self.place.exists()
+        if not told:
             self.report(summary)
         made = self.made(summary, opened)
-        if made is not summary:
+        if made is not summary and not (told and target.export is None):
             self.report(made)
         return made
 
@@ -218,7 +219,7 @@ class _Run:
         """
         target, clock, export = self.target, Clock(), self.target.export
         notes: tuple[str, ...] = ()
-        finished = FinishedMap(target.store, target.drawn, self.preview)
+        finished = FinishedMap(target.store, target.drawn, partial(scene_picture, self.job.source))
         # A run that had nothing to do makes only what the one before had no time or room for.
         new = export is not None or self.receipts or not has_companions(target.place)
         pictured = self.observer.companions and bool(new)
@@ -244,10 +245,6 @@ class _Run:
             stages={**summary.stages, **clock.seconds},
             seconds=time.perf_counter() - self.started,
         )
-
-    def preview(self, side: int) -> ScenePicture:
-        """Return a picture of the scene."""
-        return scene_picture(self.job.source, side)
 
     def summary(self, lost: list[Exception]) -> RunSummary:
         """Return what this run did so far."""
