@@ -8,6 +8,7 @@ import re
 import shutil
 import zlib
 from dataclasses import replace
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -27,9 +28,12 @@ from uniadrs_scale.cli.main import app
 from uniadrs_scale.cli.targets import _command
 from uniadrs_scale.core.levels import Levels
 from uniadrs_scale.detector.rx import GlobalRX
+from uniadrs_scale.maps.exports import require_own_page
 from uniadrs_scale.maps.overviews import block_maximum, reduced
+from uniadrs_scale.objects.files import require_writable
 from uniadrs_scale.objects.ground import Swath
 from uniadrs_scale.pages import report_layers
+from uniadrs_scale.pages.report import SIGN
 from uniadrs_scale.pages.report_files import Table
 from uniadrs_scale.pages.report_layers import NO_DATA, SIDE, UNSCORED, CloseUp, Scale
 from uniadrs_scale.pages.report_table import MOST_CORNERS, Positions, checked_rows
@@ -573,7 +577,20 @@ def test_a_swath_reads_its_positions_once_for_all_targets():
 
 def test_only_reports_are_replaced(folder, tmp_path):
     path = tmp_path / "index.html"
+    for _ in range(2):
+        us.report(folder / "map.zarr", folder / EVIL, path)
     path.write_text("<p>mine</p>")
     with pytest.raises(us.StoreError, match="exists and is not a report"):
         us.report(folder / "map.zarr", folder / EVIL, path)
     assert path.read_text() == "<p>mine</p>"
+
+
+@pytest.mark.parametrize("ending", ["geojson", "csv", "html"])
+def test_a_file_of_others_is_refused_by_its_beginning(tmp_path, ending):
+    path = tmp_path / f"a.{ending}"
+    path.write_bytes(b'{"type": "FeatureCollection", "features": [')
+    with path.open("r+b") as file:
+        file.truncate(2**40)  # a sparse file, which no memory holds
+    page = partial(require_own_page, what="a report", sign=SIGN)
+    with pytest.raises(us.StoreError, match="exists and is not a"):
+        (page if ending == "html" else require_writable)(path)

@@ -162,8 +162,8 @@ def companions(finished: FinishedMap, output: Place) -> tuple[str, ...]:
     notes: list[str] = []
     for export, target in _beside(output):
         try:
-            there = target.read()
-            if there is None or OWN in there[:LOOKED_AT]:
+            there = target.read(LOOKED_AT)
+            if there is None or OWN in there:
                 notes += export.write(finished, target)
             else:
                 notes.append(f"'{target.name}' is not of this library, so it was left as it is.")
@@ -172,7 +172,9 @@ def companions(finished: FinishedMap, output: Place) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def require_own(place: Place, what: str, *, sign: bytes = OWN, edited: bytes = b"(?!)") -> None:
+def require_own(
+    place: Place, what: str, *, sign: bytes = OWN, edited: bytes = b"", within: int | None = None
+) -> None:
     """Raise StoreError if there is a file that this library did not write, or one edited since.
 
     Args:
@@ -180,25 +182,26 @@ def require_own(place: Place, what: str, *, sign: bytes = OWN, edited: bytes = b
         what: The kind of file that may be replaced, for the message.
         sign: Bytes near the beginning of files that do not name this library.
         edited: Regular expression for bytes that are in a file only after an edit.
+        within: First bytes in which a file names this library; None: anywhere.
     """
     try:
-        there = place.read()
+        there = place.read(within)
+        own = there is None or OWN in there or sign in there[:LOOKED_AT]
+        if own and edited:
+            own = not re.search(edited, place.read() or b"")
     except OSError as error:
         raise StoreError(f"'{place}' cannot be replaced ({gist(error)}).") from None
-    if there is None:
-        return
-    own = OWN in there or sign in there[:LOOKED_AT]
-    if not own or re.search(edited, there):
+    if not own:
         raise StoreError(
             f"'{place}' exists and is not {what}. Choose another output path, or remove it."
         )
 
 
-def require_own_page(path: str | Path | Place, what: str, *, sign: bytes = OWN) -> None:
+def require_own_page(path: str | Path | Place, what: str, *, sign: bytes) -> None:
     """Raise StoreError as :func:`require_own` does, or if the name is not that of a page."""
     place = Place.of(path)
     place.require_page()
-    require_own(place, what, sign=sign)
+    require_own(place, what, sign=sign, within=LOOKED_AT)
 
 
 EXPORTS = {

@@ -16,7 +16,7 @@ from pyproj import CRS, Transformer
 from uniadrs_scale.core.machine import library, vectors
 from uniadrs_scale.errors import PlanError, Quiet, StoreError, gist
 from uniadrs_scale.maps.colours import target_style
-from uniadrs_scale.maps.exports import require_own
+from uniadrs_scale.maps.exports import LOOKED_AT, require_own
 from uniadrs_scale.scenes.areas import in_degrees
 from uniadrs_scale.storage.folders import room_checked
 from uniadrs_scale.storage.places import Place
@@ -89,7 +89,9 @@ def require_writable(output: str | Path | Place) -> Place:
     place.require_folder()
     if place.local is not None and place.local.is_dir():
         raise StoreError(f"'{place}' is a folder. Choose another name.")
-    require_own(place, "a list of targets without marks", sign=HEADER, edited=MARKED)
+    within = LOOKED_AT if suffix in (".geojson", ".csv") else None
+    what = "a list of targets without marks"
+    require_own(place, what, sign=HEADER, edited=MARKED, within=within)
     if suffix in (".gpkg", ".fgb"):
         vectors(f"'{suffix}' files")
     if suffix == ".parquet":

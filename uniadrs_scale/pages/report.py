@@ -59,6 +59,8 @@ SCENE_BYTES, SCORE_BYTES, SHEET_BYTES = 1_700_000, 1_100_000, 550_000
 """Most characters of the picture of the scene, of all layers of scores, and of the close-ups of
 the scene and of all maps: a page stays below 5 MB."""
 MEDIA = "text/html; charset=utf-8"
+SIGN = b'content="no-referrer">\n<link rel="icon" href="data:,">\n<title>'
+"""Bytes near the beginning of every report."""
 TOP = 200
 """Targets in a page, unless a caller says otherwise."""
 
@@ -120,7 +122,7 @@ def report(
     place = Place.of(output)
     place.require_name()
     place.require_folder()
-    require_own_page(place, "a report")
+    require_own_page(place, "a report", sign=SIGN)
     opened = open_finished(map_path)
     scored = scored_scene(scene, opened)
     other = None if compare is None else require_same_grid(opened, open_finished(compare))

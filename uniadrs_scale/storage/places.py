@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -83,18 +83,17 @@ class Place:
         """Return another place in the same folder or prefix."""
         return Place(f"{self.text.rpartition('/')[0]}/{name}")
 
-    def read(self) -> bytes | None:
-        """Return the bytes, None if the file does not exist.
+    def read(self, most: int | None = None) -> bytes | None:
+        """Return the bytes, or the first ``most`` of them; None if the file does not exist.
 
         Raise OSError, in a folder StoreError, if they cannot be read.
         """
         if self.local is None:
-            return buckets.read_object(self.text)
-        with self._explained("read"):
-            try:
-                return self.local.read_bytes()
-            except FileNotFoundError:
-                return None
+            content = buckets.read_object(self.text)
+            return None if content is None else content[:most]
+        with self._explained("read"), suppress(FileNotFoundError), self.local.open("rb") as file:
+            return file.read(most)
+        return None
 
     def write(self, content: bytes | Path, media: str = "") -> None:
         """Put ``content`` here, whole or not at all: readers see the old file until then.
