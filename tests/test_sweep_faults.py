@@ -189,9 +189,15 @@ def test_a_scene_changes_with_the_files_that_it_describes_or_needs(tmp_path: Pat
         (incoming / name).touch()
     named = f'<SourceFilename relativeToVRT="1">b.tif</SourceFilename><SourceFilename>{tif}<'
     (incoming / "c.vrt").write_text(named)
+    (incoming / "d.vrt").write_text("<SourceFilename>e.vrt<")
+    (incoming / "e.vrt").write_text(
+        "<SourceFilename>d.vrt</SourceFilename><SourceFilename>f&amp;g<"
+    )
+    (incoming / "f&g").touch()
     for glob, other in [
         ("*.hdr", "a.img"), ("*.hdr", "a"), ("*.img", "a.hdr"), ("b.tif", "b.tif.msk"),
-        ("*.vrt", "b.tif"), ("*/manifest.safe", "S1/measurement/vv.tiff"), ("L_*.txt", "L_B2.TIF"),
+        ("c.vrt", "b.tif"), ("d.vrt", "f&g"), ("d.vrt", "f&g.hdr"),
+        ("*/manifest.safe", "S1/measurement/vv.tiff"), ("L_*.txt", "L_B2.TIF"),
         ("M_*.json", "M_B2.TIF"), ("N_*.xml", "N_B2.TIF"),
     ]:  # fmt: skip
         before = identity(tmp_path, glob)

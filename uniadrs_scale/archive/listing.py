@@ -15,13 +15,11 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from uniadrs_scale.scenes.products.plain import SUFFIXES
-from uniadrs_scale.scenes.vrt import SOURCE
 from uniadrs_scale.storage.buckets import CONNECTIONS, list_objects
 from uniadrs_scale.storage.places import ROOT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from uniadrs_scale.archive.ledger import Index
     from uniadrs_scale.storage.places import Place
@@ -41,12 +39,6 @@ RECORD: dict[str, Any] = {
     "created": str,
 }
 """Properties of an item that the index holds, and their types."""
-METADATA = ".xml", ".txt", ".safe"
-"""Endings of the metadata files of products."""
-PART = re.compile(r"(.+[_-])(?:MTL\.(?:txt|json|xml)|METADATA\.XML)$", re.IGNORECASE)
-"""Metadata files whose product may be in one folder with others, and the start of its files."""
-MOST_TEXT = 2**22
-"""Characters of a VRT that are searched for its sources."""
 SHARE = 500
 """Folders of a bucket that are listed at a time: about two requests, for COGs."""
 
@@ -109,35 +101,6 @@ def _visible(folder: str) -> list[os.DirEntry[str]]:
         if error.errno == errno.ELOOP:  # a circle of links
             return []
         raise
-
-
-def belonging(path: Path, names: Callable[[Path], Collection[str]]) -> list[Path]:
-    """Return the other files that a scene changes with: those that ``path`` describes or needs.
-
-    They are the data of an ENVI header, the header and the mask of a raster, the sources of a VRT,
-    and the files of the product whose metadata are in ``path``.
-
-    Args:
-        path: A file of the scene.
-        names: Returns the names in a folder.
-    """
-    folder, ending = path.parent, path.suffix.lower()
-    if ending == ".vrt" and path.is_file():  # a pipe would never end
-        with path.open(encoding="utf-8", errors="replace") as file:
-            named = SOURCE.findall(file.read(MOST_TEXT))
-        return [source for _, name in named if (source := folder / name.strip()).is_file()]
-    if start := PART.match(path.name):
-        same = (name for name in names(folder) if name.startswith(start[1]))
-        return [folder / name for name in sorted(same) if name != path.name]
-    if ending in METADATA:
-        found = (Path(base, name) for base, _, files in os.walk(folder) for name in files)
-        return [other for other in found if other != path]
-    if ending == ".hdr":
-        possible = [f"{path.stem}{suffix}" for s in SUFFIXES for suffix in (s, s.upper())]
-    else:
-        possible = [f"{path.name}.hdr", f"{path.stem}.hdr", f"{path.name}.msk"]
-    there = names(folder)
-    return [folder / name for name in dict.fromkeys(possible) if name in there]
 
 
 def list_files(

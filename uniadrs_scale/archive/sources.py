@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 from uniadrs_scale.archive import stac_source
 from uniadrs_scale.archive.config import Folder, Static
 from uniadrs_scale.archive.decide import SourceItem
-from uniadrs_scale.archive.listing import belonging, below, path_time
+from uniadrs_scale.archive.listing import below, path_time
 from uniadrs_scale.core.contracts import digest
 from uniadrs_scale.errors import ArchiveError
+from uniadrs_scale.scenes.vrt import belonging
 from uniadrs_scale.storage.buckets import list_objects
 from uniadrs_scale.storage.urls import key_matches, public_uri
 

@@ -1,7 +1,8 @@
-"""VRTs and raw files: the files that they name, and the bytes that these must have."""
+"""VRTs and raw files: the files that a scene needs and changes with, and the bytes in them."""
 
 from __future__ import annotations
 
+import os
 import re
 from contextlib import suppress
 from functools import lru_cache
@@ -21,7 +22,7 @@ from uniadrs_scale.scenes.packing import numbers
 from uniadrs_scale.storage.trust import open_raster
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Collection, Iterator
 
     import rasterio
 
@@ -29,6 +30,14 @@ RAW = {"ENVI", "EHdr", "ERS", "ISCE", "PAux", "ROI_PAC", "RRASTER", "GenBin"}
 """Drivers of files without structure: bytes missing at the end read as zeros."""
 WHOLE = {"GTiff", "COG", "JP2OpenJPEG", "PNG", "JPEG"}
 """Drivers of files that hold all their pixels."""
+SUFFIXES = ("", ".dat", ".img", ".bsq", ".bil", ".bip", ".raw", ".bin", ".envi", ".rfl", ".rdn")
+"""Endings of the data file of an ENVI header, besides that in the header's own name."""
+METADATA = ".xml", ".txt", ".safe"
+"""Endings of the metadata files of products."""
+PART = re.compile(r"(.+[_-])(?:MTL\.(?:txt|json|xml)|METADATA\.XML)$", re.IGNORECASE)
+"""Metadata files whose product may be in one folder with others, and the start of its files."""
+MOST_TEXT = 2**22
+"""Characters of a VRT that are searched for its sources."""
 RAW_BAND = re.compile("<VRTRasterBand[^>]*VRTRawRasterBand.*?</VRTRasterBand>", re.DOTALL)
 """A band of a VRT that is a file without structure."""
 SOURCE = re.compile(r"<SourceFilename([^>]*)>([^<]+)<")
@@ -139,6 +148,50 @@ def _raw_bands(dataset: Any) -> Iterator[tuple[Path, int]]:
             yield path, said.get("ImageOffset", 0) + last + item
 
 
+def data_paths(header: Path) -> list[Path]:
+    """Return the paths that the data file of an ENVI header may have."""
+    endings = dict.fromkeys(ending for s in SUFFIXES for ending in (s, s.upper()))
+    return [header.with_name(header.stem + ending) for ending in endings]
+
+
+def header_paths(data: Path) -> list[Path]:
+    """Return the paths that the header of a raw file may have, the first one its own alone."""
+    return [data.with_name(f"{data.name}.hdr"), data.with_suffix(".hdr")]
+
+
+def belonging(
+    path: Path, names: Callable[[Path], Collection[str]], seen: frozenset[Path] = frozenset()
+) -> list[Path]:
+    """Return the other files that a scene changes with, without opening it.
+
+    They are the data of an ENVI header, the header and the mask of a raster, the sources of a VRT
+    with all of that, and the files of the product whose metadata are in ``path``. An open file
+    knows better: :func:`whole_stamp`.
+
+    Args:
+        path: A file of the scene.
+        names: Returns the names in a folder.
+        seen: VRTs that have been looked at.
+    """
+    folder, ending = path.parent, path.suffix.lower()
+    if ending == ".vrt" and path.is_file():  # a pipe would never end
+        if path in seen:
+            return []
+        with path.open(encoding="utf-8", errors="replace") as file:
+            named = [folder / name.strip() for _, name in _named(file.read(MOST_TEXT))]
+        sources = [source for source in named if source.is_file()]
+        return sources + [more for s in sources for more in belonging(s, names, seen | {path})]
+    if start := PART.match(path.name):
+        same = (name for name in names(folder) if name.startswith(start[1]))
+        return [folder / name for name in sorted(same) if name != path.name]
+    if ending in METADATA:
+        found = (Path(base, name) for base, _, files in os.walk(folder) for name in files)
+        return [other for other in found if other != path]
+    mask = path.with_name(f"{path.name}.msk")
+    possible = data_paths(path) if ending == ".hdr" else [*header_paths(path), mask]
+    return [other for other in possible if other.name in names(folder)]
+
+
 def whole_stamp(dataset: rasterio.DatasetReader, uri: str, stamp: str) -> str:
     """Return a stamp that also changes with the other files that decide the pixels.
 
@@ -147,7 +200,8 @@ def whole_stamp(dataset: rasterio.DatasetReader, uri: str, stamp: str) -> str:
     """
     names = {*dataset.files, *require_sources(dataset, uri)}
     names |= {str(path) for path, _ in _raw_bands(dataset)}
-    names |= {f"{Path(name).with_suffix('')}.hdr" for name in names if dataset.driver == "VRT"}
+    if dataset.driver == "VRT":
+        names |= {str(header) for name in names for header in header_paths(Path(name))}
     if dataset.driver in WHOLE:
         names = {name for name in names if name.endswith(".msk")}
     decisive = {name for name in names if not name.endswith((".aux.xml", ".ovr"))} - {uri}

@@ -17,15 +17,13 @@ from uniadrs_scale.scenes.headers import Header
 from uniadrs_scale.scenes.packing import numbers
 from uniadrs_scale.scenes.products.metadata import Band, Product, iso_time, nanometres
 from uniadrs_scale.scenes.products.stac import HELPERS, QUALITY
-from uniadrs_scale.scenes.vrt import PLAIN, envi_fields, per_band
+from uniadrs_scale.scenes.vrt import PLAIN, data_paths, envi_fields, header_paths, per_band
 from uniadrs_scale.storage.trust import open_raster
 from uniadrs_scale.storage.urls import is_remote, uri_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-SUFFIXES = ("", ".dat", ".img", ".bsq", ".bil", ".bip", ".raw", ".bin", ".envi", ".rfl", ".rdn")
-"""Endings of the data file, besides that in the header's own name."""
 IGNORED = ("data_ignore_value", "nodata", "nodata_value", "no_data_value", "fill_value")
 """Fields of an ENVI header for the value of missing pixels; GDAL knows the first."""
 LISTS = {"bbl": "no band is left out as bad", "wavelength": "wavelengths are not known"}
@@ -230,13 +228,9 @@ def _require_known_unit(header: Path) -> None:
         )
 
 
-def _own_header(data: Path) -> Path:
-    return data.with_name(f"{data.name}.hdr")
-
-
 def _header_of(path: Path) -> Path | None:
     """Return the ENVI header of ``path``, which may be that header."""
-    for header in (path, _own_header(path), path.with_suffix(".hdr")):
+    for header in (path, *header_paths(path)):
         with suppress(OSError):  # not found, or a name that is too long
             if header.suffix.lower() == ".hdr" and header.is_file() and path.is_file():
                 with header.open("rb") as file:
@@ -246,11 +240,9 @@ def _header_of(path: Path) -> Path | None:
 
 
 def _data_of(header: Path) -> Path:
-    stem = header.absolute().with_suffix("")
-    endings = dict.fromkeys(ending for s in SUFFIXES for ending in (s, s.upper()))
-    files = [stem.with_name(stem.name + ending) for ending in endings]
-    free = [f for f in files if f.is_file() and f != header and not _own_header(f).is_file()]
-    own = [f for f in files if f.is_file() and _own_header(f) == header.absolute()]
+    files = [file for file in data_paths(header.absolute()) if file.is_file()]
+    free = [f for f in files if f != header and not header_paths(f)[0].is_file()]
+    own = [f for f in files if header_paths(f)[0] == header.absolute()]
     found = own or free
     if len(found) == 1 or (found and found[0].samefile(found[-1])):
         return found[0]
@@ -260,8 +252,8 @@ def _data_of(header: Path) -> Path:
         )
     raise SceneError(
         f"'{header}' is an ENVI header, but its data file is not next to it: it should be called "
-        f"'{stem.name}', with or without .dat, .img, .bsq, .bil, .bip or .raw, and have no header "
-        "of its own. Pass the data file itself if it has another name."
+        f"'{header.stem}', with or without .dat, .img, .bsq, .bil, .bip or .raw, and have no "
+        "header of its own. Pass the data file itself if it has another name."
     )
 
 
