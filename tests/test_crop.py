@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import geopandas
 import numpy as np
@@ -14,6 +15,7 @@ import shapely
 import xarray as xr
 import zarr
 from affine import Affine
+from odc.geo.geobox import GeoBox
 from rasterio.features import geometry_mask
 from rasterio.transform import from_origin
 
@@ -23,7 +25,7 @@ from uniadrs_scale.core.lattice import Window
 from uniadrs_scale.maps.finished import open_finished
 from uniadrs_scale.maps.store import open_store
 from uniadrs_scale.objects.find import find
-from uniadrs_scale.objects.scored import scored_scene
+from uniadrs_scale.objects.scored import _require_same_place, scored_scene
 from uniadrs_scale.objects.select import Selection
 from uniadrs_scale.scenes.crop import OUTSIDE, Cropped
 from uniadrs_scale.scenes.preview import scene_picture
@@ -350,6 +352,17 @@ def test_a_part_of_a_part_is_found_again(raster: Path, tmp_path: Path) -> None:
     assert found.notes == ()
     assert found.info.identity == scene_source(part).info.identity
     xr.testing.assert_identical(found.array.valid, part.valid)
+
+
+def test_a_map_with_pixels_of_another_size_is_that_of_another_scene() -> None:
+    grid = GeoBox((1000, 1000), Affine(10, 0, 4e5, 0, -10, 6e6), "EPSG:32633")
+    opened: Any = SimpleNamespace(geobox=grid, name="map.tif", facts=SimpleNamespace(scene="a"))
+    facts = {"height": 1000, "width": 1000, "crs": grid.crs.to_wkt(), "name": "b"}
+    info: Any = SimpleNamespace(**facts, transform=(10.0, 0.0, 4e5, 0.0, -10.0, 6e6))
+    _require_same_place(info, opened)
+    info.transform = (10.05, 0.0, 4e5, 0.0, -10.05, 6e6)  # five pixels off at the last corner
+    with pytest.raises(us.StoreError, match="another place on the ground"):
+        _require_same_place(info, opened)
 
 
 def test_the_part_of_another_scene_or_a_damaged_one_is_refused(

@@ -10,6 +10,7 @@ import xarray as xr
 from uniadrs_scale.errors import StoreError
 from uniadrs_scale.scenes.crop import crop_again
 from uniadrs_scale.scenes.given import scene_of
+from uniadrs_scale.scenes.grids import same_crs, same_transform
 from uniadrs_scale.scenes.sources import scene_source
 from uniadrs_scale.storage.urls import uri_name
 
@@ -76,12 +77,13 @@ def _require_same_shape(info: SceneInfo, opened: ScoreMap | RasterMap, facts: Ma
 
 def _require_same_place(info: SceneInfo, opened: ScoreMap | RasterMap) -> None:
     """Raise StoreError if a scene and a map are at other places on the ground."""
-    here = opened.geobox.affine
-    if info.crs is None or info.transform is None or opened.geobox.crs is None:
+    here = opened.geobox
+    if info.crs is None or info.transform is None or here.crs is None:
         return
-    size = max(abs(here.a), abs(here.b))
-    apart = max(abs(a - b) for a, b in zip(info.transform, tuple(here)[:6], strict=True))
-    if apart > size / 100 or opened.geobox.crs != info.crs:
+    size, transform = (info.height, info.width), tuple(here.affine)[:6]
+    if not same_crs(here.crs.to_wkt(), info.crs) or not same_transform(
+        transform, info.transform, size
+    ):
         raise StoreError(
             f"'{uri_name(opened.name)}' is the map of {opened.facts.scene or 'another scene'}, at "
             f"another place on the ground than scene '{info.name}'. Pass the scene that was scored."

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from affine import Affine
-from pyproj import CRS
 
 from uniadrs_scale.errors import SceneError
 from uniadrs_scale.scenes.arrays import Variable
 from uniadrs_scale.scenes.datasets import read_contents
+from uniadrs_scale.scenes.grids import same_crs, same_transform
 from uniadrs_scale.scenes.products import (
     emit,
     enmap,
@@ -44,8 +43,6 @@ MANIFEST_3 = "xfdumanifest.xml"
 """The manifest of Sentinel-3."""
 DEPTH = 5
 """Folders above a part of a product that are looked at."""
-SAME = 0.01
-"""Pixels by which equal grids may differ."""
 
 
 def recognise(path: str, options: Options) -> Product | CubeSpec | None:
@@ -161,14 +158,11 @@ def _difference(first: CubeSpec, other: CubeSpec) -> str:
     if (two["y"], two["x"]) != (height, width):
         return f"has {two['y']} x {two['x']} px, not the {height} x {width} px of"
     places = [(spec.crs is not None, spec.latitude is not None) for spec in (first, other)]
-    if places[0] != places[1] or (first.crs and CRS(first.crs) != CRS(str(other.crs))):
+    if places[0] != places[1] or not same_crs(first.crs, other.crs):
         return "has another CRS, or another kind of place, than"
-    if first.transform and other.transform:
-        grids = [Affine(*spec.transform) for spec in (first, other) if spec.transform]
-        for corner in ((0, 0), (width, height)):
-            column, row = ~grids[0] @ (grids[1] @ corner)
-            if max(abs(column - corner[0]), abs(row - corner[1])) > SAME:
-                return "is on another grid than"
+    grids = first.transform, other.transform
+    if all(grids) and not same_transform(*grids, (height, width)):
+        return "is on another grid than"
     for corner in ((0, 0), (height - 1, width - 1), (height // 2, width // 2)):
         span = [slice(k, k + 1) for k in corner]
         for mine, its in ((first.latitude, other.latitude), (first.longitude, other.longitude)):
