@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 import xarray as xr
 import zarr
-from xarray.backends import BackendArray, H5NetCDFStore, ScipyDataStore, ZarrStore
+from xarray.backends import H5NetCDFStore, ScipyDataStore, ZarrStore
 from xarray.backends.zarr import ZarrArrayWrapper
 from xarray.core import indexing
 
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
-
-    from uniadrs_scale.swaths.conventions import Content
 
 Engine = Literal["h5netcdf", "scipy", "zarr"]
 OPEN_GROUPS = 32
@@ -136,29 +134,6 @@ class Variable:
         """Read pixels (y, x) of an array that is one band."""
         pixels, _ = self.packing.pixels(self.stored(slice(0, 1), rows, cols), np.arange(1))
         return np.asarray(pixels[0])
-
-
-class Plane(BackendArray):
-    """A (y, x) array, read when indexed; pickled as its description."""
-
-    content: Content | None = None
-
-    def __init__(self, variable: Variable, shape: tuple[int, int]) -> None:
-        self.variable, self.shape = variable, shape
-        self.dtype = np.dtype(variable.packing.dtype)
-
-    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
-        return indexing.explicit_indexing_adapter(
-            key, self.shape, indexing.IndexingSupport.BASIC, self._read
-        )
-
-    def _read(self, key: tuple[int | slice, ...]) -> NDArray[np.generic]:
-        sized = list(zip(key, self.shape, strict=True))
-        spans = [k if isinstance(k, slice) else slice(k % n, k % n + 1) for k, n in sized]
-        plane = self.variable.plane(*spans)
-        counts = [len(range(n)[span]) for n, span in zip(self.shape, spans, strict=True)]
-        picked = tuple(slice(None) if isinstance(k, slice) else 0 for k in key)
-        return np.broadcast_to(plane, counts)[picked]
 
 
 def decoded(variable: xr.Variable) -> NDArray[Any]:

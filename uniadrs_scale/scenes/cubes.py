@@ -11,17 +11,15 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xarray as xr
-from xarray.core import indexing
 
 from uniadrs_scale.core.contracts import SceneInfo, digest
 from uniadrs_scale.core.validity import EVERY_BAND, Nodata, Validity
 from uniadrs_scale.errors import SceneError
-from uniadrs_scale.scenes.arrays import Plane, Variable
 from uniadrs_scale.scenes.assembly import Facts, select
 from uniadrs_scale.scenes.axes import LONGEST
 from uniadrs_scale.scenes.datasets import LONGEST_TABLE
 from uniadrs_scale.scenes.grids import Grid, ground_size, side_length
+from uniadrs_scale.scenes.lazy import Plane, chunked
 from uniadrs_scale.scenes.masks import Flags, require_possible, unwanted
 from uniadrs_scale.scenes.packing import agreed
 from uniadrs_scale.scenes.products.metadata import FOR_GRID, FOR_UNITS
@@ -31,9 +29,11 @@ from uniadrs_scale.swaths.conventions import remember_content
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    import xarray as xr
     from numpy.typing import NDArray
 
     from uniadrs_scale.core.lattice import Window
+    from uniadrs_scale.scenes.arrays import Variable
     from uniadrs_scale.scenes.packing import Packing
     from uniadrs_scale.scenes.products.metadata import Options
 
@@ -252,14 +252,11 @@ def geolocation(spec: CubeSpec, chunk: int) -> dict[str, xr.DataArray]:
     for name, variable in (("latitude", spec.latitude), ("longitude", spec.longitude)):
         if variable is not None:
             plane = Plane(variable, (sizes["y"], sizes["x"]))
-            lazy = xr.DataArray(indexing.LazilyIndexedArray(plane), dims=("y", "x"))
             content = digest(variable.decisive())
+            lazy = chunked(plane, ("y", "x"), chunk, content)
+            plane.content = remember_content(lazy, content)
             units = {"units": "degrees_north" if name == "latitude" else "degrees_east"}
-            chunked = lazy.chunk(
-                {"y": chunk, "x": chunk}, name_prefix=f"{name}-", token=f"{content}-{chunk}"
-            )
-            plane.content = remember_content(chunked, content)
-            coords[name] = chunked.assign_attrs(standard_name=name, **units)
+            coords[name] = lazy.assign_attrs(standard_name=name, **units)
     return coords
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
@@ -15,7 +16,9 @@ from uniadrs_scale.core.lattice import Window
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from uniadrs_scale.scenes.arrays import Variable
     from uniadrs_scale.scenes.rasters import WindowedScene
+    from uniadrs_scale.swaths.conventions import Content
 
 
 class Opened:
@@ -31,9 +34,9 @@ known name belongs to untouched pixels. (An attribute would survive arithmetic.)
 
 def lazy_pixels(scene: WindowedScene, chunk: int) -> xr.DataArray:
     """Return the pixels (band, y, x) of ``scene`` with its mask; their origin is remembered."""
-    valid = _lazy(_ValidArray(scene), ("y", "x"), chunk, scene.info.identity)
+    valid = chunked(_ValidArray(scene), ("y", "x"), chunk, scene.info.identity)
     pixels = _PixelArray(scene)
-    array = _lazy(pixels, ("band", "y", "x"), chunk, scene.info.identity)
+    array = chunked(pixels, ("band", "y", "x"), chunk, scene.info.identity)
     pixels.opened = _OPENED.setdefault((array.data.name, valid.data.name), Opened())
     pixels.opened.scene = scene  # the latest: its URL may have a new signature
     return array.assign_coords(valid=valid.variable)
@@ -47,16 +50,11 @@ def origin(array: xr.DataArray) -> Any:
     return None if entry is None else entry.scene
 
 
-class _PixelArray(BackendArray):
-    """(band, y, x) pixels of a scene, read where indexed."""
+class _Windowed(BackendArray):
+    """An array (..., y, x), read by the window where it is indexed."""
 
-    opened: Opened | None = None
-
-    def __init__(self, scene: WindowedScene) -> None:
-        self.scene = scene
-        info = scene.info
-        self.shape: tuple[int, ...] = (len(info.bands), info.height, info.width)
-        self.dtype = np.dtype(info.dtype)
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
         return indexing.explicit_indexing_adapter(
@@ -67,6 +65,36 @@ class _PixelArray(BackendArray):
         (rows, row), (cols, col) = map(_span, key[-2:], self.shape[-2:])
         window = Window(rows.start, cols.start, len(rows), len(cols))
         return self._part(window)[(*key[:-2], row, col)]
+
+    @abstractmethod
+    def _part(self, window: Window) -> NDArray[np.generic]:
+        """Read a window."""
+
+
+class Plane(_Windowed):
+    """A (y, x) array of a file, read when indexed; pickled as its description."""
+
+    content: Content | None = None
+
+    def __init__(self, variable: Variable, shape: tuple[int, int]) -> None:
+        self.variable, self.shape = variable, shape
+        self.dtype = np.dtype(variable.packing.dtype)
+
+    def _part(self, window: Window) -> NDArray[np.generic]:
+        plane = self.variable.plane(*window.slices)
+        return np.broadcast_to(plane, (window.height, window.width))
+
+
+class _PixelArray(_Windowed):
+    """(band, y, x) pixels of a scene, read where indexed."""
+
+    opened: Opened | None = None
+
+    def __init__(self, scene: WindowedScene) -> None:
+        self.scene = scene
+        info = scene.info
+        self.shape = (len(info.bands), info.height, info.width)
+        self.dtype = np.dtype(info.dtype)
 
     def _part(self, window: Window) -> NDArray[np.generic]:
         return self.scene.read(window)[0]
@@ -95,7 +123,8 @@ def _span(key: int | slice, size: int) -> tuple[range, int | slice]:
     return range(int(key) % size, int(key) % size + 1), 0
 
 
-def _lazy(array: _PixelArray, dims: tuple[str, ...], chunk: int, identity: str) -> xr.DataArray:
+def chunked(array: _Windowed, dims: tuple[str, ...], chunk: int, identity: str) -> xr.DataArray:
+    """Return a lazy array in chunks of ``chunk`` x ``chunk`` px; equal identities, equal names."""
     lazy = xr.DataArray(indexing.LazilyIndexedArray(array), dims=dims)
     sizes = {"y": chunk, "x": chunk}
     return lazy.chunk(sizes, name_prefix=f"{type(array).__name__}-", token=f"{identity}-{chunk}")
