@@ -80,22 +80,11 @@ def unwanted(source: str, quality: Sequence[Flags], mask: Mask) -> tuple[Flags, 
 
     Raise SceneError if the file has no such class.
     """
-    known = [flag for flags in quality for flag in flags.flags]
-    wanted: Any = (mask,) if isinstance(mask, str) and mask not in {"none", "cloud"} else mask
-    if wanted == "cloud":
-        names = {f.name for f in known if CLOUD.search(f.name) and not CLEAR.search(f.name)}
-        missing: list[Any] = [] if names else ["cloud"]
-    else:
-        asked = () if wanted == "none" else wanted
-        names = {f.name for f in known if f.name in asked or f.value in asked}
-        missing = [a for a in asked if all(a not in (f.name, f.value) for f in known)]
-    if missing:
-        names = {flag.name for flag in known}
-        listing = ", ".join(sorted(names)[:MANY]) + (", ..." if len(names) > MANY else "")
-        raise SceneError(
-            f"mask={missing[0]!r} is not a class of '{source}', which has {listing or 'none'}. "
-            "Name one of these, or drop mask and assign your own 'valid' (y, x) to the scene."
-        )
+    known = [(flag.name, flag.value) for flags in quality for flag in flags.flags]
+    names = {name for name, _ in known if CLOUD.search(name) and not CLEAR.search(name)}
+    if mask != "cloud" or not names:
+        asked = () if mask == "none" else _asked(mask, source, known)
+        names = {pair[0] for pair in known if set(pair) & set(asked)}
     chosen = (
         replace(
             flags, flags=tuple(f for f in flags.flags if f.name in names or FILL.fullmatch(f.name))
@@ -103,6 +92,20 @@ def unwanted(source: str, quality: Sequence[Flags], mask: Mask) -> tuple[Flags, 
         for flags in quality
     )
     return tuple(flags for flags in chosen if flags.flags)
+
+
+def _asked(mask: Mask, source: str, known: Sequence[tuple[str, int]]) -> tuple[str | int, ...]:
+    """Return the names and values of classes in ``mask``; SceneError for one that is not known."""
+    asked = (mask,) if isinstance(mask, str) else mask
+    for item in asked:
+        if all(item not in pair for pair in known):
+            names = sorted({name for name, _ in known})
+            listing = ", ".join(names[:MANY]) + (", ..." if len(names) > MANY else "")
+            raise SceneError(
+                f"mask={item!r} is not a class of '{source}', which has {listing or 'none'}. Name "
+                "one of these, or drop mask and assign your own 'valid' (y, x) to the scene."
+            )
+    return asked
 
 
 def cf_flags(contents: Contents, path: str) -> tuple[Flag, ...]:
@@ -228,17 +231,10 @@ def quality_files(product: Product, options: Options, scene: Grid) -> Iterator[Q
 
 def _unwanted(product: Product, options: Options) -> list[tuple[tuple[str, int], ...]]:
     """Return the classes to mask out, for each quality raster of the product."""
-    mask = options.mask
-    if isinstance(mask, str) and mask not in ("none", "cloud"):
-        mask = (mask,)
-    known = {name for quality in product.quality for name, _ in quality.codes}
-    numbers = {code for quality in product.quality for _, code in quality.codes}
-    for item in mask if isinstance(mask, tuple) else ():
-        if item not in known and item not in numbers:
-            raise SceneError(
-                f"mask={item!r} is not a class of '{product.name}', which has "
-                f"{', '.join(sorted(known))}. Name these, or pass 'cloud' or 'none'."
-            )
+    mask: Any = options.mask
+    if mask not in ("none", "cloud"):
+        known = [code for quality in product.quality for code in quality.codes]
+        mask = _asked(mask, product.name, known)
     return [_codes(quality, mask) for quality in product.quality]
 
 
