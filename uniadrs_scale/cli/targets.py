@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import shlex
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -85,19 +85,9 @@ class Choosing:
             raise PlanError(
                 f"--{' and --'.join(given)} are different geometries. Give one of them."
             )
-        return Selection(
-            level=self.level,
-            threshold=self.threshold,
-            grow=self.grow,
-            top=self.top,
-            false_alarms=self.false_alarms,
-            min_area=self.min_area,
-            max_area=self.max_area,
-            aoi=self.aoi,
-            exclude=self.exclude,
-            buffer=self.buffer,
-            geometry=given[0] if given else "polygon",
-        )
+        others = (field.name for field in fields(self) if field.name not in kinds)
+        options: Any = {name: getattr(self, name) for name in others}
+        return Selection(**options, geometry=given[0] if given else "polygon")
 
 
 def targets_command(
