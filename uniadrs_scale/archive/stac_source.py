@@ -21,7 +21,7 @@ from uniadrs_scale.archive.decide import SourceItem
 from uniadrs_scale.core.contracts import digest
 from uniadrs_scale.errors import ArchiveError, redact
 from uniadrs_scale.scenes.products.stac import QUALITY, is_raster, of_document, with_assets
-from uniadrs_scale.storage.buckets import glimpse, read_object
+from uniadrs_scale.storage.buckets import CONNECTIONS, glimpse, read_object
 from uniadrs_scale.storage.trust import parse_json, require_remote, resolve
 from uniadrs_scale.storage.urls import canonical, is_remote, public_uri
 
@@ -37,7 +37,6 @@ T = TypeVar("T")
 R = TypeVar("R")
 TIMEOUT = 30
 """Seconds a server may be silent."""
-CONNECTIONS = 16
 UNKNOWN_TIME = datetime(1970, 1, 1, tzinfo=UTC)
 
 

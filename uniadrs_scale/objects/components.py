@@ -85,6 +85,8 @@ def sides(window: Window, shape: tuple[int, int]) -> dict[tuple[str, int], tuple
 
 EIGHT = np.ones((3, 3), bool)
 """Pixels that touch at a corner are one object."""
+BOX = ("row0", "col0", "row1", "col1")
+"""Columns of the first row and column of an object, and of those after its last."""
 VOID = -1
 """Stands for pixels without a score, in runs."""
 SCORE_UNIT = 2.0**22
@@ -208,7 +210,7 @@ def _placed(peaks: NDArray[np.float64], sums: NDArray[np.int64], window: Window)
     table["score_max"] = peaks[0].astype(np.float32)
     table["peak_row"] = peaks[1].astype(np.int64) + row
     table["peak_col"] = peaks[2].astype(np.int64) + col
-    for name in ("row0", "col0", "row1", "col1", "valid"):
+    for name in (*BOX, "valid"):
         table[name] = np.zeros(len(n), np.int64)
     table["edge"] = np.zeros(len(n), bool)
     table["outline"] = np.full(len(n), None, object)

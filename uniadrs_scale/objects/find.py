@@ -25,7 +25,7 @@ from uniadrs_scale.errors import PlanError, StoreError
 from uniadrs_scale.maps.finished import open_finished
 from uniadrs_scale.maps.groups import require_score
 from uniadrs_scale.maps.store import ScoreMap
-from uniadrs_scale.objects.components import find_components
+from uniadrs_scale.objects.components import BOX, find_components
 from uniadrs_scale.objects.ground import ground_of
 from uniadrs_scale.objects.measures import contrasts_of, view_of
 from uniadrs_scale.objects.merge import merge
@@ -266,7 +266,7 @@ def _objects(shared: Shared[Search], window: Window) -> ChunkObjects:
 def _counted(table: Columns, opened: ScoreMap | RasterMap) -> Columns:
     """Return the table with the pixels that have a score, of objects of several chunks too."""
     for k in np.flatnonzero(table["valid"] < 0):
-        row0, col0, row1, col1 = (int(table[n][k]) for n in ("row0", "col0", "row1", "col1"))
+        row0, col0, row1, col1 = (int(table[n][k]) for n in BOX)
         table["valid"][k] = sum(
             np.count_nonzero(np.isfinite(scores(opened, Window(row, col0, rows, col1 - col0))))
             for row in range(row0, row1, CHUNK)

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import shapely
-from pyproj import Geod
 from scipy import ndimage
 
 from uniadrs_scale.core.lattice import Window
-from uniadrs_scale.objects.components import EIGHT, box_of
+from uniadrs_scale.objects.components import BOX, EIGHT, box_of
 from uniadrs_scale.scenes.areas import HALF_TURN, replaced
+from uniadrs_scale.scenes.grids import ELLIPSOID
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from uniadrs_scale.objects.components import Columns, Cut
     from uniadrs_scale.objects.ground import Floats, Ground
 
-GEOD = Geod(ellps="WGS84")
 FEW = 5
 """Pixels below which second moments say more of a shape than its outline."""
 SIGMAS = 4
@@ -42,7 +41,7 @@ def with_boxes(table: Columns) -> NDArray[Any]:
     """Return the outlines of objects; the box for those beyond the limit."""
     outlines: NDArray[Any] = table["outline"].copy()
     for k in np.flatnonzero([outline is None for outline in outlines]):
-        outlines[k] = box_of([table[name][k] for name in ("row0", "col0", "row1", "col1")])
+        outlines[k] = box_of([table[name][k] for name in BOX])
     return outlines
 
 
@@ -73,7 +72,7 @@ def _plane(origin: Floats, places: Floats) -> Floats:
     """Return (n, 2) metres east and north of the origins (n, 2) in degrees."""
     known = np.isfinite(origin).all(axis=1) & np.isfinite(places).all(axis=1)
     plane = np.full(places.shape, np.nan)
-    azimuth, _, distance = GEOD.inv(*origin[known].T, *places[known].T)
+    azimuth, _, distance = ELLIPSOID.inv(*origin[known].T, *places[known].T)
     turn = np.radians(azimuth)
     plane[known] = np.stack([distance * np.sin(turn), distance * np.cos(turn)], axis=-1)
     return plane
@@ -164,7 +163,7 @@ def contrasts_of(
     """
     found = np.full((len(view.names), len(table["edge"])), np.nan, np.float32)
     shape = opened.geobox.shape
-    boxes = np.stack([table[name] for name in ("row0", "col0", "row1", "col1")], axis=-1)
+    boxes = np.stack([table[name] for name in BOX], axis=-1)
     # By place, so that neighbours are read from the same blocks of a file.
     for k in np.lexsort((boxes[:, 1] // WIDEST, boxes[:, 0] // WIDEST)):
         row0, col0, row1, col1 = boxes[k].tolist()

@@ -12,7 +12,7 @@ import numpy as np
 from uniadrs_scale.core.levels import score_text
 from uniadrs_scale.core.machine import library
 from uniadrs_scale.errors import counted
-from uniadrs_scale.objects.components import SCORE_UNIT
+from uniadrs_scale.objects.components import BOX, SCORE_UNIT
 from uniadrs_scale.objects.measures import measured, with_boxes
 from uniadrs_scale.objects.select import levels_at, touching
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 ID_DIGITS = 10
 NAMED = 10
 """Targets that a summary lists."""
-BOX = ("row0", "col0", "row1", "col1")
 SUPPORT = {2: "confirmed", 1: "not confirmed", 0: "without another tile"}
 """Words about the column ``support``."""
 

@@ -14,6 +14,7 @@ from PIL import Image
 from uniadrs_scale.core.levels import GROW
 from uniadrs_scale.maps.colours import map_colours
 from uniadrs_scale.maps.overviews import block_maximum
+from uniadrs_scale.scenes.preview import GREY
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,7 +36,6 @@ MOST_FACTOR = 16
 """Scene pixels per close-up pixel, at most: what is larger shows its peak only."""
 MARGIN = 1.6
 """Side of a close-up in sides of its target."""
-GREY = 0x8F
 QUALITIES = (82, 70, 55, 40)
 
 

@@ -13,6 +13,7 @@ from pyproj import CRS, Transformer
 from shapely.geometry import Polygon, box, mapping
 
 from uniadrs_scale.errors import StoreError
+from uniadrs_scale.objects.components import BOX
 from uniadrs_scale.objects.ground import ground_of
 from uniadrs_scale.scenes.areas import in_degrees
 
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from uniadrs_scale.objects.ground import Ground
     from uniadrs_scale.pages.report_files import Table
 
-BOX = ("row0", "col0", "row1", "col1")
 SAME = 1e-6
 """Largest difference of a score in a table and in its map."""
 MOST_CORNERS, MOST_SIMPLE = 100, 64

@@ -12,7 +12,7 @@ import xarray as xr
 
 from uniadrs_scale.core.arguments import whole
 from uniadrs_scale.core.machine import Later
-from uniadrs_scale.errors import SceneError, UniadrsScaleError
+from uniadrs_scale.errors import LONGEST, SceneError, UniadrsScaleError
 from uniadrs_scale.scenes.assembly import assemble
 from uniadrs_scale.scenes.cubes import CubeSpec, assemble_cube, geolocation
 from uniadrs_scale.scenes.datasets import is_hdf5, is_zarr
@@ -46,8 +46,6 @@ SIDE_FILES = (
     *(".qml", ".tfw", ".jgw", ".j2w", ".wld", ".prj", ".md5"),
 )
 """Endings of files next to a raster that a pattern leaves out, if it has others."""
-LONGEST = 300
-"""Characters of another library's message in ours."""
 
 
 def open_scene(
