@@ -51,7 +51,7 @@ def origin(array: xr.DataArray) -> Any:
 
 
 class _Windowed(BackendArray):
-    """An array (..., y, x), read by the window where it is indexed."""
+    """An array (..., y, x) that reads the window that an index needs."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
