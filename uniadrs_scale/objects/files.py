@@ -17,7 +17,7 @@ from uniadrs_scale.core.machine import library, vectors
 from uniadrs_scale.errors import PlanError, Quiet, StoreError, gist
 from uniadrs_scale.maps.colours import target_style
 from uniadrs_scale.maps.exports import LOOKED_AT, require_own
-from uniadrs_scale.scenes.areas import in_degrees
+from uniadrs_scale.scenes.areas import geojson, in_degrees
 from uniadrs_scale.storage.folders import room_checked
 from uniadrs_scale.storage.places import Place
 
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
 ROW_GROUP = 10_000
 """Rows of a part of a GeoParquet file."""
-DIGITS = 7
-"""Decimals of degrees in GeoJSON: 1 cm."""
 HEADER, MARKED = b"target_id,", rb'"mark"[: ]|\A[^\n]*,mark\b'
 """First column of our CSV files, and the field in which users note their decisions."""
 LAYER, PEAKS = "targets", "peaks"
@@ -164,8 +162,7 @@ def _geojson(table: TargetTable, path: Path) -> None:
         head = {"type": "FeatureCollection", "uniadrs_scale": table.facts}
         file.write(json.dumps(head)[:-1] + ', "features": [')
         for number, (row, shape) in enumerate(zip(_rows(table), shapes, strict=True)):
-            geometry = None if shape is None else _rounded(shapely.geometry.mapping(shape))
-            feature = {"type": "Feature", "properties": row, "geometry": geometry}
+            feature = {"type": "Feature", "properties": row, "geometry": geojson(shape)}
             file.write(("," if number else "") + "\n" + json.dumps(feature))
         file.write("\n]}\n")
 
@@ -255,12 +252,3 @@ def _plain(values: NDArray[Any]) -> list[Any]:
     if kind == "f":
         return [float(str(value)) if np.isfinite(value) else None for value in values]
     return cast("list[Any]", values.tolist())
-
-
-def _rounded(geometry: Any) -> Any:
-    """Return a GeoJSON geometry with DIGITS decimals."""
-    if isinstance(geometry, dict):
-        return {name: _rounded(value) for name, value in geometry.items()}
-    if isinstance(geometry, list | tuple):
-        return [_rounded(value) for value in geometry]
-    return round(geometry, DIGITS) if isinstance(geometry, float) else geometry

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import shapely
 from pyproj import CRS, Transformer
-from shapely.geometry import Polygon, box, mapping
+from shapely.geometry import Polygon, box
 
 from uniadrs_scale.errors import StoreError
 from uniadrs_scale.objects.components import BOX
 from uniadrs_scale.objects.ground import ground_of
-from uniadrs_scale.scenes.areas import in_degrees
+from uniadrs_scale.scenes.areas import DIGITS, geojson, in_degrees
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,8 +35,6 @@ NEAR = 2.0
 """Pixels that an outline may exceed its box."""
 ROUNDING = 1e-2
 """Largest distance of a pixel coordinate to the integer that it stands for [px]."""
-DIGITS = 7
-"""Decimals of degrees: a centimetre."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -177,7 +174,7 @@ def _rows(
             peak=peak,
             box=own,
             rings=_rings(shape),
-            geometry=_geojson(outline) if np.isfinite(place).all() else None,
+            geometry=geojson(outline) if np.isfinite(place).all() else None,
             degrees=(float(place[0]), float(place[1])) if np.isfinite(place).all() else None,
         )
         for (n, peak), own, shape, place, outline in zip(
@@ -247,11 +244,3 @@ def _rings(shape: Any) -> list[list[list[float]]]:
 def _short(value: float) -> float:
     """Return a pixel coordinate: an integer if it is one but for rounding."""
     return round(value) if abs(value - round(value)) < ROUNDING else round(value, 2)
-
-
-def _geojson(shape: Any) -> dict[str, Any] | None:
-    """Return a geometry in degrees as GeoJSON."""
-    if shape is None:
-        return None
-    rounded = shapely.transform(shape, lambda xy: xy.round(DIGITS))
-    return cast("dict[str, Any]", json.loads(json.dumps(mapping(rounded))))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import zlib
 from base64 import b64decode, b64encode
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ STEPS = 200
 TURN, HALF_TURN = 360.0, 180.0
 SLIVER = 1e-9
 """Degrees from the antimeridian within which a corner is on it."""
+DIGITS = 7
+"""Decimals of degrees in GeoJSON: 1 cm."""
 MARGIN = 0.1
 """Share of an extent around it in which shapes are kept."""
 SQUARE = 32
@@ -150,6 +153,14 @@ def in_degrees(outlines: NDArray[Any], places: NDArray[np.float64]) -> NDArray[A
         valid = shape if shapely.is_valid(shape) or east - west > HALF_TURN else _mended(shape)
         found[k] = _cut(valid) if east - west > HALF_TURN else valid
     return found
+
+
+def geojson(shape: Any) -> dict[str, Any] | None:
+    """Return a geometry in degrees as GeoJSON with DIGITS decimals; None for None."""
+    if shape is None:
+        return None
+    rounded = shapely.transform(shape, lambda xy: xy.round(DIGITS))
+    return cast("dict[str, Any]", json.loads(json.dumps(shapely.geometry.mapping(rounded))))
 
 
 def _cut(shape: Any) -> Any:
