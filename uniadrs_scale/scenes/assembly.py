@@ -59,6 +59,7 @@ def assemble(
     known = dict(headers)
     product = replace(product, bands=tuple(_counted(product.bands, options, known)))
     selected = _selected_bands(product, options)
+    _require_files(product, selected)
     known |= {uri: Header.of(uri) for uri in {band.uri for band in selected} - set(known)}
     known |= {header.uri: header for header in known.values()}
     for header in {band.uri: known[band.uri] for band in selected}.values():
@@ -185,6 +186,15 @@ def _selected_bands(product: Product, options: Options) -> list[Band]:
     for wanted in options.bands or select((), (), product.name):
         selected += bands_called(wanted, product)
     return selected
+
+
+def _require_files(product: Product, selected: Sequence[Band]) -> None:
+    """Raise SceneError if the file of a selected band does not exist."""
+    missing = next((band.missing for band in selected if band.missing), "")
+    if missing:
+        there = [band.name for band in product.bands if not band.missing]
+        other = f", or name bands that are there: {', '.join(there[:MANY])}" if there else ""
+        raise SceneError(f"{missing} Fetch that file{other}.")
 
 
 def bands_called(wanted: int | str, product: Product) -> list[Band]:
