@@ -17,6 +17,7 @@ from uniadrs_scale.core.contracts import SceneInfo, SceneSource, digest
 from uniadrs_scale.core.validity import EVERY_BAND, Validity, can_hold, exact, valid_pixels
 from uniadrs_scale.errors import SceneError
 from uniadrs_scale.scenes.axes import wavelengths_of
+from uniadrs_scale.scenes.datasets import is_zarr, store_stamp
 from uniadrs_scale.scenes.grids import Grid, ground_size
 from uniadrs_scale.scenes.lazy import lazy_pixels, origin
 from uniadrs_scale.scenes.vrt import file_stamp, stamp_now
@@ -38,7 +39,7 @@ from uniadrs_scale.swaths.grids import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -112,21 +113,29 @@ def scene_source(scene: xr.DataArray) -> SceneSource:
 
 def _require_unchanged(facts: Any) -> None:
     """Raise SceneError if a file on this machine is not as it was when the scene was opened."""
+    for path, stamp in dict.fromkeys(_stamps(facts)):
+        store = Path(path).is_dir() and is_zarr(path)
+        if not store and not Path(path).is_file():
+            continue
+        # Other stamps are also those of headers, masks or sources, which GDAL has to name.
+        alone = ALONE.fullmatch(stamp)
+        now = store_stamp(path) if store else file_stamp(path) if alone else stamp_now(path)
+        if now != stamp:
+            raise SceneError(
+                f"'{path}' has changed since the scene was opened. Open it again: open_scene(...)."
+            )
+
+
+def _stamps(facts: Any) -> Iterator[tuple[str, str]]:
+    """Yield path and stamp of all files of a scene, from what decides its pixels."""
     if isinstance(facts, list):
         facts = dict(enumerate(facts))
     elif not isinstance(facts, dict):
         return
     for part in facts.values():
-        _require_unchanged(part)
-    path = str(facts.get("uri") or facts.get("file") or "")
-    if "stamp" not in facts or not Path(path).is_file():
-        return
-    # Other stamps are also those of headers, masks or sources, which GDAL has to name.
-    now = file_stamp if ALONE.fullmatch(facts["stamp"]) else stamp_now
-    if now(path) != facts["stamp"]:
-        raise SceneError(
-            f"'{path}' has changed since the scene was opened. Open it again: open_scene(...)."
-        )
+        yield from _stamps(part)
+    if "stamp" in facts:
+        yield str(facts.get("uri") or facts.get("file") or ""), facts["stamp"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
