@@ -243,7 +243,7 @@ def _zarr(path: str) -> Iterator[Entry]:
 def store_stamp(path: str) -> str:
     """Return what changes with a Zarr store: names, sizes and times of all its files.
 
-    On a server, where they cannot be listed, only its metadata.
+    Only the metadata of a store on a server count, as its files cannot be listed.
     """
     if is_remote(path):
         for name in ZARR_FILES:  # the first that the server has
