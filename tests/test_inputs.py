@@ -9,6 +9,7 @@ import sys
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Literal
 
+import dask.array as da
 import numpy as np
 import pytest
 import xarray as xr
@@ -125,6 +126,15 @@ def test_a_header_that_changed_since_the_scene_was_opened_counts(tmp_path: Path)
     os.utime(tmp_path / "a.hdr", (1, 1))
     with pytest.raises(us.SceneError, match=r"a\.img' has changed since"):
         us.plan(scene, detector=TileMean(), tile=16, scheduler="sync")
+
+
+def test_a_lazy_scene_of_unknown_size_is_refused() -> None:
+    lazy = SCENE.chunk(y=20).data
+    filtered = xr.DataArray(lazy[:, da.ones(60, chunks=20) > 0], dims=("band", "y", "x"))
+    with pytest.raises(us.SceneError, match=r"are not known.*compute_chunk_sizes\(\)"):
+        us.plan(filtered, detector=TileMean(), tile=16, scheduler="sync")
+    filtered.data.compute_chunk_sizes()
+    assert us.plan(filtered, detector=TileMean(), tile=16, scheduler="sync")
 
 
 @pytest.mark.parametrize("zarr_format", [2, 3])

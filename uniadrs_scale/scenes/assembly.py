@@ -11,6 +11,7 @@ import numpy as np
 from uniadrs_scale.core.contracts import SceneInfo, digest
 from uniadrs_scale.core.validity import Nodata
 from uniadrs_scale.errors import SceneError
+from uniadrs_scale.scenes.files import require_there
 from uniadrs_scale.scenes.grids import Grid, choose_grid, ground_size, ground_size_of_points
 from uniadrs_scale.scenes.headers import GroundPoint, Header
 from uniadrs_scale.scenes.masks import (
@@ -59,7 +60,7 @@ def assemble(
     known = dict(headers)
     product = replace(product, bands=tuple(_counted(product.bands, options, known)))
     selected = _selected_bands(product, options)
-    _require_files(product, selected)
+    require_there([b.missing for b in selected], {b.name: b.missing for b in product.bands})
     known |= {uri: Header.of(uri) for uri in {band.uri for band in selected} - set(known)}
     known |= {header.uri: header for header in known.values()}
     for header in {band.uri: known[band.uri] for band in selected}.values():
@@ -182,19 +183,8 @@ def _selected_bands(product: Product, options: Options) -> list[Band]:
                 "as pictures or quality. Name those to score as bands."
             )
         return selected
-    selected = []
-    for wanted in options.bands or select((), (), product.name):
-        selected += bands_called(wanted, product)
-    return selected
-
-
-def _require_files(product: Product, selected: Sequence[Band]) -> None:
-    """Raise SceneError if the file of a selected band does not exist."""
-    missing = next((band.missing for band in selected if band.missing), "")
-    if missing:
-        there = [band.name for band in product.bands if not band.missing]
-        other = f", or name bands that are there: {', '.join(there[:MANY])}" if there else ""
-        raise SceneError(f"{missing} Fetch that file{other}.")
+    asked = options.bands or select((), (), product.name)
+    return [band for wanted in asked for band in bands_called(wanted, product)]
 
 
 def bands_called(wanted: int | str, product: Product) -> list[Band]:
