@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,7 +23,6 @@ from uniadrs_scale.runtime import dask_internals as internals
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 SCENE = xr.DataArray(np.random.default_rng(0).random((64, 64), np.float32), dims=("y", "x"))
 
@@ -60,6 +60,33 @@ def test_a_client_inherited_through_a_fork_is_not_used(cluster: Client) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=LIMIT)
     assert done.stdout == "7\n"
     assert "forked from, and is not used" in done.stderr
+
+
+FORKED = """
+    import multiprocessing, sys, warnings
+    import numpy as np, xarray as xr
+    sys.path.insert(0, sys.argv[1])
+    from standins import TileMean
+    import uniadrs_scale as us
+    warnings.simplefilter("ignore", DeprecationWarning)  # of forks in programs with threads
+    scene = xr.DataArray(np.arange(2 * 60 * 70.0).reshape(2, 60, 70), dims=("band", "y", "x"))
+    def score():
+        us.score(scene, tile=32, detector=TileMean(), scheduler="threads")
+    score()
+    child = multiprocessing.get_context("fork").Process(target=score)
+    child.start()
+    child.join(float(sys.argv[2]))
+    print(child.exitcode)
+    child.kill()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_relies_on_the_pools_of_threads_that_a_fork_inherits() -> None:
+    folder = str(Path(__file__).parent)
+    command = [sys.executable, "-c", textwrap.dedent(FORKED), folder, str(LIMIT / 2)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=LIMIT)
+    assert done.stdout == "0\n"
 
 
 def test_relies_on_the_thread_of_a_loop(cluster: Client) -> None:

@@ -51,6 +51,30 @@ def swath(path: Path, *, engine: str = "h5netcdf", height: int = 30, width: int 
     return path
 
 
+def test_arrays_of_groups_have_names_that_tell_them_apart(tmp_path: Path) -> None:
+    with h5py.File(path := tmp_path / "groups.h5", "w") as file:
+        for k, group in enumerate(("red", "nir"), start=1):
+            file[f"{group}/refl"] = ramp(k, 30, 20, "float32")
+            file[f"{group}/cube"] = np.stack([ramp(k, 30, 20, "float32")] * 3)
+    scene = us.open_scene(path, variable=["red/refl", "nir/refl"])
+    assert list(scene.band.values) == ["red/refl", "nir/refl"]
+    one = us.open_scene(path, variable=["red/refl", "nir/refl"], bands="nir/refl")
+    np.testing.assert_array_equal(one.values[0], ramp(2, 30, 20))
+    cubes = us.open_scene(path, variable="*/cube")
+    assert cubes.band.values[2:4].tolist() == ["nir/cube:3", "red/cube:1"]
+
+
+def test_wavelengths_may_be_an_attribute_of_their_array(tmp_path: Path) -> None:
+    cube = np.stack([ramp(k, 30, 20, "float32") for k in range(1, 5)])
+    units = ("um", "wavelength_units"), ("nm", "wavelengths_unit"), ("nm", "")
+    for k, (unit, name) in enumerate(units):
+        values = np.array([0.4, 0.5, 0.6, 0.7]) * (1000 if unit == "nm" else 1)
+        said = {"wavelengths": values} | ({name: unit} if name else {})
+        made = xr.Dataset({"radiance": (("bands", "y", "x"), cube, said)})
+        made.to_netcdf(path := tmp_path / f"cube{k}.nc", engine="h5netcdf")
+        np.testing.assert_allclose(us.open_scene(path).wavelength, [400, 500, 600, 700])
+
+
 @pytest.mark.parametrize("engine", ["h5netcdf", "scipy", "zarr"])
 def test_a_swath_carries_the_place_of_each_pixel(tmp_path: Path, engine: str) -> None:
     path = swath(tmp_path / "swath.x", engine=engine)

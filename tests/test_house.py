@@ -53,8 +53,8 @@ def test_a_module_has_at_most_300_lines(path: Path) -> None:
     assert len(lines(path)) <= 300
 
 
-def test_the_library_has_at_most_34400_lines() -> None:
-    assert sum(len(lines(path)) for path in MODULES) <= 34_400
+def test_the_library_has_at_most_34600_lines() -> None:
+    assert sum(len(lines(path)) for path in MODULES) <= 34_600
 
 
 def test_the_linter_is_silenced_rarely() -> None:

@@ -8,11 +8,13 @@ import json
 import os
 import sys
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+import dask.array as da
 import numpy as np
 import pytest
 import xarray as xr
+import zarr
 from standins import TileMean
 
 import uniadrs_scale as us
@@ -139,6 +141,31 @@ def test_a_header_that_changed_since_the_scene_was_opened_counts(tmp_path: Path)
     os.utime(tmp_path / "a.hdr", (1, 1))
     with pytest.raises(us.SceneError, match=r"a\.img' has changed since"):
         us.plan(scene, detector=TileMean(), tile=16, scheduler="sync")
+
+
+def test_a_lazy_scene_of_unknown_size_is_refused() -> None:
+    lazy = SCENE.chunk(y=20).data
+    filtered = xr.DataArray(lazy[:, da.ones(60, chunks=20) > 0], dims=("band", "y", "x"))
+    with pytest.raises(us.SceneError, match=r"are not known.*compute_chunk_sizes\(\)"):
+        us.plan(filtered, detector=TileMean(), tile=16, scheduler="sync")
+    filtered.data.compute_chunk_sizes()
+    assert us.plan(filtered, detector=TileMean(), tile=16, scheduler="sync")
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_a_zarr_store_whose_pixels_were_replaced_is_another_scene(
+    tmp_path: Path, zarr_format: Literal[2, 3]
+) -> None:
+    made = xr.Dataset({"b": (("band", "y", "x"), PIXELS)}).chunk(band=1, y=20, x=35)
+    made.to_zarr(path := tmp_path / "scene.zarr", zarr_format=zarr_format, consolidated=False)
+    options: Any = {"detector": TileMean(), "tile": 16, "scheduler": "sync"}
+    scene = us.open_scene(path)
+    us.score(scene, tmp_path / "map.zarr", **options)
+    zarr.open_group(path, mode="r+")["b"][:] = PIXELS[:, ::-1]
+    with pytest.raises(us.SceneError, match=r"scene\.zarr' has changed since"):
+        us.score(scene, tmp_path / "map.zarr", **options)
+    with pytest.raises(us.StoreError, match="was begun with another plan"):
+        us.score(us.open_scene(path), tmp_path / "map.zarr", **options)
 
 
 def test_a_map_in_memory_has_no_path(tmp_path: Path) -> None:

@@ -257,7 +257,7 @@ def test_every_product_is_scored(tmp_path: Path) -> None:
         (
             "landsat",
             "*SR_B3.TIF",
-            r"names '.*SR_B3.TIF' \(FILE_NAME_BAND_3\), but it is not next",
+            r"names '.*SR_B3.TIF' \(FILE_NAME_BAND_3\), but .* bands that are there: B1, B2, B4",
         ),
         ("sentinel1", "*-vh-*.tiff", r"names '.*-vh-.*tiff' .*incomplete"),
         ("sentinel1", "s1*.xml", r"should be a Sentinel-1 product, but has no 'annotation"),
@@ -270,6 +270,47 @@ def test_an_incomplete_product_is_named(tmp_path: Path, kind: str, gone: str, me
         file.unlink()
     with pytest.raises(us.SceneError, match=message):
         us.open_scene(product)
+
+
+def without(product: Path, *patterns: str) -> Path:
+    """Return the product after the files of these patterns are removed."""
+    for file in [file for pattern in patterns for file in product.rglob(pattern)]:
+        file.unlink()
+    return product
+
+
+@pytest.mark.parametrize(
+    ("kind", "gone", "bands"),
+    [
+        ("sentinel2", ["*_60m.jp2"], ["B02", "B8A"]),
+        ("landsat", ["*SR_B[167].TIF", "*ST_B10.TIF"], ["B2", "nir08"]),
+        ("sentinel1", ["*-vh-*.tiff"], ["VV"]),
+    ],
+)
+def test_bands_that_are_named_need_no_other_files(
+    tmp_path: Path, kind: str, gone: list[str], bands: list[str]
+) -> None:
+    whole = us.open_scene(getattr(products, kind)(tmp_path), bands=bands).values
+    part = us.open_scene(without(next(tmp_path.iterdir()), *gone), bands=bands)
+    np.testing.assert_array_equal(part.values, whole)
+
+
+def test_a_resolution_that_was_not_fetched_is_replaced_by_the_next_one(tmp_path: Path) -> None:
+    safe = without(products.sentinel2(tmp_path), "*_10m.jp2")
+    scene = us.open_scene(safe, bands=["B02", "B05"])
+    assert scene.shape == (2, 60, 60)
+    (note,) = scene_source(scene).info.notes
+    assert note.startswith("Finer images of these bands are not there")
+    assert "B02 (20 m)" in note
+
+
+@pytest.mark.parametrize(("kind", "gone"), [("sentinel2", "*SCL*"), ("landsat", "*QA_PIXEL*")])
+def test_a_quality_band_that_is_not_there_is_told(tmp_path: Path, kind: str, gone: str) -> None:
+    product = without(getattr(products, kind)(tmp_path), gone)
+    (note,) = scene_source(us.open_scene(product)).info.notes
+    assert "is not there, so its classes cannot be masked" in note
+    with pytest.raises(us.SceneError, match="without one"):
+        us.open_scene(product, mask="cloud")
 
 
 def test_strange_products_get_a_sentence(tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ from uniadrs_scale.cli.main import app
 from uniadrs_scale.errors import PlanError, StoreError
 from uniadrs_scale.objects.files import write
 from uniadrs_scale.objects.find import find
+from uniadrs_scale.objects.measures import column_names
 from uniadrs_scale.objects.select import Selection
 from uniadrs_scale.runtime.cluster import await_workers, local_cluster
 from uniadrs_scale.runtime.compute import Compute
@@ -374,6 +375,12 @@ def test_the_public_function_returns_geopandas(utm_map):
     assert frame.crs.to_epsg() == 32633
     assert set(frame["level"]) == {"high"}
     assert frame.attrs["fingerprint"] == "0123456789abcdef"
+
+
+def test_bands_whose_names_look_alike_keep_their_contrasts():
+    assert column_names(["a b", "A-b", "c"]) == ("a_b_1", "A_b_2", "c")
+    assert column_names(["vv", "VV", "vv_1"]) == ("band_1", "band_2", "band_3")
+    assert column_names(["vv", "vh"]) == ("vv", "vh")
 
 
 def test_contrasts_say_in_which_band_a_target_differs(tmp_path):

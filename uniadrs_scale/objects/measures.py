@@ -21,6 +21,8 @@ from uniadrs_scale.scenes.areas import HALF_TURN, replaced
 from uniadrs_scale.scenes.grids import ELLIPSOID
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from uniadrs_scale.core.contracts import SceneSource
@@ -150,7 +152,7 @@ def view_of(source: SceneSource) -> View:
     """Return the view of a scene: its bands, or components of many bands."""
     bands = source.info.bands
     if len(bands) <= MOST_BANDS:
-        return View(source, tuple(map(_plain, bands)), None)
+        return View(source, column_names(bands), None)
     return View(source, tuple(f"component{k + 1}" for k in range(COMPONENTS)), _leading(source))
 
 
@@ -213,6 +215,21 @@ def _leading(source: SceneSource) -> NDArray[np.float64]:
     weights = axes[:, ::-1][:, :COMPONENTS].T
     signs = np.sign(weights[np.arange(COMPONENTS), np.argmax(np.abs(weights), axis=1)])
     return np.asarray(weights * signs[:, None], np.float64)
+
+
+def column_names(bands: Sequence[str]) -> tuple[str, ...]:
+    """Return parts of names of columns, all different: databases ignore upper and lower case.
+
+    >>> column_names(["a b", "A-b", "c"])
+    ('a_b_1', 'A_b_2', 'c')
+    """
+    names = [_plain(band) for band in bands]
+    lower = [name.lower() for name in names]
+    if len({*lower}) == len(lower):
+        return tuple(names)
+    marked = [f"{n}_{k}" if lower.count(n.lower()) > 1 else n for k, n in enumerate(names, 1)]
+    clear = len({name.lower() for name in marked}) == len(marked)
+    return tuple(marked if clear else (f"band_{k}" for k in range(1, len(names) + 1)))
 
 
 def _plain(band: str) -> str:

@@ -11,6 +11,7 @@ from collections import defaultdict
 from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any, cast
 
+from dask import threaded
 from dask._task_spec import DataNode, GraphNode, Task, TaskRef, cull
 from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 
@@ -96,6 +97,19 @@ def is_inherited(client: Client) -> bool:
     """
     runs_in = getattr(cast("Any", client.loop).asyncio_loop, "_thread_id", None)
     return runs_in is not None and runs_in not in {t.ident for t in threading.enumerate()}
+
+
+def forget_inherited_threads() -> None:
+    """Forget Dask's pools of threads in a forked process, so that Dask makes new ones.
+
+    A fork has the memory of a pool, but not its threads: a task would wait forever.
+    """
+    pools = [threaded.default_pool, *(p for own in threaded.pools.values() for p in own.values())]
+    known = {thread for pool in pools for thread in getattr(pool, "_threads", ())}
+    if known and not any(thread.is_alive() for thread in known):
+        with threaded.pools_lock:
+            threaded.default_pool = None
+            threaded.pools.clear()
 
 
 UNREACHABLE = (OSError, CancelledError, UnboundLocalError)

@@ -14,7 +14,13 @@ from dask.threaded import get as get_threaded
 
 from uniadrs_scale.core.compiled import cpu_kind
 from uniadrs_scale.core.machine import Later, usable_cores
-from uniadrs_scale.runtime.dask_internals import CUT, in_raster_order, needed, outcome
+from uniadrs_scale.runtime.dask_internals import (
+    CUT,
+    forget_inherited_threads,
+    in_raster_order,
+    needed,
+    outcome,
+)
 from uniadrs_scale.runtime.worker import UnfitWorkerError
 
 if TYPE_CHECKING:
@@ -62,6 +68,7 @@ class LocalExecutor:
     """This process, in one thread or in several: by default one per core."""
 
     def __init__(self, scheduler: str, threads: int | None = None) -> None:
+        forget_inherited_threads()
         self.scheduler = scheduler
         """``sync`` or ``threads``."""
         self.threads = threads

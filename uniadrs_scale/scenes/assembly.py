@@ -11,6 +11,7 @@ import numpy as np
 from uniadrs_scale.core.contracts import SceneInfo, digest
 from uniadrs_scale.core.validity import Nodata
 from uniadrs_scale.errors import SceneError
+from uniadrs_scale.scenes.files import require_there
 from uniadrs_scale.scenes.grids import Grid, choose_grid, ground_size, ground_size_of_points
 from uniadrs_scale.scenes.headers import GroundPoint, Header
 from uniadrs_scale.scenes.masks import (
@@ -59,6 +60,7 @@ def assemble(
     known = dict(headers)
     product = replace(product, bands=tuple(_counted(product.bands, options, known)))
     selected = _selected_bands(product, options)
+    require_there([b.missing for b in selected], {b.name: b.missing for b in product.bands})
     known |= {uri: Header.of(uri) for uri in {band.uri for band in selected} - set(known)}
     known |= {header.uri: header for header in known.values()}
     for header in {band.uri: known[band.uri] for band in selected}.values():
@@ -181,10 +183,8 @@ def _selected_bands(product: Product, options: Options) -> list[Band]:
                 "as pictures or quality. Name those to score as bands."
             )
         return selected
-    selected = []
-    for wanted in options.bands or select((), (), product.name):
-        selected += bands_called(wanted, product)
-    return selected
+    asked = options.bands or select((), (), product.name)
+    return [band for wanted in asked for band in bands_called(wanted, product)]
 
 
 def bands_called(wanted: int | str, product: Product) -> list[Band]:

@@ -14,6 +14,7 @@ import numpy as np
 
 from uniadrs_scale.errors import SceneError
 from uniadrs_scale.scenes.datasets import scopes
+from uniadrs_scale.scenes.packing import numbers
 from uniadrs_scale.scenes.products.metadata import nanometres
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ DEGREES: dict[Role, re.Pattern[str]] = {
     "y": re.compile("degrees?_?n(orth)?"),
     "x": re.compile("degrees?_?e(ast)?"),
 }
+UNIT_NAMES = ("units", "unit")
 PLANE, CUBE = 2, 3
 """Axes of an image without and with bands."""
 LONGEST = 2**25
@@ -259,3 +261,29 @@ def own_wavelength(attributes: Mapping[Any, Any]) -> float | None:
             unit = attributes.get(f"{name}_unit") or attributes.get(f"{name}_units")
             return nanometres(float(value[0]), None if unit is None else str(unit))
     return None
+
+
+def listed_wavelengths(attributes: Mapping[Any, Any], count: int) -> tuple[list[float], str | None]:
+    """Return the wavelengths that an array lists as an attribute (Tanager), and their unit."""
+    for name in filter(WAVELENGTHS.fullmatch, map(str, attributes)):
+        if len(values := numbers(attributes[name])) == count:
+            said = (attributes.get(f"{n}_{u}") for n in (name, "wavelength") for u in UNIT_NAMES)
+            return values, next((str(unit) for unit in said if unit is not None), None)
+    return [], None
+
+
+def band_names(
+    contents: Contents, group: str, dim: str, attributes: Mapping[Any, Any], count: int
+) -> list[str]:
+    """Return the band names along an axis: texts, whole numbers or a list; empty without any."""
+    path = contents.nearest(group, dim)
+    if path is not None and contents.entries[path].shape == (count,):
+        own = contents.variable(path)
+        if own.dtype.kind in "OUSTiu":
+            texts = (v.decode(errors="replace") if isinstance(v, bytes) else v for v in own.values)
+            return [str(text) for text in texts]
+    for name in ("band_names", "long_name"):
+        value = attributes.get(name)
+        if isinstance(value, list | tuple | np.ndarray) and len(value) == count > 1:
+            return [str(item) for item in value]
+    return []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +14,11 @@ import numpy as np
 import rasterio
 import zarr
 
+from uniadrs_scale.core.contracts import digest
 from uniadrs_scale.errors import SceneError, StoreError, TrustError
 from uniadrs_scale.scenes.arrays import ArrayFile, Engine, decoded
 from uniadrs_scale.scenes.files import locate, require_real
+from uniadrs_scale.scenes.vrt import file_stamp
 from uniadrs_scale.storage.buckets import glimpse, range_file, zarr_place
 from uniadrs_scale.storage.trust import require_self_contained
 from uniadrs_scale.storage.urls import canonical, is_remote, uri_name
@@ -36,6 +39,7 @@ FOR_GDAL = (".kea", ".bag", ".tif", ".tiff", ".jp2", ".vrt")
 """Rasters, some of them inside HDF5, that GDAL reads better."""
 NO_VARIABLE = b"This is a netCDF dimension but not a netCDF variable"
 ZARR_FILES = ("zarr.json", ".zgroup", ".zmetadata", ".zattrs")
+ZARR_ARRAY = ".zarray"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +125,7 @@ def read_contents(path: str) -> Contents | None:
     """
     if is_zarr(path):
         entries = [*_zarr(path)]
-        stamp = _zarr_stamp(path, [entry.path for entry in entries])
+        stamp = store_stamp(path)
         return _contents(canonical(path), stamp, "zarr", entries)
     if is_remote(path):
         return _remote_contents(canonical(path))
@@ -236,10 +240,10 @@ def _zarr(path: str) -> Iterator[Entry]:
     return (Entry(name, item.shape, item.dtype.kind in "buif") for name, item in arrays)
 
 
-def _zarr_stamp(path: str, arrays: Sequence[str]) -> str:
-    """Return what changes with the metadata of a store; its chunks are too many to look at.
+def store_stamp(path: str) -> str:
+    """Return what changes with a Zarr store: names, sizes and times of all its files.
 
-    On a server, that is the metadata of the whole; here also those of each array and group.
+    Only the metadata of a store on a server count, as its files cannot be listed.
     """
     if is_remote(path):
         for name in ZARR_FILES:  # the first that the server has
@@ -248,9 +252,9 @@ def _zarr_stamp(path: str, arrays: Sequence[str]) -> str:
         return ""
     if "://" in path:
         return ""
-    groups = {group for array in arrays for group in scopes(array.rpartition("/")[0])}
-    folders = [Path(path), *(Path(path, name) for name in {*arrays, *groups})]
-    names = [folder / name for folder in folders for name in (*ZARR_FILES, ".zarray")]
-    found = [name for name in names if name.is_file()]
-    newest = max(Path(path).stat().st_mtime_ns, *(file.stat().st_mtime_ns for file in found))
-    return str(newest)
+    found: list[tuple[str, str]] = []
+    for folder, _, names in os.walk(path):
+        known = (n for n in names if n[0] != "." or n in (*ZARR_FILES, ZARR_ARRAY))
+        files = (f"{folder}/{name}" for name in known)
+        found += ((file[len(path) :], file_stamp(file)) for file in files)
+    return digest({"files": sorted(found)})

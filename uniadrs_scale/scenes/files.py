@@ -36,7 +36,7 @@ from uniadrs_scale.storage.trust import open_raster
 from uniadrs_scale.storage.urls import Uri, canonical, for_gdal, is_remote, uri_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -100,6 +100,20 @@ def require_plain(source: str) -> None:
         raise SceneError(
             f"'{source}' is an archive. Unpack it, then pass the folder or the files in it."
         )
+
+
+def require_there(wanted: Sequence[str], known: Mapping[str, str]) -> None:
+    """Raise SceneError if the file of a band that is wanted is missing.
+
+    Args:
+        wanted: Why each of these bands is missing; empty if it is there.
+        known: The same for all bands, by name.
+    """
+    missing = next(filter(None, wanted), "")
+    if missing:
+        names = [name for name, problem in known.items() if not problem]
+        other = f", or name bands that are there: {', '.join(names[:16])}" if names else ""
+        raise SceneError(f"{missing} Fetch that file{other}.")
 
 
 def require_bands(uri: str, count: int, subdatasets: list[str]) -> None:

@@ -53,6 +53,11 @@ def scene_of(scene: Any) -> xr.DataArray:
             f"The scene is lazy by {kind.__module__}.{kind.__qualname__}, whose graph cannot be "
             "cut into windows. Use scene.compute() if it fits in memory, or open_scene(path)."
         )
+    if np.isnan(scene.shape).any():
+        raise SceneError(
+            f"The sizes {dict(scene.sizes)} of the scene are not known, as of lazy arrays that "
+            "were filtered. Call scene.data.compute_chunk_sizes() before, or scene.compute()."
+        )
     return _with_plain_axes(scene)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from abc import abstractmethod
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
@@ -12,13 +14,22 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from uniadrs_scale.core.lattice import Window
+from uniadrs_scale.errors import SceneError
+from uniadrs_scale.scenes.datasets import is_zarr, store_stamp
+from uniadrs_scale.scenes.vrt import file_stamp, stamp_now
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     from uniadrs_scale.scenes.arrays import Variable
     from uniadrs_scale.scenes.rasters import WindowedScene
     from uniadrs_scale.swaths.conventions import Content
+
+
+ALONE = re.compile(r"\d+--?\d+")
+"""The stamp of one file: its size and time."""
 
 
 class Opened:
@@ -128,3 +139,30 @@ def chunked(array: _Windowed, dims: tuple[str, ...], chunk: int, identity: str) 
     lazy = xr.DataArray(indexing.LazilyIndexedArray(array), dims=dims)
     sizes = {"y": chunk, "x": chunk}
     return lazy.chunk(sizes, name_prefix=f"{type(array).__name__}-", token=f"{identity}-{chunk}")
+
+
+def require_unchanged(facts: Any) -> None:
+    """Raise SceneError if a file on this machine is not as it was when the scene was opened."""
+    for path, stamp in dict.fromkeys(_stamps(facts)):
+        store = Path(path).is_dir() and is_zarr(path)
+        if not store and not Path(path).is_file():
+            continue
+        # Other stamps are also those of headers, masks or sources, which GDAL has to name.
+        alone = ALONE.fullmatch(stamp)
+        now = store_stamp(path) if store else file_stamp(path) if alone else stamp_now(path)
+        if now != stamp:
+            raise SceneError(
+                f"'{path}' has changed since the scene was opened. Open it again: open_scene(...)."
+            )
+
+
+def _stamps(facts: Any) -> Iterator[tuple[str, str]]:
+    """Yield path and stamp of all files of a scene, from what decides its pixels."""
+    if isinstance(facts, list):
+        facts = dict(enumerate(facts))
+    elif not isinstance(facts, dict):
+        return
+    for part in facts.values():
+        yield from _stamps(part)
+    if "stamp" in facts:
+        yield str(facts.get("uri") or facts.get("file") or ""), facts["stamp"]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -18,8 +16,7 @@ from uniadrs_scale.core.validity import EVERY_BAND, Validity, can_hold, exact, v
 from uniadrs_scale.errors import SceneError
 from uniadrs_scale.scenes.axes import wavelengths_of
 from uniadrs_scale.scenes.grids import Grid, ground_size
-from uniadrs_scale.scenes.lazy import lazy_pixels, origin
-from uniadrs_scale.scenes.vrt import file_stamp, stamp_now
+from uniadrs_scale.scenes.lazy import lazy_pixels, origin, require_unchanged
 from uniadrs_scale.swaths.conventions import (
     GEOLOCATION,
     as_scene,
@@ -91,8 +88,6 @@ def _coordinates(info: SceneInfo) -> dict[str, Any]:
 
 WORKED = 2
 """Chunks that band maths hold at once."""
-ALONE = re.compile(r"\d+--?\d+")
-"""The stamp of one file: its size and time."""
 
 
 def scene_source(scene: xr.DataArray) -> SceneSource:
@@ -104,31 +99,12 @@ def scene_source(scene: xr.DataArray) -> SceneSource:
     """
     array, known = recognised(scene)
     if known is not None:
-        _require_unchanged(known.decisive())
+        require_unchanged(known.decisive())
         known = replace(known, info=_placed(known.info, array))
         return cast("SceneSource", known)
     info = _placed(_describe(array), array)
     # Tasks need no other coordinate, and those of a swath are as large as a band.
     return ArrayScene(info, array.drop_vars([name for name in array.coords if name != "valid"]))
-
-
-def _require_unchanged(facts: Any) -> None:
-    """Raise SceneError if a file on this machine is not as it was when the scene was opened."""
-    if isinstance(facts, list):
-        facts = dict(enumerate(facts))
-    elif not isinstance(facts, dict):
-        return
-    for part in facts.values():
-        _require_unchanged(part)
-    path = str(facts.get("uri") or facts.get("file") or "")
-    if "stamp" not in facts or not Path(path).is_file():
-        return
-    # Other stamps are also those of headers, masks or sources, which GDAL has to name.
-    now = file_stamp if ALONE.fullmatch(facts["stamp"]) else stamp_now
-    if now(path) != facts["stamp"]:
-        raise SceneError(
-            f"'{path}' has changed since the scene was opened. Open it again: open_scene(...)."
-        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -16,6 +16,8 @@ from uniadrs_scale.scenes.products.metadata import (
     Quality,
     iso_time,
     metadata_file,
+    missing_file,
+    not_there,
     read_xml,
 )
 from uniadrs_scale.storage.trust import parse_json
@@ -50,13 +52,15 @@ SENSORS = {
 PAN = "pan"
 """Omitted unless named: it would make all other bands four times their size."""
 LINE = re.compile(r'^\s*(?P<key>[A-Z0-9_]+)\s*=\s*"?(?P<value>[^"]*?)"?\s*$')
+QUALITY = "FILE_NAME_QUALITY_L1_PIXEL", "FILE_NAME_BAND_QUALITY"
+"""Keys of the quality band, in Collection 2 and before."""
 BAND_KEY = re.compile(r"^FILE_NAME_BAND_(?P<band>(?:ST_B)?[0-9]+(?:_VCID_[12])?)$")
 
 
 def recognise(path: str) -> Product | None:
     """Return the product of a Landsat folder or its MTL file, None for others.
 
-    Raise SceneError if the MTL file names no band, or one that is missing.
+    Raise SceneError if the MTL file names no band.
     """
     found = (metadata_file(path, [f"*_mtl.{ending}"]) for ending in ("txt", "json", "xml"))
     metadata = next(filter(None, found), None)
@@ -78,6 +82,7 @@ def recognise(path: str) -> Product | None:
         name=_product_id(facts) or metadata.stem,
         bands=bands,
         quality=_quality(metadata, facts),
+        notes=tuple(_notes(metadata, facts)),
         grid="finest",
         datetime=iso_time(f"{facts.get('DATE_ACQUIRED')}T{facts.get('SCENE_CENTER_TIME')}"),
         platform=facts.get("SPACECRAFT_ID"),
@@ -129,10 +134,12 @@ def _bands(metadata: Path, facts: dict[str, str], sensor: str) -> list[Band]:
         name = match["band"] if thermal else f"B{match['band']}"
         bare = name.removeprefix("ST_")
         common, centre = known.get(bare, (None, None))
+        path = _find(metadata, facts, key)
         bands.append(
             Band(
                 name=name,
-                uri=_find(metadata, facts, key),
+                uri=str(path),
+                missing=missing_file(path, metadata, key),
                 wavelength=centre,
                 aliases=(common,) if common else (),
                 default=common != PAN,
@@ -143,12 +150,14 @@ def _bands(metadata: Path, facts: dict[str, str], sensor: str) -> list[Band]:
 
 
 def _quality(metadata: Path, facts: dict[str, str]) -> tuple[Quality, ...]:
-    """Return the quality band in the words of its collection."""
-    if "FILE_NAME_QUALITY_L1_PIXEL" in facts:
-        return (pixel_flags(_find(metadata, facts, "FILE_NAME_QUALITY_L1_PIXEL")),)
-    if "FILE_NAME_BAND_QUALITY" not in facts:
+    """Return the quality band in the words of its collection; none if it is not there."""
+    key = next((key for key in QUALITY if key in facts), None)
+    path = None if key is None else _find(metadata, facts, key)
+    if path is None or not path.exists():
         return ()
-    uri = _find(metadata, facts, "FILE_NAME_BAND_QUALITY")
+    uri = str(path)
+    if key == QUALITY[0]:
+        return (pixel_flags(uri),)
     pairs = PAIRS.get(int(facts.get("COLLECTION_NUMBER", "0")), {})
     return (
         pixel_flags(uri, FLAGS[:1]),
@@ -161,18 +170,22 @@ def _quality(metadata: Path, facts: dict[str, str]) -> tuple[Quality, ...]:
     )
 
 
-def _find(metadata: Path, facts: dict[str, str], key: str) -> str:
+def _notes(metadata: Path, facts: dict[str, str]) -> Iterator[str]:
+    """Yield a sentence about a quality band that is named, but not there."""
+    for key in QUALITY:
+        if key in facts and not _find(metadata, facts, key).exists():
+            yield not_there(facts[key], "the value 0")
+
+
+def _find(metadata: Path, facts: dict[str, str], key: str) -> Path:
     """Return the file that the MTL names, under another prefix if the product was renamed."""
     file, prefix = facts[key], _product_id(facts)
     renamed = metadata.stem[: -len("_MTL")] + file.removeprefix(prefix)
     wanted = {file.lower(), renamed.lower()}
     for other in sorted(metadata.parent.iterdir()):
         if other.name.lower() in wanted:
-            return str(other)
-    raise SceneError(
-        f"'{metadata}' names '{file}' ({key}), but it is not next to it: the product is "
-        "incomplete. Fetch that file, or pass the rasters that are there as a list."
-    )
+            return other
+    return metadata.with_name(file)
 
 
 def _product_id(facts: dict[str, str]) -> str:

@@ -49,6 +49,8 @@ class Band:
     """Part of the scene if no bands are named."""
     nodata: float | None = None
     """Fill value by the product's metadata; the file's own tag comes first."""
+    missing: str = ""
+    """Why the band cannot be read, as a sentence; it matters if the band is selected."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -277,14 +279,18 @@ def metadata_file(path: str, patterns: Sequence[str]) -> Path | None:
     return next(named, None)
 
 
-def require_file(path: Path, product: Path, tag: str) -> str:
-    """Return ``path`` as text if it exists; else say which metadata name it.
+def missing_file(path: Path, product: Path, tag: str) -> str:
+    """Return which metadata name ``path``, as a sentence; empty if the file exists."""
+    if path.exists():
+        return ""
+    return (
+        f"'{product}' names '{path.name}' ({tag}), but '{path}' does not exist: the product is "
+        "incomplete."
+    )
 
-    Raise SceneError if the file does not exist.
-    """
-    if not path.exists():
-        raise SceneError(
-            f"'{product}' names '{path.name}' ({tag}), but it does not have '{path}': the product "
-            "is incomplete. Fetch that file, or pass the rasters that are there as a list."
-        )
-    return str(path)
+
+def not_there(quality: str, fill: str) -> str:
+    """Return a note about a quality raster that the metadata name, but that does not exist."""
+    return (
+        f"'{quality}' is not there, so its classes cannot be masked. Fill is known by {fill} alone."
+    )

@@ -8,8 +8,6 @@ from glob import has_magic
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from uniadrs_scale.errors import SceneError
 from uniadrs_scale.scenes.arrays import Variable
 from uniadrs_scale.scenes.axes import (
@@ -18,7 +16,9 @@ from uniadrs_scale.scenes.axes import (
     LONGITUDES,
     PLANE,
     axis_roles,
+    band_names,
     guessed_bands,
+    listed_wavelengths,
     own_wavelength,
     spectral_table,
 )
@@ -29,7 +29,7 @@ from uniadrs_scale.scenes.masks import Flags, cf_flags, require_measurements
 from uniadrs_scale.scenes.products.metadata import families, iso_time, nanometres, natural_order
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from uniadrs_scale.scenes.datasets import Contents, Entry
     from uniadrs_scale.scenes.products.metadata import Options
@@ -60,7 +60,7 @@ def recognise(contents: Contents, options: Options) -> CubeSpec:
     grid = grid_of(contents, first)
     latitude, longitude = _located(contents, first, grid, place)
     swath = latitude is not None
-    bands = tuple(name for table in tables for name, _ in table)
+    bands = _distinct(variables, tables)
     stac = contents.attributes.get("stac_discovery")
     facts = contents.attributes | (stac.get("properties", {}) if isinstance(stac, dict) else {})
     return CubeSpec(
@@ -268,31 +268,26 @@ def _bands(contents: Contents, variable: Variable) -> list[tuple[str, float | No
             f"'{entry.path}' of '{contents.file.path}' claims {count} bands: at most "
             f"{LONGEST_TABLE} can be read. Check the file."
         )
-    names = _band_names(contents, entry.group, dim, count) or _listed(array.attrs, count)
+    names = band_names(contents, entry.group, dim, array.attrs, count)
     table = spectral_table(contents, entry.group, dim, count)
     units = contents.variable(table).attrs.get("units") if table else None
+    values = contents.numbers(table).tolist() if table else []
+    if not values:
+        values, units = listed_wavelengths(array.attrs, count)
     centres: list[float | None] = [None] * count
-    if table:
-        values = contents.numbers(table).tolist()
+    if values:
         centres = [nanometres(value, units) if value > 0 else None for value in values]
     return list(zip(names or [str(k + 1) for k in range(count)], centres, strict=True))
 
 
-def _band_names(contents: Contents, group: str, dim: str, count: int) -> list[str]:
-    """Return the band names along an axis: texts or whole numbers; empty without any."""
-    path = contents.nearest(group, dim)
-    if path is None or contents.entries[path].shape != (count,):
-        return []
-    own = contents.variable(path)
-    if own.dtype.kind not in "OUSTiu":
-        return []
-    return [v.decode(errors="replace") if isinstance(v, bytes) else str(v) for v in own.values]
-
-
-def _listed(attributes: Mapping[Any, Any], count: int) -> list[str]:
-    """Return the band names that an attribute lists; empty if none does."""
-    for name in ("band_names", "long_name"):
-        value = attributes.get(name)
-        if isinstance(value, list | tuple | np.ndarray) and len(value) == count > 1:
-            return [str(item) for item in value]
-    return []
+def _distinct(
+    variables: Sequence[Variable], tables: Sequence[Sequence[tuple[str, float | None]]]
+) -> tuple[str, ...]:
+    """Return the band names of all arrays; with their paths if arrays of groups have equal ones."""
+    names = [name for table in tables for name, _ in table]
+    if len({*names}) == len(names) or len(variables) == 1:
+        return tuple(names)
+    found = (
+        (v.path, name, len(t)) for v, t in zip(variables, tables, strict=True) for name, _ in t
+    )
+    return tuple(path if count == 1 else f"{path}:{name}" for path, name, count in found)

@@ -23,8 +23,9 @@ from uniadrs_scale.scenes.products.metadata import (
     find_text,
     iso_time,
     metadata_file,
+    missing_file,
+    not_there,
     read_xml,
-    require_file,
 )
 
 if TYPE_CHECKING:
@@ -52,23 +53,24 @@ TILE = re.compile(r"T\d{2}[A-Z]{3}(?=_)")
 def recognise(path: str) -> Product | None:
     """Return the product of a SAFE folder or its metadata file, None for others.
 
-    Raise SceneError if it is damaged, incomplete, or of a kind that cannot be scored.
+    Raise SceneError if it is damaged, or of a kind that cannot be scored.
     """
     return _optical(path) or _radar(path)
 
 
 def _optical(path: str) -> Product | None:
-    """Return the product of Sentinel-2 metadata, None for others; refuse missing images."""
+    """Return the product of Sentinel-2 metadata, None for others."""
     metadata = metadata_file(path, ["mtd_msil1c.xml", "mtd_msil2a.xml"])
     if metadata is None:
         return None
     root = read_xml(metadata)
-    images = _finest_images(metadata, root)
+    images, notes = _finest_images(metadata, root)
     wavelengths = _wavelengths(root)
     bands = tuple(
         Band(
             name=name,
-            uri=images[name],
+            uri=str(images[name]),
+            missing=missing_file(images[name], metadata, "IMAGE_FILE"),
             wavelength=wavelengths.get(name),
             aliases=(COMMON_NAMES[name], name.replace("B0", "B")),
             nodata=0,
@@ -82,16 +84,21 @@ def _optical(path: str) -> Product | None:
             "Fetch the whole product, or pass its rasters as a list."
         )
     level = metadata.stem[-3:]
+    classes = images.get("SCL")
+    if classes is not None and not classes.exists():
+        notes.append(not_there(classes.name, "the value 0"))
+        classes = None
     return Product(
         kind=f"Sentinel-2 {level} product",
         name=find_text(root, "PRODUCT_URI") or metadata.parent.name,
         bands=bands,
-        quality=(scene_classes(images["SCL"]),) if "SCL" in images else (),
+        quality=() if classes is None else (scene_classes(str(classes)),),
         grid="finest",
         datetime=iso_time(
             find_text(root, "DATATAKE_SENSING_START") or find_text(root, "PRODUCT_START_TIME")
         ),
         platform=find_text(root, "SPACECRAFT_NAME"),
+        notes=tuple(notes),
     )
 
 
@@ -101,22 +108,27 @@ def scene_classes(uri: str) -> Quality:
     return Quality(uri=uri, kind="classes", codes=codes, cloud=CLOUD, always=("no_data",))
 
 
-def _finest_images(metadata: Path, root: ET.Element) -> dict[str, str]:
-    """Return the path of each band with the smallest pixels that there are."""
-    finest: dict[str, tuple[int, str]] = {}
+def _finest_images(metadata: Path, root: ET.Element) -> tuple[dict[str, Path], list[str]]:
+    """Return the path of each band with the smallest pixels that there are, and notes.
+
+    A resolution of which no image exists was not fetched, and the next one is taken. If others of
+    it exist, an image is missing.
+    """
+    named: dict[str, dict[int, Path]] = {}
     _require_one_tile(metadata, root)
     for element in root.iter("IMAGE_FILE"):
         relative = (element.text or "").strip()
         match = IMAGE.search(relative)
         if match is None:
             continue
-        band, metres = match["band"], int(match["metres"] or 0)
-        if band not in finest or metres < finest[band][0]:
-            finest[band] = metres, relative
-    return {
-        band: require_file(_with_suffix(metadata.parent / relative), metadata, "IMAGE_FILE")
-        for band, (_, relative) in finest.items()
-    }
+        path = _with_suffix(metadata.parent / relative)
+        named.setdefault(match["band"], {})[int(match["metres"] or 0)] = path
+    fetched = {m for images in named.values() for m, path in images.items() if path.exists()}
+    chosen = {band: min(images.keys() & fetched or images) for band, images in named.items()}
+    coarse = [f"{band} ({m} m)" for band, m in chosen.items() if m > min(named[band])]
+    note = f"Finer images of these bands are not there, coarser ones are read: {', '.join(coarse)}."
+    images = {band: named[band][metres] for band, metres in chosen.items()}
+    return images, [note] if coarse else []
 
 
 def _require_one_tile(metadata: Path, root: ET.Element) -> None:
@@ -148,7 +160,7 @@ def _wavelengths(root: ET.Element) -> dict[str, float]:
 
 
 def _radar(path: str) -> Product | None:
-    """Return the GRD product of a Sentinel-1 manifest, None for others; refuse missing files."""
+    """Return the GRD product of a Sentinel-1 manifest, None for others."""
     manifest = metadata_file(path, ["manifest.safe"])
     if manifest is None:
         return None
@@ -181,8 +193,8 @@ def _polarisation(manifest: Path, annotation: Path, root: ET.Element) -> Band:
     stem = annotation.stem.removesuffix(COG)
     images = [manifest.parent / "measurement" / f"{stem}{end}.tiff" for end in ("", COG)]
     image = next((image for image in images if image.exists()), images[0])
-    uri = require_file(image, annotation, "the measurement of this annotation")
-    return Band(name=name, uri=uri, aliases=(name.lower(),), nodata=0)
+    missing = missing_file(image, annotation, "the measurement of this annotation")
+    return Band(name=name, uri=str(image), aliases=(name.lower(),), nodata=0, missing=missing)
 
 
 def _spacing(root: ET.Element) -> float | None:
