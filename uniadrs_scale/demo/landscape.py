@@ -229,7 +229,8 @@ def _whole_parcels(
     flat = plots.labels.ravel()
     area = np.bincount(flat, minlength=plots.count)
     chance = np.bincount(flat, cover.ravel(), minlength=plots.count) / np.maximum(area, 1)
-    return (rng.random(plots.count) < chance).astype(np.float32)[plots.labels]
+    whole = (rng.random(plots.count) < chance).astype(np.float32)[plots.labels]
+    return fields.without_islets(whole)
 
 
 def _paint_water(rng: np.random.Generator, abundance: NDArray[np.float32], recipe: Recipe) -> None:
@@ -237,10 +238,12 @@ def _paint_water(rng: np.random.Generator, abundance: NDArray[np.float32], recip
     shape = (abundance.shape[1], abundance.shape[2])
     if recipe.lakes > 0:
         terrain = fields.random_field(rng, shape, slope=rng.uniform(1.5, 2.3))
-        _paint(abundance, fields.region(terrain, recipe.lakes, 0.03), WATER)
+        lakes = fields.region(terrain, recipe.lakes, 0.03)
+        _paint(abundance, fields.without_islets(lakes), WATER)
     if recipe.river > 0:
         terrain = fields.random_field(rng, shape, slope=2.4)
-        _paint(abundance, fields.contour(terrain, recipe.river), WATER)
+        river = fields.contour(terrain, recipe.river)
+        _paint(abundance, fields.without_islets(river), WATER)
 
 
 def _light(
