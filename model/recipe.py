@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
+from uniadrs_scale.demo.fields import ISLET
 from uniadrs_scale.detector.network import NetworkConfig, Profile
 from uniadrs_scale.detector.published import BANDS
 from uniadrs_scale.detector.whitening import CHANNELS
@@ -57,6 +58,8 @@ class Recipe:
     """Share of windows without an anomaly."""
     sensors: Literal["basic", "all"] = "basic"
     """``all`` adds dead bands, haze and low light to noise, stripes and speckle."""
+    islet: int = ISLET
+    """Area of the smallest island, pond or lone parcel of generated landscapes [px]; 0: any."""
     wider: float = 0.0
     """Share of the whitenings by statistics of a scene that goes on beyond the window. Above 0, the
     second view of a window is whitened by other statistics than the first."""

@@ -23,6 +23,7 @@ from spectra import Space, expand, pick, signature, smooth_curves
 from targets import IGNORED, REAL, Window, log_uniform
 
 from uniadrs_scale.core.pixels import CLIP, BandStatistics
+from uniadrs_scale.demo.fields import ISLET
 from uniadrs_scale.demo.landscape import background
 from uniadrs_scale.detector.whitening import COMPONENTS, Whitening
 
@@ -55,6 +56,7 @@ def batch(
     sensors: Literal["basic", "all"] = "basic",
     radar_share: float = 0.0,
     wider: float = 0.0,
+    islet: int = ISLET,
 ) -> tuple[Floats, NDArray[np.uint8]]:
     """Simulate the windows of one training step.
 
@@ -68,6 +70,7 @@ def batch(
         radar_share: Share of the batches that are radar, 0..1.
         wider: Share of whitenings by the statistics of a scene that goes on beyond the window,
             0..1. Above 0, every window is whitened twice, by different statistics.
+        islet: Area of the smallest island or lone parcel of generated landscapes [px]; 0: any.
 
     Returns:
         float32 (window, CHANNELS or twice as many, y, x) whitened, and labels uint8
@@ -84,7 +87,8 @@ def batch(
     bands = draw_bands(rng)
     # A separate stream: windows without these effects do not depend on them.
     effects = np.random.default_rng((seed, step, 1)) if sensors == "all" else None
-    drawn = [draw_window(rng, bands, side, sources, empty, effects, beyond) for _ in range(count)]
+    parts = Parts(sources, empty, effects, beyond, islet)
+    drawn = [draw_window(rng, bands, side, parts) for _ in range(count)]
     return np.stack([w.pixels for w in drawn]), np.stack([w.labels for w in drawn])
 
 
@@ -96,28 +100,33 @@ def draw_bands(rng: np.random.Generator) -> int:
     return int(rng.integers(low, high + 1))
 
 
-def draw_window(  # noqa: PLR0917
-    rng: np.random.Generator,
-    bands: int,
-    side: int,
-    sources: Sequence[Source],
-    empty: float,
-    effects: np.random.Generator | None = None,
-    beyond: Beyond | None = None,
-) -> Window:
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The contents of the windows of a step."""
+
+    sources: Sequence[Source]
+    empty: float
+    """Share of windows without anomalies, 0..1."""
+    effects: np.random.Generator | None
+    """Draws dead bands, haze and low light."""
+    beyond: Beyond | None
+    islet: int
+
+
+def draw_window(rng: np.random.Generator, bands: int, side: int, parts: Parts) -> Window:
     """Simulate one window of ``side`` px: background, objects, targets, sensor, whitening, fill."""
     inner = side if rng.random() < 0.7 else int(side * rng.uniform(0.5, 0.95))
-    window, scene = draw_background(rng, bands, inner, sources)
+    window, scene = draw_background(rng, bands, inner, parts)
     space = Space.of(window.pixels, scene.deviation, scene.correlation)
-    plant_normal(rng, window, sources, space)
-    if rng.random() >= empty:
-        plant_anomalies(rng, window, sources, space)
+    plant_normal(rng, window, parts.sources, space)
+    if rng.random() >= parts.empty:
+        plant_anomalies(rng, window, parts.sources, space)
     sensed, labels = disturb(rng, window.pixels), window.labels
-    if effects is not None:
-        sensed = degrade(effects, sensed)
+    if parts.effects is not None:
+        sensed = degrade(parts.effects, sensed)
     # A noisy sensor adds noise to the whole scene, so the statistics of the source do not hold.
     known = scene if sensed is window.pixels else Scene(scene.deviation, None)
-    return finished(rng, whiten(rng, sensed, known, beyond), labels, side)
+    return finished(rng, whiten(rng, sensed, known, parts.beyond), labels, side)
 
 
 def _radar_window(
@@ -144,15 +153,15 @@ def finished(
 
 
 def draw_background(
-    rng: np.random.Generator, bands: int, side: int, sources: Sequence[Source]
+    rng: np.random.Generator, bands: int, side: int, parts: Parts
 ) -> tuple[Window, Scene]:
     """Draw a generated landscape, or a piece of a real scene with other bands."""
     gains = np.exp(rng.uniform(0, 1) * smooth_curves(rng, 1, bands)[0]).astype(np.float64)
-    if not sources or rng.random() < 0.3:
-        pixels = background(rng, bands, side, side)
+    if not parts.sources or rng.random() < 0.3:
+        pixels = background(rng, bands, side, side, parts.islet)
         window = Window(pixels=standard(pixels), labels=np.zeros((side, side), np.uint8))
         return window, Scene(gains, None)
-    source = draw_source(rng, sources, bands)
+    source = draw_source(rng, parts.sources, bands)
     pixels, ignored = cut(rng, source, side)
     labels = np.where(ignored, IGNORED, REAL).astype(np.uint8)
     own = pixels.shape[0]

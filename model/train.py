@@ -73,6 +73,7 @@ class Windows(Dataset[tuple[Tensor, Tensor]]):
                 sensors=recipe.sensors,
                 radar_share=recipe.radar,
                 wider=recipe.wider,
+                islet=recipe.islet,
             )
         return torch.from_numpy(pixels), torch.from_numpy(labels)
 

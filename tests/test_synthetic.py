@@ -147,7 +147,8 @@ def test_a_cover_loses_its_islets_and_ponds() -> None:
     for kept in (cover, expected):
         kept[90:, :8] = 1  # goes on beyond the border
         kept[100:120, 40:60] = 1
-    assert np.array_equal(fields.without_islets(cover), expected)
+    assert np.array_equal(fields.without_islets(cover, 400), expected)
+    assert np.array_equal(fields.without_islets(cover, 0), cover)
 
 
 @given(seed=st.integers(0, 2**32 - 1))

@@ -88,19 +88,19 @@ def region(field: NDArray[np.float32], share: float, softness: float) -> NDArray
     return np.asarray(np.clip(weight, 0, 1))
 
 
-def without_islets(cover: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Remove pieces of a cover (y, x) in 0..1, and fill its holes, that are below ``ISLET`` px.
+def without_islets(cover: NDArray[np.float32], least: int) -> NDArray[np.float32]:
+    """Drop pieces of a cover (y, x) in 0..1, and fill its holes, of fewer than ``least`` px.
 
     Pieces and holes that the border cuts are kept, since they may go on beyond it.
     """
-    cover = np.where(_small(cover > 0), np.float32(0), cover)
-    return np.where(_small(cover < 1), np.float32(1), cover)
+    cover = np.where(_small(cover > 0, least), np.float32(0), cover)
+    return np.where(_small(cover < 1, least), np.float32(1), cover)
 
 
-def _small(inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return the connected parts (y, x) of fewer than ``ISLET`` pixels that touch no border."""
+def _small(inside: NDArray[np.bool_], least: int) -> NDArray[np.bool_]:
+    """Return the connected parts (y, x) of fewer than ``least`` pixels that touch no border."""
     parts, count = ndimage.label(inside)
-    small = np.bincount(parts.ravel(), minlength=count + 1) < ISLET
+    small = np.bincount(parts.ravel(), minlength=count + 1) < least
     small[0] = False
     for border in (parts[0], parts[-1], parts[:, 0], parts[:, -1]):
         small[border] = False
