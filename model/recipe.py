@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
+from uniadrs_scale.demo.fields import ISLET
 from uniadrs_scale.detector.network import NetworkConfig, Profile
 from uniadrs_scale.detector.published import BANDS
 from uniadrs_scale.detector.whitening import CHANNELS
@@ -34,6 +35,9 @@ class Recipe:
     shortcut: float = 0.0
     """Shortcut of the finished weights (:class:`.NetworkConfig`). It is 0 while training: a network
     trained with it was worse on held-out windows (.79 instead of .83 after 150 steps)."""
+    shift: float = 0.0
+    """Added to the logits of the finished weights: it changes no order of scores, but which are
+    above 0.5, and how far objects reach around their peaks."""
     decoders: Literal["trained", "frozen"] = "trained"
     """``frozen`` keeps them random, as the published code does by mistake."""
     simulation: Literal["ours", "published"] = "ours"
@@ -54,6 +58,13 @@ class Recipe:
     """Share of windows without an anomaly."""
     sensors: Literal["basic", "all"] = "basic"
     """``all`` adds dead bands, haze and low light to noise, stripes and speckle."""
+    islet: int = ISLET
+    """Area of the smallest island, pond or lone parcel of generated landscapes [px]; 0: any."""
+    wider: float = 0.0
+    """Share of the whitenings by statistics of a scene that goes on beyond the window. Above 0, the
+    second view of a window is whitened by other statistics than the first."""
+    across: float = 0.0
+    """Weight of the ranking across windows (:func:`.losses.detection_loss`)."""
     radar: float = 0.0
     """Share of the batches that are simulated as radar (:mod:`.radar`)."""
     steps: int
@@ -76,6 +87,16 @@ class Recipe:
             raise ValueError(
                 f"consistency={self.consistency} does not fit the published loss, which sees one "
                 'view. Use consistency = 0, or loss = "detection".'
+            )
+        if self.loss == "published" and self.across:
+            raise ValueError(
+                f"across={self.across} does not fit the published loss, which compares no windows. "
+                'Use across = 0, or loss = "detection".'
+            )
+        if self.wider and not self.consistency:
+            raise ValueError(
+                f"wider={self.wider} does not fit consistency=0: the second whitening is that of a "
+                "second view. Use wider = 0, or a consistency above 0."
             )
         if self.simulation == "published" and (
             self.windows != 1 or self.empty != 0 or self.sensors != "basic" or self.radar

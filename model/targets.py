@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float32]
 
-ANOMALY, IGNORED, LARGE = 1, 2, 3
-"""Labels; 0 is background. ``LARGE`` is a large normal object."""
+ANOMALY, IGNORED, LARGE, REAL = 1, 2, 3, 4
+"""Labels; 0 is background. ``LARGE`` is a large normal object, ``REAL`` background of a real scene,
+which may hold anomalies that nobody labelled."""
 RIM = (0.08, 0.4)
 """Share of a target in a pixel: less is background, more is target, between is ignored."""
 
@@ -28,7 +29,7 @@ class Window:
     pixels: Floats
     """(band, y, x), scaled."""
     labels: NDArray[np.uint8]
-    """(y, x): 0 background, ANOMALY, IGNORED or LARGE."""
+    """(y, x): 0 background, ANOMALY, IGNORED, LARGE or REAL."""
 
 
 def log_uniform(rng: np.random.Generator, low: float, high: float) -> float:

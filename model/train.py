@@ -44,6 +44,8 @@ HELD_OUT = 987_654_321
 """Seed of the held-out windows."""
 LOGGED = 50
 """Steps between lines of the log."""
+BIAS = "features_DN_combine.conv2.bias"
+"""The last bias of the network: a number that is added to every logit."""
 LICENCE = "Apache-2.0; training imagery has licences of its own, see model/README.md"
 
 
@@ -70,6 +72,8 @@ class Windows(Dataset[tuple[Tensor, Tensor]]):
                 empty=recipe.empty,
                 sensors=recipe.sensors,
                 radar_share=recipe.radar,
+                wider=recipe.wider,
+                islet=recipe.islet,
             )
         return torch.from_numpy(pixels), torch.from_numpy(labels)
 
@@ -156,15 +160,17 @@ class Run:
         return loss.item()
 
     def _loss(self, pixels: Tensor, labels: Tensor) -> Tensor:
-        logits, features = self._described(pixels)
+        bands = self.recipe.network.bands  # twice as many if the views are whitened apart
+        logits, features = self._described(pixels[:, :bands])
         if self.recipe.loss == "published":
             return published_loss(logits.sigmoid(), features.sigmoid(), labels, self.multipliers)
-        loss = detection_loss(logits, labels)
+        across = self.recipe.across
+        loss = detection_loss(logits, labels, across=across)
         if not self.recipe.consistency:
             return loss
         view = View.drawn(self.recipe.seed, self.step, pixels.shape[-1])
-        other, _ = self._described(view.of(pixels))
-        loss = (loss + detection_loss(other, view.of(labels))) / 2
+        other, _ = self._described(view.of(pixels[:, -bands:]))
+        loss = (loss + detection_loss(other, view.of(labels), across=across)) / 2
         return loss + self.recipe.consistency * consistency_loss(view.of(logits), other)
 
     def _described(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
@@ -249,6 +255,11 @@ def _fitting(start: WeightsInfo, recipe: Recipe) -> UniADRS:
             f"{recipe.network}. Use the recipe of these weights, with other steps or rate."
         )
     return network
+
+
+def finished(state: dict[str, Tensor], shift: float) -> dict[str, Tensor]:
+    """Return weights whose logits are higher by ``shift``."""
+    return {**state, BIAS: state[BIAS] + shift}
 
 
 def write_weights(path: Path, state: dict[str, Tensor], about: dict[str, str]) -> None:
@@ -367,7 +378,8 @@ def main() -> None:
         about["command"] += f" --from {start.name}"
         about["start"] = start.content
     about |= {"best_step": str(run.best["step"]), "held_out_auc": f"{run.best['figure']:.5f}"}
-    write_weights(args.out / f"{recipe.name}.safetensors", run.best["mean"], about)
+    state = finished(run.best["mean"], recipe.shift)
+    write_weights(args.out / f"{recipe.name}.safetensors", state, about)
 
 
 if __name__ == "__main__":

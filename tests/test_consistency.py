@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import symmetry
@@ -77,3 +77,15 @@ def test_views_that_agree_or_are_both_sure_cost_nothing() -> None:
 def test_a_weight_that_the_published_loss_would_ignore_is_refused() -> None:
     with pytest.raises(ValueError, match=r"consistency=1.0 does not fit the published loss"):
         Recipe(name="x", steps=1, seed=1, rate=1e-3, loss="published", consistency=1.0)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"wider": 0.5}, r"wider=0.5 does not fit consistency=0"),
+        ({"loss": "published", "across": 0.5}, r"across=0.5 does not fit the published loss"),
+    ],
+)
+def test_a_recipe_refuses_what_would_have_no_effect(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Recipe(name="x", steps=1, seed=1, rate=1e-3, **wrong)

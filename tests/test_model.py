@@ -157,6 +157,14 @@ def test_the_rate_rises_stays_and_falls() -> None:
     assert 0 < rates[-1] < 0.05
 
 
+def test_finished_weights_have_shifted_logits() -> None:
+    plain, shifted = UniADRS(NetworkConfig(0.125)), UniADRS(NetworkConfig(0.125))
+    shifted.load_state_dict(train.finished(plain.state_dict(), 1.5))
+    x = torch.randn(1, NetworkConfig().bands, 32, 32)
+    with torch.inference_mode():
+        torch.testing.assert_close(shifted.logits(x), plain.logits(x) + 1.5)
+
+
 def test_the_loss_ranks_and_ignores() -> None:
     labels = torch.zeros(2, 12, 12, dtype=torch.uint8)
     labels[0, 3:5, 3:5], labels[0, 6, :], labels[0, 9:, :3] = 1, 2, 3
@@ -166,6 +174,24 @@ def test_the_loss_ranks_and_ignores() -> None:
     assert (logits.grad[labels == 1] < 0).all()
     assert (logits.grad[labels == 2] == 0).all()
     assert (logits.grad[(labels == 0) | (labels == 3)] > 0).all()
+
+
+def test_anomalies_rank_above_simulated_background_of_all_windows() -> None:
+    labels = torch.zeros(3, 12, 12, dtype=torch.uint8)
+    labels[0, 3:5, 3:5], labels[2] = 1, losses.REAL
+    logits = torch.zeros(3, 12, 12)
+    logits[1, 5, 5] = 2.0  # of an empty simulated window
+    logits[2, 5, 5] = 3.0  # of a real one: may be an anomaly without a label
+    logits.requires_grad_()
+
+    def gradient(across: float) -> torch.Tensor:
+        loss = losses.detection_loss(logits, labels, across=across)
+        return torch.autograd.grad(loss, logits)[0]
+
+    change = gradient(0.5) - gradient(0)
+    assert change[1, 5, 5] > 0.3
+    assert (change[0][labels[0] == 1] < 0).all()
+    assert (change[2] == 0).all()
 
 
 def test_the_published_loss_of_a_batch_is_that_of_its_parts() -> None:

@@ -73,7 +73,7 @@ def test_windows_are_what_the_network_will_meet() -> None:
         windows += len(labels)
         empty += sum(not (one == 1).any() for one in labels)
         assert (labels == 1).mean() < 0.25
-    assert labels_seen == {0, 1, 2, 3}
+    assert labels_seen == {0, 1, 2, 3, 4}
     assert 0.08 < empty / windows < 0.4  # 0.2, and those where no target found a place
 
 
@@ -101,6 +101,41 @@ def test_a_share_of_radar_leaves_the_other_batches_alone() -> None:
         assert mixed[0].shape == plain[0].shape
         radars += not same(plain, mixed)
     assert 5 <= radars <= 15
+
+
+def test_a_scene_of_several_grounds_has_the_statistics_of_its_pixels() -> None:
+    rng = np.random.default_rng(7)
+    window = simulate.standard(rng.standard_normal((5, 30, 30)).astype(np.float32))[:, ::2, ::2]
+    flat = window.reshape(5, -1).astype(np.float64)
+    flat -= flat.mean(axis=1, keepdims=True)
+    spectra = rng.normal(0, 3, (2, 5))
+    parts = [
+        flat,
+        *(np.repeat(s[:, None], n, axis=1) for s, n in zip(spectra, (75, 150), strict=True)),
+    ]
+    scene = np.concatenate(parts, axis=1)
+    share = 1 / scene.shape[1]
+    mean, covariance = simulate.mixed(
+        flat @ flat.T / flat.shape[1], 225 * share, np.array([75, 150]) * share, spectra
+    )
+    assert np.allclose(mean, scene.mean(axis=1))
+    assert np.allclose(covariance, np.cov(scene, bias=True))
+
+
+def test_two_views_are_whitened_by_other_statistics() -> None:
+    differ = apart = 0
+    for step in range(12):
+        plain, labels = simulate.batch(4, step, [source(30)], windows=1)
+        both, same_labels = simulate.batch(4, step, [source(30)], windows=1, wider=0.5)
+        assert np.array_equal(labels, same_labels)
+        assert both.shape == (len(plain), 2 * CHANNELS, *plain.shape[2:])
+        assert np.isfinite(both).all()
+        assert np.abs(both).max() <= 8
+        differ += not np.array_equal(both[:, :CHANNELS], plain)
+        # The first component has no arbitrary sign.
+        apart += not np.array_equal(both[:, 0], both[:, CHANNELS])
+    assert 2 < differ < 12
+    assert apart > 6  # two in four are whitened as they are
 
 
 def test_targets_in_radar_windows_are_mostly_brighter_than_what_is_around() -> None:

@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from uniadrs_scale.demo import fields, scene
 from uniadrs_scale.demo import fields as spectra
-from uniadrs_scale.demo.landscape import background
+from uniadrs_scale.demo.landscape import Recipe, background, landscape
 from uniadrs_scale.demo.scene import SyntheticScene, demo_scene
 from uniadrs_scale.errors import SceneError
 
@@ -136,6 +136,30 @@ def test_parcels_are_whole_and_of_the_size_asked_for() -> None:
     assert plots.margin.min() >= -1e-3
     for label in plots.labels[[10, 150, 290], [20, 150, 100]]:
         assert ndimage.label(plots.labels == label)[1] == 1
+
+
+def test_a_cover_loses_its_islets_and_ponds() -> None:
+    cover = np.zeros((120, 120), np.float32)
+    cover[10:60, 10:60] = 1
+    expected = cover.copy()
+    cover[30:40, 30:40] = 0.2  # a pond of 100 px
+    cover[80:95, 80:95] = 0.7  # an island of 225 px
+    for kept in (cover, expected):
+        kept[90:, :8] = 1  # goes on beyond the border
+        kept[100:120, 40:60] = 1
+    assert np.array_equal(fields.without_islets(cover, 400), expected)
+    assert np.array_equal(fields.without_islets(cover, 0), cover)
+
+
+@given(seed=st.integers(0, 2**32 - 1))
+def test_a_landscape_has_no_small_lake_or_island(seed: int) -> None:
+    wet = Recipe(farms=0, towns=0, built=0, lakes=0.4, river=0, roads=0, relief=0)
+    water = landscape(seeded(seed), (128, 128), wet).water
+    for part in (water > 0, water < 1):
+        labels, number = ndimage.label(part)
+        at_border = np.unique(np.concatenate([labels[[0, -1]].ravel(), labels[:, [0, -1]].ravel()]))
+        inside = np.setdiff1d(np.arange(1, number + 1), at_border)
+        assert (np.bincount(labels.ravel())[inside] >= fields.ISLET).all()
 
 
 def test_splat_keeps_weight_and_place() -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from scipy import fft
+from scipy import fft, ndimage
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -21,6 +21,9 @@ reflectance."""
 MARGIN = 0.25
 """Share by which fields are drawn too large and then cropped: an FFT field is a torus, and its
 opposite borders must not match."""
+ISLET = 400
+"""Area of the smallest island, pond, wood or group of roofs [px]. Smaller ones look like boats and
+vehicles: a network that learns them as normal misses those."""
 SPECTROMETER = 20
 """A sensor with this many bands or more samples the spectrum evenly."""
 
@@ -83,6 +86,25 @@ def region(field: NDArray[np.float32], share: float, softness: float) -> NDArray
     edge = np.quantile(field[::step, ::step], 1 - share)
     weight = (field - np.float32(edge)) / np.float32(softness) + np.float32(0.5)
     return np.asarray(np.clip(weight, 0, 1))
+
+
+def without_islets(cover: NDArray[np.float32], least: int) -> NDArray[np.float32]:
+    """Drop pieces of a cover (y, x) in 0..1, and fill its holes, of fewer than ``least`` px.
+
+    Pieces and holes that the border cuts are kept, since they may go on beyond it.
+    """
+    cover = np.where(_small(cover > 0, least), np.float32(0), cover)
+    return np.where(_small(cover < 1, least), np.float32(1), cover)
+
+
+def _small(inside: NDArray[np.bool_], least: int) -> NDArray[np.bool_]:
+    """Return the connected parts (y, x) of fewer than ``least`` pixels that touch no border."""
+    parts, count = ndimage.label(inside)
+    small = np.bincount(parts.ravel(), minlength=count + 1) < least
+    small[0] = False
+    for border in (parts[0], parts[-1], parts[:, 0], parts[:, -1]):
+        small[border] = False
+    return np.asarray(small[parts])
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,18 +1,15 @@
-"""A random landscape, and its image as an invented sensor records it.
-
-Nature, farmland, towns, water and roads are painted one over another as shares of materials.
-"""
+"""A random landscape, painted as shares of materials, and its image by an invented sensor."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import ndimage
 
 from uniadrs_scale.demo import fields
-from uniadrs_scale.demo.fields import Kind, material, smooth, wavelengths
+from uniadrs_scale.demo.fields import ISLET, Kind, material, smooth, wavelengths
 from uniadrs_scale.errors import SceneError
 
 if TYPE_CHECKING:
@@ -50,6 +47,8 @@ class Recipe:
     """Number of roads."""
     relief: float
     """Standard deviation of the illumination that hills cause, 0..1; 0 for a plain."""
+    islet: int = ISLET
+    """Area of the smallest island, pond, wood or group of roofs [px]; 0: any."""
 
     @classmethod
     def draw(cls, rng: np.random.Generator, side: int) -> Recipe:
@@ -79,7 +78,7 @@ class Landscape:
 
 
 def background(
-    rng: np.random.Generator, bands: int, height: int, width: int
+    rng: np.random.Generator, bands: int, height: int, width: int, islet: int = ISLET
 ) -> NDArray[np.float32]:
     """Return a random landscape as an invented sensor records it.
 
@@ -88,6 +87,7 @@ def background(
         bands: At least 1.
         height: At least 8 [px].
         width: At least 8 [px].
+        islet: Area of the smallest island, pond, wood or group of roofs [px]; 0: any.
 
     Returns:
         float32 (band, y, x), similar to reflectance, within 0..1.5 and mostly 0..0.6.
@@ -103,8 +103,8 @@ def background(
     waves = wavelengths(rng, bands)
     invented = _now_and_then(rng, 0.3)  # radar, thermal and night sensors
     kinds: list[Kind] = ["any"] * len(KINDS) if invented else list(KINDS)
-    land = landscape(rng, (height, width), Recipe.draw(rng, max(height, width)))
-    return expose(rng, land, waves, kinds)
+    recipe = replace(Recipe.draw(rng, max(height, width)), islet=islet)
+    return expose(rng, landscape(rng, (height, width), recipe), waves, kinds)
 
 
 def landscape(rng: np.random.Generator, shape: tuple[int, int], recipe: Recipe) -> Landscape:
@@ -118,9 +118,9 @@ def landscape(rng: np.random.Generator, shape: tuple[int, int], recipe: Recipe) 
     abundance = np.zeros((len(KINDS), *shape), np.float32)
     _paint_nature(rng, abundance)
     for _ in range(recipe.farms):
-        _paint_farmland(rng, abundance)
+        _paint_farmland(rng, abundance, recipe.islet)
     for _ in range(recipe.towns):
-        _paint_town(rng, abundance, recipe.built)
+        _paint_town(rng, abundance, recipe)
     _paint_water(rng, abundance, recipe)
     roads = fields.lines(rng, shape, count=recipe.roads)
     water = abundance[WATER].copy()
@@ -146,8 +146,7 @@ def expose(
     drift = [smooth(rng, waves) * materials.mean(axis=1) for _ in textures]
     basis = np.concatenate([materials, np.stack(drift, axis=1).astype(np.float32)], axis=1)
     maps = np.concatenate([land.abundance, textures])
-    air = _air(rng, waves)
-    basis *= air[:, None]
+    basis *= _air(rng, waves)[:, None]
     if len(waves) >= len(maps):  # mixing and blurring commute: blur the smaller stack
         maps = _blur(maps, land.blur)
     mixed = (basis @ maps.reshape(len(maps), -1)).reshape(len(waves), *maps.shape[1:])
@@ -186,7 +185,7 @@ def _paint_nature(rng: np.random.Generator, abundance: NDArray[np.float32]) -> N
     abundance[members] = chosen / chosen.sum(axis=0)
 
 
-def _paint_farmland(rng: np.random.Generator, abundance: NDArray[np.float32]) -> None:
+def _paint_farmland(rng: np.random.Generator, abundance: NDArray[np.float32], islet: int) -> None:
     """Paint parcels, each with its own mixture of crops and its own brightness."""
     shape = (abundance.shape[1], abundance.shape[2])
     terrain = fields.random_field(rng, shape, slope=rng.uniform(1.6, 2.2))
@@ -194,7 +193,7 @@ def _paint_farmland(rng: np.random.Generator, abundance: NDArray[np.float32]) ->
     bend = terrain * np.float32(rng.choice([0.0, 2.0, 6.0]))
     plots = fields.parcels(rng, shape, size=np.exp(rng.uniform(2.3, 4.2)), bend=bend)
     if _now_and_then(rng, 0.6):  # the wood ends where the parcel does
-        cover = _whole_parcels(rng, plots, cover)
+        cover = _whole_parcels(rng, plots, cover, islet)
     mixture = rng.dirichlet([0.25] * (CROPS.stop - CROPS.start), plots.count)
     mixture *= np.exp(rng.normal(0, 0.12, (plots.count, 1)))
     abundance *= 1 - cover
@@ -202,13 +201,13 @@ def _paint_farmland(rng: np.random.Generator, abundance: NDArray[np.float32]) ->
         abundance[crop] += cover * mixture[:, column].astype(np.float32)[plots.labels]
 
 
-def _paint_town(rng: np.random.Generator, abundance: NDArray[np.float32], share: float) -> None:
+def _paint_town(rng: np.random.Generator, abundance: NDArray[np.float32], recipe: Recipe) -> None:
     """Paint small roofs of many tones between streets, gardens and trees."""
     shape = (abundance.shape[1], abundance.shape[2])
     terrain = fields.random_field(rng, shape, slope=1.7)
-    cover = fields.region(terrain, share, rng.uniform(0.2, 1.0))
+    cover = fields.region(terrain, recipe.built, rng.uniform(0.2, 1.0))
     plots = fields.parcels(rng, shape, size=rng.uniform(4, 10), bend=terrain * np.float32(3))
-    cover = _whole_parcels(rng, plots, cover)
+    cover = _whole_parcels(rng, plots, cover, recipe.islet)
     tone = np.exp(rng.normal(0, 0.3, plots.count)).astype(np.float32)[plots.labels]
     kind = rng.integers(ROOFS[0], ROOFS[-1] + 1, plots.count)[plots.labels]
     trees = fields.random_field(rng, shape, slope=rng.uniform(0.9, 1.4))
@@ -223,13 +222,14 @@ def _paint_town(rng: np.random.Generator, abundance: NDArray[np.float32], share:
 
 
 def _whole_parcels(
-    rng: np.random.Generator, plots: fields.Parcels, cover: NDArray[np.float32]
+    rng: np.random.Generator, plots: fields.Parcels, cover: NDArray[np.float32], islet: int
 ) -> NDArray[np.float32]:
     """Round cover (y, x) to 0 or 1 per parcel, with its mean cover as the chance of 1."""
     flat = plots.labels.ravel()
     area = np.bincount(flat, minlength=plots.count)
     chance = np.bincount(flat, cover.ravel(), minlength=plots.count) / np.maximum(area, 1)
-    return (rng.random(plots.count) < chance).astype(np.float32)[plots.labels]
+    whole = (rng.random(plots.count) < chance).astype(np.float32)
+    return fields.without_islets(whole[plots.labels], islet)
 
 
 def _paint_water(rng: np.random.Generator, abundance: NDArray[np.float32], recipe: Recipe) -> None:
@@ -237,10 +237,12 @@ def _paint_water(rng: np.random.Generator, abundance: NDArray[np.float32], recip
     shape = (abundance.shape[1], abundance.shape[2])
     if recipe.lakes > 0:
         terrain = fields.random_field(rng, shape, slope=rng.uniform(1.5, 2.3))
-        _paint(abundance, fields.region(terrain, recipe.lakes, 0.03), WATER)
+        lakes = fields.region(terrain, recipe.lakes, 0.03)
+        _paint(abundance, fields.without_islets(lakes, recipe.islet), WATER)
     if recipe.river > 0:
         terrain = fields.random_field(rng, shape, slope=2.4)
-        _paint(abundance, fields.contour(terrain, recipe.river), WATER)
+        river = fields.contour(terrain, recipe.river)
+        _paint(abundance, fields.without_islets(river, recipe.islet), WATER)
 
 
 def _light(
@@ -260,8 +262,7 @@ def _grain(rng: np.random.Generator, abundance: NDArray[np.float32]) -> None:
     roughness = np.exp(rng.uniform(-4, -1.8, len(abundance))).astype(np.float32)
     roughness[WATER] *= np.float32(0.3)
     for member, rough in enumerate(roughness):
-        factor = grains[member % len(grains)] * rough
-        factor += 1
+        factor = grains[member % len(grains)] * rough + 1
         abundance[member] *= np.maximum(factor, 0.2, out=factor)
 
 
