@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 ANOMALY, IGNORED, LARGE, REAL = 1, 2, 3, 4
 """Labels; 0 is background. ``LARGE`` is a large normal object, ``REAL`` background of a real scene,
-which may hold anomalies that nobody labelled."""
+which may hold anomalies without a label."""
 RIM = (0.08, 0.4)
 """Share of a target in a pixel: less is background, more is target, between is ignored."""
 
