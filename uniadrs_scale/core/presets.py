@@ -98,7 +98,12 @@ PRESETS = {
             why="a spectrum per pixel",
         ),
         Preset(
-            name="multispectral", tile=768, least=128, coarsen=2, why="a few bands, blurred targets"
+            name="multispectral",
+            tile=768,
+            least=128,
+            coarsen=2,
+            terms=(("area", -0.1),),
+            why="a few bands, blurred targets",
         ),
         Preset(
             name="infrared",
