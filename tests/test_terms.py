@@ -151,8 +151,10 @@ def test_the_plan_names_the_terms_and_its_fingerprint_holds_them() -> None:
     assert replace(plan, terms=()).fingerprint != plan.fingerprint
     assert replace(plan, terms=(("area", 0.25),)).fingerprint != plan.fingerprint
     few = us.plan(scene(4), scheduler="sync")
-    assert few.terms == ()
-    assert "terms" not in few.decisive()
+    assert "minus 0.1 x area" in few.text()
+    grey = us.plan(scene(1), scheduler="sync")
+    assert grey.terms == ()
+    assert "terms" not in grey.decisive()
 
 
 def test_scorers_without_whitened_bands_have_no_terms(tiny_weights: Path) -> None:

@@ -272,7 +272,10 @@ class ScorePlan(Printed):
             "times on average)",
             "preset": self.preset
             + (f", seen at {seen} of the resolution" if self.coarsen > 1 else "")
-            + "".join(f", plus {factor:g} x {name}" for name, factor in self.terms),
+            + "".join(
+                f", {'minus' if factor < 0 else 'plus'} {abs(factor):g} x {name}"
+                for name, factor in self.terms
+            ),
             "chunks": f"{rows} x {cols} of {lattice.chunk} px, {counted(self.tasks, 'task')}"
             + (f" (not {asked} px: a tile must fit)" if asked not in (None, lattice.chunk) else ""),
             "reads": "every pixel twice, for statistics (the store keeps them) and for scores",
