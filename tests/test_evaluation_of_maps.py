@@ -272,6 +272,7 @@ def test_marks_judge_what_they_mark_and_nothing_else(tmp_path: Path) -> None:
         1, 1, 1, 2,
     )  # fmt: skip
     assert (row["precision"], found.auc) == (0.5, None)
+    assert "1 false alarm (" in found.text()
     assert "2 not judged" in found.text()
     marks.assign(mark="perhaps").to_file(tmp_path / "marks.geojson")
     with pytest.raises(SceneError, match=r"has mark 'perhaps'\. Marks are real, false, unsure"):

@@ -17,7 +17,7 @@ from scipy import ndimage
 
 from uniadrs_scale.core.contracts import Printed
 from uniadrs_scale.core.levels import GROW, RATES, score_text
-from uniadrs_scale.errors import SceneError
+from uniadrs_scale.errors import SceneError, counted
 from uniadrs_scale.evaluation.histogram import ScoreHistogram
 from uniadrs_scale.evaluation.maps import Components
 from uniadrs_scale.evaluation.metrics import NEAR, REACH
@@ -145,7 +145,8 @@ class Evaluation(Printed):
             unknown = f", {row['unknown_alarms']} not judged" if self.counts is None else ""
             lines.append(
                 f"{name:<10} {score}: {row['found']} of {self.objects.size} found, "
-                f"{row['false_alarms']} false alarms ({row['false_per_mpx']:.2f} per Mpx), "
+                f"{counted(row['false_alarms'], 'false alarm')} "
+                f"({row['false_per_mpx']:.2f} per Mpx), "
                 f"precision {precision}{unknown}"
             )
         return "\n".join([*lines, *(f"note       {note}" for note in self.notes)])
