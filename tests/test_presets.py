@@ -78,7 +78,7 @@ def test_presets_are_those_that_the_model_card_was_measured_with() -> None:
     assert found == {
         "hyperspectral": (128, 64, 112, 1, ("area", 0.5)),
         "multispectral": (768, 128, 672, 2, ("area", -0.1)),
-        "infrared": (512, 128, 448, 2, ("area", 2.0)),
+        "infrared": (512, 128, 448, 2, ("area", 0.5)),
         "low-light": (224, 112, 192, 1, ("area", 0.5), ("local", 0.5)),
         "single-band": (224, 112, 192, 1),
         "sar": (768, 384, 672, 3, 6, ("bright", 0.25)),

@@ -110,7 +110,7 @@ PRESETS = {
             tile=512,
             least=128,
             coarsen=2,
-            terms=(("area", 2.0),),
+            terms=(("area", 0.5),),
             why="one thermal band, blurred targets",
         ),
         Preset(
