@@ -680,7 +680,7 @@ def test_a_source_that_vanishes_during_a_run_is_not_zeros(
     (tmp_path / "b.tif").unlink()
     with pytest.raises(us.SceneError, match=r"b\.tif', which cannot be opened"):
         score(scene, tmp_path, tile=64, chunk=64)
-    monkeypatch.setattr(sources, "_require_unchanged", lambda _: None)  # it vanishes after the look
+    monkeypatch.setattr(sources, "require_unchanged", lambda _: None)  # it vanishes after the look
     report = score(scene, tmp_path, tile=64, chunk=64)
     found = xr.open_zarr(tmp_path / "map.zarr", consolidated=False)["score"].values
     assert report.failures
