@@ -72,6 +72,11 @@ def _spread(features: Tensor) -> tuple[Tensor, Tensor]:
     return radius**2 + 10 * outside, centre
 
 
+def _normal(labels: Tensor) -> Tensor:
+    """Return where labels are background of any kind, or large normal objects."""
+    return (labels != ANOMALY) & (labels != IGNORED)
+
+
 def published_feature_loss(features: Tensor, labels: Tensor) -> Tensor:
     """Compute the published feature-level loss, before its factor of 0.1.
 
@@ -80,7 +85,7 @@ def published_feature_loss(features: Tensor, labels: Tensor) -> Tensor:
 
     Args:
         features: (c, h, w) in 0..1.
-        labels: (h, w), 0 to 3.
+        labels: (h, w), 0 to 4.
 
     Returns:
         () the loss; 0 without anomalies, as published.
@@ -88,7 +93,7 @@ def published_feature_loss(features: Tensor, labels: Tensor) -> Tensor:
     anomalies = features[:, labels == ANOMALY].T
     if len(anomalies) == 0:
         return features.new_zeros(())
-    normal, centre = _spread(features[:, (labels == BACKGROUND) | (labels == LARGE)].T)
+    normal, centre = _spread(features[:, _normal(labels)].T)
     strange, other = _spread(anomalies)
     return normal + strange - F.pairwise_distance(centre, other)
 
@@ -99,7 +104,7 @@ def published_loss(scores: Tensor, features: Tensor, labels: Tensor, multipliers
     Args:
         scores: (b, h, w) in 0..1.
         features: (b, c, h, w) in 0..1.
-        labels: uint8 (b, h, w), 0 to 3.
+        labels: uint8 (b, h, w), 0 to 4.
         multipliers: (6,), for :func:`published_pixel_loss`.
 
     Returns:
@@ -155,8 +160,7 @@ def detection_loss(
     Returns:
         () the loss.
     """
-    anomaly = labels == ANOMALY
-    normal = ~anomaly & (labels != IGNORED)
+    anomaly, normal = labels == ANOMALY, _normal(labels)
     loss = F.softplus(logits[normal]).mean()
     if not anomaly.any():
         return loss

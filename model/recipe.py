@@ -99,13 +99,14 @@ class Recipe:
                 "second view. Use wider = 0, or a consistency above 0."
             )
         if self.simulation == "published" and (
-            self.windows != 1 or self.empty != 0 or self.sensors != "basic" or self.radar
+            (self.windows, self.empty, self.sensors) != (1, 0, "basic")
+            or (self.radar, self.wider, self.islet) != (0, 0, ISLET)
         ):
             raise ValueError(
                 f"windows={self.windows}, empty={self.empty}, sensors={self.sensors!r}, "
-                f"radar={self.radar} do not fit "
+                f"radar={self.radar}, wider={self.wider}, islet={self.islet} do not fit "
                 "the published simulation: one window per step, always with anomalies. "
-                'Use windows = 1, empty = 0, sensors = "basic" and radar = 0.'
+                'Use windows = 1, empty = 0, sensors = "basic", and leave out the others.'
             )
 
     @property

@@ -130,7 +130,7 @@ def draw_window(rng: np.random.Generator, bands: int, side: int, parts: Parts) -
 
 
 def _radar_window(
-    rng: np.random.Generator, side: int, empty: float, beyond: Beyond | None = None
+    rng: np.random.Generator, side: int, empty: float, beyond: Beyond | None
 ) -> Window:
     """Simulate one window of radar."""
     inner = side if rng.random() < 0.7 else int(side * rng.uniform(0.5, 0.95))

@@ -194,6 +194,17 @@ def test_anomalies_rank_above_simulated_background_of_all_windows() -> None:
     assert (change[2] == 0).all()
 
 
+def test_real_background_is_background_to_the_published_loss() -> None:
+    rng = torch.Generator().manual_seed(4)
+    features = torch.rand(4, 9, 9, generator=rng)
+    labels = torch.zeros(9, 9, dtype=torch.uint8)
+    labels[3:5, 3:5], labels[7] = 1, 2
+    real = torch.where(labels == 0, losses.REAL, labels)
+    expected = losses.published_feature_loss(features, labels)
+    assert torch.isfinite(expected)
+    assert losses.published_feature_loss(features, real) == expected
+
+
 def test_the_published_loss_of_a_batch_is_that_of_its_parts() -> None:
     rng = torch.Generator().manual_seed(3)
     scores, features = (torch.rand(s, generator=rng) for s in ((3, 9, 9), (3, 4, 9, 9)))

@@ -150,7 +150,16 @@ def test_held_out_windows_are_of_the_same_simulation() -> None:
     assert ours.held_out()[0][0].shape[1] == CHANNELS
 
 
-@pytest.mark.parametrize("wrong", [{"windows": 8}, {"empty": 0.2}, {"sensors": "all"}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"windows": 8},
+        {"empty": 0.2},
+        {"sensors": "all"},
+        {"wider": 0.5, "consistency": 1.0, "loss": "detection"},
+        {"islet": 0},
+    ],
+)
 def test_options_that_the_published_simulation_lacks_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="do not fit the published simulation"):
         replace(tiny(), **wrong)
