@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import dask.array
 import numpy as np
 import pytest
 import rasterio
@@ -31,6 +32,8 @@ from uniadrs_scale.maps.overviews import BLOCK, max_pool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from numpy.typing import NDArray
 
 TRANSFORM = Affine(10, 0, 600_000, 0, -10, 5_100_000)
 TILTED = Affine(9, 3, 600_000, 3, -9, 5_100_000)
@@ -418,3 +421,35 @@ def test_an_array_that_is_no_map_is_refused(tmp_path: Path) -> None:
             cog.to_cog(array, tmp_path / "map.tif")
     with pytest.raises(PlanError, match="not the map of a swath"):
         cog.to_cog(plane.rename("score"), tmp_path / "map.tif", resolution=10)
+
+
+def test_map_is_read_once(tmp_path: Path) -> None:
+    # Reading an array may compute it, and a graph may give other values the second time.
+    computed: list[int] = []
+
+    def block(score: NDArray[np.float32]) -> NDArray[np.float32]:
+        computed.append(score.size)
+        return score
+
+    score = random_score(700, 600)
+    blocks = dask.array.from_array(score, (700, 600)).map_blocks(block, dtype=np.float32)
+    computed.clear()
+    cog.to_cog(xr.DataArray(blocks, dims=("y", "x"), name="score"), tmp_path / "s.tif")
+    assert sum(computed) == score.size
+
+
+def test_changed_bit_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def damaged(source: Path, path: Path, **options: Any) -> None:
+        copy(source, path, **options)
+        with rasterio.open(path, "r+", IGNORE_COG_LAYOUT_BREAK="YES") as file:
+            pixels = file.read(1)
+            pixels[-1, -1] = np.nextafter(pixels[-1, -1], np.float32(0))
+            file.write(pixels, 1)
+
+    copy = rasterio.shutil.copy
+    monkeypatch.setattr(rasterio.shutil, "copy", damaged)
+    # Odd sides: the last window is not a whole one.
+    store = write_store(tmp_path / "s.zarr", np.full((1100, 1030), 0.5, np.float32))
+    with pytest.raises(StoreError, match="gave other values than were written"):
+        cog.to_cog(store, tmp_path / "s.tif")
+    assert not (tmp_path / "s.tif").exists()

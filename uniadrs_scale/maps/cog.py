@@ -13,10 +13,12 @@ that GDAL itself understands (``a.tif``, ``a.tif.ovr``, ``a.tif.ovr.ovr``, ...).
 from __future__ import annotations
 
 import warnings
-from collections import deque
+import zlib
+from contextlib import ExitStack
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 import rasterio.shutil
 import xarray as xr
 from rasterio._err import CPLE_BaseError
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from numpy.typing import NDArray
     from odc.geo.geobox import GeoBox
     from rasterio.windows import Window
 
@@ -172,11 +175,11 @@ def _require_replaceable(target: Place) -> None:
 
 def _make(source: Source, path: Path) -> None:
     """Write a COG, and the files that it is made from next to it."""
-    base = path.with_name("base.tif")
-    _copy_scores(source, base)
-    _add_overviews(base, _ways(source))
+    base, ways = path.with_name("base.tif"), tuple(layer.pooled for layer in source.layers)
+    checksums = _copy_scores(source, base, ways)
+    _add_overviews(base, ways)
     rasterio.shutil.copy(base, path, **COG)
-    _verify(source, path)
+    _verify(checksums, path, ways)
 
 
 def shortcomings(opened: ScoreMap | ArrayMap) -> Iterator[UserWarning]:
@@ -194,25 +197,46 @@ def shortcomings(opened: ScoreMap | ArrayMap) -> Iterator[UserWarning]:
         )
 
 
-def _copy_scores(source: Source, path: Path) -> None:
-    """Stream the store into a tiled GeoTIFF, a band per layer, with its statistics."""
+def _copy_scores(source: Source, path: Path, ways: tuple[str, ...]) -> list[int]:
+    """Stream the map into a tiled GeoTIFF with its statistics, and into its first overview.
+
+    The map is read once: reading an array may compute it. Return the checksum of each window.
+    """
+
+    def read(
+        window: Window,
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], int, list[ScoreStatistics]]:
+        scores = source.read(*window.toslices())
+        statistics = [ScoreStatistics.of(values) for values in scores]
+        return scores, pool(scores, ways), _checksum(scores), statistics
+
     grid = profile_of(source.geobox, len(source.layers))
-    parts: list[list[ScoreStatistics]] = [[] for _ in source.layers]
-    with rasterio.open(path, "w", **TEMPORARY, **grid) as output:
+    shape, checksums, parts = (grid["height"], grid["width"]), [], []
+    with ExitStack() as files:
+        output = files.enter_context(rasterio.open(path, "w", **TEMPORARY, **grid))
+        upper = _new_overview(path, shape, len(ways)) if _has_overview(shape) else None
+        if upper is not None:
+            files.enter_context(upper)
         output.update_tags(**source.tags)
-        places = windows(output.height, output.width)
-        for window, scores in ahead(
-            lambda place: source.read(*place.toslices()), places, source.threads or THREADS
+        for window, (scores, pooled, checksum, statistics) in ahead(
+            read, windows(*shape), source.threads or THREADS
         ):
             output.write(scores, window=window)
-            for counted, values in zip(parts, scores, strict=True):
-                counted.append(ScoreStatistics.of(values))
+            if upper is not None:
+                upper.write(pooled, window=above(window))
+            checksums.append(checksum)
+            parts.append(statistics)
         output.units = [layer.units for layer in source.layers]
-        for band, layer in enumerate(source.layers, start=1):
+        for band, (layer, *seen) in enumerate(zip(source.layers, *parts, strict=True), start=1):
             output.set_band_description(band, layer.name)
-            statistics = ScoreStatistics.combine(parts[band - 1]).gdal_tags()
             # A tile server stretches its preview between these.
-            output.update_tags(band, long_name=layer.long_name, **statistics)
+            tags = ScoreStatistics.combine(seen).gdal_tags()
+            output.update_tags(band, long_name=layer.long_name, **tags)
+    return checksums
+
+
+def _checksum(scores: NDArray[np.float32]) -> int:
+    return zlib.crc32(np.ascontiguousarray(scores).data)
 
 
 def profile_of(geobox: GeoBox, bands: int) -> dict[str, Any]:
@@ -225,45 +249,51 @@ def profile_of(geobox: GeoBox, bands: int) -> dict[str, Any]:
     return profile | crs | {"transform": geobox.affine}
 
 
-def _ways(source: Source) -> tuple[str, ...]:
-    """Return the way each layer is pooled."""
-    return tuple(layer.pooled for layer in source.layers)
+def _has_overview(shape: tuple[int, int]) -> bool:
+    """Return True if a level of this shape (y, x) has an overview.
+
+    A single column has none: readers tell the factor of a level by its width.
+    """
+    return max(shape) > BLOCK and shape[1] > 1
+
+
+def _new_overview(path: Path, shape: tuple[int, int], bands: int) -> Any:
+    """Create the overview of the level ``path``, as a file next to it, and return it opened."""
+    grid = {"count": bands, "height": -(-shape[0] // 2), "width": -(-shape[1] // 2)}
+    return rasterio.open(path.with_name(f"{path.name}.ovr"), "w", **TEMPORARY, **grid)
 
 
 def _add_overviews(base: Path, ways: tuple[str, ...]) -> None:
-    """Write level after level, each from the one below, until one fits into a block."""
+    """Write the overviews after the first, each from the one below, until one fits into a block."""
     path = base
-    with rasterio.open(base) as file:
-        bands = file.count
-    # A single column has none: readers tell the factor of a level by its width.
-    while max(shape := Level(path).shape()) > BLOCK and shape[1] > 1:
-        upper = path.with_name(f"{path.name}.ovr")
-        grid = {"count": bands, "height": -(-shape[0] // 2), "width": -(-shape[1] // 2)}
-        with rasterio.open(upper, "w", **TEMPORARY, **grid) as output:
-            for window, pooled in ahead(Level(path, None, ways).pooled, windows(*shape)):
-                output.write(pooled, window=above(window))
-        path = upper
+    while (path := path.with_name(f"{path.name}.ovr")).exists():
+        if _has_overview(shape := Level(path).shape()):
+            with _new_overview(path, shape, len(ways)) as output:
+                for window, pooled in ahead(Level(path, None, ways).pooled, windows(*shape)):
+                    output.write(pooled, window=above(window))
 
 
-def _verify(source: Source, path: Path) -> None:
-    """Raise unless the file holds the store's bits, and each overview those of the one below.
+def _verify(checksums: list[int], path: Path, ways: tuple[str, ...]) -> None:
+    """Raise unless the file holds the map's bits, and each overview those of the one below.
 
     GDAL tells of a disk that fills up while it closes a file by a line on stderr only: when
     tried, a truncated file passed as finished.
     """
     with rasterio.open(path) as file:
         numbers = range(len(file.overviews(1)))
-    ways = _ways(source)
     overviews = [Level(path, number, ways) for number in numbers]
     full = Level(path, None, ways)
 
-    def check(window: Window) -> None:
-        expected = source.read(*window.toslices())
-        full.require(window, expected)
+    def check(window: Window) -> int:
+        scores = full.read(window)
         for first in overviews[:1]:
-            first.require(above(window), pool(expected, ways))
+            first.require(above(window), pool(scores, ways))
+        return _checksum(scores)
 
-    deque(ahead(check, windows(*full.shape()), source.threads or THREADS), maxlen=0)
+    found = ahead(check, windows(*full.shape()))
+    for expected, (window, checksum) in zip(checksums, found, strict=True):
+        if checksum != expected:
+            raise OSError(f"reading back {window} gave other values than were written")
     for lower, upper in pairwise(overviews):
         for window, pooled in ahead(lower.pooled, windows(*lower.shape())):
             upper.require(above(window), pooled)
