@@ -53,8 +53,13 @@ def test_a_path_is_a_scene(small_raster: Path) -> None:
 def test_a_source_that_is_not_a_path_is_refused(small_raster: Path) -> None:
     dataset = xr.Dataset({"a": SCENE})
     for source in (None, 3, [], SCENE, dataset, [SCENE], {"B02": small_raster}):
-        with pytest.raises(us.SceneError, match="takes a path, a list of paths or a STAC item"):
+        with pytest.raises(us.SceneError, match="is a path, a list of paths, a STAC item, or"):
             us.open_scene(source)  # type: ignore[arg-type] # the error of a caller
+    tree = xr.DataTree.from_dict({"group": dataset})
+    for foreign, line in (({"type": "Feature"}, "Item.from_dict"), (tree, "to_dataset")):
+        for takes in (us.open_scene, us.score):
+            with pytest.raises(us.SceneError, match=line):
+                takes(foreign)  # type: ignore[arg-type] # the error of a caller
     found = us.open_scene(path for path in [small_raster])  # type: ignore[arg-type] # of glob()
     first = str(found.band.values[0])
     assert us.open_scene(small_raster, bands=first).equals(found[:1])

@@ -10,7 +10,7 @@ import xarray as xr
 
 from uniadrs_scale.errors import SceneError, gist
 from uniadrs_scale.scenes.axes import LATITUDES, LONGITUDES, role_of_name, taken_for_bands
-from uniadrs_scale.scenes.open import open_scene
+from uniadrs_scale.scenes.open import not_a_source, open_scene
 from uniadrs_scale.scenes.products.plain import AUXILIARY
 from uniadrs_scale.scenes.sources import ASSUMED, declared_nodata
 from uniadrs_scale.swaths.conventions import crs_of
@@ -43,10 +43,7 @@ def scene_of(scene: Any) -> xr.DataArray:
             "xr.DataArray(cube, dims=('y', 'x', 'band')), or ('band', 'y', 'x')."
         )
     if not isinstance(scene, xr.DataArray):
-        raise SceneError(
-            f"A scene is a path or an xarray.DataArray, got {type(scene).__name__}. Use "
-            "open_scene(path), or xr.DataArray(values, dims=('band', 'y', 'x'))."
-        )
+        raise not_a_source(type(scene).__name__)
     kind = type(scene.data)
     if kind.__module__.startswith("dask_array"):
         raise SceneError(

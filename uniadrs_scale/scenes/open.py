@@ -161,7 +161,7 @@ def _open(source: Source | Sequence[str | Path], options: Options, chunk: int) -
         scene, facts = assemble(product, options, headers)
         return lazy_scene(scene, facts, chunk)
     else:
-        raise _not_a_source(type(source).__name__)
+        raise not_a_source(type(source).__name__)
     for name in sources:
         require_plain(name)
     _require_images(sources)
@@ -198,7 +198,7 @@ def expand(sources: Sequence[str | Path]) -> list[str]:
     """
     wrong = [type(source).__name__ for source in sources if not isinstance(source, str | Path)]
     if wrong or not sources:
-        raise _not_a_source(f"a list of {wrong[0]}" if wrong else "an empty list")
+        raise not_a_source(f"a list of {wrong[0]}" if wrong else "an empty list")
     expanded: list[str] = []
     for source in map(str, sources):
         bucket = in_bucket(source)
@@ -221,10 +221,16 @@ def expand(sources: Sequence[str | Path]) -> list[str]:
     return names
 
 
-def _not_a_source(what: str) -> SceneError:
+def not_a_source(what: str) -> SceneError:
+    """Return the error for an object of this type, with the line that makes a scene of it."""
+    advice = {
+        "dict": "Pass a STAC item as pystac.Item.from_dict(item), and paths as a list.",
+        "DataTree": "Pass one of its Datasets to score(): tree['group'].to_dataset().",
+    }
+    other = "Open a file by open_scene(path); an array or Dataset goes to score() as it is."
     return SceneError(
-        f"open_scene() takes a path, a list of paths or a STAC item, got {what}. An array or "
-        "Dataset is a scene already: pass it to score()."
+        "A scene is a path, a list of paths, a STAC item, or an xarray.DataArray or Dataset; got "
+        f"{what}. {advice.get(what, other)}"
     )
 
 
