@@ -16,7 +16,7 @@ def scene() -> tuple[np.ndarray, Image]:
     """Return a map and its labels: 4 targets, of which 3 are found at .5, and 2 false objects."""
     scores, targets = np.zeros((20, 20), np.float64), np.zeros((20, 20), bool)
     counted = np.ones_like(targets)
-    # Two targets in one object, whose peak lies between them and is the level itself.
+    # One object that covers two targets. Its highest score, between them, equals the level.
     targets[2, 2] = targets[2, 6] = True
     scores[2, 2:7] = GROW
     scores[2, 4] = LEVEL
