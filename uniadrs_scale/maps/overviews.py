@@ -16,6 +16,7 @@ import numpy as np
 import rasterio
 from rasterio.windows import Window
 
+from uniadrs_scale.core.compiled import compiled
 from uniadrs_scale.core.machine import usable_cores
 from uniadrs_scale.core.memory import give_freed_memory_back
 
@@ -149,8 +150,8 @@ def block_maximum(score: NDArray[np.float32], factor: int) -> NDArray[np.float32
     rows, cols = (-(-n // factor) for n in score.shape)
     padding = [(0, rows * factor - score.shape[0]), (0, cols * factor - score.shape[1])]
     padded = np.pad(score, padding, constant_values=np.float32(np.nan))
-    blocks = padded.reshape(rows, factor, cols, factor)
-    return np.asarray(np.fmax.reduce(np.fmax.reduce(blocks, axis=3), axis=1), np.float32)
+    lines = np.fmax.reduce(padded.reshape(rows, factor, -1), axis=1)  # long rows first: fastest
+    return np.asarray(np.fmax.reduce(lines.reshape(rows, cols, factor), axis=2), np.float32)
 
 
 READ_BLOCK = 1024
@@ -223,19 +224,21 @@ class ScoreStatistics:
     @classmethod
     def of(cls, scores: NDArray[np.float32]) -> ScoreStatistics:
         """Return those of an array; NaN does not count."""
-        if scores.size > SLAB:
+        count, lowest, highest, total, squares = _exact(scores.ravel(), UNIT)
+        if count and max(-lowest, highest) > 1:  # not ours: integers of 64 bits may be too short
             slabs = np.array_split(scores.ravel(), -(-scores.size // SLAB))
-            return cls.combine(cls.of(slab) for slab in slabs)
-        known = scores[np.isfinite(scores)].astype(np.float64)
-        if not known.size:
-            return cls(pixels=scores.size)
+            known = (slab[np.isfinite(slab)].astype(np.float64) for slab in slabs)
+            sums = [(math.fsum(part), math.fsum(np.square(part))) for part in known]
+            total, squares = (
+                sum(round(part * UNIT) for part in parts) for parts in zip(*sums, strict=True)
+            )
         return cls(
             pixels=scores.size,
-            count=known.size,
-            minimum=float(known.min()),
-            maximum=float(known.max()),
-            total=_sum(known),
-            squares=_sum(np.square(known)),
+            count=count,
+            minimum=lowest,
+            maximum=highest,
+            total=total,
+            squares=squares,
         )
 
     @classmethod
@@ -272,8 +275,15 @@ class ScoreStatistics:
         return {f"STATISTICS_{name.upper()}": f"{v:.9g}" for name, v in self.figures().items()}
 
 
-def _sum(values: NDArray[np.float64]) -> int:
-    """Return the sum in units of 2^-32."""
-    if np.abs(values).max() <= 1:
-        return int(np.rint(values * UNIT).astype(np.int64).sum())
-    return round(math.fsum(values) * UNIT)  # not ours: integers of 64 bits may be too short
+@compiled()
+def _exact(values: NDArray[np.float32], unit: float) -> tuple[int, float, float, int, int]:
+    """Return count, extremes, sum and sum of squares (in ``unit``) of the finite values (n,)."""
+    count, total, squares, lowest, highest = 0, 0, 0, np.inf, -np.inf
+    for value in values:
+        if np.isfinite(value):
+            wide = np.float64(value)
+            count += 1
+            lowest, highest = min(lowest, wide), max(highest, wide)
+            total += int(np.rint(wide * unit))
+            squares += int(np.rint(wide * wide * unit))
+    return count, lowest, highest, total, squares
