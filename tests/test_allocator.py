@@ -1,4 +1,4 @@
-"""A worker keeps the memory of one tile for the next, whatever Dask has told the C library."""
+"""A process keeps the memory of one tile for the next, whatever Dask has told the C library."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ COUNT = """
 import resource
 import numpy as np
 from uniadrs_scale.core.memory import keep_freed_memory
+from uniadrs_scale.runtime.executor import LocalExecutor
 from uniadrs_scale.runtime.worker import Shared
 import pickle
 
@@ -44,8 +45,12 @@ def _faults(then: str) -> tuple[int, int]:
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="settings of glibc")
 @pytest.mark.parametrize(
     "then",
-    ["assert keep_freed_memory()", "assert pickle.loads(pickle.dumps(Shared(1))).open() == 1"],
-    ids=["called", "by the first task of a worker"],
+    [
+        "assert keep_freed_memory()",
+        "assert pickle.loads(pickle.dumps(Shared(1))).open() == 1",
+        "LocalExecutor('threads')",
+    ],
+    ids=["called", "by the first task of a worker", "in this process"],
 )
 def test_memory_is_reused(then: str) -> None:
     first, second = _faults(then)

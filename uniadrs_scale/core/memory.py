@@ -30,7 +30,8 @@ def keep_freed_memory() -> bool:
 
     Dask starts workers with ``MALLOC_TRIM_THRESHOLD_=65536``. That also switches glibc's own
     adjustment off, so that each activation of a tile comes from the kernel page by page and goes
-    back: 15,000 page faults and a fifth of the time of a tile, more with each other process.
+    back: 15,000 page faults and a fifth of the time of a tile, more with each other process. In
+    other processes, the adjustment ends too early for tiles of the small network: 6,000 faults.
     The values are those that the adjustment reaches by itself. A page cache of our own would not
     help, since torch allocates with malloc.
     """

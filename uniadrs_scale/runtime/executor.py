@@ -14,6 +14,7 @@ from dask.threaded import get as get_threaded
 
 from uniadrs_scale.core.compiled import cpu_kind
 from uniadrs_scale.core.machine import Later, usable_cores
+from uniadrs_scale.core.memory import keep_freed_memory
 from uniadrs_scale.runtime.dask_internals import (
     CUT,
     forget_inherited_threads,
@@ -69,6 +70,7 @@ class LocalExecutor:
 
     def __init__(self, scheduler: str, threads: int | None = None) -> None:
         forget_inherited_threads()
+        keep_freed_memory()
         self.scheduler = scheduler
         """``sync`` or ``threads``."""
         self.threads = threads
