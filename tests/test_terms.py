@@ -58,6 +58,7 @@ def test_area_is_the_difference_from_opening_and_closing(size: tuple[int, int]) 
     got = terms.area(values, ring_mean)[:, 0].numpy()
     np.testing.assert_allclose(got, np.minimum(expected, 8) - terms.USUAL, atol=1e-5)
     assert got.max() == 8 - terms.USUAL
+    assert torch.equal(terms.opened(values), terms.plain_opened(values))
 
 
 def test_only_small_structures_stand_out() -> None:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 
 from uniadrs_scale.core.contracts import is_score_alone, layers_of, score_jointly, warm_up
 from uniadrs_scale.detector.inference import one_thread
+from uniadrs_scale.detector.window_kernels import coarser
 from uniadrs_scale.errors import PlanError
 
 if TYPE_CHECKING:
@@ -114,8 +115,9 @@ def _seen_at(factor: int, scorers: Sequence[FittedScorer], tiles: NDArray[np.flo
     """Return the scores of tiles that are seen at 1 / ``factor`` of their resolution."""
     if factor == 1:
         return torch.from_numpy(score_jointly(scorers, tiles))
-    coarse = F.avg_pool2d(torch.from_numpy(np.ascontiguousarray(tiles)), factor)
-    scores = torch.from_numpy(score_jointly(scorers, coarse.numpy()))
+    coarse = np.empty((*tiles.shape[:2], *(n // factor for n in tiles.shape[2:])), np.float32)
+    coarser(tiles.reshape(-1, *tiles.shape[2:]), factor, coarse.reshape(-1, *coarse.shape[2:]))
+    scores = torch.from_numpy(score_jointly(scorers, coarse))
     layers = scores if scores.ndim == tiles.ndim else scores[:, None]
     fine = F.interpolate(layers, size=tiles.shape[2:], mode="bilinear", align_corners=False)
     return fine.reshape(*scores.shape[:-2], *fine.shape[-2:])

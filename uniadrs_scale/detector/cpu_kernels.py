@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 EPSILON = 1e-5
 """Least variance of the instance norm."""
-REACH, STEP = 7, 2
+REACH, STEP, MARGIN = 7, 2, 6
 """As in :mod:`.passes`. Not imported: numba's cache on disk would miss a change there."""
 # `contract` fuses a multiplication and an addition. Sums keep their order, and NaN stays NaN.
 kernel = compiled(fastmath={"contract"}, error_model="numpy")
@@ -165,10 +165,14 @@ def add_enlarged(
 
 @kernel
 def exponential(value: Any) -> Any:
-    """Return exp(value) of a float32 <= 0, to 2e-7 of it, vectorised (Cody and Waite 1980)."""
-    value = max(value, np.float32(-87))  # NaN stays NaN: max keeps its first argument then
-    whole = np.rint(value * np.float32(1.44269504))
-    rest = value - whole * np.float32(0.693359375)
+    """Return exp(value) of a float32 <= 0, to 2e-7 of it, vectorised (Cody and Waite 1980).
+
+    0 below -60. Such a weight changes no sum, but its products would be subnormal numbers, with
+    which a CPU computes up to a hundred times as long.
+    """
+    clipped = max(value, np.float32(-60))  # NaN stays NaN: max keeps its first argument then
+    whole = np.rint(clipped * np.float32(1.44269504))
+    rest = clipped - whole * np.float32(0.693359375)
     rest = rest - whole * np.float32(-2.12194440e-4)
     series = np.float32(1.9875691500e-4)
     series = series * rest + np.float32(1.3981999507e-3)
@@ -177,28 +181,67 @@ def exponential(value: Any) -> Any:
     series = series * rest + np.float32(1.6666665459e-1)
     series = series * rest + np.float32(5.0000001201e-1)
     series = series * rest * rest + rest + np.float32(1)
-    return series * np.int32((np.int32(whole) + np.int32(127)) << np.int32(23)).view(np.float32)
+    found = series * np.int32((np.int32(whole) + np.int32(127)) << np.int32(23)).view(np.float32)
+    return np.float32(0) if value < np.float32(-60) else found
 
 
 @kernel
 def softmax(logits: NDArray[Any], weights: NDArray[np.float32]) -> None:
-    """Write the softmax over the first REACH^2 channels of (x, c) to (x, REACH^2)."""
-    for p in range(logits.shape[0]):
-        highest = widen(logits[p, 0])
-        for n in range(1, REACH**2):
-            highest = max(highest, widen(logits[p, n]))
+    """Write the softmax over the first REACH^2 channels of (x, c) to (REACH^2, x)."""
+    width = logits.shape[0]
+    for p in range(width):
         for n in range(REACH**2):
-            weights[p, n] = exponential(widen(logits[p, n]) - highest)
-        total = np.float32(0)
-        for n in range(REACH**2):
-            total += weights[p, n]
-        for n in range(REACH**2):
-            weights[p, n] /= total
+            weights[n, p] = widen(logits[p, n])
+    highest, total = weights[0].copy(), np.zeros(width, np.float32)
+    for n in range(1, REACH**2):
+        for p in range(width):
+            highest[p] = max(highest[p], weights[n, p])
+    for n in range(REACH**2):
+        for p in range(width):
+            weights[n, p] = exponential(weights[n, p] - highest[p])
+            total[p] += weights[n, p]
+    for n in range(REACH**2):
+        for p in range(width):
+            weights[n, p] /= total[p]
+
+
+@kernel
+def add_row(weights: NDArray[np.float32], row: NDArray[np.float32], sums: NDArray[Any]) -> None:
+    """Add the weighted samples of one row of all neighbourhoods.
+
+    Args:
+        weights: (REACH, x).
+        row: (c, x + 2 MARGIN), 0 beyond the borders.
+        sums: (c, x).
+    """
+    for c in range(sums.shape[0]):
+        line, total = row[c], sums[c]
+        # Seven at a time: the sum is read and written once for all of them.
+        for p in range(sums.shape[1]):
+            total[p] += (
+                weights[0, p] * line[p]
+                + weights[1, p] * line[p + STEP]
+                + weights[2, p] * line[p + 2 * STEP]
+                + weights[3, p] * line[p + 3 * STEP]
+                + weights[4, p] * line[p + 4 * STEP]
+                + weights[5, p] * line[p + 5 * STEP]
+                + weights[6, p] * line[p + 6 * STEP]
+            )
+
+
+@kernel
+def to_planes(row: NDArray[Any], first: int, out: NDArray[np.float32]) -> None:
+    """Copy the channels of a row (x, c) from number ``first`` on to (c', x)."""
+    for p in range(out.shape[1]):
+        for c in range(out.shape[0]):
+            out[c, p] = widen(row[p, first + c])
 
 
 @kernel
 def attend(x: NDArray[Any], logits: NDArray[Any], out: NDArray[Any]) -> None:
     """Write each pixel's own part plus its neighbourhood, weighted by the softmax of its logits.
+
+    Rows are computed plane by plane: there are few channels, and many pixels in a row.
 
     Args:
         x: (b, y, x, 2 c): a pixel's own part, then its part in its neighbours' sums.
@@ -206,38 +249,23 @@ def attend(x: NDArray[Any], logits: NDArray[Any], out: NDArray[Any]) -> None:
         out: (b, y, x, c).
     """
     batch, height, width, channels = out.shape
-    weights, total = np.empty((width, REACH**2), np.float32), np.empty(channels, np.float32)
-    near, weight = np.empty(REACH, np.int64), np.empty(REACH, np.float32)
-    for b, y in np.ndindex(batch, height):
-        softmax(logits[b, y], weights)
-        for p in range(width):
-            for c in range(channels):
-                total[c] = widen(x[b, y, p, c])
+    weights, sums = np.empty((REACH**2, width), np.float32), np.empty((channels, width), np.float32)
+    near = np.zeros((2 * MARGIN + 1, channels, width + 2 * MARGIN), np.float32)  # a ring of rows
+    for b in range(batch):
+        copied = 0
+        for y in range(height):
+            while copied < min(y + MARGIN + 1, height):
+                to_planes(x[b, copied], channels, near[copied % len(near), :, MARGIN:-MARGIN])
+                copied += 1
+            softmax(logits[b, y], weights)
+            to_planes(x[b, y], 0, sums)
             for i in range(REACH):
-                row = y + STEP * (i - REACH // 2)
-                if row < 0 or row >= height:
-                    continue
-                for j in range(REACH):
-                    col = p + STEP * (j - REACH // 2)
-                    inside = 0 <= col < width
-                    near[j] = col if inside else p
-                    weight[j] = weights[p, i * REACH + j] if inside else np.float32(0)
-                # Seven at a time: the sum is read and written once for all of them.
-                n0, n1, n2, n3, n4, n5, n6 = near
-                w0, w1, w2, w3, w4, w5, w6 = weight
+                row = y + STEP * i - MARGIN
+                if 0 <= row < height:
+                    add_row(weights[i * REACH : (i + 1) * REACH], near[row % len(near)], sums)
+            for p in range(width):
                 for c in range(channels):
-                    k = c + channels
-                    total[c] += (
-                        w0 * widen(x[b, row, n0, k])
-                        + w1 * widen(x[b, row, n1, k])
-                        + w2 * widen(x[b, row, n2, k])
-                        + w3 * widen(x[b, row, n3, k])
-                        + w4 * widen(x[b, row, n4, k])
-                        + w5 * widen(x[b, row, n5, k])
-                        + w6 * widen(x[b, row, n6, k])
-                    )
-            for c in range(channels):
-                out[b, y, p, c] = narrow(total[c], out[b, y, p, c])
+                    out[b, y, p, c] = narrow(sums[c, p], out[b, y, p, c])
 
 
 @kernel
@@ -245,7 +273,7 @@ def attend_scrambled(x: NDArray[Any], logits: NDArray[Any], out: NDArray[Any]) -
     """Write :func:`attend` with the sums of :func:`.scrambled_attention`."""
     batch, height, width, channels = out.shape
     pixels, total = height * width, np.empty(channels, np.float32)
-    weights = np.empty((height, width, REACH**2), np.float32)
+    weights = np.empty((height, REACH**2, width), np.float32)
     for b in range(batch):
         for y in range(height):
             softmax(logits[b, y], weights[y])
@@ -259,41 +287,8 @@ def attend_scrambled(x: NDArray[Any], logits: NDArray[Any], out: NDArray[Any]) -
                 row = at_row + STEP * (n // REACH - REACH // 2)
                 col = at_col + STEP * (n % REACH - REACH // 2)
                 if 0 <= row < height and 0 <= col < width:
-                    weight = weights[at_row, at_col, n]
+                    weight = weights[at_row, n, at_col]
                     for c in range(channels):
                         total[c] += weight * widen(x[b, row, col, c + channels])
             for c in range(channels):
                 out[b, y, p, c] = narrow(total[c], out[b, y, p, c])
-
-
-@kernel
-def box_sums(plane: NDArray[np.float32], y: int, reach: int, columns: NDArray[np.float64]) -> None:
-    """Move the sums of each column over rows ``y - reach .. y + reach`` from row y - 1 to y."""
-    for row, sign in ((y + reach, 1.0), (y - reach - 1, -1.0)):
-        for x in range(plane.shape[1] if 0 <= row < plane.shape[0] else 0):
-            columns[x] += sign * plane[row, x]
-
-
-@kernel
-def ring_means(values: NDArray[Any], inner: int, outer: int, out: NDArray[np.float32]) -> None:
-    """Write :func:`.whitening.ring_mean` of (k, y, x) by running sums.
-
-    In float64, as differences of running sums lose digits: here 1e-13 of the largest sum.
-    """
-    count, height, width = values.shape
-    columns, line = np.empty((2, width)), np.zeros((2, width + 1))
-    reach = (outer // 2, inner // 2)
-    for k in range(count):
-        columns[:] = 0
-        # Rows before the first one fill the sums.
-        for y in range(-reach[0], height):
-            for i in range(2):
-                box_sums(values[k], y, reach[i], columns[i])
-                for x in range(width):
-                    line[i, x + 1] = line[i, x] + columns[i, x]
-            rows = [min(y + r, height - 1) - max(y - r, 0) + 1 for r in reach]
-            for x in range(width if y >= 0 else 0):
-                o0, o1 = max(x - reach[0], 0), min(x + reach[0] + 1, width)
-                i0, i1 = max(x - reach[1], 0), min(x + reach[1] + 1, width)
-                total = line[0, o1] - line[0, o0] - line[1, i1] + line[1, i0]
-                out[k, y, x] = total / (rows[0] * (o1 - o0) - rows[1] * (i1 - i0))

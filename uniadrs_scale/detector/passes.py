@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from uniadrs_scale.detector import cpu_kernels as kernels
+from uniadrs_scale.detector.window_kernels import ring_means
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -234,7 +235,7 @@ def fast_ring_mean(values: Tensor, inner: int, outer: int) -> Tensor:
     """Return :func:`.ring_mean` on a CPU: one pass instead of four matrix products."""
     out = torch.empty_like(values, memory_format=torch.contiguous_format)
     planes = values.contiguous().flatten(0, 1).numpy()
-    kernels.ring_means(planes, inner, outer, out.flatten(0, 1).numpy())
+    ring_means(planes, inner, outer, out.flatten(0, 1).numpy())
     return out
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 
+from uniadrs_scale.detector import window_kernels as kernels
 from uniadrs_scale.detector.rx import INNER, OUTER, RIDGE
 from uniadrs_scale.detector.whitening import ENERGIES, LIMIT
 
@@ -55,6 +56,16 @@ def opened(planes: Tensor) -> Tensor:
 
     Each pixel gets the highest level that a square or a line reaches which holds it.
     """
+    if planes.device.type != "cpu":
+        return plain_opened(planes)
+    planes = planes.contiguous()
+    out = torch.empty_like(planes)
+    kernels.opened(planes.flatten(0, 1).numpy(), SQUARE, LINE, out.flatten(0, 1).numpy())
+    return out
+
+
+def plain_opened(planes: Tensor) -> Tensor:
+    """Return :func:`opened` on any device; a CPU takes twice as long for it."""
     square = _opened(planes, SQUARE, SQUARE)
     lines = torch.maximum(_opened(planes, 1, LINE), _opened(planes, LINE, 1))
     return torch.maximum(square, lines)

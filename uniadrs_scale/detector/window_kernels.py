@@ -1,0 +1,122 @@
+"""Means and extremes over windows of pixels, in few passes over a CPU's memory.
+
+Sums are always in the same order: one input has one output, bit for bit. Serial and ``nogil``:
+tiles run in parallel.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from uniadrs_scale.core.compiled import compiled
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+kernel = compiled(fastmath={"contract"}, error_model="numpy")
+
+
+@kernel
+def coarser(planes: NDArray[Any], factor: int, out: NDArray[Any]) -> None:
+    """Write the mean of each ``factor`` x ``factor`` px of planes (k, y, x), as torch adds them."""
+    count, height, width = out.shape
+    sums, pixels = np.empty(width, np.float32), np.float32(factor**2)
+    for k, y in np.ndindex(count, height):
+        for x in range(width):
+            sums[x] = 0
+        for i in range(factor):
+            line = planes[k, y * factor + i]
+            for j in range(factor):
+                for x in range(width):
+                    sums[x] += line[x * factor + j]
+        for x in range(width):
+            out[k, y, x] = sums[x] / pixels
+
+
+@kernel
+def raise_to(values: NDArray[Any], others: NDArray[Any]) -> None:
+    """Replace values (n,) by those of ``others`` that are higher."""
+    for n in range(len(values)):
+        values[n] = max(values[n], others[n])
+
+
+@kernel
+def highest(plane: NDArray[Any], rows: int, cols: int, out: NDArray[Any]) -> None:
+    """Write the largest value of (y, x) in the ``rows`` x ``cols`` px around each pixel.
+
+    Both are odd. Pixels outside do not count.
+    """
+    height, width = plane.shape
+    up, left = rows // 2, cols // 2
+    line = np.empty(width + 2 * left, np.float32)
+    for y in range(height):
+        for x in range(len(line)):
+            line[x] = -np.inf
+        for row in range(max(y - up, 0), min(y + up + 1, height)):
+            raise_to(line[left : left + width], plane[row])
+        seen = 1
+        while seen < cols:  # each step doubles the pixels that are seen
+            step = min(seen, cols - seen)
+            raise_to(line[: len(line) - step], line[step:])
+            seen += step
+        for x in range(width):
+            out[y, x] = line[x]
+
+
+@kernel
+def opened(planes: NDArray[Any], square: int, line: int, out: NDArray[Any]) -> None:
+    """Write planes (k, y, x) without bright structures that hold neither a square nor a line.
+
+    Each pixel gets the highest level that a ``square`` x ``square`` px or a row or column of
+    ``line`` px reaches which holds it.
+    """
+    count, height, width = planes.shape
+    low, part = np.empty((height, width), np.float32), np.empty((height, width), np.float32)
+    for k in range(count):
+        for i, (rows, cols) in enumerate(((square, square), (1, line), (line, 1))):
+            for y in range(height):
+                for x in range(width):
+                    part[y, x] = -planes[k, y, x]
+            highest(part, rows, cols, low)
+            for y in range(height):
+                for x in range(width):
+                    low[y, x] = -low[y, x]
+            highest(low, rows, cols, part)
+            for y in range(height):
+                for x in range(width):
+                    out[k, y, x] = part[y, x] if i == 0 else max(out[k, y, x], part[y, x])
+
+
+@kernel
+def box_sums(plane: NDArray[np.float32], y: int, reach: int, columns: NDArray[np.float64]) -> None:
+    """Move the sums of each column over rows ``y - reach .. y + reach`` from row y - 1 to y."""
+    for row, sign in ((y + reach, 1.0), (y - reach - 1, -1.0)):
+        for x in range(plane.shape[1] if 0 <= row < plane.shape[0] else 0):
+            columns[x] += sign * plane[row, x]
+
+
+@kernel
+def ring_means(values: NDArray[Any], inner: int, outer: int, out: NDArray[np.float32]) -> None:
+    """Write :func:`.whitening.ring_mean` of (k, y, x) by running sums.
+
+    In float64, as differences of running sums lose digits: here 1e-13 of the largest sum.
+    """
+    count, height, width = values.shape
+    columns, line = np.empty((2, width)), np.zeros((2, width + 1))
+    reach = (outer // 2, inner // 2)
+    for k in range(count):
+        columns[:] = 0
+        # Rows before the first one fill the sums.
+        for y in range(-reach[0], height):
+            for i in range(2):
+                box_sums(values[k], y, reach[i], columns[i])
+                for x in range(width):
+                    line[i, x + 1] = line[i, x] + columns[i, x]
+            rows = [min(y + r, height - 1) - max(y - r, 0) + 1 for r in reach]
+            for x in range(width if y >= 0 else 0):
+                o0, o1 = max(x - reach[0], 0), min(x + reach[0] + 1, width)
+                i0, i1 = max(x - reach[1], 0), min(x + reach[1] + 1, width)
+                total = line[0, o1] - line[0, o0] - line[1, i1] + line[1, i0]
+                out[k, y, x] = total / (rows[0] * (o1 - o0) - rows[1] * (i1 - i0))
