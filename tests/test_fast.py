@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from scipy import ndimage
 from torch import Tensor
 
 from uniadrs_scale.detector import cpu_kernels as kernels
+from uniadrs_scale.detector import window_kernels as windows
 from uniadrs_scale.detector.inference import FastNetwork
 from uniadrs_scale.detector.network import NetworkConfig, UniADRS
 from uniadrs_scale.detector.passes import (
@@ -222,6 +224,24 @@ def test_ring_means(shape: tuple[int, ...]) -> None:
     strided = values[..., ::2] if shape[-1] > 1 else values
     expected = ring_mean(strided, 3, 9)
     torch.testing.assert_close(fast_ring_mean(strided, 3, 9), expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("factor", [2, 3, 6])
+def test_coarse_means_are_those_of_torch(factor: int) -> None:
+    planes = seeded(2, 37, 50) * 1e3
+    out = np.empty((2, 37 // factor, 50 // factor), np.float32)
+    windows.coarser(planes.numpy(), factor, out)
+    assert torch.equal(torch.from_numpy(out), F.avg_pool2d(planes, factor))
+
+
+@pytest.mark.parametrize(("rows", "cols"), [(1, 1), (5, 5), (1, 15), (15, 1), (3, 9)])
+@pytest.mark.parametrize("shape", [(20, 33), (4, 40), (40, 3), (1, 1)])
+def test_the_highest_around_each_pixel(rows: int, cols: int, shape: tuple[int, int]) -> None:
+    plane = seeded(*shape).numpy()
+    out = np.empty_like(plane)
+    windows.highest(plane, rows, cols, out)
+    around = {"mode": "constant", "cval": -np.inf}
+    assert np.array_equal(out, ndimage.maximum_filter(plane, (rows, cols), **around))
 
 
 def test_bfloat16_rounds_as_torch_does() -> None:

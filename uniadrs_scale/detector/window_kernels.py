@@ -43,6 +43,16 @@ def raise_to(values: NDArray[Any], others: NDArray[Any]) -> None:
 
 
 @kernel
+def higher(line: NDArray[Any], step: int, out: NDArray[Any]) -> None:
+    """Write the higher of each value (n,) and the one ``step`` further on to (n - step,).
+
+    To other memory: a loop that writes where it reads is not vectorised.
+    """
+    for n in range(len(line) - step):
+        out[n] = max(line[n], line[n + step])
+
+
+@kernel
 def highest(plane: NDArray[Any], rows: int, cols: int, out: NDArray[Any]) -> None:
     """Write the largest value of (y, x) in the ``rows`` x ``cols`` px around each pixel.
 
@@ -50,17 +60,24 @@ def highest(plane: NDArray[Any], rows: int, cols: int, out: NDArray[Any]) -> Non
     """
     height, width = plane.shape
     up, left = rows // 2, cols // 2
-    line = np.empty(width + 2 * left, np.float32)
+    seen = np.full((height + 2 * up, width + 2 * left), -np.inf, np.float32)
     for y in range(height):
-        for x in range(len(line)):
-            line[x] = -np.inf
-        for row in range(max(y - up, 0), min(y + up + 1, height)):
-            raise_to(line[left : left + width], plane[row])
-        seen = 1
-        while seen < cols:  # each step doubles the pixels that are seen
-            step = min(seen, cols - seen)
-            raise_to(line[: len(line) - step], line[step:])
-            seen += step
+        for x in range(width):
+            seen[y + up, x + left] = plane[y, x]
+    number = 1
+    while number < rows:  # each step doubles the pixels that are seen
+        step = min(number, rows - number)
+        for y in range(len(seen) - step):
+            raise_to(seen[y], seen[y + step])
+        number += step
+    spare = np.empty_like(seen[0])
+    for y in range(height):
+        line, next_line, number = seen[y], spare, 1
+        while number < cols:
+            step = min(number, cols - number)
+            higher(line, step, next_line)
+            line, next_line = next_line, line
+            number += step
         for x in range(width):
             out[y, x] = line[x]
 
