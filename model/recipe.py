@@ -65,6 +65,8 @@ class Recipe:
     second view of a window is whitened by other statistics than the first."""
     across: float = 0.0
     """Weight of the ranking across windows (:func:`.losses.detection_loss`)."""
+    taught: float = 0.0
+    """Weight of :func:`.teaching.teaching_loss`; above 0, the run needs teachers."""
     radar: float = 0.0
     """Share of the batches that are simulated as radar (:mod:`.radar`)."""
     steps: int
@@ -92,6 +94,11 @@ class Recipe:
             raise ValueError(
                 f"across={self.across} does not fit the published loss, which compares no windows. "
                 'Use across = 0, or loss = "detection".'
+            )
+        if self.loss == "published" and self.taught:
+            raise ValueError(
+                f"taught={self.taught} does not fit the published loss, which has no teachers. "
+                'Use taught = 0, or loss = "detection".'
             )
         if self.wider and not self.consistency:
             raise ValueError(

@@ -2,6 +2,7 @@
 
     python model/train.py model/configs/uniadrs-s.toml --data TRAIN_IMAGERY --out runs/uniadrs-s
     python model/train.py RECIPE --from WEIGHTS --data TRAIN_IMAGERY --out runs/tuned
+    python model/train.py RECIPE --from WEIGHTS --teachers WEIGHTS [WEIGHTS ...] --out runs/taught
 
 RECIPE is a file, or the name of one in ``configs``. Without ``--data`` all backgrounds are
 generated landscapes. The output folder holds ``checkpoint.pt``, ``log.csv``, TensorBoard events
@@ -18,7 +19,7 @@ import time
 import tomllib
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import published_simulation
@@ -30,6 +31,7 @@ from losses import ANOMALY, IGNORED, consistency_loss, detection_loss, published
 from recipe import Recipe
 from runlog import Log
 from sources import read_sources
+from teaching import Teachers, teaching_loss
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -37,6 +39,9 @@ from torch.utils.data import DataLoader, Dataset
 from uniadrs_scale.detector.network import UniADRS
 from uniadrs_scale.detector.weights import WeightsInfo, load_network, read_weights
 from uniadrs_scale.evaluation.metrics import figures
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 CONFIGS = Path(__file__).parent / "configs"
 FORMAT = "uniadrs-scale 1"
@@ -115,11 +120,23 @@ class Run:
     """The state of a training run, and its checkpoint."""
 
     def __init__(
-        self, recipe: Recipe, out: Path, device: str = "cpu", start: WeightsInfo | None = None
+        self,
+        recipe: Recipe,
+        out: Path,
+        device: str = "cpu",
+        start: WeightsInfo | None = None,
+        *,
+        teachers: Sequence[WeightsInfo] = (),
     ) -> None:
+        if bool(recipe.taught) != bool(teachers):
+            raise ValueError(
+                f"taught={recipe.taught} in recipe {recipe.name} does not fit {len(teachers)} "
+                "teachers. Give --teachers WEIGHTS for a recipe with taught above 0, and only then."
+            )
         self.recipe, self.out, self.step = recipe, out, 0
         self.start = "" if start is None else start.content
         self.device = torch.device(device)
+        self.teachers = Teachers.of(teachers, self.device)
         torch.manual_seed(recipe.seed)
         self.network = UniADRS(recipe.network)
         if start is not None:
@@ -166,6 +183,8 @@ class Run:
             return published_loss(logits.sigmoid(), features.sigmoid(), labels, self.multipliers)
         across = self.recipe.across
         loss = detection_loss(logits, labels, across=across)
+        if self.recipe.taught:
+            loss = loss + self.recipe.taught * self._taught(logits, pixels[:, :bands], labels)
         if not self.recipe.consistency:
             return loss
         view = View.drawn(self.recipe.seed, self.step, pixels.shape[-1])
@@ -177,6 +196,11 @@ class Run:
         with self._half():
             logits, features = self.network.described(pixels)
         return logits[:, 0].float(), features.float()
+
+    def _taught(self, logits: Tensor, pixels: Tensor, labels: Tensor) -> Tensor:
+        with self._half():
+            taught = self.teachers.logits(pixels)
+        return teaching_loss(logits, pixels, self.recipe.shortcut, taught, labels)
 
     def _half(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.half)
@@ -208,6 +232,7 @@ class Run:
         state = {
             "recipe": asdict(self.recipe),
             "start": self.start,
+            "teachers": list(self.teachers.contents),
             "step": self.step,
             "network": self.network.state_dict(),
             "optimiser": self.optimiser.state_dict(),
@@ -231,8 +256,9 @@ class Run:
         state = torch.load(self.file, map_location=self.device, weights_only=True)
         # Compared as recipes: an older checkpoint may lack values that had defaults.
         same = Recipe(**state["recipe"]) == self.recipe
-        if not same or state.get("start", "") != self.start:
-            what = "began with other weights" if same else "belongs to another recipe"
+        began = state.get("start", ""), tuple(state.get("teachers", ()))
+        if not same or began != (self.start, self.teachers.contents):
+            what = "began with other weights or teachers" if same else "belongs to another recipe"
             raise ValueError(f"{self.file} {what}. Use another --out, or delete it.")
         self.network.load_state_dict(state["network"])
         self.optimiser.load_state_dict(state["optimiser"])
@@ -316,10 +342,12 @@ def train(
     out: Path,
     machine: Machine | None = None,
     start: WeightsInfo | None = None,
+    *,
+    teachers: Sequence[WeightsInfo] = (),
 ) -> Run:
     """Train to the recipe's last step, from the checkpoint in ``out`` if it has one."""
     machine = machine or Machine()
-    run = Run(recipe, out, machine.device, start)
+    run = Run(recipe, out, machine.device, start, teachers=teachers)
     run.resume()
     windows = Windows(recipe, data)
     held_out = windows.held_out()
@@ -352,6 +380,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("recipe", type=Path, help="file, or the name of one in configs")
     parser.add_argument("--from", dest="start", help="weights to begin with, by path or name")
+    parser.add_argument("--teachers", nargs="+", default=[], help="weights to learn from too")
     parser.add_argument("--data", type=Path, help="folder of training imagery")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, help="another seed than the recipe's")
@@ -372,11 +401,15 @@ def main() -> None:
     with threadpool_limits(args.threads):
         machine = Machine(device=args.device, every=args.every)
         start = None if args.start is None else read_weights(args.start)
-        run = train(recipe, args.data, args.out, machine, start)
+        teachers = [read_weights(name) for name in args.teachers]
+        run = train(recipe, args.data, args.out, machine, start, teachers=teachers)
     about = metadata(recipe, file.name, with_imagery=args.data is not None)
     if start is not None:
         about["command"] += f" --from {start.name}"
         about["start"] = start.content
+    if teachers:
+        about["command"] += f" --teachers {' '.join(one.name for one in teachers)}"
+        about["teachers"] = json.dumps({one.name: one.content for one in teachers})
     about |= {"best_step": str(run.best["step"]), "held_out_auc": f"{run.best['figure']:.5f}"}
     state = finished(run.best["mean"], recipe.shift)
     write_weights(args.out / f"{recipe.name}.safetensors", state, about)
