@@ -46,7 +46,7 @@ def raise_to(values: NDArray[Any], others: NDArray[Any]) -> None:
 def higher(line: NDArray[Any], step: int, out: NDArray[Any]) -> None:
     """Write the higher of each value (n,) and the one ``step`` further on to (n - step,).
 
-    To other memory: a loop that writes where it reads is not vectorised.
+    To other memory: a loop that writes into what it reads is not vectorised.
     """
     for n in range(len(line) - step):
         out[n] = max(line[n], line[n + step])
