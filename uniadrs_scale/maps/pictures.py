@@ -123,7 +123,7 @@ def encoded(image: Image.Image, title: str) -> bytes:
     info.add_text("Software", SOFTWARE)
     info.add_itxt("Title", title[:LONGEST])
     buffer = BytesIO()
-    image.save(buffer, "PNG", pnginfo=info, compress_level=4)
+    image.save(buffer, "PNG", pnginfo=info, compress_level=1)
     return buffer.getvalue()
 
 
