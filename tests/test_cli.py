@@ -91,6 +91,8 @@ def test_score_to_cog_lies_where_the_scene_lies(run, scene, tiny_weights, tmp_pa
         "map.tif.run.json",
         "scene.tif",
     ]
+    said = run("info", cog).out
+    assert json.loads(said[said.index("{") :])["lattice"]["tile"] == 64
     before = cog.read_bytes()
     assert run("plan", scene, "-o", cog, *options).out.count("is complete: nothing to do") == 1
     assert "1 were complete before" in run("score", scene, "-o", cog, *options).out
