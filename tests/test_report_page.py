@@ -290,6 +290,7 @@ def test_origin_and_limits_are_in_the_page(folder):
     assert attributes["fingerprint"] in words
     for part in ("A ranked list to review", "false objects per megapixel", "multispectral"):
         assert part in words
+    assert "extrapolated, down to 0.01: all higher scores have this rate, too" in words
 
 
 def test_page_and_documents_say_the_same_share_of_ships():

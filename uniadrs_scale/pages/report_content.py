@@ -240,7 +240,8 @@ def _limits(content: Content, picture: ScenePicture) -> Iterator[str]:
         yield (
             f"Levels are thresholds with a known number of false objects per megapixel ({rates}), "
             f"measured on windows without anomalies for the preset '{levels.preset}'. Above a "
-            f"score of {score_text(levels.measured_to, '.3g')} the rate is extrapolated. A scene "
+            f"score of {score_text(levels.measured_to, '.3g')} the rate is extrapolated, down to "
+            f"{levels.false_per_mpx[-1]:.2g}: all higher scores have this rate, too. A scene "
             "unlike these windows may have more."
         )
     if any(opened.facts.missing for opened in content.maps):
