@@ -91,6 +91,7 @@ def test_score_to_cog_lies_where_the_scene_lies(run, scene, tiny_weights, tmp_pa
         "map.tif.run.json",
         "scene.tif",
     ]
+    assert "Pass a .zarr that `score` wrote" in run("cog", cog, tmp_path / "again.tif").err
     said = run("info", cog).out
     assert json.loads(said[said.index("{") :])["lattice"]["tile"] == 64
     before = cog.read_bytes()
