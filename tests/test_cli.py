@@ -323,6 +323,13 @@ def test_shells_complete_commands_and_options() -> None:
     assert told.stdout.split() == ["--preset"]
 
 
+def test_advice_names_the_options_of_the_command_line() -> None:
+    folder = Path(us.__file__).parent / "scenes"
+    texts = {path.name: path.read_text("utf-8") for path in folder.rglob("*.py")}
+    python_only = re.compile(r"\b(?:[Pp]ass|[Uu]se|[Gg]ive|with) [a-z_]+=")
+    assert [name for name, text in texts.items() if python_only.search(text)] == []
+
+
 def test_help_teaches(run) -> None:
     assert "Start with 'uniadrs-scale demo'" in run("--help").out
     out = run("score", "--help").out
