@@ -246,6 +246,17 @@ def test_a_list_of_targets_is_not_truth_without_a_word(tmp_path: Path) -> None:
     assert "not labels" not in us.evaluate(path, tmp_path / "marks.geojson").text()
 
 
+def test_a_scene_or_a_map_is_not_truth_without_a_word(tmp_path: Path) -> None:
+    score, truth = field()
+    path = write(tmp_path / "map.tif", score)
+    for values in (score, np.full(score.shape, 900, np.uint16)):
+        with pytest.raises(SceneError, match="is it the scene, or a map of scores"):
+            us.evaluate(path, write(tmp_path / "other.tif", values))
+    truth[: truth.shape[0] // 2 + 20] = 1
+    text = us.evaluate(path, write(tmp_path / "truth.tif", truth)).text()
+    assert "note       Labels cover 5" in text or "note       Labels cover 6" in text
+
+
 def test_a_file_of_several_layers_is_not_read_in_part(tmp_path: Path) -> None:
     score, truth = field()
     for layer in ("coast", "ports"):
