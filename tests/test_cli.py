@@ -269,6 +269,9 @@ def test_a_cog_replaces_no_other_raster(run, scene, tiny_weights, tmp_path) -> N
     refused = run("cog", store, scene)
     assert refused.code == 2
     assert "is not a map of" in refused.err
+    also = run("score", scene, "-o", scene, *options)
+    assert also.code == 2
+    assert "remove" not in (refused.err + also.err).lower()  # it is the scene
     assert scene.read_bytes() == before
     other = tmp_path / "other.tif"
     run("score", scene, "-o", other, *options, "--stride", 40)

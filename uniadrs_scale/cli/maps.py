@@ -208,8 +208,7 @@ def _require_replaceable(output: Place, opened: ScoreMap) -> None:
         fingerprint is None or raster_tag(output.text, "fingerprint") != fingerprint
     ):
         raise StoreError(
-            f"'{output}' exists and is not a map of '{opened.name}'. Remove it, or choose another "
-            "output path."
+            f"'{output}' exists and is not a map of '{opened.name}'. Choose another output path."
         )
 
 

@@ -85,9 +85,9 @@ class Target:
             if self.overwrite and found is not None:
                 return False
             what = "a map" if found is None else "the map of this scene and plan"
-            advice = "remove it" if found is None else "use --overwrite (overwrite=True)"
+            advice = "" if found is None else ", or use --overwrite (overwrite=True)"
             raise StoreError(
-                f"'{self.place}' exists and is not {what}. Choose another output path, or {advice}."
+                f"'{self.place}' exists and is not {what}. Choose another output path{advice}."
             )
         if self.store.has_store():
             return False
