@@ -91,6 +91,9 @@ def test_score_to_cog_lies_where_the_scene_lies(run, scene, tiny_weights, tmp_pa
         "map.tif.run.json",
         "scene.tif",
     ]
+    assert "Pass a .zarr that `score` wrote" in run("cog", cog, tmp_path / "again.tif").err
+    said = run("info", cog).out
+    assert json.loads(said[said.index("{") :])["lattice"]["tile"] == 64
     before = cog.read_bytes()
     assert run("plan", scene, "-o", cog, *options).out.count("is complete: nothing to do") == 1
     assert "1 were complete before" in run("score", scene, "-o", cog, *options).out
@@ -266,6 +269,9 @@ def test_a_cog_replaces_no_other_raster(run, scene, tiny_weights, tmp_path) -> N
     refused = run("cog", store, scene)
     assert refused.code == 2
     assert "is not a map of" in refused.err
+    also = run("score", scene, "-o", scene, *options)
+    assert also.code == 2
+    assert "remove" not in (refused.err + also.err).lower()  # it is the scene
     assert scene.read_bytes() == before
     other = tmp_path / "other.tif"
     run("score", scene, "-o", other, *options, "--stride", 40)
@@ -293,9 +299,7 @@ def test_score_and_plan_share_their_options() -> None:
         set(inspect.signature(spread(command)).parameters)
         for command in (cli_score.score_command, cli_score.plan_command)
     ]
-    assert taken[0] ^ taken[1] == {
-        "crs", "resolution", "resampling", "as_json", "performance_report",
-    }  # fmt: skip
+    assert taken[0] ^ taken[1] == {"as_json", "performance_report"}
 
 
 def test_help_shows_no_types_of_flags_and_names_what_is_meant(run, monkeypatch) -> None:
@@ -320,6 +324,13 @@ def test_shells_complete_commands_and_options() -> None:
     environment = os.environ | words | {"_UNIADRS_SCALE_COMPLETE": "complete_bash"}
     told = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert told.stdout.split() == ["--preset"]
+
+
+def test_advice_names_the_options_of_the_command_line() -> None:
+    folder = Path(us.__file__).parent / "scenes"
+    texts = {path.name: path.read_text("utf-8") for path in folder.rglob("*.py")}
+    python_only = re.compile(r"\b(?:[Pp]ass|[Uu]se|[Gg]ive|with) [a-z_]+=")
+    assert [name for name, text in texts.items() if python_only.search(text)] == []
 
 
 def test_help_teaches(run) -> None:

@@ -243,7 +243,18 @@ def test_a_list_of_targets_is_not_truth_without_a_word(tmp_path: Path) -> None:
     assert "were found in a map, not labels" in judged.text()
     assert judged.to_json()["notes"]
     found.assign(target_id="a", score_max=0.9, mark="real").to_file(tmp_path / "marks.geojson")
-    assert not us.evaluate(path, tmp_path / "marks.geojson").notes
+    assert "not labels" not in us.evaluate(path, tmp_path / "marks.geojson").text()
+
+
+def test_a_scene_or_a_map_is_not_truth_without_a_word(tmp_path: Path) -> None:
+    score, truth = field()
+    path = write(tmp_path / "map.tif", score)
+    for values in (score, np.full(score.shape, 900, np.uint16)):
+        with pytest.raises(SceneError, match="is it the scene, or a map of scores"):
+            us.evaluate(path, write(tmp_path / "other.tif", values))
+    truth[: truth.shape[0] // 2 + 20] = 1
+    text = us.evaluate(path, write(tmp_path / "truth.tif", truth)).text()
+    assert "note       Labels cover 5" in text or "note       Labels cover 6" in text
 
 
 def test_a_file_of_several_layers_is_not_read_in_part(tmp_path: Path) -> None:
@@ -274,6 +285,7 @@ def test_marks_judge_what_they_mark_and_nothing_else(tmp_path: Path) -> None:
     assert (row["precision"], found.auc) == (0.5, None)
     assert "1 false alarm (" in found.text()
     assert "2 not judged" in found.text()
+    assert "note       The truth is marks: AP, found objects and precision tell of" in found.text()
     marks.assign(mark="perhaps").to_file(tmp_path / "marks.geojson")
     with pytest.raises(SceneError, match=r"has mark 'perhaps'\. Marks are real, false, unsure"):
         us.evaluate(tmp_path / "map.tif", tmp_path / "marks.geojson")

@@ -594,8 +594,8 @@ def test_score_on_the_command_line_draws_a_map(
     path, _, _ = swath_file
     cog = tmp_path / "map.tif"
 
-    def run(*arguments: object) -> tuple[int, str, str]:
-        words = ["score", path, "--weights", tiny_weights, "--scheduler", "sync", "--tile", 64]
+    def run(*arguments: object, command: str = "score") -> tuple[int, str, str]:
+        words = [command, path, "--weights", tiny_weights, "--scheduler", "sync", "--tile", 64]
         monkeypatch.setattr("sys.argv", ["uniadrs-scale", *map(str, [*words, *arguments])])
         with pytest.raises(SystemExit) as stop:
             cli.main()
@@ -608,12 +608,14 @@ def test_score_on_the_command_line_draws_a_map(
         assert len(file.tags()["fingerprint"]) == 16
     before = cog.read_bytes()
     assert "1 were complete before" in run("-o", cog, *options)[1]
-    code, _, message = run("-o", cog)
-    assert code == 2
-    assert "on another grid (crs EPSG:3035, resolution 500.0, nearest, now crs automatic" in message
+    assert "is complete: nothing to do" in run("-o", cog, *options, command="plan")[1]
+    for command in "score", "plan":
+        code, _, message = run("-o", cog, command=command)
+        assert code == 2
+        assert "on another grid (crs EPSG:3035, resolution 500.0, nearest, now crs" in message
+        code, _, message = run("-o", tmp_path / "map.zarr", *options, command=command)
+        assert (code, "are for the COG of a swath" in message) == (2, True)
     assert cog.read_bytes() == before
-    code, _, message = run("-o", tmp_path / "map.zarr", *options)
-    assert (code, "are for the COG of a swath" in message) == (2, True)
     code, _, message = run("-o", tmp_path / "other.tif", "--crs", "EPSG:0")
     assert (code, "CRS 'EPSG:0' is not known" in message) == (2, True)
     assert sorted(p.name for p in tmp_path.iterdir() if p.name.startswith(("map", "other"))) == [

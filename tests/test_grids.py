@@ -31,7 +31,7 @@ def mixed(tmp_path: Path) -> list[Path]:
 
 
 def test_without_a_named_grid_it_is_refused_with_the_remedy(mixed: list[Path]) -> None:
-    with pytest.raises(us.SceneError, match=r"must share one grid. Name it: grid='finest'"):
+    with pytest.raises(us.SceneError, match=r"must share one grid. Name it: --grid finest"):
         us.open_scene(mixed)
 
 

@@ -110,6 +110,12 @@ def test_the_threshold_filters_list_and_map(page, page_file):
     assert colours(page) != before
 
 
+@pytest.mark.parametrize("width", [360, 800, 1400])
+def test_the_page_fits_into_the_width_of_a_window(page, width):
+    page.set_viewport_size({"width": width, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+
+
 def test_opacity_and_outlines_change_the_picture(page):
     page.uncheck("#outlines")
     full = colours(page)

@@ -34,6 +34,7 @@ from uniadrs_scale.objects.files import require_writable
 from uniadrs_scale.objects.ground import Swath
 from uniadrs_scale.pages import report_layers
 from uniadrs_scale.pages.report import SIGN
+from uniadrs_scale.pages.report_content import PROMISE
 from uniadrs_scale.pages.report_files import Table
 from uniadrs_scale.pages.report_layers import NO_DATA, SIDE, UNSCORED, CloseUp, Scale
 from uniadrs_scale.pages.report_table import MOST_CORNERS, Positions, checked_rows
@@ -289,6 +290,19 @@ def test_origin_and_limits_are_in_the_page(folder):
     assert attributes["fingerprint"] in words
     for part in ("A ranked list to review", "false objects per megapixel", "multispectral"):
         assert part in words
+    assert "extrapolated, down to 0.01: all higher scores have this rate, too" in words
+
+
+def test_page_and_documents_say_the_same_share_of_ships():
+    docs = Path(__file__).parents[1] / "docs"
+    words = " ".join((docs / "targets.md").read_text("utf-8").split())
+    counts = re.search(r"highest targets at level low, (.*?) in two SAR scenes", words)[1]
+    ports = [int(found) / 20 for found in re.findall(r"(\d+) \(", counts)]
+    radar = [int(found) / int(of) for found, of in re.findall(r"(\d+) of (\d+)", counts)]
+    assert (len(ports), len(radar)) == (4, 2)
+    least, most = (round(100 * limit(ports + radar)) for limit in (min, max))
+    assert f"{least} to {most} %" in PROMISE
+    assert f"{least} to {most} %" in (docs / "report.md").read_text("utf-8")
 
 
 # ---- scores as bytes ----------------------------------------------------------------------------

@@ -36,6 +36,7 @@ def test_a_sweep_writes_the_targets_of_each_scene(tmp_path):
     columns = {column["name"]: column["type"] for column in asset["table:columns"]}
     assert list(columns) == [*expected.columns, asset["table:primary_geometry"]]
     assert (columns["datetime"], columns["score_max"]) == ("datetime", "float32")
+    assert str(frame["datetime"][0])[:10] == item["properties"]["datetime"][:10] == "2024-01-01"
     assert (columns["level"], columns["geom"]) == ("string", "MultiPolygon")
     assert any("/table/" in url for url in item["stac_extensions"])
     assert "raster:bands" in item["assets"]["score"]

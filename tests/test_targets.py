@@ -36,6 +36,7 @@ from uniadrs_scale.objects.files import write
 from uniadrs_scale.objects.find import find
 from uniadrs_scale.objects.measures import column_names
 from uniadrs_scale.objects.select import Selection
+from uniadrs_scale.objects.table import NAMED
 from uniadrs_scale.runtime.cluster import await_workers, local_cluster
 from uniadrs_scale.runtime.compute import Compute
 
@@ -490,6 +491,15 @@ def test_a_list_without_targets_names_the_score_from_which_they_grow(tmp_path):
     path = make_map(tmp_path / "map.zarr", planted((60, 70)) * np.float32(0.5), **UTM)
     (line, *_) = find(path, Selection(top=3, grow=0.9)).summary()
     assert line.startswith("0 targets among the top 3 from grow=0.9 up; the highest score is 0.")
+
+
+def test_a_summary_says_which_number_is_north_and_how_many_targets_follow(utm_map):
+    table = find(utm_map, Selection(top=12))
+    *_, first, last = [*table.summary()[:2], table.summary()[-1]]
+    lat, lon = table.columns["lat"][0], table.columns["lon"][0]
+    assert f"{lat:.5f} N {lon:.5f} E" in first
+    assert last == f" ...  and {len(table) - NAMED} more targets"
+    assert "more" not in find(utm_map, Selection(top=NAMED)).summary()[-1]
 
 
 def test_a_map_without_a_crs_gives_files_without_a_warning(tmp_path):

@@ -157,7 +157,7 @@ CLASSES = {"flag_meanings": "water land cloud", "flag_values": np.arange(3, dtyp
 def test_classes_are_not_scored_unless_they_are_named(tmp_path: Path) -> None:
     classes = (("t", "y", "x"), pixels(2, "uint8") % 3, CLASSES)
     xr.Dataset({"lc": classes}).to_netcdf(tmp_path / "a.nc", engine="h5netcdf")
-    with pytest.raises(us.SceneError, match=r"'lc' has water, land, cloud.* Pass variable='lc'"):
+    with pytest.raises(us.SceneError, match=r"'lc' has water, land, cloud.* pass --variable lc"):
         us.open_scene(tmp_path / "a.nc")
     assert us.open_scene(tmp_path / "a.nc", variable="lc").shape == (2, H, W)
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from signal import Signals
 from typing import TYPE_CHECKING, Any
 
+from pystac.utils import datetime_to_str
+
 from uniadrs_scale.archive.decide import Action
 from uniadrs_scale.archive.sink import ITEM
 from uniadrs_scale.archive.stac import make_item, wanted_exports
@@ -63,7 +65,7 @@ class IncompleteError(SceneError):
 
 
 def open_item(item: SourceItem, options: Mapping[str, Any]) -> xr.DataArray:
-    """Return the scene of an item. Nothing else in a sweep opens pixels.
+    """Return the scene of an item, with its date. Nothing else in a sweep opens pixels.
 
     Raises:
         SceneError: It cannot be opened.
@@ -71,7 +73,10 @@ def open_item(item: SourceItem, options: Mapping[str, Any]) -> xr.DataArray:
     if item.fault:
         raise SceneError(item.fault)
     hrefs = item.hrefs[0] if len(item.hrefs) == 1 else list(item.hrefs)
-    return open_scene(item.product or hrefs, **options)
+    scene = open_scene(item.product or hrefs, **options)
+    if not item.dated_by and not scene.attrs.get("datetime"):
+        scene.attrs["datetime"] = datetime_to_str(item.when)
+    return scene
 
 
 def require_some_scene(items: Iterable[SourceItem], options: Mapping[str, Any]) -> None:

@@ -138,11 +138,10 @@ def info_command(
         opened = open_map(target)
         attributes: dict[str, Any] = dict(opened.array().attrs)
         said = {name: attributes[name] for name in STATISTICS if name in attributes}
-        _print_facts(_map_facts(opened) | {k: _short(v) for k, v in said.items()})
-        typer.echo(json.dumps(opened.facts.plan, indent=2))
+        _print_map(opened, said)
     elif (raster := _our_raster(target)) is not None:
-        said = {k.removeprefix("STATISTICS_").lower(): v for k, v in raster.statistics.items()}
-        _print_facts(_map_facts(raster) | {k: _short(float(v)) for k, v in said.items()})
+        known = raster.statistics.items()
+        _print_map(raster, {k.removeprefix("STATISTICS_").lower(): float(v) for k, v in known})
     elif path.suffix in (".safetensors", ".pth", ".pt") or (
         local and not (path.suffix or path.exists())
     ):
@@ -167,20 +166,23 @@ def _our_raster(target: str) -> RasterMap | None:
     return opened if isinstance(opened, RasterMap) and opened.facts.ours else None
 
 
-def _map_facts(opened: ScoreMap | RasterMap) -> dict[str, Any]:
-    """Return the facts that `info` prints about a map."""
+def _print_map(opened: ScoreMap | RasterMap, statistics: dict[str, Any]) -> None:
+    """Print what `info` says about a map, its plan last."""
     from uniadrs_scale.core.contracts import crs_name
     from uniadrs_scale.maps.facts import TITLE
 
     grid = opened.geobox
     placed = not grid.affine.is_identity
-    return {
+    facts = {
         "map": f"{TITLE}{opened.facts.scene or 'an unknown scene'}",
         "size": f"{grid.shape[0]} x {grid.shape[1]} px",
         **opened.facts.lines(),
         "crs": (crs_name(grid.crs.to_wkt()) if grid.crs else "") or "none",
         "transform": tuple(grid.affine)[:6] if placed else "none",
     }
+    _print_facts(facts | {name: _short(value) for name, value in statistics.items()})
+    if opened.facts.plan:
+        typer.echo(json.dumps(opened.facts.plan, indent=2))
 
 
 def _short(value: object) -> str:
@@ -206,8 +208,7 @@ def _require_replaceable(output: Place, opened: ScoreMap) -> None:
         fingerprint is None or raster_tag(output.text, "fingerprint") != fingerprint
     ):
         raise StoreError(
-            f"'{output}' exists and is not a map of '{opened.name}'. Remove it, or choose another "
-            "output path."
+            f"'{output}' exists and is not a map of '{opened.name}'. Choose another output path."
         )
 
 

@@ -131,6 +131,7 @@ def plan_command(
     running: Running,
     reading: Reading,
     cropping: Cropping,
+    drawing: Drawing,
     overwrite: Overwrite = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")] = False,
 ) -> None:
@@ -143,7 +144,8 @@ def plan_command(
     compute = running.compute(scorer)
     job = running.job(scene, compute, scorer)
     plan = job.on(suited(job, compute)).plan
-    state = "" if output is None else Target.of(output, overwrite=overwrite).state(plan)
+    target = None if output is None else Target.of(output, drawing.geocoding, overwrite=overwrite)
+    state = "" if target is None else target.state(plan)
     valid, lost, flat = sampled_validity(job.source)
     seen = max(valid + sum(lost.values()), 1)
     if as_json:

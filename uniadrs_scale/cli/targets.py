@@ -117,8 +117,8 @@ def targets_command(
         bool,
         typer.Option(
             "--chips",
-            help="Write pictures of up to 1000 targets to the folder OUTPUT.chips (column chip). "
-            "Needs --scene.",
+            help="Write pictures of up to 1000 targets to a folder next to the list, top.chips for "
+            "top.csv (column chip). Needs --scene.",
         ),
     ] = False,
     second_look: Annotated[

@@ -41,6 +41,9 @@ MOST_POINTS = 400
 """Points of a curve in JSON."""
 PLAIN = {"score 0.3": GROW, "score 0.5": 0.5, "score 0.9": 0.9}
 """Rows of the table for a map without levels."""
+MOST_LABELLED = 0.5
+"""Share of labelled pixels above which a note asks if the truth is one."""
+COVERED = "Labels cover {:.0%} of the pixels: is the truth the scene, or a map of scores?"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -243,6 +246,13 @@ class _Judged:
                 f"{objects.size} objects on {self.pixels} scored pixels of '{self.map.name}': "
                 "figures need both. Check that the truth belongs to this map."
             )
+        counts = ScoreHistogram.combine(self.parts) if self.parts else None
+        labelled = 0.0 if counts is None else int(counts.anomalies.sum()) / self.pixels
+        if labelled == 1:
+            raise SceneError(
+                f"The truth labels every scored pixel of '{self.map.name}': is it the scene, or a "
+                "map of scores? Give labels that are 0 outside objects."
+            )
         facts, true = self.map.facts, flags & REAL > 0
         false = ~true & (flags & FALSE > 0 if self.truth.marked else flags & UNSURE == 0)
         return Evaluation(
@@ -251,10 +261,11 @@ class _Judged:
             false=_falling(peaks[false]),
             unknown=_falling(peaks[~(true | false)]),
             pixels=self.pixels,
-            counts=ScoreHistogram.combine(self.parts) if self.parts else None,
+            counts=counts,
             levels=self.map.levels,
             notes=(
                 *self.truth.notes,
+                *([COVERED.format(labelled)] if labelled > MOST_LABELLED else []),
                 *([f"Map complete: {facts.complete}."] if facts.missing else []),
             ),
         )

@@ -36,6 +36,10 @@ FOUND = (
     "The truth is a list of targets that were found in a map, not labels: the list of this very "
     "map is found whole, and says nothing about it."
 )
+MARKED = (
+    "The truth is marks: AP, found objects and precision tell of marked places only. Objects that "
+    "neither the map nor the reviewer saw are not counted as missed."
+)
 EDGE = 0.02
 """Pixels by which shapes with an area are smaller than in the file."""
 MARKS = {"real": REAL, "false": FALSE, "unsure": UNSURE}
@@ -205,7 +209,7 @@ def _vectors(given: Any, grid: GeoBox, name: str) -> VectorTruth:
             "the file, and that it belongs to this map."
         )
     marked = MARK in fields
-    notes = (FOUND,) if fields >= OURS and not marked else ()
+    notes = (MARKED,) if marked else (FOUND,) if fields >= OURS else ()
     return VectorTruth(moved, kinds, tree, grid.affine, marked, notes)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from uniadrs_scale.core.contracts import digest, is_score_alone
 from uniadrs_scale.core.layers import Part
-from uniadrs_scale.core.levels import RATES, Levels, score_text
+from uniadrs_scale.core.levels import Levels
 from uniadrs_scale.errors import StoreError
 
 if TYPE_CHECKING:
@@ -123,10 +123,7 @@ class MapFacts:
         read = (
             "none: choose a threshold by its result, or the highest scores"
             if levels is None
-            else ", ".join(
-                f"{name} {score_text(levels.threshold(name))} ({rate:g} false objects per Mpx)"
-                for name, rate in RATES.items()
-            )
+            else levels.text()
         )
         crop = {"crop": "; of these ".join(map(str, self.parts))} if self.parts else {}
         return words | crop | {"levels": read, "complete": self.complete}

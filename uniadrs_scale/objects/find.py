@@ -26,7 +26,7 @@ from uniadrs_scale.maps.finished import open_finished
 from uniadrs_scale.maps.groups import require_score
 from uniadrs_scale.maps.store import ScoreMap
 from uniadrs_scale.objects.components import BOX, find_components
-from uniadrs_scale.objects.ground import ground_of
+from uniadrs_scale.objects.ground import degrees_text, ground_of
 from uniadrs_scale.objects.measures import contrasts_of, view_of
 from uniadrs_scale.objects.merge import merge
 from uniadrs_scale.objects.scored import scored_scene
@@ -285,8 +285,7 @@ def _why_empty(found: list[ChunkObjects], selection: Selection, before: int, gro
     place = f"row {row}, column {col}"
     longitude, latitude = ground.centres(np.array([col]), np.array([row]))[0]
     if np.isfinite(longitude):
-        north, east = "N" if latitude >= 0 else "S", "E" if longitude >= 0 else "W"
-        place = f"{abs(latitude):.4f} {north} {abs(longitude):.4f} {east}"
+        place = degrees_text(longitude, latitude)
     dropped = f", and {before} of them were dropped by size or area" if before else ""
     most = score_text(score)
     return f"0 targets {selection.text}{dropped}; the highest score is {most} at {place}"

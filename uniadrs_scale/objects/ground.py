@@ -37,6 +37,17 @@ def ground_of(opened: ScoreMap | RasterMap) -> Ground:
     return Swath(positions, (height, width))
 
 
+def degrees_text(lon: float, lat: float, sign: str = "") -> str:
+    """Return a position for people; ``sign`` follows each number.
+
+    >>> degrees_text(-23.5, 37.95)
+    '37.95000 N 23.50000 W'
+    """
+    east = (lon + 540) % 360 - 180
+    north, side = "N" if lat >= 0 else "S", "E" if east >= 0 else "W"
+    return f"{abs(lat):.5f}{sign} {north} {abs(east):.5f}{sign} {side}"
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Grid:
     """A regular grid, with or without a place."""

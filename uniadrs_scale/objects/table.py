@@ -13,6 +13,7 @@ from uniadrs_scale.core.levels import score_text
 from uniadrs_scale.core.machine import library
 from uniadrs_scale.errors import counted
 from uniadrs_scale.objects.components import BOX, SCORE_UNIT
+from uniadrs_scale.objects.ground import degrees_text
 from uniadrs_scale.objects.measures import measured, with_boxes
 from uniadrs_scale.objects.select import levels_at, touching
 
@@ -77,11 +78,13 @@ class TargetTable:
         for k in range(min(len(self), NAMED)):
             lon, lat, area = (columns[name][k] for name in ("lon", "lat", "area_m2"))
             pixel = f"row {columns['peak_row'][k]}, column {columns['peak_col'][k]}"
-            there = pixel if np.isnan(lat) else f"{lat:.5f}, {lon:.5f}"
+            there = pixel if np.isnan(lat) else degrees_text(lon, lat)
             size = f"{columns['pixels'][k]} px" + ("" if np.isnan(area) else f", {area:.0f} m2")
             more = "" if support is None else f", {SUPPORT[int(support[k])]}"
             score = score_text(columns["score_max"][k])
             lines.append(f"{k + 1:>4}  {score}  {there}  {size}{more}")
+        if len(self) > NAMED:
+            lines.append(f" ...  and {counted(len(self) - NAMED, 'more target')}")
         return lines + notes
 
     def to_geopandas(self) -> Any:

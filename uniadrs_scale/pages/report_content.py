@@ -11,6 +11,7 @@ import numpy as np
 from uniadrs_scale.core import __version__
 from uniadrs_scale.core.contracts import crs_name
 from uniadrs_scale.core.levels import GROW, RATES, score_text
+from uniadrs_scale.objects.ground import degrees_text
 from uniadrs_scale.objects.table import SUPPORT
 from uniadrs_scale.pages.report_layers import COLUMNS, SIDE
 from uniadrs_scale.storage.urls import uri_name
@@ -37,8 +38,8 @@ LEGEND = 40
 BACKGROUND = np.array([0x2B, 0x2B, 0x2E])
 """Colour of the viewer, red, green and blue."""
 PROMISE = (
-    "In six test scenes in which only ships were labelled, 10 to 86 % of the 20 highest targets "
-    "were ships."
+    "In six test scenes in which only ships were labelled, 0 to 85 % of the 20 highest targets of "
+    "uniadrs-xs were ships."
 )
 NO_CRS = "The scene has no CRS: positions and sizes are in pixels."
 CONTRAST, NAMED = "contrast_", 3
@@ -163,21 +164,10 @@ def _highest(small: NDArray[np.float32], factor: int) -> str:
     )
 
 
-def degrees_text(lon: float, lat: float) -> str:
-    """Return a position for people.
-
-    >>> degrees_text(-23.5, 37.95)
-    '37.95000\u00b0 N 23.50000\u00b0 W'
-    """
-    east = (lon + 540) % 360 - 180
-    north, side = "N" if lat >= 0 else "S", "E" if east >= 0 else "W"
-    return f"{abs(lat):.5f}\u00b0 {north} {abs(east):.5f}\u00b0 {side}"
-
-
 def _target(row: Row, rank: int) -> dict[str, Any]:
     """Return the words about a target; all but its place and score may be missing."""
     known = {name: value for name, value in row.properties.items() if value is not None}
-    lines = [] if row.degrees is None else [degrees_text(*row.degrees)]
+    lines = [] if row.degrees is None else [degrees_text(*row.degrees, sign="\u00b0")]
     lines.append(f"row {row.peak[0]}, column {row.peak[1]}")
     lines += filter(None, (_size(known), *_evidence(known)))
     if known.get("edge") is True:
@@ -250,7 +240,8 @@ def _limits(content: Content, picture: ScenePicture) -> Iterator[str]:
         yield (
             f"Levels are thresholds with a known number of false objects per megapixel ({rates}), "
             f"measured on windows without anomalies for the preset '{levels.preset}'. Above a "
-            f"score of {score_text(levels.measured_to, '.3g')} the rate is extrapolated. A scene "
+            f"score of {score_text(levels.measured_to, '.3g')} the rate is extrapolated, down to "
+            f"{levels.false_per_mpx[-1]:.2g}: all higher scores have this rate, too. A scene "
             "unlike these windows may have more."
         )
     if any(opened.facts.missing for opened in content.maps):

@@ -192,7 +192,8 @@ def _open_variable(file: ArrayFile, path: str) -> xr.Variable:
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise SceneError(
             f"'{path}' of '{file.path}' cannot be opened ({type(error).__name__}: {error}). "
-            "Pass variable= with another array, or convert the file with nccopy or h5repack."
+            "Pass another array, --variable NAME (variable=), or convert the file with nccopy or "
+            "h5repack."
         ) from None
     return opened
 

@@ -225,7 +225,8 @@ class Header:
             return
         mine, theirs = f"'{uri_name(self.uri)}'", f"'{uri_name(other.uri)}'"
         advice = (
-            "files of one scene must share one grid. Name it: grid='finest', 'coarsest' or a band."
+            "files of one scene must share one grid. Name it: --grid finest, coarsest or a band "
+            "(grid=)."
         )
         if not same_crs(self.crs, other.crs):
             crs, other_crs = crs_name(self.crs) or "none", crs_name(other.crs) or "none"

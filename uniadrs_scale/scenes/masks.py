@@ -131,7 +131,8 @@ def require_measurements(contents: Contents, path: str) -> None:
         names = ", ".join(flag.name for flag in flags[:MANY])
         raise SceneError(
             f"'{contents.file.path}' holds classes or flags only: '{path}' has {names}. Their "
-            f"numbers are not measurements. Pass variable='{path}' to score them as such."
+            f"numbers are not measurements. To score them as such, pass --variable {path} "
+            f"(variable='{path}')."
         )
 
 

@@ -255,8 +255,8 @@ def _factors(where: str, named: Mapping[str, Any], count: int) -> tuple[tuple[fl
 def _stored_kind(where: str, dtype: np.dtype[Any], named: Mapping[str, Any]) -> np.dtype[Any]:
     if dtype.kind not in "buif":
         raise SceneError(
-            f"{where} has dtype {dtype}: scores need real numbers. Pass variable= with an array "
-            "that holds them."
+            f"{where} has dtype {dtype}: scores need real numbers. Pass an array that holds "
+            "them: --variable NAME (variable=)."
         )
     said = str(named.get("unsigned", "")).lower() + dtype.kind
     other = {"truei": "u", "falseu": "i"}.get(said)

@@ -85,9 +85,9 @@ class Target:
             if self.overwrite and found is not None:
                 return False
             what = "a map" if found is None else "the map of this scene and plan"
-            advice = "remove it" if found is None else "use --overwrite (overwrite=True)"
+            advice = "" if found is None else ", or use --overwrite (overwrite=True)"
             raise StoreError(
-                f"'{self.place}' exists and is not {what}. Choose another output path, or {advice}."
+                f"'{self.place}' exists and is not {what}. Choose another output path{advice}."
             )
         if self.store.has_store():
             return False
@@ -121,9 +121,11 @@ class Target:
         """Return a sentence about what a run of ``plan`` would find.
 
         Raises:
+            PlanError: A geocoding option has no effect.
             StoreError: The target cannot be written, or holds another map.
         """
-        if self.is_finished(plan):
+        self.require_drawable(plan.scene)
+        if self.is_finished(plan, self.drawn):
             return f"{self.place} is complete: nothing to do"
         if self._holds_other(plan) or (self.place.exists() and not self.store.has_store()):
             return f"{self.place} holds another map, which is replaced"

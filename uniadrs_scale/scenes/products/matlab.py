@@ -150,8 +150,8 @@ def _choose(
             return cubes[0]
         raise SceneError(
             f"'{path}' has {len(cubes)} variables with three axes (row, column, band); it holds "
-            f"{listing}. Pass variable= with the name of one, or reshape it: a table of "
-            "(band, pixel) has no rows and columns."
+            f"{listing}. Pass the name of one, --variable NAME (variable=), or reshape it: a table "
+            "of (band, pixel) has no rows and columns."
         )
     if len(shapes.get(wanted, ())) not in (2, 3):
         raise SceneError(

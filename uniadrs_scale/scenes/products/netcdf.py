@@ -103,7 +103,7 @@ def _chosen(
         met = many if possible else "no array of numbers with two or three axes"
         raise SceneError(
             f"'{contents.file.path}' has {met}: one must be named. "
-            "Pass variable='name', a list of names, or a pattern such as 'rrs_*'."
+            "Pass --variable NAME (variable='name'), several names, or a pattern such as 'rrs_*'."
         )
     chosen: list[Entry] = []
     fine = _finest(contents, possible)
@@ -252,7 +252,7 @@ def _require_same_size(contents: Contents, variables: Sequence[Variable]) -> Non
             raise SceneError(
                 f"'{variable.path}' of '{contents.file.path}' has {sizes['y']} x {sizes['x']} px "
                 f"but '{variables[0].path}' has {first['y']} x {first['x']}: arrays of one scene "
-                "must have one size. Pass variable= with those that fit."
+                "must have one size. Pass those that fit: --variable A,B (variable=)."
             )
 
 

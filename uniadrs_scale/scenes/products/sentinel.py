@@ -138,7 +138,8 @@ def _require_one_tile(metadata: Path, root: ET.Element) -> None:
     if len(tiles) > 1:
         raise SceneError(
             f"'{metadata.parent}' holds {len(tiles)} tiles ({', '.join(sorted(tiles))}): one tile "
-            "is one scene. Pass the images of one, as a list or a pattern, with grid='finest'."
+            "is one scene. Pass the images of one, as a list or a pattern, with "
+            "--grid finest (grid='finest')."
         )
 
 
