@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import geopandas as gpd
 import numpy as np
 import pytest
 import shapely
+import xarray as xr
 from test_rasters import UTM, H, W, noise, write
 
 import uniadrs_scale as us
+from uniadrs_scale.core.contracts import crs_name
+from uniadrs_scale.core.lattice import Window
+from uniadrs_scale.scenes.given import scene_of
 from uniadrs_scale.scenes.headers import Header
+from uniadrs_scale.scenes.sources import scene_source
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -64,3 +69,126 @@ def test_an_index_of_tiles_is_refused(tmp_path: Path) -> None:
     index.to_file(tmp_path / "a.gti.gpkg")
     with pytest.raises(us.SceneError, match="is an index of tiles"):
         us.open_scene(tmp_path / "a.gti.gpkg")
+
+
+def read(scene: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return the pixels and the mask that a run reads."""
+    source = scene_source(scene_of(scene))
+    pixels, mask = source.window(Window(0, 0, H, W)).read()
+    return pixels, mask
+
+
+def array(values: np.ndarray, **attributes: Any) -> xr.DataArray:
+    return xr.DataArray(values, dims=("band", "y", "x"), attrs=attributes)
+
+
+def counts(*, fill: int = -9999, other: int = -32768) -> np.ndarray:
+    """Return noise with two values of no data: 40 and 10 columns of 140."""
+    values = noise(2, "int32")
+    values[:, :, :40], values[0, :, -10:] = fill, other
+    return values
+
+
+WORDS = [
+    {"_FillValue": -9999, "missing_value": -32768},
+    {"missing_value": np.array([-9999, -32768], "i4")},
+    {"_FillValue": -9999, "valid_min": np.int32(0)},
+    {"valid_range": np.array([0, 10000], "i4")},
+]
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+@pytest.mark.parametrize("words", WORDS)
+def test_all_that_an_array_declares_missing_is_missing(words: dict[str, Any], lazy: bool) -> None:
+    """Files with these attributes are read so."""
+    scene = array(counts(), **words)
+    scene = scene.chunk(y=50, x=50, band=1) if lazy else scene
+    expected = np.zeros((H, W), bool)
+    expected[:, 40:-10] = True
+    np.testing.assert_array_equal(read(scene)[1], expected)
+    assert scene_source(scene).info.masked
+    lines = scene.rename(y="lat", x="lon").to_dataset("band").rename({0: "red", 1: "nir"})
+    np.testing.assert_array_equal(read(lines)[1], expected)
+    kept = scene.assign_coords(valid=(("y", "x"), np.ones((H, W), bool)))
+    assert read(kept)[1].all()
+
+
+def test_limits_of_decoded_numbers(tmp_path: Path) -> None:
+    """Xarray does not apply limits, and forgets the factor if numbers are computed."""
+    stored = counts(fill=-9999, other=20000).astype("i2")
+    words = {"_FillValue": np.int16(-9999), "valid_max": np.int16(10000), "scale_factor": 1e-4}
+    array(stored, **words).rename("v").to_netcdf(tmp_path / "a.nc", engine="h5netcdf")
+    expected = np.zeros((H, W), bool)
+    expected[:, 40:-10] = True
+    for given in (us.open_scene(tmp_path / "a.nc"), xr.open_dataset(tmp_path / "a.nc")["v"]):
+        np.testing.assert_array_equal(read(given)[1], expected)
+    computed = xr.open_dataset(tmp_path / "a.nc")["v"] * 3
+    assert read(computed)[1].mean() == pytest.approx(100 / 140)
+
+
+def test_unsigned_numbers_of_an_array() -> None:
+    values = noise(2, base=40000)
+    values[:, 3] = 65535
+    pixels, mask = read(array(values.view("i2"), _Unsigned="true", _FillValue=np.int16(-1)))
+    np.testing.assert_array_equal(pixels, values)
+    np.testing.assert_array_equal(~mask.all(axis=1), np.arange(H) == 3)
+
+
+def test_floats_that_are_fill_in_every_format() -> None:
+    """NetCDF writes 9.97e36 where nothing was written, without an attribute."""
+    values = noise(2, "float32")
+    values[1, 3] = 9.96921e36
+    np.testing.assert_array_equal(~read(array(values))[1].all(axis=1), np.arange(H) == 3)
+
+
+def placed(scene: Any) -> tuple[str, tuple[float, ...]]:
+    """Return the name of the CRS and the transform of a scene."""
+    info = scene_source(scene_of(scene)).info
+    return crs_name(info.crs), info.transform or ()
+
+
+def test_geozarr_that_counts_from_centres() -> None:
+    words = {"spatial:transform": UTM[:6], "proj:code": "EPSG:32633"}
+    corner, node = (
+        placed(array(noise(), **words, **{"spatial:registration": kind}))
+        for kind in ("pixel", "node")
+    )
+    assert corner == ("WGS 84 / UTM zone 33N", UTM[:6])
+    assert node == ("WGS 84 / UTM zone 33N", (10, 0, 399995, 0, -10, 6000005))
+
+
+@pytest.mark.parametrize("names", [("lat", "lon"), ("nav_lat", "nav_lon"), ("phi", "theta")])
+def test_places_of_an_array_under_other_names(names: tuple[str, str]) -> None:
+    """As in files: coordinates of the axes, or of each pixel."""
+    y, x = 50 - 0.001 * np.arange(H), 10 + 0.001 * np.arange(W)
+    units = {"units": "degrees_north"}, {"units": "degrees_east"}
+    lines = array(noise()).assign_coords(
+        {names[0]: ("y", y, units[0]), names[1]: ("x", x, units[1])}
+    )
+    assert placed(lines)[0] == "WGS 84"
+    assert placed(lines)[1] == pytest.approx((0.001, 0, 9.9995, 0, -0.001, 50.0005))
+    if names[0] != "phi":
+        planes = {
+            n: (("y", "x"), v) for n, v in zip(names, np.meshgrid(y, x, indexing="ij"), strict=True)
+        }
+        assert (
+            "latitude"
+            in scene_source(scene_of(array(noise()).assign_coords(planes))).info.geolocation
+        )
+
+
+@pytest.mark.parametrize("cells", ["from coordinate", "around", "half at the pole"])
+def test_bounds_say_where_the_cells_of_coordinates_are(tmp_path: Path, cells: str) -> None:
+    """A coordinate may be anywhere in its cell (CF 7.1)."""
+    start, size, count = (90.0, -1.0, 181) if "pole" in cells else (50.0, -0.25, H)
+    lat = start + size * np.arange(count)
+    shift = 0.5 if cells == "from coordinate" else 0
+    edges = np.stack([lat - size * (0.5 - shift), lat + size * (0.5 + shift)], axis=1)
+    values = np.random.default_rng(0).random((count, W), np.float32)
+    scene = xr.Dataset(
+        {"v": (("lat", "lon"), values), "edges": (("lat", "two"), np.clip(edges, -90, 90))},
+        {"lat": ("lat", lat, {"bounds": "edges"}), "lon": 10 + 0.25 * np.arange(W)},
+    )
+    scene.to_netcdf(tmp_path / "a.nc", engine="h5netcdf")
+    _, transform = placed(us.open_scene(tmp_path / "a.nc"))
+    assert transform[5] == pytest.approx(start - size * (0.5 - shift))

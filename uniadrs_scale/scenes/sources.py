@@ -12,11 +12,12 @@ from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 
 from uniadrs_scale.core.contracts import SceneInfo, SceneSource, digest
-from uniadrs_scale.core.validity import EVERY_BAND, Validity, can_hold, exact, valid_pixels
-from uniadrs_scale.errors import SceneError
+from uniadrs_scale.core.validity import EVERY_BAND, OUTSIDE, Validity, can_hold, valid_pixels
 from uniadrs_scale.scenes.axes import wavelengths_of
+from uniadrs_scale.scenes.declared import DECLARED, declared_nodata, with_plain_fill
 from uniadrs_scale.scenes.grids import Grid, ground_size
 from uniadrs_scale.scenes.lazy import lazy_pixels, origin, require_unchanged
+from uniadrs_scale.scenes.packing import HUGE
 from uniadrs_scale.swaths.conventions import (
     GEOLOCATION,
     as_scene,
@@ -44,8 +45,6 @@ if TYPE_CHECKING:
     from uniadrs_scale.scenes.rasters import WindowedScene
 
 
-FILL = ("_FillValue", "missing_value", "fill_value", "nodata")
-"""Attributes that hold the nodata value of an array, as rioxarray reads them."""
 ASSUMED = "assumed"
 """Attribute with a sentence about what was assumed of an array."""
 
@@ -141,8 +140,11 @@ class ArrayWindow:
         pixels = array.values
         validity = Validity(pixels.shape[1:])
         validity.drop_not_finite(pixels)
+        if pixels.dtype.kind == "f":
+            validity.drop((np.abs(pixels) > HUGE).any(axis=0), OUTSIDE)
         if "valid" in array.coords:
-            validity.drop(~array.coords["valid"].values, "not in 'valid'")
+            mask = array.coords["valid"]
+            validity.drop(~mask.values, OUTSIDE if DECLARED in mask.attrs else "not in 'valid'")
         else:
             nodata = (declared_nodata(array),) * len(pixels)
             together = pixels.dtype.itemsize == 1  # each value is also a measurement
@@ -170,48 +172,18 @@ def map_coordinates(scene: xr.DataArray) -> Mapping[str, xr.DataArray]:
 
 def recognised(scene: xr.DataArray) -> tuple[xr.DataArray, Any]:
     """Return ``scene`` as (band, y, x), and the files that hold just these pixels, if any do."""
-    array = _with_plain_fill(as_scene(scene))
+    array = with_plain_fill(as_scene(scene))
     known = origin(array)
     if known is not None and known.info.transform is not None:
         array = without_old_coordinates(array, Affine(*known.info.transform))
     return array, known
 
 
-def _with_plain_fill(array: xr.DataArray) -> xr.DataArray:
-    """Return integers with their fill as an attribute, and without fill that they cannot be.
-
-    xarray keeps the fill of decoded numbers as encoding. Integers that have one are not decoded.
-    """
-    said = {name: array.attrs[name] for name in FILL if name in array.attrs}
-    if array.dtype.kind != "f" and "_FillValue" in array.encoding:
-        said.setdefault("_FillValue", array.encoding["_FillValue"])
-    try:
-        known = [exact(np.ravel(value)[0]) for value in said.values()]
-    except (TypeError, ValueError, IndexError):
-        raise SceneError(
-            f"The fill value of scene '{array.name}' is not a number ({said}). Correct the "
-            "attribute, or drop it."
-        ) from None
-    if array.dtype.kind == "f" or not said:
-        return array
-    held = [array.dtype.type(value) for value in known if can_hold(array.dtype, value)]
-    plain = array.copy(deep=False)
-    plain.attrs = {k: v for k, v in array.attrs.items() if k not in FILL}
-    plain.attrs |= dict(zip(FILL, held[:1], strict=False))
-    plain.encoding = {k: v for k, v in array.encoding.items() if k not in FILL}
-    return plain
-
-
-def declared_nodata(array: xr.DataArray) -> float | None:
-    """Return the nodata value that an array declares, if a pixel can have it."""
-    nodata = _with_plain_fill(array).rio.nodata
-    return None if nodata is None else exact(nodata)
-
-
 def _words_of_mask(array: xr.DataArray) -> str:
     """Return what makes pixels invalid, for people."""
     if "valid" in array.coords:
-        return "where coordinate 'valid' is False"
+        said = array.coords["valid"].attrs.get(DECLARED)
+        return str(said) if said else "where coordinate 'valid' is False"
     nodata, which = declared_nodata(array), "all bands" if array.dtype.itemsize == 1 else "any band"
     return "" if nodata is None else f"{nodata:g} in {which}"
 
