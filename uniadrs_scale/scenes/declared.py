@@ -84,7 +84,8 @@ def _packing(array: xr.DataArray, said: dict[str, Any]) -> Packing:
 def _unpacked_limits(array: xr.DataArray, attributes: dict[Any, Any]) -> dict[Any, Any]:
     """Return attributes with the limits of floats as they are decoded.
 
-    Limits of floats that were computed since are those of other numbers: then there is no encoding.
+    Floats that were computed since have kept the attributes, but not the encoding: their limits are
+    those of other numbers.
     """
     names = [name for name in attributes if {*plain_names({name: 0})} & {*VALID}]
     others = {k: v for k, v in attributes.items() if k not in names}
