@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
+import dask.array as da
 import geopandas as gpd
 import numpy as np
 import pytest
 import shapely
 import xarray as xr
+import zarr
 from test_rasters import UTM, H, W, noise, write
 
 import uniadrs_scale as us
@@ -192,3 +195,47 @@ def test_bounds_say_where_the_cells_of_coordinates_are(tmp_path: Path, cells: st
     scene.to_netcdf(tmp_path / "a.nc", engine="h5netcdf")
     _, transform = placed(us.open_scene(tmp_path / "a.nc"))
     assert transform[5] == pytest.approx(start - size * (0.5 - shift))
+
+
+def test_assets_of_an_item_are_not_dropped_silently(tmp_path: Path) -> None:
+    """A media type that is not known does not hide a band; what cannot be read is told."""
+    kinds = {"red": "image/tiff; application=geotiff", "nir": "image/x.geotiff"}
+    kinds |= {"swir": "application/octet-stream", "lwir": "application/x-hdf5"}
+    for name in kinds:
+        write(tmp_path / f"{name}.tif", noise(1))
+    assets = {
+        name: {
+            "href": f"./{name}.{'h5' if 'hdf5' in media else 'tif'}",
+            "type": media,
+            "roles": ["data"],
+            "bands": [{"name": name}],
+        }
+        for name, media in kinds.items()
+    }
+    item = {
+        "type": "Feature", "stac_version": "1.1.0", "id": "a", "geometry": None, "links": [],
+        "properties": {"datetime": "2026-01-01T00:00:00Z"}, "assets": assets,
+    }  # fmt: skip
+    (tmp_path / "item.json").write_text(json.dumps(item))
+    scene = us.open_scene(tmp_path / "item.json")
+    assert list(scene.band.values) == ["red", "nir", "swir"]
+    assert "not scored: lwir" in scene_source(scene).info.notes[0]
+
+
+OPENERS = {
+    "open_zarr": lambda path: xr.open_zarr(path, consolidated=False)["v"],
+    "maths": lambda path: xr.open_zarr(path, consolidated=False)["v"].isel(x=slice(100)) * 2,
+    "from_zarr": lambda path: array(da.from_zarr(f"{path}/v")),
+    "from_array": lambda path: array(da.from_array(zarr.open_array(f"{path}/v"), chunks=50)),
+}
+
+
+@pytest.mark.parametrize("opener", OPENERS)
+def test_a_lazy_array_of_a_store_whose_pixels_were_replaced(tmp_path: Path, opener: str) -> None:
+    """Names of Dask depend on the path of a store: the old map counted as complete."""
+    path = tmp_path / "a.zarr"
+    array(noise()).rename("v").to_dataset().to_zarr(path, consolidated=False)
+    before, same = (scene_source(OPENERS[opener](path)).info.identity for _ in range(2))
+    assert before == same
+    zarr.open_group(path)["v"][:, 30:33, 50:53] = 9000
+    assert scene_source(OPENERS[opener](path)).info.identity != before

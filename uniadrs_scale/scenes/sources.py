@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import xarray as xr
+import zarr
 from affine import Affine
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
@@ -14,6 +16,7 @@ from rasterio.crs import CRS
 from uniadrs_scale.core.contracts import SceneInfo, SceneSource, digest
 from uniadrs_scale.core.validity import EVERY_BAND, OUTSIDE, Validity, can_hold, valid_pixels
 from uniadrs_scale.scenes.axes import wavelengths_of
+from uniadrs_scale.scenes.datasets import store_stamp
 from uniadrs_scale.scenes.declared import DECLARED, declared_nodata, with_plain_fill
 from uniadrs_scale.scenes.grids import Grid, ground_size
 from uniadrs_scale.scenes.lazy import lazy_pixels, origin, require_unchanged
@@ -36,7 +39,7 @@ from uniadrs_scale.swaths.grids import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -243,4 +246,22 @@ def _decisive(array: xr.DataArray) -> dict[str, Any]:
     """Return what decides the pixels: Dask's names of lazy arrays, the bytes of others."""
     valid = [array.coords["valid"].variable] if "valid" in array.coords else []
     content = content_digest(*(xr.DataArray(part) for part in (array.variable, *valid)))
-    return {"content": content, "nodata": declared_nodata(array)}
+    stores = dict(store for part in (array.variable, *valid) for store in _stores(part.data))
+    known = {"content": content, "nodata": declared_nodata(array)}
+    return known | ({"stores": stores} if stores else {})
+
+
+def _stores(data: Any) -> Iterator[tuple[str, str]]:
+    """Yield path and stamp of the Zarr stores on this machine that a lazy array reads.
+
+    Dask's names stay the same if pixels in a store are replaced.
+    """
+    for name, layer in getattr(getattr(data, "dask", None), "layers", {}).items():
+        for held in dict(layer).values() if "original-" in name else ():
+            inner = getattr(held, "value", held)
+            while inner is not None and not isinstance(inner, zarr.Array):
+                inner = getattr(inner, "array", getattr(inner, "_array", None))
+            store: Any = getattr(inner, "store", None)
+            root = str(getattr(store, "root", getattr(store, "path", "")))
+            if root and Path(root).is_dir():
+                yield root, store_stamp(root)
