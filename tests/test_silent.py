@@ -239,3 +239,19 @@ def test_a_lazy_array_of_a_store_whose_pixels_were_replaced(tmp_path: Path, open
     assert before == same
     zarr.open_group(path)["v"][:, 30:33, 50:53] = 9000
     assert scene_source(OPENERS[opener](path)).info.identity != before
+
+
+def test_a_rotated_pole_is_not_in_a_geotiff(tmp_path: Path) -> None:
+    """Its COG had a transform, but no CRS."""
+    mapping = {"grid_mapping_name": "rotated_latitude_longitude"}
+    mapping |= {"grid_north_pole_latitude": 39.25, "grid_north_pole_longitude": -162.0}
+    axes = {"rlat": np.linspace(-5, 5, H), "rlon": np.linspace(-6, 6, W)}
+    scene = xr.Dataset(
+        {"v": (("rlat", "rlon"), noise(1, "f4")[0], {"grid_mapping": "g"}), "g": ((), 0, mapping)},
+        {name: (name, values, {"units": "degrees"}) for name, values in axes.items()},
+    )
+    scene.to_netcdf(tmp_path / "a.nc", engine="h5netcdf")
+    plan = us.plan(us.open_scene(tmp_path / "a.nc"), detector="rx", scheduler="sync")
+    assert plan.scene.crs
+    assert plan.scene.transform
+    assert "a COG of the map has none" in plan.text()

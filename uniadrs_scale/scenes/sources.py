@@ -18,7 +18,7 @@ from uniadrs_scale.core.validity import EVERY_BAND, OUTSIDE, Validity, can_hold,
 from uniadrs_scale.scenes.axes import wavelengths_of
 from uniadrs_scale.scenes.datasets import store_stamp
 from uniadrs_scale.scenes.declared import DECLARED, declared_nodata, with_plain_fill
-from uniadrs_scale.scenes.grids import Grid, ground_size
+from uniadrs_scale.scenes.grids import Grid, ground_size, is_rotated_pole
 from uniadrs_scale.scenes.lazy import lazy_pixels, origin, require_unchanged
 from uniadrs_scale.scenes.packing import HUGE
 from uniadrs_scale.swaths.conventions import (
@@ -48,6 +48,10 @@ if TYPE_CHECKING:
     from uniadrs_scale.scenes.rasters import WindowedScene
 
 
+NO_GEOTIFF = (
+    "A GeoTIFF cannot hold the CRS of the scene, whose pole is rotated: a COG of the map has none. "
+    "Take the map as Zarr."
+)
 ASSUMED = "assumed"
 """Attribute with a sentence about what was assumed of an array."""
 
@@ -206,6 +210,8 @@ def _placed(info: SceneInfo, array: xr.DataArray) -> SceneInfo:
     info = replace(info, name=str(array.name or info.name), wavelengths=wavelengths_of(array))
     said = (str(array.attrs.get(name, "")) for name in ("datetime", "platform", "crop"))
     acquired, platform, crop = said
+    if crs is not None and is_rotated_pole(crs):
+        info = replace(info, notes=(*info.notes, NO_GEOTIFF))
     return replace(info, acquired=acquired, platform=platform, crop=crop)
 
 
