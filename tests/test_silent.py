@@ -255,3 +255,15 @@ def test_a_rotated_pole_is_not_in_a_geotiff(tmp_path: Path) -> None:
     assert plan.scene.crs
     assert plan.scene.transform
     assert "a COG of the map has none" in plan.text()
+
+
+def test_files_of_several_dates_are_told(tmp_path: Path) -> None:
+    """As steps along an axis ``time`` of an array are."""
+    for name in ("S2_20260101_B02", "S2_20260201_B02", "S2_20260101_B03"):
+        write(tmp_path / f"{name}.tif", noise(1))
+    dates, bands = (
+        scene_source(us.open_scene(tmp_path / pattern)).info.notes
+        for pattern in ("S2_*_B02.tif", "S2_20260101_*.tif")
+    )
+    assert "of several dates (20260101, 20260201)" in dates[0]
+    assert not bands

@@ -15,6 +15,7 @@ from uniadrs_scale.scenes.axes import (
     DEGREES,
     LATITUDES,
     LONGITUDES,
+    Role,
     role_of_attributes,
     role_of_name,
     taken_for_bands,
@@ -175,7 +176,8 @@ def _with_plain_axes(scene: xr.DataArray) -> xr.DataArray:
 def _with_plain_places(scene: xr.DataArray) -> xr.DataArray:
     """Return a scene whose coordinates along y and x, or of each pixel, have the usual names."""
     kinds: dict[str, set[str]] = {"latitude": LATITUDES, "longitude": LONGITUDES}
-    for (name, known), axis in zip(kinds.items(), ("y", "x"), strict=True):
+    axes: tuple[Role, ...] = ("y", "x")
+    for (name, known), axis in zip(kinds.items(), axes, strict=True):
         own = {str(key): value for key, value in scene.coords.items()}
         lines = [k for k, v in own.items() if v.dims == (axis,) and _role(k, v) == axis]
         planes = [k for k, v in own.items() if {*v.dims} == {"y", "x"} and k.lower() in known]
