@@ -9,9 +9,12 @@ import dask.array as da
 import geopandas as gpd
 import numpy as np
 import pytest
+import rasterio
+import rasterio.shutil
 import shapely
 import xarray as xr
 import zarr
+from rasterio.vrt import WarpedVRT
 from test_rasters import UTM, H, W, noise, write
 
 import uniadrs_scale as us
@@ -267,3 +270,23 @@ def test_files_of_several_dates_are_told(tmp_path: Path) -> None:
     )
     assert "of several dates (20260101, 20260201)" in dates[0]
     assert not bands
+
+
+def test_a_warped_vrt_of_a_vrt_changes_with_its_sources(tmp_path: Path) -> None:
+    """``gdalwarp -of VRT`` names its source in another element than ``gdalbuildvrt``."""
+    write(tmp_path / "a.tif", noise(1))
+    (tmp_path / "inner.vrt").write_text(
+        f'<VRTDataset rasterXSize="{W}" rasterYSize="{H}"><SRS>EPSG:32633</SRS>'
+        "<GeoTransform>400000, 10, 0, 6000000, 0, -10</GeoTransform>"
+        '<VRTRasterBand dataType="UInt16" band="1"><SimpleSource>'
+        '<SourceFilename relativeToVRT="1">a.tif</SourceFilename></SimpleSource>'
+        "</VRTRasterBand></VRTDataset>"
+    )
+    with rasterio.open(tmp_path / "inner.vrt") as inner, WarpedVRT(inner, crs=32632) as warped:
+        rasterio.shutil.copy(warped, tmp_path / "outer.vrt", driver="VRT")
+    stamp = Header.of(str(tmp_path / "outer.vrt")).stamp
+    write(tmp_path / "a.tif", noise(1, base=2000))
+    assert Header.of(str(tmp_path / "outer.vrt")).stamp != stamp
+    (tmp_path / "a.tif").unlink()
+    with pytest.raises(us.SceneError, match=r"a.tif', which cannot be opened"):
+        us.open_scene(tmp_path / "outer.vrt")

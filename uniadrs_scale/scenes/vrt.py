@@ -46,7 +46,7 @@ MOST_TEXT = 2**22
 """Characters of a VRT that are searched for its sources."""
 RAW_BAND = re.compile("<VRTRasterBand[^>]*VRTRawRasterBand.*?</VRTRasterBand>", re.DOTALL)
 """A band of a VRT that is a file without structure."""
-SOURCE = re.compile(r"<SourceFilename([^>]*)>([^<]+)<")
+SOURCE = re.compile(r"<Source(?:Filename|Dataset)([^>]*)>([^<]+)<")
 PLAIN = re.compile(r"\s*([+-]?[\d.]+(e[+-]?\d+)?|nan|[+-]?inf(inity)?)\s*", re.IGNORECASE)
 """A number that GDAL understands."""
 NUMBER = re.compile(r"""(?:<(\w+Offset)>|\b(band)=["'])\s*(-?\d+)""")
