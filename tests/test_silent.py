@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING, Any
 
 import dask.array as da
 import geopandas as gpd
+import h5py
 import numpy as np
 import pytest
 import rasterio
@@ -290,3 +292,29 @@ def test_a_warped_vrt_of_a_vrt_changes_with_its_sources(tmp_path: Path) -> None:
     (tmp_path / "a.tif").unlink()
     with pytest.raises(us.SceneError, match=r"a.tif', which cannot be opened"):
         us.open_scene(tmp_path / "outer.vrt")
+
+
+@pytest.mark.parametrize("kind", ["virtual", "external"])
+def test_hdf5_with_values_in_other_files(tmp_path: Path, kind: str) -> None:
+    """HDF5 reads zeros if such a file is lost, and keeps its own time if that changes."""
+    values, path = noise(1, "float32")[0], tmp_path / "all.h5"
+    if kind == "virtual":
+        layout, source = h5py.VirtualLayout((H, W), "f4"), tmp_path / "part.h5"
+        with h5py.File(source, "w") as file:
+            file["v"] = values
+        layout[:] = h5py.VirtualSource("part.h5", "v", (H, W))
+        with h5py.File(path, "w") as file:
+            file.create_virtual_dataset("v", layout)
+    else:
+        source = tmp_path / "part.raw"
+        values.tofile(source)
+        with h5py.File(path, "w") as file:
+            file.create_dataset("v", (H, W), "f4", external=[(str(source), 0, values.nbytes)])
+    scene = us.open_scene(path)
+    np.testing.assert_array_equal(scene[0], values)
+    os.utime(source, (1, 1))
+    with pytest.raises(us.SceneError, match="has changed since the scene was opened"):
+        scene_source(scene)
+    source.unlink()
+    with pytest.raises(us.SceneError, match=r"values from '.*part\.\w+', which is not there"):
+        us.open_scene(path)
