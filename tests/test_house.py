@@ -44,8 +44,8 @@ def test_no_module_of_the_root_has_the_name_of_a_public_function() -> None:
     assert not functions & (ROOMS | {"errors"})
 
 
-def test_there_are_at_most_153_modules() -> None:
-    assert sum(path.name != "__init__.py" for path in MODULES) <= 153
+def test_there_are_at_most_154_modules() -> None:
+    assert sum(path.name != "__init__.py" for path in MODULES) <= 154
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(LIBRARY)))
@@ -53,8 +53,8 @@ def test_a_module_has_at_most_300_lines(path: Path) -> None:
     assert len(lines(path)) <= 300
 
 
-def test_the_library_has_at_most_34800_lines() -> None:
-    assert sum(len(lines(path)) for path in MODULES) <= 34_800
+def test_the_library_has_at_most_35100_lines() -> None:
+    assert sum(len(lines(path)) for path in MODULES) <= 35_100
 
 
 def test_the_linter_is_silenced_rarely() -> None:

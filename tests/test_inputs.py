@@ -337,7 +337,7 @@ def test_results_print_in_the_terminal_of_ipython() -> None:
 
 def test_a_plan_prints_well() -> None:
     plan = us.plan(SCENE, detector="rx", scheduler="sync")
-    assert str(plan) == plan.text()
+    assert str(plan) == plan.text() == plan.summary()  # its name in version 0.1.0
     assert plan._repr_html_().startswith("<pre>scene")
     assert "this process, 1 thread, as asked for" in str(plan)
 

@@ -290,3 +290,6 @@ class ScorePlan(Printed):
         }
         notes = [("note", note) for note in scene.remarks]
         return "\n".join(f"{key:<13}{text}" for key, text in (*lines.items(), *notes))
+
+    summary = text
+    """The name of :meth:`text` in version 0.1.0."""

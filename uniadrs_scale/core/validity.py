@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 ndimage = Later("scipy.ndimage")
 NOT_FINITE, EVERY_BAND, SOME_BANDS = "not finite", "nodata", "nodata in some bands"
-MASKED = "alpha or mask"
+MASKED, OUTSIDE = "alpha or mask", "fill or out of range"
 """Reasons why pixels are invalid; classes of a quality band have their names."""
 EXTREME = 0.99
 """Share of the largest float from which on a nodata value may have been rounded when written."""

@@ -7,8 +7,9 @@ no other array, and nothing but metadata is read.
 from __future__ import annotations
 
 import atexit
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakSet
 
@@ -22,8 +23,9 @@ from xarray.core import indexing
 
 from uniadrs_scale.errors import SceneError, UniadrsScaleError
 from uniadrs_scale.scenes.packing import EMPTY, FILL, Packing, packing_of, plain_names
+from uniadrs_scale.scenes.vrt import file_stamp
 from uniadrs_scale.storage.buckets import range_file, zarr_place
-from uniadrs_scale.storage.trust import require_self_contained
+from uniadrs_scale.storage.trust import foreign_files, require_self_contained
 from uniadrs_scale.storage.urls import is_remote, stable_uri
 
 if TYPE_CHECKING:
@@ -57,6 +59,8 @@ class ArrayFile:
     stamp: str
     """Changes with the file."""
     engine: Engine
+    sources: tuple[tuple[str, str], ...] = ()
+    """Path and stamp of the other files that hold the values of an array."""
 
     def variable(self, path: str) -> xr.Variable:
         """Return an array, lazy and not decoded, by its group and name.
@@ -91,16 +95,19 @@ class Variable:
         Raise SceneError if it does not hold real numbers, or its factors are for other bands.
         """
         where = f"'{path}' of '{file.path}'"
+        file = replace(file, sources=_sources(where, file, path))
         return cls(file, path, tuple(axes), packing_of(where, file.variable(path), axes, **fill))
 
     def decisive(self) -> dict[str, Any]:
         """Return what decides the pixels, as JSON values."""
+        others = [{"file": name, "stamp": stamp} for name, stamp in self.file.sources]
         return {
             "file": stable_uri(self.file.path),
             "stamp": self.file.stamp,
             "path": self.path,
             "axes": list(self.axes),
             "packing": self.packing.decisive(),
+            **({"sources": others} if others else {}),
         }
 
     @property
@@ -211,6 +218,27 @@ def _hdf5_fill(file: ArrayFile, path: str) -> dict[str, Any]:
         if not asked or array.dtype.kind not in "iuf" or said & KNOWN:
             return {}
         return {"_FillValue" if array.fillvalue else EMPTY: array.fillvalue}
+
+
+def _sources(where: str, file: ArrayFile, path: str) -> tuple[tuple[str, str], ...]:
+    """Return path and stamp of the files from which a local HDF5 file gets the values of an array.
+
+    Raise SceneError if one is lost: HDF5 would read zeros.
+    """
+    if file.engine != "h5netcdf" or is_remote(file.path):
+        return ()
+    with h5py.File(file.path) as opened:
+        found = set(foreign_files(opened[path]))
+    folder = Path(file.path).parent
+    names = {name: folder / name for name in found if "%b" not in name}  # a pattern of names
+    paths = {name: path if path.is_file() else Path(name) for name, path in names.items()}
+    lost = next((name for name in sorted(paths) if not paths[name].is_file()), None)
+    if lost is not None:
+        raise SceneError(
+            f"{where} gets its values from '{lost}', which is not there: HDF5 would take them for "
+            "zeros. Fetch that file."
+        )
+    return tuple((str(path.absolute()), file_stamp(str(path))) for path in sorted(paths.values()))
 
 
 def _hdf5_source(file: ArrayFile) -> Any:

@@ -30,10 +30,11 @@ from uniadrs_scale.scenes.areas import (
     turn_of,
     turned,
 )
+from uniadrs_scale.scenes.declared import declared_nodata
 from uniadrs_scale.scenes.given import scene_of
 from uniadrs_scale.scenes.lazy import lazy_pixels
 from uniadrs_scale.scenes.rasters import WindowedScene
-from uniadrs_scale.scenes.sources import declared_nodata, recognised
+from uniadrs_scale.scenes.sources import recognised
 from uniadrs_scale.swaths.conventions import geolocation_kind
 from uniadrs_scale.swaths.grids import georeference
 

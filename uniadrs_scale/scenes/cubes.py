@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from uniadrs_scale.core.contracts import SceneInfo, digest
-from uniadrs_scale.core.validity import EVERY_BAND, Nodata, Validity
+from uniadrs_scale.core.validity import EVERY_BAND, OUTSIDE, Nodata, Validity
 from uniadrs_scale.errors import SceneError
 from uniadrs_scale.scenes.assembly import Facts, select
 from uniadrs_scale.scenes.axes import LONGEST
@@ -39,8 +39,6 @@ if TYPE_CHECKING:
 
 STRIP_BYTES = 8 * 2**20
 """Size of a read, about: decoding needs several times as much."""
-FILL = "fill or out of range"
-"""Reason of pixels that the attributes of an array declare missing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +113,7 @@ class CubeScene(WindowedScene):
             first += count
         validity = Validity(shape)
         validity.drop(target.blank, EVERY_BAND)
-        validity.drop(~target.present, FILL)
+        validity.drop(~target.present, OUTSIDE)
         nodata = (self.nodata,) * len(self.selected)
         validity.drop_nodata(target.pixels, Nodata(nodata, self.together))
         validity.drop_not_finite(target.pixels)

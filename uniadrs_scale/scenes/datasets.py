@@ -22,6 +22,7 @@ from uniadrs_scale.scenes.vrt import file_stamp
 from uniadrs_scale.storage.buckets import glimpse, range_file, zarr_place
 from uniadrs_scale.storage.trust import require_self_contained
 from uniadrs_scale.storage.urls import canonical, is_remote, uri_name
+from uniadrs_scale.swaths.axes import UNEVEN
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -116,6 +117,22 @@ def scopes(group: str) -> Iterator[str]:
         yield group
         group = group.rpartition("/")[0]
     yield ""
+
+
+def off_centre(contents: Contents, path: str) -> float:
+    """Return the distance from a coordinate to the middle of its cells, by its bounds (CF).
+
+    Cells at a pole may be half as large as others.
+    """
+    words = str(contents.variable(path).attrs.get("bounds", "")).split()
+    group = contents.entries[path].group
+    bounds = contents.nearest(group, words[0]) if words else None
+    values = decoded(contents.variable(path))
+    shape = (*values.shape, len(("start", "stop")))
+    if bounds is None or contents.entries[bounds].shape != shape or values.size == 1:
+        return 0.0
+    off = float(np.median(decoded(contents.variable(bounds)).mean(axis=1) - values))
+    return off if abs(off) > UNEVEN * abs(float(values[1]) - float(values[0])) else 0.0
 
 
 def read_contents(path: str) -> Contents | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import reduce
+from operator import and_
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,10 +11,19 @@ import numpy as np
 import xarray as xr
 
 from uniadrs_scale.errors import SceneError, gist
-from uniadrs_scale.scenes.axes import LATITUDES, LONGITUDES, role_of_name, taken_for_bands
+from uniadrs_scale.scenes.axes import (
+    DEGREES,
+    LATITUDES,
+    LONGITUDES,
+    Role,
+    role_of_attributes,
+    role_of_name,
+    taken_for_bands,
+)
+from uniadrs_scale.scenes.declared import DECLARED, declared_nodata, with_plain_fill
 from uniadrs_scale.scenes.open import not_a_source, open_scene
 from uniadrs_scale.scenes.products.plain import AUXILIARY
-from uniadrs_scale.scenes.sources import ASSUMED, declared_nodata
+from uniadrs_scale.scenes.sources import ASSUMED
 from uniadrs_scale.swaths.conventions import crs_of
 
 if TYPE_CHECKING:
@@ -75,9 +86,19 @@ def _stacked(scene: xr.Dataset) -> xr.DataArray:
             f"The Dataset has several arrays with bands ({', '.join(map(str, names)):.100}), a "
             f"scene is one. Choose it: ds['{names[0]}']."
         )
-    stacked = scene[names].to_dataarray("band")
     nodata, crs = _only_nodata({str(name): scene[name] for name in names}), scene.rio.crs
+    plain = {name: with_plain_fill(scene[name]) for name in names}
+    masks = [a.coords["valid"] for a in plain.values() if "valid" in {*a.coords} - {*scene.coords}]
+    stacked = scene.assign(
+        {name: array.drop_vars({*array.coords} - {*scene.coords}) for name, array in plain.items()}
+    )[names].to_dataarray("band")
     stacked = stacked if nodata is None else stacked.assign_attrs(_FillValue=nodata)
+    if masks:
+        present = (stacked != (np.nan if nodata is None else nodata)).all("band")
+        words = ", ".join(dict.fromkeys(str(mask.attrs[DECLARED]) for mask in masks))
+        valid = reduce(and_, (mask.variable for mask in masks), present.variable)
+        valid.attrs = {DECLARED: words}
+        stacked = stacked.assign_coords(valid=valid)
     return stacked if crs is None else stacked.rio.write_crs(crs)
 
 
@@ -136,6 +157,7 @@ def _with_plain_axes(scene: xr.DataArray) -> xr.DataArray:
         scene = scene.rio.write_crs(4326)
     if not {"y", "x"} <= set(scene.dims):
         return scene
+    scene = _with_plain_places(scene)
     others = [str(dim) for dim in scene.dims if dim not in ("y", "x")]
     long = [dim for dim in others if scene.sizes[dim] > 1]
     scene = scene.isel({dim: 0 for dim in others if dim not in (long or ["band"])})
@@ -149,3 +171,28 @@ def _with_plain_axes(scene: xr.DataArray) -> xr.DataArray:
     note = taken_for_bands(long[0], scene.sizes[long[0]], str(scene.name or "array"))
     said = {} if role_of_name(long[0]) == "band" else {ASSUMED: note}
     return scene.drop_vars("band", errors="ignore").swap_dims({long[0]: "band"}).assign_attrs(said)
+
+
+def _with_plain_places(scene: xr.DataArray) -> xr.DataArray:
+    """Return a scene whose coordinates along y and x, or of each pixel, have the usual names."""
+    kinds: dict[str, set[str]] = {"latitude": LATITUDES, "longitude": LONGITUDES}
+    axes: tuple[Role, ...] = ("y", "x")
+    for (name, known), axis in zip(kinds.items(), axes, strict=True):
+        own = {str(key): value for key, value in scene.coords.items()}
+        lines = [k for k, v in own.items() if v.dims == (axis,) and _role(k, v) == axis]
+        planes = [k for k, v in own.items() if {*v.dims} == {"y", "x"} and k.lower() in known]
+        if len(lines) == 1 and axis not in own:
+            scene = scene.assign_coords({axis: (axis, own[lines[0]].values, own[lines[0]].attrs)})
+            degrees = lines[0].lower() in known or DEGREES[axis].fullmatch(_units(own[lines[0]]))
+            scene = scene.rio.write_crs(4326) if degrees and crs_of(scene) is None else scene
+        elif len(planes) == 1 and name not in own:
+            scene = scene.rename({planes[0]: name})
+    return scene
+
+
+def _role(name: str, coordinate: xr.DataArray) -> str:
+    return role_of_attributes(coordinate.variable) or role_of_name(name)
+
+
+def _units(coordinate: xr.DataArray) -> str:
+    return str(coordinate.attrs.get("units", "")).lower()

@@ -25,7 +25,7 @@ from uniadrs_scale.scenes.axes import (
     coordinates_of,
     role_of_coordinate,
 )
-from uniadrs_scale.scenes.datasets import scopes
+from uniadrs_scale.scenes.datasets import off_centre, scopes
 from uniadrs_scale.scenes.packing import numbers, plain_names
 from uniadrs_scale.swaths.grids import Georeference, georeference
 
@@ -76,7 +76,7 @@ def grid_of(contents: Contents, variable: Variable) -> Georeference:
     for role, place in places.items():
         found = contents.variable(place)
         said = {name: found.attrs[name] for name in ("units", "long_name") if name in found.attrs}
-        coords[role] = (role, decoded(found), said)
+        coords[role] = (role, decoded(found) + off_centre(contents, place), said)
     shape = variable.sizes["y"], variable.sizes["x"]
     if crs is None and (eos := _eos_grid(contents, variable.path, shape)):
         return eos

@@ -87,6 +87,13 @@ def same_crs(one: str | None, other: str | None) -> bool:
     return bool(CRS.from_wkt(one).equals(CRS.from_wkt(other), ignore_axis_order=True))
 
 
+@lru_cache(maxsize=64)
+def is_rotated_pole(crs: str) -> bool:
+    """Return True for latitudes and longitudes of another pole, as of regional climate models."""
+    known = CRS.from_user_input(crs)
+    return bool(known.is_geographic and known.is_derived)
+
+
 def covered(source: Grid, target: Grid) -> tuple[int, int, int, int] | None:
     """Return the rows and columns (starts and stops) of ``target`` with centres in ``source``.
 

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import xarray as xr
+import zarr
 from affine import Affine
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 
 from uniadrs_scale.core.contracts import SceneInfo, SceneSource, digest
-from uniadrs_scale.core.validity import EVERY_BAND, Validity, can_hold, exact, valid_pixels
-from uniadrs_scale.errors import SceneError
+from uniadrs_scale.core.validity import EVERY_BAND, OUTSIDE, Validity, can_hold, valid_pixels
 from uniadrs_scale.scenes.axes import wavelengths_of
-from uniadrs_scale.scenes.grids import Grid, ground_size
+from uniadrs_scale.scenes.datasets import store_stamp
+from uniadrs_scale.scenes.declared import DECLARED, declared_nodata, with_plain_fill
+from uniadrs_scale.scenes.grids import Grid, ground_size, is_rotated_pole
 from uniadrs_scale.scenes.lazy import lazy_pixels, origin, require_unchanged
+from uniadrs_scale.scenes.packing import HUGE
 from uniadrs_scale.swaths.conventions import (
     GEOLOCATION,
     as_scene,
@@ -35,7 +39,7 @@ from uniadrs_scale.swaths.grids import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -44,8 +48,10 @@ if TYPE_CHECKING:
     from uniadrs_scale.scenes.rasters import WindowedScene
 
 
-FILL = ("_FillValue", "missing_value", "fill_value", "nodata")
-"""Attributes that hold the nodata value of an array, as rioxarray reads them."""
+NO_GEOTIFF = (
+    "A GeoTIFF cannot hold the CRS of the scene, whose pole is rotated: a COG of the map has none. "
+    "Take the map as Zarr."
+)
 ASSUMED = "assumed"
 """Attribute with a sentence about what was assumed of an array."""
 
@@ -141,8 +147,11 @@ class ArrayWindow:
         pixels = array.values
         validity = Validity(pixels.shape[1:])
         validity.drop_not_finite(pixels)
+        if pixels.dtype.kind == "f":
+            validity.drop((np.abs(pixels) > HUGE).any(axis=0), OUTSIDE)
         if "valid" in array.coords:
-            validity.drop(~array.coords["valid"].values, "not in 'valid'")
+            mask = array.coords["valid"]
+            validity.drop(~mask.values, OUTSIDE if DECLARED in mask.attrs else "not in 'valid'")
         else:
             nodata = (declared_nodata(array),) * len(pixels)
             together = pixels.dtype.itemsize == 1  # each value is also a measurement
@@ -170,48 +179,18 @@ def map_coordinates(scene: xr.DataArray) -> Mapping[str, xr.DataArray]:
 
 def recognised(scene: xr.DataArray) -> tuple[xr.DataArray, Any]:
     """Return ``scene`` as (band, y, x), and the files that hold just these pixels, if any do."""
-    array = _with_plain_fill(as_scene(scene))
+    array = with_plain_fill(as_scene(scene))
     known = origin(array)
     if known is not None and known.info.transform is not None:
         array = without_old_coordinates(array, Affine(*known.info.transform))
     return array, known
 
 
-def _with_plain_fill(array: xr.DataArray) -> xr.DataArray:
-    """Return integers with their fill as an attribute, and without fill that they cannot be.
-
-    xarray keeps the fill of decoded numbers as encoding. Integers that have one are not decoded.
-    """
-    said = {name: array.attrs[name] for name in FILL if name in array.attrs}
-    if array.dtype.kind != "f" and "_FillValue" in array.encoding:
-        said.setdefault("_FillValue", array.encoding["_FillValue"])
-    try:
-        known = [exact(np.ravel(value)[0]) for value in said.values()]
-    except (TypeError, ValueError, IndexError):
-        raise SceneError(
-            f"The fill value of scene '{array.name}' is not a number ({said}). Correct the "
-            "attribute, or drop it."
-        ) from None
-    if array.dtype.kind == "f" or not said:
-        return array
-    held = [array.dtype.type(value) for value in known if can_hold(array.dtype, value)]
-    plain = array.copy(deep=False)
-    plain.attrs = {k: v for k, v in array.attrs.items() if k not in FILL}
-    plain.attrs |= dict(zip(FILL, held[:1], strict=False))
-    plain.encoding = {k: v for k, v in array.encoding.items() if k not in FILL}
-    return plain
-
-
-def declared_nodata(array: xr.DataArray) -> float | None:
-    """Return the nodata value that an array declares, if a pixel can have it."""
-    nodata = _with_plain_fill(array).rio.nodata
-    return None if nodata is None else exact(nodata)
-
-
 def _words_of_mask(array: xr.DataArray) -> str:
     """Return what makes pixels invalid, for people."""
     if "valid" in array.coords:
-        return "where coordinate 'valid' is False"
+        said = array.coords["valid"].attrs.get(DECLARED)
+        return str(said) if said else "where coordinate 'valid' is False"
     nodata, which = declared_nodata(array), "all bands" if array.dtype.itemsize == 1 else "any band"
     return "" if nodata is None else f"{nodata:g} in {which}"
 
@@ -231,6 +210,8 @@ def _placed(info: SceneInfo, array: xr.DataArray) -> SceneInfo:
     info = replace(info, name=str(array.name or info.name), wavelengths=wavelengths_of(array))
     said = (str(array.attrs.get(name, "")) for name in ("datetime", "platform", "crop"))
     acquired, platform, crop = said
+    if crs is not None and is_rotated_pole(crs):
+        info = replace(info, notes=(*info.notes, NO_GEOTIFF))
     return replace(info, acquired=acquired, platform=platform, crop=crop)
 
 
@@ -271,4 +252,22 @@ def _decisive(array: xr.DataArray) -> dict[str, Any]:
     """Return what decides the pixels: Dask's names of lazy arrays, the bytes of others."""
     valid = [array.coords["valid"].variable] if "valid" in array.coords else []
     content = content_digest(*(xr.DataArray(part) for part in (array.variable, *valid)))
-    return {"content": content, "nodata": declared_nodata(array)}
+    stores = dict(store for part in (array.variable, *valid) for store in _stores(part.data))
+    known = {"content": content, "nodata": declared_nodata(array)}
+    return known | ({"stores": stores} if stores else {})
+
+
+def _stores(data: Any) -> Iterator[tuple[str, str]]:
+    """Yield path and stamp of the Zarr stores on this machine that a lazy array reads.
+
+    Dask's names stay the same if pixels in a store are replaced.
+    """
+    for name, layer in getattr(getattr(data, "dask", None), "layers", {}).items():
+        for held in dict(layer).values() if "original-" in name else ():
+            inner = getattr(held, "value", held)
+            while inner is not None and not isinstance(inner, zarr.Array):
+                inner = getattr(inner, "array", getattr(inner, "_array", None))
+            store: Any = getattr(inner, "store", None)
+            root = str(getattr(store, "root", getattr(store, "path", "")))
+            if root and Path(root).is_dir():
+                yield root, store_stamp(root)

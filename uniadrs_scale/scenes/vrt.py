@@ -30,6 +30,12 @@ RAW = {"ENVI", "EHdr", "ERS", "ISCE", "PAux", "ROI_PAC", "RRASTER", "GenBin"}
 """Drivers of files without structure: bytes missing at the end read as zeros."""
 WHOLE = {"GTiff", "COG", "JP2OpenJPEG", "PNG", "JPEG"}
 """Drivers of files that hold all their pixels."""
+TILED = {"TIL", "DIMAP", "SENTINEL2"}
+"""Drivers that make a VRT of the images that a product names (WorldView, Pleiades, SPOT)."""
+IMAGES = (".tif", ".tiff", ".jp2", ".ntf")
+"""Endings of these images, among all files of the product."""
+INDEX = "GTI"
+"""Driver of indexes of tiles. GDAL does not list the tiles."""
 SUFFIXES = ("", ".dat", ".img", ".bsq", ".bil", ".bip", ".raw", ".bin", ".envi", ".rfl", ".rdn")
 """Endings of the data file of an ENVI header, besides that in the header's own name."""
 METADATA = ".xml", ".txt", ".safe"
@@ -40,7 +46,7 @@ MOST_TEXT = 2**22
 """Characters of a VRT that are searched for its sources."""
 RAW_BAND = re.compile("<VRTRasterBand[^>]*VRTRawRasterBand.*?</VRTRasterBand>", re.DOTALL)
 """A band of a VRT that is a file without structure."""
-SOURCE = re.compile(r"<SourceFilename([^>]*)>([^<]+)<")
+SOURCE = re.compile(r"<Source(?:Filename|Dataset)([^>]*)>([^<]+)<")
 PLAIN = re.compile(r"\s*([+-]?[\d.]+(e[+-]?\d+)?|nan|[+-]?inf(inity)?)\s*", re.IGNORECASE)
 """A number that GDAL understands."""
 NUMBER = re.compile(r"""(?:<(\w+Offset)>|\b(band)=["'])\s*(-?\d+)""")
@@ -116,7 +122,9 @@ def _require_bytes(dataset: rasterio.DatasetReader, uri: str) -> None:
 
 
 def sources_of(dataset: Any) -> frozenset[str]:
-    """Return the rasters that a VRT names."""
+    """Return the rasters that a VRT names, or the metadata of a product of several tiles."""
+    if dataset.driver in TILED:
+        return frozenset(name for name in dataset.files if name.lower().endswith(IMAGES))
     if dataset.driver != "VRT":
         return frozenset()
     text = RAW_BAND.sub("", "".join(dataset.tags(ns="xml:VRT").values()))
@@ -226,7 +234,12 @@ def require_sources(dataset: rasterio.DatasetReader, uri: str) -> frozenset[str]
 
     Raise SceneError if one cannot be opened, or could not be opened before.
     """
-    if dataset.driver != "VRT":
+    if dataset.driver == INDEX:
+        raise SceneError(
+            f"'{uri}' is an index of tiles, in which GDAL takes lost tiles for zeros. Make a VRT "
+            "of the tiles (gdalbuildvrt all.vrt TILES), and pass that."
+        )
+    if dataset.driver not in {"VRT", *TILED}:
         return frozenset()
     waiting, found = [uri], set[str]()
     while waiting:
@@ -243,7 +256,7 @@ def require_sources(dataset: rasterio.DatasetReader, uri: str) -> frozenset[str]
             raise SceneError(
                 f"'{uri}' names '{name}', which {'cannot' if problem else 'could not'} be opened"
                 f"{f' ({problem})' if problem else ' before'}: GDAL would take its pixels for "
-                "zeros. Fetch it, or correct the VRT, then run the same command again."
+                "zeros. Fetch it, or correct what names it, then run the same command again."
             )
     return frozenset(found)
 

@@ -146,12 +146,17 @@ def _foreign_link(name: str, link: object) -> str | None:
 
 
 def _foreign_pixels(name: str, item: object) -> str | None:
-    if not isinstance(item, h5py.Dataset):
-        return None
-    sources = item.virtual_sources() if item.is_virtual else []
-    files = [source[0] for source in item.external or []]
-    files += [source.file_name for source in sources if source.file_name != "."]
+    files = foreign_files(item)
     return f"'{name}' gets its values from the file '{files[0]}'" if files else None
+
+
+def foreign_files(item: object) -> list[str]:
+    """Return the names of the files from which an HDF5 file gets the values of an array."""
+    if not isinstance(item, h5py.Dataset):
+        return []
+    sources = item.virtual_sources() if item.is_virtual else []
+    files = [str(source[0]) for source in item.external or []]
+    return files + [source.file_name for source in sources if source.file_name != "."]
 
 
 class Checked:

@@ -152,6 +152,8 @@ def written_transform(array: xr.DataArray) -> Affine | None:
     transform = None if text is None else affine_of(str(text).split(), gdal=True)
     if transform is None:
         transform = affine_of(array.attrs.get("spatial:transform"))
+        if transform is not None and array.attrs.get("spatial:registration") == "node":
+            transform @= Affine.translation(-0.5, -0.5)
     return transform
 
 

@@ -40,6 +40,8 @@ LONGEST_HEADER = 2**24
 FEW = 4
 """Pages that a message names."""
 WORD = re.compile(r"[^_\-. ]+")
+DATE = re.compile(r"(19|20)\d\d(0\d|1[0-2])[0-3]\d(T\d{4,6})?Z?")
+"""A word in a file's name that is a date."""
 AUXILIARY = re.compile(
     r"(.*[-_.])?(?P<word>" + HELPERS + r"|tci(_[rgb])?|pvi|udm2?|(cloud_?)?mask|"
     r"b?qa|qa\d0|qa_(pixel|radsat|aerosol)|(msk|ql)_\w+|sr_(aerosol|atmos_opacity)|"
@@ -96,6 +98,12 @@ def plain_product(sources: Sequence[str], headers: dict[str, Header]) -> Product
         for header in grey
     ]
     notes += dict.fromkeys(note for product in known if product for note in product.notes)
+    dates = [word for word in words if DATE.fullmatch(word)]
+    if len(dates) == len(scored) > 1:
+        notes.append(
+            f"The files are of several dates ({', '.join(dates[:FEW])}), which are scored as bands "
+            "of one scene. Score each file by itself if they are scenes of their own."
+        )
     if left_out:
         notes.append(
             f"Not scored: {', '.join(left_out)}. By their names they hold quality, angles or "

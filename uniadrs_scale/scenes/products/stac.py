@@ -120,7 +120,26 @@ def of_document(document: dict[str, Any], base: str) -> Product:
         gsd_m=properties.get("gsd"),
         datetime=iso_time(properties.get("datetime") or properties.get("start_datetime")),
         platform=properties.get("platform"),
+        notes=tuple(_unread(assets, bands)),
     )
+
+
+def _unread(assets: dict[str, dict[str, Any]], bands: Sequence[Band]) -> Iterator[str]:
+    """Yield a sentence about assets with bands that are not rasters, and nothing else holds."""
+    read = {name for band in bands for name in (band.name, *band.aliases)}
+    lost = [
+        key
+        for key, asset in assets.items()
+        if _measured(asset)
+        and not is_raster(asset)
+        and not NOT_DATA & set(asset.get("roles") or [])
+        and not {str(fact.get("name")) for fact in _named(asset)} <= read
+    ]
+    if lost:
+        yield (
+            f"Assets of the item that are not rasters are not scored: {', '.join(lost)}. Open "
+            "their files by path."
+        )
 
 
 def with_assets(product: Product, wanted: Sequence[str]) -> Product:
@@ -139,10 +158,10 @@ def with_assets(product: Product, wanted: Sequence[str]) -> Product:
 
 def is_raster(asset: dict[str, Any]) -> bool:
     """Return True if an asset is a raster that can hold bands, by its media type or its ending."""
-    media = str(asset.get("type") or "").lower()
-    if media:
-        return media.split(";")[0] in RASTER_TYPES
-    return Path(urlsplit(asset["href"]).path).suffix.lower() in (".tif", ".tiff", ".jp2")
+    media = str(asset.get("type") or "").lower().split(";")[0]
+    ending = Path(urlsplit(asset["href"]).path).suffix.lower()
+    # Some say image/x.geotiff, or application/octet-stream.
+    return media in RASTER_TYPES or ending in (".tif", ".tiff", ".jp2")
 
 
 def _bands(assets: dict[str, dict[str, Any]], base: str) -> Iterator[Band]:
