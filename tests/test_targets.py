@@ -303,8 +303,21 @@ def test_top_gives_the_highest_and_no_levels_are_needed(utm_map, tmp_path):
     assert np.isnan(table.columns["far_per_mpx"]).all()
 
 
+def test_a_list_keeps_a_command_that_a_shell_takes(utm_map, tmp_path, monkeypatch):
+    path = tmp_path / "my list.geojson"
+    arguments = ["targets", str(utm_map), "-o", str(path)]
+    monkeypatch.setattr(sys, "argv", ["uniadrs-scale", *arguments])
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    assert f"-o '{path}'" in path.read_text()
+
+
 def test_false_alarms_pick_the_threshold(utm_map):
     assert find(utm_map, Selection(false_alarms=10)).facts["threshold"] == pytest.approx(0.6)
+    most = LEVELS.false_per_mpx[0]
+    found = find(utm_map, Selection(false_alarms=most))
+    assert found.facts["threshold"] == pytest.approx(LEVELS.scores[0])
+    with pytest.raises(PlanError, match=r"more than all objects of empty ground .* at most"):
+        find(utm_map, Selection(false_alarms=1.01 * most))
 
 
 def areas(path, shape, crs="EPSG:4326"):

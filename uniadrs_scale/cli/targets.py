@@ -166,7 +166,7 @@ def targets_command(
         again = SecondLook.of(weights)
     work = compute_of(scheduler, workers, again)
     table = find(map_path, selection, scene=opened, compute=work, again=again)
-    table.facts["command"] = redact(" ".join(sys.argv[1:]))
+    table.facts["command"] = redact(shlex.join(sys.argv[1:]))
     if chips and opened is not None:
         from uniadrs_scale.objects.chips import with_chips
 

@@ -169,7 +169,7 @@ def _require_replaceable(target: Place) -> None:
     if target.suffix.lower() in FILES and target.exists() and not made_here(target):
         raise StoreError(
             f"'{target}' exists and is not a map that this library wrote. Choose another output "
-            "path, or remove it."
+            "path."
         )
 
 

@@ -135,7 +135,13 @@ class Selection:
                     f"'{name}' has no levels (they come with the weights; RX and weights of your "
                     "own have none). Give --top N or --threshold T."
                 )
-            rate = self.false_alarms
+            rate, most = self.false_alarms, levels.false_per_mpx[0]
+            if rate is not None and rate > most:
+                raise PlanError(
+                    f"{rate:g} false objects per Mpx are more than all objects of empty ground "
+                    f"({most:.3g} from a score of {levels.scores[0]:g} up). Give at most "
+                    f"{most:.3g}, or --threshold T."
+                )
             level = levels.threshold(self.level or MEDIUM)
             threshold = level if rate is None else levels.threshold_at(rate)
         if threshold < grow and self.grow is None:
