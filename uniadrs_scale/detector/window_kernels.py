@@ -10,12 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from uniadrs_scale.core.compiled import compiled
+from uniadrs_scale.detector.cpu_kernels import kernel
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-kernel = compiled(fastmath={"contract"}, error_model="numpy")
 
 
 @kernel

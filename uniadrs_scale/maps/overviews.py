@@ -203,7 +203,7 @@ class Overview:
 UNIT = 2.0**32
 """Sums of scores and squares are integers in units of 2^-32, so they are exact in any order."""
 SLAB = 2**17
-"""Scores that are added at once: each takes 40 bytes while they are."""
+"""Values beyond -1..1 that are added at once: each takes 40 bytes while they are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -87,9 +87,13 @@ def coordinates_of(contents: Contents, group: str, dim: str, size: int) -> list[
 
 
 def role_of_coordinate(contents: Contents, path: str) -> Role:
-    """Return what a coordinate's attributes say, or its name; empty if nothing."""
-    entry = contents.entries[path]
-    return role_of_attributes(contents.variable(path)) or role_of_name(entry.name)
+    """Return the role of a coordinate in a file: see :func:`role_of`."""
+    return role_of(contents.entries[path].name, contents.variable(path))
+
+
+def role_of(name: str, variable: xr.Variable) -> Role:
+    """Return what the attributes of a coordinate say, or its name; empty if nothing."""
+    return role_of_attributes(variable) or role_of_name(name)
 
 
 def role_of_name(name: str) -> Role:

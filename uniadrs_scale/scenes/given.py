@@ -16,7 +16,7 @@ from uniadrs_scale.scenes.axes import (
     LATITUDES,
     LONGITUDES,
     Role,
-    role_of_attributes,
+    role_of,
     role_of_name,
     taken_for_bands,
 )
@@ -179,7 +179,7 @@ def _with_plain_places(scene: xr.DataArray) -> xr.DataArray:
     axes: tuple[Role, ...] = ("y", "x")
     for (name, known), axis in zip(kinds.items(), axes, strict=True):
         own = {str(key): value for key, value in scene.coords.items()}
-        lines = [k for k, v in own.items() if v.dims == (axis,) and _role(k, v) == axis]
+        lines = [k for k, v in own.items() if v.dims == (axis,) and role_of(k, v.variable) == axis]
         planes = [k for k, v in own.items() if {*v.dims} == {"y", "x"} and k.lower() in known]
         if len(lines) == 1 and axis not in own:
             scene = scene.assign_coords({axis: (axis, own[lines[0]].values, own[lines[0]].attrs)})
@@ -188,10 +188,6 @@ def _with_plain_places(scene: xr.DataArray) -> xr.DataArray:
         elif len(planes) == 1 and name not in own:
             scene = scene.rename({planes[0]: name})
     return scene
-
-
-def _role(name: str, coordinate: xr.DataArray) -> str:
-    return role_of_attributes(coordinate.variable) or role_of_name(name)
 
 
 def _units(coordinate: xr.DataArray) -> str:

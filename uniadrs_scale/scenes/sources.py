@@ -148,7 +148,10 @@ class ArrayWindow:
         validity = Validity(pixels.shape[1:])
         validity.drop_not_finite(pixels)
         if pixels.dtype.kind == "f":
-            validity.drop((np.abs(pixels) > HUGE).any(axis=0), OUTSIDE)
+            outside = np.zeros(pixels.shape[1:], bool)
+            for band in pixels:  # not all at once: the forecast has no room for another window
+                outside |= np.abs(band) > HUGE
+            validity.drop(outside, OUTSIDE)
         if "valid" in array.coords:
             mask = array.coords["valid"]
             validity.drop(~mask.values, OUTSIDE if DECLARED in mask.attrs else "not in 'valid'")

@@ -31,7 +31,7 @@ RAW = {"ENVI", "EHdr", "ERS", "ISCE", "PAux", "ROI_PAC", "RRASTER", "GenBin"}
 WHOLE = {"GTiff", "COG", "JP2OpenJPEG", "PNG", "JPEG"}
 """Drivers of files that hold all their pixels."""
 TILED = {"TIL", "DIMAP", "SENTINEL2"}
-"""Drivers that make a VRT of the images that a product names (WorldView, Pleiades, SPOT)."""
+"""Drivers that make a VRT of the images that a product names."""
 IMAGES = (".tif", ".tiff", ".jp2", ".ntf")
 """Endings of these images, among all files of the product."""
 INDEX = "GTI"
