@@ -22,6 +22,7 @@ from uniadrs_scale.core.levels import GROW, RATES, Levels, score_text
 from uniadrs_scale.maps import exports, pictures
 from uniadrs_scale.maps.colours import colour_stops, map_colours, qgis_style, scale
 from uniadrs_scale.maps.layout import MARGIN, MOST, Layout, Peak, placed, top_peaks
+from uniadrs_scale.maps.overviews import ScoreStatistics
 from uniadrs_scale.maps.pictures import Ring, Subject, draw, result_line
 from uniadrs_scale.objects.find import find
 from uniadrs_scale.objects.select import Selection
@@ -375,6 +376,24 @@ def test_the_store_says_who_made_it_in_the_words_of_cf(scene: xr.DataArray, tmp_
     assert found.attrs["actual_range"] == [float(found.min()), float(found.max())]
     assert found.attrs["mean"] == pytest.approx(float(found.astype(float).mean()), abs=1e-9)
     assert found.attrs["stddev"] == pytest.approx(float(found.astype(float).std()), abs=1e-8)
+
+
+@pytest.mark.parametrize("factor", [1.0, 1e9, -3.0], ids=["scores", "large", "negative"])
+def test_statistics_are_those_of_the_known_values(factor: float) -> None:
+    values = np.random.default_rng(0).random((400, 401)).astype(np.float32) * np.float32(factor)
+    values[values < values.mean()] = np.nan
+    values[0, :2] = np.inf, -np.inf
+    known = values[np.isfinite(values)].astype(np.float64)
+    found = ScoreStatistics.of(values)
+    assert (found.pixels, found.count) == (values.size, known.size)
+    assert (found.minimum, found.maximum) == (known.min(), known.max())
+    figures = found.figures()
+    assert figures["mean"] == pytest.approx(known.mean(), rel=1e-8)
+    assert figures["stddev"] == pytest.approx(known.std(), rel=1e-6)
+    parts = [ScoreStatistics.of(part) for part in (values[:7], values[7:])]
+    if factor == 1:  # sums are integers then
+        assert ScoreStatistics.combine(parts) == found
+    assert ScoreStatistics.of(np.full((2, 3), np.nan, np.float32)).figures() == {}
 
 
 def test_statistics_do_not_depend_on_chunks(scene: xr.DataArray, tmp_path: Path) -> None:
