@@ -76,12 +76,12 @@ def test_presets_are_those_that_the_model_card_was_measured_with() -> None:
         for name, preset in PRESETS.items()
     }
     assert found == {
-        "hyperspectral": (128, 64, 112, 1, ("area", 0.5)),
+        "hyperspectral": (128, 64, 112, 1, ("area", 0.5), ("surroundings", -0.5)),
         "multispectral": (768, 128, 672, 2, ("area", -0.1)),
         "infrared": (512, 128, 448, 2, ("area", 0.5)),
         "low-light": (224, 112, 192, 1, ("area", 0.5), ("local", 0.5)),
         "single-band": (224, 112, 192, 1),
-        "sar": (768, 384, 672, 3, 6, ("bright", 0.25)),
+        "sar": (768, 384, 672, 3, 6, ("bright", 0.5), ("clutter", -2.0)),
     }
 
 

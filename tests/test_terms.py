@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 AREA = (("area", 0.5),)
+CROWDS = (("area", 0.5), ("surroundings", -0.5))
 BOTH = (("area", 0.5), ("local", 0.25))
 
 
@@ -105,6 +106,42 @@ def test_bright_is_the_difference_from_the_mean_of_the_ring() -> None:
     assert got[0, 32, 12] < -3
 
 
+def test_clutter_is_the_mean_of_the_ring_without_strong_targets() -> None:
+    values = components(2, 3, 50, 44)
+    values[:, 0] -= 1.0  # the sea
+    values[0, 0, 30:, 20:] += 4.0  # a town
+    before = terms.clutter(values, ring_mean)[:, 0]
+    expected = ring_mean(values[:, :1].clamp(max=terms.STRONGEST), INNER, OUTER)[:, 0]
+    np.testing.assert_array_equal(before, expected)
+    np.testing.assert_allclose(before, terms.clutter(values, fast_ring_mean)[:, 0], atol=1e-5)
+    assert before[0, 45, 40] > before[0, 5, 5] + 1.0
+    values[1, 0, 5, 5] = terms.STRONGEST
+    before = terms.clutter(values, ring_mean)
+    values[1, 0, 5, 5] = 30.0  # a stronger ship is no other clutter
+    np.testing.assert_array_equal(terms.clutter(values, ring_mean), before)
+
+
+def test_surroundings_are_the_mean_logit_of_the_ring() -> None:
+    """A target of a logit of 4 keeps it if it is alone, and loses among others of its kind."""
+    logit = torch.full((2, 1, 60, 60), terms.CALM)
+    logit[:, 0, 30, 30] = 4.0
+    logit[1, 0, 20:41:5, 20:41:5] = 4.0
+    seen = torch.zeros(2, 24, 60, 60)
+    for ring in (ring_mean, fast_ring_mean):
+        add = terms.added((("surroundings", -0.5),), seen, ring)
+        above = ring_mean(logit, INNER, OUTER) - terms.CALM
+        np.testing.assert_allclose(add(logit), logit - 0.5 * above, atol=1e-5)
+        alone, crowd = add(logit)[:, 0, 30, 30]
+        assert alone == 4.0
+        assert crowd < 3.9
+    # Other terms count as the logit does.
+    both = terms.added((("surroundings", -0.5), ("bright", 1.0)), seen + logit, ring_mean)
+    own = logit + terms.bright(seen + logit, ring_mean)
+    above = ring_mean(own, INNER, OUTER) - terms.CALM
+    np.testing.assert_array_equal(both(logit), own - 0.5 * above)
+    assert torch.equal(terms.added((), seen, ring_mean)(logit), logit)
+
+
 def test_terms_are_added_to_the_logit() -> None:
     pixels = np.random.default_rng(0).normal(size=(5, 64, 64))
     statistics = BandStatistics.of(pixels, np.ones((64, 64), bool))
@@ -147,10 +184,10 @@ def test_bits_depend_neither_on_chunks_nor_on_what_invalid_pixels_hold(
 
 def test_the_plan_names_the_terms_and_its_fingerprint_holds_them() -> None:
     plan = us.plan(scene(14), scheduler="sync")
-    assert plan.terms == AREA == PRESETS["hyperspectral"].terms
-    assert "plus 0.5 x area" in plan.text()
+    assert plan.terms == CROWDS == PRESETS["hyperspectral"].terms
+    assert "plus 0.5 x area, minus 0.5 x surroundings" in plan.text()
     assert replace(plan, terms=()).fingerprint != plan.fingerprint
-    assert replace(plan, terms=(("area", 0.25),)).fingerprint != plan.fingerprint
+    assert replace(plan, terms=AREA).fingerprint != plan.fingerprint
     few = us.plan(scene(4), scheduler="sync")
     assert "minus 0.1 x area" in few.text()
     grey = us.plan(scene(1), scheduler="sync")

@@ -94,7 +94,7 @@ PRESETS = {
             name="hyperspectral",
             tile=128,
             least=64,
-            terms=(("area", 0.5),),
+            terms=(("area", 0.5), ("surroundings", -0.5)),
             why="a spectrum per pixel",
         ),
         Preset(
@@ -132,7 +132,7 @@ PRESETS = {
             least=384,
             coarsen=3,
             coarser=6,
-            terms=(("bright", 0.25),),
+            terms=(("bright", 0.5), ("clutter", -2.0)),
             why="speckle, and targets of many px",
         ),
     )

@@ -17,7 +17,7 @@ from uniadrs_scale.detector.gpu import Conveyor, Cuda, device_called, passes_on
 from uniadrs_scale.detector.inference import exact_gpu, for_inference, one_thread
 from uniadrs_scale.detector.network import MINIMUM_SIDE
 from uniadrs_scale.detector.passes import NUMBA, fast_ring_mean
-from uniadrs_scale.detector.terms import summed, term_bytes
+from uniadrs_scale.detector.terms import added, term_bytes
 from uniadrs_scale.detector.weights import load_network, portable, read_weights
 from uniadrs_scale.detector.whitening import (
     CHANNELS,
@@ -184,7 +184,7 @@ class Detector:
             return self._network(tiles)[:, 0].float()
         flat = flat_areas(tiles)
         seen = channels(whitenings, tiles, self._ring)
-        scores = self._network(seen, summed(terms, seen, self._ring))[:, 0].float()
+        scores = self._network(seen, added(terms, seen, self._ring))[:, 0].float()
         return scores if flat is None else scores.masked_fill_(flat, 0)
 
 

@@ -197,16 +197,18 @@ class FastNetwork:
             self._score = _Convolution(head.conv2.weight, place, bias=head.conv2.bias, spare=True)
 
     @torch.no_grad()
-    def __call__(self, x: Tensor, terms: Tensor | None = None) -> Tensor:
+    def __call__(self, x: Tensor, add: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """Score tiles (b, c, h, w), c >= 1, h and w >= 16: float32 (b, 1, h, w) in 0..1.
 
-        ``terms`` (b, 1, h, w) are added to the logits.
+        ``add`` changes logits (b, 1, h, w) before they become scores: see :func:`.terms.added`.
 
         Raises:
             PlanError: As the module raises it.
         """
-        logits = torch.stack([self._logits(group) for group in split_groups(x, self.config)])
-        return (logits if terms is None else logits + terms).sigmoid().mean(0)
+        logits = [self._logits(group) for group in split_groups(x, self.config)]
+        if add is not None:
+            logits = [add(logit) for logit in logits]
+        return torch.stack(logits).sigmoid().mean(0)
 
     def _fold(self, bands: int) -> _Convolution:
         weight = self._stem_weight

@@ -29,6 +29,8 @@ USUAL = 2.0
 """Area at which the logit stays as it is, in standard deviations."""
 LEAST = 1e-3
 """Squared distance that is added before the logarithm."""
+STRONGEST = 0.5
+"""Largest value that counts as clutter, in standard deviations: ships next to a pixel do not."""
 
 
 def area(components: Tensor, ring: Ring) -> Tensor:
@@ -129,17 +131,49 @@ def bright(components: Tensor, ring: Ring) -> Tensor:
     return (leading - ring(leading, INNER, OUTER)).clamp_(-LIMIT, LIMIT)
 
 
-TERMS: dict[str, Term] = {"area": area, "bright": bright, "local": local}
+def clutter(components: Tensor, ring: Ring) -> Tensor:
+    """Return the level of the clutter around each pixel, without the targets in it.
+
+    Speckle multiplies: bright clutter, like that of a town, also deviates more from its own mean,
+    and whitening by the scene takes that for anomalies. A CFAR detector divides by this level.
+
+    Args:
+        components: (n, component, y, x), each of standard deviation 1.
+        ring: :func:`.ring_mean`, or a faster function with equal results.
+
+    Returns:
+        (n, 1, y, x), in -LIMIT..STRONGEST.
+    """
+    return ring(components[:, :1].clamp(-LIMIT, STRONGEST), INNER, OUTER)
+
+
+TERMS: dict[str, Term] = {"area": area, "bright": bright, "clutter": clutter, "local": local}
 """Functions by the names that presets use."""
+SURROUNDINGS = "surroundings"
+"""The term that is computed from the logit itself."""
+CALM = -3.0
+"""Mean logit of surroundings that change nothing: that of most background."""
 
 
-def summed(terms: Terms, channels: Tensor, ring: Ring) -> Tensor | None:
-    """Return the sum of terms (n, 1, y, x) of the network's channels; None without terms."""
+def added(terms: Terms, channels: Tensor, ring: Ring) -> Callable[[Tensor], Tensor]:
+    """Return the function that adds the terms to the network's logit (n, 1, y, x).
+
+    The surroundings come last: how far the mean of that sum over the ring is above :data:`CALM`.
+    With a negative factor, a pixel among others with high scores, as in rows of roofs, gets a lower
+    score than one of the same logit in calm surroundings.
+    """
     total: Tensor | None = None
     for name, factor in terms:
-        term = factor * TERMS[name](channels[:, : ENERGIES.start], ring)
-        total = term if total is None else total + term
-    return total
+        if name != SURROUNDINGS:
+            term = factor * TERMS[name](channels[:, : ENERGIES.start], ring)
+            total = term if total is None else total + term
+    share = dict(terms).get(SURROUNDINGS, 0.0)
+
+    def add(logit: Tensor) -> Tensor:
+        own = logit if total is None else logit + total
+        return own + share * (ring(own, INNER, OUTER) - CALM) if share else own
+
+    return add
 
 
 def term_bytes(terms: Terms) -> int:
