@@ -41,6 +41,11 @@ TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2.0**-7}
 8 bits."""
 
 
+APPENDING = threading.Lock()
+"""Held while the work of a call is appended, as a whole. One for all detectors, because settings of
+torch belong to the process: another one would end them in between."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Slot:
     """Memory of one call at a time."""
@@ -61,8 +66,6 @@ class Conveyor:
     def __init__(self, device: Cuda) -> None:
         self._device = device
         self._bring, self._compute, self._return = (device.queue() for _ in range(3))
-        # The work of a call is appended as a whole: its settings are those of the process.
-        self._appending = threading.Lock()
         self._sharing = threading.Lock()
         self._idle: list[_Slot] = []
 
@@ -79,7 +82,7 @@ class Conveyor:
         slot.tiles_here.copy_(torch.from_numpy(tiles))
         self._bring.run(lambda: slot.tiles.copy_(slot.tiles_here, non_blocking=True))
         arrived = self._bring.mark()
-        with self._appending:
+        with APPENDING:
             self._compute.after(arrived)
             self._compute.run(lambda: slot.scores.copy_(work(slot.tiles)))
             scored = self._compute.mark()
