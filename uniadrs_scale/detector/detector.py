@@ -13,7 +13,7 @@ import torch
 
 from uniadrs_scale.core.pixels import BandStatistics
 from uniadrs_scale.core.presets import DEFAULT_WEIGHTS, Arithmetic
-from uniadrs_scale.detector.gpu import Conveyor, Cuda, device_called, passes_on
+from uniadrs_scale.detector.gpu import conveyor_on, device_called, passes_on
 from uniadrs_scale.detector.inference import exact_gpu, for_inference, one_thread
 from uniadrs_scale.detector.network import MINIMUM_SIDE
 from uniadrs_scale.detector.passes import NUMBA, fast_ring_mean
@@ -74,7 +74,7 @@ class Detector:
         self._conveyor = None
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)  # weights travel by another queue than tiles
-            self._conveyor = Conveyor(Cuda(self.device))
+            self._conveyor = conveyor_on(self.device)
 
     @classmethod
     def load(

@@ -179,6 +179,12 @@ def device_called(name: str) -> torch.device:
     return device
 
 
+def conveyor_on(device: torch.device) -> Conveyor:
+    """Return a conveyor to a GPU, by number: ``cuda`` alone is another one in other threads."""
+    index = torch.cuda.current_device() if device.index is None else device.index
+    return Conveyor(Cuda(torch.device("cuda", index)))
+
+
 @lru_cache(maxsize=8)
 def passes_on(device: torch.device, dtype: torch.dtype) -> Passes:
     """Return the fastest passes that are right on ``device``, checked once per process."""
