@@ -165,6 +165,8 @@ def test_gpus_are_shared_out_by_the_names_that_cuda_knows(
         (None, "cuda:1", ("1",)),
         ("5,7,9", "cuda", ("5", "7", "9")),
         ("5,7,9", "cuda:2", ("9",)),
+        ("5,7,9,-1,3", "cuda", ("5", "7", "9")),
+        ("5,7,9,", "cuda", ("5", "7", "9")),
     ]:
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
         if visible:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
 import threading
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -183,6 +184,14 @@ def conveyor_on(device: torch.device) -> Conveyor:
     """Return a conveyor to a GPU, by number: ``cuda`` alone is another one in other threads."""
     index = torch.cuda.current_device() if device.index is None else device.index
     return Conveyor(Cuda(torch.device("cuda", index)))
+
+
+def gpu_names() -> tuple[str, ...]:
+    """Return the GPUs that torch sees, by their names in CUDA_VISIBLE_DEVICES."""
+    count = torch.cuda.device_count()
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    # CUDA ends at the first name without a GPU, such as -1.
+    return tuple(given.split(",")[:count] if given else map(str, range(count)))
 
 
 @lru_cache(maxsize=8)
