@@ -61,6 +61,15 @@ def test_a_range_is_exactly_that(files: FileServer) -> None:
         assert buckets.read_range(uri, 0, 100) == bytes(range(100))
 
 
+def test_a_server_that_forgets_about_ranges_gives_the_same_bytes(files: FileServer) -> None:
+    """A cache in between may send the whole file for a part that it does not have."""
+    (files.folder / "maps" / "a.bin").write_bytes(bytes(range(100)))
+    files.ranges = False
+    assert buckets.read_range(f"{files.url}/maps/a.bin", 10, 12) == bytes([10, 11])
+    with pytest.raises(OSError, match="sends 0 bytes instead of 5"):
+        buckets.read_range(f"{files.url}/maps/a.bin", 200, 205)
+
+
 def test_what_makes_a_store_is_written_last_and_goes_first(
     bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

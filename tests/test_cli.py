@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import products
@@ -399,3 +400,15 @@ def test_empty_options_and_names_that_are_no_cog_are_refused(run, tmp_path) -> N
     array = xr.DataArray(np.zeros((9, 9), np.float32), dims=("y", "x"))
     with pytest.raises(us.StoreError, match=r"Let it end in \.tif"):
         us.to_cog(array, tmp_path / "x.png")
+
+
+def test_a_report_goes_to_a_url(scene: Path, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    places = []
+
+    def report(*arguments: object, **_: object) -> None:
+        places.append(arguments[2])
+        raise us.StoreError("Enough.")
+
+    monkeypatch.setattr("uniadrs_scale.pages.report.report", report)
+    run("report", "s3://maps/map.zarr", "--scene", scene, "-o", "s3://maps/page.html")
+    assert list(map(str, places)) == ["s3://maps/page.html"]

@@ -62,6 +62,43 @@ def test_a_client_inherited_through_a_fork_is_not_used(cluster: Client) -> None:
     assert "forked from, and is not used" in done.stderr
 
 
+READING = """
+    import os, sys, warnings
+    import numpy as np, rasterio
+    from rasterio.errors import NotGeoreferencedWarning
+    import uniadrs_scale as us
+    from uniadrs_scale.core.lattice import Window
+    from uniadrs_scale.scenes.sources import scene_source
+    warnings.simplefilter("ignore", DeprecationWarning)  # of forks in programs with threads
+    warnings.simplefilter("ignore", NotGeoreferencedWarning)
+    pixels = np.arange(2048 * 2048, dtype="uint32").reshape(1, 2048, 2048)
+    form = dict(driver="GTiff", height=2048, width=2048, count=1, dtype="uint32", tiled=True)
+    with rasterio.open(sys.argv[1], "w", blockxsize=128, blockysize=128, **form) as file:
+        file.write(pixels)
+    source = scene_source(us.open_scene(sys.argv[1]))
+    def read(seed):
+        wrong, dice = 0, np.random.default_rng(seed)
+        for row, col in dice.integers(0, 1800, (150, 2)).tolist():
+            found, _ = source.window(Window(row, col, 200, 200)).read()
+            wrong += not np.array_equal(found, pixels[:, row : row + 200, col : col + 200])
+        return min(wrong, 99)
+    source.window(Window(0, 0, 9, 9)).read()
+    children = []
+    for seed in range(3):
+        children.append(os.fork())
+        if not children[-1]:
+            os._exit(read(seed))
+    print([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children])
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_forks_of_a_process_that_has_read_a_raster_read_their_own_pixels(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", textwrap.dedent(READING), str(tmp_path / "scene.tif")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=LIMIT)
+    assert done.stdout == "[0, 0, 0]\n"
+
+
 FORKED = """
     import multiprocessing, sys, warnings
     import numpy as np, xarray as xr

@@ -41,6 +41,7 @@ def test_cpus_are_counted_as_dask_counts_them() -> None:
         ({"cpu.max": "200000 100000"}, "0::/", 2.0),
         ({"cpu.max": "max 100000"}, "0::/", None),
         ({"pod/cpu.max": "150000 100000"}, "0::/pod", 1.5),
+        ({"pod/cpu.max": "150000 100000", "pod/a/cpu.max": "max 100000"}, "0::/pod/a", 1.5),
         ({"cpu/cpu.cfs_quota_us": "50000", "cpu/cpu.cfs_period_us": "100000"}, "1:cpu:/", 0.5),
         ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, "1:cpu:/", None),
         ({}, "0::/", None),
@@ -51,7 +52,7 @@ def test_a_pod_has_the_cpus_of_its_quota(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     for name, text in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
         (tmp_path / name).write_text(f"{text}\n")
     (tmp_path / "own").write_text(f"{own}\n")
     monkeypatch.setattr(machine, "CGROUPS", tmp_path)
@@ -60,6 +61,26 @@ def test_a_pod_has_the_cpus_of_its_quota(
     wanted = {None: 64, 2.0: 2, 1.5: 2, 0.5: 1}[quota]
     assert machine.usable_cores() == wanted
     assert Compute.of("threads").threads == wanted
+
+
+@pytest.mark.parametrize(
+    ("files", "most"),
+    [
+        ({"job/memory.max": "1000000000", "job/step/memory.max": "max"}, 1_000_000_000),
+        ({"job/memory.max": "3000000", "job/step/memory.high": "2000000"}, 2_000_000),
+    ],
+)
+def test_a_batch_job_or_service_has_the_memory_of_its_groups(
+    files: dict[str, str], most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The groups of a host that has many: SLURM, systemd-run -p MemoryMax=1G."""
+    (tmp_path / "job" / "step").mkdir(parents=True)
+    for name, text in files.items():
+        (tmp_path / name).write_text(f"{text}\n")
+    (tmp_path / "own").write_text("0::/job/step\n")
+    monkeypatch.setattr(machine, "CGROUPS", tmp_path)
+    monkeypatch.setattr(machine, "OWN_CGROUP", tmp_path / "own")
+    assert machine.machine_memory() == most
 
 
 @pytest.fixture

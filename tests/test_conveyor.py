@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -9,12 +10,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from standin_device import LateDevice
+from standin_device import LateDevice, LateQueue
 
 from uniadrs_scale.detector.gpu import Conveyor
 
 if TYPE_CHECKING:
     import random
+    from collections.abc import Callable
 
     from torch import Tensor
 
@@ -75,6 +77,33 @@ def test_the_next_tiles_travel_while_tiles_are_scored() -> None:
     assert not bring.work
     assert len(compute.work) == 3 * 3  # wait, score, mark
     assert [c()[0, 0, 0] for c in calls] == [expected(n)[0, 0, 0] for n in range(3)]
+
+
+class AtOnce(LateQueue):
+    def run(self, work: Callable[[], object]) -> None:
+        work()
+
+
+class PromptDevice(LateDevice):
+    def queue(self) -> AtOnce:
+        return AtOnce(self)
+
+
+def test_two_detectors_do_not_append_at_the_same_time() -> None:
+    """Else one would end the settings of torch that the other needs: they are the process's."""
+    inside, most = [], []
+
+    def work(tiles: Tensor) -> Tensor:
+        inside.append(1)
+        most.append(len(inside))
+        time.sleep(0.01)
+        inside.pop()
+        return difference(tiles)
+
+    conveyors = [Conveyor(PromptDevice()) for _ in range(2)]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda k: conveyors[k % 2].submit(tiles_of(k), work), range(12)))
+    assert max(most) == 1
 
 
 def test_scores_are_the_callers_own() -> None:

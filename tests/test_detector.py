@@ -165,6 +165,8 @@ def test_gpus_are_shared_out_by_the_names_that_cuda_knows(
         (None, "cuda:1", ("1",)),
         ("5,7,9", "cuda", ("5", "7", "9")),
         ("5,7,9", "cuda:2", ("9",)),
+        ("5,7,9,-1,3", "cuda", ("5", "7", "9")),
+        ("5,7,9,", "cuda", ("5", "7", "9")),
     ]:
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
         if visible:
@@ -177,6 +179,22 @@ def test_gpus_are_shared_out_by_the_names_that_cuda_knows(
         assert (compute.workers, compute.threads) == (2, threads)
     names = [_worker_options(n, 3, 1, ("5", "7"))["env"]["CUDA_VISIBLE_DEVICES"] for n in range(3)]
     assert names == ["5", "7", "5"]
+
+
+@pytest.mark.parametrize(("device", "number"), [("cuda", 1), ("cuda:0", 0)])
+def test_tiles_go_to_the_gpu_that_has_the_weights(
+    tiny_weights: Path, monkeypatch: pytest.MonkeyPatch, device: str, number: int
+) -> None:
+    """A thread that scores has GPU 0 as its current one, whatever that of the loader is."""
+    module = "uniadrs_scale.detector.detector"
+    monkeypatch.setattr(f"{module}.device_called", torch.device)
+    monkeypatch.setattr(f"{module}.passes_on", lambda *_: None)
+    monkeypatch.setattr(f"{module}.for_inference", lambda *_, **__: None)
+    monkeypatch.setattr("uniadrs_scale.detector.gpu.Conveyor", lambda cuda: cuda)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda _: None)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    detector = Detector(read_weights(tiny_weights), device, "float32")
+    assert detector._conveyor.device == torch.device("cuda", number)
 
 
 @pytest.mark.parametrize("preset", ["single-band", "multispectral"])

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import pickle
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import rasterio
 import xarray as xr
+from dask.callbacks import Callback
 from jobs import job_of, work_of
 from rasterio.transform import from_origin
 from standins import TileMean, WhoScored
@@ -17,7 +20,7 @@ from uniadrs_scale.core.plan import Sizes
 from uniadrs_scale.maps.new_store import prepare
 from uniadrs_scale.maps.store import DONE, ScoreStore
 from uniadrs_scale.runtime.compute import Compute
-from uniadrs_scale.runtime.dask_internals import in_raster_order
+from uniadrs_scale.runtime.dask_internals import in_raster_order, task
 from uniadrs_scale.runtime.executor import LocalExecutor
 from uniadrs_scale.runtime.graph import run_graph, score_scene
 from uniadrs_scale.runtime.worker import UnfitWorkerError
@@ -188,3 +191,28 @@ def test_a_cluster_keeps_that_order(tmp_path, shape, axis: int) -> None:
     assert len(lines) == 24 * 7
     behind = np.maximum.accumulate(lines) - lines
     assert behind.max() <= 1
+
+
+def heard(run: int) -> int:
+    """Return how many of three tasks the driver hears of."""
+    told: list[object] = []
+    graph = {(f"run-{run}", k): task((f"run-{run}", k), int, k) for k in range(3)}
+    LocalExecutor("threads", 2).compute(graph, list(graph), told.append)
+    return len(told)
+
+
+def test_each_of_many_runs_in_threads_hears_of_its_own_tasks() -> None:
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(6) as pool:
+            assert set(pool.map(heard, range(1500))) == {3}
+    finally:
+        sys.setswitchinterval(before)
+
+
+def test_a_callback_of_the_caller_is_told_as_well() -> None:
+    seen: list[object] = []
+    with Callback(posttask=lambda key, *_: seen.append(key)):
+        assert heard(0) == 3
+    assert len(seen) == 3

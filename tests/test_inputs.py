@@ -86,6 +86,10 @@ def test_numbers_are_numbers(small_raster: Path, tmp_path: Path) -> None:
             us.report(tmp_path / "map.zarr", SCENE, tmp_path / "r.html", top=wrong)
         with pytest.raises(us.PlanError, match=r"chunk=.* is not allowed"):
             us.open_scene(small_raster, chunk=wrong)
+    for name in ("tile", "stride", "chunk", "workers"):
+        for small in (0, -5):
+            with pytest.raises(us.PlanError, match=rf"{name}={small} is not allowed"):
+                us.plan(SCENE, **{name: small}, **options)
     for option in ({"bands": 1.0}, {"bands": [1.5]}, {"mask": True}, {"variable": 3.0}):
         with pytest.raises(us.SceneError, match="holds neither names nor numbers"):
             us.open_scene(small_raster, **option)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import threading
+from pathlib import Path
 from typing import Any
 
 import obstore
+import psutil
 import pytest
 
 import uniadrs_scale as us
@@ -35,6 +38,16 @@ def test_a_lock_that_is_ours_or_gone_is_given_back(lock: str) -> None:
     ours.release()
     assert not buckets.exists(lock)
     ours.release()
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no /proc on this system")
+def test_a_process_is_alive_though_the_clock_was_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clocks are set after a start of a virtual machine: times of processes move with them."""
+    owner = json.loads(json.dumps(lease.this_process()))
+    began = psutil.Process().create_time()
+    monkeypatch.setattr(psutil.Process, "create_time", lambda _: began + 3600)
+    assert not lease._is_dead(owner)
+    assert lease._is_dead(owner | {"started": 1})
 
 
 def test_a_server_that_fails_once_does_not_end_the_signs_of_life(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import os
 import pickle
 import re
+import sys
 import warnings
 import zipfile
 from typing import TYPE_CHECKING, Any
@@ -230,6 +232,39 @@ def test_the_identity_of_a_function_is_all_that_it_refers_to(
     two = closing(np.ones(3))
     two.__defaults__ = (1,)
     assert model_digest(one) != model_digest(two)
+
+
+@pytest.mark.parametrize("changed", ["middle", "inner", "late"])
+@pytest.mark.parametrize("name", ["model", "later"])
+def test_the_identity_of_a_function_is_that_of_modules_behind_modules(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, changed: str
+) -> None:
+    sources = {
+        "__init__": "",
+        "outer": "from kit import middle\n\ndef model(tiles):\n    return middle.mean(tiles)\n\n"
+        "def later(tiles):\n    import kit.middle as m\n    return m.mean(tiles)\n",
+        "middle": "import numpy as np\nfrom . import inner\n\ndef mean(tiles):\n"
+        "    from .late import scale\n    return inner.mean(tiles) * scale * np.pi\n",
+        "inner": "def mean(tiles):\n    return tiles.mean(1)\n",
+        "late": "scale = 2\n",
+    }
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    (tmp_path / "kit").mkdir()
+
+    def digest() -> str:
+        for module, text in sources.items():
+            (tmp_path / "kit" / f"{module}.py").write_text(text, encoding="utf-8")
+            sys.modules.pop(f"kit.{module}", None)
+        importlib.invalidate_caches()
+        return model_digest(getattr(importlib.import_module("kit.outer"), name))
+
+    before = digest()
+    assert digest() == before
+    sources[changed] += "changed = True\n"
+    assert digest() != before
+    for module in ("kit", *(f"kit.{module}" for module in sources)):
+        sys.modules.pop(module, None)
 
 
 def test_the_identity_of_a_module_is_code_and_parameters() -> None:

@@ -88,6 +88,22 @@ def test_chunks_whose_workers_died_are_scored_apart(tmp_path: Path) -> None:
     np.testing.assert_array_equal(store.open().values, expected)
 
 
+class TwoWordsError(Exception):
+    def __init__(self, one: str, two: str) -> None:
+        super().__init__(f"{one} {two}")
+
+
+def refuse() -> None:
+    raise TwoWordsError("not", "today")
+
+
+def test_an_error_that_pickle_cannot_make_again_is_not_the_answer_to_the_next_call() -> None:
+    with Isolation() as isolation:
+        with pytest.raises(RuntimeError, match="TwoWordsError: not today"):
+            isolation.call(refuse)
+        assert isolation.call(int, "5") == 5
+
+
 def test_a_child_answers_raises_and_comes_back() -> None:
     with Isolation() as isolation:
         first = isolation.call(os.getpid)

@@ -189,9 +189,9 @@ def report_command(
         list[str],
         typer.Option(help="The scene of the map; repeat the option for one file per band."),
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Page to write: OUT.html.")] = Path(
-        "report.html"
-    ),
+    output: Annotated[
+        str, typer.Option("--output", "-o", help="Page to write: OUT.html, path or URL.")
+    ] = "report.html",
     targets: Annotated[
         Path | None,
         typer.Option(

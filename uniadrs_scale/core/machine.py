@@ -13,7 +13,7 @@ import threading
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from threadpoolctl import ThreadpoolController
@@ -29,6 +29,7 @@ MEMORY_FILES = (
     *("memory/memory.limit_in_bytes", "memory/memory.soft_limit_in_bytes"),
     *("memory.max", "memory.high", "memory.low"),
 )
+MOST_MEMORY = "memory.max", "memory.high"
 QUOTA_V1 = ("cpu.cfs_quota_us", "cpu.cfs_period_us")
 """Files in which version 1 of cgroups has microseconds of all CPUs per period."""
 
@@ -50,22 +51,36 @@ def _quota() -> float | None:
         with suppress(OSError, ValueError):
             quota, period = (int((CGROUPS / name / file).read_text()) for file in QUOTA_V1)
             return quota / period if quota > 0 else None
-    with suppress(OSError, ValueError):
-        own = OWN_CGROUP.read_text().strip().rpartition(":")[2].strip("/")
-        quota, period = map(int, (CGROUPS / own / "cpu.max").read_text().split())
-        return quota / period
-    return None
+    found = []
+    for group in _own_groups():
+        with suppress(OSError, ValueError):
+            quota, period = map(int, (group / "cpu.max").read_text().split())
+            found.append(quota / period)
+    return min(found, default=None)
+
+
+def _own_groups() -> list[Path]:
+    """Return the folders of this process's cgroup (version 2) and of all that it is in.
+
+    The limit of a batch job or a service is not that of its processes' own group.
+    """
+    own = PurePosixPath("/")
+    with suppress(OSError):
+        own = PurePosixPath(OWN_CGROUP.read_text().strip().rpartition(":")[2])
+    return [CGROUPS / str(path).lstrip("/") for path in (own, *own.parents)]
 
 
 def machine_memory() -> int:
-    """Return the bytes of this machine, at most those of the cgroup and of the process's limit.
+    """Return the bytes of this machine, at most those of its cgroups and of the process's limit.
 
-    As ``distributed.system.memory_limit``, whose import takes half a second.
+    As ``distributed.system.memory_limit``, whose import takes half a second, and which looks at the
+    uppermost group only.
     """
     limits = [int(Later("psutil").virtual_memory().total)]
-    for name in MEMORY_FILES:
+    files = [CGROUPS / name for name in MEMORY_FILES]
+    for file in files + [group / name for group in _own_groups() for name in MOST_MEMORY]:
         with suppress(OSError, ValueError):
-            limits.append(int((CGROUPS / name).read_text()))
+            limits.append(int(file.read_text()))
     with suppress(ImportError, AttributeError):  # Windows
         resource = Later("resource")
         limits.append(resource.getrlimit(resource.RLIMIT_RSS)[1])

@@ -34,10 +34,10 @@ class Sizes:
     chunk: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse sizes that are not whole numbers."""
+        """Refuse sizes that are not whole numbers from 1."""
         for name in ("tile", "stride", "chunk"):
             if (size := getattr(self, name)) is not None:
-                object.__setattr__(self, name, whole(name, size))
+                object.__setattr__(self, name, whole(name, size, 1))
 
     def decide(self, scene: SceneInfo, tiling: Tiling | None = None) -> tuple[Preset, Lattice]:
         """Return the preset and the lattice of ``scene``, with the tiles that its scorer asks for.

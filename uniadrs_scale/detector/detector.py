@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -13,7 +12,7 @@ import torch
 
 from uniadrs_scale.core.pixels import BandStatistics
 from uniadrs_scale.core.presets import DEFAULT_WEIGHTS, Arithmetic
-from uniadrs_scale.detector.gpu import Conveyor, Cuda, device_called, passes_on
+from uniadrs_scale.detector.gpu import conveyor_on, device_called, gpu_names, passes_on
 from uniadrs_scale.detector.inference import exact_gpu, for_inference, one_thread
 from uniadrs_scale.detector.network import MINIMUM_SIDE
 from uniadrs_scale.detector.passes import NUMBA, fast_ring_mean
@@ -74,7 +73,7 @@ class Detector:
         self._conveyor = None
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)  # weights travel by another queue than tiles
-            self._conveyor = Conveyor(Cuda(self.device))
+            self._conveyor = conveyor_on(self.device)
 
     @classmethod
     def load(
@@ -263,9 +262,8 @@ def gpus_in_use(detector: object) -> tuple[str, ...]:
     """
     if not isinstance(detector, Detector) or detector.device.type != "cuda":
         return ()
-    given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    names = given.split(",") if given else [str(n) for n in range(torch.cuda.device_count())]
-    return tuple(names) if detector.device.index is None else (names[detector.device.index],)
+    names = gpu_names()
+    return names if detector.device.index is None else (names[detector.device.index],)
 
 
 def is_gpu_build() -> bool:

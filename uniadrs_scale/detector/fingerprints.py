@@ -1,7 +1,8 @@
 """Digests of models: code, arrays and parameters, so that no run is resumed with another model.
 
-A function of the caller is its bytecode with all that it refers to. Functions of installed packages
-are their names and versions. What cannot be told, such as an open file, is refused.
+A function of the caller is its bytecode with all that it refers to; a module is its source, with
+those of the modules that it imports. What is in installed packages is its name and version. What
+cannot be told, such as an open file, is refused.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import dis
 import functools
 import hashlib
+import importlib.util
 import sys
 import sysconfig
 import types
@@ -25,6 +27,9 @@ INSTALLED = tuple(
     str(Path(sysconfig.get_path(name)).resolve())
     for name in ("stdlib", "platstdlib", "purelib", "platlib")
 )
+OWN = __name__.partition(".")[0]
+PACKAGES = {"site-packages", "dist-packages"}
+"""Folders of packages, also those of a user (pip install --user) and of Linux."""
 HOOKS = "_forward_hooks", "_forward_pre_hooks"
 LOADS = {"LOAD_GLOBAL", "LOAD_NAME"}
 
@@ -48,6 +53,8 @@ class _Digest:
         self.seen: dict[int, int] = {}
         self.kept: list[object] = []
         """Objects seen: as long as they live, no other has their ids."""
+        self.sources: set[str] = set()
+        """Modules seen."""
 
     def text(self, *parts: object) -> None:
         for part in parts:
@@ -142,6 +149,7 @@ class _Digest:
         if is_installed(value.__module__):
             return self.text(value.__module__, value.__qualname__, version_of(value.__module__))
         self.code(value.__code__)
+        self.imports(value.__code__, str(value.__globals__.get("__package__") or ""))
         cells = [cell.cell_contents for cell in value.__closure__ or ()]
         self.each((value.__defaults__, value.__kwdefaults__, cells))
         for name in sorted(_globals(value.__code__)):
@@ -174,7 +182,25 @@ class _Digest:
         self.text(value.__name__)
         if is_installed(value.__name__):
             return self.text(version_of(value.__name__))
-        return self.sha.update(Path(str(value.__file__)).read_bytes())
+        return self.source(value.__name__, Path(str(value.__file__)))
+
+    def source(self, name: str, file: Path) -> None:
+        """Add the source of a module, and those of the modules that it imports."""
+        if name in self.sources:
+            return
+        self.sources.add(name)
+        source = file.read_bytes()
+        self.text(name)
+        self.sha.update(source)
+        if file.suffix == ".py":
+            package = name if file.name == "__init__.py" else name.rpartition(".")[0]
+            self.imports(compile(source, file, "exec", dont_inherit=True), package)
+
+    def imports(self, code: types.CodeType, package: str) -> None:
+        """Add the sources of the caller's modules that code imports, also later and elsewhere."""
+        for name in sorted(_imported(code, package)):
+            if (file := _own_file(name)) is not None:
+                self.source(name, file)
 
 
 def is_installed(name: str) -> bool:
@@ -182,7 +208,12 @@ def is_installed(name: str) -> bool:
     file = getattr(sys.modules.get(name), "__file__", None)
     if file is None:
         return name in sys.builtin_module_names or name == "builtins"
-    return str(Path(file).resolve()).startswith(INSTALLED)
+    return _lies_in_package(file)
+
+
+def _lies_in_package(file: str) -> bool:
+    path = Path(file).resolve()
+    return str(path).startswith(INSTALLED) or not PACKAGES.isdisjoint(path.parts)
 
 
 def _is_python(kind: type) -> bool:
@@ -204,3 +235,28 @@ def _globals(code: types.CodeType) -> set[str]:
     names = {str(i.argval) for i in dis.get_instructions(code) if i.opname in LOADS}
     inner = (const for const in code.co_consts if isinstance(const, types.CodeType))
     return names.union(*map(_globals, inner))
+
+
+def _imported(code: types.CodeType, package: str) -> set[str]:
+    """Return the modules, and what may be modules, that code and the functions in it import."""
+    found = set()
+    steps = [step for step in dis.get_instructions(code) if step.opname != "EXTENDED_ARG"]
+    for level, names, step in zip(steps, steps[1:], steps[2:], strict=False):
+        if step.opname == "IMPORT_NAME" and (package or not level.argval):
+            base = importlib.util.resolve_name("." * level.argval + step.argval, package)
+            found |= {base, *(f"{base}.{name}" for name in names.argval or ())}
+    inner = (const for const in code.co_consts if isinstance(const, types.CodeType))
+    return found.union(*(_imported(const, package) for const in inner))
+
+
+def _own_file(name: str) -> Path | None:
+    """Return the file of a module of the caller; None for another one, or for no module."""
+    try:
+        for part in (name.partition(".")[0], name):  # no search in an installed package: slow
+            found = importlib.util.find_spec(part)
+            file = found.origin if found is not None and found.has_location else None
+            if file is not None and (part == OWN or _lies_in_package(file)):
+                return None
+    except (ImportError, ValueError, AttributeError):
+        return None
+    return None if file is None else Path(file)

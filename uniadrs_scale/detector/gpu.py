@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
 import threading
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -41,6 +42,11 @@ TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2.0**-7}
 8 bits."""
 
 
+APPENDING = threading.Lock()
+"""Held while the work of a call is appended, as a whole. One for all detectors, because settings of
+torch belong to the process: another one would end them in between."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Slot:
     """Memory of one call at a time."""
@@ -61,8 +67,6 @@ class Conveyor:
     def __init__(self, device: Cuda) -> None:
         self._device = device
         self._bring, self._compute, self._return = (device.queue() for _ in range(3))
-        # The work of a call is appended as a whole: its settings are those of the process.
-        self._appending = threading.Lock()
         self._sharing = threading.Lock()
         self._idle: list[_Slot] = []
 
@@ -79,7 +83,7 @@ class Conveyor:
         slot.tiles_here.copy_(torch.from_numpy(tiles))
         self._bring.run(lambda: slot.tiles.copy_(slot.tiles_here, non_blocking=True))
         arrived = self._bring.mark()
-        with self._appending:
+        with APPENDING:
             self._compute.after(arrived)
             self._compute.run(lambda: slot.scores.copy_(work(slot.tiles)))
             scored = self._compute.mark()
@@ -174,6 +178,20 @@ def device_called(name: str) -> torch.device:
             "Use device='auto' or 'cpu'."
         )
     return device
+
+
+def conveyor_on(device: torch.device) -> Conveyor:
+    """Return a conveyor to a GPU, by number: ``cuda`` alone is another one in other threads."""
+    index = torch.cuda.current_device() if device.index is None else device.index
+    return Conveyor(Cuda(torch.device("cuda", index)))
+
+
+def gpu_names() -> tuple[str, ...]:
+    """Return the GPUs that torch sees, by their names in CUDA_VISIBLE_DEVICES."""
+    count = torch.cuda.device_count()
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    # CUDA ends at the first name without a GPU, such as -1.
+    return tuple(given.split(",")[:count] if given else map(str, range(count)))
 
 
 @lru_cache(maxsize=8)

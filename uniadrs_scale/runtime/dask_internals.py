@@ -104,7 +104,9 @@ def forget_inherited_threads() -> None:
 
     A fork has the memory of a pool, but not its threads: a task would wait forever.
     """
-    pools = [threaded.default_pool, *(p for own in threaded.pools.values() for p in own.values())]
+    # Lists, because other threads may add their pools meanwhile.
+    kept = [pool for own in list(threaded.pools.values()) for pool in list(own.values())]
+    pools = [threaded.default_pool, *kept]
     known = {thread for pool in pools for thread in getattr(pool, "_threads", ())}
     if known and not any(thread.is_alive() for thread in known):
         with threaded.pools_lock:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from dask import config as dask_config
-from dask.callbacks import Callback
+from dask.callbacks import Callback, add_callbacks
 from dask.local import get_sync
 from dask.threaded import get as get_threaded
 
@@ -100,7 +100,7 @@ class LocalExecutor:
         Dask's own order of chunks holds, which has no priorities.
         """
         del line_axis
-        keys, options = set(wanted), {}
+        keys, options = set(wanted), dict[str, Any]()
         get = get_sync if self.scheduler == "sync" else get_threaded
         if self.threads is not None and self.scheduler != "sync":
             options["num_workers"] = self.threads
@@ -109,8 +109,12 @@ class LocalExecutor:
             if key in keys:
                 on_result(value)
 
-        with Callback(posttask=report):
-            return list(get(graph, wanted, **options))
+        told = None, None, None, report, None
+        if Callback.active:  # the caller's, such as Dask's progress bar, which is told as well
+            with add_callbacks(told):
+                return list(get(graph, wanted, **options))
+        # Active ones are global: of two runs in threads, one would not hear of its tasks.
+        return list(get(graph, wanted, callbacks=[told], **options))
 
 
 class ClusterExecutor:

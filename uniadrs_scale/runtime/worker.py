@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -264,9 +265,20 @@ def serve() -> None:
         try:
             answer = True, function(*arguments)
         except Exception as error:  # noqa: BLE001 - the caller decides
-            answer = False, error
+            answer = False, _portable(error)
         answers.write(cloudpickle.dumps(answer))
         answers.flush()
+
+
+def _portable(error: Exception) -> Exception:
+    """Return an error that another process can open: pickle takes some that it cannot make again.
+
+    The reader would stop in the middle of such an answer, and take the rest for the next one.
+    """
+    with suppress(Exception):  # whatever its own methods raise
+        cloudpickle.loads(cloudpickle.dumps(error))
+        return error
+    return RuntimeError(f"{type(error).__name__}: {error}")
 
 
 def _start() -> subprocess.Popen[bytes]:

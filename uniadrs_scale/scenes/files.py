@@ -6,6 +6,7 @@ pictures of three bands, which may be one. Tags are often wrong there.
 
 from __future__ import annotations
 
+import os
 import re
 import stat
 import threading
@@ -242,15 +243,14 @@ class _OpenDatasets(threading.local):
     """Datasets of this thread: GDAL handles are not to be shared, so no lock is needed either."""
 
     def __init__(self) -> None:
-        self.datasets: dict[tuple[str, str, str], tuple[Any, frozenset[str]]] = {}
+        self.datasets: dict[tuple[int, str, str, str], tuple[Any, frozenset[str]]] = {}
 
     def dataset(self, uri: str, stamp: str, warp: Warp | None = None) -> Any:
         """Return the open dataset or warped view; the least recently opened makes room.
 
         Raise SceneError if it is a VRT whose sources are lost.
         """
-        # As text: a NaN that has travelled is not equal to itself, and no view would be found.
-        key = uri, stamp, repr(warp)
+        key = _key(uri, stamp, warp)
         if key in self.datasets and is_lost(self.datasets[key][1]):
             self.forget(uri, stamp, warp)
         if key not in self.datasets:
@@ -263,10 +263,19 @@ class _OpenDatasets(threading.local):
 
     def forget(self, uri: str, stamp: str, warp: Warp | None, error: Any = None) -> None:
         """Close a dataset that could not be read, so that it is opened again."""
-        known, sources = self.datasets.pop((uri, stamp, repr(warp)), (None, frozenset[str]()))
+        known, sources = self.datasets.pop(_key(uri, stamp, warp), (None, frozenset[str]()))
         note_lost(sources, error)
         if known is not None:
             known.close()
+
+
+def _key(uri: str, stamp: str, warp: Warp | None) -> tuple[int, str, str, str]:
+    """Return the key of an open dataset.
+
+    A fork has its parent's datasets, but one place in each file with it: reads would mix. The view
+    as text, because a NaN that has travelled is not equal to itself, and no view would be found.
+    """
+    return os.getpid(), uri, stamp, repr(warp)
 
 
 OPEN = _OpenDatasets()

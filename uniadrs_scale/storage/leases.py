@@ -18,8 +18,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import psutil
-
 from uniadrs_scale.errors import BusyError, StoreError
 from uniadrs_scale.storage.clients import (
     ConditionalObject,
@@ -36,6 +34,8 @@ HEARTBEAT = 20.0
 """Seconds between two writes of a lock's object."""
 LEASE = 90.0
 """Seconds after the last one until another process may take the lock."""
+START = 19
+"""Place of a process's start in ``/proc/PID/stat``, counted behind its name."""
 SLACK = 60.0
 """Seconds by which the clocks of a machine and a server may disagree."""
 
@@ -134,8 +134,21 @@ def this_process() -> dict[str, Any]:
         "host": socket.gethostname(),
         "machine": _machine(),
         "process": os.getpid(),
-        "started": psutil.Process().create_time(),
+        "started": _started(os.getpid()),
     }
+
+
+def _started(process: int) -> int | None:
+    """Return when a process began, in ticks since the machine did; None without such a process.
+
+    Not the time of day (psutil's): that changes when the clock is set, and the lock of a process
+    that is alive would be taken.
+    """
+    try:
+        status = Path(f"/proc/{process}/stat").read_text(encoding="ascii", errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return int(status.rpartition(")")[2].split()[START])
 
 
 def _machine() -> str:
@@ -161,8 +174,11 @@ def _is_dead(owner: dict[str, Any]) -> bool:
     if not _machine() or owner.get("machine") != _machine():
         return False
     try:
-        return bool(psutil.Process(int(owner["process"])).create_time() != owner["started"])
-    except (psutil.NoSuchProcess, KeyError, ValueError, TypeError):
+        started = _started(int(owner["process"]))
+        return started is None or started != int(owner["started"])
+    except PermissionError:  # of another user
+        return False
+    except (KeyError, ValueError, TypeError):
         return True
 
 

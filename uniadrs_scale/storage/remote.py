@@ -129,8 +129,12 @@ class Answer:
     content: bytes
 
 
-@cache
 def _session() -> requests.Session:
+    return _session_of(os.getpid())  # with a fork's connections, answers would mix
+
+
+@cache
+def _session_of(_process: int) -> requests.Session:
     redact_logs()
     made = requests.Session()
     for scheme in ("http://", "https://"):
