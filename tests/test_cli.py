@@ -261,6 +261,29 @@ def test_a_store_becomes_a_cog(run, scene, tiny_weights, tmp_path) -> None:
     assert "nothing to geocode" in run("cog", store, tmp_path / "n.tif", "--crs", "EPSG:4326").err
 
 
+def test_no_message_advises_to_remove_a_file(run, scene, tiny_weights, tmp_path) -> None:
+    options = ["--weights", tiny_weights, "--scheduler", "sync", "--tile", 64, "--chunk", 128]
+    made = tmp_path / "map.tif"
+    run("score", scene, "-o", made, *options)
+    (mine := tmp_path / "mine.zarr").mkdir()
+    (mine / "notes.txt").write_text("mine")
+    for name in ("mine.csv", "mine.html", "mine.gpkg"):
+        (tmp_path / name).write_text("mine")
+    for arguments in (
+        ("score", scene, "-o", mine, *options),
+        ("cog", mine, tmp_path / "new.tif"),
+        ("cog", made, tmp_path / "new.tif"),
+        ("targets", made, "--top", 1, "-o", tmp_path / "mine.csv"),
+        ("targets", made, "--top", 1, "-o", tmp_path / "mine.gpkg"),
+        ("report", made, "--scene", scene, "-o", tmp_path / "mine.html"),
+    ):
+        refused = run(*arguments)
+        assert refused.code == 2
+        assert "is not a" in refused.err
+        assert "remove" not in refused.err.lower()
+    assert {p.read_text() for p in (*tmp_path.glob("mine.*[!r]"), mine / "notes.txt")} == {"mine"}
+
+
 def test_a_cog_replaces_no_other_raster(run, scene, tiny_weights, tmp_path) -> None:
     options = ["--weights", tiny_weights, "--scheduler", "sync", "--tile", 64, "--chunk", 128]
     store = tmp_path / "map.zarr"
