@@ -129,7 +129,7 @@ def test_bands_and_nodata_are_chosen(run, scene, tiny_weights, tmp_path) -> None
 def test_info_describes_weights_and_scenes(run, scene, tiny_weights) -> None:
     assert "tiny" in run("info", tiny_weights).out
     out = run("info", scene).out
-    assert "300 x 260 px" in out
+    assert "300 rows x 260 columns" in out
     assert "uint16" in out
 
 
@@ -405,7 +405,7 @@ def test_options_of_products_reach_the_scene(run, tmp_path, tiny_weights) -> Non
 def test_info_of_a_zarr_scene_and_of_a_score_store_differ(run, tmp_path) -> None:
     cube = products.ramp(1, 20, 30, "float32")
     xr.Dataset({"b1": (("y", "x"), cube)}).to_zarr(tmp_path / "scene.zarr", consolidated=False)
-    assert "20 x 30 px" in run("info", tmp_path / "scene.zarr").out
+    assert "20 rows x 30 columns" in run("info", tmp_path / "scene.zarr").out
     gone = run("info", tmp_path / "none.zarr")
     assert gone.code == 2
     assert "does not exist" in gone.err

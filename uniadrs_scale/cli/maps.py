@@ -79,7 +79,9 @@ def verify_command(target: Map) -> None:
     if is_file(target):
         opened = cast("RasterMap", open_finished(target))
         faults = list(opened.verify())
-        state = f"{opened.shape[0]} x {opened.shape[1]} px, complete: {opened.facts.complete}"
+        state = (
+            f"{opened.shape[0]} rows x {opened.shape[1]} columns, complete: {opened.facts.complete}"
+        )
         fingerprint = opened.facts.fingerprint or "unknown"
     else:
         store = open_store(target)
@@ -175,7 +177,7 @@ def _print_map(opened: ScoreMap | RasterMap, statistics: dict[str, Any]) -> None
     placed = not grid.affine.is_identity
     facts = {
         "map": f"{TITLE}{opened.facts.scene or 'an unknown scene'}",
-        "size": f"{grid.shape[0]} x {grid.shape[1]} px",
+        "size": f"{grid.shape[0]} rows x {grid.shape[1]} columns",
         **opened.facts.lines(),
         "crs": (crs_name(grid.crs.to_wkt()) if grid.crs else "") or "none",
         "transform": tuple(grid.affine)[:6] if placed else "none",
@@ -221,7 +223,7 @@ def _scene_facts(scene: xr.DataArray) -> dict[str, Any]:
     wavelengths = scene.coords.get("wavelength")
     return {
         "name": info.name,
-        "size": f"{info.height} x {info.width} px",
+        "size": f"{info.height} rows x {info.width} columns",
         "bands": f"{len(info.bands)}: {', '.join(info.bands)}",
         "wavelengths": "unknown"
         if wavelengths is None

@@ -136,7 +136,7 @@ def encoded(image: Image.Image, title: str) -> bytes:
 def facts_line(facts: MapFacts, shape: Box, bands: str | None) -> str:
     """Return the facts of a map, in words."""
     words = [
-        f"{shape[0]} x {shape[1]} px",
+        f"{shape[0]} rows x {shape[1]} columns",
         "" if bands is None else f"shown: {bands}",
         facts.datetime,
         facts.platform,
