@@ -278,12 +278,18 @@ class SceneSource(Protocol):
 
 
 class Printed:
-    """A result whose text is printed, in a terminal and in a notebook."""
+    """A result whose text is printed, in a terminal and in a notebook.
+
+    A subclass must not have a ``__repr__``: IPython would use it instead.
+    """
 
     __slots__ = ()
     text: Callable[[], str]
 
     def __str__(self) -> str:
+        return self.text()
+
+    def __repr__(self) -> str:
         return self.text()
 
     def _repr_html_(self) -> str:

@@ -79,7 +79,7 @@ class Sizes:
         return preset, lattice
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class ScorePlan(Printed):
     """Scene, lattice, detector and cost of one run."""
 
