@@ -171,18 +171,22 @@ def _our_raster(target: str) -> RasterMap | None:
 def _print_map(opened: ScoreMap | RasterMap, statistics: dict[str, Any]) -> None:
     """Print what `info` says about a map, its plan last."""
     from uniadrs_scale.core.contracts import crs_name
-    from uniadrs_scale.maps.facts import TITLE
+    from uniadrs_scale.maps.facts import title_of
 
     grid = opened.geobox
     placed = not grid.affine.is_identity
     facts = {
-        "map": f"{TITLE}{opened.facts.scene or 'an unknown scene'}",
+        "map": title_of(opened.facts.scene or "an unknown scene", opened.layers),
         "size": f"{grid.shape[0]} rows x {grid.shape[1]} columns",
         **opened.facts.lines(),
         "crs": (crs_name(grid.crs.to_wkt()) if grid.crs else "") or "none",
         "transform": tuple(grid.affine)[:6] if placed else "none",
     }
-    _print_facts(facts | {name: _short(value) for name, value in statistics.items()})
+    said = {name: _short(value) for name, value in statistics.items()}
+    first = (
+        {} if len(opened.layers) == 1 else {"statistics": f"of the layer {opened.layers[0].name}"}
+    )
+    _print_facts(facts | (first if said else {}) | said)
     if opened.facts.plan:
         typer.echo(json.dumps(opened.facts.plan, indent=2))
 

@@ -170,7 +170,12 @@ def find(
     require_proj()
     chosen = selection or Selection()
     opened = open_finished(map_path)
-    require_score(opened.layers[:1], opened.name)
+    if require_score(opened.layers, opened.name):
+        raise StoreError(
+            f"The score is not the first layer of '{opened.name}' "
+            f"({', '.join(layer.name for layer in opened.layers)}), and only the first one is "
+            "searched. Name it first in layers= of the scorer, and score into a new store."
+        )
     facts, ground = opened.facts, ground_of(opened)
     if not facts.fingerprint:
         raise StoreError(
