@@ -278,16 +278,10 @@ class SceneSource(Protocol):
 
 
 class Printed:
-    """A result whose text is printed, in a terminal and in a notebook.
-
-    A subclass must not have a ``__repr__``: IPython would use it instead.
-    """
+    """A result whose text is printed. IPython prefers a ``__repr__`` of a subclass: define none."""
 
     __slots__ = ()
     text: Callable[[], str]
-
-    def __str__(self) -> str:
-        return self.text()
 
     def __repr__(self) -> str:
         return self.text()

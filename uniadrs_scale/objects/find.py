@@ -171,11 +171,8 @@ def find(
     chosen = selection or Selection()
     opened = open_finished(map_path)
     if require_score(opened.layers, opened.name):
-        raise StoreError(
-            f"The score is not the first layer of '{opened.name}' "
-            f"({', '.join(layer.name for layer in opened.layers)}), and only the first one is "
-            "searched. Name it first in layers= of the scorer, and score into a new store."
-        )
+        names = ", ".join(layer.name for layer in opened.layers)
+        raise StoreError(f"'{opened.name}': score is not the first layer ({names}). Put it first.")
     facts, ground = opened.facts, ground_of(opened)
     if not facts.fingerprint:
         raise StoreError(
