@@ -71,9 +71,7 @@ def read_sources(folder: Path) -> list[Source]:
         images = imagery.rasters(folder)
         sources = [_source(image, ~image.counted, 1 / len(images)) for image in images]
     if not sources:
-        raise ValueError(
-            f"{folder} holds no imagery. Give a folder of rasters, or one as the data README says."
-        )
+        raise ValueError(f"{folder} holds no imagery. Give a folder of rasters or pictures.")
     return sources
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -217,6 +218,14 @@ def write(weights: Path, found: dict[str, Levels], evidence: dict[str, object]) 
 
 
 def main() -> None:
+    """Run the command line; end with a sentence and code 1 on an error."""
+    try:
+        run()
+    except uniadrs_scale.UniadrsScaleError as error:
+        sys.exit(f"threshold.py: {error}")
+
+
+def run() -> None:
     """Parse the command line, measure, write."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

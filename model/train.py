@@ -15,9 +15,10 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import sys
 import time
 import tomllib
-from dataclasses import asdict, dataclass, replace
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from uniadrs_scale.detector.network import UniADRS
 from uniadrs_scale.detector.weights import WeightsInfo, load_network, read_weights
+from uniadrs_scale.errors import UniadrsScaleError
 from uniadrs_scale.evaluation.metrics import figures
 
 if TYPE_CHECKING:
@@ -376,6 +378,14 @@ def train(
 
 
 def main() -> None:
+    """Run the command line; end with a sentence and code 1 on an error."""
+    try:
+        run()
+    except (UniadrsScaleError, ValueError, OSError) as error:
+        sys.exit(f"train.py: {error}")
+
+
+def run() -> None:
     """Parse the command line, train, write the averaged weights."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("recipe", type=Path, help="file, or the name of one in configs")
@@ -393,7 +403,19 @@ def main() -> None:
     if not file.exists():
         known = ", ".join(sorted(path.stem for path in CONFIGS.glob("*.toml")))
         parser.error(f"recipe '{args.recipe}' does not exist: give a file, or one of {known}")
-    values: dict[str, Any] = tomllib.loads(file.read_text())
+    try:
+        values: dict[str, Any] = tomllib.loads(file.read_text())
+    except ValueError as error:
+        parser.error(f"recipe '{file}' is not TOML: {error}")
+    known_fields = {field.name for field in fields(Recipe)}
+    if unknown := sorted(values.keys() - known_fields):
+        parser.error(
+            f"recipe '{file}' has unknown fields {', '.join(unknown)}. Use some of "
+            f"{', '.join(sorted(known_fields))}"
+        )
+    needed = {field.name for field in fields(Recipe) if field.default is MISSING}
+    if lacking := sorted(needed - values.keys()):
+        parser.error(f"recipe '{file}' lacks {', '.join(lacking)}: add them")
     if args.seed is not None:
         values["seed"] = args.seed
     recipe = Recipe(**values)
@@ -402,7 +424,7 @@ def main() -> None:
         machine = Machine(device=args.device, every=args.every)
         start = None if args.start is None else read_weights(args.start)
         teachers = [read_weights(name) for name in args.teachers]
-        run = train(recipe, args.data, args.out, machine, start, teachers=teachers)
+        trained = train(recipe, args.data, args.out, machine, start, teachers=teachers)
     about = metadata(recipe, file.name, with_imagery=args.data is not None)
     if start is not None:
         about["command"] += f" --from {start.name}"
@@ -410,8 +432,11 @@ def main() -> None:
     if teachers:
         about["command"] += f" --teachers {' '.join(one.name for one in teachers)}"
         about["teachers"] = json.dumps({one.name: one.content for one in teachers})
-    about |= {"best_step": str(run.best["step"]), "held_out_auc": f"{run.best['figure']:.5f}"}
-    state = finished(run.best["mean"], recipe.shift)
+    about |= {
+        "best_step": str(trained.best["step"]),
+        "held_out_auc": f"{trained.best['figure']:.5f}",
+    }
+    state = finished(trained.best["mean"], recipe.shift)
     write_weights(args.out / f"{recipe.name}.safetensors", state, about)
 
 

@@ -130,7 +130,7 @@ def test_bands_and_nodata_are_chosen(run, scene, tiny_weights, tmp_path) -> None
 def test_info_describes_weights_and_scenes(run, scene, tiny_weights) -> None:
     assert "tiny" in run("info", tiny_weights).out
     out = run("info", scene).out
-    assert "300 x 260 px" in out
+    assert "300 rows x 260 columns" in out
     assert "uint16" in out
 
 
@@ -262,6 +262,29 @@ def test_a_store_becomes_a_cog(run, scene, tiny_weights, tmp_path) -> None:
     assert "nothing to geocode" in run("cog", store, tmp_path / "n.tif", "--crs", "EPSG:4326").err
 
 
+def test_no_message_advises_to_remove_a_file(run, scene, tiny_weights, tmp_path) -> None:
+    options = ["--weights", tiny_weights, "--scheduler", "sync", "--tile", 64, "--chunk", 128]
+    made = tmp_path / "map.tif"
+    run("score", scene, "-o", made, *options)
+    (mine := tmp_path / "mine.zarr").mkdir()
+    (mine / "notes.txt").write_text("mine")
+    for name in ("mine.csv", "mine.html", "mine.gpkg"):
+        (tmp_path / name).write_text("mine")
+    for arguments in (
+        ("score", scene, "-o", mine, *options),
+        ("cog", mine, tmp_path / "new.tif"),
+        ("cog", made, tmp_path / "new.tif"),
+        ("targets", made, "--top", 1, "-o", tmp_path / "mine.csv"),
+        ("targets", made, "--top", 1, "-o", tmp_path / "mine.gpkg"),
+        ("report", made, "--scene", scene, "-o", tmp_path / "mine.html"),
+    ):
+        refused = run(*arguments)
+        assert refused.code == 2
+        assert "is not a" in refused.err
+        assert "remove" not in refused.err.lower()
+    assert {p.read_text() for p in (*tmp_path.glob("mine.*[!r]"), mine / "notes.txt")} == {"mine"}
+
+
 def test_a_cog_replaces_no_other_raster(run, scene, tiny_weights, tmp_path) -> None:
     options = ["--weights", tiny_weights, "--scheduler", "sync", "--tile", 64, "--chunk", 128]
     store = tmp_path / "map.zarr"
@@ -383,7 +406,7 @@ def test_options_of_products_reach_the_scene(run, tmp_path, tiny_weights) -> Non
 def test_info_of_a_zarr_scene_and_of_a_score_store_differ(run, tmp_path) -> None:
     cube = products.ramp(1, 20, 30, "float32")
     xr.Dataset({"b1": (("y", "x"), cube)}).to_zarr(tmp_path / "scene.zarr", consolidated=False)
-    assert "20 x 30 px" in run("info", tmp_path / "scene.zarr").out
+    assert "20 rows x 30 columns" in run("info", tmp_path / "scene.zarr").out
     gone = run("info", tmp_path / "none.zarr")
     assert gone.code == 2
     assert "does not exist" in gone.err

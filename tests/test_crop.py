@@ -91,7 +91,7 @@ def test_a_crop_is_another_scene_and_says_so(raster: Path) -> None:
     plans = [us.plan(part, **QUICK) for part in (*parts, parts[0].rename("harbour"))]
     assert len({plan.fingerprint for plan in (whole, *plans)}) == 4
     assert "crop         rows 60 to 190, columns 40 to 170 of 300 x 260 px" in plans[0].text()
-    assert plans[2].text().startswith("scene        harbour: 130 x 130 px")
+    assert plans[2].text().startswith("scene        harbour: 130 rows x 130 columns")
 
 
 def test_degrees_cover_the_box(raster: Path) -> None:

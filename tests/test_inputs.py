@@ -20,7 +20,9 @@ from standins import TileMean
 import uniadrs_scale as us
 from uniadrs_scale.archive.product import SweepReport
 from uniadrs_scale.archive.status import Status
+from uniadrs_scale.core.contracts import Printed
 from uniadrs_scale.core.lattice import Window
+from uniadrs_scale.core.plan import ScorePlan
 from uniadrs_scale.demo.demo import DemoReport
 from uniadrs_scale.detector.rx import GlobalRX, LocalRX
 from uniadrs_scale.evaluation.histogram import ScoreHistogram
@@ -36,7 +38,6 @@ from uniadrs_scale.scoring.report import RunSummary
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from uniadrs_scale.core.contracts import Printed
 
 PIXELS = np.random.default_rng(0).integers(1, 4000, (2, 60, 70)).astype(np.uint16)
 SCENE = xr.DataArray(PIXELS, dims=("band", "y", "x"))
@@ -347,12 +348,25 @@ def test_a_plan_prints_well() -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", [DemoReport, Evaluation, ReportSummary, RunSummary, ScoreHistogram, Status, SweepReport]
+    "kind",
+    [
+        DemoReport,
+        Evaluation,
+        ReportSummary,
+        RunSummary,
+        ScoreHistogram,
+        ScorePlan,
+        Status,
+        SweepReport,
+    ],
 )
 def test_results_print_their_text(kind: type[Printed], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kind, "text", lambda _: "valid > 90%")
     made = object.__new__(kind)
-    assert str(made) == "valid > 90%"
+    assert str(made) == repr(made) == "valid > 90%"
+    # IPython takes the first class that has one of both.
+    first = next(c for c in kind.__mro__ if {"__repr__", "_repr_pretty_"} & vars(c).keys())
+    assert first is Printed
     assert made._repr_html_() == "<pre>valid &gt; 90%</pre>"
 
 

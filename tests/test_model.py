@@ -138,7 +138,12 @@ def test_a_run_goes_on_from_weights_of_its_own_network_only(tmp_path: Path) -> N
 
 def test_the_command_runs_the_scripts_and_nothing_else(monkeypatch, capsys) -> None:
     ran: list[list[str]] = []
-    monkeypatch.setattr("subprocess.call", lambda command: ran.append(command) or 3)
+
+    def become(_: str, command: list[str]) -> None:  # a child would outlive a signal
+        ran.append(command)
+        sys.exit(3)
+
+    monkeypatch.setattr("os.execv", become)
     for arguments, code in ((["evaluate", "--help"], 3), (["--help"], 0), (["rm"], 2), ([], 0)):
         monkeypatch.setattr(sys, "argv", ["uniadrs-scale-train", *arguments])
         with pytest.raises(SystemExit) as stop:
@@ -146,6 +151,32 @@ def test_the_command_runs_the_scripts_and_nothing_else(monkeypatch, capsys) -> N
         assert stop.value.code == code
     assert ran == [[sys.executable, str(MODEL / "evaluate.py"), "--help"]]
     assert "Usage: uniadrs-scale-train" in capsys.readouterr().err
+
+
+TINY = 'name = "a"\nsteps = 1\nseed = 1\nrate = 1e-3\nwidth = 0.05'
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "message"),
+    [
+        ("name = = 3", [], "is not TOML"),
+        ('name = "a"\nstepz = 3', [], "unknown fields stepz"),
+        ("steps = 3", [], "lacks name, rate, seed"),
+        (TINY, ["--from", "nothere"], "do not ship with this library"),
+        (TINY, ["--from", "uniadrs-xs"], "Use the recipe of these weights"),
+        (TINY, ["--data", "."], "holds no imagery"),
+    ],
+)
+def test_a_run_that_cannot_begin_ends_with_a_sentence(
+    text: str, options: list[str], message: str, tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "recipe.toml").write_text(text)
+    monkeypatch.setattr(sys, "argv", ["train.py", "recipe.toml", "--out", "out", *options])
+    with pytest.raises(SystemExit) as stop:
+        train.main()
+    assert message in f"{stop.value.code}{capsys.readouterr().err}"
+    assert not (tmp_path / "out" / "a.safetensors").exists()
 
 
 def test_the_rate_rises_stays_and_falls() -> None:

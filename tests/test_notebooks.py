@@ -59,6 +59,14 @@ def test_a_notebook_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
         else:
             shown.append(run(text, names))
     assert any("<pre>" in html or "<table" in html for html in shown)
+    if path.stem == "read_targets":  # it shows everything that it explains
+        assert {1, 2} <= set(names["found"]["support"])
+        assert len(names["missing"]) > 0
+    if path.stem == "own_model":  # each layer has colours of its own
+        axes = [a for n in plt.get_fignums() for a in plt.figure(n).axes if a.images]
+        ranges = {a.get_title(): a.images[0].get_clim() for a in axes}
+        assert ranges["ndwi"][1] <= 1
+        assert ranges["brightness"][1] > 100
 
 
 def test_every_notebook_is_a_page_of_the_site() -> None:

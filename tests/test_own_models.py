@@ -23,6 +23,7 @@ from oracles import axis_origins
 from rasterio.transform import from_origin
 
 import uniadrs_scale as us
+from uniadrs_scale.cli.main import main
 from uniadrs_scale.core.layers import SCORE
 from uniadrs_scale.core.pixels import BandStatistics, fill_invalid
 from uniadrs_scale.core.seams import taper
@@ -475,3 +476,26 @@ def test_one_layer_called_score_is_the_usual_map(tmp_path: Path) -> None:
     assert got.name == "score"
     assert "layers" not in open_store(tmp_path / "map.zarr").attributes
     assert scorer.layers == (SCORE,)
+
+
+def test_a_map_of_other_layers_is_not_called_anomaly_scores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scorer = us.scorer(
+        lambda t: (np.tanh(np.abs(t[:, 0])), np.tanh(np.abs(t[:, 1]))),
+        tile=32,
+        layers=["water", "score"],
+    )
+    us.score(noise(), tmp_path / "m.zarr", detector=scorer, scheduler="sync")
+    us.to_cog(tmp_path / "m.zarr", tmp_path / "m.tif")
+    with rasterio.open(tmp_path / "m.tif") as file:
+        assert file.tags()["TIFFTAG_IMAGEDESCRIPTION"].startswith("water, score of ")
+    for name in ("m.zarr", "m.tif"):
+        monkeypatch.setattr("sys.argv", ["uniadrs-scale", "info", str(tmp_path / name)])
+        with pytest.raises(SystemExit):
+            main()
+        told = capsys.readouterr().out
+        assert re.search(r"(?m)^map +water, score of ", told)
+        assert re.search(r"(?m)^statistics +of the layer water$", told)
+        with pytest.raises(us.StoreError, match=r"not the first layer.*\(water, score\)"):
+            us.targets(tmp_path / name, top=1)

@@ -126,6 +126,30 @@ def test_a_picture_has_at_most_2048_px_and_holds_its_panels(
     assert top + height <= image.height
 
 
+@pytest.mark.parametrize("shape", [(120, 120), (900, 140), (140, 900), (40, 40), (20, 2000)])
+def test_a_picture_of_a_small_scene_has_no_empty_part(shape: tuple[int, int]) -> None:
+    layout = Layout.of(shape, 1)
+    small = np.zeros([-(-n // layout.factor) for n in shape], np.float32)
+    subject = Subject(
+        title="a",
+        lines=("b", "c"),
+        small=small,
+        read=lambda rows, cols: np.zeros(shape, np.float32)[rows, cols],
+        rings=[Ring(Peak(shape[0] // 2, shape[1] // 2, 0.8), "1")],
+        levels=levels(),
+    )
+    dark = np.asarray(draw(subject, layout)).min(axis=2) < 200
+    left, top = layout.corner(0)
+    (height, width), bar = layout.panel, left + layout.panel[1] + 8
+    assert dark.shape[1] <= left + width + 8 + 14 + 120
+    labels = dark[:, bar + 20 :]
+    assert labels.any()
+    assert not labels[:, -3:].any(), "a label is cut"
+    # Each label ends before the next one begins.
+    rows = np.flatnonzero(labels[max(top - 8, 80) : top + height + 8].any(axis=1))
+    assert max(map(len, np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1))) <= 16
+
+
 @pytest.mark.parametrize("shape", [(300, 300), (30, 200), (5000, 3000)])
 def test_circles_end_at_the_border_of_their_panel(shape: tuple[int, int]) -> None:
     def drawn(rings: list[Ring]) -> np.ndarray:

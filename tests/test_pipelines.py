@@ -56,7 +56,7 @@ def test_swath_takes_a_product_and_its_options(tmp_path: Path) -> None:
     out = start(
         "swath.py", product, "out", "--bands", "red", "B5", "--mask", "cloud", folder=tmp_path
     )
-    assert "60 x 60 px (0.0 Mpx), 2 bands, uint16, 30 m" in out
+    assert "60 rows x 60 columns (0.0 Mpx), 2 bands, uint16, 30 m" in out
     with rasterio.open(tmp_path / "out" / "scores.tif") as file:
         scores = file.read(1)
     assert np.isnan(scores[:, :4]).all()

@@ -247,6 +247,10 @@ def test_parts_of_a_product_lead_to_it(tmp_path: Path) -> None:
     write(tmp_path / "order" / "files" / "a.tif", pixels(1))
     with pytest.raises(us.SceneError, match=r"Pass its rasters: '.*order/\*/\*.tif'"):
         us.open_scene(tmp_path / "order")
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "a.txt").write_text("a")
+    with pytest.raises(us.SceneError, match="It has no rasters: check the path"):
+        us.open_scene(tmp_path / "texts")
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@
 from pathlib import Path
 from tempfile import mkdtemp
 
+import matplotlib.pyplot as plt
 import numpy as np
 from scipy import ndimage
 
@@ -40,6 +41,7 @@ us.plan(scene, detector=median)
 # %%
 scores = us.score(scene, folder / "median.zarr", detector=median)
 image = scores.plot.imshow(vmin=0, vmax=1, cmap="inferno", size=5, aspect=1.2)
+title = image.axes.set_title("difference from the median")
 
 # %% [markdown]
 # ## Several outputs
@@ -62,7 +64,10 @@ made = us.score(scene, folder / "layers.zarr", detector=layers)
 print(made)
 
 # %%
-images = made.plot.imshow(col="layer", robust=True, add_colorbar=False, cmap="viridis")
+sides = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")[1]
+for side, layer in zip(sides, made, strict=True):  # each layer with its own range of colours
+    layer.plot.imshow(ax=side, robust=True, cmap="viridis")
+    side.set(title=str(layer.layer.values), aspect="equal")
 us.to_cog(folder / "layers.zarr", folder / "layers.tif")
 
 # %% [markdown]

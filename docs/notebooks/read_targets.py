@@ -19,7 +19,7 @@ folder = Path(mkdtemp())
 invented = demo_scene(seed=5, size=640, anomalies=15)
 write_scene(invented, folder / "scene.tif")
 scene = us.open_scene(folder / "scene.tif")
-scores = us.score(scene, folder / "map.zarr")
+scores = us.score(scene, folder / "map.zarr", tile=256)
 
 # %% [markdown]
 # ## Levels are rates of false objects

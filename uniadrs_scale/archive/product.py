@@ -179,7 +179,7 @@ def _run_facts(
     }
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, repr=False)
 class SweepReport(Printed):
     """The decisions and results of a sweep."""
 

@@ -75,7 +75,7 @@ def _run(channel: Channel, text: str) -> None:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Status(Printed):
     """State of an archive."""
 

@@ -6,7 +6,7 @@ import atexit
 import gc
 import io
 import logging
-import subprocess
+import os
 import sys
 import threading
 from importlib import resources
@@ -151,7 +151,7 @@ def _root(
 
 
 def train() -> None:
-    """Run a script in a process of its own, as a checkout would."""
+    """Become the process of a script, as in a checkout: a signal reaches the script itself."""
     name, arguments = (sys.argv[1:] or ["--help"])[0], sys.argv[2:]
     if name not in SCRIPTS:
         asked = name in ("-h", "--help")
@@ -159,8 +159,9 @@ def train() -> None:
         sys.exit(COMPLETE if asked else BAD_INPUT)
     if name == "train" and find_spec("tensorboard") is None:
         sys.exit("error: training needs tensorboard: pip install 'uniadrs-scale[train]'.")
-    # Not in this process: its workers import the script as their main module.
-    sys.exit(subprocess.call([sys.executable, str(_scripts() / f"{name}.py"), *arguments]))
+    # Not by an import: its workers import the script as their main module.
+    command = [sys.executable, str(_scripts() / f"{name}.py"), *arguments]
+    os.execv(sys.executable, command)
 
 
 def _scripts() -> Path:

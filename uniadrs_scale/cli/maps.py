@@ -79,7 +79,9 @@ def verify_command(target: Map) -> None:
     if is_file(target):
         opened = cast("RasterMap", open_finished(target))
         faults = list(opened.verify())
-        state = f"{opened.shape[0]} x {opened.shape[1]} px, complete: {opened.facts.complete}"
+        state = (
+            f"{opened.shape[0]} rows x {opened.shape[1]} columns, complete: {opened.facts.complete}"
+        )
         fingerprint = opened.facts.fingerprint or "unknown"
     else:
         store = open_store(target)
@@ -169,18 +171,22 @@ def _our_raster(target: str) -> RasterMap | None:
 def _print_map(opened: ScoreMap | RasterMap, statistics: dict[str, Any]) -> None:
     """Print what `info` says about a map, its plan last."""
     from uniadrs_scale.core.contracts import crs_name
-    from uniadrs_scale.maps.facts import TITLE
+    from uniadrs_scale.maps.facts import title_of
 
     grid = opened.geobox
     placed = not grid.affine.is_identity
     facts = {
-        "map": f"{TITLE}{opened.facts.scene or 'an unknown scene'}",
-        "size": f"{grid.shape[0]} x {grid.shape[1]} px",
+        "map": title_of(opened.facts.scene or "an unknown scene", opened.layers),
+        "size": f"{grid.shape[0]} rows x {grid.shape[1]} columns",
         **opened.facts.lines(),
         "crs": (crs_name(grid.crs.to_wkt()) if grid.crs else "") or "none",
         "transform": tuple(grid.affine)[:6] if placed else "none",
     }
-    _print_facts(facts | {name: _short(value) for name, value in statistics.items()})
+    said = {name: _short(value) for name, value in statistics.items()}
+    first = (
+        {} if len(opened.layers) == 1 else {"statistics": f"of the layer {opened.layers[0].name}"}
+    )
+    _print_facts(facts | (first if said else {}) | said)
     if opened.facts.plan:
         typer.echo(json.dumps(opened.facts.plan, indent=2))
 
@@ -221,7 +227,7 @@ def _scene_facts(scene: xr.DataArray) -> dict[str, Any]:
     wavelengths = scene.coords.get("wavelength")
     return {
         "name": info.name,
-        "size": f"{info.height} x {info.width} px",
+        "size": f"{info.height} rows x {info.width} columns",
         "bands": f"{len(info.bands)}: {', '.join(info.bands)}",
         "wavelengths": "unknown"
         if wavelengths is None

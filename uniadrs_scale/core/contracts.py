@@ -278,12 +278,12 @@ class SceneSource(Protocol):
 
 
 class Printed:
-    """A result whose text is printed, in a terminal and in a notebook."""
+    """A result whose text is printed. IPython prefers a ``__repr__`` of a subclass: define none."""
 
     __slots__ = ()
     text: Callable[[], str]
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return self.text()
 
     def _repr_html_(self) -> str:

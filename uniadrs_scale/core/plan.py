@@ -79,7 +79,7 @@ class Sizes:
         return preset, lattice
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class ScorePlan(Printed):
     """Scene, lattice, detector and cost of one run."""
 
@@ -260,8 +260,8 @@ class ScorePlan(Printed):
         seen = " and ".join(f"1/{scale}" for scale in self.scales)
         asked = self.asked_chunk
         lines = {
-            "scene": f"{scene.name}: {scene.height} x {scene.width} px ({megapixels:.1f} Mpx), "
-            f"{counted(len(scene.bands), 'band')}, {scene.dtype}"
+            "scene": f"{scene.name}: {scene.height} rows x {scene.width} columns "
+            f"({megapixels:.1f} Mpx), {counted(len(scene.bands), 'band')}, {scene.dtype}"
             + (f", {scene.gsd_m:g} m" if scene.gsd_m else ""),
             **({"crop": scene.crop} if scene.crop else {}),
             "georeference": scene.georeference,

@@ -64,7 +64,7 @@ class Findings:
     """Share of background pixels over the threshold, 0..1."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class DemoReport(Printed):
     """The files of a demo, and its counts."""
 

@@ -39,7 +39,7 @@ UNIT = 2.0**-32
 """Unit of sums of scores. They are integers, so exact in any order of adding."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class ScoreHistogram(Printed):
     """Counts of anomalous and of background pixels by score.
 

@@ -46,7 +46,7 @@ MOST_LABELLED = 0.5
 COVERED = "Labels cover {:.0%} of the pixels: is the truth the scene, or a map of scores?"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Evaluation(Printed):
     """How well a map shows the objects of its truth."""
 

@@ -192,9 +192,7 @@ def require_own(
     except OSError as error:
         raise StoreError(f"'{place}' cannot be replaced ({gist(error)}).") from None
     if not own:
-        raise StoreError(
-            f"'{place}' exists and is not {what}. Choose another output path, or remove it."
-        )
+        raise StoreError(f"'{place}' exists and is not {what}. Choose another output path.")
 
 
 def require_own_page(path: str | Path | Place, what: str, *, sign: bytes) -> None:

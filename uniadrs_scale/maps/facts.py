@@ -10,13 +10,14 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, cast
 
 from uniadrs_scale.core.contracts import digest, is_score_alone
-from uniadrs_scale.core.layers import Part
+from uniadrs_scale.core.layers import SCORE, Part
 from uniadrs_scale.core.levels import Levels
 from uniadrs_scale.errors import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from uniadrs_scale.core.layers import Layer
     from uniadrs_scale.core.plan import ScorePlan
 
 SOFTWARE = "uniadrs_scale"
@@ -100,12 +101,12 @@ class MapFacts:
             plan = {}
         return cls(**words, levels=_levels(levels, name), plan=plan, parts=_parts(parts, name))
 
-    def tags(self) -> dict[str, str]:
-        """Return the tags of a COG with these facts."""
+    def tags(self, layers: tuple[Layer, ...] = (SCORE,)) -> dict[str, str]:
+        """Return the tags of a COG with these facts and layers."""
         words = {name: getattr(self, name) for name in _texts() if name != "software"}
         words |= {"TIFFTAG_SOFTWARE": self.software or SOFTWARE}
         if self.scene:
-            words["TIFFTAG_IMAGEDESCRIPTION"] = f"{TITLE}{self.scene}"
+            words["TIFFTAG_IMAGEDESCRIPTION"] = title_of(self.scene, layers)
         if self.chunks:
             words["missing_chunks"] = f"{self.missing} of {self.chunks}"
         if self.levels is not None:
@@ -129,6 +130,13 @@ class MapFacts:
         return words | crop | {"levels": read, "complete": self.complete}
 
 
+def title_of(scene: str, layers: tuple[Layer, ...]) -> str:
+    """Return the title of the map of a scene."""
+    if is_score_alone(layers):
+        return f"{TITLE}{scene}"
+    return f"{', '.join(layer.name for layer in layers)} of {scene}"
+
+
 def attributes_of(plan: ScorePlan, weights: str | None) -> dict[str, Any]:
     """Return the attributes of the store of a plan; they decide no score."""
     scene = plan.scene
@@ -141,9 +149,8 @@ def attributes_of(plan: ScorePlan, weights: str | None) -> dict[str, Any]:
     }
     if scene.parts:
         said[CROP] = [part.to_json() for part in scene.parts]
-    title, layers = f"{TITLE}{scene.name}", {}
+    title, layers = title_of(scene.name, plan.layers), {}
     if not is_score_alone(plan.layers):
-        title = f"{', '.join(plan.layer_names)} of {scene.name}"
         layers = {"layers": [layer.to_json() for layer in plan.layers]}
     return {
         # CF 1.11: conventions, title and source are its names.

@@ -243,7 +243,7 @@ class ArrayMap:
         layers = {}
         if not is_score_alone(self.layers):
             layers["layers"] = json.dumps([layer.to_json() for layer in self.layers])
-        return {"AREA_OR_POINT": "Area", **self.facts.tags(), **layers}
+        return {"AREA_OR_POINT": "Area", **self.facts.tags(self.layers), **layers}
 
     def read(self, rows: slice, cols: slice) -> NDArray[np.float32]:
         """Return the layers (layer, y, x) in a window.

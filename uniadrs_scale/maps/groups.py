@@ -104,8 +104,7 @@ def not_a_store(path: str | Path | Place, met: str) -> StoreError:
     """Return the error of a path with something else."""
     return NotAStoreError(
         f"'{path}' is not a score store ({met}): it needs an array '{SCORE.name}' (y, x) of "
-        f"{SCORE.dtype}. Pass a .zarr that `score` wrote; to write, choose another output path, or "
-        "remove it yourself."
+        f"{SCORE.dtype}. Pass a .zarr that `score` wrote; to write, choose another output path."
     )
 
 

@@ -69,7 +69,7 @@ Box = tuple[int, int]
 MOST = 2048
 """Longest side of the picture [px]."""
 WIDE = 1560
-"""Width of the picture for small scenes, so that its text fits [px]."""
+"""Width of the picture of a small scene, at most: as much of it as text and close-ups need [px]."""
 MARGIN, GAP, HEADER, BAR = 24, 16, 92, 92
 """White edge, space between panels, height of the text, width of the colour bar [px]."""
 CLOSE, SPACE, REACH = 92, 6, 23
@@ -131,11 +131,16 @@ class Layout:
         return MARGIN + right * (width + GAP), HEADER + down * (height + GAP)
 
     @property
+    def content(self) -> int:
+        """Width of the panels and of the colour bar [px]."""
+        left, _ = self.corner(self.panels - 1)
+        return left + self.panel[1] + BAR - MARGIN
+
+    @property
     def size(self) -> Box:
-        """Width and height of the picture without close-ups [px]."""
-        left, top = self.corner(self.panels - 1)
-        height, width = self.panel
-        return max(left + width + BAR + MARGIN, WIDE), top + height + MARGIN
+        """Width, at most, and height of the picture without close-ups [px]."""
+        _, top = self.corner(self.panels - 1)
+        return max(self.content + 2 * MARGIN, WIDE), top + self.panel[0] + MARGIN
 
     @property
     def radius(self) -> int:

@@ -90,7 +90,7 @@ def prepare(
         if foreign is not None:
             raise StoreError(
                 f"'{target}' is not a score store, but holds '{foreign}'. Choose another output "
-                "path, or remove it yourself."
+                "path."
             )
         target.receive(made, last=ROOT)
     return ScoreStore(target, plan.layers)

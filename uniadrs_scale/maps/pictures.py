@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
 from uniadrs_scale.core.levels import GROW, RATES, score_text
+from uniadrs_scale.errors import counted
 from uniadrs_scale.maps.colours import NODATA, PLAIN, map_colours, matplotlib, scale
 from uniadrs_scale.maps.facts import SOFTWARE
 from uniadrs_scale.maps.layout import CLOSE, GAP, MARGIN, NUMBERS, REACH, SPACE
@@ -36,6 +37,8 @@ TITLE, FACTS, RESULT, NUMBER = (21, INK), (14, SOFT), (14, INK), (13, SOFT)
 """Size and colour of texts."""
 LONGEST = 300
 """Characters of a foreign text."""
+LOW_BAR = 240
+"""Height of a colour bar up to which labels have one small line [px]."""
 SUPER = 4
 """Pixels that a ring is drawn with, per pixel of the picture: Pillow's edges are jagged."""
 
@@ -103,10 +106,13 @@ def draw(subject: Subject, layout: Layout) -> Image.Image:
             _draw_ring(panel, layout.at(ring.peak), ring, layout.radius)
         image.paste(panel, layout.corner(number))
     _colour_bar(image, pen, layout, subject.levels)
+    used = [layout.content, count * (CLOSE + SPACE) - SPACE]
     for top, text, style in zip(
         (14, 44, 64), (subject.title, *subject.lines), (TITLE, FACTS, RESULT), strict=False
     ):
-        _text(pen, (MARGIN, top), _cut(text, style, width - 2 * MARGIN), style)
+        line = _cut(text, style, width - 2 * MARGIN)
+        used.append(round(_font(style[0]).getlength(line)))
+        _text(pen, (MARGIN, top), line, style)
     for column, ring in enumerate(subject.rings[:count]):
         left = MARGIN + column * (CLOSE + SPACE)
         words = f"{ring.text}  {score_text(ring.peak.score)}".strip()
@@ -114,7 +120,7 @@ def draw(subject: Subject, layout: Layout) -> Image.Image:
         for row, pixels in enumerate(_around(ring.peak, subject, layout.shape)):
             top = height + NUMBERS + row * (CLOSE + SPACE)
             image.paste(_zoomed(pixels, CLOSE // len(pixels)), (left, top))
-    return image
+    return image.crop((0, 0, min(max(used) + 2 * MARGIN, width), image.height))
 
 
 def encoded(image: Image.Image, title: str) -> bytes:
@@ -130,7 +136,7 @@ def encoded(image: Image.Image, title: str) -> bytes:
 def facts_line(facts: MapFacts, shape: Box, bands: str | None) -> str:
     """Return the facts of a map, in words."""
     words = [
-        f"{shape[0]} x {shape[1]} px",
+        f"{shape[0]} rows x {shape[1]} columns",
         "" if bands is None else f"shown: {bands}",
         facts.datetime,
         facts.platform,
@@ -152,7 +158,7 @@ def result_line(highest: float, peaks: Sequence[Peak], levels: Levels | None) ->
         return f"nothing reaches level low ({score_text(levels.low)}): {text}"
     reached = [levels.level_of(peak.score) for peak in peaks]
     counts = [f"{reached.count(n)} {n}" for n in reversed(RATES) if n in reached]
-    return f"{text}; levels of the {len(peaks)} highest objects: {', '.join(counts)}"
+    return f"{text}; levels of the {counted(len(peaks), 'highest object')}: {', '.join(counts)}"
 
 
 def least_peak(levels: Levels | None) -> float:
@@ -221,15 +227,19 @@ def _colour_bar(image: Image.Image, pen: Any, layout: Layout, levels: Levels | N
     scores = np.interp(shades, [s.shade for s in stops], [s.score for s in stops])
     bar = map_colours(scores.astype(np.float32)[:, None], levels)[..., :3]
     image.paste(Image.fromarray(np.ascontiguousarray(bar.repeat(14, 1))), (left, top))
-    below = top + height
-    for stop in stops:
+    below, free = top + height, float(top + height)
+    between, font = ("\n", _font(12)) if height > LOW_BAR else (" ", _font(10))
+    for stop in stops:  # from below
         y = top + (1 - stop.shade) * (height - 1)
         place = (left + 20, min(max(y, top + 7), below - 7))
         pen.line([(left + 14, y), (left + 18, y)], SOFT)
         label = f"{stop.score:.4g}"
         if levels is not None and stop.level:
-            label = f"{score_text(stop.score)}\n{stop.level}"
-        pen.multiline_text(place, label, INK, _font(12), anchor="lm", spacing=1)
+            label = f"{score_text(stop.score)}{between}{stop.level}"
+        box = pen.multiline_textbbox(place, label, font, anchor="lm", spacing=1)
+        if box[3] <= free:  # labels do not cover each other
+            free = box[1]
+            pen.multiline_text(place, label, INK, font, anchor="lm", spacing=1)
 
 
 def _cut(text: str, style: tuple[int, str], room: int) -> str:

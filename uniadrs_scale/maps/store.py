@@ -218,7 +218,7 @@ class ScoreMap:
         """The same facts as tags of a file; software is that which made the scores."""
         said = self.group.attrs.get("layers")
         layers = {} if said is None else {"layers": json.dumps(said)}
-        return {"AREA_OR_POINT": "Area", **self.facts.tags(), **layers}
+        return {"AREA_OR_POINT": "Area", **self.facts.tags(self.layers), **layers}
 
     def array(self, layer: Layer | None = None) -> zarr.Array[Any]:
         """Return the array (y, x) of a layer, by default the first one."""

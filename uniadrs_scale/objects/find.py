@@ -170,7 +170,9 @@ def find(
     require_proj()
     chosen = selection or Selection()
     opened = open_finished(map_path)
-    require_score(opened.layers[:1], opened.name)
+    if require_score(opened.layers, opened.name):
+        names = ", ".join(layer.name for layer in opened.layers)
+        raise StoreError(f"'{opened.name}': score is not the first layer ({names}). Put it first.")
     facts, ground = opened.facts, ground_of(opened)
     if not facts.fingerprint:
         raise StoreError(

@@ -65,7 +65,7 @@ TOP = 200
 """Targets in a page, unless a caller says otherwise."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class ReportSummary(Printed):
     """The page that was written."""
 

@@ -124,7 +124,8 @@ def words_of(content: Content, picture: ScenePicture, small: NDArray[np.float32]
     """Return the words of the page; ``small`` holds the highest scores of the map."""
     info, levels, scale = content.info, content.maps[0].levels, content.scale
     size = "" if info.gsd_m is None else f"pixels of {info.gsd_m:.3g} m"
-    said = (info.acquired, info.platform, f"{info.height} x {info.width} px", size, picture.bands)
+    grid = f"{info.height} rows x {info.width} columns"
+    said = (info.acquired, info.platform, grid, size, picture.bands)
     return {
         "title": f"Anomalies in {info.name}",
         "facts": [text for text in said if text],

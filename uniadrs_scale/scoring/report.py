@@ -58,7 +58,7 @@ class Clock:
             self.seconds[stage] = round(self.seconds.get(stage, 0) + took, 3)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class RunSummary(Printed):
     """The outcome of a run. The work of an earlier run is not counted."""
 

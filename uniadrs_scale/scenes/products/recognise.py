@@ -38,6 +38,8 @@ ARRAYS = (matlab, emit, prisma, netcdf)
 """The first that knows the file takes it; NetCDF takes what is left."""
 ENDINGS = {".tif", ".tiff", ".jp2", ".img", ".vrt", ".png"}
 """Endings of rasters."""
+CUBES = {".nc", ".nc4", ".h5", ".he5", ".hdf5", ".mat", ".hdr", ".zarr"}
+"""Endings of files of arrays."""
 PRODUCTS = ("MTD_MSIL1C.xml", "MTD_MSIL2A.xml", "manifest.safe")
 MANIFEST_3 = "xfdumanifest.xml"
 """The manifest of Sentinel-3."""
@@ -187,9 +189,10 @@ def _instead(folder: Path) -> str:
         endings = Counter(p.suffix for p in folder.glob(pattern) if p.suffix.lower() in ENDINGS)
         if endings:
             return f"Pass its rasters: '{folder}/{pattern}{endings.most_common(1)[0][0]}'."
-    arrays = Counter(path.suffix for path in folder.iterdir() if path.suffix)
-    ending = arrays.most_common(1)[0][0] if arrays else ".tif"
-    return f"Pass its rasters: '{folder}/*{ending}'."
+    arrays = Counter(p.suffix for p in folder.iterdir() if p.suffix.lower() in CUBES)
+    if arrays:
+        return f"Pass its files: '{folder}/*{arrays.most_common(1)[0][0]}'."
+    return "It has no rasters: check the path."
 
 
 def _product_above(path: Path) -> Path | None:
