@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import os
 import pickle
@@ -246,6 +247,85 @@ def test_the_identity_of_a_module_is_code_and_parameters() -> None:
     assert mine.identity == scorer.identity
     tiles = np.ones((1, BANDS, TILE, TILE), np.float32)
     np.testing.assert_array_equal(mine.score_tiles(tiles), scorer.score_tiles(tiles))
+
+
+class Gain(torch.nn.Module):
+    def __init__(self, gain: float) -> None:
+        super().__init__()
+        self._gain = gain
+
+    def forward(self, tiles: torch.Tensor) -> torch.Tensor:
+        return torch.sigmoid(tiles[:, 0] * self._gain)
+
+
+def with_attribute(gain: float) -> Any:
+    def scaled(tiles: NDArray[np.float32]) -> NDArray[np.float32]:
+        return tiles[:, 0] * scaled.gain  # type: ignore[attr-defined]
+
+    scaled.gain = gain  # type: ignore[attr-defined]
+    return scaled
+
+
+SETTINGS = {
+    "attribute with an underscore": Gain,
+    "traced": lambda gain: torch.fx.symbolic_trace(Gain(gain)),
+    "attribute of a function": with_attribute,
+    "keys of several kinds": lambda gain: (
+        lambda tiles, by={1: gain, "a": {gain}}: tiles[:, 0] * by[1]
+    ),
+}
+
+
+@pytest.mark.parametrize("case", SETTINGS)
+def test_the_identity_of_a_model_has_all_its_settings(case: str) -> None:
+    one, same, other = (model_digest(SETTINGS[case](gain)) for gain in (1.0, 1.0, 2.0))
+    assert one == same != other
+
+
+@pytest.mark.parametrize("package", [True, False])
+@pytest.mark.parametrize(
+    "body",
+    [
+        "import {0}\ndef f(tiles): return {0}.deep.net.g(tiles)\n",
+        "def f(tiles):\n    from {0}.deep.net import g\n    return g(tiles)\n",
+        "def f(tiles):\n    import {0}.deep.net as net\n    return net.g(tiles)\n",
+    ],
+)
+def test_the_identity_of_a_function_has_the_modules_that_it_uses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str, *, package: bool
+) -> None:
+    name = f"own{abs(hash((body, package)))}"
+    folder = tmp_path / name / "deep"
+    folder.mkdir(parents=True)
+    if package:
+        (tmp_path / name / "__init__.py").touch()
+    (folder / "net.py").write_text("K = 2\ndef g(tiles): return tiles[:, 0] * K\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    net = importlib.import_module(f"{name}.deep.net")
+    scope: dict[str, Any] = {"__name__": "own"}
+    exec(compile(body.format(name), "own", "exec"), scope)  # noqa: S102
+    before = model_digest(scope["f"])
+    assert model_digest(scope["f"]) == before
+    net.K = 3  # type: ignore[attr-defined]
+    assert model_digest(scope["f"]) != before
+
+
+def test_a_model_may_refer_to_itself() -> None:
+    functions: dict[str, Any] = {}
+
+    def one(tiles: NDArray[np.float32]) -> NDArray[np.float32]:
+        return functions["two"](tiles)
+
+    def two(tiles: NDArray[np.float32]) -> NDArray[np.float32]:
+        return tiles[:, 0] if functions else one(tiles)
+
+    functions |= {"one": one, "two": two}
+    before = model_digest(one)
+    functions["two"] = lambda tiles: tiles[:, 1]
+    assert model_digest(one) != before
+    module = TwoLayers()
+    module.blur.parent = [module]
+    assert model_digest(module) != model_digest(TwoLayers())
 
 
 def test_a_function_of_unknown_content_needs_a_version(tmp_path: Path) -> None:

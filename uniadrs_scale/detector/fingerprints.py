@@ -12,21 +12,30 @@ import hashlib
 import sys
 import sysconfig
 import types
+from contextlib import suppress
+from importlib import import_module
 from pathlib import Path, PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from uniadrs_scale.errors import PlanError
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
 PLAIN = (type(None), bool, int, float, complex, str, bytes, type(...), range, slice, PurePath)
+OF_TORCH = "_flat_weight", "_load_hook", "_initialize_hook"
+"""Attributes of torch's own modules that say nothing new."""
 INSTALLED = tuple(
     str(Path(sysconfig.get_path(name)).resolve())
     for name in ("stdlib", "platstdlib", "purelib", "platlib")
 )
+EMPTY_MODULE = {*vars(torch.nn.Module()), "_compiled_call_impl"}
+"""Attributes that every torch module has."""
 HOOKS = "_forward_hooks", "_forward_pre_hooks"
-LOADS = {"LOAD_GLOBAL", "LOAD_NAME"}
+LOADS, IMPORTS = {"LOAD_GLOBAL", "LOAD_NAME"}, {"IMPORT_NAME"}
 
 
 def model_digest(model: object) -> str:
@@ -65,9 +74,9 @@ class _Digest:
         if isinstance(value, tuple | list):
             self.each(value)
         elif isinstance(value, set | frozenset):
-            self.text(*sorted(model_digest(item) for item in value))
+            self.each(self.ordered(value, list(value)))
         elif isinstance(value, dict):
-            self.text(*sorted(model_digest(item) for item in value.items()))
+            self.each(self.ordered(value, list(value.items())))
         elif isinstance(value, np.dtype):
             self.text(value.str)
         elif isinstance(value, np.ndarray | np.generic):
@@ -117,6 +126,21 @@ class _Digest:
         for value in values:
             self.add(value)
 
+    def ordered(self, keys: Iterable[Any], items: list[Any]) -> list[Any]:
+        """Return the items of a set or dict in an order that does not depend on the process."""
+        if all(isinstance(key, PLAIN) for key in keys):
+            order = [f"{type(key).__name__} {key!r}" for key in keys]
+        else:
+            order = [self.apart(item) for item in items]
+        return [item for _, item in sorted(zip(order, items, strict=True), key=lambda x: x[0])]
+
+    def apart(self, value: Any) -> str:
+        """Return the digest of an object that may refer to those seen before."""
+        found = _Digest()
+        found.seen, found.kept = dict(self.seen), self.kept
+        found.add(value)
+        return found.sha.hexdigest()
+
     def array(self, value: np.ndarray[Any, Any]) -> None:
         """Add the values of an array."""
         self.text(value.dtype.str, value.shape)
@@ -130,7 +154,14 @@ class _Digest:
         for name, part in value.named_modules():
             self.text(name)
             self.add(type(part))
-            plain = {k: v for k, v in vars(part).items() if k[0] != "_" and k != "training"}
+            graph = isinstance(part, torch.fx.GraphModule)  # its code is its own
+            self.text(part.code if graph else "")
+            skipped = "_" if graph else OF_TORCH
+            plain = {
+                k: v
+                for k, v in vars(part).items()
+                if k not in EMPTY_MODULE and not k.startswith(skipped)
+            }
             hooks = [list(vars(part)[kind].values()) for kind in HOOKS]
             own = dict(part.named_parameters(recurse=False)) | dict(
                 part.named_buffers(recurse=False)
@@ -143,12 +174,27 @@ class _Digest:
             return self.text(value.__module__, value.__qualname__, version_of(value.__module__))
         self.code(value.__code__)
         cells = [cell.cell_contents for cell in value.__closure__ or ()]
-        self.each((value.__defaults__, value.__kwdefaults__, cells))
-        for name in sorted(_globals(value.__code__)):
-            if name in value.__globals__:
-                self.text(name)
-                self.add(value.__globals__[name])
+        self.each((value.__defaults__, value.__kwdefaults__, cells, vars(value)))
+        home, code = value.__globals__, value.__code__
+        found = {name: home[name] for name in _names(code, LOADS) & home.keys()}
+        for name in _names(code, IMPORTS):
+            for path in (name, f".{name}"):
+                with suppress(Exception):  # the function would raise it, too
+                    found[f"import {path}"] = import_module(path, home.get("__package__"))
+        self.members(found, {name for part in _codes(code) for name in part.co_names})
         return None
+
+    def members(self, found: dict[str, Any], used: set[str]) -> None:
+        """Add objects by name, and the parts of own modules that have the names ``used``."""
+        modules: list[types.ModuleType] = []
+        pending = [(name, found[name]) for name in sorted(found)]
+        for name, value in pending:
+            self.text(name)
+            self.add(value)
+            own = isinstance(value, types.ModuleType) and not is_installed(value.__name__)
+            if own and value not in modules:
+                modules.append(value)
+                pending += [(part, vars(value)[part]) for part in sorted(used & vars(value).keys())]
 
     def code(self, code: types.CodeType) -> None:
         """Add what code does, wherever it is."""
@@ -174,7 +220,9 @@ class _Digest:
         self.text(value.__name__)
         if is_installed(value.__name__):
             return self.text(version_of(value.__name__))
-        return self.sha.update(Path(str(value.__file__)).read_bytes())
+        if getattr(value, "__file__", None):  # a folder without __init__.py has none
+            self.sha.update(Path(str(value.__file__)).read_bytes())
+        return None
 
 
 def is_installed(name: str) -> bool:
@@ -199,8 +247,15 @@ def version_of(name: str) -> str:
     return str(getattr(top, "__version__", sys.version_info[:2]))
 
 
-def _globals(code: types.CodeType) -> set[str]:
-    """Return the global names that code and the functions in it use."""
-    names = {str(i.argval) for i in dis.get_instructions(code) if i.opname in LOADS}
-    inner = (const for const in code.co_consts if isinstance(const, types.CodeType))
-    return names.union(*map(_globals, inner))
+def _names(code: types.CodeType, kinds: set[str]) -> set[str]:
+    """Return the names in instructions of some kinds, also of the functions in a function."""
+    steps = (step for part in _codes(code) for step in dis.get_instructions(part))
+    return {str(step.argval) for step in steps if step.opname in kinds}
+
+
+def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
+    """Yield code and that of the functions in it."""
+    yield code
+    for const in code.co_consts:
+        if isinstance(const, types.CodeType):
+            yield from _codes(const)
