@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import shapely
 from pyproj import CRS, Transformer
+from pyproj.exceptions import ProjError
 
 from uniadrs_scale.maps.geocode import positions_of
 from uniadrs_scale.maps.store import ScoreMap
@@ -62,11 +64,13 @@ class Grid:
         if geobox.crs is None:
             return cls(geobox, None, None)
         crs = CRS.from_user_input(geobox.crs.proj)
-        return cls(geobox, crs.to_wkt(), Transformer.from_crs(crs, 4326, always_xy=True))
+        with suppress(ProjError):  # a local CRS, or one of another planet
+            return cls(geobox, crs.to_wkt(), Transformer.from_crs(crs, 4326, always_xy=True))
+        return cls(geobox, crs.to_wkt(), None)
 
     @property
     def known(self) -> bool:
-        """True if it has a CRS."""
+        """True if it has a place on the Earth."""
         return self.to_degrees is not None
 
     def corners(self, cols: Places, rows: Places) -> Floats:
@@ -77,6 +81,7 @@ class Grid:
         there = np.stack([longitude, latitude], axis=-1).reshape(-1, 2)
         there[~np.isfinite(there).all(axis=1)] = np.nan
         there[:, 0] = wrapped(there[:, 0])
+        there[:, 1] = there[:, 1].clip(-90, 90)  # a global grid of points ends beyond the pole
         return there
 
     def centres(self, cols: NDArray[np.int64], rows: NDArray[np.int64]) -> Floats:

@@ -258,10 +258,15 @@ def _met(window: Window, shapes: NDArray[Any], what: str, grid: GeoBox) -> Windo
         box = Window(row, col, int(np.ceil(bottom)) - row, int(np.ceil(right)) - col)
         if (met := window.intersection(box)) is not None:
             return met
-    extent = ",".join(f"{side:.4f}" for side in _extent(grid, CRS.from_epsg(4326)))
+    unit = "in degrees"
+    try:
+        sides = _extent(grid, CRS.from_epsg(4326))
+    except ProjError:  # a local CRS, or one of another planet
+        sides, unit = list(grid.extent.boundingbox.bbox), "in its CRS"
+    extent = ",".join(f"{side:.4f}" for side in sides)
     raise SceneError(
-        f"The {what} has no pixel of the scene, which covers {extent} (west, south, east, north in "
-        "degrees). Check the order of its sides, and its CRS."
+        f"The {what} has no pixel of the scene, which covers {extent} (west, south, east, north "
+        f"{unit}). Check the order of its sides, and its CRS."
     )
 
 
