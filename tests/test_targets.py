@@ -592,6 +592,20 @@ def test_geojson_keeps_rfc_7946(files):
         assert 44 < south < north < 46
 
 
+@pytest.mark.parametrize("side", [0.005, 0.1, 10])
+def test_geojson_of_pixels_of_any_size_keeps_their_areas(tmp_path, side):
+    score = np.zeros((60, 60), np.float32)
+    score[20, 30] = score[30:33, 40:44] = score[30, 44] = 0.9
+    place = {"crs": 32632, "transform": (side, 0, 500_000, 0, -side, 5e6)}
+    table = find(make_map(tmp_path / "map.zarr", score, **place))
+    write(table, tmp_path / "t.geojson")
+    for feature in json.loads((tmp_path / "t.geojson").read_text())["features"]:
+        shape = shapely.geometry.shape(feature["geometry"])
+        assert shape.is_valid
+        area = abs(GEOD.geometry_area_perimeter(shape)[0])
+        assert area == pytest.approx(feature["properties"]["area_m2"], rel=0.01)
+
+
 @pytest.mark.parametrize("suffix", ["gpkg", "parquet", "geojson", "csv", "fgb"])
 @pytest.mark.parametrize("placed", ["grid", "swath", ""])
 def test_an_empty_table_is_a_valid_file(tmp_path, suffix, placed):
