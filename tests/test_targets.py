@@ -315,6 +315,19 @@ def test_positions_that_are_unknown_are_null(tmp_path):
     assert np.isnan(table.columns["area_m2"]).tolist() == [False, True]
 
 
+def test_positions_that_are_fill_move_no_target(tmp_path):
+    areas = {}
+    for name, fill in (("unknown", np.nan), ("zero", 0.0)):
+        lon, lat = Swath().centres()
+        score = np.zeros(lon.shape, np.float32)
+        score[50:56, 10:14] = 0.9
+        lon[:, :10] = lat[:, :10] = fill
+        score[:, :10] = np.nan
+        table = find(make_map(tmp_path / f"{name}.zarr", score, lonlat=(lon, lat)))
+        areas[name] = table.columns["area_m2"].tolist()
+    assert areas["zero"] == areas["unknown"]
+
+
 def test_an_empty_answer_says_why(utm_map, tmp_path):
     table = find(utm_map, Selection(threshold=1.0))
     best = float(np.nanmax(planted()))

@@ -14,7 +14,7 @@ from pyproj.exceptions import ProjError
 from uniadrs_scale.maps.geocode import positions_of
 from uniadrs_scale.maps.store import ScoreMap
 from uniadrs_scale.scenes.areas import in_degrees, replaced, wrapped
-from uniadrs_scale.swaths.geometry import degrees_of, unit_vectors
+from uniadrs_scale.swaths.geometry import degrees_of, misplaced, unit_vectors
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -36,7 +36,19 @@ def ground_of(opened: ScoreMap | RasterMap) -> Ground:
     if positions is None:
         return Grid.of(opened.geobox)
     height, width = opened.geobox.shape
-    return Swath(positions, (height, width))
+    return Swath(_without_fill(positions), (height, width))
+
+
+def _without_fill(positions: Positions) -> Positions:
+    """Return positions that are NaN for pixels that the COG of a swath leaves out, such as 0, 0."""
+
+    def known(rows: slice, cols: slice) -> tuple[Floats, Floats]:
+        latitude, longitude = positions(rows, cols)
+        places = longitude + 1j * latitude
+        wrong = np.isin(places, places[misplaced(latitude, longitude)])
+        return np.where(wrong, np.nan, latitude), np.where(wrong, np.nan, longitude)
+
+    return known
 
 
 def degrees_text(lon: float, lat: float, sign: str = "") -> str:
