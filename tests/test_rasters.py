@@ -232,7 +232,7 @@ def test_a_plan_says_that_a_mask_decides_about_nodata() -> None:
     masked = pixels.assign_coords(valid=("y", np.arange(pixels.sizes["y"]) >= 30))
     assert us.plan(masked, detector="rx").scene.masked == "where coordinate 'valid' is False"
     with_nodata = us.plan(masked.rio.write_nodata(7), detector="rx").scene.masked
-    assert with_nodata.endswith("(it decides: 7 is data where it is True)")
+    assert with_nodata.endswith("(it alone: 7 counts as data)")
 
 
 @pytest.mark.parametrize("dim", ["y", "x"])

@@ -216,7 +216,7 @@ def _vectors(given: Any, grid: GeoBox, name: str) -> VectorTruth:
 
 
 def _way(crs: Any, target: str, fault: str) -> Transformer:
-    """Return the way to the CRS of the map; SceneError if there is none."""
+    """Return the way to the CRS of the map; SceneError if PROJ knows none."""
     try:
         return Transformer.from_crs(CRS.from_user_input(crs), target, always_xy=True)
     except ProjError as error:

@@ -194,7 +194,7 @@ def _words_of_mask(array: xr.DataArray) -> str:
     nodata, which = declared_nodata(array), "all bands" if array.dtype.itemsize == 1 else "any band"
     if "valid" in array.coords:
         said = array.coords["valid"].attrs.get(DECLARED)
-        alone = "" if nodata is None else f" (it decides: {nodata:g} is data where it is True)"
+        alone = "" if nodata is None else f" (it alone: {nodata:g} counts as data)"
         return str(said) if said else f"where coordinate 'valid' is False{alone}"
     return "" if nodata is None else f"{nodata:g} in {which}"
 
