@@ -59,3 +59,10 @@ def planted(shape=(200, 300), seed=1, weak=0.2):
     score = np.round(score * 2**22) / 2**22
     score[: shape[0] // 8, : shape[1] // 8] = np.nan
     return score.astype(np.float32)
+
+
+NOT_OF_THE_EARTH = {
+    "moon": "IAU_2015:30130",
+    "local": 'LOCAL_CS["site",UNIT["metre",1],AXIS["E",EAST],AXIS["N",NORTH]]',
+}
+"""CRS that have no longitude and latitude of the Earth."""

@@ -15,6 +15,7 @@ import shapely
 import xarray as xr
 import zarr
 from affine import Affine
+from maps import NOT_OF_THE_EARTH
 from odc.geo.geobox import GeoBox
 from rasterio.features import geometry_mask
 from rasterio.transform import from_origin
@@ -228,6 +229,17 @@ def test_an_area_may_be_a_geojson_geometry(raster: Path) -> None:
         assert part.identical(us.crop(raster, aoi=area, crs=crs))
         frame = geopandas.GeoDataFrame(geometry=[area], crs=crs)
         assert part.identical(us.crop([raster], aoi=frame))
+
+
+@pytest.mark.parametrize("crs", NOT_OF_THE_EARTH.values(), ids=NOT_OF_THE_EARTH)
+def test_a_scene_of_another_planet_is_cropped_in_its_crs(raster: Path, crs: str) -> None:
+    scene = us.open_scene(raster).drop_vars("spatial_ref").rio.write_crs(crs)
+    scene = scene.rio.write_transform(Affine(10, 0, 0, 0, -10, 0))
+    assert us.crop(scene, bbox=(100, -300, 200, -100), crs=crs).sizes["y"] == 20
+    with pytest.raises(us.SceneError, match=r"covers 0\.0000,.* in units of its CRS"):
+        us.crop(scene, bbox=(-200, 100, -100, 300), crs=crs)
+    with pytest.raises(us.SceneError, match="Give box or area in the CRS of the scene"):
+        us.crop(scene, bbox=(0, 0, 1, 1))
 
 
 def test_a_scene_without_a_grid_is_refused(raster: Path) -> None:

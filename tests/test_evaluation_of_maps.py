@@ -13,6 +13,7 @@ import rasterio
 import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from maps import NOT_OF_THE_EARTH
 from rasterio.features import shapes
 from rasterio.transform import Affine
 from scipy import ndimage
@@ -33,10 +34,10 @@ if TYPE_CHECKING:
 PLACE = Affine(10, 0, 600_000, 0, -10, 5_100_000)
 
 
-def write(path: Path, values: NDArray[Any], crs: int | None = 32632, **more: Any) -> Path:
+def write(path: Path, values: NDArray[Any], crs: int | str | None = 32632, **more: Any) -> Path:
     height, width = values.shape
     warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-    profile = {"crs": rasterio.CRS.from_epsg(crs), "transform": PLACE} if crs else {}
+    profile = {"crs": rasterio.CRS.from_user_input(crs), "transform": PLACE} if crs else {}
     with rasterio.open(
         path, "w", driver="GTiff", count=1, height=height, width=width, dtype=values.dtype,
         **(profile | more),
@@ -201,6 +202,17 @@ def test_a_raster_in_another_crs_is_warped_to_the_map(tmp_path: Path) -> None:
     same, other = us.evaluate(path, labels), us.evaluate(path, moved)
     assert abs(other.at(0.5)["found"] - same.at(0.5)["found"]) <= 1
     assert abs(other.objects.size - same.objects.size) <= 2
+
+
+@pytest.mark.parametrize("crs", NOT_OF_THE_EARTH.values(), ids=NOT_OF_THE_EARTH)
+def test_labels_of_another_planet_are_refused(tmp_path: Path, crs: str) -> None:
+    score, truth = field(5)
+    path = write(tmp_path / "map.tif", score, crs)
+    labels = write(tmp_path / "truth.tif", truth[:-1])
+    frame = geopandas.GeoDataFrame(geometry=[shapely.box(0, 0, 9, 9)], crs=32633)
+    for other in (labels, frame):
+        with pytest.raises(us.SceneError, match="has no place on map"):
+            us.evaluate(path, other)
 
 
 def test_nodata_of_the_truth_is_not_counted_but_zero_is_background(tmp_path: Path) -> None:

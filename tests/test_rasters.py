@@ -227,6 +227,14 @@ def test_a_product_without_its_cloud_layer_refuses_the_mask(tmp_path: Path) -> N
 # The mask of the caller
 
 
+def test_a_plan_says_that_a_mask_decides_about_nodata() -> None:
+    pixels = xr.DataArray(noise(2, "float32"), dims=("band", "y", "x"))
+    masked = pixels.assign_coords(valid=("y", np.arange(pixels.sizes["y"]) >= 30))
+    assert us.plan(masked, detector="rx").scene.masked == "where coordinate 'valid' is False"
+    with_nodata = us.plan(masked.rio.write_nodata(7), detector="rx").scene.masked
+    assert with_nodata.endswith("(it alone: 7 counts as data)")
+
+
 @pytest.mark.parametrize("dim", ["y", "x"])
 def test_the_name_of_a_dimension_says_which_axis_a_mask_has(dim: str) -> None:
     pixels = xr.DataArray(noise(2, "float32"), dims=("band", "y", "x"))

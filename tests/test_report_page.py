@@ -17,6 +17,7 @@ import pytest
 import rasterio
 import zarr
 from affine import Affine
+from maps import NOT_OF_THE_EARTH
 from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 from rasterio.transform import from_origin
@@ -372,6 +373,16 @@ def test_a_scene_without_crs_has_positions_in_pixels(tmp_path):
     assert data["metres"] is None
     assert {t["geometry"] for t in data["targets"]} == {None}
     assert max(len(ring) for t in data["targets"] for ring in t["rings"]) <= MOST_CORNERS
+
+
+def test_a_scene_of_another_planet_has_positions_in_pixels(tmp_path):
+    write_scene(tmp_path / "moon.tif", crs=NOT_OF_THE_EARTH["moon"])
+    with pytest.warns(us.SceneWarning, match="no place on the Earth in Moon"):
+        score(tmp_path / "moon.tif", tmp_path / "m.zarr")
+    assert us.report(tmp_path / "m.zarr", tmp_path / "moon.tif", tmp_path / "p.html").shown
+    data = data_in(contents(tmp_path / "p.html"))
+    assert data["places"] is None
+    assert {t["geometry"] for t in data["targets"]} == {None}
 
 
 def test_a_map_without_levels_has_no_rates(tmp_path):

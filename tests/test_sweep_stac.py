@@ -9,11 +9,15 @@ import numpy as np
 import products
 import pytest
 import rasterio
+import xarray as xr
+from affine import Affine
 from archives import write_archive
+from maps import NOT_OF_THE_EARTH
 from products import ramp, write_raster
 from standins import FirstBand, TileMean
 
 import uniadrs_scale as us
+from uniadrs_scale.archive.stac import footprint
 from uniadrs_scale.errors import TrustError
 from uniadrs_scale.storage.trust import resolve
 from uniadrs_scale.storage.urls import join
@@ -177,3 +181,20 @@ def test_a_file_with_the_literal_name_comes_first(tmp_path: Path) -> None:
     assert join(base, "a%20b.tif") == str(tmp_path / "a b.tif")
     (tmp_path / "a%20b.tif").touch()
     assert join(base, "a%20b.tif") == str(tmp_path / "a%20b.tif")
+
+
+def plan_of(crs: Any, *place: float) -> us.ScorePlan:
+    array = xr.DataArray(np.zeros((2, 73, 144)), dims=("band", "y", "x"))
+    placed = array.rio.write_crs(crs).rio.write_transform(Affine(*place))
+    return us.plan(placed, detector="rx")
+
+
+def test_a_global_grid_of_points_has_a_footprint_up_to_the_poles() -> None:
+    _, box = footprint(plan_of(4326, 2.5, 0, -91.25, 0, -2.5, 91.25))
+    assert box is not None
+    assert (box[1], box[3]) == (-90, 90)
+
+
+@pytest.mark.parametrize("crs", NOT_OF_THE_EARTH.values(), ids=NOT_OF_THE_EARTH)
+def test_a_scene_of_another_planet_has_no_footprint(crs: str) -> None:
+    assert footprint(plan_of(crs, 5, 0, 0, 0, -5, 0)) == (None, None)

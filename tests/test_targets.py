@@ -22,7 +22,7 @@ import xarray as xr
 import zarr
 from affine import Affine
 from distributed import Client
-from maps import LEVELS, make_map, planted
+from maps import LEVELS, NOT_OF_THE_EARTH, make_map, planted
 from PIL import Image
 from pyarrow import parquet
 from pyproj import Geod, Transformer
@@ -271,6 +271,37 @@ def test_a_map_without_a_place_counts_pixels(tmp_path):
     assert table.geometry[0].area == table.columns["pixels"][0]
 
 
+@pytest.mark.parametrize("crs", NOT_OF_THE_EARTH.values(), ids=NOT_OF_THE_EARTH)
+def test_a_map_of_another_planet_keeps_its_crs_and_has_no_degrees(tmp_path, crs):
+    place = {"crs": crs, "transform": (5, 0, -1000, 0, -5, 1000)}
+    table = find(make_map(tmp_path / "map.zarr", planted(), **place))
+    assert np.isnan(table.columns["area_m2"]).all()
+    assert np.isnan(table.columns["lat"]).all()
+    assert table.geometry[0].area == 25 * table.columns["pixels"][0]
+    write(table, tmp_path / "t.gpkg")
+    assert pyogrio.read_info(tmp_path / "t.gpkg", layer="targets")["crs"] is not None
+    with pytest.raises(PlanError, match="no CRS of the Earth"):
+        write(table, tmp_path / "t.geojson")
+    with pytest.raises(PlanError, match="no CRS of the Earth"):
+        find(tmp_path / "map.zarr", Selection(min_area=5))
+
+
+def test_a_global_grid_of_points_ends_at_the_poles(tmp_path):
+    score = np.zeros((73, 144), np.float32)
+    score[:3, 10:13] = score[-1:, 50] = 0.9
+    place = {"crs": 4326, "transform": (2.5, 0, -181.25, 0, -2.5, 91.25)}
+    table = find(make_map(tmp_path / "map.zarr", score, **place))
+    cap = GEOD.geometry_area_perimeter(shapely.box(0, 83.75, 7.5, 90))[0]
+    assert table.columns["area_m2"][0] == pytest.approx(abs(cap), rel=0.01)
+    write(table, tmp_path / "t.geojson")
+    found = [
+        shapely.geometry.shape(f["geometry"])
+        for f in json.loads((tmp_path / "t.geojson").read_text())["features"]
+    ]
+    assert [shape.bounds[3] for shape in found] == [90, -88.75]
+    assert [shape.bounds[1] for shape in found] == [83.75, -90]
+
+
 def test_positions_that_are_unknown_are_null(tmp_path):
     swath = Swath()
     lon, lat = swath.centres()
@@ -282,6 +313,19 @@ def test_positions_that_are_unknown_are_null(tmp_path):
     assert [g is None for g in table.geometry] == [False, True]
     assert [g is None for g in table.peaks] == [False, True]
     assert np.isnan(table.columns["area_m2"]).tolist() == [False, True]
+
+
+def test_positions_that_are_fill_move_no_target(tmp_path):
+    areas = {}
+    for name, fill in (("unknown", np.nan), ("zero", 0.0)):
+        lon, lat = Swath().centres()
+        score = np.zeros(lon.shape, np.float32)
+        score[50:56, 10:14] = 0.9
+        lon[:, :10] = lat[:, :10] = fill
+        score[:, :10] = np.nan
+        table = find(make_map(tmp_path / f"{name}.zarr", score, lonlat=(lon, lat)))
+        areas[name] = table.columns["area_m2"].tolist()
+    assert areas["zero"] == areas["unknown"]
 
 
 def test_an_empty_answer_says_why(utm_map, tmp_path):
@@ -559,6 +603,20 @@ def test_geojson_keeps_rfc_7946(files):
         west, south, east, north = shape.bounds
         assert 14 < west < east < 16
         assert 44 < south < north < 46
+
+
+@pytest.mark.parametrize("side", [0.005, 0.1, 10])
+def test_geojson_of_pixels_of_any_size_keeps_their_areas(tmp_path, side):
+    score = np.zeros((60, 60), np.float32)
+    score[20, 30] = score[30:33, 40:44] = score[30, 44] = 0.9
+    place = {"crs": 32632, "transform": (side, 0, 500_000, 0, -side, 5e6)}
+    table = find(make_map(tmp_path / "map.zarr", score, **place))
+    write(table, tmp_path / "t.geojson")
+    for feature in json.loads((tmp_path / "t.geojson").read_text())["features"]:
+        shape = shapely.geometry.shape(feature["geometry"])
+        assert shape.is_valid
+        area = abs(GEOD.geometry_area_perimeter(shape)[0])
+        assert area == pytest.approx(feature["properties"]["area_m2"], rel=0.01)
 
 
 @pytest.mark.parametrize("suffix", ["gpkg", "parquet", "geojson", "csv", "fgb"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,8 @@ import numpy as np
 import pystac
 import rasterio
 import shapely
+from pyproj import Transformer
+from pyproj.exceptions import ProjError
 from pystac.extensions.file import FileExtension
 from pystac.extensions.projection import ProjectionExtension
 from pystac.extensions.raster import (
@@ -26,7 +27,6 @@ from pystac.extensions.render import Render, RenderExtension
 from pystac.extensions.table import Column, TableExtension
 from pystac.utils import datetime_to_str
 from rasterio.crs import CRS
-from rasterio.warp import transform as warp
 
 from uniadrs_scale.archive.exports import PRODUCT_EXPORTS, TARGETS
 from uniadrs_scale.archive.sink import STORE
@@ -208,10 +208,15 @@ def footprint(plan: ScorePlan) -> tuple[dict[str, Any] | None, tuple[float, ...]
     if to_crs.determinant > 0:  # rows go north: counter-clockwise as RFC 7946 wants it
         around.reverse()
     points = [to_crs @ (x * scene.width, y * scene.height) for x, y in around]
-    lon, lat = warp(CRS.from_wkt(scene.crs), CRS.from_epsg(4326), *zip(*points, strict=True))
-    if not all(map(math.isfinite, [*lon, *lat])):
+    try:
+        to_degrees = Transformer.from_crs(scene.crs, 4326, always_xy=True)
+    except ProjError:  # a local CRS, or one of another planet
         return None, None
-    ring = shapely.Polygon([(round(x, 7), round(y, 7)) for x, y in zip(lon, lat, strict=True)])
+    places = np.stack(to_degrees.transform(*np.transpose(points)), axis=-1).round(7)
+    if not np.isfinite(places).all():
+        return None, None
+    # A global grid of points ends beyond the poles.
+    ring = shapely.Polygon(places.clip([-np.inf, -90], [np.inf, 90]))
     try:
         outline = antimeridian.fix_polygon(ring, fix_winding=True, great_circle=False)
     except ValueError:  # the outline crosses itself

@@ -7,31 +7,36 @@ cannot be told, such as an open file, is refused.
 
 from __future__ import annotations
 
-import dis
 import functools
 import hashlib
-import importlib.util
-import sys
-import sysconfig
 import types
+from contextlib import suppress
+from importlib import import_module
 from pathlib import Path, PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from uniadrs_scale.detector.references import (
+    codes,
+    global_names,
+    imported,
+    is_installed,
+    own_file,
+    version_of,
+)
 from uniadrs_scale.errors import PlanError
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 PLAIN = (type(None), bool, int, float, complex, str, bytes, type(...), range, slice, PurePath)
-INSTALLED = tuple(
-    str(Path(sysconfig.get_path(name)).resolve())
-    for name in ("stdlib", "platstdlib", "purelib", "platlib")
-)
-OWN = __name__.partition(".")[0]
-PACKAGES = {"site-packages", "dist-packages"}
-"""Folders of packages, also those of a user (pip install --user) and of Linux."""
+OF_TORCH = "_flat_weight", "_load_hook", "_initialize_hook"
+"""Attributes of torch's own modules that say nothing new."""
+EMPTY_MODULE = {*vars(torch.nn.Module()), "_compiled_call_impl"}
+"""Attributes that every torch module has."""
 HOOKS = "_forward_hooks", "_forward_pre_hooks"
-LOADS = {"LOAD_GLOBAL", "LOAD_NAME"}
 
 
 def model_digest(model: object) -> str:
@@ -72,9 +77,9 @@ class _Digest:
         if isinstance(value, tuple | list):
             self.each(value)
         elif isinstance(value, set | frozenset):
-            self.text(*sorted(model_digest(item) for item in value))
+            self.each(self.ordered(value, list(value)))
         elif isinstance(value, dict):
-            self.text(*sorted(model_digest(item) for item in value.items()))
+            self.each(self.ordered(value, list(value.items())))
         elif isinstance(value, np.dtype):
             self.text(value.str)
         elif isinstance(value, np.ndarray | np.generic):
@@ -124,6 +129,21 @@ class _Digest:
         for value in values:
             self.add(value)
 
+    def ordered(self, keys: Iterable[Any], items: list[Any]) -> list[Any]:
+        """Return the items of a set or dict in an order that does not depend on the process."""
+        if all(isinstance(key, PLAIN) for key in keys):
+            order = [f"{type(key).__name__} {key!r}" for key in keys]
+        else:
+            order = [self.apart(item) for item in items]
+        return [item for _, item in sorted(zip(order, items, strict=True), key=lambda x: x[0])]
+
+    def apart(self, value: Any) -> str:
+        """Return the digest of an object that may refer to those seen before."""
+        found = _Digest()
+        found.seen, found.kept = dict(self.seen), self.kept
+        found.add(value)
+        return found.sha.hexdigest()
+
     def array(self, value: np.ndarray[Any, Any]) -> None:
         """Add the values of an array."""
         self.text(value.dtype.str, value.shape)
@@ -137,7 +157,14 @@ class _Digest:
         for name, part in value.named_modules():
             self.text(name)
             self.add(type(part))
-            plain = {k: v for k, v in vars(part).items() if k[0] != "_" and k != "training"}
+            graph = isinstance(part, torch.fx.GraphModule)  # its code is its own
+            self.text(part.code if graph else "")
+            skipped = "_" if graph else OF_TORCH
+            plain = {
+                k: v
+                for k, v in vars(part).items()
+                if k not in EMPTY_MODULE and not k.startswith(skipped)
+            }
             hooks = [list(vars(part)[kind].values()) for kind in HOOKS]
             own = dict(part.named_parameters(recurse=False)) | dict(
                 part.named_buffers(recurse=False)
@@ -149,14 +176,30 @@ class _Digest:
         if is_installed(value.__module__):
             return self.text(value.__module__, value.__qualname__, version_of(value.__module__))
         self.code(value.__code__)
-        self.imports(value.__code__, str(value.__globals__.get("__package__") or ""))
+        home, code = value.__globals__, value.__code__
+        package = str(home.get("__package__") or "")
+        self.imports(code, package)
         cells = [cell.cell_contents for cell in value.__closure__ or ()]
-        self.each((value.__defaults__, value.__kwdefaults__, cells))
-        for name in sorted(_globals(value.__code__)):
-            if name in value.__globals__:
-                self.text(name)
-                self.add(value.__globals__[name])
+        self.each((value.__defaults__, value.__kwdefaults__, cells, vars(value)))
+        found = {name: home[name] for name in global_names(code) & home.keys()}
+        for name in imported(code, package):
+            if own_file(name) is not None:  # its values may be others by now than in its source
+                with suppress(Exception):  # the function would raise it, too
+                    found[f"import {name}"] = import_module(name)
+        self.members(found, {name for part in codes(code) for name in part.co_names})
         return None
+
+    def members(self, found: dict[str, Any], used: set[str]) -> None:
+        """Add objects by name, and the parts of own modules that have the names ``used``."""
+        modules: list[types.ModuleType] = []
+        pending = [(name, found[name]) for name in sorted(found)]
+        for name, value in pending:
+            self.text(name)
+            self.add(value)
+            own = isinstance(value, types.ModuleType) and not is_installed(value.__name__)
+            if own and value not in modules:
+                modules.append(value)
+                pending += [(part, vars(value)[part]) for part in sorted(used & vars(value).keys())]
 
     def code(self, code: types.CodeType) -> None:
         """Add what code does, wherever it is."""
@@ -182,7 +225,9 @@ class _Digest:
         self.text(value.__name__)
         if is_installed(value.__name__):
             return self.text(version_of(value.__name__))
-        return self.source(value.__name__, Path(str(value.__file__)))
+        if getattr(value, "__file__", None):  # a folder without __init__.py has none
+            self.source(value.__name__, Path(str(value.__file__)))
+        return None
 
     def source(self, name: str, file: Path) -> None:
         """Add the source of a module, and those of the modules that it imports."""
@@ -198,22 +243,9 @@ class _Digest:
 
     def imports(self, code: types.CodeType, package: str) -> None:
         """Add the sources of the caller's modules that code imports, also later and elsewhere."""
-        for name in sorted(_imported(code, package)):
-            if (file := _own_file(name)) is not None:
+        for name in sorted(imported(code, package)):
+            if (file := own_file(name)) is not None:
                 self.source(name, file)
-
-
-def is_installed(name: str) -> bool:
-    """Return True if a module belongs to Python or to an installed package."""
-    file = getattr(sys.modules.get(name), "__file__", None)
-    if file is None:
-        return name in sys.builtin_module_names or name == "builtins"
-    return _lies_in_package(file)
-
-
-def _lies_in_package(file: str) -> bool:
-    path = Path(file).resolve()
-    return str(path).startswith(INSTALLED) or not PACKAGES.isdisjoint(path.parts)
 
 
 def _is_python(kind: type) -> bool:
@@ -222,41 +254,3 @@ def _is_python(kind: type) -> bool:
         return False
     methods = (isinstance(member, types.FunctionType) for member in vars(kind).values())
     return any(methods) or not is_installed(kind.__module__)
-
-
-def version_of(name: str) -> str:
-    """Return the version of the package of a module; that of Python if it has none."""
-    top = sys.modules.get(name.partition(".")[0])
-    return str(getattr(top, "__version__", sys.version_info[:2]))
-
-
-def _globals(code: types.CodeType) -> set[str]:
-    """Return the global names that code and the functions in it use."""
-    names = {str(i.argval) for i in dis.get_instructions(code) if i.opname in LOADS}
-    inner = (const for const in code.co_consts if isinstance(const, types.CodeType))
-    return names.union(*map(_globals, inner))
-
-
-def _imported(code: types.CodeType, package: str) -> set[str]:
-    """Return the modules, and what may be modules, that code and the functions in it import."""
-    found = set()
-    steps = [step for step in dis.get_instructions(code) if step.opname != "EXTENDED_ARG"]
-    for level, names, step in zip(steps, steps[1:], steps[2:], strict=False):
-        if step.opname == "IMPORT_NAME" and (package or not level.argval):
-            base = importlib.util.resolve_name("." * level.argval + step.argval, package)
-            found |= {base, *(f"{base}.{name}" for name in names.argval or ())}
-    inner = (const for const in code.co_consts if isinstance(const, types.CodeType))
-    return found.union(*(_imported(const, package) for const in inner))
-
-
-def _own_file(name: str) -> Path | None:
-    """Return the file of a module of the caller; None for another one, or for no module."""
-    try:
-        for part in (name.partition(".")[0], name):  # no search in an installed package: slow
-            found = importlib.util.find_spec(part)
-            file = found.origin if found is not None and found.has_location else None
-            if file is not None and (part == OWN or _lies_in_package(file)):
-                return None
-    except (ImportError, ValueError, AttributeError):
-        return None
-    return None if file is None else Path(file)

@@ -152,5 +152,10 @@ def by_torch(module: Callable[..., Any], tiles: NDArray[np.float32]) -> Any:
         if isinstance(found, dict):
             return dict(found)
         if isinstance(found, torch.Tensor):
-            return found.float().numpy()
-        return [part.float().numpy() for part in found]
+            return _array(found)
+        return [_array(part) for part in found]
+
+
+def _array(part: torch.Tensor) -> NDArray[Any]:
+    """Return a tensor as an array; complex numbers stay so, to be refused."""
+    return (part if part.is_complex() else part.float()).numpy()

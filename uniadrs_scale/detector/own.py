@@ -88,6 +88,7 @@ class OwnScorer:
     def activation_bytes(self, tile: int, bands: int) -> int:
         """Return the memory that the caller says; PlanError if the model cannot score tiles."""
         self.warm_up(tile, bands)
+        self._require_repeatable(tile, bands)
         return self.memory_mib * MIB
 
     def fitted(self, statistics: BandStatistics) -> OwnScorer:
@@ -97,8 +98,7 @@ class OwnScorer:
 
     def warm_up(self, tile: int, bands: int) -> None:
         """Score noise; raise PlanError if that does not work, or gives arrays of other shapes."""
-        noise = np.random.default_rng(0).standard_normal((self.batch, bands, tile, tile))
-        tiles = noise.astype(np.float32)
+        tiles = self._noise(tile, bands)
         try:
             found = np.shape(_stacked(self.model.answer(tiles), len(self.layers)))
         except WeightsError:
@@ -116,6 +116,25 @@ class OwnScorer:
                 "rows and columns as it is given."
             )
 
+    def _noise(self, tile: int, bands: int) -> NDArray[np.float32]:
+        shape = self.batch, bands, tile, tile
+        return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+
+    def _require_repeatable(self, tile: int, bands: int) -> None:
+        """Raise PlanError if a tile gets other scores again, or among other tiles."""
+        tiles = self._noise(tile, bands)
+        others = np.concatenate([tiles[:1], 1 - tiles[1:]])
+        one, two = (
+            _stacked(self.model.answer(each), len(self.layers))[0] for each in (tiles, others)
+        )
+        if not np.array_equal(one, two, equal_nan=True):
+            raise PlanError(
+                f"The model '{self.name}' gives the same tile other scores in a second call, so "
+                "its map would depend on chunks and workers. Remove what is random or kept between "
+                "calls (dropout: F.dropout(x, training=self.training)), and statistics over "
+                "the tiles of a call (batch normalisation), or use batch=1."
+            )
+
     def score_tiles(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the layers (n, layer, y, x) of tiles (n, band, y, x).
 
@@ -126,7 +145,8 @@ class OwnScorer:
         for layer, part in zip(self.layers, np.moveaxis(values, 1, 0), strict=True):
             low, high = layer.valid_range
             slack = TOLERANCE * (high - low)
-            least, most = float(part.min()), float(part.max())  # NaN passes, and fails the tile
+            # NaN fails its tile later, and must not hide another tile's values.
+            least, most = (float(f.reduce(part, axis=None)) for f in (np.fmin, np.fmax))
             if least < low - slack or most > high + slack:
                 raise ValueError(
                     f"{layer.name} has values {least:g} to {most:g}, its valid_range is {low:g} to "
@@ -167,7 +187,7 @@ def scorer(
         name: Name in plans and stores; by default that of the function, class or file.
         version: Your word that the model is the same. By default its code, all that it refers to,
             and its parameters say so; a run is resumed with an equal model only.
-        batch: Tiles per call: always so many, the last ones filled up with zeros.
+        batch: Tiles per call: always so many, the last call filled up with its last tile.
         memory_mib: Peak memory of a call, for the plan's forecast [MiB].
 
     Raises:

@@ -10,6 +10,7 @@ import numpy as np
 import shapely
 from affine import Affine
 from pyproj import CRS, Transformer
+from pyproj.exceptions import ProjError
 from rasterio.enums import ColorInterp, Resampling
 from rasterio.errors import RasterioError
 from rasterio.features import rasterize
@@ -161,6 +162,7 @@ def open_truth(path: Any, grid: GeoBox, name: str) -> RasterTruth | VectorTruth:
             f"{grid.shape[0]} x {grid.shape[1]} px, and one of them has no CRS. Give a truth of "
             "the map's size, or both with a CRS (a swath: its COG)."
         )
+    _way(dataset.crs, grid.crs.to_wkt(), f"Truth '{path}' has no place on map '{name}'")
     alpha = ColorInterp.alpha in dataset.colorinterp
     warped = WarpedVRT(
         dataset,
@@ -190,7 +192,7 @@ def _vectors(given: Any, grid: GeoBox, name: str) -> VectorTruth:
     shapes, crs, marks, fields = _read(given, path)
     if crs is None:
         raise SceneError(f"Truth '{path}' has no CRS. Write it into the file (ogr2ogr -a_srs).")
-    to_map = Transformer.from_crs(CRS.from_user_input(crs), grid.crs.to_wkt(), always_xy=True)
+    to_map = _way(crs, grid.crs.to_wkt(), f"Truth '{path}' has no place on map '{name}'")
     moved = shapely.transform(
         shapely.force_2d(shapes), lambda xy: np.stack(to_map.transform(*xy.T), axis=-1)
     )
@@ -211,6 +213,14 @@ def _vectors(given: Any, grid: GeoBox, name: str) -> VectorTruth:
     marked = MARK in fields
     notes = (MARKED,) if marked else (FOUND,) if fields >= OURS else ()
     return VectorTruth(moved, kinds, tree, grid.affine, marked, notes)
+
+
+def _way(crs: Any, target: str, fault: str) -> Transformer:
+    """Return the way to the CRS of the map; SceneError if PROJ knows none."""
+    try:
+        return Transformer.from_crs(CRS.from_user_input(crs), target, always_xy=True)
+    except ProjError as error:
+        raise SceneError(f"{fault} ({gist(error)}). Give labels in the map's CRS.") from None
 
 
 def _next_to(shapes: NDArray[np.object_], grid: GeoBox) -> NDArray[np.object_]:

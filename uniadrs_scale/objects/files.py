@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import shapely
 from pyproj import CRS, Transformer
+from pyproj.exceptions import ProjError
 
 from uniadrs_scale.core.machine import library, vectors
 from uniadrs_scale.errors import PlanError, Quiet, StoreError, gist
@@ -152,12 +153,13 @@ def _ogr(
 
 def _geojson(table: TargetTable, path: Path) -> None:
     """Write RFC 7946: degrees, outer rings anticlockwise, cut at the antimeridian."""
-    if table.crs is None:
+    try:
+        shapes = shapely.orient_polygons(_degrees(table), exterior_cw=False)
+    except ProjError:  # no CRS, a local one, or one of another planet
         raise PlanError(
-            "GeoJSON holds longitude and latitude, and the map has no CRS. Write .csv or .gpkg, or "
-            "georeference the scene and score it again."
-        )
-    shapes = shapely.orient_polygons(_degrees(table), exterior_cw=False)
+            "GeoJSON holds longitude and latitude, and the map has no CRS of the Earth. Write .csv "
+            "or .gpkg, or georeference the scene and score it again."
+        ) from None
     with path.open("w", encoding="utf-8") as file:
         head = {"type": "FeatureCollection", "uniadrs_scale": table.facts}
         file.write(json.dumps(head)[:-1] + ', "features": [')
@@ -234,6 +236,8 @@ def _degrees(table: TargetTable) -> NDArray[Any]:
         transformer = Transformer.from_crs(crs, 4326, always_xy=True)
         corners = shapely.get_coordinates(table.geometry)
         places = np.stack(transformer.transform(*corners.T), axis=-1).reshape(-1, 2)
+    # A global grid of points ends beyond the poles.
+    places = np.clip(places, [-np.inf, -90], [np.inf, 90])
     return in_degrees(table.geometry, places)
 
 

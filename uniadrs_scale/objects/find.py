@@ -181,8 +181,8 @@ def find(
         )
     if chosen.needs_ground and not ground.known:
         raise PlanError(
-            f"'{map_path}' has no CRS, so areas and files with areas cannot be used. Drop "
-            "min_area, max_area, aoi and exclude, or georeference the scene and score it again."
+            f"'{map_path}' has no CRS of the Earth, so areas and files with areas cannot be used. "
+            "Drop min_area, max_area, aoi and exclude, or georeference the scene and score again."
         )
     scored = None if scene is None else scored_scene(scene, opened)
     cut = chosen.cut(facts.levels, str(map_path))

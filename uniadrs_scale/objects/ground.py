@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import shapely
 from pyproj import CRS, Transformer
+from pyproj.exceptions import ProjError
 
 from uniadrs_scale.maps.geocode import positions_of
 from uniadrs_scale.maps.store import ScoreMap
 from uniadrs_scale.scenes.areas import in_degrees, replaced, wrapped
-from uniadrs_scale.swaths.geometry import degrees_of, unit_vectors
+from uniadrs_scale.swaths.geometry import degrees_of, misplaced, unit_vectors
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -34,7 +36,19 @@ def ground_of(opened: ScoreMap | RasterMap) -> Ground:
     if positions is None:
         return Grid.of(opened.geobox)
     height, width = opened.geobox.shape
-    return Swath(positions, (height, width))
+    return Swath(_without_fill(positions), (height, width))
+
+
+def _without_fill(positions: Positions) -> Positions:
+    """Return positions that are NaN for pixels that the COG of a swath leaves out, such as 0, 0."""
+
+    def known(rows: slice, cols: slice) -> tuple[Floats, Floats]:
+        latitude, longitude = positions(rows, cols)
+        places = longitude + 1j * latitude
+        wrong = np.isin(places, places[misplaced(latitude, longitude)])
+        return np.where(wrong, np.nan, latitude), np.where(wrong, np.nan, longitude)
+
+    return known
 
 
 def degrees_text(lon: float, lat: float, sign: str = "") -> str:
@@ -62,11 +76,13 @@ class Grid:
         if geobox.crs is None:
             return cls(geobox, None, None)
         crs = CRS.from_user_input(geobox.crs.proj)
-        return cls(geobox, crs.to_wkt(), Transformer.from_crs(crs, 4326, always_xy=True))
+        with suppress(ProjError):  # a local CRS, or one of another planet
+            return cls(geobox, crs.to_wkt(), Transformer.from_crs(crs, 4326, always_xy=True))
+        return cls(geobox, crs.to_wkt(), None)
 
     @property
     def known(self) -> bool:
-        """True if it has a CRS."""
+        """True if it has a place on the Earth."""
         return self.to_degrees is not None
 
     def corners(self, cols: Places, rows: Places) -> Floats:
@@ -77,6 +93,7 @@ class Grid:
         there = np.stack([longitude, latitude], axis=-1).reshape(-1, 2)
         there[~np.isfinite(there).all(axis=1)] = np.nan
         there[:, 0] = wrapped(there[:, 0])
+        there[:, 1] = there[:, 1].clip(-90, 90)  # a global grid of points ends beyond the pole
         return there
 
     def centres(self, cols: NDArray[np.int64], rows: NDArray[np.int64]) -> Floats:

@@ -141,13 +141,12 @@ def _groups(inputs: Iterable[Input]) -> Iterator[list[Input]]:
 def _score_group(group: list[Input], layers: tuple[Layer, ...]) -> Iterator[Scored]:
     """Yield the layers (layer, y, x) of each tile in their units, or the reason for none."""
     batch, shape = group[0].scorer.batch, group[0].pixels.shape
+    # The last tile fills the call up: a model may refuse zeros.
+    filled = group + group[-1:] * (batch - len(group))
     stack = np.ascontiguousarray(group[0].pixels)[None]
     if batch > 1:
-        stack = np.zeros((batch, *shape), np.float32)
-        for slot, item in zip(stack, group, strict=False):
-            slot[...] = item.pixels
-    scorers = [item.scorer for item in group]
-    scorers += scorers[-1:] * (batch - len(group))
+        stack = np.stack([item.pixels for item in filled])
+    scorers = [item.scorer for item in filled]
     try:
         scores = score_jointly(scorers, stack)
     except Exception as error:  # noqa: BLE001 - one bad tile must not cost the scene

@@ -29,6 +29,8 @@ SLIVER = 1e-9
 """Degrees from the antimeridian within which a corner is on it."""
 DIGITS = 7
 """Decimals of degrees in GeoJSON: 1 cm."""
+MOST_DIGITS = 10
+"""Most of them, for edges below 1 m, and for points: 0.01 mm."""
 MARGIN = 0.1
 """Share of an extent around it in which shapes are kept."""
 SQUARE = 32
@@ -156,11 +158,20 @@ def in_degrees(outlines: NDArray[Any], places: NDArray[np.float64]) -> NDArray[A
 
 
 def geojson(shape: Any) -> dict[str, Any] | None:
-    """Return a geometry in degrees as GeoJSON with DIGITS decimals; None for None."""
+    """Return a geometry in degrees as GeoJSON with DIGITS decimals or more; None for None."""
     if shape is None:
         return None
-    rounded = shapely.transform(shape, lambda xy: xy.round(DIGITS))
+    rounded = shapely.transform(shape, lambda xy: xy.round(_decimals(xy)))
     return cast("dict[str, Any]", json.loads(json.dumps(shapely.geometry.mapping(rounded))))
+
+
+def _decimals(places: NDArray[np.float64]) -> int:
+    """Return the decimals that keep the shortest edge to a hundredth: pixels may be of 1 cm."""
+    edges = np.abs(np.diff(places, axis=0)).max(axis=1, initial=0)
+    if not edges.any():
+        return MOST_DIGITS
+    least = edges[edges > 0].min()
+    return int(np.clip(2 - np.floor(np.log10(least)), DIGITS, MOST_DIGITS))
 
 
 def _cut(shape: Any) -> Any:

@@ -237,15 +237,14 @@ def _in_pixels(shapes: NDArray[Any], crs: str | int, grid: GeoBox) -> NDArray[An
 def _border(grid: GeoBox, crs: CRS) -> NDArray[np.float64]:
     """Return (n, 2) places around a grid in another CRS."""
     border = shapely.segmentize(shapely.box(0, 0, grid.shape.x, grid.shape.y), max(grid.shape) / 64)
-    ground = grid.affine @ shapely.get_coordinates(border).T
     to_crs = Transformer.from_crs(str(grid.crs), crs, always_xy=True)
-    return np.stack(to_crs.transform(*ground), axis=-1)
+    places = grid.affine @ shapely.get_coordinates(border).T
+    return np.stack(to_crs.transform(*places), axis=-1)
 
 
 def _extent(grid: GeoBox, crs: CRS) -> list[float]:
     """Return left, bottom, right and top of a grid in another CRS."""
-    seen = _border(grid, crs)
-    seen = seen[np.isfinite(seen).all(axis=1)]
+    seen = (border := _border(grid, crs))[np.isfinite(border).all(axis=1)]
     seen[:, 0] = np.unwrap(seen[:, 0], period=TURN)
     return [*seen.min(axis=0).tolist(), *seen.max(axis=0).tolist()]
 
@@ -258,10 +257,14 @@ def _met(window: Window, shapes: NDArray[Any], what: str, grid: GeoBox) -> Windo
         box = Window(row, col, int(np.ceil(bottom)) - row, int(np.ceil(right)) - col)
         if (met := window.intersection(box)) is not None:
             return met
-    extent = ",".join(f"{side:.4f}" for side in _extent(grid, CRS.from_epsg(4326)))
+    try:
+        sides, unit = _extent(grid, CRS.from_epsg(4326)), "degrees"
+    except ProjError:  # a local CRS, or one of another planet
+        sides, unit = [*grid.extent.boundingbox.bbox], "units of its CRS"
+    extent = f"{','.join(f'{side:.4f}' for side in sides)} (west, south, east, north in {unit})"
     raise SceneError(
-        f"The {what} has no pixel of the scene, which covers {extent} (west, south, east, north in "
-        "degrees). Check the order of its sides, and its CRS."
+        f"The {what} has no pixel of the scene, which covers {extent}. Check the order of its "
+        "sides, and its CRS."
     )
 
 
@@ -280,9 +283,8 @@ def _of_files(
 
 def _masked(part: xr.DataArray, area: Area) -> xr.DataArray:
     """Return an array whose coordinate ``valid`` is False outside the area."""
-    inside = xr.DataArray(
-        area.inside(Window(0, 0, part.sizes["y"], part.sizes["x"])), dims=("y", "x")
-    )
+    whole = Window(0, 0, part.sizes["y"], part.sizes["x"])
+    inside = xr.DataArray(area.inside(whole), dims=("y", "x"))
     if "valid" in part.coords:
         valid = part.coords["valid"].reset_coords(drop=True)
     else:

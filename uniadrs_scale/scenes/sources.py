@@ -191,10 +191,11 @@ def recognised(scene: xr.DataArray) -> tuple[xr.DataArray, Any]:
 
 def _words_of_mask(array: xr.DataArray) -> str:
     """Return what makes pixels invalid, for people."""
+    nodata, which = declared_nodata(array), "all bands" if array.dtype.itemsize == 1 else "any band"
     if "valid" in array.coords:
         said = array.coords["valid"].attrs.get(DECLARED)
-        return str(said) if said else "where coordinate 'valid' is False"
-    nodata, which = declared_nodata(array), "all bands" if array.dtype.itemsize == 1 else "any band"
+        alone = "" if nodata is None else f" (it alone: {nodata:g} counts as data)"
+        return str(said) if said else f"where coordinate 'valid' is False{alone}"
     return "" if nodata is None else f"{nodata:g} in {which}"
 
 
