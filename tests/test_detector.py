@@ -204,6 +204,7 @@ def test_a_plan_counts_gpus_at_any_resolution(
     detector = Detector(read_weights(tiny_weights), "cpu", "float32")
     detector.device = torch.device("cuda")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7,9")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     monkeypatch.setattr("os.cpu_count", lambda: 6)
     scene = xr.DataArray(np.zeros((300, 300), np.float32), dims=("y", "x"))
     plan = us.plan(scene, preset=preset, detector=detector)

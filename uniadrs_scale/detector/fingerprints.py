@@ -22,6 +22,7 @@ from uniadrs_scale.detector.references import (
     codes,
     global_names,
     imported,
+    imported_by,
     is_installed,
     own_file,
     version_of,
@@ -178,11 +179,12 @@ class _Digest:
         self.code(value.__code__)
         home, code = value.__globals__, value.__code__
         package = str(home.get("__package__") or "")
-        self.imports(code, package)
+        names = imported(code, package)
+        self.imports(names)
         cells = [cell.cell_contents for cell in value.__closure__ or ()]
         self.each((value.__defaults__, value.__kwdefaults__, cells, vars(value)))
         found = {name: home[name] for name in global_names(code) & home.keys()}
-        for name in imported(code, package):
+        for name in names:
             if own_file(name) is not None:  # its values may be others by now than in its source
                 with suppress(Exception):  # the function would raise it, too
                     found[f"import {name}"] = import_module(name)
@@ -239,11 +241,12 @@ class _Digest:
         self.sha.update(source)
         if file.suffix == ".py":
             package = name if file.name == "__init__.py" else name.rpartition(".")[0]
-            self.imports(compile(source, file, "exec", dont_inherit=True), package)
+            with suppress(SyntaxError):  # its import would raise it
+                self.imports(imported_by(source, package))
 
-    def imports(self, code: types.CodeType, package: str) -> None:
-        """Add the sources of the caller's modules that code imports, also later and elsewhere."""
-        for name in sorted(imported(code, package)):
+    def imports(self, names: set[str]) -> None:
+        """Add the sources of those modules that are the caller's, whenever they are imported."""
+        for name in sorted(names):
             if (file := own_file(name)) is not None:
                 self.source(name, file)
 

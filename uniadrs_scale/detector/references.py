@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dis
 import importlib.util
 import sys
@@ -51,6 +52,18 @@ def imported(code: types.CodeType, package: str) -> set[str]:
             if step.opname == "IMPORT_NAME" and (package or not level.argval):
                 base = importlib.util.resolve_name("." * level.argval + step.argval, package)
                 found |= {base, *(f"{base}.{name}" for name in names.argval or ())}
+    return found
+
+
+def imported_by(source: bytes, package: str) -> set[str]:
+    """Return the same for the source of a module."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (package or not node.level):
+            base = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
+            found |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
     return found
 
 
