@@ -142,6 +142,12 @@ def test_surroundings_are_the_mean_logit_of_the_ring() -> None:
     assert torch.equal(terms.added((), seen, ring_mean)(logit), logit)
 
 
+def test_constants_are_those_that_levels_were_counted_with() -> None:
+    sizes = terms.SQUARE, terms.LINE, terms.LEADING, INNER, OUTER
+    assert sizes == (5, 15, 2, 9, 25)
+    assert (terms.USUAL, terms.STRONGEST, terms.CALM) == (2.0, 0.5, -3.0)
+
+
 def test_terms_are_added_to_the_logit() -> None:
     pixels = np.random.default_rng(0).normal(size=(5, 64, 64))
     statistics = BandStatistics.of(pixels, np.ones((64, 64), bool))
