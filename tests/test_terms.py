@@ -117,7 +117,7 @@ def test_clutter_is_the_mean_of_the_ring_without_strong_targets() -> None:
     assert before[0, 45, 40] > before[0, 5, 5] + 1.0
     values[1, 0, 5, 5] = terms.STRONGEST
     before = terms.clutter(values, ring_mean)
-    values[1, 0, 5, 5] = 30.0  # a stronger ship is no other clutter
+    values[1, 0, 5, 5] = 30.0  # a stronger ship does not change the clutter
     np.testing.assert_array_equal(terms.clutter(values, ring_mean), before)
 
 

@@ -33,6 +33,7 @@ from uniadrs_scale.archive.sink import STORE
 from uniadrs_scale.core.machine import vectors
 from uniadrs_scale.maps.colours import map_colours
 from uniadrs_scale.objects.files import LAYER
+from uniadrs_scale.scenes.areas import to_poles
 from uniadrs_scale.storage.urls import public_uri
 
 if TYPE_CHECKING:
@@ -215,8 +216,7 @@ def footprint(plan: ScorePlan) -> tuple[dict[str, Any] | None, tuple[float, ...]
     places = np.stack(to_degrees.transform(*np.transpose(points)), axis=-1).round(7)
     if not np.isfinite(places).all():
         return None, None
-    # A global grid of points ends beyond the poles.
-    ring = shapely.Polygon(places.clip([-np.inf, -90], [np.inf, 90]))
+    ring = shapely.Polygon(to_poles(places))
     try:
         outline = antimeridian.fix_polygon(ring, fix_winding=True, great_circle=False)
     except ValueError:  # the outline crosses itself

@@ -25,11 +25,9 @@ if TYPE_CHECKING:
 
 CGROUPS = Path("/sys/fs/cgroup")
 OWN_CGROUP = Path("/proc/self/cgroup")
-MEMORY_FILES = (
-    *("memory/memory.limit_in_bytes", "memory/memory.soft_limit_in_bytes"),
-    *("memory.max", "memory.high", "memory.low"),
-)
+MEMORY_FILES = "memory/memory.limit_in_bytes", "memory/memory.soft_limit_in_bytes", "memory.low"
 MOST_MEMORY = "memory.max", "memory.high"
+"""Files in the folder of each group that a process is in."""
 QUOTA_V1 = ("cpu.cfs_quota_us", "cpu.cfs_period_us")
 """Files in which version 1 of cgroups has microseconds of all CPUs per period."""
 

@@ -24,7 +24,7 @@ from uniadrs_scale.detector.references import (
     imported,
     imported_by,
     is_installed,
-    own_file,
+    own_files,
     version_of,
 )
 from uniadrs_scale.errors import PlanError
@@ -179,15 +179,14 @@ class _Digest:
         self.code(value.__code__)
         home, code = value.__globals__, value.__code__
         package = str(home.get("__package__") or "")
-        names = imported(code, package)
-        self.imports(names)
+        files = own_files(imported(code, package))
+        self.imports(files)
         cells = [cell.cell_contents for cell in value.__closure__ or ()]
         self.each((value.__defaults__, value.__kwdefaults__, cells, vars(value)))
         found = {name: home[name] for name in global_names(code) & home.keys()}
-        for name in names:
-            if own_file(name) is not None:  # its values may be others by now than in its source
-                with suppress(Exception):  # the function would raise it, too
-                    found[f"import {name}"] = import_module(name)
+        for name in files:  # their values may be others by now than in their sources
+            with suppress(Exception):  # the function would raise it, too
+                found[f"import {name}"] = import_module(name)
         self.members(found, {name for part in codes(code) for name in part.co_names})
         return None
 
@@ -242,13 +241,12 @@ class _Digest:
         if file.suffix == ".py":
             package = name if file.name == "__init__.py" else name.rpartition(".")[0]
             with suppress(SyntaxError):  # its import would raise it
-                self.imports(imported_by(source, package))
+                self.imports(own_files(imported_by(source, package)))
 
-    def imports(self, names: set[str]) -> None:
-        """Add the sources of those modules that are the caller's, whenever they are imported."""
-        for name in sorted(names):
-            if (file := own_file(name)) is not None:
-                self.source(name, file)
+    def imports(self, files: dict[str, Path]) -> None:
+        """Add the sources of modules of the caller, whenever they are imported."""
+        for name, file in files.items():
+            self.source(name, file)
 
 
 def _is_python(kind: type) -> bool:

@@ -67,7 +67,13 @@ def imported_by(source: bytes, package: str) -> set[str]:
     return found
 
 
-def own_file(name: str) -> Path | None:
+def own_files(names: set[str]) -> dict[str, Path]:
+    """Return the files of those modules that are the caller's, by name, in order."""
+    found = ((name, _own_file(name)) for name in sorted(names))
+    return {name: file for name, file in found if file is not None}
+
+
+def _own_file(name: str) -> Path | None:
     """Return the file of a module of the caller; None for another one, or for no module."""
     try:
         for part in (name.partition(".")[0], name):  # no search in an installed package: slow

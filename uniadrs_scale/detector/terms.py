@@ -1,4 +1,4 @@
-"""Terms that a preset adds to the network's logit, computed from the same channels."""
+"""Terms that a preset adds to the network's logit, computed from its channels or from itself."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from uniadrs_scale.core.machine import library, vectors
 from uniadrs_scale.errors import PlanError, Quiet, StoreError, gist
 from uniadrs_scale.maps.colours import target_style
 from uniadrs_scale.maps.exports import LOOKED_AT, require_own
-from uniadrs_scale.scenes.areas import geojson, in_degrees
+from uniadrs_scale.scenes.areas import geojson, in_degrees, to_poles
 from uniadrs_scale.storage.folders import room_checked
 from uniadrs_scale.storage.places import Place
 
@@ -236,9 +236,7 @@ def _degrees(table: TargetTable) -> NDArray[Any]:
         transformer = Transformer.from_crs(crs, 4326, always_xy=True)
         corners = shapely.get_coordinates(table.geometry)
         places = np.stack(transformer.transform(*corners.T), axis=-1).reshape(-1, 2)
-    # A global grid of points ends beyond the poles.
-    places = np.clip(places, [-np.inf, -90], [np.inf, 90])
-    return in_degrees(table.geometry, places)
+    return in_degrees(table.geometry, to_poles(places))
 
 
 def _rows(table: TargetTable) -> Iterator[dict[str, Any]]:

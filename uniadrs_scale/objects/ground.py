@@ -13,7 +13,7 @@ from pyproj.exceptions import ProjError
 
 from uniadrs_scale.maps.geocode import positions_of
 from uniadrs_scale.maps.store import ScoreMap
-from uniadrs_scale.scenes.areas import in_degrees, replaced, wrapped
+from uniadrs_scale.scenes.areas import in_degrees, replaced, to_poles, wrapped
 from uniadrs_scale.swaths.geometry import degrees_of, misplaced, unit_vectors
 
 if TYPE_CHECKING:
@@ -93,8 +93,7 @@ class Grid:
         there = np.stack([longitude, latitude], axis=-1).reshape(-1, 2)
         there[~np.isfinite(there).all(axis=1)] = np.nan
         there[:, 0] = wrapped(there[:, 0])
-        there[:, 1] = there[:, 1].clip(-90, 90)  # a global grid of points ends beyond the pole
-        return there
+        return to_poles(there)
 
     def centres(self, cols: NDArray[np.int64], rows: NDArray[np.int64]) -> Floats:
         """Return (n, 2) longitude and latitude of pixel centres."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 STEPS = 200
 """Parts of an area's extent in which its edges are projected one by one."""
-TURN, HALF_TURN = 360.0, 180.0
+TURN, HALF_TURN, POLE = 360.0, 180.0, 90.0
 SLIVER = 1e-9
 """Degrees from the antimeridian within which a corner is on it."""
 DIGITS = 7
@@ -141,6 +141,14 @@ def projected(shapes: NDArray[Any], crs: str | CRS, target: str | CRS) -> NDArra
     round_ = target.is_geographic and not source.is_geographic
     moved = (in_degrees if round_ else replaced)(shapely.force_2d(fine), places)
     return cast("NDArray[Any]", shapely.make_valid(moved[~shapely.is_missing(moved)]))
+
+
+def to_poles(places: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return places (..., longitude and latitude) that end at the poles.
+
+    A global grid of points ends half a pixel beyond them.
+    """
+    return places.clip([-np.inf, -POLE], [np.inf, POLE])
 
 
 def in_degrees(outlines: NDArray[Any], places: NDArray[np.float64]) -> NDArray[Any]:
