@@ -65,7 +65,7 @@ TEMPORARY = {
     "tiled": True,
     "blockxsize": BLOCK,
     "blockysize": BLOCK,
-    # Not compressed: that took a quarter of the time of the COG. Areas of nodata take no room.
+    # Not compressed: that took a fifth of the time of the COG. Areas of nodata take no room.
     "sparse_ok": True,
     "bigtiff": "if_safer",
 }
