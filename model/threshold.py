@@ -98,7 +98,9 @@ def score(
     tile = image.pixels.shape[1]
     statistics = BandStatistics.of(image.pixels, np.ones(image.pixels.shape[1:], bool))
     kind = PRESETS[preset]
-    fitted = coarsened(detector, kind.scales, tile, kind.terms).fitted(statistics)
+    fitted = coarsened(detector, kind.scales, tile, kind.terms, smoothing=kind.smoothing).fitted(
+        statistics
+    )
     scaled = statistics.normalisation().apply(image.pixels)
     scores: NDArray[np.float32] = fitted.score_tiles(scaled[None])[0]
     return scores
@@ -242,6 +244,7 @@ def run() -> None:
     content = uniadrs_scale.Detector.load(args.weights, device="cpu").info.content[:8]
     for preset in args.presets:
         terms = "".join(f"-{name}-{factor:g}" for name, factor in PRESETS[preset].terms)
+        terms += f"-smoothing-{n}" if (n := PRESETS[preset].smoothing) > 1 else ""
         path = args.out / f"{args.weights.stem}-{content}-{preset}{terms}.jsonl"
         lines = count(args.weights, preset, args.training, args.windows, path)
         found[preset] = curve(preset, split(lines, "generated", "curve"))

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from uniadrs_scale.detector import cpu_kernels as kernels
 from uniadrs_scale.detector import window_kernels as windows
+from uniadrs_scale.detector.coarse import means
 from uniadrs_scale.detector.inference import FastNetwork
 from uniadrs_scale.detector.network import NetworkConfig, UniADRS
 from uniadrs_scale.detector.passes import (
@@ -232,6 +233,23 @@ def test_coarse_means_are_those_of_torch(factor: int) -> None:
     out = np.empty((2, 37 // factor, 50 // factor), np.float32)
     windows.coarser(planes.numpy(), factor, out)
     assert torch.equal(torch.from_numpy(out), F.avg_pool2d(planes, factor))
+
+
+@pytest.mark.parametrize(("factor", "smoothing"), [(2, 3), (3, 3), (6, 3), (3, 5)])
+def test_means_of_means(factor: int, smoothing: int) -> None:
+    """As running means of all pixels one after the other, of which some are kept."""
+    tiles = (seeded(2, 3, 36, 48) * 1e3).numpy()
+    got = means(tiles, factor, smoothing)
+    margin = factor * smoothing
+    wide = np.pad(tiles.astype(float), ((0, 0), (0, 0), *((margin, margin),) * 2), "symmetric")
+    for _ in range(smoothing):
+        for axis in (2, 3):
+            wide = np.lib.stride_tricks.sliding_window_view(wide, factor, axis).mean(-1)
+    first = margin - (factor - 1) * (smoothing - 1) // 2
+    kept = wide[:, :, first::factor, first::factor][:, :, : 36 // factor, : 48 // factor]
+    np.testing.assert_allclose(got, kept, rtol=1e-5, atol=1e-3)
+    turned = means(np.ascontiguousarray(tiles[..., ::-1, ::-1]), factor, smoothing)
+    np.testing.assert_allclose(got, turned[..., ::-1, ::-1], atol=1e-3)
 
 
 @pytest.mark.parametrize(("rows", "cols"), [(1, 1), (5, 5), (1, 15), (15, 1), (3, 9)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -18,6 +19,9 @@ from uniadrs_scale.core.presets import PRESETS, Preset, choose_preset
 from uniadrs_scale.detector.coarse import Coarse, FittedCoarse, coarsened
 from uniadrs_scale.errors import PlanError
 from uniadrs_scale.scenes.sources import scene_source
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 def info(*bands: str, name: str = "scene.tif") -> SceneInfo:
@@ -75,13 +79,15 @@ def test_presets_are_those_that_the_model_card_was_measured_with() -> None:
         name: (preset.tile, preset.least, preset.stride(preset.tile), *preset.scales, *preset.terms)
         for name, preset in PRESETS.items()
     }
+    assert [name for name, preset in PRESETS.items() if preset.smoothing != 1] == ["sar"]
+    assert PRESETS["sar"].smoothing == 3
     assert found == {
         "hyperspectral": (128, 64, 112, 1, ("area", 0.5), ("surroundings", -0.5)),
         "multispectral": (768, 128, 672, 2, ("area", -0.1)),
         "infrared": (512, 128, 448, 2, ("area", 0.5)),
         "low-light": (224, 112, 192, 1, ("area", 0.5), ("local", 0.5)),
         "single-band": (224, 112, 192, 1),
-        "sar": (768, 384, 672, 3, 6, ("bright", 0.5), ("clutter", -2.0)),
+        "sar": (768, 384, 672, 3, 6, ("bright", 0.65), ("clutter", -2.15)),
     }
 
 
@@ -194,6 +200,22 @@ def test_scales_average_logits() -> None:
         coarsened(FirstBand(), (3, 6), 45)
 
 
+@pytest.mark.parametrize("factor", [2, 3, 6])
+def test_smoothed_scores_depend_less_on_where_the_samples_begin(factor: int) -> None:
+    wide = np.random.default_rng(0).random((1, 1, 250, 250), np.float32)
+
+    def changed(smoothing: int) -> float:
+        def inner(start: int) -> NDArray[np.float32]:
+            tile = wide[..., start : start + 240, start : start + 240]
+            fitted = coarsened(FirstBand(), (factor,), 240, smoothing=smoothing).fitted(STATISTICS)
+            return fitted.score_tiles(tile)[0, 24 - start : 216 - start, 24 - start : 216 - start]
+
+        first, second = inner(0), inner(factor // 2)
+        return float((first - second).std() / first.std())
+
+    assert changed(3) < 0.5 * changed(1)
+
+
 STATISTICS = BandStatistics.of(np.arange(18.0).reshape(2, 3, 3), np.ones((3, 3), bool))
 
 
@@ -204,7 +226,9 @@ def test_a_run_follows_the_preset_and_maps_of_two_presets_differ() -> None:
     plan = us.plan(scene, **options)
     assert (plan.scales, plan.lattice.tile, plan.lattice.stride) == ((3, 6), 384, 336)
     assert "seen at 1/3 and 1/6 of the resolution" in plan.text()
-    assert replace(plan, coarser=0).fingerprint != plan.fingerprint
+    assert "(means of means, 3 times)" in plan.text()
+    for other in (replace(plan, coarser=0), replace(plan, smoothing=1)):
+        assert other.fingerprint != plan.fingerprint
     other = us.plan(scene, preset="multispectral", tile=384, stride=336, **options)
     assert other.coarsen == 2
     assert plan.fingerprint != other.fingerprint

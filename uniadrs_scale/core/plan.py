@@ -95,6 +95,8 @@ class ScorePlan(Printed):
     activation_bytes: int
     coarser: int = 0
     """The detector sees these means, too, and the logits of both are averaged; 0 for no."""
+    smoothing: int = 1
+    """How often in a row means are taken before pixels are sampled."""
     workers: int
     """Worker processes that share the held strips."""
     threads: int
@@ -144,6 +146,8 @@ class ScorePlan(Printed):
             values["layers"] = [layer.to_json() for layer in self.layers]
         if self.terms:
             values["terms"] = dict(self.terms)
+        if self.smoothing > 1:
+            values["smoothing"] = self.smoothing
         return values | ({"coarser": self.coarser} if self.coarser else {})
 
     @property
@@ -272,6 +276,7 @@ class ScorePlan(Printed):
             "times on average)",
             "preset": self.preset
             + (f", seen at {seen} of the resolution" if self.coarsen > 1 else "")
+            + (f" (means of means, {self.smoothing} times)" if self.smoothing > 1 else "")
             + "".join(
                 f", {'minus' if factor < 0 else 'plus'} {abs(factor):g} x {name}"
                 for name, factor in self.terms

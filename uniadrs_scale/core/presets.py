@@ -52,6 +52,9 @@ class Preset:
     coarser: int = 0
     """Side of a second, coarser mean that the network sees; the logits of both are averaged. 0 for
     no. Costs ``(coarsen / coarser) ** 2`` more."""
+    smoothing: int = 1
+    """How often in a row these means are taken before pixels are sampled. After three, little is
+    left that depends on the pixel at which the samples begin."""
     terms: Terms = ()
     """Terms in the logit of networks that see whitened bands."""
     why: str
@@ -132,7 +135,8 @@ PRESETS = {
             least=384,
             coarsen=3,
             coarser=6,
-            terms=(("bright", 0.5), ("clutter", -2.0)),
+            smoothing=3,
+            terms=(("bright", 0.65), ("clutter", -2.15)),
             why="speckle, and targets of many px",
         ),
     )

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from uniadrs_scale.core.contracts import is_score_alone, layers_of, score_jointly, warm_up
 from uniadrs_scale.detector.inference import one_thread
-from uniadrs_scale.detector.window_kernels import coarser
+from uniadrs_scale.detector.window_kernels import coarser, sampled
 from uniadrs_scale.errors import PlanError
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ class Coarse:
 
     scorer: Scorer
     factors: tuple[int, ...]
+    smoothing: int = 1
+    """How often in a row means are taken before pixels are sampled."""
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -51,7 +53,7 @@ class Coarse:
 
     @property
     def identity(self) -> str:
-        """Identity of the scorer; the plan holds the factors."""
+        """Identity of the scorer; the plan holds the factors and the smoothing."""
         return self.scorer.identity
 
     @property
@@ -72,7 +74,7 @@ class Coarse:
 
     def fitted(self, statistics: BandStatistics) -> FittedCoarse:
         """Return the scorer of a scene with these statistics, at full resolution."""
-        return FittedCoarse(self.scorer.fitted(statistics), self.factors)
+        return FittedCoarse(self.scorer.fitted(statistics), self.factors, self.smoothing)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,7 @@ class FittedCoarse:
 
     scorer: FittedScorer
     factors: tuple[int, ...]
+    smoothing: int = 1
 
     @property
     def batch(self) -> int:
@@ -103,24 +106,46 @@ class FittedCoarse:
         inner = [cast("FittedCoarse", scorer).scorer for scorer in scorers]
         with torch.inference_mode(), one_thread():
             if len(self.factors) == 1:
-                return cast("NDArray[np.float32]", _seen_at(*self.factors, inner, tiles).numpy())
+                return cast(
+                    "NDArray[np.float32]", self._seen_at(*self.factors, inner, tiles).numpy()
+                )
             total = torch.zeros(tiles.shape[0], *tiles.shape[2:])
             for factor in self.factors:
-                total += torch.logit(_seen_at(factor, inner, tiles), eps=LOGIT_EPS)
+                total += torch.logit(self._seen_at(factor, inner, tiles), eps=LOGIT_EPS)
             mean = torch.sigmoid_(total.div_(len(self.factors)))
             return cast("NDArray[np.float32]", mean.numpy())
 
+    def _seen_at(
+        self, factor: int, scorers: Sequence[FittedScorer], tiles: NDArray[np.float32]
+    ) -> Tensor:
+        """Return the scores of tiles that are seen at 1 / ``factor`` of their resolution."""
+        if factor == 1:
+            return torch.from_numpy(score_jointly(scorers, tiles))
+        scores = torch.from_numpy(score_jointly(scorers, means(tiles, factor, self.smoothing)))
+        layers = scores if scores.ndim == tiles.ndim else scores[:, None]
+        fine = F.interpolate(layers, size=tiles.shape[2:], mode="bilinear", align_corners=False)
+        return fine.reshape(*scores.shape[:-2], *fine.shape[-2:])
 
-def _seen_at(factor: int, scorers: Sequence[FittedScorer], tiles: NDArray[np.float32]) -> Tensor:
-    """Return the scores of tiles that are seen at 1 / ``factor`` of their resolution."""
-    if factor == 1:
-        return torch.from_numpy(score_jointly(scorers, tiles))
-    coarse = np.empty((*tiles.shape[:2], *(n // factor for n in tiles.shape[2:])), np.float32)
-    coarser(tiles.reshape(-1, *tiles.shape[2:]), factor, coarse.reshape(-1, *coarse.shape[2:]))
-    scores = torch.from_numpy(score_jointly(scorers, coarse))
-    layers = scores if scores.ndim == tiles.ndim else scores[:, None]
-    fine = F.interpolate(layers, size=tiles.shape[2:], mode="bilinear", align_corners=False)
-    return fine.reshape(*scores.shape[:-2], *fine.shape[-2:])
+
+def means(tiles: NDArray[np.float32], factor: int, smoothing: int = 1) -> NDArray[np.float32]:
+    """Return tiles (n, band, y, x) at 1 / ``factor`` of their resolution.
+
+    Means of ``factor`` x ``factor`` px change if they begin at another pixel: detail that is finer
+    than they are is folded into them. Means of means (of means) leave less of it. The weights are
+    those of a B-spline; pixels beyond the border mirror those inside.
+    """
+    planes = tiles.reshape(-1, *tiles.shape[2:])
+    out = np.empty((len(planes), *(n // factor for n in tiles.shape[2:])), np.float32)
+    if smoothing == 1:
+        coarser(planes, factor, out)
+    else:
+        weights = np.ones(1)
+        for _ in range(smoothing):
+            weights = np.convolve(weights, np.ones(factor))
+        beyond = (len(weights) - factor) // 2
+        rows, cols = (np.pad(np.arange(n), beyond, mode="symmetric") for n in planes.shape[1:])
+        sampled(planes, (weights / weights.sum()).astype(np.float32), (rows, cols), factor, out)
+    return out.reshape(*tiles.shape[:2], *out.shape[1:])
 
 
 def with_terms(scorer: Scorer, terms: Terms) -> Scorer:
@@ -129,10 +154,18 @@ def with_terms(scorer: Scorer, terms: Terms) -> Scorer:
     return cast("Scorer", fused(terms)) if terms else scorer
 
 
-def coarsened(scorer: Scorer, factors: tuple[int, ...], tile: int, terms: Terms = ()) -> Scorer:
+def coarsened(
+    scorer: Scorer,
+    factors: tuple[int, ...],
+    tile: int,
+    terms: Terms = (),
+    *,
+    smoothing: int = 1,
+) -> Scorer:
     """Return ``scorer`` at 1 / factor of the resolution, or the mean of several.
 
-    Terms are added to the logit at each resolution.
+    ``smoothing``, an odd number, is how often means are taken before pixels are sampled. Terms are
+    added to the logit at each resolution.
 
     Raises:
         PlanError: The tile is not a multiple of a factor.
@@ -149,4 +182,4 @@ def coarsened(scorer: Scorer, factors: tuple[int, ...], tile: int, terms: Terms 
                 f"pixels. Use tile={max(tile // max(factor, 1), 16) * max(factor, 1)}."
             )
     scorer = with_terms(scorer, terms)
-    return scorer if factors == (1,) else Coarse(scorer, factors)
+    return scorer if factors == (1,) else Coarse(scorer, factors, smoothing)

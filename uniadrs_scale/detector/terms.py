@@ -29,8 +29,15 @@ USUAL = 2.0
 """Area at which the logit stays as it is, in standard deviations."""
 LEAST = 1e-3
 """Squared distance that is added before the logarithm."""
+SHINING = 0.75
+"""Brightness at which the logit stays as it is, in standard deviations: outlines of ships that end
+at a score of 0.3 then have the area of labels."""
+CLUTTER_REACH = 12
+"""Clutter is the median of the pixels up to this far away [px], in rows and columns."""
+CLUTTER_STEP, CLUTTER_LEAST, CLUTTER_LEVELS = 0.125, -2.0, 32
+"""Width of a bin for that median, upper end of the first one [standard deviations], number."""
 STRONGEST = 0.5
-"""Largest value that counts as clutter, in standard deviations: ships next to a pixel do not."""
+"""Largest clutter, in standard deviations: more costs targets on bright ground too much."""
 
 
 def area(components: Tensor, ring: Ring) -> Tensor:
@@ -116,35 +123,71 @@ def local(components: Tensor, ring: Ring) -> Tensor:
 
 
 def bright(components: Tensor, ring: Ring) -> Tensor:
-    """Return how much brighter the leading component is than its surroundings, or darker if < 0.
+    """Return the leading component, relative to :data:`SHINING`: in radar, ships are bright.
 
-    The contrast of a CFAR detector for radar, before its threshold: ships are bright.
+    With :func:`clutter` times a larger, negative factor, this is a CFAR detector before its
+    threshold: how much brighter a pixel is than its clutter, less if the clutter is bright.
 
     Args:
         components: (n, component, y, x), each of standard deviation 1.
-        ring: :func:`.ring_mean`, or a faster function with equal results.
+        ring: Not needed.
 
     Returns:
-        (n, 1, y, x), in -LIMIT..LIMIT.
+        (n, 1, y, x), in -LIMIT - SHINING..LIMIT - SHINING.
     """
-    leading = components[:, :1]
-    return (leading - ring(leading, INNER, OUTER)).clamp_(-LIMIT, LIMIT)
+    del ring
+    return components[:, :1] - SHINING
 
 
 def clutter(components: Tensor, ring: Ring) -> Tensor:
-    """Return the level of the clutter around each pixel, without the targets in it.
+    """Return the level of the clutter around each pixel: the median of the leading component.
 
     Speckle multiplies: bright clutter, like that of a town, also deviates more from its own mean,
-    and whitening by the scene takes that for anomalies. A CFAR detector divides by this level.
+    and whitening by the scene takes that for anomalies. A CFAR detector divides by this level. A
+    median does not see targets, if they cover less than half of what it is taken from.
 
     Args:
         components: (n, component, y, x), each of standard deviation 1.
-        ring: :func:`.ring_mean`, or a faster function with equal results.
+        ring: Not needed.
 
     Returns:
-        (n, 1, y, x), in -LIMIT..STRONGEST.
+        (n, 1, y, x), in -2.125..STRONGEST: the median is counted in bins of 1/8.
     """
-    return ring(components[:, :1].clamp(-LIMIT, STRONGEST), INNER, OUTER)
+    del ring
+    bins = (components[:, :1] - CLUTTER_LEAST).div_(CLUTTER_STEP).ceil_().nan_to_num_(0)
+    bins = bins.clamp_(0, CLUTTER_LEVELS - 1).to(torch.uint8)
+    if bins.device.type == "cpu":
+        median = torch.empty(bins.shape)
+        planes = bins.contiguous()[:, 0].numpy()
+        kernels.medians(planes, CLUTTER_REACH, CLUTTER_LEVELS, median[:, 0].numpy())
+    else:
+        median = plain_medians(bins)
+    return median.sub_(1).mul_(CLUTTER_STEP).add_(CLUTTER_LEAST).clamp_(max=STRONGEST)
+
+
+def plain_medians(bins: Tensor) -> Tensor:
+    """Return :func:`.window_kernels.medians` of (n, 1, y, x) on any device.
+
+    One bin after the other is counted in the surroundings of all pixels: counts are whole numbers,
+    so they are equal to the bit on any device.
+    """
+    half = _around(torch.ones_like(bins, dtype=torch.float32)) / 2
+    below, median = torch.zeros_like(half), torch.zeros_like(half)
+    for level in range(CLUTTER_LEVELS):
+        seen = _around((bins <= level).float())
+        here = (below < half) & (seen >= half)
+        median = torch.where(here, level + (half - below) / (seen - below), median)
+        below = seen
+    return median
+
+
+def _around(planes: Tensor) -> Tensor:
+    """Return the sums of the pixels up to CLUTTER_REACH away, from inside of (n, 1, y, x)."""
+    side = 2 * CLUTTER_REACH + 1
+    for size in ((side, 1), (1, side)):
+        padding = [n // 2 for n in size]
+        planes = F.avg_pool2d(planes, size, 1, padding, divisor_override=1)
+    return planes
 
 
 TERMS: dict[str, Term] = {"area": area, "bright": bright, "clutter": clutter, "local": local}

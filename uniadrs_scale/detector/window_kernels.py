@@ -34,6 +34,39 @@ def coarser(planes: NDArray[Any], factor: int, out: NDArray[Any]) -> None:
 
 
 @kernel
+def sampled(
+    planes: NDArray[Any],
+    weights: NDArray[Any],
+    places: tuple[NDArray[Any], NDArray[Any]],
+    factor: int,
+    out: NDArray[Any],
+) -> None:
+    """Write weighted means of planes (k, y, x) to every ``factor``-th place.
+
+    Place n of ``out`` is the sum over i of ``weights[i]`` times pixel ``places[n * factor + i]``,
+    for the rows and then for the columns.
+    """
+    count, height, width = out.shape
+    rows, cols = places
+    sums = np.empty(planes.shape[2], np.float32)
+    beyond, means = np.empty(len(cols), np.float32), np.empty(width, np.float32)
+    for k, y in np.ndindex(count, height):
+        sums[:] = 0
+        for i in range(len(weights)):
+            line = planes[k, rows[y * factor + i]]
+            for x in range(len(sums)):
+                sums[x] += weights[i] * line[x]
+        for x in range(len(cols)):
+            beyond[x] = sums[cols[x]]
+        means[:] = 0
+        for i in range(len(weights)):
+            for x in range(width):
+                means[x] += weights[i] * beyond[x * factor + i]
+        for x in range(width):
+            out[k, y, x] = means[x]
+
+
+@kernel
 def raise_to(values: NDArray[Any], others: NDArray[Any]) -> None:
     """Replace values (n,) by those of ``others`` that are higher."""
     for n in range(len(values)):
@@ -135,3 +168,43 @@ def ring_means(values: NDArray[Any], inner: int, outer: int, out: NDArray[np.flo
                 i0, i1 = max(x - reach[1], 0), min(x + reach[1] + 1, width)
                 total = line[0, o1] - line[0, o0] - line[1, i1] + line[1, i0]
                 out[k, y, x] = total / (rows[0] * (o1 - o0) - rows[1] * (i1 - i0))
+
+
+@kernel
+def middle(histogram: NDArray[np.uint16], number: int) -> np.float32:
+    """Return the median of ``number`` values, in bins: 2.5 is the middle of bin 2."""
+    half, below, level = np.float32(number) / np.float32(2), np.float32(0), 0
+    while below + np.float32(histogram[level]) < half:
+        below += np.float32(histogram[level])
+        level += 1
+    return np.float32(level) + (half - below) / np.float32(histogram[level])
+
+
+@kernel
+def medians(bins: NDArray[np.uint8], reach: int, levels: int, out: NDArray[np.float32]) -> None:
+    """Write the median of the pixels up to ``reach`` px away from each of (k, y, x), in bins.
+
+    Pixels outside do not count. Inside of a bin, values count as spread evenly, so that the result
+    is not in steps. A histogram of each column moves down with the rows, and the sum of those in
+    reach moves along them: the time of a pixel does not depend on ``reach`` (Perreault and Hebert,
+    IEEE TIP 16, 2007).
+    """
+    count, height, width = bins.shape
+    columns, around = np.empty((width, levels), np.uint16), np.empty(levels, np.uint16)
+    for k in range(count):
+        columns[:] = 0
+        for y in range(-reach, height):
+            for x in range(width if y + reach < height else 0):
+                columns[x, bins[k, y + reach, x]] += 1
+            for x in range(width if y - reach > 0 else 0):
+                columns[x, bins[k, y - reach - 1, x]] -= 1
+            rows = min(y + reach, height - 1) - max(y - reach, 0) + 1
+            around[:] = 0
+            for x in range(-reach, width if y >= 0 else -reach):
+                if x + reach < width:
+                    around += columns[x + reach]
+                if x - reach > 0:
+                    around -= columns[x - reach - 1]
+                if x >= 0:
+                    cols = min(x + reach, width - 1) - max(x - reach, 0) + 1
+                    out[k, y, x] = middle(around, rows * cols)

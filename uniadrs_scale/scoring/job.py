@@ -103,7 +103,9 @@ class Job:
     def seen(self) -> Scorer:
         """The scorer at the resolution of the plan."""
         plan = self.plan
-        return coarsened(self.scorer, plan.scales, plan.lattice.tile, plan.terms)
+        return coarsened(
+            self.scorer, plan.scales, plan.lattice.tile, plan.terms, smoothing=plan.smoothing
+        )
 
     def on(self, compute: Compute) -> Job:
         """Return the job with the forecast for these workers; its scores are the same."""
@@ -131,13 +133,15 @@ def prepare(scene: xr.DataArray, sizes: Sizes, scorer: Scorer, compute: Compute)
     info = source.info
     preset, lattice = sizes.decide(info, getattr(scorer, "tiling", None))
     terms = preset.terms if with_terms(scorer, preset.terms) is not scorer else ()
-    seen = coarsened(scorer, preset.scales, lattice.tile, terms)
+    smoothing = preset.smoothing
+    seen = coarsened(scorer, preset.scales, lattice.tile, terms, smoothing=smoothing)
     plan = ScorePlan(
         scene=info,
         lattice=lattice,
         preset=f"{preset.name} ({preset.why if sizes.preset == 'auto' else 'as asked for'})",
         coarsen=preset.coarsen,
         coarser=preset.coarser,
+        smoothing=smoothing,
         detector=scorer.identity,
         batch=seen.batch,
         activation_bytes=seen.activation_bytes(lattice.tile, len(info.bands)),
