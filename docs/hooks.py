@@ -1,4 +1,4 @@
-"""Links that mkdocs does not make: to files of the repository, and from notebooks to pages."""
+"""Texts that mkdocs does not make: links to files and from notebooks, names in docstrings."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 NOTEBOOKS = "notebooks/"
 PAGE = re.compile(r'(href="(?!https?:)[^"#]*)\.(?:md|py)(?=["#])')
+ROLE = re.compile(r":(?:attr|class|data|func|meth|mod):(?=<code>)")
 OUTSIDE = re.compile(r"\[([^\]]*)\]\(\.\./([^)]*)\)")
 
 
@@ -19,5 +20,6 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 
 def on_page_content(html: str, page: Page, **_: Any) -> str:
-    """Let links of a notebook lead to pages instead of their sources."""
+    """Let links of a notebook lead to pages, and drop the roles of Sphinx from docstrings."""
+    html = ROLE.sub("", html)
     return PAGE.sub(r"\1.html", html) if page.file.src_uri.startswith(NOTEBOOKS) else html

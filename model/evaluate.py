@@ -1,7 +1,7 @@
 """Judge weights and baselines on labelled imagery: tables, ROC curves, maps next to labels.
 
-    python model/evaluate.py WEIGHTS [WEIGHTS ...] --data VALIDATION_IMAGERY --out runs/eval
-    python model/evaluate.py WEIGHTS --detector uniadrs rx60 lrx --images IMAGES --masks MASKS
+    uniadrs-scale-train evaluate WEIGHTS [WEIGHTS ...] --data VALIDATION_IMAGERY --out runs/eval
+    uniadrs-scale-train evaluate WEIGHTS --detector uniadrs rx60 lrx --images IMAGES --masks MASKS
 
 Files with the same name in their metadata are seeds of one recipe and share a row. Every scene is
 scored through the public API, with one setting per modality. ``--out`` is the folder of tables and
@@ -188,17 +188,23 @@ def read_groups(args: argparse.Namespace) -> Iterable[Group]:
 def parse() -> argparse.Namespace:
     """Parse and check the command line."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="uniadrs-scale-train evaluate",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     known = ["uniadrs", *baselines.BASELINES]
-    parser.add_argument("weights", type=Path, nargs="*")
-    parser.add_argument("--detector", nargs="+", choices=known, default=["uniadrs"])
+    parser.add_argument("weights", type=Path, nargs="*", help="files of weights")
+    parser.add_argument(
+        "--detector", nargs="+", choices=known, default=["uniadrs"], help="by default uniadrs"
+    )
     parser.add_argument("--data", type=Path, help="folder of validation imagery")
-    parser.add_argument("--groups", nargs="+", choices=GROUPS, default=VALIDATION)
+    parser.add_argument(
+        "--groups", nargs="+", choices=GROUPS, default=VALIDATION, help="parts of --data"
+    )
     parser.add_argument("--images", type=Path, help="any folder of images, with --masks")
     parser.add_argument("--masks", type=Path, help="masks of the same names")
     parser.add_argument(
-        "--modality", choices=baselines.MODALITIES, default="multispectral", help="of --images"
+        "--modality", choices=baselines.MODALITIES, default="multispectral", help="kind of --images"
     )
     parser.add_argument(
         "--published", type=Path, help="folder with the layout of the authors' data"

@@ -1,8 +1,8 @@
 """Measure levels: false objects per megapixel by score, on windows without anomalies.
 
-    python model/threshold.py WEIGHTS --training TRAIN_IMAGERY --out runs/levels [--write]
+    uniadrs-scale-train threshold WEIGHTS --training TRAIN_IMAGERY --out runs/levels [--write]
 
-Every preset gets its own curve (:class:`uniadrs_scale.core.levels.Levels`). Its levels are checked
+Every preset gets its own curve. Its levels are checked
 on other windows, a third as many. Beyond the last measured objects the curve is a generalised
 Pareto distribution of the logits, fitted to the highest (Coles 2001, chapter 4). A killed run
 resumes. ``--write`` stores curves and check in the weights' metadata, from which the library
@@ -230,12 +230,16 @@ def main() -> None:
 def run() -> None:
     """Parse the command line, measure, write."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="uniadrs-scale-train threshold",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("weights", type=Path)
+    parser.add_argument("weights", type=Path, help="file of weights")
     parser.add_argument("--training", type=Path, help="training imagery: its empty parts count too")
-    parser.add_argument("--presets", nargs="+", choices=PRESETS, default=list(PRESETS))
-    parser.add_argument("--windows", type=int, default=WINDOWS, help="generated ones for a curve")
+    parser.add_argument(
+        "--presets", nargs="+", choices=PRESETS, default=[*PRESETS], help="default: all"
+    )
+    parser.add_argument("--windows", type=int, default=WINDOWS, help="generated windows per curve")
     parser.add_argument("--out", type=Path, required=True, help="folder of counts, to resume")
     parser.add_argument("--write", action="store_true", help="store the levels in the weights")
     args = parser.parse_args()

@@ -1,11 +1,11 @@
 """Train a detector on simulated anomalies; a killed and resumed run ends at the same weights.
 
-    python model/train.py model/configs/uniadrs-s.toml --data TRAIN_IMAGERY --out runs/uniadrs-s
-    python model/train.py RECIPE --from WEIGHTS --data TRAIN_IMAGERY --out runs/tuned
-    python model/train.py RECIPE --from WEIGHTS --teachers WEIGHTS [WEIGHTS ...] --out runs/taught
+    uniadrs-scale-train train uniadrs-s --data TRAIN_IMAGERY --out runs/uniadrs-s
+    uniadrs-scale-train train RECIPE --from WEIGHTS --data TRAIN_IMAGERY --out runs/tuned
+    uniadrs-scale-train train RECIPE --from WEIGHTS --teachers WEIGHTS ... --out runs/taught
 
-RECIPE is a file, or the name of one in ``configs``. Without ``--data`` all backgrounds are
-generated landscapes. The output folder holds ``checkpoint.pt``, ``log.csv``, TensorBoard events
+RECIPE is a file, or the name of one that ships with the library. Without ``--data`` all backgrounds
+are generated landscapes. The output folder holds ``checkpoint.pt``, ``log.csv``, TensorBoard events
 and, at the end, ``NAME.safetensors``: the moving average of the weights that was best on held-out
 windows.
 """
@@ -387,15 +387,20 @@ def main() -> None:
 
 def run() -> None:
     """Parse the command line, train, write the averaged weights."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("recipe", type=Path, help="file, or the name of one in configs")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    parser = argparse.ArgumentParser(
+        prog="uniadrs-scale-train train",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("recipe", type=Path, help="file, or the name of a shipped recipe")
     parser.add_argument("--from", dest="start", help="weights to begin with, by path or name")
     parser.add_argument("--teachers", nargs="+", default=[], help="weights to learn from too")
     parser.add_argument("--data", type=Path, help="folder of training imagery")
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True, help="folder to write, or to resume")
     parser.add_argument("--seed", type=int, help="another seed than the recipe's")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--threads", type=int, default=1, help="the same threads, the same bits")
+    parser.add_argument("--device", default=device, help=f"cpu, cuda or cuda:1; here {device}")
+    parser.add_argument("--threads", type=int, default=1, help="equal numbers give equal bits")
     parser.add_argument("--every", type=float, default=120.0, help="seconds between checkpoints")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)

@@ -244,3 +244,10 @@ def test_the_line_for_cron_prints_only_what_somebody_should_read(tmp_path: Path)
     assert [code for code, printed in told.items() if printed] == [1, 2]
     assert told[2].startswith("sweep ended with 2\n")
     assert "sweep: the reason" in told[2]
+
+
+@pytest.mark.parametrize("days", ["0", "-1", "1e9", "nan"])
+def test_days_that_a_sweep_refuses_end_it_also_with_every(run, archive, days: str) -> None:
+    ended = run("sweep", archive, "--every", "1d", "--keep-days", days)
+    assert ended.code == 2
+    assert "--keep-days" in ended.err

@@ -25,7 +25,9 @@ DOCUMENTS = [
     for path in sorted(ROOT.glob(pattern))
     if path.name != "CHANGELOG.md"
 ]
+DOCUMENTS.append(ROOT / "uniadrs_scale" / "archive" / "example.yaml")
 SOURCES = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
+SOURCES.append(ROOT / ".ci" / "audit")
 
 START = r"(?:^|[.:] |\"\"\"|# )"
 RULES = {
@@ -39,19 +41,20 @@ RULES = {
     "No sentence begins with 'Of'": START + r"Of (the|a|an|what|those|one|all|each|\w+s) ",
     "No people": r"\b([Nn]obody|[Ss]omebody|[Ww]hoever|[Aa]nybody|anybody's|nobody's|somebody's)\b",
     "Name the thing instead of 'what ...'": (
-        r"(?:^|\"\"\"|# )What (?!is\b|are\b|does\b|do\b|if\b|happens\b|it\b)[^?]*$"
+        r"^# Wh(ere|o|ich) [^?]*$"
+        r"|(?:^|\"\"\"|# )What (?!is\b|are\b|does\b|do\b|if\b|happens\b|it\b)[^?]*$"
     ),
     "Write 'omit' or 'drop'": r"\b(leave|leaves|left) (it|them|\S+) away\b|\bleft out of it\b",
     "Write 'per' for a rate, not 'a'": (
-        r"\b(one|two|three|four|\d+) (\w+ )?(file|process|task|tile|tasks|times|bytes|core|worker"
-        r"|threads?) an? (band|core|worker|chunk|scene|tile|GPU|pixel|second|process)\b"
+        r"\b(one|two|three|four|\d+) (\w+ )?(file|folder|process|task|tile|tasks|times|bytes|core"
+        r"|worker|threads?) an? (band|core|worker|chunk|scene|tile|GPU|pixel|second|process)\b"
         r"|\b(MiB|bytes|tiles|tasks|seconds|ms) an? (worker|tile|chunk|task|second|pixel|call)\b"
     ),
     "Write 'next to', 'in' or 'is at'": r"\b(beside|lies|lie)\b",
     "Write 'separately'": r"\b(kept|scored|told|taken) apart\b",
     "No metaphors": (
-        r"\b([Pp]atien(ce|t|tly)|guilty|slip of the pen|stumbles?|wait(s|ed)? for ever|dies?|dying"
-        r"|guess(ed)? anew|anew|bad luck|in vain)\b"
+        r"\b([Pp]atien(ce|t|tly)|guilty|slip of the pen|stumbles?|glows?|wait(s|ed)? for ever|dies?"
+        r"|dying|guess(ed)? anew|anew|bad luck|in vain)\b"
     ),
     "No sentence begins with 'That'": r"(?:^|\"\"\"|# )That (?!is\b|was\b|way\b|said\b)",
 }
@@ -62,7 +65,7 @@ RIGHT: tuple[str, ...] = ("beside (i, j)",)
 def prose(path: Path) -> Iterator[tuple[int, str]]:
     """Yield (line number, text) of docstrings, comments, messages, or the lines of a document."""
     text = path.read_text(encoding="utf-8")
-    if path.suffix != ".py":
+    if path not in SOURCES:
         code = False
         for number, line in enumerate(text.splitlines(), 1):
             code ^= line.startswith("```")

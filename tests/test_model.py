@@ -153,6 +153,14 @@ def test_the_command_runs_the_scripts_and_nothing_else(monkeypatch, capsys) -> N
     assert "Usage: uniadrs-scale-train" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", command_line.SCRIPTS)
+def test_the_help_of_a_script_names_the_installed_command(name: str) -> None:
+    text = (MODEL / f"{name}.py").read_text(encoding="utf-8")
+    assert f'prog="uniadrs-scale-train {name}"' in text
+    assert f"    uniadrs-scale-train {name} " in text
+    assert "python model/" not in text.partition("from __future__")[0]
+
+
 TINY = 'name = "a"\nsteps = 1\nseed = 1\nrate = 1e-3\nwidth = 0.05'
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import json
 import re
 import warnings
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import gallery
@@ -159,3 +161,21 @@ def test_every_page_is_in_the_navigation() -> None:
     navigation = (DOCS.parent / "mkdocs.yml").read_text(encoding="utf-8")
     for path in DOCS.glob("*.md"):
         assert re.search(rf" {re.escape(path.name)}$", navigation, re.MULTILINE), path.name
+
+
+def test_the_page_of_functions_has_all_public_names() -> None:
+    page = (DOCS / "api.md").read_text(encoding="utf-8")
+    paths = re.findall(r"^::: (\S+)$", page, re.MULTILINE)
+    documented = {path.rpartition(".")[2] for path in paths}
+    names = {name for name in us.__all__ if not name.endswith(("Error", "Warning", "__"))}
+    described_by_their_makers = {"ArchiveConfig", "ScorePlan", "SweepReport", "load_config"}
+    assert names - documented == described_by_their_makers
+
+
+def test_roles_of_docstrings_are_not_on_the_site() -> None:
+    spec = importlib.util.spec_from_file_location("hooks", DOCS / "hooks.py")
+    hooks = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hooks)
+    page = SimpleNamespace(file=SimpleNamespace(src_uri="api.md"))
+    made = hooks.on_page_content("<p>As :func:<code>us.score</code>: see</p>", page=page)
+    assert made == "<p>As <code>us.score</code>: see</p>"

@@ -106,7 +106,7 @@ def test_the_threshold_filters_list_and_map(page, page_file):
         assert shown(page) == wanted
         assert page.inner_text("#count").startswith(f"{wanted} of {len(scores)} targets")
     slide(page, "threshold", len(data["edges"]) + 1)
-    assert "false per Mpx" in page.inner_text("#threshold-text")
+    assert page.inner_text("#threshold-text").endswith(", about 0.01 false per Mpx")
     assert colours(page) != before
 
 

@@ -35,10 +35,10 @@ from uniadrs_scale.objects.files import require_writable
 from uniadrs_scale.objects.ground import Swath
 from uniadrs_scale.pages import report_layers
 from uniadrs_scale.pages.report import SIGN
-from uniadrs_scale.pages.report_content import PROMISE
+from uniadrs_scale.pages.report_content import PROMISE, _target
 from uniadrs_scale.pages.report_files import Table
 from uniadrs_scale.pages.report_layers import NO_DATA, SIDE, UNSCORED, CloseUp, Scale
-from uniadrs_scale.pages.report_table import MOST_CORNERS, Positions, checked_rows
+from uniadrs_scale.pages.report_table import MOST_CORNERS, Positions, Row, checked_rows
 
 LEVELS = Levels(
     preset="multispectral",
@@ -294,6 +294,16 @@ def test_origin_and_limits_are_in_the_page(folder):
     assert "extrapolated, down to 0.01: all higher scores have this rate, too" in words
 
 
+@pytest.mark.parametrize(("rate", "text"), [(113.4, "110"), (0.0099999, "0.01"), (52, "52")])
+def test_rates_and_bands_of_a_target_read_as_such(rate, text):
+    properties = {"far_per_mpx": rate, "contrast_3": 6.93, "contrast_nir": -1.0}
+    place = {"peak": (0, 0), "box": (0, 0, 1, 1), "rings": [], "geometry": None, "degrees": None}
+    row = Row(properties=properties, score=0.5, **place)
+    lines = _target(row, 1)["lines"]
+    assert f"{text} false per Mpx" in lines
+    assert lines[-1] == "contrast band 3 +6.9, nir -1.0"
+
+
 def test_page_and_documents_say_the_same_share_of_ships():
     docs = Path(__file__).parents[1] / "docs"
     words = " ".join((docs / "targets.md").read_text("utf-8").split())
@@ -371,6 +381,7 @@ def test_a_scene_without_crs_has_positions_in_pixels(tmp_path):
     data = data_in(contents(tmp_path / "p.html"))
     assert data["places"] is None
     assert data["metres"] is None
+    assert "the map will have none" not in contents(tmp_path / "p.html")
     assert {t["geometry"] for t in data["targets"]} == {None}
     assert max(len(ring) for t in data["targets"] for ring in t["rings"]) <= MOST_CORNERS
 

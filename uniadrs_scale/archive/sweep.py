@@ -59,13 +59,13 @@ def sweep(
     dry_run: bool = False,
     keep_days: float | None = None,
 ) -> SweepReport:
-    """Give every item of an archive its map, made of its present input with the present recipe.
+    """Make a map of every scene of an archive; score only new and changed scenes.
 
     Args:
         archive: The description, or its YAML file.
-        detector: Scores the tiles; by default the one that the description names.
-        dry_run: Decide only; write nothing.
-        keep_days: Overrides the description's.
+        detector: Scorer of the tiles; by default the one that the description names.
+        dry_run: True to decide only, and write nothing.
+        keep_days: Days after which products are removed, instead of those in the description.
 
     Returns:
         The decisions with reasons, and the results.

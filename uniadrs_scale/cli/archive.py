@@ -47,7 +47,7 @@ def sweep_command(
         str | None, typer.Option(help="Start sweeps at this interval (30m, 6h, 1d) until SIGTERM.")
     ] = None,
     keep_days: Annotated[
-        float | None, typer.Option(help="Remove products of older acquisitions, in days.", min=0)
+        float | None, typer.Option(help="Remove products of acquisitions older than this, in days.")
     ] = None,
     log: Annotated[
         Literal["text", "json"], typer.Option(help="Log for people, or one JSON object per line.")
@@ -61,6 +61,7 @@ def sweep_command(
 
     Codes 130 and 143: ended by SIGINT and SIGTERM; the same command resumes.
     """
+    from uniadrs_scale.archive.filters import MOST_DAYS
     from uniadrs_scale.archive.sweep import sweep
 
     if init:
@@ -68,6 +69,11 @@ def sweep_command(
         return
     if archive is None:
         raise ArchiveError("No archive was given. Write a description with 'sweep --init'.")
+    if keep_days is not None and not 0 < keep_days <= MOST_DAYS:  # --every would only log it
+        raise ArchiveError(
+            f"--keep-days {keep_days:g} is not allowed. Give a number of days above 0, up to "
+            f"{MOST_DAYS}."
+        )
     _start_log(log)
     if every is not None and not dry_run:
         raise typer.Exit(_again_and_again(archive, every, keep_days))

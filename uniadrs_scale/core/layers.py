@@ -34,7 +34,9 @@ class Layer:
     """Name of its array in a store, and of its band in a file."""
     dtype: Literal["float32"] = "float32"
     long_name: str = ""
+    """Description (CF); by default the name."""
     units: str = "1"
+    """Unit (CF), such as ``m``; ``1`` for numbers without one."""
     valid_range: tuple[float, float] = (0.0, 1.0)
     """Lowest and highest value. It decides the step to which values are rounded."""
     pooled: Literal["max", "mean"] = "max"

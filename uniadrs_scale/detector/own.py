@@ -177,18 +177,22 @@ def scorer(
             :class:`torch.nn.Module` that does the same with tensors on the CPU. Or the path of a
             file of ``torch.export.save`` (``.pt2``) or of ONNX (``.onnx``).
         tile: Side of the square that the model sees [px].
-        halo: Pixels at a tile's border where the model sees too little around: they count only at
-            the scene's border. For a network of convolutions, its reach.
+        halo: Width of the margin of a tile whose results are inexact, because surroundings are
+            missing [px]: it counts only at the scene's border. For convolutions, the radius of the
+            receptive field.
         stride: Step between tiles [px]; by default an eighth of a tile is blended, besides halos.
         layers: Names of the outputs, or :class:`Layer` for ranges other than 0 to 1, units, and
             the way that overviews pool.
         inputs: ``scaled``: each band has the scene's mean 0 and deviation 1, clipped to 8.
             ``raw``: pixels as they are.
         name: Name in plans and stores; by default that of the function, class or file.
-        version: Your word that the model is the same. By default its code, all that it refers to,
-            and its parameters say so; a run is resumed with an equal model only.
-        batch: Tiles per call: always so many, the last call filled up with its last tile.
+        version: Text that identifies the model. By default its code, all that it refers to, and its
+            parameters identify it; a run is resumed with an equal model only.
+        batch: Tiles per call; the last call is filled up with its last tile.
         memory_mib: Peak memory of a call, for the plan's forecast [MiB].
+
+    Returns:
+        A scorer, for ``detector=`` of ``score``, ``plan``, ``targets`` and ``sweep``.
 
     Raises:
         PlanError: Sizes or layers contradict each other, or the model cannot be identified.

@@ -159,7 +159,7 @@ def evaluate(
     map: str | Path,  # noqa: A002 - the verb's word
     truth: str | Path | GeoDataFrame,
 ) -> Evaluation:
-    """Return how well a map shows the objects of its truth; no scene is read whole.
+    """Compare a map with its truth, window by window.
 
     Args:
         map: Zarr store or COG, a path or URL.
@@ -167,6 +167,10 @@ def evaluate(
             (GeoJSON, GeoPackage, Shapefile, FlatGeobuf, GeoParquet, or a GeoDataFrame) in any CRS.
             If the features have a property ``mark`` (real, false, unsure), as exported from a
             report, only these are judged.
+
+    Returns:
+        ``rows()``, the counts at the levels of the map, and ``at(threshold)``; ``thresholds``,
+        ``average_precision`` of objects and ``auc`` of pixels; ``to_json()``. It prints as a table.
 
     Raises:
         StoreError: The map is missing.

@@ -103,15 +103,15 @@ def targets(
             URL.
         scene: The scene of this map, as :func:`uniadrs_scale.score` takes it, also if a part of it
             was scored; with it, columns ``contrast_BAND`` say why a target was found.
-        scheduler: As :func:`uniadrs_scale.score`; by default threads of this process for a map of
-            up to 64 megapixels.
+        scheduler: As :func:`uniadrs_scale.score`; by default threads for up to 64 megapixels.
         workers: As :func:`uniadrs_scale.score`.
-        second_look: True to score the surroundings of each peak again, with tiles at other places:
-            a column ``support`` says which targets are found again. Needs ``scene``.
+        second_look: True to score the surroundings of each peak again, with shifted tiles: a
+            column ``support`` says which targets are found again. Needs ``scene``.
         detector: The scorer of the map, for ``second_look``; as :func:`uniadrs_scale.score`.
-        selection: The fields of :class:`Selection`: ``level`` (by default medium), ``threshold``,
-            ``top`` or ``false_alarms``; ``grow``, ``min_area``, ``max_area``, ``aoi``, ``exclude``,
-            ``buffer``, ``geometry``.
+        selection: One of ``level`` (low, medium or high; by default medium), ``threshold`` (0..1),
+            ``top`` (number) and ``false_alarms`` (per megapixel); ``grow`` (0..1), ``min_area`` and
+            ``max_area`` [m2], ``aoi`` and ``exclude`` (vector file or GeoDataFrame), ``buffer`` of
+            ``exclude`` [m], ``geometry`` (polygon, point or box).
 
     Returns:
         One row per target, in the CRS of the map (a swath's in degrees); the columns are described
@@ -156,7 +156,7 @@ def find(
 
     Args:
         map_path: A store or COG.
-        selection: What makes a target; by default the level ``medium``.
+        selection: The choice of targets; by default the level ``medium``.
         scene: The scene of this map, or the larger one of which it shows a part, for contrasts.
         compute: Processes that search; by default threads for a small map, else one per core.
         chunk: Side of a chunk [px]; by default that of the store. Never changes a row.

@@ -326,7 +326,7 @@
     $("threshold").value = threshold;
     const score = threshold > 1 ? edges[threshold - 2] : 0, far = data.far[threshold - 1];
     $("threshold-text").textContent = short(score) +
-      (far === null ? "" : `, about ${far < 0.1 ? far.toExponential(0) : +far.toPrecision(2)} false per Mpx`);
+      (far === null ? "" : `, about ${+far.toPrecision(2)} false per Mpx`);
     for (const button of document.querySelectorAll("button[data-level]")) {
       button.setAttribute("aria-pressed", String(+button.dataset.level === threshold));
     }

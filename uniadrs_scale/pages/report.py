@@ -101,18 +101,21 @@ def report(
     The page is one HTML file that needs no server and no network. Equal input gives equal bytes.
 
     Args:
-        map_path: Zarr store or COG that `score` wrote.
+        map_path: Zarr store or COG that ``score`` wrote, a path or URL.
         scene: The scene that was scored, as :func:`uniadrs_scale.score` takes it, or the larger one
             of which the map shows a part.
         output: The page to write, .html; an older report is replaced, no other page.
         targets: Table of targets of this map, a file or a GeoDataFrame; by default they are found
             now.
-        top: Number of targets to show, those with the highest scores.
+        top: Number of targets to show, those with the highest scores: 1 to 1000.
         compare: Another map of the same grid, for a before/after line.
         command: The command that made the page, for its list of origins; without secrets.
 
+    Returns:
+        The number of targets in the page (``shown``) and of all (``total``), and ``notes``.
+
     Raises:
-        PlanError: ``top`` is not a number of targets.
+        PlanError: ``top`` is not allowed.
         SceneError: The scene cannot be read.
         StoreError: The map is that of another scene, the table that of another map, a file cannot
             be read, or the page cannot be written.

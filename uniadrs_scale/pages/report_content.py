@@ -180,13 +180,18 @@ def _target(row: Row, rank: int) -> dict[str, Any]:
     }
     strongest = sorted(contrasts.items(), key=lambda item: -abs(item[1]))[:NAMED]
     if strongest:
-        lines.append("contrast " + ", ".join(f"{band} {value:+.1f}" for band, value in strongest))
+        lines.append("contrast " + ", ".join(f"{_band(b)} {value:+.1f}" for b, value in strongest))
     return {
         "rank": rank,
         "score": score_text(row.score),
         "level": known.get("level", ""),
         "lines": lines,
     }
+
+
+def _band(name: str) -> str:
+    """Return the name of a band; a number says that it is one."""
+    return f"band {name}" if name.isdigit() else name
 
 
 def _size(known: dict[str, Any]) -> str:
@@ -206,7 +211,7 @@ def _evidence(known: dict[str, Any]) -> Iterator[str]:
     """Yield lines about the weight of a target."""
     rate, support = _number(known.get("far_per_mpx")), _number(known.get("support"))
     if rate is not None:
-        yield f"{rate:.2g} false per Mpx"
+        yield f"{float(f'{rate:.2g}'):g} false per Mpx"  # 110, not 1.1e+02
     if support in SUPPORT:
         yield f"second look: {SUPPORT[int(support)]}"
 
@@ -260,6 +265,7 @@ def _limits(content: Content, picture: ScenePicture) -> Iterator[str]:
 def _origin(content: Content, picture: ScenePicture) -> Iterator[tuple[str, str]]:
     """Yield (name, value) of the origin of everything in the page, without what is unknown."""
     info, facts = content.info, content.maps[0].facts
+    place = info.georeference.removesuffix(": the map will have none either")
     bands = ", ".join(info.bands[:MOST_BANDS]) + (", ..." if len(info.bands) > MOST_BANDS else "")
     said = [
         ("scene", info.name),
@@ -267,7 +273,7 @@ def _origin(content: Content, picture: ScenePicture) -> Iterator[tuple[str, str]
         ("platform", info.platform),
         ("bands", f"{len(info.bands)}: {bands}"),
         ("shown as", picture.bands),
-        ("CRS", crs_name(info.crs) or info.georeference),
+        ("CRS", crs_name(info.crs) or place),
         ("map", uri_name(content.maps[0].name)),
         ("complete", facts.complete),
         ("fingerprint", facts.fingerprint),

@@ -88,13 +88,13 @@ def crop(
     aoi: str | Path | Any = None,
     crs: str | int = "EPSG:4326",
 ) -> xr.DataArray:
-    """Return the part of a scene that a box or an area covers, lazy as the scene is.
+    """Return the part (band, y, x) of a scene that a box or an area covers, lazy as the scene is.
 
-    It is a scene of its own, with its own fingerprint: its statistics are those of its pixels, so
-    its scores are not those of a map of the whole scene.
+    The part has its own fingerprint and the statistics of its own pixels, so its scores differ from
+    those in a map of the whole scene.
 
     Args:
-        scene: Whatever :func:`uniadrs_scale.score` takes: an array, a Dataset of bands, a path.
+        scene: As for :func:`uniadrs_scale.score`: an array, a Dataset of bands, a path.
         bbox: (west, south, east, north) in ``crs``; the least rectangle of pixels that covers it
             is kept. West > east: across 180 degrees.
         aoi: Vector file or GeoDataFrame with polygons in any CRS, or a geometry in ``crs`` (of

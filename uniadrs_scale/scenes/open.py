@@ -62,19 +62,20 @@ def open_scene(
 ) -> xr.DataArray:
     """Open a satellite product, a raster file, or several, as one lazy scene.
 
-    Opens what GDAL opens; folders of Sentinel-2 (SAFE, L1C and L2A), Landsat (with its MTL file),
-    Sentinel-1 GRD (SAFE) and EnMAP (L1C and L2A), or the metadata file in them; ENVI by header or
-    data file, without its bad bands; EMIT and PRISMA files; NetCDF, HDF5, Zarr and ``.mat``; STAC
-    items. All are read window by window when they are scored, except ``.mat`` files before version
-    7.3, which cannot be: they are read when opened, up to 2 GiB.
+    It opens files that GDAL reads; folders of Sentinel-2 (SAFE, L1C and L2A), Landsat (with its MTL
+    file), Sentinel-1 GRD (SAFE) and EnMAP (L1C and L2A), or the metadata file in them; ENVI by
+    header or data file, without its bad bands; EMIT and PRISMA files; NetCDF, HDF5, Zarr and
+    ``.mat``; STAC items. All are read window by window when they are scored, except ``.mat`` files
+    before version 7.3: these are read when they are opened, up to 2 GiB.
 
     Args:
         source: Path, URI, glob pattern, :class:`pystac.Item` or product; or a list of raster files
             (usually one file per band), in the order of the bands.
-        bands: Name or number from 1, or several in the wanted order; of STAC items also asset keys
-            and common names. By default all but alpha, bad bands and Landsat's panchromatic one.
-        nodata: The value of invalid pixels; by default as the files say. None: every finite value
-            is valid.
+        bands: Name or number from 1, or several in the wanted order; for STAC items also asset
+            keys and common names. By default all but alpha, bad bands and the panchromatic band of
+            Landsat.
+        nodata: The value of invalid pixels; 'auto' for the values that the files declare. None:
+            every finite value is valid.
         nodata_when: 'any': a pixel is invalid if any band has its nodata value; 'all': only if all
             bands have theirs. By default 'any' for values that files declare, and 'all' for a value
             given here, for the zeros that products fill with, and for 8-bit data and pictures, in
@@ -84,19 +85,19 @@ def open_scene(
             the wanted grid, or an odc-geo GeoBox. Others are interpolated (bilinear) or averaged
             when they are read. Products are brought to the finest by default.
         variable: For NetCDF, HDF5, Zarr and ``.mat``: name, list of names (bands in that order) or
-            pattern ('rrs_*'). Needed where more than one can be meant.
-        mask: For products with a quality band: 'cloud', or names or values of its classes, makes
-            these pixels invalid. Fill always is.
+            pattern ('rrs_*'). Required if several arrays are possible.
+        mask: For products with a quality band: 'cloud', or names or values of its classes. These
+            pixels are invalid, and so is fill in any case.
         units: For Sentinel-1 GRD: 'amplitude', as stored, or 'dB' (20 log10 of it, uncalibrated).
 
     Returns:
         (band, y, x) in the files' dtype, chunked, with CRS, transform and nodata for ``.rio``;
-        coordinates ``band`` and, where known, ``wavelength`` [nm]; attributes ``gsd_m``,
-        ``datetime`` (ISO 8601) and ``platform`` where known. A lazy boolean coordinate ``valid``
-        (y, x) is True for pixels that are finite, not nodata and not masked in any band; assign
-        another ``valid`` to use a mask of your own. A swath without a grid has lazy coordinates
-        ``latitude`` and ``longitude`` (y, x) [degrees], or ground control points
-        (``.rio.get_gcps()``) and pixel centres in their count as ``y`` and ``x``.
+        coordinates ``band`` and, if known, ``wavelength`` [nm]; attributes, if known: ``gsd_m``
+        (pixel size [m]), ``datetime`` (ISO 8601) and ``platform``. A lazy boolean coordinate
+        ``valid`` (y, x) is True for pixels that are finite, not nodata and not masked in any band.
+        To mask more pixels: ``scene.assign_coords(valid=scene.valid & clear)``. A swath without a
+        grid has lazy coordinates ``latitude`` and ``longitude`` (y, x) [degrees], or ground control
+        points (``.rio.get_gcps()``) and pixel centres in their count as ``y`` and ``x``.
 
     Raises:
         SceneError: A file is missing or of no known kind, the files do not fit together, or an

@@ -185,8 +185,8 @@ def areas_note(flat: Mapping[float, int], valid: int, *, invalid: bool) -> str |
         return None
     return (
         f"{pixels / valid:.0%} of the valid pixels are in areas of {value}. If {value} means no "
-        f"data, say so (--nodata {value}, or open_scene(nodata={value})): its border glows "
-        "otherwise."
+        f"data, say so (--nodata {value}, or open_scene(nodata={value})): otherwise, its border "
+        "gets high scores."
     )
 
 

@@ -51,11 +51,12 @@ def score(
         scene: (band, y, x) or (y, x), from :func:`open_scene` or built with xarray; a path or
             paths, which are opened; a Dataset of bands (odc.stac) or a loaded satpy Scene.
         store: Zarr store to write, a path or URL in a bucket (``s3://``, ``gs://``); one that was
-            begun with the same plan is completed. None: the map is returned in memory, for scenes
-            that fit.
-        preset: Kind of imagery, which decides tile, stride and coarsening: ``auto`` or a name in
-            :data:`uniadrs_scale.core.presets.PRESETS`.
-        tile: Side of the square that the network sees [px]; by default the preset's.
+            begun with the same plan is completed. None: the map is returned in memory, and must
+            fit into it. ``STORE.run.json``, next to the store, reports the run.
+        preset: Kind of imagery, which decides tile, stride and coarsening: ``auto``,
+            ``hyperspectral``, ``multispectral``, ``infrared``, ``low-light``, ``single-band`` or
+            ``sar``.
+        tile: Side of the square that the network gets [px]; by default by preset and scene size.
         stride: Step between tiles [px]; by default about seven eighths of a tile.
         chunk: Side of a compute chunk and Zarr shard [px]; by default 512 or 1024, by the size of
             the scene. Never changes a score.
@@ -74,8 +75,6 @@ def score(
             with the numbers of finished and of all chunks.
         overwrite: Replace the map of another scene or plan in ``store``; one of the same plan is
             completed, as always. Nothing but a map is ever replaced.
-
-    A report of the run is written next to a store, as ``STORE.run.json``.
 
     Returns:
         (y, x) float32 in 0..1 with the scene's georeference, or (layer, y, x) of a scorer with
@@ -129,9 +128,11 @@ def plan(
     scheduler: str | None = None,
     workers: int | None = None,
 ) -> ScorePlan:
-    """Return what scoring ``scene`` with the same arguments will do and need; reads no pixels.
+    """Forecast a run of :func:`score` with the same arguments; no pixels are read.
 
-    See :func:`score` for the arguments.
+    Returns:
+        The plan: ``lattice.tiles``, ``tasks``, ``memory.total`` (bytes per worker) and more. In a
+        notebook it prints as a table.
 
     Raises:
         PlanError: The sizes contradict each other, or the scheduler does not answer.
