@@ -137,7 +137,8 @@ def plan_command(
 ) -> None:
     """Forecast what 'score' with the same arguments would do; score nothing."""
     from uniadrs_scale.scoring.job import suited
-    from uniadrs_scale.scoring.report import areas_note, sampled_validity, shares_text
+    from uniadrs_scale.scoring.notes import areas_note
+    from uniadrs_scale.scoring.report import sampled_validity, shares_text
     from uniadrs_scale.scoring.target import Target
 
     scene, scorer = cropping.of(reading.open(scenes)), running.scorer()
