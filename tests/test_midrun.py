@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import rasterio
 import xarray as xr
-from jobs import run_into
+from jobs import job_of, run_into
 from rasterio.transform import Affine
 from standins import TileMean
 
 import uniadrs_scale as us
 from uniadrs_scale.maps.store import DONE, MISSING, open_store
+from uniadrs_scale.scoring.target import Target
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -108,3 +109,20 @@ def test_a_scene_made_of_a_changed_file_is_refused(tmp_path: Path) -> None:
     write(source, 2)
     with pytest.raises(us.SceneError, match=r"changed since.*Open it again"):
         us.plan(double)
+
+
+@pytest.mark.parametrize(
+    "opened", [us.open_scene, lambda path: us.open_scene(path) * 2, lazy_store]
+)
+@pytest.mark.parametrize("name", ["map.zarr", "map.tif"])
+def test_a_map_inside_the_store_of_its_scene_is_refused(
+    tmp_path: Path, opened: Callable[[Path], xr.DataArray], name: str
+) -> None:
+    source = tmp_path / "scene.zarr"
+    write(source, 1)
+    before = sorted(source.rglob("*"))
+    with pytest.raises(us.StoreError, match=r"inside the scene .*another output"):
+        run_into(opened(source), source / name, TileMean(), **SIZES)
+    assert sorted(source.rglob("*")) == before
+    job = job_of(opened(source), TileMean(), **SIZES)
+    Target.of(tmp_path / "scene.zarr2" / name).require_apart(job.source)

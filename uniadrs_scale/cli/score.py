@@ -146,6 +146,8 @@ def plan_command(
     job = running.job(scene, compute, scorer)
     plan = job.on(suited(job, compute)).plan
     target = None if output is None else Target.of(output, drawing.geocoding, overwrite=overwrite)
+    if target is not None:
+        target.require_apart(job.source)
     state = "" if target is None else target.state(plan)
     valid, lost, flat = sampled_validity(job.source)
     seen = max(valid + sum(lost.values()), 1)

@@ -95,6 +95,7 @@ def run(
     """
     to = target if isinstance(target, Target) else Target.of(target)
     to.require_drawable(job.plan.scene)
+    to.require_apart(job.source)
     with claimed(to.place):
         return _Run(job.on(compute), to, observer or Observer()).carry_out(compute)
 
