@@ -348,3 +348,10 @@ def test_formats_whose_missing_end_gdal_does_not_notice(
     grid = GeoBox((H, W), UTM, "EPSG:32633")
     with pytest.raises(us.SceneError, match="cut off"):
         open_truth(path, grid, "map")
+
+
+def test_values_that_are_too_small_are_called_so(tmp_path: Path) -> None:
+    tiny = xr.DataArray(noise(1) * 1e-42, dims=("band", "y", "x"))
+    with pytest.raises(us.SceneError, match="or too small for single precision"):
+        us.score(tiny, tmp_path / "map.zarr", scheduler="sync", detector="rx")
+    assert not (tmp_path / "map.zarr").exists()

@@ -129,8 +129,8 @@ def require_scalable(statistics: BandStatistics, plan: ScorePlan) -> None:
         return
     raise SceneError(
         f"Band '{plan.scene.bands[beyond[0]]}' of '{plan.scene.name}' has values that are too "
-        "large for single precision, or whose squares are too large for double precision. If they "
-        "mean no data, pass nodata=; otherwise rescale the band."
+        "large or too small for single precision, or whose squares are too large for double "
+        "precision. If they mean no data, pass nodata=; otherwise rescale the band."
     )
 
 
