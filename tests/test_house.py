@@ -44,8 +44,8 @@ def test_no_module_of_the_root_has_the_name_of_a_public_function() -> None:
     assert not functions & (ROOMS | {"errors"})
 
 
-def test_there_are_at_most_155_modules() -> None:
-    assert sum(path.name != "__init__.py" for path in MODULES) <= 155
+def test_there_are_at_most_157_modules() -> None:
+    assert sum(path.name != "__init__.py" for path in MODULES) <= 157
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(LIBRARY)))
@@ -53,8 +53,8 @@ def test_a_module_has_at_most_300_lines(path: Path) -> None:
     assert len(lines(path)) <= 300
 
 
-def test_the_library_has_at_most_35600_lines() -> None:
-    assert sum(len(lines(path)) for path in MODULES) <= 35_600
+def test_the_library_has_at_most_36000_lines() -> None:
+    assert sum(len(lines(path)) for path in MODULES) <= 36_000
 
 
 def test_the_linter_is_silenced_rarely() -> None:

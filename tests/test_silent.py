@@ -16,12 +16,14 @@ import rasterio.shutil
 import shapely
 import xarray as xr
 import zarr
+from odc.geo.geobox import GeoBox
 from rasterio.vrt import WarpedVRT
 from test_rasters import UTM, H, W, noise, write
 
 import uniadrs_scale as us
 from uniadrs_scale.core.contracts import crs_name
 from uniadrs_scale.core.lattice import Window
+from uniadrs_scale.evaluation.truth import open_truth
 from uniadrs_scale.scenes.given import scene_of
 from uniadrs_scale.scenes.headers import Header
 from uniadrs_scale.scenes.sources import scene_source
@@ -318,3 +320,38 @@ def test_hdf5_with_values_in_other_files(tmp_path: Path, kind: str) -> None:
     source.unlink()
     with pytest.raises(us.SceneError, match=r"values from '.*part\.\w+', which is not there"):
         us.open_scene(path)
+
+
+@pytest.mark.parametrize(
+    ("driver", "options"),
+    [
+        ("PNG", {}),
+        ("PCRaster", {}),
+        *[("PCIDSK", {"INTERLEAVING": word}) for word in ("BAND", "PIXEL")],
+    ],
+)
+@pytest.mark.parametrize("lost", [13, 9000])
+def test_formats_whose_missing_end_gdal_does_not_notice(
+    tmp_path: Path, driver: str, options: dict[str, str], lost: int
+) -> None:
+    """A cut PNG was noise from its first row on, other formats had zeros."""
+    dtype = "float32" if driver == "PCRaster" else "uint8"
+    whole = write(tmp_path / "whole.tif", (noise(1) % 200 + 1).astype(dtype))
+    path = tmp_path / f"scene{'.pix' if driver == 'PCIDSK' else '.png'}"
+    rasterio.shutil.copy(whole, path, driver=driver, **options)
+    with rasterio.open(whole) as file:
+        np.testing.assert_array_equal(us.open_scene(path), file.read())
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size - lost)
+    with pytest.raises(us.SceneError, match=r"cut off: .*Fetch the file again"):
+        us.open_scene(path)
+    grid = GeoBox((H, W), UTM, "EPSG:32633")
+    with pytest.raises(us.SceneError, match="cut off"):
+        open_truth(path, grid, "map")
+
+
+def test_values_that_are_too_small_are_called_so(tmp_path: Path) -> None:
+    tiny = xr.DataArray(noise(1) * 1e-42, dims=("band", "y", "x"))
+    with pytest.raises(us.SceneError, match="or too small for single precision"):
+        us.score(tiny, tmp_path / "map.zarr", scheduler="sync", detector="rx")
+    assert not (tmp_path / "map.zarr").exists()

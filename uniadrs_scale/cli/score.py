@@ -137,7 +137,8 @@ def plan_command(
 ) -> None:
     """Forecast what 'score' with the same arguments would do; score nothing."""
     from uniadrs_scale.scoring.job import suited
-    from uniadrs_scale.scoring.report import areas_note, sampled_validity, shares_text
+    from uniadrs_scale.scoring.notes import areas_note
+    from uniadrs_scale.scoring.report import sampled_validity, shares_text
     from uniadrs_scale.scoring.target import Target
 
     scene, scorer = cropping.of(reading.open(scenes)), running.scorer()
@@ -145,6 +146,8 @@ def plan_command(
     job = running.job(scene, compute, scorer)
     plan = job.on(suited(job, compute)).plan
     target = None if output is None else Target.of(output, drawing.geocoding, overwrite=overwrite)
+    if target is not None:
+        target.require_apart(job.source)
     state = "" if target is None else target.state(plan)
     valid, lost, flat = sampled_validity(job.source)
     seen = max(valid + sum(lost.values()), 1)

@@ -20,6 +20,7 @@ from uniadrs_scale.core.machine import vectors
 from uniadrs_scale.errors import SceneError, gist
 from uniadrs_scale.scenes.areas import frame_shapes, is_frame, only_layer, turn_of
 from uniadrs_scale.scenes.grids import same_crs
+from uniadrs_scale.scenes.vrt import require_whole
 from uniadrs_scale.storage.trust import open_raster
 from uniadrs_scale.storage.urls import canonical
 
@@ -142,6 +143,7 @@ def open_truth(path: Any, grid: GeoBox, name: str) -> RasterTruth | VectorTruth:
             f"Truth '{path}' is neither a raster nor vectors ({gist(error)}). Give a raster, or "
             f"{_endings()}."
         ) from None
+    require_whole(dataset, str(path))
     if sum(band != ColorInterp.alpha for band in dataset.colorinterp) > 1:
         raise SceneError(
             f"Truth '{path}' has {dataset.count} bands, and labels are one band: is it the scene? "

@@ -116,6 +116,11 @@ class ScoreStore:
                 "check its disk's space and permissions, then run the same command, which resumes."
             ) from None
 
+    def forget(self, chunks: Iterable[tuple[int, int]]) -> None:
+        """Record that these chunks are missing."""
+        for index in chunks:
+            self._array("done")[index] = MISSING
+
     @property
     def statistics(self) -> BandStatistics | None:
         """Statistics that the scores were made with; None if the run had not begun."""

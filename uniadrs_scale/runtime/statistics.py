@@ -12,7 +12,7 @@ from uniadrs_scale.core.machine import ONE_BLAS_THREAD
 from uniadrs_scale.core.memory import FEW_BANDS, give_freed_memory_back, sample_side
 from uniadrs_scale.core.pixels import BandStatistics
 from uniadrs_scale.core.regions import Cells, Grid, Sample, fences
-from uniadrs_scale.errors import SceneError
+from uniadrs_scale.errors import SceneError, counted
 from uniadrs_scale.runtime.batches import Regional, Scaled
 from uniadrs_scale.runtime.dask_internals import task
 from uniadrs_scale.runtime.graph import unique, window_reader
@@ -129,8 +129,8 @@ def require_scalable(statistics: BandStatistics, plan: ScorePlan) -> None:
         return
     raise SceneError(
         f"Band '{plan.scene.bands[beyond[0]]}' of '{plan.scene.name}' has values that are too "
-        "large for single precision, or whose squares are too large for double precision. If they "
-        "mean no data, pass nodata=; otherwise rescale the band."
+        "large or too small for single precision, or whose squares are too large for double "
+        "precision. If they mean no data, pass nodata=; otherwise rescale the band."
     )
 
 
@@ -149,3 +149,12 @@ def regional(scorer: Scorer, whole: BandStatistics, cells: Cells) -> Scaled | Re
             fitted.append(Scaled(scorer.fitted(statistics), scaling, layers_of(scorer)))
         index[cell] = regions[ends]
     return fitted[0] if len(fitted) == 1 else Regional(cells.grid, tuple(fitted), index)
+
+
+def partly_read(statistics: BandStatistics) -> SceneError:
+    """Return the sentence about statistics of a scene that could not be read whole."""
+    return SceneError(
+        f"{counted(len(statistics.unread), 'part')} of the scene could not be read for its "
+        "statistics, so scores are relative to the rest. Run the same command again when they can "
+        "be read."
+    )

@@ -10,6 +10,7 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 import xarray as xr
+import zarr
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
@@ -19,7 +20,7 @@ from uniadrs_scale.scenes.datasets import is_zarr, store_stamp
 from uniadrs_scale.scenes.vrt import file_stamp, stamp_now
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -141,7 +142,11 @@ def chunked(array: _Windowed, dims: tuple[str, ...], chunk: int, identity: str) 
     return lazy.chunk(sizes, name_prefix=f"{type(array).__name__}-", token=f"{identity}-{chunk}")
 
 
-def require_unchanged(facts: Any) -> None:
+REOPEN = "Open it again: open_scene(...)."
+MIXED = "Its scores may mix two versions, so they were dropped. Run the same command again."
+
+
+def require_unchanged(facts: Any, advice: str = REOPEN) -> None:
     """Raise SceneError if a file on this machine is not as it was when the scene was opened."""
     for path, stamp in dict.fromkeys(_stamps(facts)):
         store = Path(path).is_dir() and is_zarr(path)
@@ -151,9 +156,7 @@ def require_unchanged(facts: Any) -> None:
         alone = ALONE.fullmatch(stamp)
         now = store_stamp(path) if store else file_stamp(path) if alone else stamp_now(path)
         if now != stamp:
-            raise SceneError(
-                f"'{path}' has changed since the scene was opened. Open it again: open_scene(...)."
-            )
+            raise SceneError(f"'{path}' has changed since the scene was opened. {advice}")
 
 
 def _stamps(facts: Any) -> Iterator[tuple[str, str]]:
@@ -166,3 +169,37 @@ def _stamps(facts: Any) -> Iterator[tuple[str, str]]:
         yield from _stamps(part)
     if "stamp" in facts:
         yield str(facts.get("uri") or facts.get("file") or ""), facts["stamp"]
+
+
+def folders_in(facts: Any) -> Iterator[str]:
+    """Yield the Zarr stores on this machine among the files of a scene."""
+    yield from (path for path, _ in _stamps(facts) if Path(path).is_dir())
+
+
+def stores_in(parts: Sequence[xr.Variable]) -> Iterator[tuple[str, str]]:
+    """Yield path and stamp of the Zarr stores on this machine that lazy arrays read.
+
+    Dask's names stay the same if pixels in a store are replaced.
+    """
+    for inner in _read_by(parts, zarr.Array):
+        store: Any = getattr(inner, "store", None)
+        root = str(getattr(store, "root", getattr(store, "path", "")))
+        if root and Path(root).is_dir():
+            yield root, store_stamp(root)
+
+
+def scenes_in(parts: Sequence[xr.Variable]) -> Iterator[WindowedScene]:
+    """Yield the scenes of this library that lazy arrays read."""
+    yield from (inner.scene for inner in _read_by(parts, _PixelArray))
+
+
+def _read_by(parts: Sequence[xr.Variable], kind: type) -> Iterator[Any]:
+    """Yield the arrays of a kind that the graphs of lazy arrays read."""
+    graphs = (getattr(getattr(part.data, "dask", None), "layers", {}) for part in parts)
+    for name, layer in (item for layers in graphs for item in layers.items()):
+        for held in dict(layer).values() if "original-" in name else ():
+            inner = getattr(held, "value", held)
+            while inner is not None and not isinstance(inner, kind):
+                inner = getattr(inner, "array", getattr(inner, "_array", None))
+            if inner is not None:
+                yield inner

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import xarray as xr
-import zarr
 from affine import Affine
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 
 from uniadrs_scale.core.contracts import SceneInfo, SceneSource, digest
 from uniadrs_scale.core.validity import EVERY_BAND, OUTSIDE, Validity, can_hold, valid_pixels
+from uniadrs_scale.errors import SceneError
 from uniadrs_scale.scenes.axes import wavelengths_of
-from uniadrs_scale.scenes.datasets import store_stamp
 from uniadrs_scale.scenes.declared import DECLARED, declared_nodata, with_plain_fill
 from uniadrs_scale.scenes.grids import Grid, ground_size, is_rotated_pole
-from uniadrs_scale.scenes.lazy import lazy_pixels, origin, require_unchanged
+from uniadrs_scale.scenes.lazy import (
+    MIXED,
+    REOPEN,
+    folders_in,
+    lazy_pixels,
+    origin,
+    require_unchanged,
+    scenes_in,
+    stores_in,
+)
 from uniadrs_scale.scenes.packing import HUGE
 from uniadrs_scale.swaths.conventions import (
     GEOLOCATION,
@@ -108,9 +115,36 @@ def scene_source(scene: xr.DataArray) -> SceneSource:
         require_unchanged(known.decisive())
         known = replace(known, info=_placed(known.info, array))
         return cast("SceneSource", known)
+    _require_same_files(array)
     info = _placed(_describe(array), array)
     # Tasks need no other coordinate, and those of a swath are as large as a band.
     return ArrayScene(info, array.drop_vars([name for name in array.coords if name != "valid"]))
+
+
+def _require_same_files(array: xr.DataArray, advice: str = REOPEN) -> None:
+    """Raise SceneError if a file of a scene from which ``array`` is made has changed."""
+    for scene in scenes_in(_parts(array)):
+        require_unchanged(scene.decisive(), advice)
+
+
+def require_still(source: SceneSource) -> None:
+    """Raise SceneError if files of a scene have changed while it was scored."""
+    if not isinstance(source, ArrayScene):
+        require_unchanged(source.decisive(), MIXED)
+        return
+    _require_same_files(source.array, MIXED)
+    if source.array.chunks is not None and digest(source.decisive()) != source.info.identity:
+        raise SceneError(f"A store of scene '{source.info.name}' has changed. {MIXED}")
+
+
+def stores_of(source: SceneSource) -> Iterator[str]:
+    """Yield the Zarr stores on this machine that a scene is read from."""
+    if not isinstance(source, ArrayScene):
+        yield from folders_in(source.decisive())
+        return
+    yield from dict(stores_in(_parts(source.array)))
+    for scene in scenes_in(_parts(source.array)):
+        yield from folders_in(scene.decisive())
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -254,24 +288,13 @@ def _worked_bytes(array: xr.DataArray) -> int:
 
 def _decisive(array: xr.DataArray) -> dict[str, Any]:
     """Return what decides the pixels: Dask's names of lazy arrays, the bytes of others."""
-    valid = [array.coords["valid"].variable] if "valid" in array.coords else []
-    content = content_digest(*(xr.DataArray(part) for part in (array.variable, *valid)))
-    stores = dict(store for part in (array.variable, *valid) for store in _stores(part.data))
+    parts = _parts(array)
+    content = content_digest(*map(xr.DataArray, parts))
+    stores = dict(stores_in(parts))
     known = {"content": content, "nodata": declared_nodata(array)}
     return known | ({"stores": stores} if stores else {})
 
 
-def _stores(data: Any) -> Iterator[tuple[str, str]]:
-    """Yield path and stamp of the Zarr stores on this machine that a lazy array reads.
-
-    Dask's names stay the same if pixels in a store are replaced.
-    """
-    for name, layer in getattr(getattr(data, "dask", None), "layers", {}).items():
-        for held in dict(layer).values() if "original-" in name else ():
-            inner = getattr(held, "value", held)
-            while inner is not None and not isinstance(inner, zarr.Array):
-                inner = getattr(inner, "array", getattr(inner, "_array", None))
-            store: Any = getattr(inner, "store", None)
-            root = str(getattr(store, "root", getattr(store, "path", "")))
-            if root and Path(root).is_dir():
-                yield root, store_stamp(root)
+def _parts(array: xr.DataArray) -> list[xr.Variable]:
+    """Return the pixels of an array, and its mask if it has one."""
+    return [array.variable, *(array.coords[name].variable for name in {"valid"} & {*array.coords})]

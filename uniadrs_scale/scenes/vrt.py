@@ -18,6 +18,7 @@ from rasterio.errors import RasterioError
 from uniadrs_scale.core.contracts import digest
 from uniadrs_scale.core.validity import EXACT
 from uniadrs_scale.errors import SceneError, gist
+from uniadrs_scale.scenes.ends import least_bytes
 from uniadrs_scale.scenes.packing import numbers
 from uniadrs_scale.storage.trust import open_raster
 
@@ -111,6 +112,7 @@ def _require_bytes(dataset: rasterio.DatasetReader, uri: str) -> None:
         # ERS and RRASTER are opened by their header, which is next to the pixels.
         files = [path for name in dataset.files if (path := Path(name)).is_file()]
         raw = [(max(files, key=lambda path: path.stat().st_size, default=Path(uri)), size)]
+    raw += [(Path(uri), least_bytes(dataset, Path(uri)))]
     for path, size in raw:
         found = path.stat().st_size if path.is_file() else size
         if found < size:

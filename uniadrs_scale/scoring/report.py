@@ -36,8 +36,6 @@ NAMED = 10
 """Failed tiles that a summary lists: a screen's worth."""
 SAMPLE, ACROSS = 64, 6
 """Side of a sampled window [px], and windows along an axis: few miss the corners of a scene."""
-LARGE_AREAS = 0.01
-"""Share of pixels in areas of one value above which a note asks if these are data."""
 LIBRARIES = ("torch", "numpy", "dask", "distributed", "zarr", "xarray", "rasterio")
 
 
@@ -161,33 +159,6 @@ def shares_text(valid: float, invalid: Mapping[str, float]) -> str:
     ordered = sorted(invalid.items(), key=lambda item: -item[1])
     reasons = ", ".join(f"{reason} {share:.1%}" for reason, share in ordered)
     return f"{valid:.1%}" + (f" ({reasons})" if reasons else "")
-
-
-def areas_note(flat: Mapping[float, int], valid: int, *, invalid: bool) -> str | None:
-    """Return a question about the largest areas of one value, or a sentence if no pixel is valid.
-
-    None without large areas.
-
-    Args:
-        flat: Valid pixels in areas of one value, by that value.
-        valid: All valid pixels.
-        invalid: Whether there are invalid pixels; without any, no pixel was read.
-    """
-    if not valid and not invalid:
-        return None
-    if not valid:
-        return (
-            "No valid pixel was found, so the map is empty. Check nodata, mask and the part of the "
-            "scene."
-        )
-    pixels, value = max(((pixels, value) for value, pixels in flat.items()), default=(0, 0))
-    if not LARGE_AREAS * valid <= pixels < valid:
-        return None
-    return (
-        f"{pixels / valid:.0%} of the valid pixels are in areas of {value}. If {value} means no "
-        f"data, say so (--nodata {value}, or open_scene(nodata={value})): otherwise, its border "
-        "gets high scores."
-    )
 
 
 def sampled_validity(source: SceneSource) -> tuple[int, dict[str, int], dict[float, int]]:

@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING
 
 from uniadrs_scale.core.compiled import mixed
 from uniadrs_scale.core.regions import Grid
-from uniadrs_scale.core.validity import SOME_BANDS
 from uniadrs_scale.detector.detector import levels_of, weights_digest
-from uniadrs_scale.errors import SceneError, StoreError, counted
+from uniadrs_scale.errors import SceneError, StoreError
 from uniadrs_scale.maps.exports import FinishedMap, companions, has_companions, require_own_page
 from uniadrs_scale.maps.new_store import prepare
 from uniadrs_scale.maps.pyramids import finish
@@ -25,13 +24,18 @@ from uniadrs_scale.maps.store import DONE
 from uniadrs_scale.runtime import graph
 from uniadrs_scale.runtime.compute import performance_page
 from uniadrs_scale.runtime.graph import Work
-from uniadrs_scale.runtime.statistics import regional, require_scalable, scene_statistics
+from uniadrs_scale.runtime.statistics import (
+    partly_read,
+    regional,
+    require_scalable,
+    scene_statistics,
+)
 from uniadrs_scale.scenes.preview import scene_picture
+from uniadrs_scale.scenes.sources import require_still
+from uniadrs_scale.scoring.notes import scene_notes
 from uniadrs_scale.scoring.report import (
-    LARGE_AREAS,
     Clock,
     RunSummary,
-    areas_note,
     report_place,
     run_facts,
     write_report,
@@ -40,7 +44,7 @@ from uniadrs_scale.scoring.target import Target
 from uniadrs_scale.storage.locks import claimed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from uniadrs_scale.core.pixels import BandStatistics
@@ -53,10 +57,6 @@ if TYPE_CHECKING:
     from uniadrs_scale.runtime.tasks import ChunkReport
     from uniadrs_scale.scoring.job import Job
     from uniadrs_scale.storage.places import Place
-
-
-NAMED = 8
-"""Most bands that a note names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +95,7 @@ def run(
     """
     to = target if isinstance(target, Target) else Target.of(target)
     to.require_drawable(job.plan.scene)
+    to.require_apart(job.source)
     with claimed(to.place):
         return _Run(job.on(compute), to, observer or Observer()).carry_out(compute)
 
@@ -160,7 +161,8 @@ class _Run:
             with suppress(StoreError):  # a full disk must not hide its own error
                 self.report(self.summary([error]), error=f"{type(error).__name__}: {error}")
             raise
-        notes = (*summary.notes, *_notes(seen, self.plan))
+        self.require_still(opened)
+        notes = (*summary.notes, *scene_notes(seen, self.plan))
         return replace(summary, invalid=seen.invalid, notes=notes)
 
     def compute(
@@ -182,8 +184,19 @@ class _Run:
         with self.clock("score"):
             lost = graph.score_scene(work, executor, lambda receipt: self.note(opened, receipt))
         if statistics.unread:
-            lost.append(_partial(statistics))
+            lost.append(partly_read(statistics))
         return lost, statistics
+
+    def require_still(self, opened: ScoreStore) -> None:
+        """Raise SceneError if the scene has changed meanwhile; what was scored is then missing."""
+        try:
+            require_still(self.job.source)
+        except SceneError:
+            if self.kept:
+                opened.forget(receipt.report.index for receipt in self.receipts)
+            else:
+                self.target.store.remove_store()
+            raise
 
     def statistics(self, opened: ScoreStore, executor: Executor) -> tuple[BandStatistics, Cells]:
         """Return the statistics that the store was begun with, or those of the scene.
@@ -263,35 +276,3 @@ class _Run:
         """Write the report of the run."""
         facts = run_facts(self.plan, summary, weights_digest(self.job.scorer))
         write_report(self.place, facts | more)
-
-
-def _partial(statistics: BandStatistics) -> SceneError:
-    """Return the sentence about statistics of a scene that could not be read whole."""
-    return SceneError(
-        f"{counted(len(statistics.unread), 'part')} of the scene could not be read for its "
-        "statistics, so scores are relative to the rest. Run the same command again when they can "
-        "be read."
-    )
-
-
-def _notes(statistics: BandStatistics, plan: ScorePlan) -> Iterator[str]:
-    """Yield what looks wrong with the scene, and what to do."""
-    scale = statistics.normalisation().scale
-    dead = [name for name, gain in zip(plan.scene.bands, scale, strict=True) if gain == 0]
-    if statistics.count and dead:
-        some = ", ".join(f"'{name}'" for name in dead[:NAMED])
-        more = f" and {len(dead) - NAMED} more" if len(dead) > NAMED else ""
-        yield f"Bands that hold one value and so tell nothing: {some}{more}."
-    if areas := areas_note(statistics.flat, statistics.count, invalid=bool(statistics.invalid)):
-        yield areas
-    partly = statistics.invalid.get(SOME_BANDS, 0)
-    if partly >= LARGE_AREAS:
-        yield (
-            f"{partly:.0%} of the pixels have their nodata value in some bands only. If they are "
-            "data, keep them (--nodata-when all, or open_scene(nodata_when='all'))."
-        )
-    looks, judged = statistics.speckle
-    asked = plan.coarsen > 1 or "as asked for" in plan.preset
-    # Doubles are the result of calculations, such as ratios, which may have any distribution.
-    if 2 * looks > judged and not asked and plan.scene.dtype != "float64":
-        yield "The band varies as radar does (speckle). If it is radar, score it with --preset sar."

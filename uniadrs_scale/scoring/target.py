@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from uniadrs_scale.errors import PlanError, StoreError
@@ -10,13 +12,12 @@ from uniadrs_scale.maps.exports import EXPORTS
 from uniadrs_scale.maps.new_store import require_same_plan
 from uniadrs_scale.maps.store import DONE, open_store
 from uniadrs_scale.scenes.rasters import raster_tag
+from uniadrs_scale.scenes.sources import stores_of
 from uniadrs_scale.storage.places import Place
 from uniadrs_scale.swaths.geometry import Geocoding
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from uniadrs_scale.core.contracts import SceneInfo
+    from uniadrs_scale.core.contracts import SceneInfo, SceneSource
     from uniadrs_scale.core.plan import ScorePlan
     from uniadrs_scale.maps.exports import Export
 
@@ -71,6 +72,18 @@ class Target:
                 f"got scene '{scene.name}' and target '{self.place.name}'. Drop these options; a "
                 "map on a grid can be warped afterwards (rio warp)."
             )
+
+    def require_apart(self, source: SceneSource) -> None:
+        """Raise StoreError if it is in a Zarr store of the scene, which it would change."""
+        if self.place.local is None:
+            return
+        real = Path(os.path.realpath(self.place.local))
+        for path in stores_of(source):
+            if real.is_relative_to(os.path.realpath(path)):
+                raise StoreError(
+                    f"Output '{self.place}' is inside the scene '{path}', and would change it. "
+                    "Choose another output path."
+                )
 
     def is_finished(self, plan: ScorePlan, drawn: Geocoding | None = None) -> bool:
         """Return True if the file is the whole map of this plan, drawn as wanted.
