@@ -8,7 +8,7 @@ COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY uniadrs_scale uniadrs_scale
 COPY model model
 RUN pip install --no-cache-dir --constraint constraints.txt --index-url "$TORCH_INDEX" torch \
-    && pip install --no-cache-dir --constraint constraints.txt '.[remote]' \
+    && pip install --no-cache-dir --constraint constraints.txt '.[remote,targets]' \
     && rm -rf /src/*
 WORKDIR /data
 USER 10001:10001

@@ -16,7 +16,6 @@ from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
 from uniadrs_scale.core.levels import GROW, RATES, score_text
-from uniadrs_scale.errors import counted
 from uniadrs_scale.maps.colours import NODATA, PLAIN, map_colours, matplotlib, scale
 from uniadrs_scale.maps.facts import SOFTWARE
 from uniadrs_scale.maps.layout import CLOSE, GAP, MARGIN, NUMBERS, REACH, SPACE
@@ -158,7 +157,8 @@ def result_line(highest: float, peaks: Sequence[Peak], levels: Levels | None) ->
         return f"nothing reaches level low ({score_text(levels.low)}): {text}"
     reached = [levels.level_of(peak.score) for peak in peaks]
     counts = [f"{reached.count(n)} {n}" for n in reversed(RATES) if n in reached]
-    return f"{text}; levels of the {counted(len(peaks), 'highest object')}: {', '.join(counts)}"
+    objects = f"{len(peaks)} highest objects" if len(peaks) > 1 else "highest object"
+    return f"{text}; levels of the {objects}: {', '.join(counts)}"
 
 
 def least_peak(levels: Levels | None) -> float:
