@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
+import dask.array as da
 import numpy as np
 import pytest
 import rasterio
@@ -278,6 +279,23 @@ def test_other_scenes_show_leading_components_or_one_band() -> None:
     assert np.array_equal(one.rgb[..., 0], one.rgb[..., 2])
     radar = scene_picture(array(2).assign_coords(band=["VV", "VH"]), 200)
     assert radar.bands == "VV in dB"
+
+
+def test_components_are_found_in_few_blocks() -> None:
+    """A block of a cube holds all bands: 16 windows suffice, and the picture reads each once."""
+    computed = []
+
+    def block(block_info: Any) -> np.ndarray:
+        computed.append(block_info[None]["chunk-location"])
+        rng = np.random.default_rng(len(computed))
+        return rng.random(block_info[None]["chunk-shape"], np.float32)
+
+    pixels = da.map_blocks(block, chunks=((20,), (256,) * 4, (256,) * 4), dtype=np.float32)
+    cube = xr.DataArray(pixels, dims=("band", "y", "x"), name="cube")
+    picture = scene_picture(cube, 1024)
+    assert picture.bands == "three leading components"
+    assert len(set(computed)) == 16
+    assert len(computed) <= 16 + 16
 
 
 def test_a_small_picture_is_read_in_parts_and_not_beyond_them(tmp_path: Path) -> None:

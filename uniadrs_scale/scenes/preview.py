@@ -57,7 +57,7 @@ LEAST, MOST = 0.5, 99.5
 GAMMA = 0.8
 GREY = 0x8F
 """Grey of pixels without data."""
-LOOKED, ACROSS = 64, 8
+LOOKED, ACROSS = 64, 4
 """Side of the windows that components are found in [px], and windows along an axis."""
 
 
@@ -82,7 +82,7 @@ class Look:
         bands = pixels.astype(np.float32)
         if self.logarithmic:
             bands = 20 * np.log10(np.maximum(bands, np.float32(1e-6)))
-        return np.asarray(np.einsum("cb,byx->cyx", self.weights, bands), np.float32)
+        return np.asarray(np.tensordot(self.weights, bands, axes=1), np.float32)
 
     def stretched(self, values: NDArray[np.float32], valid: NDArray[np.bool_]) -> Look:
         """Return the look whose black and white suit these values."""
