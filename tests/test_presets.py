@@ -236,3 +236,7 @@ def test_a_run_follows_the_preset_and_maps_of_two_presets_differ() -> None:
     fine = us.score(scene, preset="single-band", **options).values
     # Averages of nine pixels of noise vary a third as much, interpolated ones still less.
     assert coarse.std() < 0.34 * fine.std()
+    rough = replace(PRESETS["sar"], smoothing=1)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setitem(PRESETS, "sar", rough)
+        assert coarse.std() < 0.9 * us.score(scene, **options).values.std()

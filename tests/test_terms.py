@@ -119,6 +119,14 @@ def test_medians_are_equal_on_any_device(shape: tuple[int, int, int]) -> None:
     assert torch.equal(out[:, None], terms.plain_medians(bins[:, None]))
 
 
+def test_half_of_the_pixels_reach_a_median() -> None:
+    """With as many pixels below as above, it is the upper end of the lower bin."""
+    bins = torch.tensor([[[[3, 20]]]], dtype=torch.uint8)
+    out = torch.empty(1, 1, 2)
+    kernels.medians(bins[0].numpy(), 12, 32, out.numpy())
+    assert out.tolist() == terms.plain_medians(bins)[0].tolist() == [[[4.0, 4.0]]]
+
+
 def test_clutter_of_extreme_values_stays_in_its_range() -> None:
     values = torch.full((1, 1, 40, 40), torch.inf)
     values[0, 0, :20], values[0, 0, 3, 3] = -torch.inf, torch.nan
