@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -167,3 +168,32 @@ def test_what_is_no_store_is_refused(tmp_path: Path) -> None:
     with pytest.raises(us.StoreError):
         prepare(blocked / "map.zarr", plan, {})
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "taken.zarr"]
+
+
+class Swapping(TileMean):
+    """A scorer that finds another map in the place of the run's store, or none."""
+
+    def __init__(self, path: Path, other: Path | None) -> None:
+        self.path, self.other = path, other
+
+    def score_tiles(self, tiles: Any) -> Any:
+        if self.path.exists() and not self.path.with_name("old.zarr").exists():
+            self.path.rename(self.path.with_name("old.zarr"))
+            if self.other is not None:
+                shutil.copytree(self.other, self.path)
+        return super().score_tiles(tiles)
+
+
+@pytest.mark.parametrize("gone", [True, False])
+def test_a_run_writes_into_its_own_store_only(whole: Path, tmp_path: Path, *, gone: bool) -> None:
+    """A machine that slept may have lost its lock, and then its store to another plan."""
+    pixels = np.random.default_rng(3).random((2, 300, 410), np.float32)
+    scene, path = xr.DataArray(pixels, dims=("band", "y", "x"), name="b"), tmp_path / "map.zarr"
+    scorer = Swapping(path, None if gone else whole)
+    with pytest.raises(us.errors.StoreError, match="was replaced or removed while this run"):
+        us.score(scene, path, detector=scorer, scheduler="sync", **OPTIONS)
+    if gone:
+        assert not path.exists()
+    else:
+        theirs = [zarr.open_array(p / "score", mode="r")[:] for p in (path, whole)]
+        np.testing.assert_array_equal(*theirs)

@@ -109,13 +109,25 @@ def lost_chunk(
     return ""
 
 
-def is_still(group: zarr.Group, name: str) -> bool:
-    """Return True while the path or URL ``name`` holds the map that ``group`` was opened as."""
+def fingerprint_at(place: Place) -> str | None:
+    """Return the fingerprint of the map that is at a place now, None without a map."""
     try:
-        root = json.loads(Place.of(name).child(ROOT).read() or b"{}")
-    except ValueError:
-        return False
-    return bool(root.get("attributes", {}).get("fingerprint") == group.attrs.get("fingerprint"))
+        root = json.loads(place.child(ROOT).read() or b"{}")
+        return cast("str | None", root["attributes"].get("fingerprint"))
+    except (ValueError, KeyError):
+        return None
+
+
+def require_still(place: Place, fingerprint: str) -> None:
+    """Raise StoreError if a run has lost its store.
+
+    Such as to a run that took the lock of a machine that slept, and may have another plan.
+    """
+    if fingerprint_at(place) != fingerprint:
+        raise StoreError(
+            f"'{place}' was replaced or removed while this run wrote it. Choose another output "
+            "path, or run this command again when no other run writes there."
+        )
 
 
 def replaced(name: str) -> str:

@@ -25,7 +25,7 @@ from uniadrs_scale.maps.facts import MapFacts
 from uniadrs_scale.maps.groups import (
     LEDGER,
     NotAStoreError,
-    is_still,
+    fingerprint_at,
     layers_in,
     lost_chunk,
     map_frame,
@@ -255,7 +255,7 @@ class ScoreMap:
         except KeyError:  # an array is gone
             lost = "its arrays are gone"
         # Last, so that it holds for all that was read.
-        if not is_still(self.group, self.name):
+        if fingerprint_at(Place.of(self.name)) != self.group.attrs.get("fingerprint"):
             raise StoreError(replaced(self.name))
         if lost:
             raise StoreError(
