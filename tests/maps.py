@@ -40,9 +40,14 @@ def make_map(path, score, *, crs=None, transform=None, lonlat=None, levels=LEVEL
     encoding = {"score": {"chunks": (chunk, chunk)}}
     dataset.to_zarr(path, zarr_format=3, consolidated=False, encoding=encoding)
     group = zarr.open_group(path, mode="r+")
-    chunks = -(-height // chunk), -(-width // chunk)
-    for name, dtype in (("done", "uint8"), ("scored_pixels", "int64")):
-        group.create_array(name, data=np.ones(chunks, dtype))
+    counts = np.array(
+        [
+            [np.isfinite(score[i : i + chunk, j : j + chunk]).sum() for j in range(0, width, chunk)]
+            for i in range(0, height, chunk)
+        ]
+    )
+    group.create_array("done", data=np.ones(counts.shape, np.uint8))
+    group.create_array("scored_pixels", data=counts)
     facts = {"fingerprint": "0123456789abcdef", "software": "uniadrs_scale 0.2.0"}
     plan = {"scene": {"name": "a.tif"}, "detector": "test", "version": "0.2.0"}
     group.update_attributes({**facts, "plan": plan})

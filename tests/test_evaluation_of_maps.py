@@ -319,6 +319,8 @@ def test_bad_truth_is_refused_in_a_sentence(tmp_path: Path) -> None:
         file.write(np.stack([truth] * 4))
     cases = {
         "scene.tif": "has 4 bands, and labels are one band: is it the scene",
+        "\udcff.tif": "is not UTF-8",
+        "\udcff.gpkg": "is not UTF-8",
         "text.tif": "is neither a raster nor vectors",
         "text.geojson": "cannot be read",
         "far.geojson": "None of the 1 shapes",

@@ -483,6 +483,16 @@ def test_a_table_that_does_not_fit_is_refused(folder, tmp_path, change, message)
     assert not (tmp_path / "p.html").exists()
 
 
+@pytest.mark.parametrize("left", ["", "name,area\n"])
+def test_what_is_left_of_a_table_is_not_a_table_without_rows(folder, tmp_path, left):
+    (tmp_path / "t.csv").write_text(left)
+    with pytest.raises(us.StoreError, match="no column 'score_max'"):
+        us.report(
+            folder / "map.zarr", folder / EVIL, tmp_path / "p.html", targets=tmp_path / "t.csv"
+        )
+    assert not (tmp_path / "p.html").exists()
+
+
 def test_bad_options_get_a_sentence(folder, tmp_path):
     scene, store = folder / EVIL, folder / "map.zarr"
     for given, message in (

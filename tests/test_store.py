@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from standins import TileMean
 
 import uniadrs_scale as us
 from uniadrs_scale.core.lattice import Window
+from uniadrs_scale.maps.finished import open_finished
 from uniadrs_scale.maps.new_store import prepare
 from uniadrs_scale.maps.store import DONE, open_store
 
@@ -94,6 +96,49 @@ def test_a_lost_object_is_found(store: Path) -> None:
     assert fault == ("Chunk (1, 0) at pixel (256, 0) holds 0 scored pixels, the ledger says 11264.")
 
 
+@pytest.mark.parametrize("part", ["0/0", "1/1"])
+def test_a_lost_object_is_not_invalid_ground(store: Path, tmp_path: Path, part: str) -> None:
+    (store / "score" / "c" / part).unlink()
+    for make in (
+        lambda path: us.targets(path, top=5),
+        lambda path: us.to_cog(path, tmp_path / "map.tif"),
+    ):
+        with pytest.raises(us.errors.StoreError, match=r"chunk \(\d, \d\) is lost.*score it again"):
+            make(store)
+    assert not (tmp_path / "map.tif").exists()
+
+
+def test_a_run_scores_a_lost_chunk_again(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).random((1, 300, 300), np.float32)
+    scene, path = xr.DataArray(pixels, dims=("band", "y", "x"), name="a"), tmp_path / "map.zarr"
+    before = us.score(scene, path, detector=TileMean(), scheduler="sync", **OPTIONS).values
+    (path / "score" / "c" / "0" / "1").unlink()
+    after = us.score(scene, path, detector=TileMean(), scheduler="sync", **OPTIONS).values
+    np.testing.assert_array_equal(after, before)
+
+
+@pytest.mark.parametrize("by", ["another", "nothing"])
+@pytest.mark.parametrize("name", ["map.zarr", "map.tif"])
+def test_a_map_replaced_while_it_is_read(store: Path, tmp_path: Path, name: str, by: str) -> None:
+    made = tmp_path / name
+    if name == "map.tif":
+        us.to_cog(store, made)
+    opened = open_finished(made)
+    made.rename(tmp_path / f"old {name}")
+    if by == "another":
+        other = xr.DataArray(
+            np.random.default_rng(1).random((1, 300, 410), np.float32),
+            dims=("band", "y", "x"),
+            name="b",
+        )
+        second = made if made == store else tmp_path / "second.zarr"
+        us.score(other, second, detector=TileMean(), scheduler="sync", **OPTIONS)
+        if made != second:
+            us.to_cog(second, made)
+    with pytest.raises(us.errors.StoreError, match=r"was replaced|cannot be opened"):
+        opened.read(slice(0, 300), slice(0, 300))
+
+
 def test_an_edited_plan_is_found(store: Path) -> None:
     opened = open_store(store)
     plan = opened.attributes["plan"]
@@ -123,3 +168,32 @@ def test_what_is_no_store_is_refused(tmp_path: Path) -> None:
     with pytest.raises(us.StoreError):
         prepare(blocked / "map.zarr", plan, {})
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "taken.zarr"]
+
+
+class Swapping(TileMean):
+    """A scorer that finds another map in the place of the run's store, or none."""
+
+    def __init__(self, path: Path, other: Path | None) -> None:
+        self.path, self.other = path, other
+
+    def score_tiles(self, tiles: Any) -> Any:
+        if self.path.exists() and not self.path.with_name("old.zarr").exists():
+            self.path.rename(self.path.with_name("old.zarr"))
+            if self.other is not None:
+                shutil.copytree(self.other, self.path)
+        return super().score_tiles(tiles)
+
+
+@pytest.mark.parametrize("gone", [True, False])
+def test_a_run_writes_into_its_own_store_only(whole: Path, tmp_path: Path, *, gone: bool) -> None:
+    """A machine that slept may have lost its lock, and then its store to another plan."""
+    pixels = np.random.default_rng(3).random((2, 300, 410), np.float32)
+    scene, path = xr.DataArray(pixels, dims=("band", "y", "x"), name="b"), tmp_path / "map.zarr"
+    scorer = Swapping(path, None if gone else whole)
+    with pytest.raises(us.errors.StoreError, match="was replaced or removed while this run"):
+        us.score(scene, path, detector=scorer, scheduler="sync", **OPTIONS)
+    if gone:
+        assert not path.exists()
+    else:
+        theirs = [zarr.open_array(p / "score", mode="r")[:] for p in (path, whole)]
+        np.testing.assert_array_equal(*theirs)

@@ -355,6 +355,26 @@ def test_retention_touches_only_what_sweeps_made(archive: Path) -> None:
     assert us.sweep(config, detector=FirstBand(), keep_days=30).removed == []
 
 
+def test_a_clock_that_is_years_ahead_removes_nothing(
+    archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Ahead(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> datetime:
+            return datetime.now(tz) + timedelta(days=9000)
+
+    config = write_archive(archive, keep_days=9000)
+    assert len(us.sweep(config, detector=FirstBand()).done) == 3
+    before = tree(archive / "maps")
+    monkeypatch.setattr("uniadrs_scale.archive.sweep.datetime", Ahead)
+    for dry_run in (True, False, False):
+        with pytest.raises(us.ArchiveError, match=r"clock .* says 20\d\d-\d\d-\d\d.*is it right"):
+            us.sweep(config, detector=FirstBand(), dry_run=dry_run)
+    assert tree(archive / "maps") == before
+    (archive / "maps" / ".sweep" / "ledger.sqlite").unlink()
+    assert len(us.sweep(config, detector=FirstBand()).removed) == 3
+
+
 def test_something_in_the_way_of_a_scene(archive: Path) -> None:
     (archive / "maps").mkdir()
     (archive / "maps" / "s_20240101").write_text("a file")

@@ -9,12 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, TypeAdapter, model_validator
 
 from uniadrs_scale.archive.decide import Box
+from uniadrs_scale.errors import ArchiveError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from uniadrs_scale.archive.decide import SourceItem
 
 MOST_DAYS = 100_000
 """Longest time in a description: more would be before the calendar."""
+LONGEST_PAUSE = 366
+"""Days between two sweeps, beyond which the clock is taken for wrong."""
 TURN = 360.0
 Word = Annotated[str, Field(pattern=r"\S")]
 Bands = Annotated[Sequence[Word | PositiveInt], Field(min_length=1)]
@@ -53,6 +58,37 @@ def require_options(section: str, given: dict[str, Any]) -> None:
         except ValueError:
             words = known[name][1]
             raise ValueError(f"{section}.{name} takes {words}, got {value!r:.80}") from None
+
+
+def oldest_kept(keep_days: float | None, now: dt.datetime) -> dt.datetime | None:
+    """Return the time before which products are removed; None if all are kept."""
+    return None if keep_days is None else now - dt.timedelta(days=keep_days)
+
+
+def is_older(record: Mapping[str, Any], oldest: dt.datetime | None) -> bool:
+    """Return True if a product is to be removed."""
+    return (
+        oldest is not None
+        and bool(record)
+        and dt.datetime.fromisoformat(record["datetime"]) < oldest
+    )
+
+
+def require_clock(now: dt.datetime, runs: Sequence[Mapping[str, Any]], sink: object) -> None:
+    """Raise ArchiveError if the clock is far ahead: all maps would count as old, and be removed.
+
+    Args:
+        now: The time of this machine.
+        runs: Earlier sweeps, the latest first.
+        sink: The folder or prefix of maps.
+    """
+    last = dt.datetime.fromtimestamp(runs[0]["seen"] if runs else now.timestamp(), dt.UTC)
+    if (now - last).days > LONGEST_PAUSE:
+        raise ArchiveError(
+            f"The clock of this machine says {now:%Y-%m-%d}, but the last sweep was on "
+            f"{last:%Y-%m-%d}: is it right? With keep_days, a wrong clock removes maps. Set the "
+            f"clock; if it is right, remove '{sink}/.sweep/ledger.sqlite', which holds no maps."
+        )
 
 
 def boxes_meet(one: Box, other: Box) -> bool:

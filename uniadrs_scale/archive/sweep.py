@@ -8,7 +8,7 @@ import socket
 import time
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from uniadrs_scale.archive.batch import Batch, Outcome
@@ -24,7 +24,7 @@ from uniadrs_scale.archive.decide import (
     require_same_archive,
 )
 from uniadrs_scale.archive.exports import require_libraries
-from uniadrs_scale.archive.filters import MOST_DAYS
+from uniadrs_scale.archive.filters import MOST_DAYS, is_older, oldest_kept, require_clock
 from uniadrs_scale.archive.product import SweepReport, require_some_scene
 from uniadrs_scale.archive.sink import COLLECTION, Sink
 from uniadrs_scale.archive.sources import list_items, source_text
@@ -38,7 +38,6 @@ from uniadrs_scale.errors import ArchiveError, BusyError, StoreError, UniadrsSca
 from uniadrs_scale.storage.folders import require_mounted
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
     from uniadrs_scale.archive.decide import Decision
@@ -130,9 +129,13 @@ def _decide(
     listing = list_items(config, now)
     recipe = Fingerprint(config=config.digest, detector=detector.identity, version=__version__)
     policy = Policy(
-        tries=config.tries, interruptions=config.interruptions, oldest=_oldest(config, now)
+        tries=config.tries,
+        interruptions=config.interruptions,
+        oldest=oldest_kept(config.keep_days, now),
     )
     runs = [] if ledger is None else ledger.runs()
+    if policy.oldest is not None:
+        require_clock(now, runs, config.output.folder)
     known = Known(
         products={name: record["uniadrs:parts"] for name, record in found.products.items()},
         tries=tries,
@@ -147,7 +150,7 @@ def _decide(
     report.left_out = listing.left_out
     report.failed = {d.item.id: d.reason for d in report.decisions if d.action is Action.REFUSE}
     for name, (why, record) in found.damaged.items():
-        if name not in names and not _is_older(record, policy.oldest):
+        if name not in names and not is_older(record, policy.oldest):
             advice = f"Restore its files, or remove '{config.output.folder.child(name)}'"
             report.failed[name] = f"{why}, and not in the source. {advice}"
     report.refused = list(report.failed)
@@ -155,16 +158,6 @@ def _decide(
     proven = any(parts.get("config") == config.digest for parts in known.products.values())
     if config.scene and not proven:
         require_some_scene(todo, config.scene)
-
-
-def _oldest(config: ArchiveConfig, now: datetime) -> datetime | None:
-    return None if config.keep_days is None else now - timedelta(days=config.keep_days)
-
-
-def _is_older(record: Mapping[str, Any], oldest: datetime | None) -> bool:
-    return (
-        oldest is not None and bool(record) and datetime.fromisoformat(record["datetime"]) < oldest
-    )
 
 
 @dataclass(slots=True)
@@ -244,10 +237,10 @@ class _Sweep:
         return {d.name: d.fingerprint.key for d in todo if d.name not in over}
 
     def _expire(self, found: Survey) -> None:
-        oldest = _oldest(self.config, datetime.now(UTC))
+        oldest = oldest_kept(self.config.keep_days, datetime.now(UTC))
         damaged = {name: record for name, (_, record) in found.damaged.items()}
         for name, record in (found.products | damaged).items():
-            if _is_older(record, oldest):
+            if is_older(record, oldest):
                 self.sink.remove(name)
                 self.report.removed.append(name)
                 LOG.info("%s removed: older than keep_days", name, extra={"event": "removed"})

@@ -134,6 +134,8 @@ def open_truth(path: Any, grid: GeoBox, name: str) -> RasterTruth | VectorTruth:
             f"A truth is a raster file, a vector file or a GeoDataFrame, got {type(path).__name__}."
             " Write an array to a file: truth.rio.to_raster('truth.tif')."
         )
+    if str(path).encode(errors="replace").decode() != str(path):
+        raise SceneError(f"The name {str(path)!a} is not UTF-8. Rename the file.")
     if str(path).lower().endswith(VECTORS):
         return _vectors(str(path), grid, name)
     try:

@@ -16,7 +16,7 @@ from uniadrs_scale.core.contracts import is_score_alone
 from uniadrs_scale.core.layers import SCORE, Layer
 from uniadrs_scale.errors import StoreError, gist
 from uniadrs_scale.maps.facts import SOFTWARE, MapFacts
-from uniadrs_scale.maps.groups import layers_in
+from uniadrs_scale.maps.groups import layers_in, replaced
 from uniadrs_scale.maps.overviews import Level, ScoreStatistics, above, windows
 from uniadrs_scale.maps.store import ScoreMap, open_map
 from uniadrs_scale.storage.places import Place
@@ -69,6 +69,10 @@ class RasterMap:
         """Return the layers (layer, y, x) in a window. Raise StoreError if a block is damaged."""
         window = ((rows.start, rows.stop), (cols.start, cols.stop))
         with _opened(self.name) as file:
+            if file.tags().get("fingerprint", "") != self.facts.fingerprint or (
+                (file.shape, file.transform) != (self.shape, self.geobox.affine)
+            ):
+                raise StoreError(replaced(self.name))
             try:
                 return np.asarray(file.read(list(self.bands), window=window), np.float32)
             except RasterioError as error:

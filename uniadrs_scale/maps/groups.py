@@ -13,7 +13,7 @@ from uniadrs_scale.core.layers import SCORE, Layer
 from uniadrs_scale.core.pixels import BandStatistics
 from uniadrs_scale.core.regions import Cells
 from uniadrs_scale.errors import PlanError, StoreError
-from uniadrs_scale.storage.places import Place
+from uniadrs_scale.storage.places import ROOT, Place
 from uniadrs_scale.swaths.conventions import GEOLOCATION
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from uniadrs_scale.core.regions import Grid
 
 Y_X = 2  # axes of a map
+LEDGER = ("done", "scored_pixels")
+"""Arrays without which a map is not a run's."""
 
 
 def map_frame(group: zarr.Group, score: zarr.Array[Any]) -> xr.DataArray:
@@ -73,6 +75,64 @@ def require_score(layers: tuple[Layer, ...], name: str) -> int:
         f"'{name}' has no anomaly score: its layers are {', '.join(x.name for x in layers)}. Pass "
         "a map of scores."
     )
+
+
+def lost_chunk(
+    group: zarr.Group, place: Place, window: tuple[slice, slice], scores: NDArray[np.float32]
+) -> str:
+    """Return which chunk of a window has lost its object; Zarr reads that as invalid pixels.
+
+    Args:
+        group: The group of the map.
+        place: The place of its first layer.
+        window: Rows and columns.
+        scores: (y, x) of the window, as read.
+    """
+    array = _array(group, place.name)
+    done, counts = (group.get(name) for name in LEDGER)
+    if not (isinstance(done, zarr.Array) and isinstance(counts, zarr.Array)):
+        return ""
+    shard = array.shards or array.chunks
+    first = [part.start // side for part, side in zip(window, shard, strict=True)]
+    last = [-(-part.stop // side) for part, side in zip(window, shard, strict=True)]
+    for index in np.ndindex(*(end - start for start, end in zip(first, last, strict=True))):
+        i, j = (start + k for start, k in zip(first, index, strict=True))
+        rows, cols = (
+            slice(max(k * side - part.start, 0), (k + 1) * side - part.start)
+            for k, side, part in zip((i, j), shard, window, strict=True)
+        )
+        chunk = place.child(array.metadata.encode_chunk_key((i, j)))
+        # A chunk without a score has no object either.
+        gone = np.isnan(scores[rows, cols]).all() and not chunk.exists()
+        if gone and done[i, j] and counts[i, j]:
+            return f"chunk ({i}, {j}) is lost"
+    return ""
+
+
+def fingerprint_at(place: Place) -> str | None:
+    """Return the fingerprint of the map that is at a place now, None without a map."""
+    try:
+        root = json.loads(place.child(ROOT).read() or b"{}")
+        return cast("str | None", root["attributes"].get("fingerprint"))
+    except (ValueError, KeyError):
+        return None
+
+
+def require_still(place: Place, fingerprint: str) -> None:
+    """Raise StoreError if a run has lost its store.
+
+    Such as to a run that took the lock of a machine that slept, and may have another plan.
+    """
+    if fingerprint_at(place) != fingerprint:
+        raise StoreError(
+            f"'{place}' was replaced or removed while this run wrote it. Choose another output "
+            "path, or run this command again when no other run writes there."
+        )
+
+
+def replaced(name: str) -> str:
+    """Return the message about a map that is not the one that was opened."""
+    return f"'{name}' was replaced or removed while it was read. Run this command again."
 
 
 class NotAStoreError(StoreError):

@@ -71,7 +71,9 @@ def prepare(
     target = Place.of(path)
     target.require_name()
     if target.has_store():
-        return require_same_plan(open_store(target), plan)
+        store = require_same_plan(open_store(target), plan)
+        store.forget_lost()
+        return store
     target.require_folder()
     with target.scratch() as folder:
         made = folder / "new"

@@ -23,13 +23,17 @@ from uniadrs_scale.core.layers import SCORE, Layer
 from uniadrs_scale.errors import StoreError
 from uniadrs_scale.maps.facts import MapFacts
 from uniadrs_scale.maps.groups import (
+    LEDGER,
     NotAStoreError,
+    fingerprint_at,
     layers_in,
+    lost_chunk,
     map_frame,
     not_a_store,
     open_group,
     read_cells,
     read_statistics,
+    replaced,
     write_statistics,
 )
 from uniadrs_scale.storage.places import Place
@@ -47,8 +51,6 @@ if TYPE_CHECKING:
     from uniadrs_scale.core.regions import Cells, Grid
 
 MISSING, DONE, FAILED = 0, 1, 2
-LEDGER = ("done", "scored_pixels")
-"""Arrays without which a map is not a run's."""
 CPU_KINDS, LEVELS = "cpu_kinds", "levels"
 
 
@@ -120,6 +122,15 @@ class ScoreStore:
         """Record that these chunks are missing."""
         for index in chunks:
             self._array("done")[index] = MISSING
+
+    def forget_lost(self) -> None:
+        """Record chunks as missing whose objects are lost, so that they are scored again."""
+        counts = np.asarray(self._array("scored_pixels")[:])
+        for layer in self.layers:
+            there = set(self.path.child(layer.name).files())
+            key = self._array(layer.name).metadata.encode_chunk_key
+            scored = np.argwhere((self.done != MISSING) & (counts > 0)).tolist()
+            self.forget((i, j) for i, j in scored if key((i, j)) not in there)
 
     @property
     def statistics(self) -> BandStatistics | None:
@@ -230,15 +241,28 @@ class ScoreMap:
         return cast("zarr.Array[Any]", self.group[(layer or self.layers[0]).name])
 
     def read(self, rows: slice, cols: slice) -> NDArray[np.float32]:
-        """Return the layers (layer, y, x) in a window. Raise StoreError if a chunk is damaged."""
+        """Return the layers (layer, y, x) in a window.
+
+        Raise StoreError if a chunk is damaged or lost, or if the map was replaced meanwhile.
+        """
         try:
             parts = [np.asarray(self.array(layer)[rows, cols]) for layer in self.layers]
-            return parts[0][None] if len(parts) == 1 else np.stack(parts)
+            lost = lost_chunk(
+                self.group, Place.of(self.name).child(self.layers[0].name), (rows, cols), parts[0]
+            )
         except (OSError, ValueError, RuntimeError) as error:  # codecs and checksums raise all three
+            lost = str(error)
+        except KeyError:  # an array is gone
+            lost = "its arrays are gone"
+        # Last, so that it holds for all that was read.
+        if fingerprint_at(Place.of(self.name)) != self.group.attrs.get("fingerprint"):
+            raise StoreError(replaced(self.name))
+        if lost:
             raise StoreError(
                 f"Rows {rows.start} to {rows.stop}, columns {cols.start} to {cols.stop} of "
-                f"'{self.name}' cannot be read ({error}). Verify the store and score it again."
-            ) from error
+                f"'{self.name}' cannot be read ({lost}). Remove the store and score it again."
+            )
+        return parts[0][None] if len(parts) == 1 else np.stack(parts)
 
 
 def open_store(path: str | Path | Place) -> ScoreStore:

@@ -18,7 +18,7 @@ from uniadrs_scale.scenes.areas import only_layer
 from uniadrs_scale.storage.urls import uri_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     import xarray as xr
     from geopandas import GeoDataFrame
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from uniadrs_scale.storage.places import Place
 
 WGS84 = "EPSG:4326"
-GEOMETRY = "geometry"
+GEOMETRY, SCORE_MAX = "geometry", "score_max"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -87,7 +87,9 @@ def _geojson(path: str) -> Table:
 
 def _csv(path: str) -> Table:
     with Path(path).open(newline="", encoding="utf-8") as file:
-        rows = [dict(row) for row in csv.DictReader(file)]
+        reader = csv.DictReader(file)
+        _require_scores(reader.fieldnames or (), path)
+        rows = [dict(row) for row in reader]
     records = [
         {name: _cell(text) for name, text in row.items() if name and name != GEOMETRY}
         for row in rows
@@ -95,6 +97,14 @@ def _csv(path: str) -> Table:
     return Table(
         name=path, origin=uri_name(path), records=records, geometries=[None] * len(rows), crs=None
     )
+
+
+def _require_scores(columns: Iterable[str], name: str) -> None:
+    """Raise StoreError for another table, or what is left of one: without rows nothing else can."""
+    if SCORE_MAX not in columns:
+        raise StoreError(
+            f"Targets '{name}' have no column '{SCORE_MAX}'. Pass a file that `targets` wrote."
+        )
 
 
 def _cell(text: str | None) -> Any:
@@ -119,6 +129,7 @@ def _frame(path: str) -> Table:
 
 
 def _of_frame(frame: Any, name: str) -> Table:
+    _require_scores(frame.columns, name)
     shapes = list(frame.geometry)
     records = frame.drop(columns=frame.geometry.name).to_dict("records")
     crs = None if frame.crs is None else frame.crs.to_wkt()
