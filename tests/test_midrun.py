@@ -88,6 +88,28 @@ def test_a_scene_that_is_replaced_midway_leaves_no_map(
     assert run_into(opened(source), store, TileMean(), **SIZES).complete
 
 
+@pytest.mark.parametrize(
+    ("name", "opened"),
+    [
+        ("scene.tif", us.open_scene),
+        ("scene.tif", lambda path: us.open_scene(path) * 2),
+        ("scene.zarr", us.open_scene),
+        ("scene.zarr", lazy_store),
+    ],
+)
+def test_a_scene_that_vanishes_midway_keeps_its_scores(
+    tmp_path: Path, name: str, opened: Callable[[Path], xr.DataArray]
+) -> None:
+    """As with a disk that is away for a while: what cannot be read is named, and can be resumed."""
+    source, store, away = tmp_path / name, tmp_path / "map.zarr", tmp_path / "away"
+    write(source, 1)
+    scene = opened(source)
+    run_into(scene, store, Interrupted(lambda: source.rename(away)), **SIZES)
+    assert (open_store(store).done == DONE).any()
+    away.rename(source)
+    assert run_into(opened(source), store, TileMean(), **SIZES).complete
+
+
 def test_chunks_of_runs_before_the_change_stay(tmp_path: Path) -> None:
     source, store = tmp_path / "scene.tif", tmp_path / "map.zarr"
     write(source, 1)

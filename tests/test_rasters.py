@@ -688,7 +688,10 @@ def test_a_source_that_vanishes_during_a_run_is_not_zeros(
     (tmp_path / "b.tif").unlink()
     with pytest.raises(us.SceneError, match=r"b\.tif', which cannot be opened"):
         score(scene, tmp_path, tile=64, chunk=64)
-    monkeypatch.setattr(sources, "require_unchanged", lambda _: None)  # it vanishes after the look
+    look = sources.require_unchanged  # it vanishes after the first look
+    monkeypatch.setattr(
+        sources, "require_unchanged", lambda f, *, ended=False: ended and look(f, ended=True)
+    )
     report = score(scene, tmp_path, tile=64, chunk=64)
     found = xr.open_zarr(tmp_path / "map.zarr", consolidated=False)["score"].values
     assert report.failures

@@ -13,6 +13,7 @@ import xarray as xr
 import zarr
 from xarray.backends import BackendArray
 from xarray.core import indexing
+from zarr.storage import LocalStore
 
 from uniadrs_scale.core.lattice import Window
 from uniadrs_scale.errors import SceneError
@@ -146,16 +147,26 @@ REOPEN = "Open it again: open_scene(...)."
 MIXED = "Its scores may mix two versions, so they were dropped. Run the same command again."
 
 
-def require_unchanged(facts: Any, advice: str = REOPEN) -> None:
-    """Raise SceneError if a file on this machine is not as it was when the scene was opened."""
+def require_unchanged(facts: Any, *, ended: bool = False) -> None:
+    """Raise SceneError if a file on this machine is not as it was when the scene was opened.
+
+    A file that is not there changes no score: what needs it fails, and is named. After a run
+    (``ended``), this also holds for files that another one names.
+    """
     for path, stamp in dict.fromkeys(_stamps(facts)):
         store = Path(path).is_dir() and is_zarr(path)
         if not store and not Path(path).is_file():
             continue
         # Other stamps are also those of headers, masks or sources, which GDAL has to name.
         alone = ALONE.fullmatch(stamp)
-        now = store_stamp(path) if store else file_stamp(path) if alone else stamp_now(path)
+        try:
+            now = store_stamp(path) if store else file_stamp(path) if alone else stamp_now(path)
+        except SceneError:  # a source of a VRT is lost
+            if ended:
+                continue
+            raise
         if now != stamp:
+            advice = MIXED if ended else REOPEN
             raise SceneError(f"'{path}' has changed since the scene was opened. {advice}")
 
 
@@ -186,6 +197,12 @@ def stores_in(parts: Sequence[xr.Variable]) -> Iterator[tuple[str, str]]:
         root = str(getattr(store, "root", getattr(store, "path", "")))
         if root and Path(root).is_dir():
             yield root, store_stamp(root)
+
+
+def is_store_lost(parts: Sequence[xr.Variable]) -> bool:
+    """Return True if a Zarr store on this machine that lazy arrays read is not there."""
+    stores = (getattr(inner, "store", None) for inner in _read_by(parts, zarr.Array))
+    return any(isinstance(s, LocalStore) and not Path(s.root).is_dir() for s in stores)
 
 
 def scenes_in(parts: Sequence[xr.Variable]) -> Iterator[WindowedScene]:

@@ -19,8 +19,8 @@ from uniadrs_scale.scenes.declared import DECLARED, declared_nodata, with_plain_
 from uniadrs_scale.scenes.grids import Grid, ground_size, is_rotated_pole
 from uniadrs_scale.scenes.lazy import (
     MIXED,
-    REOPEN,
     folders_in,
+    is_store_lost,
     lazy_pixels,
     origin,
     require_unchanged,
@@ -121,19 +121,21 @@ def scene_source(scene: xr.DataArray) -> SceneSource:
     return ArrayScene(info, array.drop_vars([name for name in array.coords if name != "valid"]))
 
 
-def _require_same_files(array: xr.DataArray, advice: str = REOPEN) -> None:
+def _require_same_files(array: xr.DataArray, *, ended: bool = False) -> None:
     """Raise SceneError if a file of a scene from which ``array`` is made has changed."""
     for scene in scenes_in(_parts(array)):
-        require_unchanged(scene.decisive(), advice)
+        require_unchanged(scene.decisive(), ended=ended)
 
 
 def require_still(source: SceneSource) -> None:
     """Raise SceneError if files of a scene have changed while it was scored."""
     if not isinstance(source, ArrayScene):
-        require_unchanged(source.decisive(), MIXED)
+        require_unchanged(source.decisive(), ended=True)
         return
-    _require_same_files(source.array, MIXED)
-    if source.array.chunks is not None and digest(source.decisive()) != source.info.identity:
+    _require_same_files(source.array, ended=True)
+    if source.array.chunks is None or is_store_lost(_parts(source.array)):
+        return
+    if digest(source.decisive()) != source.info.identity:
         raise SceneError(f"A store of scene '{source.info.name}' has changed. {MIXED}")
 
 
