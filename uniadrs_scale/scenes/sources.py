@@ -115,16 +115,11 @@ def scene_source(scene: xr.DataArray) -> SceneSource:
         require_unchanged(known.decisive())
         known = replace(known, info=_placed(known.info, array))
         return cast("SceneSource", known)
-    _require_same_files(array)
+    for scene_read in scenes_in(_parts(array)):
+        require_unchanged(scene_read.decisive())
     info = _placed(_describe(array), array)
     # Tasks need no other coordinate, and those of a swath are as large as a band.
     return ArrayScene(info, array.drop_vars([name for name in array.coords if name != "valid"]))
-
-
-def _require_same_files(array: xr.DataArray, *, ended: bool = False) -> None:
-    """Raise SceneError if a file of a scene from which ``array`` is made has changed."""
-    for scene in scenes_in(_parts(array)):
-        require_unchanged(scene.decisive(), ended=ended)
 
 
 def require_still(source: SceneSource) -> None:
@@ -132,8 +127,10 @@ def require_still(source: SceneSource) -> None:
     if not isinstance(source, ArrayScene):
         require_unchanged(source.decisive(), ended=True)
         return
-    _require_same_files(source.array, ended=True)
-    if source.array.chunks is None or is_store_lost(_parts(source.array)):
+    parts = _parts(source.array)
+    for scene in scenes_in(parts):
+        require_unchanged(scene.decisive(), ended=True)
+    if source.array.chunks is None or is_store_lost(parts):
         return
     if digest(source.decisive()) != source.info.identity:
         raise SceneError(f"A store of scene '{source.info.name}' has changed. {MIXED}")
