@@ -11,7 +11,7 @@ import rasterio
 import xarray as xr
 from jobs import job_of, run_into
 from rasterio.transform import Affine
-from standins import TileMean
+from standins import Interrupted, TileMean
 
 import uniadrs_scale as us
 from uniadrs_scale.maps.store import DONE, MISSING, open_store
@@ -21,28 +21,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from numpy.typing import NDArray
 
 SIZES = {"preset": "single-band", "tile": 64, "stride": 48, "chunk": 128}
 SIDE = 300
 PLACE = Affine(10, 0, 4e5, 0, -10, 6e6)
-
-
-class Interrupted(TileMean):
-    """Does something to the scene after a number of tiles."""
-
-    def __init__(self, act: Callable[[], object], after: int = 5) -> None:
-        self.left, self.act = after, act
-
-    @property
-    def identity(self) -> str:
-        return "TileMean"
-
-    def score_tiles(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
-        self.left -= 1
-        if self.left == 0:
-            self.act()
-        return super().score_tiles(tiles)
 
 
 def write(path: Path, seed: int) -> None:

@@ -20,7 +20,7 @@ from archives import write_archive
 from archives import write_scene as scene
 from jobs import run_into
 from kill_driver import Undisturbed, strike, write_scene
-from standins import FirstBand, TileMean
+from standins import FirstBand, Interrupted, TileMean
 
 import uniadrs_scale as us
 from uniadrs_scale.archive.sink import Sink
@@ -30,32 +30,12 @@ from uniadrs_scale.storage.locks import claimed
 from uniadrs_scale.storage.places import Place
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    import numpy as np
-    from numpy.typing import NDArray
+    from collections.abc import Iterator
 
     from uniadrs_scale.scoring.report import RunSummary
 
 COMPANIONS = ["map.png", "map.qml", "map.tif", "map.tif.run.json"]
 SIZES = {"preset": "single-band", "tile": 64, "stride": 48, "chunk": 128}
-
-
-class Interrupted(TileMean):
-    """Does something to the world once a number of tiles is scored."""
-
-    def __init__(self, after: int, act: Callable[[], object]) -> None:
-        self.left, self.act = after, act
-
-    @property
-    def identity(self) -> str:
-        return "TileMean"
-
-    def score_tiles(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
-        self.left -= 1
-        if self.left == 0:
-            self.act()
-        return super().score_tiles(tiles)
 
 
 @pytest.fixture
@@ -117,7 +97,7 @@ def test_no_room_for_the_cog_leaves_the_scores(tmp_path: Path, source: Path) -> 
             score_into(source, disk / "map.tif")
         assert sorted(p.name for p in disk.iterdir()) == [".map.tif.zarr", "map.tif.run.json"]
         mount("-o", "remount,size=40m", disk)
-        again = score_into(source, disk / "map.tif", Interrupted(1, pytest.fail))
+        again = score_into(source, disk / "map.tif", Interrupted(pytest.fail, after=1))
         assert again.chunks == 0, "all had been scored"
         assert (disk / "map.tif").read_bytes() == (tmp_path / "whole.tif").read_bytes()
         assert sorted(p.name for p in disk.iterdir()) == COMPANIONS
@@ -134,7 +114,7 @@ def test_an_output_that_turns_read_only(tmp_path: Path, source: Path) -> None:
 
     try:
         with pytest.raises(us.StoreError, match="Read-only file system"):
-            score_into(source, store, Interrupted(25, lock))
+            score_into(source, store, Interrupted(lock, after=25))
         done = open_store(store).done == DONE
         assert 0 < done.sum() < done.size
         with pytest.raises(us.StoreError, match="Read-only file system"):
@@ -160,10 +140,10 @@ def test_a_source_that_goes_midway(
 
     if act == "truncated":
         with pytest.raises(us.SceneError, match="changed since the scene was opened"):
-            score_into(source, store, Interrupted(10, harm))
+            score_into(source, store, Interrupted(harm, after=10))
         assert not store.exists()
     else:
-        score_into(source, store, Interrupted(10, harm))
+        score_into(source, store, Interrupted(harm, after=10))
         # Who has it open reads on; who opens it later finds nothing.
         with pytest.raises(us.SceneError, match="does not exist"):
             score_into(source, store)
@@ -214,7 +194,7 @@ def test_a_run_refuses_another_of_the_same_store_in_its_own_process(
         seen.append(time.monotonic())
 
     seen: list[float] = []
-    assert run_into(scene, store, Interrupted(5, second), **SIZES).complete
+    assert run_into(scene, store, Interrupted(second, after=5), **SIZES).complete
     assert len(seen) == 1
 
 

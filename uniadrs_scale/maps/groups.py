@@ -118,7 +118,7 @@ def fingerprint_at(place: Place) -> str | None:
         return None
 
 
-def require_still(place: Place, fingerprint: str) -> None:
+def require_own_store(place: Place, fingerprint: str) -> None:
     """Raise StoreError if a run has lost its store.
 
     Such as to a run that took the lock of a machine that slept, and may have another plan.

@@ -33,7 +33,7 @@ from uniadrs_scale.core.contracts import warm_up
 from uniadrs_scale.core.machine import Later
 from uniadrs_scale.core.memory import give_freed_memory_back
 from uniadrs_scale.errors import ClusterError, UniadrsScaleError, gist
-from uniadrs_scale.maps.groups import require_still
+from uniadrs_scale.maps.groups import require_own_store
 from uniadrs_scale.maps.store import DONE
 from uniadrs_scale.runtime.dask_internals import data, producer, result_of, task
 from uniadrs_scale.runtime.tasks import (
@@ -227,7 +227,7 @@ def _score(
 
 def _commit(shared: Shared[Work], index: Index, part: ScoredPart, *neighbours: Strips) -> Receipt:
     work = shared.open()
-    require_still(work.store.path, work.plan.fingerprint)
+    require_own_store(work.store.path, work.plan.fingerprint)
     report = commit_chunk(index, work.lattice, work.store, part, *neighbours)
     return Receipt(report, worker_address(), process_peak())
 
