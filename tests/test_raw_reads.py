@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ import rasterio
 from rasterio.windows import Window
 
 from uniadrs_scale.core.pixels import STEPS, BandStatistics
-from uniadrs_scale.scenes.files import raw_pixels
+from uniadrs_scale.scenes.raw import RawFile
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,6 +33,12 @@ def raw_file(path: Path, order: str, dtype: str, ends: str) -> np.ndarray:
     return pixels
 
 
+def read(file: rasterio.DatasetReader, bands: list[int], window: Window, every: int = 1) -> Any:
+    raw = RawFile.of(file)
+    assert raw is not None
+    return raw.read(bands, window, every)
+
+
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("dtype", KINDS)
@@ -45,14 +51,18 @@ def test_raw_files_are_read_as_gdal_reads_them(
         for row, col, height, width in PARTS:
             for bands in ([1, 2, 3, 4, 5], [5, 2], [3], [2, 1, 3, 5, 4]):
                 window = Window(col, row, width, height)
-                got = raw_pixels(file, bands, window)
+                got = read(file, bands, window)
                 assert got is not None
                 assert got.dtype == np.dtype(dtype)
                 assert got.flags.c_contiguous
                 np.testing.assert_array_equal(got, file.read(bands, window=window))
-        np.testing.assert_array_equal(
-            raw_pixels(file, [1, 2, 3, 4, 5], Window(0, 0, 30, 40)), pixels
-        )
+                middles = got[:, 1::3, 1::3]  # of squares that are whole
+                thinned = read(file, bands, window, every=3)
+                assert thinned is not None
+                assert thinned.shape[1:] == (-(-height // 3), -(-width // 3))
+                held = thinned[:, : middles.shape[1], : middles.shape[2]]
+                np.testing.assert_array_equal(held, middles)
+        np.testing.assert_array_equal(read(file, [1, 2, 3, 4, 5], Window(0, 0, 30, 40)), pixels)
 
 
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
@@ -61,14 +71,14 @@ def test_gdal_reads_what_is_not_raw_or_is_cut_off(tmp_path: Path) -> None:
     window = Window(0, 0, WIDTH, HEIGHT)
     with rasterio.open(tmp_path / "a.img") as file:
         (tmp_path / "a.img").write_bytes(bytes(1000))
-        assert raw_pixels(file, [1], window) is None
+        assert read(file, [1], window) is None
         (tmp_path / "a.img").unlink()
-        assert raw_pixels(file, [1], window) is None
+        assert read(file, [1], window) is None
     profile = {"driver": "GTiff", "count": BANDS, "height": HEIGHT, "width": WIDTH}
     with rasterio.open(tmp_path / "a.tif", "w", dtype="int16", **profile) as file:
         file.write(pixels)
     with rasterio.open(tmp_path / "a.tif") as file:
-        assert raw_pixels(file, [1], window) is None
+        assert RawFile.of(file) is None
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int64", "float32", "float64"])

@@ -24,7 +24,6 @@ from rasterio.windows import Window
 
 from uniadrs_scale.errors import SceneError
 from uniadrs_scale.scenes.vrt import (
-    envi_fields,
     file_stamp,
     is_lost,
     note_lost,
@@ -200,43 +199,6 @@ def block_bytes(dataset: rasterio.DatasetReader) -> int:
 def _starts(size: int) -> list[int]:
     centres = [(2 * k + 1) * size // (2 * ACROSS) for k in range(ACROSS)]
     return sorted({min(max(centre - SIDE // 2, 0), max(size - SIDE, 0)) for centre in centres})
-
-
-def raw_pixels(
-    dataset: rasterio.DatasetReader, bands: Sequence[int], window: Window
-) -> NDArray[np.generic] | None:
-    """Return pixels (band, y, x) of a local ENVI file; None if GDAL has to read them.
-
-    GDAL takes whole lines apart for any window: up to 20 times as long if lines are long.
-    """
-    said = envi_fields(dataset) if dataset.driver == "ENVI" else {}
-    start, order = said.get("header_offset", "0"), said.get("interleave", "").lower()
-    packed = said.get("file_compression", "0") != "0"
-    if order not in ("bip", "bil", "bsq") or packed or not start.isdigit():
-        return None
-    width, height, count = dataset.width, dataset.height, dataset.count
-    dtype = np.dtype(dataset.dtypes[0]).newbyteorder(">" if said.get("byte_order") == "1" else "<")
-    pixels = np.empty((len(bands), window.height, window.width), dtype)
-    spectra = np.empty((window.width, count), dtype)
-    chosen = [band - 1 for band in bands]
-    by_pixel, by_line, whole = order == "bip", order == "bil", chosen == [*range(count)]
-    try:
-        with Path(dataset.files[0]).open("rb", buffering=0) as file:
-            for y, k in product(range(window.height), range(1 if by_pixel else len(bands))):
-                row, band = window.row_off + y, chosen[k]
-                if by_pixel:
-                    first, part = (row * width + window.col_off) * count, spectra
-                else:
-                    line = row * count + band if by_line else band * height + row
-                    first, part = line * width + window.col_off, pixels[k, y]
-                file.seek(int(start) + first * dtype.itemsize)
-                if file.readinto(part.data) != part.nbytes:
-                    return None  # GDAL says what is wrong
-                if by_pixel:
-                    pixels[:, y] = spectra.T if whole else spectra.T[chosen]
-    except OSError:
-        return None
-    return pixels.astype(dtype.newbyteorder("="), copy=False)
 
 
 class _OpenDatasets(threading.local):

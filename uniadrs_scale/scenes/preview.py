@@ -20,6 +20,7 @@ from uniadrs_scale.scenes.crop import Cropped
 from uniadrs_scale.scenes.cubes import CubeScene
 from uniadrs_scale.scenes.files import OPEN
 from uniadrs_scale.scenes.rasters import FileScene
+from uniadrs_scale.scenes.raw import RawFile
 from uniadrs_scale.scenes.sources import ArrayScene, scene_source
 
 if TYPE_CHECKING:
@@ -214,7 +215,8 @@ def _blocks(source: Windowed, factor: int) -> tuple[int, tuple[int, int]] | None
     except RasterioError:
         return None  # reading says what is wrong, and tries again if the file is on a server
     levels = set.intersection(*(set(dataset.overviews(1)) for dataset in opened))
-    every = max((level for level in levels if level <= factor), default=1)
+    raw = all(RawFile.of(dataset) for dataset in opened)  # any step
+    every = factor if raw else max((level for level in levels if level <= factor), default=1)
     shapes = [dataset.block_shapes[0] for dataset in opened]
     return every, (every * max(high for high, _ in shapes), every * max(wide for _, wide in shapes))
 

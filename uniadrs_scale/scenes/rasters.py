@@ -16,7 +16,8 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window as RasterWindow
 
 from uniadrs_scale.core.validity import MASKED, Nodata, Validity
-from uniadrs_scale.scenes.files import OPEN, raw_pixels
+from uniadrs_scale.scenes.files import OPEN
+from uniadrs_scale.scenes.raw import RawFile
 from uniadrs_scale.storage.buckets import await_same
 from uniadrs_scale.storage.remote import gdal_env, unreachable
 from uniadrs_scale.storage.retries import answered, server_of
@@ -149,7 +150,8 @@ class RasterFile:
         shown = [dataset.read_masks(band, window=area, out_shape=shape) > 0 for band in self.masks]
         alike = self.alpha and dataset.dtypes[self.alpha - 1] == dataset.dtypes[self.bands[0] - 1]
         bands = [*self.bands, *([self.alpha] if self.alpha and alike else [])]
-        pixels = raw_pixels(dataset, bands, area) if self.every == 1 else None
+        raw = RawFile.of(dataset)
+        pixels = raw and raw.read(bands, area, self.every)
         if pixels is None:
             pixels = dataset.read(bands, window=area, out_shape=(len(bands), *shape))
         if alike:  # in the same read, one for all bands that are stored together
