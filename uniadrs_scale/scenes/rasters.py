@@ -151,7 +151,7 @@ class RasterFile:
         alike = self.alpha and dataset.dtypes[self.alpha - 1] == dataset.dtypes[self.bands[0] - 1]
         bands = [*self.bands, *([self.alpha] if self.alpha and alike else [])]
         raw = RawFile.of(dataset)
-        pixels = raw and raw.read(bands, area, self.every)
+        pixels = raw.read(bands, area, self.every) if raw else None
         if pixels is None:
             pixels = dataset.read(bands, window=area, out_shape=(len(bands), *shape))
         if alike:  # in the same read, one for all bands that are stored together
