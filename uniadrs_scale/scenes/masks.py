@@ -209,7 +209,7 @@ def warp_of(header: Header, number: int, values: Values, target: Grid | None) ->
     if dtype.kind == "f" and bare and nodata is None:
         nodata = float("nan")
     inside = covered(source, target) if together and bare and nodata is not None else None
-    return Warp(target, method, nodata, inside)
+    return Warp(target, method, nodata, inside, single=not together and len(header.dtypes) > 1)
 
 
 def quality_files(product: Product, options: Options, scene: Grid) -> Iterator[QualityFile]:
