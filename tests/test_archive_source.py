@@ -295,11 +295,16 @@ def test_an_api_is_searched_page_by_page(tmp_path: Path) -> None:
         one, two = listing(tmp_path, source, **filters).items
         again = listing(tmp_path, source, **filters).items
         broken = listing(tmp_path, source | {"assets": ["B02"]}).items[0]
+        asked = len(_Api.asked)
+        listing(tmp_path, source, bbox=[190, -5, 355, 5])
+        listing(tmp_path, source, bbox=[0, -5, 360, 5])
     assert (one.id, two.id) == ("found1", "found2")
     assert one.href == f"{address}/items/found1"
     assert _Api.asked[0]["collections"] == ["c"]
     assert _Api.asked[0]["datetime"] == "2024-01-01T00:00:00Z/.."
     assert _Api.asked[0]["bbox"] == [9, 49, 12, 52]
+    assert _Api.asked[asked]["bbox"] == [-170, -5, -5, 5], "longitudes up to 360"
+    assert _Api.asked[asked + 2]["bbox"] == [-180, -5, 180, 5]
     # Signed addresses change from search to search; what they point to does not.
     assert again[0].hrefs != one.hrefs
     assert again[0].identity == one.identity

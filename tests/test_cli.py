@@ -170,6 +170,7 @@ BAD_INPUT = {
     "no raster": (["text.tif"], [], "is not a raster that can be opened"),
     "unknown band": (["scene.tif"], ["--bands", "9"], "Band '9' is not one of"),
     "no bands": (["scene.tif"], ["--bands", ","], "No bands of"),
+    "bands that count down": (["scene.tif"], ["--bands", "1,3-2"], "--bands '3-2' counts down"),
     "band counts": (["scene.tif", "one.tif"], [], "'one.tif' has 1 bands but 'scene.tif' has 3"),
     "mixed CRS": (["one.tif", "other.tif"], [], "have different CRS"),
     "corrupt weights": (["scene.tif"], ["--weights", "bad.safetensors"], "not a readable weights"),

@@ -71,6 +71,18 @@ def test_what_a_file_does_not_cover_is_invalid(tmp_path: Path, mixed: list[Path]
     assert us.open_scene([mixed[0], floats], grid="finest").valid.values.sum() == 40 * 60
 
 
+def test_no_mean_includes_nodata_of_one_band(tmp_path: Path) -> None:
+    shapes = {10: (2, 80, 60), 20: (2, 40, 30)}
+    for metres, other, grid in ((10, 20, "coarsest"), (20, 10, "finest")):
+        holes = np.full(shapes[metres], 1000, np.float32)
+        holes[0, 10, 10] = -9999
+        half = write_raster(tmp_path / "holes.tif", holes, metres, nodata=-9999)
+        whole = write_raster(tmp_path / "whole.tif", np.full(shapes[other], 5, "f4"), other)
+        for bands in (None, [1, 3]):
+            scene = us.open_scene([whole, half], grid=grid, bands=bands)
+            assert np.unique(scene.values[:, scene.valid.values]).tolist() == [5, 1000]
+
+
 def test_a_geobox_is_a_grid(mixed: list[Path]) -> None:
     box = GeoBox((30, 20), Affine(15, 0, WEST + 60, 0, -15, NORTH - 60), "EPSG:32632")
     scene = us.open_scene(mixed, grid=box)

@@ -9,6 +9,7 @@ import re
 import signal
 import sys
 import threading
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -318,6 +319,25 @@ def test_changes_travel_together(bucket: str, monkeypatch: pytest.MonkeyPatch) -
             thread.join()
         assert len(Ledger(Place(bucket)).tries()) == 20
         assert len(writes) < 6
+
+
+def test_a_try_counts_once_if_it_cannot_be_sent(
+    bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = ConditionalObject.write
+
+    def failing_once(self: ConditionalObject, content: bytes) -> None:
+        monkeypatch.setattr(ConditionalObject, "write", write)
+        raise us.StoreError("the server is away")
+
+    with Ledger(Place(bucket)) as ledger:
+        ledger.begin("scene", "key")
+        monkeypatch.setattr(ConditionalObject, "write", failing_once)
+        with suppress(us.StoreError):
+            ledger.fail("scene", "no pixels", parked=False)
+        ledger.begin("another", "key")  # what could not be sent goes along
+        (failed, begun) = (Ledger(Place(bucket)).tries()[name] for name in ("scene", "another"))
+        assert (failed.failures, failed.interruptions, begun.interruptions) == (1, 0, 1)
 
 
 def test_a_server_that_fails_is_nobodys_failure(

@@ -167,13 +167,11 @@ class Ledger:
         """Forget tries of items that are not in ``names``; park exactly those of ``parked``."""
         known, given_up = set(names), set(parked)
         with self._transaction(MAIN) as database:
-            for (name,) in database.execute("SELECT name FROM tries").fetchall():
-                if name not in known:
-                    database.execute("DELETE FROM tries WHERE name = ?", (name,))
-                else:
-                    database.execute(
-                        "UPDATE tries SET parked = ? WHERE name = ?", (name in given_up, name)
-                    )
+            tried = [name for (name,) in database.execute("SELECT name FROM tries")]
+            gone = [(name,) for name in tried if name not in known]
+            database.executemany("DELETE FROM tries WHERE name = ?", gone)
+            states = [(name in given_up, name) for name in tried]
+            database.executemany("UPDATE tries SET parked = ? WHERE name = ?", states)
 
     def unpark(self, names: Iterable[str] = ()) -> list[str]:
         """Forget the tries of these parked scenes, or of all; return their names."""
@@ -266,6 +264,8 @@ class Ledger:
         try:
             write()
         except StoreError:
+            if MAIN in self._objects:  # changed already: it could not be sent
+                raise
             # A full disk has no room for a journal, but a row can change in place.
             self._rows(f"PRAGMA {MAIN}.journal_mode = MEMORY")
             write()

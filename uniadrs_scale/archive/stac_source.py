@@ -20,6 +20,7 @@ from pystac_client.stac_api_io import StacApiIO
 from uniadrs_scale.archive.decide import SourceItem
 from uniadrs_scale.core.contracts import digest
 from uniadrs_scale.errors import ArchiveError, redact
+from uniadrs_scale.scenes.areas import HALF_TURN
 from uniadrs_scale.scenes.products.stac import QUALITY, is_raster, of_document, with_assets
 from uniadrs_scale.storage.buckets import CONNECTIONS, glimpse, read_object
 from uniadrs_scale.storage.trust import parse_json, require_remote, resolve
@@ -94,7 +95,7 @@ def found_items(source: Search, filters: Filters) -> Iterator[SourceItem]:
     if first is not None or last is not None:
         query.setdefault("datetime", [first, last])
     if filters.bbox is not None:
-        query.setdefault("bbox", filters.bbox)
+        query.setdefault("bbox", _on_earth(filters.bbox))
     try:
         client = Client.open(source.href, stac_io=_RemoteOnly(source.href))
         search = client.search(collections=list(source.collections), **query)
@@ -106,6 +107,15 @@ def found_items(source: Search, filters: Filters) -> Iterator[SourceItem]:
         ) from None
     pairs = ((_self_link(item) or source.href, item) for item in found)
     yield from _parsed(pairs, source.assets)
+
+
+def _on_earth(box: Box) -> Box:
+    """Return a box with longitudes within 180 degrees: no API knows those up to 360."""
+    west, south, east, north = box
+    if east - west >= 2 * HALF_TURN:
+        return -HALF_TURN, south, HALF_TURN, north
+    west, east = (x - 2 * HALF_TURN * round(x / (2 * HALF_TURN)) for x in (west, east))
+    return west, south, east, north
 
 
 class _RemoteOnly(StacApiIO):

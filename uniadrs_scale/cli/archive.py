@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from uniadrs_scale.cli.options import INCOMPLETE, spread
+from uniadrs_scale.cli.options import INCOMPLETE
 from uniadrs_scale.errors import ArchiveError, ClusterError
 
 if TYPE_CHECKING:
@@ -23,13 +23,6 @@ LOG = logging.getLogger("uniadrs_scale.sweep")
 Archive = Annotated[
     Path, typer.Argument(metavar="ARCHIVE.yaml", help="Description; see 'sweep --init'.")
 ]
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands of archives to ``app``."""
-    app.command("sweep")(spread(sweep_command))
-    app.command("status")(spread(status_command))
-    app.command("retry")(spread(retry_command))
 
 
 def sweep_command(

@@ -18,11 +18,8 @@ import typer
 from typer.core import TyperGroup
 
 from uniadrs_scale import __version__
-from uniadrs_scale.cli import archive as cli_archive
-from uniadrs_scale.cli import maps as cli_store
-from uniadrs_scale.cli import score as cli_score
-from uniadrs_scale.cli import targets as cli_targets
-from uniadrs_scale.cli.options import BAD_INPUT, BUSY, COMPLETE, INCOMPLETE
+from uniadrs_scale.cli import archive, maps, score, targets
+from uniadrs_scale.cli.options import BAD_INPUT, BUSY, COMPLETE, INCOMPLETE, spread
 from uniadrs_scale.core.machine import give_home
 from uniadrs_scale.errors import BusyError, UniadrsScaleError
 
@@ -82,8 +79,13 @@ USAGE = """Usage: uniadrs-scale-train COMMAND ARGUMENTS
 'uniadrs-scale-train COMMAND --help' lists the arguments.
 """
 
-for commands in (cli_score, cli_store, cli_targets, cli_archive):
-    commands.register(app)
+for command in (
+    *(score.score_command, score.plan_command, score.demo_command),
+    *(maps.cog_command, maps.verify_command, maps.evaluate_command, maps.info_command),
+    *(targets.targets_command, targets.report_command),
+    *(archive.sweep_command, archive.status_command, archive.retry_command),
+):
+    app.command(command.__name__.removesuffix("_command"))(spread(command))
 
 
 def main() -> None:

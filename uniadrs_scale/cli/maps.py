@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from uniadrs_scale.cli.options import COMPLETE, INCOMPLETE, Drawing, Reading, spread
+from uniadrs_scale.cli.options import COMPLETE, INCOMPLETE, Drawing, Reading
 from uniadrs_scale.errors import StoreError, counted
 
 if TYPE_CHECKING:
@@ -28,14 +28,6 @@ Map = Annotated[
 Store = Annotated[
     str, typer.Argument(metavar="STORE", help="OUT.zarr of a score run, by path or URL.")
 ]
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands of stores to ``app``."""
-    app.command("cog")(spread(cog_command))
-    app.command("verify")(spread(verify_command))
-    app.command("evaluate")(spread(evaluate_command))
-    app.command("info")(spread(info_command))
 
 
 def cog_command(

@@ -2,8 +2,7 @@
 
 A command names a group as one parameter; :func:`spread` shows typer its fields instead:
 
-    @spread
-    def plan(scenes: Scenes, reading: Reading, running: Running) -> None: ...
+    def plan_command(scenes: Scenes, reading: Reading, running: Running) -> None: ...
 
 In all modules of the command line, functions import the library themselves: torch and Dask take
 seconds, and --help needs neither.

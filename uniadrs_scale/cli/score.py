@@ -18,7 +18,6 @@ from uniadrs_scale.cli.options import (
     Running,
     Scenes,
     Workers,
-    spread,
 )
 from uniadrs_scale.cli.values import box_and_crs
 
@@ -65,13 +64,6 @@ class Cropping:
             box, crs = box_and_crs(self.bbox)
             scene = crop(scene, bbox=box, aoi=self.aoi, crs=crs)
         return scene.rename(self.name) if self.name else scene
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands of scenes to ``app``."""
-    app.command("score")(spread(score_command))
-    app.command("plan")(spread(plan_command))
-    app.command("demo")(spread(demo_command))
 
 
 def score_command(

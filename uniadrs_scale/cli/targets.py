@@ -10,18 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from uniadrs_scale.cli.options import COMPLETE, INCOMPLETE, Reading, Workers, spread
+from uniadrs_scale.cli.options import COMPLETE, INCOMPLETE, Reading, Workers
 from uniadrs_scale.core.presets import DEFAULT_WEIGHTS
 from uniadrs_scale.errors import PlanError, redact
 
 if TYPE_CHECKING:
     from uniadrs_scale.objects.select import Selection
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands of targets to ``app``."""
-    app.command("targets")(spread(targets_command))
-    app.command("report")(spread(report_command))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

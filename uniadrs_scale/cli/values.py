@@ -24,13 +24,15 @@ def items(text: str) -> list[str]:
 
 
 def band_list(text: str | None) -> list[int | str] | None:
-    """Return '1,2,5-8' or 'B02,B03' as a list for open_scene."""
+    """Return '1,2,5-8' or 'B02,B03' as a list for open_scene; SceneError for '8-5'."""
     if text is None:
         return None
     bands: list[int | str] = []
     for part in items(text):
         first, dash, last = part.partition("-")
         if dash and first.isdecimal() and last.isdecimal():
+            if int(last) < int(first):
+                raise SceneError(f"--bands '{part}' counts down. Write {last}-{first}.")
             bands.extend(range(int(first), int(last) + 1))
         else:
             bands.append(part)

@@ -30,7 +30,7 @@ from uniadrs_scale.maps.pictures import (
     result_line,
 )
 from uniadrs_scale.maps.store import open_map
-from uniadrs_scale.storage.places import Place
+from uniadrs_scale.storage.places import PAGES, Place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -198,7 +198,8 @@ def require_own(
 def require_own_page(path: str | Path | Place, what: str, *, sign: bytes) -> None:
     """Raise StoreError as :func:`require_own` does, or if the name is not that of a page."""
     place = Place.of(path)
-    place.require_page()
+    if place.suffix.lower() not in PAGES:
+        raise StoreError(f"Output '{place}' is not a page. Let it end in .html.")
     require_own(place, what, sign=sign, within=LOOKED_AT)
 
 

@@ -31,7 +31,6 @@ from uniadrs_scale.maps.groups import (
     map_frame,
     not_a_store,
     open_group,
-    read_cells,
     read_statistics,
     replaced,
     write_statistics,
@@ -48,7 +47,7 @@ if TYPE_CHECKING:
     from uniadrs_scale.core.lattice import Window
     from uniadrs_scale.core.levels import Levels
     from uniadrs_scale.core.pixels import BandStatistics
-    from uniadrs_scale.core.regions import Cells, Grid
+    from uniadrs_scale.core.regions import Cells
 
 MISSING, DONE, FAILED = 0, 1, 2
 CPU_KINDS, LEVELS = "cpu_kinds", "levels"
@@ -136,10 +135,6 @@ class ScoreStore:
     def statistics(self) -> BandStatistics | None:
         """Statistics that the scores were made with; None if the run had not begun."""
         return read_statistics(self.group)
-
-    def cells(self, grid: Grid) -> Cells:
-        """Return the moments of the cells of ``grid``; there are some if there are statistics."""
-        return read_cells(self.group, grid)
 
     def write_statistics(self, statistics: BandStatistics, cells: Cells) -> None:
         """Keep the scene's statistics: a resumed run must scale as the first one did.

@@ -193,7 +193,7 @@ def bands_called(wanted: int | str, product: Product) -> list[Band]:
     Raise SceneError if the band does not exist, or several have the name.
     """
     names = [(band.name, *band.aliases) for band in product.bands]
-    asset = product.of_asset(wanted) if isinstance(wanted, str) else []
+    asset = [band for band in product.bands if band.asset == wanted != ""]
     return asset or [product.bands[k] for k in select([wanted], names, product.name, product.bands)]
 
 

@@ -257,4 +257,6 @@ def _warped(source: rasterio.DatasetReader, warp: Warp) -> WarpedVRT:
         nodata=warp.nodata,
         # Pixels outside the file must not be taken for zeros.
         add_alpha=warp.nodata is None and ColorInterp.alpha not in source.colorinterp,
+        # By default, a mean includes nodata if another band has a value there.
+        UNIFIED_SRC_NODATA="NO" if warp.single else "YES",
     )

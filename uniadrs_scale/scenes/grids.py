@@ -68,6 +68,8 @@ class Warp:
     NaN: GDAL's alpha of a float raster is opaque everywhere."""
     inside: tuple[int, int, int, int] | None = None
     """Rows (start, stop) and columns (start, stop) of the grid that the raster covers."""
+    single: bool = False
+    """True if nodata in one band counts, False if only nodata in all bands of the raster does."""
 
     def decisive(self) -> dict[str, Any]:
         """Return what decides the resampled pixels, as JSON values."""
@@ -76,6 +78,7 @@ class Warp:
             "resampling": self.resampling,
             "nodata": self.nodata,
             "inside": None if self.inside is None else list(self.inside),
+            **({"single": True} if self.single else {}),
         }
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from uniadrs_scale.core.lattice import Window
     from uniadrs_scale.scenes.arrays import Variable
     from uniadrs_scale.scenes.datasets import Contents
-    from uniadrs_scale.scenes.products.metadata import Band, Mask, Options, Product, Quality
+    from uniadrs_scale.scenes.products.metadata import Band, Mask, Options, Product
 
 MANY = 16
 """Names that fit in an error message."""
@@ -209,7 +209,7 @@ def warp_of(header: Header, number: int, values: Values, target: Grid | None) ->
     if dtype.kind == "f" and bare and nodata is None:
         nodata = float("nan")
     inside = covered(source, target) if together and bare and nodata is not None else None
-    return Warp(target, method, nodata, inside)
+    return Warp(target, method, nodata, inside, single=not together and len(header.dtypes) > 1)
 
 
 def quality_files(product: Product, options: Options, scene: Grid) -> Iterator[QualityFile]:
@@ -236,13 +236,12 @@ def _unwanted(product: Product, options: Options) -> list[tuple[tuple[str, int],
     if mask not in ("none", "cloud"):
         known = [code for quality in product.quality for code in quality.codes]
         mask = _asked(mask, product.name, known)
-    return [_codes(quality, mask) for quality in product.quality]
-
-
-def _codes(quality: Quality, mask: str | tuple[str | int, ...]) -> tuple[tuple[str, int], ...]:
-    wanted: set[str | int] = set(quality.always)
-    wanted |= set(quality.cloud if mask == "cloud" else () if isinstance(mask, str) else mask)
-    return tuple(pair for pair in quality.codes if wanted & set(pair))
+    named = () if isinstance(mask, str) else mask
+    wanted = [{*q.always, *(q.cloud if mask == "cloud" else named)} for q in product.quality]
+    return [
+        tuple(pair for pair in quality.codes if names & set(pair))
+        for quality, names in zip(product.quality, wanted, strict=True)
+    ]
 
 
 def words_of_masks(scene: FileScene, *, scaled: bool) -> str:

@@ -18,6 +18,7 @@ from uniadrs_scale.core.regions import Grid
 from uniadrs_scale.detector.detector import levels_of, weights_digest
 from uniadrs_scale.errors import SceneError, StoreError
 from uniadrs_scale.maps.exports import FinishedMap, companions, has_companions, require_own_page
+from uniadrs_scale.maps.groups import read_cells
 from uniadrs_scale.maps.new_store import prepare
 from uniadrs_scale.maps.pyramids import finish
 from uniadrs_scale.maps.store import DONE
@@ -207,10 +208,10 @@ class _Run:
         known, info = opened.statistics, self.plan.scene
         grid = Grid.of(info.height, info.width, len(info.bands))
         if known is not None and not known.unread:
-            return known, opened.cells(grid)
+            return known, read_cells(opened.group, grid)
         statistics, cells = scene_statistics(self.job.source, executor)
         if known is not None and statistics.unread == known.unread:
-            return known, opened.cells(grid)
+            return known, read_cells(opened.group, grid)
         if statistics.count:
             opened.write_statistics(statistics, cells)
             self.kept = 0

@@ -198,11 +198,6 @@ class Place:
                 f"Cannot write '{self.name:.60}' ({error.strerror}). Choose another output path."
             ) from None
 
-    def require_page(self) -> None:
-        """Raise StoreError if the name is not that of a page, such as that of a scene."""
-        if self.suffix.lower() not in PAGES:
-            raise StoreError(f"Output '{self}' is not a page. Let it end in .html.")
-
     def make_folder(self) -> None:
         """Make a folder here, unless it exists.
 

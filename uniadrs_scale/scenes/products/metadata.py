@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 LARGEST_XML = 64 << 20
 """Bytes; those of Sentinel-1, the longest known, have about 3 MiB."""
+MOST = 16
+"""Names that fit in a message."""
 Nodata = float | Literal["auto"] | None
 SHORTEST = 100
 """Wavelength below which a number without a unit is in micrometres: no sensor sees 100 nm."""
@@ -86,10 +88,6 @@ class Product:
     """True for radar amplitudes, which can be turned into dB."""
     notes: tuple[str, ...] = ()
     """Sentences about what was assumed."""
-
-    def of_asset(self, key: str) -> list[Band]:
-        """Return all bands of the STAC asset ``key``, empty without such an asset."""
-        return [band for band in self.bands if band.asset == key != ""]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,8 +204,8 @@ def natural_order(names: Iterable[str]) -> list[str]:
     return sorted(names, key=parts)
 
 
-def families(names: Iterable[str], most: int = 16) -> str:
-    """List names for a message, at most ``most`` of them, numbered ones first as one pattern.
+def families(names: Iterable[str]) -> str:
+    """List names for a message, at most MOST of them, numbered ones first as one pattern.
 
     >>> families(["depth", "rrs_1", "rrs_2", "chl_1"])
     'rrs_* (2), depth, chl_1'
@@ -217,7 +215,7 @@ def families(names: Iterable[str], most: int = 16) -> str:
     many = [kind for kind, count in members.items() if count > 1]
     single = [name for name, kind in kinds.items() if members[kind] == 1]
     told = [*(f"{kind} ({members[kind]})" for kind in many), *single]
-    return ", ".join(told[:most]) + (", ..." if len(told) > most else "")
+    return ", ".join(told[:MOST]) + (", ..." if len(told) > MOST else "")
 
 
 def read_xml(path: Path) -> ET.Element:
