@@ -53,6 +53,25 @@ def test_a_sweep_writes_the_targets_of_each_scene(tmp_path):
     assert "2024-01-01 00:00" in text
 
 
+WRONG = {
+    "no score": (
+        {"output": {"folder": "maps", "formats": ["cog", "targets", "report"]}, "plan": {}},
+        "targets, report need an anomaly score, but the layers of the scorer are wet, dry",
+    ),
+    "tiles": ({"plan": {"tile": 32, "chunk": 64}}, "sets its tiles, got plan.tile"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_model_that_can_make_no_product_is_refused_before_it_scores(tmp_path, case):
+    changes, message = WRONG[case]
+    write_scene(tmp_path / "incoming" / "s_20240101.tif", 1)
+    scorer = us.scorer(wet_and_dry, tile=32, layers=["wet", "dry"])
+    with pytest.raises(us.PlanError, match=message):
+        us.sweep(write_archive(tmp_path, **changes), detector=scorer)
+    assert not (tmp_path / "maps").exists()
+
+
 def wet_and_dry(tiles):
     score = np.tanh(np.abs(tiles[:, 0]) / 4)
     return score, 1 - score

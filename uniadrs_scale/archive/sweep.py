@@ -25,7 +25,7 @@ from uniadrs_scale.archive.decide import (
 )
 from uniadrs_scale.archive.exports import require_libraries
 from uniadrs_scale.archive.filters import MOST_DAYS, is_older, oldest_kept, require_clock
-from uniadrs_scale.archive.product import SweepReport, require_some_scene
+from uniadrs_scale.archive.product import SweepReport, require_scorer, require_some_scene
 from uniadrs_scale.archive.sink import COLLECTION, Sink
 from uniadrs_scale.archive.sources import list_items, source_text
 from uniadrs_scale.archive.stac import collection_text
@@ -91,6 +91,7 @@ def sweep(
     try:
         require_mounted(sink.place.local)
         scorer = Detector.load(**config.detector) if detector is None else scorer_of(detector)
+        require_scorer(config, scorer)
         if dry_run:
             return _foresee(config, scorer, sink)
         with sink.locked() as ledger, interruptible() as stop:
