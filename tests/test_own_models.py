@@ -464,6 +464,41 @@ def test_masked_values_fail_their_tile(answer: str) -> None:
     assert np.isfinite(got.values[:, 32:]).all()
 
 
+class Panic(BaseException):
+    """The panic of a library in Rust is no Exception."""
+
+
+class MuteError(Exception):
+    def __str__(self) -> str:
+        raise ValueError("no words")
+
+
+ERRORS = {
+    "exit": (SystemExit(3), "SystemExit: 3"),
+    "panic": (Panic("index out of bounds"), "Panic: index out of bounds"),
+    "mute": (MuteError(), "MuteError"),
+    "commands": (ValueError("bad \x1b[2J\udcff"), r"ValueError: bad \x1b[2J\udcff"),
+}
+
+
+@pytest.mark.parametrize("case", ERRORS)
+def test_whatever_a_model_raises_costs_its_tile(case: str) -> None:
+    error, message = ERRORS[case]
+
+    def failing(tiles: NDArray[np.float32]) -> NDArray[np.float32]:
+        if (tiles == 7).any():
+            raise error
+        return tiles[:, 0].clip(0, 1)
+
+    scene = noise(32, 64).astype(np.float32) / 4000
+    scene[0, 5, 5] = 7
+    scorer = us.scorer(failing, tile=32, stride=32, inputs="raw", version="1")
+    with pytest.warns(us.IncompleteWarning, match=rf"\(0, 0\): {re.escape(message)}(\n|$)"):
+        got = us.score(scene, detector=scorer, scheduler="sync")
+    assert np.isnan(got.values[:, :32]).all()
+    assert np.isfinite(got.values[:, 32:]).all()
+
+
 def test_complex_values_of_an_own_class_fail_their_tile() -> None:
     with pytest.warns(us.IncompleteWarning, match="returns complex128, not arrays of real"):
         us.score(noise(32, 32), detector=Plain(lambda tiles: tiles[:, 0] * np.complex128(1j)))
