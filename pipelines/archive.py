@@ -53,4 +53,8 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except us.UniadrsScaleError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(75 if isinstance(error, us.BusyError) else 2)  # as 'uniadrs-scale sweep'

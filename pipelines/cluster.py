@@ -5,18 +5,23 @@
     python pipelines/cluster.py slurm --workers 40   SCENE.tif OUT.zarr
     python pipelines/cluster.py kubernetes           SCENE.tif OUT.zarr
 
-Workers need this library, not this script, and must see scene and output under the same paths.
-docs/cluster.md has the files for SLURM and Kubernetes.
+Workers need this library, not this script, and see the same paths. Recipes: docs/cluster.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 from contextlib import AbstractContextManager, ExitStack
 
 from distributed import Client, LocalCluster
 
 import uniadrs_scale as us
+
+
+def local(workers: int) -> AbstractContextManager[object]:
+    """Start workers on this machine."""
+    return LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=":0")
 
 
 def slurm(workers: int) -> AbstractContextManager[object]:
@@ -57,16 +62,8 @@ def main() -> None:
     arguments = parser.parse_args()
 
     with ExitStack() as stack:
-        if arguments.where == "local":
-            where = stack.enter_context(
-                LocalCluster(
-                    n_workers=arguments.workers, threads_per_worker=1, dashboard_address=":0"
-                )
-            )
-        else:
-            start = {"slurm": slurm, "kubernetes": kubernetes}.get(arguments.where)
-            # Its jobs or pods end with this block.
-            where = stack.enter_context(start(arguments.workers)) if start else arguments.where
+        start = {"local": local, "slurm": slurm, "kubernetes": kubernetes}.get(arguments.where)
+        where = stack.enter_context(start(arguments.workers)) if start else arguments.where
         # score() uses the active client; without one it starts workers on this machine.
         client = stack.enter_context(Client(where))
         print(f"{len(client.scheduler_info(n_workers=-1)['workers'])} workers")
@@ -76,4 +73,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (ImportError, OSError, ValueError) as error:  # those of this library are such, too
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(75 if isinstance(error, us.BusyError) else 2)

@@ -10,6 +10,7 @@ command resumes an interrupted run.
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 import uniadrs_scale as us
@@ -26,7 +27,6 @@ def main() -> None:
     parser.add_argument("--mask", nargs="+", default=["none"], help="cloud, or classes to mask")
     parser.add_argument("--units", choices=["amplitude", "dB"], help="units of Sentinel-1")
     arguments = parser.parse_args()
-    arguments.folder.mkdir(parents=True, exist_ok=True)
     mask = arguments.mask[0] if len(arguments.mask) == 1 else arguments.mask
 
     # No pixel is read yet: the scene is lazy, and the plan is arithmetic.
@@ -40,6 +40,7 @@ def main() -> None:
     )
     print(us.plan(scene).text())
 
+    arguments.folder.mkdir(parents=True, exist_ok=True)
     # Short runs use threads of this process, long runs worker processes, one per core or per GPU.
     scores = us.score(scene, arguments.folder / "scores.zarr")
     cog = us.to_cog(arguments.folder / "scores.zarr", arguments.folder / "scores.tif")
@@ -48,4 +49,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (OSError, ValueError) as error:  # those of this library are such, too
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(75 if isinstance(error, us.BusyError) else 2)

@@ -10,7 +10,8 @@ import re
 import sys
 import warnings
 import zipfile
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from rasterio.transform import from_origin
 
 import uniadrs_scale as us
 from uniadrs_scale.cli.main import main
+from uniadrs_scale.core.contracts import Tiling
 from uniadrs_scale.core.layers import SCORE
 from uniadrs_scale.core.pixels import BandStatistics, fill_invalid
 from uniadrs_scale.core.seams import taper
@@ -31,6 +33,7 @@ from uniadrs_scale.detector.fingerprints import model_digest
 from uniadrs_scale.maps.store import FAILED, open_map, open_store
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from distributed import Client
@@ -403,8 +406,8 @@ def test_identities_are_those_of_another_process(tmp_path: Path) -> None:
 BAD = {
     "tile": (lambda t: t[:, 0, ::2], "turned tiles of shape"),
     "layers": (lambda t: t[:, 0], r"not \(1, 2, 32, 32\)"),
-    "dict": (lambda t: {"out": t[:, 0]}, "returns a dict or complex numbers"),
-    "complex": (lambda t: np.stack([t[:, 0]] * 2, 1) * 1j, "returns a dict or complex numbers"),
+    "dict": (lambda t: {"out": t[:, 0]}, "returns a dict, not"),
+    "complex": (lambda t: np.stack([t[:, 0]] * 2, 1) * 1j, "returns complex64, not"),
     "raises": (lambda _: 1 / 0, "division by zero. Check the bands of the scene"),
 }
 
@@ -442,6 +445,83 @@ def test_a_tile_without_a_number_hides_no_value_beyond_the_range() -> None:
     with pytest.warns(us.IncompleteWarning, match="not finite"):
         got = us.score(scene, detector=scorer, scheduler="sync")
     assert np.isnan(got.values).sum() == 2 * 32 * 32
+
+
+@pytest.mark.parametrize("answer", ["array", "layers", "own class"])
+def test_masked_values_fail_their_tile(answer: str) -> None:
+    def partial(tiles: NDArray[np.float32]) -> Any:
+        values = np.ma.masked_greater(tiles[:, 0], 6.9).clip(0, 1)
+        return (values,) if answer == "layers" else values
+
+    scene = noise(32, 64).astype(np.float32) / 4000
+    scene[0, 5, 5] = 7
+    scorer: us.Scorer = us.scorer(partial, tile=32, stride=32, inputs="raw", version="1")
+    if answer == "own class":
+        scorer = Plain(partial)
+    with pytest.warns(us.IncompleteWarning, match="not finite"):
+        got = us.score(scene, detector=scorer, scheduler="sync")
+    assert np.isnan(got.values[:, :32]).all()
+    assert np.isfinite(got.values[:, 32:]).all()
+
+
+class Panic(BaseException):
+    """The panic of a library in Rust is no Exception."""
+
+
+class MuteError(Exception):
+    def __str__(self) -> str:
+        raise ValueError("no words")
+
+
+ERRORS = {
+    "exit": (SystemExit(3), "SystemExit: 3"),
+    "panic": (Panic("index out of bounds"), "Panic: index out of bounds"),
+    "mute": (MuteError(), "MuteError"),
+    "commands": (ValueError("bad \x1b[2J\udcff"), r"ValueError: bad \x1b[2J\udcff"),
+}
+
+
+@pytest.mark.parametrize("case", ERRORS)
+def test_whatever_a_model_raises_costs_its_tile(case: str) -> None:
+    error, message = ERRORS[case]
+
+    def failing(tiles: NDArray[np.float32]) -> NDArray[np.float32]:
+        if (tiles == 7).any():
+            raise error
+        return tiles[:, 0].clip(0, 1)
+
+    scene = noise(32, 64).astype(np.float32) / 4000
+    scene[0, 5, 5] = 7
+    scorer = us.scorer(failing, tile=32, stride=32, inputs="raw", version="1")
+    with pytest.warns(us.IncompleteWarning, match=rf"\(0, 0\): {re.escape(message)}(\n|$)"):
+        got = us.score(scene, detector=scorer, scheduler="sync")
+    assert np.isnan(got.values[:, :32]).all()
+    assert np.isfinite(got.values[:, 32:]).all()
+
+
+def test_complex_values_of_an_own_class_fail_their_tile() -> None:
+    with pytest.warns(us.IncompleteWarning, match="returns complex128, not arrays of real"):
+        us.score(noise(32, 32), detector=Plain(lambda tiles: tiles[:, 0] * np.complex128(1j)))
+
+
+@dataclass(frozen=True)
+class Plain:
+    """A scorer of two methods and two values."""
+
+    call: Callable[[NDArray[np.float32]], Any]
+    identity: str = "plain"
+    batch: int = 1
+    tiling: ClassVar[Tiling] = Tiling(tile=32, stride=32)
+
+    def activation_bytes(self, tile: int, bands: int) -> int:
+        return 4 * tile * tile * bands
+
+    def fitted(self, statistics: object) -> Plain:
+        del statistics
+        return self
+
+    def score_tiles(self, tiles: NDArray[np.float32]) -> Any:
+        return self.call(tiles)
 
 
 def test_a_model_that_refuses_zeros_scores_every_tile() -> None:
@@ -485,7 +565,7 @@ def test_complex_numbers_of_a_module_are_refused() -> None:
         def forward(self, tiles: torch.Tensor) -> torch.Tensor:
             return torch.fft.fft2(tiles[:, 0])
 
-    with pytest.raises(us.PlanError, match="complex numbers"):
+    with pytest.raises(us.PlanError, match="returns complex64, not"):
         us.plan(noise(), detector=us.scorer(Waves(), tile=TILE))
 
 

@@ -14,6 +14,9 @@ import pytest
 import rasterio
 import yaml
 
+from uniadrs_scale.storage.locks import claimed
+from uniadrs_scale.storage.places import Place
+
 if TYPE_CHECKING:
     from distributed import Client
 
@@ -68,6 +71,36 @@ def test_cluster(small_raster: Path, tmp_path: Path, cluster: Client) -> None:
     address = cluster.scheduler.address
     out = start("cluster.py", address, small_raster, "map.zarr", folder=tmp_path)
     assert out.splitlines() == ["2 workers", "map.zarr: 260 x 300 px"]
+
+
+WRONG = {
+    "no scene": (2, "swath.py", ("missing.tif", "out"), "does not exist"),
+    "a file as folder": (2, "swath.py", ("SCENE", "SCENE"), "File exists"),
+    "no archive": (2, "archive.py", ("missing.yaml",), "cannot be read"),
+    "no address": (2, "cluster.py", ("missing", "SCENE", "map.zarr"), "missing port number"),
+    "no output": (2, "cluster.py", ("tcp://ADDRESS", "SCENE", "map.txt"), "no known format"),
+    "busy": (75, "swath.py", ("SCENE", "taken"), "Another run writes to"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_input_ends_with_one_sentence(
+    case: str, small_raster: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    code, script, given, message = WRONG[case]
+    address = ""
+    if "tcp://ADDRESS" in given:
+        address = request.getfixturevalue("cluster").scheduler.address
+    known = {"SCENE": str(small_raster), "tcp://ADDRESS": address}
+    (tmp_path / "taken").mkdir()
+    with claimed(Place(str(tmp_path / "taken" / "scores.zarr"))):
+        done = subprocess.run(
+            [sys.executable, str(PIPELINES / script), *(known.get(text, text) for text in given)],
+            cwd=tmp_path, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    assert (done.returncode, "Traceback" in done.stderr) == (code, False), done.stderr
+    assert message in done.stderr.splitlines()[-1]
+    assert {path.name for path in tmp_path.iterdir()} == {small_raster.name, "taken"}
 
 
 def test_scripts_stay_short() -> None:

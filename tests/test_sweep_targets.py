@@ -7,7 +7,9 @@ import re
 import sys
 
 import geopandas
+import numpy as np
 import pytest
+import rasterio
 from archives import write_archive, write_scene
 from standins import FirstBand
 
@@ -49,6 +51,50 @@ def test_a_sweep_writes_the_targets_of_each_scene(tmp_path):
     link = f"maps/s_20240101/{asset['href'].removeprefix('./')}"
     assert f'<td data-value="{len(frame)}"><a href="{link}">{len(frame)}</a></td>' in text
     assert "2024-01-01 00:00" in text
+
+
+WRONG = {
+    "no score": (
+        {"output": {"folder": "maps", "formats": ["cog", "targets", "report"]}, "plan": {}},
+        "targets, report need an anomaly score, but the layers of the scorer are wet, dry",
+    ),
+    "tiles": ({"plan": {"tile": 32, "chunk": 64}}, "sets its tiles, got plan.tile"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_model_that_can_make_no_product_is_refused_before_it_scores(tmp_path, case):
+    changes, message = WRONG[case]
+    write_scene(tmp_path / "incoming" / "s_20240101.tif", 1)
+    scorer = us.scorer(wet_and_dry, tile=32, layers=["wet", "dry"])
+    with pytest.raises(us.PlanError, match=message):
+        us.sweep(write_archive(tmp_path, **changes), detector=scorer)
+    assert not (tmp_path / "maps").exists()
+
+
+def wet_and_dry(tiles):
+    score = np.tanh(np.abs(tiles[:, 0]) / 4)
+    return score, 1 - score
+
+
+def test_a_sweep_by_a_model_of_several_layers(tmp_path):
+    scene = write_scene(tmp_path / "incoming" / "s_20240101.tif", 1)
+    scorer = us.scorer(wet_and_dry, tile=32, layers=["wet", "dry"])
+    output = {"folder": "maps", "formats": ["cog", "zarr"]}
+    archive = write_archive(tmp_path, output=output, plan={"chunk": 32})
+    assert us.sweep(archive, detector=scorer).text().endswith("s")
+    (cog,) = (tmp_path / "maps").glob("s_20240101/*/scores.tif")
+    with rasterio.open(cog) as file:
+        found = file.read()
+    wanted = us.score(str(scene), detector=scorer, scheduler="sync")
+    np.testing.assert_array_equal(found, wanted)
+
+
+def test_a_sweep_takes_detectors_by_name(tmp_path):
+    write_scene(tmp_path / "incoming" / "s_20240101.tif", 1, bands=3)
+    assert us.sweep(write_archive(tmp_path), detector="rx").complete
+    with pytest.raises(us.PlanError, match="takes a scorer, got int"):
+        us.sweep(write_archive(tmp_path), detector=3)
 
 
 def test_a_sweep_takes_a_second_look(tmp_path):

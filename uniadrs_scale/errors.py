@@ -53,10 +53,16 @@ def gist(error: object) -> str:
     >>> gist(ValueError("no such file.\nTraceback ...")), gist(KeyError())
     ('no such file', 'KeyError')
     """
-    if isinstance(error, BaseException) and "See previous exception" in str(error):  # rasterio's
-        error = error.__cause__ or error
-    text = redact(str(error)).strip() or type(error).__name__
-    return text.splitlines()[0][:LONGEST].rstrip(". ")
+    text = ""
+    with suppress(Exception):  # whatever its own __str__ raises
+        if isinstance(error, BaseException) and "See previous exception" in str(
+            error
+        ):  # rasterio's
+            error = error.__cause__ or error
+        text = redact(str(error)).strip()
+    line = (text or type(error).__name__).splitlines()[0][:LONGEST].rstrip(". ")
+    # It may quote bytes of a file that a terminal takes for commands.
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
 
 
 def counted(number: int, name: str) -> str:

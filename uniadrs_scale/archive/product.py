@@ -12,15 +12,18 @@ from typing import TYPE_CHECKING, Any
 from pystac.utils import datetime_to_str
 
 from uniadrs_scale.archive.decide import Action
+from uniadrs_scale.archive.exports import TARGETS
 from uniadrs_scale.archive.sink import ITEM
 from uniadrs_scale.archive.stac import make_item, wanted_exports
-from uniadrs_scale.core.contracts import Printed
+from uniadrs_scale.core.contracts import Printed, layers_of
+from uniadrs_scale.core.layers import SCORE
 from uniadrs_scale.core.plan import Sizes
 from uniadrs_scale.detector.detector import weights_digest
-from uniadrs_scale.errors import ArchiveError, SceneError, counted
+from uniadrs_scale.errors import ArchiveError, PlanError, SceneError, counted
 from uniadrs_scale.maps.exports import FinishedMap
 from uniadrs_scale.maps.store import is_score_store, open_store
 from uniadrs_scale.objects.second_look import SecondLook
+from uniadrs_scale.pages.report import REPORT
 from uniadrs_scale.scenes.open import open_scene
 from uniadrs_scale.scenes.preview import scene_picture
 from uniadrs_scale.scoring.job import prepare
@@ -93,6 +96,23 @@ def require_some_scene(items: Iterable[SourceItem], options: Mapping[str, Any]) 
             return
     if reason:
         raise ArchiveError(f"No scene can be opened with the options of 'scene': {reason}")
+
+
+def require_scorer(config: ArchiveConfig, scorer: Scorer) -> None:
+    """Raise PlanError if no scene could have its product by ``scorer``, before any is scored."""
+    sizes = {"preset", "tile", "stride"}.intersection(config.plan.given)
+    if hasattr(scorer, "tiling") and sizes:
+        raise PlanError(
+            f"The scorer sets its tiles, got plan.{', plan.'.join(sorted(sizes))}. Drop these "
+            "options, or make a scorer with other tiles."
+        )
+    layers = layers_of(scorer)
+    formats = [name for name in config.output.formats if name in (TARGETS.name, REPORT.name)]
+    if formats and SCORE not in layers:
+        raise PlanError(
+            f"output.formats {', '.join(formats)} need an anomaly score, but the layers of the "
+            f"scorer are {', '.join(layer.name for layer in layers)}. Use cog and zarr only."
+        )
 
 
 def prepare_order(order: Order) -> Job:

@@ -25,7 +25,7 @@ from uniadrs_scale.archive.decide import (
 )
 from uniadrs_scale.archive.exports import require_libraries
 from uniadrs_scale.archive.filters import MOST_DAYS, is_older, oldest_kept, require_clock
-from uniadrs_scale.archive.product import SweepReport, require_some_scene
+from uniadrs_scale.archive.product import SweepReport, require_scorer, require_some_scene
 from uniadrs_scale.archive.sink import COLLECTION, Sink
 from uniadrs_scale.archive.sources import list_items, source_text
 from uniadrs_scale.archive.stac import collection_text
@@ -35,6 +35,7 @@ from uniadrs_scale.core.arguments import require_flag
 from uniadrs_scale.core.machine import Stop, interruptible
 from uniadrs_scale.detector.detector import Detector
 from uniadrs_scale.errors import ArchiveError, BusyError, StoreError, UniadrsScaleError, redact
+from uniadrs_scale.scoring.job import scorer_of
 from uniadrs_scale.storage.folders import require_mounted
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ a large archive, where an update must not take more than a twentieth of the time
 def sweep(
     archive: ArchiveConfig | str | Path,
     *,
-    detector: Scorer | None = None,
+    detector: Scorer | str | Path | None = None,
     dry_run: bool = False,
     keep_days: float | None = None,
 ) -> SweepReport:
@@ -62,7 +63,8 @@ def sweep(
 
     Args:
         archive: The description, or its YAML file.
-        detector: Scorer of the tiles; by default the one that the description names.
+        detector: Scorer of the tiles, as in :func:`score`; by default the one that the description
+            names.
         dry_run: True to decide only, and write nothing.
         keep_days: Days after which products are removed, instead of those in the description.
 
@@ -88,7 +90,8 @@ def sweep(
     sink, report = Sink(config.output.folder), SweepReport()
     try:
         require_mounted(sink.place.local)
-        scorer = detector if detector is not None else Detector.load(**config.detector)
+        scorer = Detector.load(**config.detector) if detector is None else scorer_of(detector)
+        require_scorer(config, scorer)
         if dry_run:
             return _foresee(config, scorer, sink)
         with sink.locked() as ledger, interruptible() as stop:

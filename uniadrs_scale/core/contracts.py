@@ -13,14 +13,13 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-import numpy as np
-
-from uniadrs_scale.core.layers import SCORE, Layer
+from uniadrs_scale.core.layers import SCORE, Layer, real_values
 from uniadrs_scale.errors import PlanError, SceneError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from uniadrs_scale.core.lattice import Window
@@ -102,10 +101,10 @@ def score_jointly(
     first = scorers[0]
     if isinstance(first, Joint):
         return first.score_jointly(scorers, tiles)
-    scores = np.array(first.score_tiles(tiles))
+    scores = real_values(first.score_tiles(tiles))
     for scorer in {id(other): other for other in scorers if other is not first}.values():
         mine = [k for k, other in enumerate(scorers) if other is scorer]
-        scores[mine] = scorer.score_tiles(tiles)[mine]
+        scores[mine] = real_values(scorer.score_tiles(tiles))[mine]
     return scores
 
 

@@ -135,3 +135,16 @@ class Part:
             return cls(Window(*sides), (height, width), str(values.get("area", "")))
         except (TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"{values!r:.80} is not a part of a scene") from error
+
+
+def real_values(answer: Any) -> NDArray[np.float32]:
+    """Return the answer of a model as an own array; masked values become NaN.
+
+    Raises:
+        TypeError: It has no real numbers. Complex ones would lose half, texts and dates be parsed.
+    """
+    values = answer if isinstance(answer, np.ma.MaskedArray) else np.asarray(answer)
+    if values.dtype.kind not in "biufO":
+        raise TypeError(f"it returns {values.dtype}, not arrays of real numbers")
+    with np.errstate(over="ignore"):  # it is infinite then, and its tile fails
+        return np.ma.filled(values.astype(np.float32), np.nan)

@@ -13,7 +13,7 @@ import torch
 
 from uniadrs_scale.core.arguments import whole
 from uniadrs_scale.core.contracts import Tiling
-from uniadrs_scale.core.layers import SCORE, Layer
+from uniadrs_scale.core.layers import SCORE, Layer, real_values
 from uniadrs_scale.core.machine import ONE_BLAS_THREAD
 from uniadrs_scale.detector.fingerprints import model_digest
 from uniadrs_scale.detector.model_files import File, by_torch, model_file
@@ -259,9 +259,9 @@ def _model(model: object, version: str | None) -> tuple[Model, str]:
 
 def _stacked(answer: Any, layers: int) -> NDArray[np.float32]:
     """Return an answer as an own array (n, layer, y, x)."""
-    if isinstance(answer, dict) or np.iscomplexobj(answer):
-        raise TypeError("it returns a dict or complex numbers, not arrays of real numbers")
+    if isinstance(answer, dict):
+        raise TypeError("it returns a dict, not arrays of real numbers")
     if isinstance(answer, tuple | list):
-        return np.stack([np.asarray(part, np.float32) for part in answer], axis=1)
-    values = np.array(answer, np.float32)
+        return np.stack([real_values(part) for part in answer], axis=1)
+    values = real_values(answer)
     return values[:, None] if layers == 1 and values.ndim < len("nlyx") else values

@@ -149,7 +149,9 @@ def _score_group(group: list[Input], layers: tuple[Layer, ...]) -> Iterator[Scor
     scorers = [item.scorer for item in filled]
     try:
         scores = score_jointly(scorers, stack)
-    except Exception as error:  # noqa: BLE001 - one bad tile must not cost the scene
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001 - sys.exit, a panic of Rust: one tile, no more
         if len(group) > 1:
             # Find the bad tile: each alone, in a call of the same shape.
             for item in group:
@@ -179,6 +181,7 @@ def _doubt(score: NDArray[np.float32], layers: tuple[Layer, ...]) -> str:
     return ""
 
 
-def reason(error: Exception) -> str:
-    """Return the first line of an error, without secrets."""
-    return f"{type(error).__name__}: {gist(error)}" if str(error) else type(error).__name__
+def reason(error: BaseException) -> str:
+    """Return the class and the first line of an error, without secrets."""
+    name, text = type(error).__name__, gist(error)
+    return name if text == name else f"{name}: {text}"
