@@ -165,6 +165,30 @@ def test_a_wrong_choice_is_named_with_the_right_ones(run, scene) -> None:
     assert "Invalid value for '--detector': 'ace' is not one of 'uniadrs', 'rx', 'lrx'." in told
 
 
+@pytest.mark.parametrize(("command", "options", "told"), [
+    ("plan", ["--detector", "rx", "--weights", "uniadrs-s", "--dtype", "bfloat16"],
+     "--weights and --dtype have no effect with --detector rx. Drop them."),
+    ("plan", ["--detector", "lrx", "--device", "cpu"],
+     "--device has no effect with --detector lrx. Drop it."),
+    ("plan", ["--crs", "EPSG:4326"], "--crs has no effect on a scene with a grid. Drop it."),
+    ("plan", ["--scheduler", "sync", "--workers", 3],
+     "workers=3 is for processes that are started on this machine, got scheduler='sync'."),
+    ("plan", ["--scheduler", "threads", "--wait-for-workers", "6h"],
+     "wait_for_workers is for clusters, got scheduler='threads'. Drop it."),
+    ("targets", ["--bands", "1"], "--bands has no effect without --scene. Drop it."),
+    ("targets", ["--weights", "rx"], "--weights has no effect without --second-look. Drop it."),
+    ("info", ["--nodata", "0"], "--nodata has no effect on a map. Drop it."),
+])  # fmt: skip
+def test_an_option_without_effect_is_refused(
+    run, scene, tmp_path, command: str, options: list[object], told: str
+) -> None:
+    path = scene
+    if command != "plan":
+        us.score(scene, path := tmp_path / "map.zarr", detector="rx", tile=64, scheduler="sync")
+    got = run(command, path, *options)
+    assert (got.code, told in got.err) == (2, True), got.err
+
+
 BAD_INPUT = {
     "missing scene": (["none.tif"], [], "none.tif' does not exist"),
     "no raster": (["text.tif"], [], "is not a raster that can be opened"),

@@ -18,6 +18,7 @@ from uniadrs_scale.cli.options import (
     Running,
     Scenes,
     Workers,
+    require_effect,
     spread,
 )
 from uniadrs_scale.cli.values import box_and_crs
@@ -145,6 +146,8 @@ def plan_command(
     compute = running.compute(scorer)
     job = running.job(scene, compute, scorer)
     plan = job.on(suited(job, compute)).plan
+    if output is None and not plan.scene.geolocation:
+        require_effect(drawing, "on a scene with a grid")
     target = None if output is None else Target.of(output, drawing.geocoding, overwrite=overwrite)
     if target is not None:
         target.require_apart(job.source)

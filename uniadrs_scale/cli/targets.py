@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from uniadrs_scale.cli.options import COMPLETE, INCOMPLETE, Reading, Workers, spread
+from uniadrs_scale.cli.options import (
+    COMPLETE,
+    INCOMPLETE,
+    Reading,
+    Workers,
+    require_effect,
+    spread,
+)
 from uniadrs_scale.core.presets import DEFAULT_WEIGHTS
 from uniadrs_scale.errors import PlanError, redact
 
@@ -156,6 +163,10 @@ def targets_command(
     place = require_writable(
         output or f"{map_path.rstrip('/').removesuffix('.zarr').removesuffix('.tif')}.gpkg"
     )
+    if not scene:
+        require_effect(reading, "without --scene")
+    if weights != DEFAULT_WEIGHTS and not second_look:
+        raise PlanError("--weights has no effect without --second-look. Drop it.")
     opened = reading.open(scene) if scene else None
     if chips and opened is None:
         raise PlanError("--chips needs the scene of the map. Add --scene.")

@@ -101,6 +101,15 @@ class Compute:
                 f"TLS files require a tls:// scheduler address, got scheduler={scheduler!r}. "
                 "Pass --scheduler tls://host:8786, or drop the TLS options."
             )
+        if workers and scheduler is not None:
+            raise PlanError(
+                f"workers={workers} is for processes that are started on this machine, got "
+                f"scheduler='{scheduler}'. Drop one of them."
+            )
+        if wait is not None and scheduler in LOCAL:
+            raise PlanError(
+                f"wait_for_workers is for clusters, got scheduler='{scheduler}'. Drop it."
+            )
         cores = usable_cores()
         if scheduler in LOCAL:
             threads = 1 if scheduler == "sync" else cores
