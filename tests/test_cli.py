@@ -24,6 +24,7 @@ from uniadrs_scale.cli import main as cli
 from uniadrs_scale.cli import score as cli_score
 from uniadrs_scale.cli.options import spread
 from uniadrs_scale.maps.store import MISSING, open_store
+from uniadrs_scale.pages.report import MOST
 
 PIXELS = np.random.default_rng(0).integers(1, 3000, (3, 300, 260)).astype(np.uint16)
 PIXELS[:, :70, :70] = 0
@@ -459,3 +460,8 @@ def test_a_report_goes_to_a_url(scene: Path, run: Any, monkeypatch: pytest.Monke
     monkeypatch.setattr("uniadrs_scale.pages.report.report", report)
     run("report", "s3://maps/map.zarr", "--scene", scene, "-o", "s3://maps/page.html")
     assert list(map(str, places)) == ["s3://maps/page.html"]
+
+
+def test_help_of_a_report_says_how_many_targets_it_may_have(run) -> None:
+    told = " ".join(run("report", "--help").out.replace("│", " ").split())
+    assert f"at most {MOST}" in told

@@ -210,7 +210,9 @@ def report_command(
             "with the highest scores."
         ),
     ] = None,
-    top: Annotated[int, typer.Option(help="Number of targets in the page, highest first.")] = 200,
+    top: Annotated[
+        int, typer.Option(help="Number of targets in the page, highest first; at most 1000.")
+    ] = 200,
     compare: Annotated[
         str | None,
         typer.Option(help="Another map of the same pixels, to compare left and right of a line."),
