@@ -93,7 +93,8 @@ def score_command(
     drawing: Drawing,
     overwrite: Overwrite = False,
     performance_report: Annotated[
-        Path | None, typer.Option(help="Write Dask's performance report, a page (needs bokeh).")
+        Path | None,
+        typer.Option(help="Write Dask's performance report, a page (needs --workers and bokeh)."),
     ] = None,
 ) -> None:
     """Score a scene: how strongly each pixel deviates from its surroundings, 0 to 1.
