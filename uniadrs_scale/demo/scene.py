@@ -14,7 +14,6 @@ import rasterio
 from affine import Affine
 from scipy import ndimage
 
-from uniadrs_scale.core.arguments import whole
 from uniadrs_scale.demo.landscape import BUILT, KINDS, Landscape, Recipe, expose, landscape
 from uniadrs_scale.errors import SceneError, StoreError
 
@@ -111,15 +110,14 @@ def demo_scene(seed: int, size: int = 2048, anomalies: int = 40) -> SyntheticSce
     """Invent a square four-band scene with small anomalies, about a quarter of them on water.
 
     Args:
-        seed: Equal seeds give equal scenes; a whole number from 0.
+        seed: Equal seeds give equal scenes.
         size: Side [px], at least 256.
         anomalies: Number of anomalies, at least 0.
 
     Raises:
-        PlanError: The seed is negative.
         SceneError: The scene is too small for the anomalies.
     """
-    rng = np.random.default_rng(whole("seed", seed, 0))
+    rng = np.random.default_rng(seed)
     if size < SMALLEST or anomalies < 0:
         raise SceneError(
             f"A demo scene of size={size} px with anomalies={anomalies} cannot be made: it needs "
