@@ -78,6 +78,18 @@ def test_init_writes_a_description_once(run, tmp_path: Path) -> None:
     assert "cannot be read" in run("sweep", tmp_path / "nothing.yaml").err
 
 
+@pytest.mark.parametrize("arguments", [
+    ("sweep", "--init", "new.yaml", "--dry-run"), ("sweep", "--init", "new.yaml", "--every", "1d"),
+    ("status", "new.yaml", "--json", "--html", "new.html"),
+])  # fmt: skip
+def test_an_option_without_effect_is_refused(run, tmp_path: Path, monkeypatch, arguments) -> None:
+    monkeypatch.chdir(tmp_path)
+    got = run(*arguments)
+    assert got.code == 2
+    assert "Drop the other options" in got.err or "Give one of them" in got.err
+    assert not any(tmp_path.iterdir())
+
+
 def test_dry_run_sweep_status_retry(run, archive: Path) -> None:
     assert "holds no archive" in run("status", archive).err
     dry = run("sweep", archive, "--dry-run")

@@ -120,6 +120,8 @@ def test_paths_count_from_the_file(tmp_path: Path) -> None:
         ({"filters": {"bbox": [1, 2, 3, 4]}}, r"neither footprints nor properties"),
         ({"notify": {"on_failure": {"webhook": "file:///etc/passwd"}}}, r"webhook: .*pattern"),
         ({"notify": {"on_failure": {"command": "rm -rf"}}}, r"command: .*tuple"),
+        ({"scheduler": "sync", "workers": 3}, r"drop workers or scheduler"),
+        ({"scheduler": "threads", "wait_for_workers": "6h"}, r"wait_for_workers is for clusters"),
     ],
 )
 def test_mistakes_are_told(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
@@ -141,7 +143,7 @@ def test_what_means_rework(tmp_path: Path) -> None:
     def digest(**changes: Any) -> str:
         return load(tmp_path, **changes).digest
 
-    assert digest() == digest(workers=3, tries=9, scheduler="sync", keep_days=3)
+    assert digest() == digest(tries=9, scheduler="sync", keep_days=3) == digest(workers=3)
     changes: list[dict[str, Any]] = [
         {}, {"plan": {"tile": 64}}, {"scene": {"bands": [1]}}, {"scene": {"nodata": 0}},
         {"output": {"folder": "out", "formats": ["zarr"]}},

@@ -24,6 +24,7 @@ from uniadrs_scale.cli import main as cli
 from uniadrs_scale.cli import score as cli_score
 from uniadrs_scale.cli.options import spread
 from uniadrs_scale.maps.store import MISSING, open_store
+from uniadrs_scale.pages.report import MOST
 
 PIXELS = np.random.default_rng(0).integers(1, 3000, (3, 300, 260)).astype(np.uint16)
 PIXELS[:, :70, :70] = 0
@@ -163,6 +164,30 @@ def test_a_wrong_choice_is_named_with_the_right_ones(run, scene) -> None:
     told = run("plan", scene, "--detector", "ace").err
     assert "Value error" not in told
     assert "Invalid value for '--detector': 'ace' is not one of 'uniadrs', 'rx', 'lrx'." in told
+
+
+@pytest.mark.parametrize(("command", "options", "told"), [
+    ("plan", ["--detector", "rx", "--weights", "uniadrs-s", "--dtype", "bfloat16"],
+     "--weights and --dtype have no effect with --detector rx. Drop them."),
+    ("plan", ["--detector", "lrx", "--device", "cpu"],
+     "--device has no effect with --detector lrx. Drop it."),
+    ("plan", ["--crs", "EPSG:4326"], "--crs has no effect on a scene with a grid. Drop it."),
+    ("plan", ["--scheduler", "sync", "--workers", 3],
+     "workers=3 is for processes that are started on this machine, got scheduler='sync'."),
+    ("plan", ["--scheduler", "threads", "--wait-for-workers", "6h"],
+     "wait_for_workers is for clusters, got scheduler='threads'. Drop it."),
+    ("targets", ["--bands", "1"], "--bands has no effect without --scene. Drop it."),
+    ("targets", ["--weights", "rx"], "--weights has no effect without --second-look. Drop it."),
+    ("info", ["--nodata", "0"], "--nodata has no effect on a map. Drop it."),
+])  # fmt: skip
+def test_an_option_without_effect_is_refused(
+    run, scene, tmp_path, command: str, options: list[object], told: str
+) -> None:
+    path = scene
+    if command != "plan":
+        us.score(scene, path := tmp_path / "map.zarr", detector="rx", tile=64, scheduler="sync")
+    got = run(command, path, *options)
+    assert (got.code, told in got.err) == (2, True), got.err
 
 
 BAD_INPUT = {
@@ -436,3 +461,8 @@ def test_a_report_goes_to_a_url(scene: Path, run: Any, monkeypatch: pytest.Monke
     monkeypatch.setattr("uniadrs_scale.pages.report.report", report)
     run("report", "s3://maps/map.zarr", "--scene", scene, "-o", "s3://maps/page.html")
     assert list(map(str, places)) == ["s3://maps/page.html"]
+
+
+def test_help_of_a_report_says_how_many_targets_it_may_have(run) -> None:
+    told = " ".join(run("report", "--help").out.replace("│", " ").split())
+    assert f"at most {MOST}" in told

@@ -16,7 +16,7 @@ from standins import StandIn
 from uniadrs_scale.demo import demo as module
 from uniadrs_scale.demo.demo import Findings, count_found, demo, render
 from uniadrs_scale.demo.scene import PlantedTarget, SyntheticScene, demo_scene, write_scene
-from uniadrs_scale.errors import SceneError, StoreError
+from uniadrs_scale.errors import PlanError, SceneError, StoreError
 from uniadrs_scale.maps.overviews import block_maximum
 from uniadrs_scale.runtime.compute import Compute
 from uniadrs_scale.scenes.open import open_scene
@@ -254,6 +254,11 @@ def test_demo_again_scores_nothing_anew(report: module.DemoReport, folder: Path)
     again = demo(folder, size=300, seed=3, detector=Distance(), on_report=reports.append)
     assert again.findings == report.findings
     assert (reports, again.summary.kept) == ([], report.summary.chunks)
+
+
+def test_demo_refuses_a_negative_seed(tmp_path: Path) -> None:
+    with pytest.raises(PlanError, match=r"seed=-1 is not allowed. Use whole numbers from 0"):
+        module.demo(tmp_path, seed=-1, size=256)
 
 
 def test_demo_refuses_a_tiny_scene(tmp_path: Path) -> None:

@@ -300,6 +300,16 @@ def test_other_things_get_the_line_that_helps(case: str) -> None:
         us.score(given, detector=TileMean())
 
 
+@pytest.mark.parametrize("change", [
+    lambda scene: scene.rename(x="col"),
+    lambda scene: scene.astype(str),
+    lambda scene: us.crop(scene, bbox=(0, 0, 1, 1)),
+])  # fmt: skip
+def test_an_error_calls_an_array_without_a_name_an_array(change: Any) -> None:
+    with pytest.raises(us.SceneError, match="Scene 'array'"):
+        us.score(change(xr.DataArray(np.ones((2, 40, 40), "f4"), dims=("band", "y", "x"))))
+
+
 def test_an_array_without_names_is_not_a_map(tmp_path: Path) -> None:
     for given in (PIXELS[0].astype(float), xr.Dataset({"score": (("y", "x"), PIXELS[0])})):
         with pytest.raises(us.StoreError, match=r"A map is a path, URL or DataArray, got"):

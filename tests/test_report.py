@@ -153,11 +153,12 @@ def test_more_memory_than_there_is_is_refused_with_the_chunk_that_fits(
 
 
 def test_a_performance_report_needs_a_cluster(tmp_path: Path) -> None:
-    with pytest.raises(us.PlanError, match=r"requires a cluster, got scheduler='sync'"):
+    with pytest.raises(us.PlanError, match=r"got scheduler='sync'. Pass --workers 2 \(workers=2\)"):
         us.score(
             scene(), tmp_path / "map.zarr", detector=TileMean(), scheduler="sync",
             performance_report=tmp_path / "page.html", **OPTIONS,
         )  # fmt: skip
+    assert not any(tmp_path.iterdir())
 
 
 def test_a_scene_without_valid_pixels_is_told() -> None:

@@ -34,8 +34,8 @@ from test_resume import OPTIONS, scene
 import uniadrs_scale as us
 folder, scheduler = Path(sys.argv[1]), sys.argv[2]
 scorer = KillsDriver(os.getpid(), 40, folder / "seen")
-us.score(scene(), folder / "map.zarr", detector=scorer,
-         scheduler=None if scheduler == "cluster" else scheduler, workers=2, **OPTIONS)
+compute = {"workers": 2} if scheduler == "cluster" else {"scheduler": scheduler}
+us.score(scene(), folder / "map.zarr", detector=scorer, **compute, **OPTIONS)
 """
 
 

@@ -47,7 +47,7 @@ scene = us.open_scene(Path(folder, "scene.tif"))
 sizes = {"preset": "single-band", "tile": 64, "stride": 48, "chunk": 128}
 scheduler = None if scheduler == "own" else scheduler
 try:
-    compute = compute_for(scorer, scheduler, 2)
+    compute = compute_for(scorer, scheduler, None if scheduler else 2)
     summary = run(prepare(scene, Sizes(**sizes), scorer, compute), output, compute)
 except us.UniadrsScaleError as error:
     print("refused", error)

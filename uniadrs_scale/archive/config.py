@@ -220,6 +220,10 @@ class ArchiveConfig(Section):
         require_options("detector", self.detector)
         if self.status_page is not None and self.status_page.suffix.lower() not in PAGES:
             raise ValueError(f"status_page '{self.status_page}' does not end in .html")
+        if self.workers is not None and self.scheduler is not None:
+            raise ValueError("workers are processes of this machine: drop workers or scheduler")
+        if self.wait_for_workers is not None and self.scheduler in ("sync", "threads"):
+            raise ValueError("wait_for_workers is for clusters: drop it, or the scheduler")
         blind = self.filters.bbox or self.filters.cloud_cover is not None or self.filters.properties
         if isinstance(self.source, Folder) and blind:
             raise ValueError(

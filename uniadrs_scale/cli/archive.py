@@ -58,6 +58,8 @@ def sweep_command(
     from uniadrs_scale.archive.sweep import sweep
 
     if init:
+        if dry_run or every is not None or keep_days is not None:
+            raise ArchiveError("--init only writes a description. Drop the other options.")
         _write_example(archive)
         return
     if archive is None:
@@ -94,6 +96,8 @@ def status_command(
     from uniadrs_scale.archive.status import read_status, write_page
     from uniadrs_scale.storage.places import Place
 
+    if as_json and html is not None:
+        raise ArchiveError("--json and --html are different outputs. Give one of them.")
     status = read_status(_sink(archive))
     if html is not None:
         write_page(Place.of(html), status)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from uniadrs_scale.cli.options import COMPLETE, INCOMPLETE, Drawing, Reading
+from uniadrs_scale.cli.options import COMPLETE, INCOMPLETE, Drawing, Reading, require_effect
 from uniadrs_scale.errors import StoreError, counted
 
 if TYPE_CHECKING:
@@ -129,16 +129,19 @@ def info_command(
     if len(targets) > 1:
         _print_facts(_scene_facts(reading.open(targets)))
     elif path.suffix == ".zarr" and (local or in_bucket(target)) and _is_ours(target):
+        require_effect(reading, "on a map")
         opened = open_map(target)
         attributes: dict[str, Any] = dict(opened.array().attrs)
         said = {name: attributes[name] for name in STATISTICS if name in attributes}
         _print_map(opened, said)
     elif (raster := _our_raster(target)) is not None:
+        require_effect(reading, "on a map")
         known = raster.statistics.items()
         _print_map(raster, {k.removeprefix("STATISTICS_").lower(): float(v) for k, v in known})
     elif path.suffix in (".safetensors", ".pth", ".pt") or (
         local and not (path.suffix or path.exists())
     ):
+        require_effect(reading, "on weights")
         weights = read_weights(target)
         facts = {"name": weights.name, "file": weights.path, "sha256": weights.sha256}
         _print_facts(facts | weights.metadata)

@@ -49,6 +49,16 @@ Workers = Annotated[
 ]
 
 
+def require_effect(options: Any, where: str, *names: str) -> None:
+    """Raise PlanError if options of a group are given that have no effect ``where``."""
+    members = [field for field in fields(options) if not names or field.name in names]
+    idle = [field.name for field in members if getattr(options, field.name) != field.default]
+    if idle:
+        listed = " and ".join(f"--{name.replace('_', '-')}" for name in idle)
+        verb, them = ("has", "it") if len(idle) == 1 else ("have", "them")
+        raise PlanError(f"{listed} {verb} no effect {where}. Drop {them}.")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
     """Options for reading a scene."""
@@ -184,6 +194,7 @@ class Running:
 
         if self.method == "uniadrs":
             return Detector.load(self.weights, device=self.device, dtype=self.dtype)
+        require_effect(self, f"with --detector {self.method}", "weights", "dtype", "device")
         return LocalRX() if self.method == "lrx" else GlobalRX()
 
     def compute(self, scorer: Scorer) -> Compute:

@@ -18,6 +18,7 @@ from uniadrs_scale.cli.options import (
     Running,
     Scenes,
     Workers,
+    require_effect,
 )
 from uniadrs_scale.cli.values import box_and_crs
 
@@ -84,7 +85,8 @@ def score_command(
     drawing: Drawing,
     overwrite: Overwrite = False,
     performance_report: Annotated[
-        Path | None, typer.Option(help="Write Dask's performance report, a page (needs bokeh).")
+        Path | None,
+        typer.Option(help="Write Dask's performance report, a page (needs --workers and bokeh)."),
     ] = None,
 ) -> None:
     """Score a scene: how strongly each pixel deviates from its surroundings, 0 to 1.
@@ -137,6 +139,8 @@ def plan_command(
     compute = running.compute(scorer)
     job = running.job(scene, compute, scorer)
     plan = job.on(suited(job, compute)).plan
+    if output is None and not plan.scene.geolocation:
+        require_effect(drawing, "on a scene with a grid")
     target = None if output is None else Target.of(output, drawing.geocoding, overwrite=overwrite)
     if target is not None:
         target.require_apart(job.source)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from uniadrs_scale.cli.options import COMPLETE, INCOMPLETE, Reading, Workers
+from uniadrs_scale.cli.options import COMPLETE, INCOMPLETE, Reading, Workers, require_effect
 from uniadrs_scale.core.presets import DEFAULT_WEIGHTS
 from uniadrs_scale.errors import PlanError, redact
 
@@ -150,6 +150,10 @@ def targets_command(
     place = require_writable(
         output or f"{map_path.rstrip('/').removesuffix('.zarr').removesuffix('.tif')}.gpkg"
     )
+    if not scene:
+        require_effect(reading, "without --scene")
+    if weights != DEFAULT_WEIGHTS and not second_look:
+        raise PlanError("--weights has no effect without --second-look. Drop it.")
     opened = reading.open(scene) if scene else None
     if chips and opened is None:
         raise PlanError("--chips needs the scene of the map. Add --scene.")
@@ -193,7 +197,9 @@ def report_command(
             "with the highest scores."
         ),
     ] = None,
-    top: Annotated[int, typer.Option(help="Number of targets in the page, highest first.")] = 200,
+    top: Annotated[
+        int, typer.Option(help="Number of targets in the page, highest first; at most 1000.")
+    ] = 200,
     compare: Annotated[
         str | None,
         typer.Option(help="Another map of the same pixels, to compare left and right of a line."),

@@ -10,6 +10,7 @@ import numpy as np
 import rasterio
 from scipy import ndimage
 
+from uniadrs_scale.core.arguments import whole
 from uniadrs_scale.core.contracts import Printed
 from uniadrs_scale.core.levels import RATES, score_text
 from uniadrs_scale.core.plan import Sizes
@@ -141,6 +142,7 @@ def demo(
         UniadrsScaleError: The folder cannot be written or holds another demo, or ``size`` is too
             small.
     """
+    seed = whole("seed", seed, 0)
     invented = demo_scene(seed, size, max(4, min(ANOMALIES, round(ANOMALIES * (size / 2048) ** 2))))
     target = Path(folder)
     path, store = target / "scene.tif", target / "scores.zarr"

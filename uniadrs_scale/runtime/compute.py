@@ -101,6 +101,15 @@ class Compute:
                 f"TLS files require a tls:// scheduler address, got scheduler={scheduler!r}. "
                 "Pass --scheduler tls://host:8786, or drop the TLS options."
             )
+        if workers and scheduler is not None:
+            raise PlanError(
+                f"workers={workers} is for processes that are started on this machine, got "
+                f"scheduler='{scheduler}'. Drop one of them."
+            )
+        if wait is not None and scheduler in LOCAL:
+            raise PlanError(
+                f"wait_for_workers is for clusters, got scheduler='{scheduler}'. Drop it."
+            )
         cores = usable_cores()
         if scheduler in LOCAL:
             threads = 1 if scheduler == "sync" else cores
@@ -174,6 +183,14 @@ class Compute:
         """True if this process computes."""
         return self.scheduler in LOCAL
 
+    def require_workers(self, use: str) -> None:
+        """Raise PlanError if this process computes, without the workers that ``use`` needs."""
+        if self.in_process:
+            raise PlanError(
+                f"{use} requires worker processes, got scheduler='{self.scheduler}'. Pass "
+                "--workers 2 (workers=2) or the address of a cluster, or drop the report."
+            )
+
     @property
     def is_own(self) -> bool:
         """True if the workers are started here, and end with the executor."""
@@ -228,17 +245,13 @@ def performance_page(executor: Executor, path: Path | None) -> Iterator[None]:
     """Write Dask's performance report of the block as a page at ``path``, if one is given.
 
     Raises:
-        PlanError: This process computes, the scheduler lacks bokeh, or the folder is missing.
+        PlanError: The scheduler lacks bokeh, or the folder is missing.
     """
     if path is None:
         yield
         return
-    if not isinstance(executor, ClusterExecutor):
-        raise PlanError(
-            f"A performance report requires a cluster, got scheduler="
-            f"'{executor.facts().scheduler}'. Drop --scheduler or --performance-report."
-        )
-    told = cast("dict[str, Any]", executor.client.get_versions(packages=["bokeh"]))
+    client = cast("ClusterExecutor", executor).client
+    told = cast("dict[str, Any]", client.get_versions(packages=["bokeh"]))
     if told["scheduler"]["packages"].get("bokeh") is None or find_spec("bokeh") is None:
         raise PlanError(
             "A performance report needs bokeh in this process and in the scheduler's. "
@@ -250,5 +263,5 @@ def performance_page(executor: Executor, path: Path | None) -> Iterator[None]:
             "Create it, or choose another one."
         )
     page = clients.performance_report(filename=str(path))
-    with executor.client.as_current(), page:
+    with client.as_current(), page:
         yield

@@ -153,15 +153,15 @@ def _grid(array: xr.DataArray) -> GeoBox:
     """Return the grid of a scene; SceneError if it has none, or one without a CRS."""
     if geolocation_kind(array):
         raise SceneError(
-            f"Scene '{array.name}' is a swath, whose rows and columns are not along a grid: it "
-            "cannot be cropped by a box. Select pixels: scene.isel(y=slice(...), x=slice(...))."
+            f"Scene '{array.name or 'array'}' is a swath, whose rows and columns are not along a "
+            "grid: a box cannot cut it. Select pixels: scene.isel(y=slice(...), x=slice(...))."
         )
     place = georeference(array)
     if place.crs is None or place.transform is None:
+        lacking = "CRS" if place.crs is None else "transform"
         raise SceneError(
-            f"Scene '{array.name}' has no {'CRS' if place.crs is None else 'transform'}, so a box "
-            "has no place on it. Write it (gdal_edit, scene.rio.write_crs), or select pixels: "
-            "scene.isel(y=slice(...), x=slice(...))."
+            f"Scene '{array.name or 'array'}' has no {lacking}, so a box has no place on it. Write "
+            "it (scene.rio.write_crs), or select pixels: scene.isel(y=slice(...), x=slice(...))."
         )
     return GeoBox((array.sizes["y"], array.sizes["x"]), place.transform, place.crs)
 

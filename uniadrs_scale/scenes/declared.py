@@ -77,7 +77,7 @@ def _packing(array: xr.DataArray, said: dict[str, Any]) -> Packing:
         attributes = _unpacked_limits(array, attributes)
     none = np.broadcast_to(array.dtype.type(0), array.shape)
     words = xr.Variable(array.dims, none, attributes | said)
-    found = packing_of(f"Scene '{array.name}'", words, [str(dim) for dim in array.dims])
+    found = packing_of(f"Scene '{array.name or 'array'}'", words, [str(dim) for dim in array.dims])
     return agreed((found,), "auto", array.sizes.get("band", 1))[0]
 
 

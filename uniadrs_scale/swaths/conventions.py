@@ -199,13 +199,13 @@ def as_scene(scene: xr.DataArray) -> xr.DataArray:
     array = scene.expand_dims("band") if set(scene.dims) == {"y", "x"} else scene
     if set(array.dims) != {"band", "y", "x"}:
         raise SceneError(
-            f"Scene '{scene.name}' has dims {scene.dims}: (band, y, x) or (y, x) are needed. "
-            "Use .rename() or .isel()."
+            f"Scene '{scene.name or 'array'}' has dims {scene.dims}: (band, y, x) or (y, x) are "
+            "needed. Use .rename() or .isel()."
         )
     if array.dtype.kind not in "buif":
         raise SceneError(
-            f"Scene '{scene.name}' has dtype {array.dtype}: scores need real numbers. "
-            "Take abs(...) of complex values."
+            f"Scene '{scene.name or 'array'}' has dtype {array.dtype}: scores need real numbers. "
+            "Take abs(...) of complex values, or convert: scene.astype('float32')."
         )
     return _with_plain_mask(array).transpose("band", "y", "x")
 
