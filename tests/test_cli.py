@@ -353,7 +353,7 @@ def test_score_and_plan_share_their_options() -> None:
 
 
 def test_help_shows_no_types_of_flags_and_names_what_is_meant(run, monkeypatch) -> None:
-    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setenv("COLUMNS", "240")
     commands = run("--help").out
     assert "bool" not in commands
     for command, usage in {
