@@ -55,11 +55,10 @@ def gist(error: object) -> str:
     """
     text = ""
     with suppress(Exception):  # whatever its own __str__ raises
-        if isinstance(error, BaseException) and "See previous exception" in str(
-            error
-        ):  # rasterio's
-            error = error.__cause__ or error
-        text = redact(str(error)).strip()
+        said = str(error)
+        if isinstance(error, BaseException) and "See previous exception" in said:  # rasterio's
+            said = str(error.__cause__ or error)
+        text = redact(said).strip()
     line = (text or type(error).__name__).splitlines()[0][:LONGEST].rstrip(". ")
     # It may quote bytes of a file that a terminal takes for commands.
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
