@@ -95,6 +95,11 @@ def test_a_crop_is_another_scene_and_says_so(raster: Path) -> None:
     assert plans[2].text().startswith("scene        harbour: 130 rows x 130 columns")
 
 
+def test_a_box_elsewhere_is_told_with_all_its_digits(raster: Path) -> None:
+    with pytest.raises(us.SceneError, match=r"box 1234567\.5,10,1234568\.5,20 has no pixel"):
+        us.crop(us.open_scene(raster), bbox=(1234567.5, 10, 1234568.5, 20), crs="EPSG:32632")
+
+
 def test_degrees_cover_the_box(raster: Path) -> None:
     whole = us.open_scene(raster)
     to_degrees = rasterio.warp.transform_bounds

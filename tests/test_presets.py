@@ -134,6 +134,12 @@ def test_tiles_of_any_side_overlap_by_what_the_network_pools(name: str, tile: in
     assert overlap % (8 * preset.coarsen) == 0 or tile < 8 * preset.coarsen * 2
 
 
+@pytest.mark.parametrize("name", PRESETS)
+def test_tiles_of_any_odd_side_have_a_step_that_fits(name: str) -> None:
+    for tile in range(1, 200, 2):
+        assert tile / 2 <= PRESETS[name].stride(tile) <= tile
+
+
 @pytest.mark.parametrize("factor", [2, 3])
 def test_a_coarse_scorer_sees_means_and_answers_where_they_were(factor: int) -> None:
     tiles = np.random.default_rng(0).random((2, 3, 24, 24), np.float32)

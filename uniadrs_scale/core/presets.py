@@ -87,7 +87,7 @@ class Preset:
         grid is the same in all tiles.
         """
         overlap = -(-tile // 8 // self.grid) * self.grid
-        return max(tile - overlap, tile // 2)
+        return max(tile - overlap, -(-tile // 2))
 
 
 PRESETS = {

@@ -111,7 +111,7 @@ def crop(
     window, area = Window(0, 0, *size), ""
     if bbox is not None:
         shapes = _in_pixels(np.array([_box(bbox, crs)]), crs, grid)
-        window = _met(window, shapes, f"box {','.join(f'{side:g}' for side in bbox)}", grid)
+        window = _met(window, shapes, f"box {','.join(f'{side:.10g}' for side in bbox)}", grid)
     if aoi is not None:
         own = isinstance(aoi, str | Path)
         given = read_areas(aoi) if own or is_frame(aoi) else (np.array([_geometry(aoi)]), str(crs))

@@ -297,4 +297,4 @@ def _acquired(dataset: rasterio.DatasetReader) -> str | None:
 
 
 def _origin(transform: tuple[float, ...] | None) -> str:
-    return "pixel 0, 0" if transform is None else f"({transform[2]:g}, {transform[5]:g})"
+    return "pixel 0, 0" if transform is None else f"({transform[2]:.10g}, {transform[5]:.10g})"
