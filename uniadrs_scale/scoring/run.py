@@ -124,8 +124,8 @@ class _Run:
         # Before there is a store: a smaller chunk, the advice of a refusal, is another plan.
         self.plan.require_memory(*compute.memory_limit)
         if (page := self.observer.performance_report) is not None:
-            compute.require_workers("A performance report")
             require_own_page(page, "a performance report", sign=b"Dask Performance Report")
+            compute.require_workers("A performance report")
         new = target.begin(self.plan)
         with self.clock("prepare"):
             weights = weights_digest(self.job.scorer)
