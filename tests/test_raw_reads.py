@@ -9,7 +9,9 @@ import pytest
 import rasterio
 from rasterio.windows import Window
 
+import uniadrs_scale as us
 from uniadrs_scale.core.pixels import STEPS, BandStatistics
+from uniadrs_scale.scenes.preview import scene_picture
 from uniadrs_scale.scenes.raw import RawFile
 
 if TYPE_CHECKING:
@@ -79,6 +81,26 @@ def test_gdal_reads_what_is_not_raw_or_is_cut_off(tmp_path: Path) -> None:
         file.write(pixels)
     with rasterio.open(tmp_path / "a.tif") as file:
         assert RawFile.of(file) is None
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_picture_reads_no_more_than_it_shows(
+    tmp_path: Path, order: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels = raw_file(tmp_path / "a.img", order, "float32", "<")
+    steps, plain = [], RawFile.read
+
+    def counting(raw: RawFile, bands: Any, window: Window, every: int = 1) -> Any:
+        steps.append(every)
+        return plain(raw, bands, window, every)
+
+    monkeypatch.setattr(RawFile, "read", counting)
+    picture = scene_picture(us.open_scene(tmp_path / "a.img"), 10)
+    assert picture.factor == 4
+    assert steps[-1] == 4
+    values = picture.look.values(pixels[:, 2::4, [*range(2, WIDTH, 4), WIDTH - 1]])
+    np.testing.assert_array_equal(picture.rgb, picture.look.colours(values, picture.valid))
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int64", "float32", "float64"])
