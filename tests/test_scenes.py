@@ -195,7 +195,7 @@ def test_what_cannot_be_a_scene_is_refused_with_one_sentence(tmp_path: Path) -> 
             a,
             write(tmp_path / "c.tif", noise(1), crs="EPSG:32633"),
         ],
-        r"'d.tif' has 40 x 50 px at \(500010, 5e\+06\) but 'a.tif'": [
+        r"'d.tif' has 40 x 50 px at \(500010, 5000000\) but 'a.tif'": [
             a,
             write(tmp_path / "d.tif", noise(1), transform=other),
         ],
