@@ -465,7 +465,7 @@ def test_masked_values_fail_their_tile(answer: str) -> None:
 
 
 class Panic(BaseException):
-    """The panic of a library in Rust is no Exception."""
+    """The panic of a library in Rust is not an Exception."""
 
 
 class MuteError(Exception):

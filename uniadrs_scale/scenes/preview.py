@@ -20,7 +20,7 @@ from uniadrs_scale.scenes.crop import Cropped
 from uniadrs_scale.scenes.cubes import CubeScene
 from uniadrs_scale.scenes.files import OPEN
 from uniadrs_scale.scenes.rasters import FileScene
-from uniadrs_scale.scenes.raw import RawFile
+from uniadrs_scale.scenes.raw import RawFile, middles
 from uniadrs_scale.scenes.sources import ArrayScene, scene_source
 
 if TYPE_CHECKING:
@@ -226,9 +226,9 @@ def _middles(start: int, size: int, factor: int, end: int) -> tuple[slice, NDArr
 
     A square that the end of the scene cuts has its last pixel as middle.
     """
-    middles = np.minimum(np.arange(0, end, factor) + factor // 2, end - 1)
-    first, last = np.searchsorted(middles, (start, start + size))
-    return slice(int(first), int(last)), middles[first:last]
+    seen = middles(end, factor)
+    first, last = np.searchsorted(seen, (start, start + size))
+    return slice(int(first), int(last)), seen[first:last]
 
 
 def _look(source: Windowed) -> Look:

@@ -58,7 +58,7 @@ class RawFile:
             window: Inside the file.
             every: The middle pixel of each square of this side is read.
         """
-        rows, cols = (_middles(size, every) for size in (window.height, window.width))
+        rows, cols = (middles(size, every) for size in (window.height, window.width))
         pixels = np.empty((len(bands), len(rows), len(cols)), self.dtype)
         count, chosen = self.shape[0], [band - 1 for band in bands]
         by_pixel, whole = self.order == "bip", chosen == [*range(count)]
@@ -89,5 +89,6 @@ class RawFile:
         return self.start + first * self.dtype.itemsize
 
 
-def _middles(size: int, every: int) -> NDArray[np.intp]:
+def middles(size: int, every: int) -> NDArray[np.intp]:
+    """Return the middle of each ``every`` px; the last pixel if the end cuts before the middle."""
     return np.minimum(np.arange(0, size, every) + every // 2, size - 1)
