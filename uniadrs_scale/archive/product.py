@@ -101,7 +101,7 @@ def require_some_scene(items: Iterable[SourceItem], options: Mapping[str, Any]) 
 def require_scorer(config: ArchiveConfig, scorer: Scorer) -> None:
     """Raise PlanError if no scene could have its product by ``scorer``, before any is scored."""
     sizes = {"preset", "tile", "stride"}.intersection(config.plan.given)
-    if hasattr(scorer, "tiling") and sizes:
+    if getattr(scorer, "tiling", None) is not None and sizes:
         raise PlanError(
             f"The scorer sets its tiles, got plan.{', plan.'.join(sorted(sizes))}. Drop these "
             "options, or make a scorer with other tiles."
