@@ -85,7 +85,7 @@ class FinishedMap:
         if self.preview is not None:
             try:
                 # Its squares are those of the map.
-                scene = self.preview(-(-max(layout.shape) // layout.factor))
+                scene = self.preview(layout.side)
             except SceneError as error:
                 layout = replace(layout, panels=1)
                 notes = (f"The quicklook shows no scene: {error}",)

@@ -114,6 +114,11 @@ class Layout:
         return cls(shape, panels, factor, zoom)
 
     @property
+    def side(self) -> int:
+        """Longest side of a panel, in squares of ``factor`` map pixels."""
+        return -(-max(self.shape) // self.factor)
+
+    @property
     def stacked(self) -> bool:
         """True if the panels are one above the other."""
         return self.panels > 1 and self.shape[1] > UPRIGHT * self.shape[0]

@@ -145,17 +145,19 @@ def windows(height: int, width: int, side: int = WINDOW) -> Iterator[Window]:
             yield Window(col, row, min(side, width - col), min(side, height - row))
 
 
-def block_maximum(score: NDArray[np.float32], factor: int) -> NDArray[np.float32]:
-    """Return the highest score of each block of ``factor`` x ``factor`` pixels; NaN if all are."""
-    rows, cols = (-(-n // factor) for n in score.shape)
-    padding = [(0, rows * factor - score.shape[0]), (0, cols * factor - score.shape[1])]
+def block_maximum(
+    score: NDArray[np.float32], factor: int, offset: tuple[int, int] = (0, 0)
+) -> NDArray[np.float32]:
+    """Return the highest score of each square of ``factor`` x ``factor`` px; NaN if all are.
+
+    The first pixel is at ``offset`` (row, column) of its square.
+    """
+    ends = (before + n for before, n in zip(offset, score.shape, strict=True))
+    padding = [(before, -end % factor) for before, end in zip(offset, ends, strict=True)]
     padded = np.pad(score, padding, constant_values=np.float32(np.nan))
+    rows, cols = (n // factor for n in padded.shape)
     lines = np.fmax.reduce(padded.reshape(rows, factor, -1), axis=1)  # long rows first: fastest
     return np.asarray(np.fmax.reduce(lines.reshape(rows, cols, factor), axis=2), np.float32)
-
-
-READ_BLOCK = 1024
-"""About the side of what is read at once, in pixels: a strip of a wide map would not fit."""
 
 
 def reduced(
@@ -168,12 +170,14 @@ def reduced(
 
     In this process: a picture must not compete with the scenes on the cluster.
     """
-    small = np.empty([-(-n // factor) for n in shape], np.float32)
-    for window in windows(*shape, factor * max(1, READ_BLOCK // factor)):
+    small = np.full([-(-n // factor) for n in shape], np.nan, np.float32)
+    # Not cut at squares: a window across the chunks of a store decodes up to nine for four.
+    for window in windows(*shape):
         pixels = read(*window.toslices())
-        pooled = block_maximum(pixels, factor)
         top, left = window.row_off // factor, window.col_off // factor
-        small[top : top + pooled.shape[0], left : left + pooled.shape[1]] = pooled
+        pooled = block_maximum(pixels, factor, (window.row_off % factor, window.col_off % factor))
+        part = small[top : top + pooled.shape[0], left : left + pooled.shape[1]]
+        np.fmax(part, pooled, out=part)
         see(pixels)
     return small
 

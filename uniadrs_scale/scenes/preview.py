@@ -16,6 +16,7 @@ from rasterio.errors import RasterioError
 
 from uniadrs_scale.core.lattice import Window, sample_windows
 from uniadrs_scale.core.presets import choose_preset
+from uniadrs_scale.errors import SceneError
 from uniadrs_scale.scenes.crop import Cropped
 from uniadrs_scale.scenes.cubes import CubeScene
 from uniadrs_scale.scenes.files import OPEN
@@ -24,6 +25,7 @@ from uniadrs_scale.scenes.raw import RawFile, middles
 from uniadrs_scale.scenes.sources import ArrayScene, scene_source
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Iterator, Sequence
 
     import xarray as xr
@@ -136,10 +138,12 @@ class ScenePicture:
         return self.look.colours(self.look.values(pixels), valid)
 
 
-def scene_picture(scene: xr.DataArray | SceneSource, side: int) -> ScenePicture:
+def scene_picture(
+    scene: xr.DataArray | SceneSource, side: int, stop: threading.Event | None = None
+) -> ScenePicture:
     """Return a picture of ``scene`` of at most ``side`` px.
 
-    Raise SceneError if the scene is not a raster, or cannot be read.
+    Raise SceneError if the scene is not a raster, cannot be read, or if ``stop`` is set meanwhile.
     """
     source: Any = scene
     if not isinstance(scene, FileScene | CubeScene | Cropped | ArrayScene):
@@ -150,14 +154,14 @@ def scene_picture(scene: xr.DataArray | SceneSource, side: int) -> ScenePicture:
     shape = -(-info.height // factor), -(-info.width // factor)
     values = np.empty((len(look.weights), *shape), np.float32)
     valid = np.zeros(shape, bool)
-    shown = _some_bands(source, look.indices, 1)
     for part, pixels, mask in _thinned(source, look.indices, factor):
+        if stop is not None and stop.is_set():
+            raise SceneError("it is not wanted any more.")
         values[(slice(None), *part)], valid[part] = look.values(pixels), mask
     valid &= np.isfinite(values).all(axis=0)
     look = look.stretched(values, valid)
-    return ScenePicture(
-        rgb=look.colours(values, valid), valid=valid, factor=factor, look=look, scene=shown
-    )
+    shown, rgb = _some_bands(source, look.indices, 1), look.colours(values, valid)
+    return ScenePicture(rgb=rgb, valid=valid, factor=factor, look=look, scene=shown)
 
 
 def _some_bands(source: Windowed, indices: Sequence[int], every: int) -> Windowed:

@@ -10,7 +10,6 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TYPE_CHECKING
 
 from uniadrs_scale.core.compiled import mixed
@@ -31,9 +30,9 @@ from uniadrs_scale.runtime.statistics import (
     require_scalable,
     scene_statistics,
 )
-from uniadrs_scale.scenes.preview import scene_picture
 from uniadrs_scale.scenes.sources import require_still
 from uniadrs_scale.scoring.notes import scene_notes
+from uniadrs_scale.scoring.preview_ahead import preview_ahead
 from uniadrs_scale.scoring.report import (
     Clock,
     RunSummary,
@@ -56,6 +55,7 @@ if TYPE_CHECKING:
     from uniadrs_scale.runtime.executor import Executor
     from uniadrs_scale.runtime.graph import Receipt
     from uniadrs_scale.runtime.tasks import ChunkReport
+    from uniadrs_scale.scenes.preview import ScenePicture
     from uniadrs_scale.scoring.job import Job
     from uniadrs_scale.storage.places import Place
 
@@ -134,14 +134,14 @@ class _Run:
         self.kept, self.kinds_before = int((opened.done == DONE).sum()), opened.cpu_kinds
         self.kinds = set(self.kinds_before)
         known = opened.statistics
-        if self.kept == opened.done.size and not (known and known.unread):
-            summary = self.summary([])
-        else:
-            summary = self.score(opened, compute, new=new)
-        told = not (self.receipts or summary.lost) and self.place.exists()
-        if not told:
-            self.report(summary)
-        made = self.made(summary, opened)
+        nothing_to_do = self.kept == opened.done.size and not (known and known.unread)
+        pictured = self.observer.companions and not nothing_to_do
+        with preview_ahead(self.job.source, wanted=pictured) as preview:
+            summary = self.summary([]) if nothing_to_do else self.score(opened, compute, new=new)
+            told = not (self.receipts or summary.lost) and self.place.exists()
+            if not told:
+                self.report(summary)
+            made = self.made(summary, opened, preview)
         if made is not summary and not (told and target.export is None):
             self.report(made)
         return made
@@ -227,14 +227,16 @@ class _Run:
         self.receipts.append(receipt)
         self.observer.on_report(receipt.report)
 
-    def made(self, summary: RunSummary, opened: ScoreStore) -> RunSummary:
+    def made(
+        self, summary: RunSummary, opened: ScoreStore, preview: Callable[[int], ScenePicture]
+    ) -> RunSummary:
         """Write the overviews or the file of a finished store, and pictures; remove a hidden one.
 
         The picture is drawn meanwhile, and written if all else was.
         """
         target, clock, export = self.target, Clock(), self.target.export
         notes: tuple[str, ...] = ()
-        finished = FinishedMap(target.store, target.drawn, partial(scene_picture, self.job.source))
+        finished = FinishedMap(target.store, target.drawn, preview)
         # A run that had nothing to do makes only what the one before had no time or room for.
         new = export is not None or self.receipts or not has_companions(target.place)
         pictured = self.observer.companions and bool(new)
