@@ -105,11 +105,21 @@ def test_sample_windows_are_disjoint_inside_and_bounded(height: int, width: int)
         assert sum(w.height * w.width for w in windows) == height * width
 
 
-@given(height=st.integers(1, 100_000), width=st.integers(1, 100_000), tile=st.integers(16, 5000))
+@given(
+    height=st.integers(1, 100_000),
+    width=st.integers(1, 100_000),
+    tile=st.integers(16, 5000),
+    share=st.floats(0.5, 1),
+)
 def test_a_default_chunk_fits_its_tiles_and_small_scenes_get_small_ones(
-    height: int, width: int, tile: int
+    height: int, width: int, tile: int, share: float
 ) -> None:
-    chunk = default_chunk(height, width, tile)
-    Lattice(height=height, width=width, tile=tile, stride=tile, chunk=chunk)
+    stride, small = round(tile * share), height * width < 2**24
+    chunk = default_chunk(height, width, tile, stride)
+    Lattice(height=height, width=width, tile=tile, stride=stride, chunk=chunk)
     assert chunk >= tile
-    assert chunk < 2 * tile or chunk == (512 if height * width < 2**24 else 1024)
+    if small or tile <= 512:
+        assert chunk < 2 * tile or chunk == (512 if small else 1024)
+    else:
+        assert chunk % stride == 0
+        assert chunk < tile + stride or chunk <= 1024 + stride / 2

@@ -143,7 +143,8 @@ class Running:
         int | None,
         typer.Option(
             help="Chunk side in pixels. Affects memory only, never the scores. "
-            "Default: 512, or 1024 for tiles over 512 px and scenes over 16 megapixels."
+            "Default: 512, or 1024 for tiles over 512 px or scenes over 16 megapixels; 2 steps "
+            "(1344) for both."
         ),
     ] = None
     method: Annotated[

@@ -67,15 +67,21 @@ def origins(size: int, tile: int, stride: int) -> tuple[int, ...]:
     return (*range(0, last, stride), last)
 
 
-def default_chunk(height: int, width: int, tile: int) -> int:
+def default_chunk(height: int, width: int, tile: int, stride: int) -> int:
     """Side of a scene's chunks [px], unless the user says otherwise.
 
-    Small scenes get small chunks, so that all cores of a machine have some to do. It follows from
-    the scene alone: a run may be resumed on another machine.
+    Small scenes get small chunks, so that all cores of a machine have some to do. Large tiles in a
+    large scene get whole steps: at 768 px, chunks of 1024 px read 2.1 times the pixels that they
+    score, those of 1344 px 1.2 times. It follows from the scene alone: a run may be resumed on
+    another machine.
 
-    >>> default_chunk(2048, 2048, 224), default_chunk(5000, 5000, 224), default_chunk(900, 900, 600)
-    (512, 1024, 1024)
+    >>> default_chunk(2048, 2048, 224, 196), default_chunk(5000, 5000, 224, 196)
+    (512, 1024)
+    >>> default_chunk(900, 900, 600, 525), default_chunk(5000, 5000, 768, 672)
+    (1024, 1344)
     """
+    if height * width >= FEW * LARGE**2 and tile > SMALL:
+        return stride * max(round(LARGE / stride), -(-tile // stride))
     side = SMALL if height * width < FEW * LARGE**2 else LARGE
     while side < tile:
         side *= 2

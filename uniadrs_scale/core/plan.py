@@ -64,7 +64,7 @@ class Sizes:
             tile, stride = tiling.tile, tiling.stride
         chunk = self.chunk
         if chunk is None:
-            chunk = default_chunk(scene.height, scene.width, tile)
+            chunk = default_chunk(scene.height, scene.width, tile, stride)
         elif self.tile is None:
             # The preset chose the tile, and chunks change no score: not an error of the caller.
             chunk = max(chunk, min(tile, max(scene.height, scene.width)))

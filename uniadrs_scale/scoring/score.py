@@ -59,7 +59,7 @@ def score(
         tile: Side of the square that the network gets [px]; by default by preset and scene size.
         stride: Step between tiles [px]; by default about seven eighths of a tile.
         chunk: Side of a compute chunk and Zarr shard [px]; by default 512 or 1024, by the size of
-            the scene. Never changes a score.
+            the scene, and whole steps if tiles are large. Never changes a score.
         detector: Scorer of the tiles: a name of weights, ``rx``, ``lrx``, the path of weights, a
             :class:`Detector`, your own model (:func:`scorer`) or :class:`Scorer`; by default the
             weights that ship with the library.
