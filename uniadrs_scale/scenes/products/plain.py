@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from uniadrs_scale.errors import SceneError
+from uniadrs_scale.scenes.files import PAGE
 from uniadrs_scale.scenes.headers import Header
 from uniadrs_scale.scenes.packing import numbers
 from uniadrs_scale.scenes.products.metadata import Band, Product, iso_time, nanometres
@@ -98,6 +99,12 @@ def plain_product(sources: Sequence[str], headers: dict[str, Header]) -> Product
         for header in grey
     ]
     notes += dict.fromkeys(note for product in known if product for note in product.notes)
+    notes += [
+        f"'{uri_name(header.uri)}' has {len(header.pages)} rasters, of which one is scored. To "
+        f"score another, pass its name: {', '.join(header.pages[:FEW])}."
+        for header in found
+        if header.pages
+    ]
     dates = [word for word in words if DATE.fullmatch(word)]
     if len(dates) == len(scored) > 1:
         notes.append(
@@ -140,7 +147,7 @@ def _bands(header: Header, word: str, *, grey: bool) -> Iterator[Band]:
 
 def _pages(header: Header) -> list[Header]:
     """Return the headers of all pages of a TIFF, if they are alike: the bands of one scene."""
-    if not header.pages:
+    if not (header.pages and PAGE.match(header.pages[0])):
         return [header]
     pages = [] if is_remote(header.uri) else [Header.of(page) for page in header.pages]
     if pages and all(page.numbers == (1,) and page.size == header.size for page in pages):
