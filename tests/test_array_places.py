@@ -8,6 +8,8 @@ import h5netcdf
 import h5py
 import numpy as np
 import pytest
+import rasterio
+import rasterio.shutil
 import xarray as xr
 import zarr
 from affine import Affine
@@ -281,6 +283,22 @@ def test_a_crs_alone_is_not_a_place(tmp_path: Path) -> None:
     data.to_netcdf(tmp_path / "a.nc", engine="h5netcdf")
     assert place(tmp_path / "a.nc") == (None, None)
     assert "gsd_m" not in us.open_scene(tmp_path / "a.nc").attrs
+
+
+def test_a_store_as_gdal_writes_it(tmp_path: Path) -> None:
+    """GDAL has the CRS in an attribute with several forms of it."""
+    corner = rasterio.transform.from_origin(4e5, 6e6, 10, 10)
+    size = {"height": H, "width": W, "count": 1, "dtype": "float32"}
+    with rasterio.open(
+        tmp_path / "a.tif", "w", driver="GTiff", crs="EPSG:32633", transform=corner, **size
+    ) as file:
+        file.write(PIXELS[None])
+    rasterio.shutil.copy(tmp_path / "a.tif", tmp_path / "a.zarr", driver="Zarr")
+    assert place(tmp_path / "a.zarr") == (32633, UTM)
+    root = zarr.open_group(tmp_path / "a.zarr")
+    root["a"].attrs["_CRS"] = {"projjson": CRS.from_epsg(32633).to_json_dict()}
+    zarr.consolidate_metadata(tmp_path / "a.zarr")
+    assert place(tmp_path / "a.zarr") == (32633, UTM)
 
 
 @pytest.mark.parametrize("zarr_format", [2, 3])
