@@ -354,6 +354,12 @@ def test_sentinel3_has_its_places_in_another_file(tmp_path: Path) -> None:
             "+proj=sinu +R=6371007.181",
             (500, 0, 1e6, 0, -500, 5e6),
         ),
+        (
+            "HE5_GCTP_SNSOID\n\t\tProjParams=(0,0,0,0,-90030000,0,5000,7000,0,0,0,0,0)",
+            ((1e6, 5e6), (1e6 + 500 * W, 5e6 - 500 * H)),
+            "+proj=sinu +R=6371007.181 +lon_0=-90.5 +x_0=5000 +y_0=7000",
+            (500, 0, 1e6, 0, -500, 5e6),
+        ),
         ("HE5_GCTP_LAMAZ", ((0, 0), (1, 1)), None, None),
     ],
 )
