@@ -120,6 +120,22 @@ def test_a_grid_mapping_with_half_of_its_attributes(tmp_path: Path, missing: str
 
 
 @pytest.mark.parametrize(
+    ("unit", "factor"),
+    [("feet", 0.3048), ("US_survey_feet", 1200 / 3937), ("Metres east", 1), ("1", 1), ("rods", 0)],
+)
+def test_units_are_known_or_told(tmp_path: Path, unit: str, factor: float) -> None:
+    size = factor or 1
+    data = xr.Dataset(
+        {"v": (("y", "x"), PIXELS, {"crs": "EPSG:32633"})},
+        {"y": ("y", Y / size, {"units": unit}), "x": ("x", X / size, {"units": unit})},
+    )
+    data.to_netcdf(tmp_path / "a.nc", engine="h5netcdf")
+    assert place(tmp_path / "a.nc") == ((32633, UTM) if factor else (None, None))
+    unplaced = scene_source(us.open_scene(tmp_path / "a.nc")).info.unplaced
+    assert ("is in 'rods', which is not a known unit" in unplaced) == (not factor)
+
+
+@pytest.mark.parametrize(
     ("unit", "factor"), [("km", 1e-3), ("kilometers", 1e-3), ("m", 1), ("metres", 1), ("cm", 100)]
 )
 def test_units_of_projection_coordinates(tmp_path: Path, unit: str, factor: float) -> None:
