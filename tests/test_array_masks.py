@@ -186,6 +186,25 @@ def test_whole_numbers_as_factors_do_not_overflow(
     assert (*transform[:6],) == (10, 0, 39995, 0, 10, 39995)
 
 
+def test_an_enumeration_names_classes(tmp_path: Path) -> None:
+    """NetCDF-4 and HDF5 have types of them, which need no attributes."""
+    kind = h5py.enum_dtype({"clear": 0, "cloud": 1, "no_data": 7}, basetype="u1")
+    classes = np.zeros((H, W), "u1")
+    classes[0, :3], classes[1, :4] = 1, 7
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("sky", data=classes, dtype=kind)
+    with pytest.raises(us.SceneError, match=r"classes or flags only: 'sky' has clear, cloud, no_d"):
+        us.open_scene(tmp_path / "a.h5")
+    with h5py.File(tmp_path / "b.h5", "w") as file:
+        file.create_dataset("sky", data=classes, dtype=kind)
+        file["v"] = counts()
+    scene = us.open_scene(tmp_path / "b.h5")
+    np.testing.assert_array_equal(scene.values[0], counts())
+    np.testing.assert_array_equal(~scene.valid.values, classes == 7)
+    masked = us.open_scene(tmp_path / "b.h5", mask="cloud")
+    np.testing.assert_array_equal(masked.valid.values, classes == 0)
+
+
 def test_a_factor_per_band(tmp_path: Path) -> None:
     cube = np.stack([counts("uint16"), counts("uint16"), counts("uint16")])
     attributes = {"scale_factor": [0.1, 0.2, 0.3], "add_offset": np.array([0.0, 1.0, 2.0])}
