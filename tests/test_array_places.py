@@ -312,9 +312,11 @@ def test_a_store_as_gdal_writes_it(tmp_path: Path) -> None:
     rasterio.shutil.copy(tmp_path / "a.tif", tmp_path / "a.zarr", driver="Zarr")
     assert place(tmp_path / "a.zarr") == (32633, UTM)
     root = zarr.open_group(tmp_path / "a.zarr")
-    root["a"].attrs["_CRS"] = {"projjson": CRS.from_epsg(32633).to_json_dict()}
-    zarr.consolidate_metadata(tmp_path / "a.zarr")
-    assert place(tmp_path / "a.zarr") == (32633, UTM)
+    url = "http://www.opengis.net/def/crs/EPSG/0/32633"
+    for said in ({"projjson": CRS.from_epsg(32633).to_json_dict()}, {"url": url}):
+        root["a"].attrs["_CRS"] = said
+        zarr.consolidate_metadata(tmp_path / "a.zarr")
+        assert place(tmp_path / "a.zarr") == (32633, UTM)
 
 
 @pytest.mark.parametrize("zarr_format", [2, 3])

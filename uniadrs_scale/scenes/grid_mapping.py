@@ -257,7 +257,7 @@ def _descriptions(
 def _parsed(value: Any) -> CRS | None:
     """Return the CRS that an attribute holds; None if it holds none. GDAL's is in several forms."""
     if isinstance(value, dict):
-        value = value.get("wkt") or value.get("projjson") or value
+        value = value.get("wkt") or value.get("projjson") or value.get("url") or value
     if isinstance(value, np.ndarray | np.generic):
         value = value.item() if value.size == 1 else None
     if isinstance(value, float) and value.is_integer():
