@@ -355,6 +355,12 @@ def test_sentinel3_has_its_places_in_another_file(tmp_path: Path) -> None:
             (500, 0, 1e6, 0, -500, 5e6),
         ),
         (
+            "HE5_GCTP_GEO",
+            ((179000000, 40000000), (-179000000, 39000000)),
+            "EPSG:4326",
+            (2 / W, 0, 179, 0, -1 / H, 40),
+        ),
+        (
             "HE5_GCTP_SNSOID\n\t\tProjParams=(0,0,0,0,-90030000,0,5000,7000,0,0,0,0,0)",
             ((1e6, 5e6), (1e6 + 500 * W, 5e6 - 500 * H)),
             "+proj=sinu +R=6371007.181 +lon_0=-90.5 +x_0=5000 +y_0=7000",

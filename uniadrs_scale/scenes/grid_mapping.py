@@ -120,6 +120,7 @@ def _eos_grid(contents: Contents, path: str, shape: tuple[int, int]) -> Georefer
         crs = CRS.from_user_input(EOS_CRS[kind].format(*projected))
         unit = _degrees if crs.is_geographic else float
         (west, north), (east, south) = (map(unit, corner) for corner in corners)
+        east += 360 if crs.is_geographic and east < west else 0  # across the antimeridian
         steps = (east - west) / shape[1], (south - north) / shape[0]
         return Georeference(crs.to_wkt(), Affine(steps[0], 0, west, 0, steps[1], north))
     return None
