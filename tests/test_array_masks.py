@@ -164,6 +164,47 @@ def test_unsigned_numbers_in_signed_arrays(tmp_path: Path) -> None:
     assert (~scene.valid.values).sum() == 2
 
 
+@pytest.mark.parametrize("factor", [np.int8(100), np.int16(100), np.int32(100), 100])
+@pytest.mark.parametrize("fill", [{}, {"_FillValue": np.int16(-9)}])
+def test_whole_numbers_as_factors_do_not_overflow(
+    tmp_path: Path, factor: Any, fill: dict[str, Any]
+) -> None:
+    values = counts() * 10
+    values[2, 3] = -9
+    scene = us.open_scene(write(tmp_path / "a.h5", values, {"scale_factor": factor, **fill}))
+    valid = scene.valid.values
+    assert (~valid).sum() == len(fill)
+    np.testing.assert_array_equal(scene.values[0][valid], values[valid].astype(float) * 100)
+    with h5py.File(tmp_path / "b.h5", "w") as file:
+        file["v"] = values
+        for k, name in enumerate(("y", "x")):
+            file[name] = np.arange(values.shape[k], dtype="i2") + 4000
+            file[name].attrs["scale_factor"] = np.int16(10)
+            file[name].make_scale(name)
+            file["v"].dims[k].attach_scale(file[name])
+    transform = us.open_scene(tmp_path / "b.h5", variable="v").rio.transform()
+    assert (*transform[:6],) == (10, 0, 39995, 0, 10, 39995)
+
+
+def test_an_enumeration_names_classes(tmp_path: Path) -> None:
+    """NetCDF-4 and HDF5 have types of them, which need no attributes."""
+    kind = h5py.enum_dtype({"clear": 0, "cloud": 1, "no_data": 7}, basetype="u1")
+    classes = np.zeros((H, W), "u1")
+    classes[0, :3], classes[1, :4] = 1, 7
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("sky", data=classes, dtype=kind)
+    with pytest.raises(us.SceneError, match=r"classes or flags only: 'sky' has clear, cloud, no_d"):
+        us.open_scene(tmp_path / "a.h5")
+    with h5py.File(tmp_path / "b.h5", "w") as file:
+        file.create_dataset("sky", data=classes, dtype=kind)
+        file["v"] = counts()
+    scene = us.open_scene(tmp_path / "b.h5")
+    np.testing.assert_array_equal(scene.values[0], counts())
+    np.testing.assert_array_equal(~scene.valid.values, classes == 7)
+    masked = us.open_scene(tmp_path / "b.h5", mask="cloud")
+    np.testing.assert_array_equal(masked.valid.values, classes == 0)
+
+
 def test_a_factor_per_band(tmp_path: Path) -> None:
     cube = np.stack([counts("uint16"), counts("uint16"), counts("uint16")])
     attributes = {"scale_factor": [0.1, 0.2, 0.3], "add_offset": np.array([0.0, 1.0, 2.0])}

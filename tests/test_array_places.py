@@ -8,6 +8,8 @@ import h5netcdf
 import h5py
 import numpy as np
 import pytest
+import rasterio
+import rasterio.shutil
 import xarray as xr
 import zarr
 from affine import Affine
@@ -115,6 +117,22 @@ def test_a_grid_mapping_with_half_of_its_attributes(tmp_path: Path, missing: str
     assert transform == UTM
     assert crs == 32633 or missing == "crs_wkt"  # parameters alone have no name
     assert scene_source(us.open_scene(tmp_path / "a.nc")).info.crs is not None
+
+
+@pytest.mark.parametrize(
+    ("unit", "factor"),
+    [("feet", 0.3048), ("US_survey_feet", 1200 / 3937), ("Metres east", 1), ("1", 1), ("rods", 0)],
+)
+def test_units_are_known_or_told(tmp_path: Path, unit: str, factor: float) -> None:
+    size = factor or 1
+    data = xr.Dataset(
+        {"v": (("y", "x"), PIXELS, {"crs": "EPSG:32633"})},
+        {"y": ("y", Y / size, {"units": unit}), "x": ("x", X / size, {"units": unit})},
+    )
+    data.to_netcdf(tmp_path / "a.nc", engine="h5netcdf")
+    assert place(tmp_path / "a.nc") == ((32633, UTM) if factor else (None, None))
+    unplaced = scene_source(us.open_scene(tmp_path / "a.nc")).info.unplaced
+    assert ("is in 'rods', which is not a known unit" in unplaced) == (not factor)
 
 
 @pytest.mark.parametrize(
@@ -281,6 +299,24 @@ def test_a_crs_alone_is_not_a_place(tmp_path: Path) -> None:
     data.to_netcdf(tmp_path / "a.nc", engine="h5netcdf")
     assert place(tmp_path / "a.nc") == (None, None)
     assert "gsd_m" not in us.open_scene(tmp_path / "a.nc").attrs
+
+
+def test_a_store_as_gdal_writes_it(tmp_path: Path) -> None:
+    """GDAL has the CRS in an attribute with several forms of it."""
+    corner = rasterio.transform.from_origin(4e5, 6e6, 10, 10)
+    size = {"height": H, "width": W, "count": 1, "dtype": "float32"}
+    with rasterio.open(
+        tmp_path / "a.tif", "w", driver="GTiff", crs="EPSG:32633", transform=corner, **size
+    ) as file:
+        file.write(PIXELS[None])
+    rasterio.shutil.copy(tmp_path / "a.tif", tmp_path / "a.zarr", driver="Zarr")
+    assert place(tmp_path / "a.zarr") == (32633, UTM)
+    root = zarr.open_group(tmp_path / "a.zarr")
+    url = "http://www.opengis.net/def/crs/EPSG/0/32633"
+    for said in ({"projjson": CRS.from_epsg(32633).to_json_dict()}, {"url": url}):
+        root["a"].attrs["_CRS"] = said
+        zarr.consolidate_metadata(tmp_path / "a.zarr")
+        assert place(tmp_path / "a.zarr") == (32633, UTM)
 
 
 @pytest.mark.parametrize("zarr_format", [2, 3])

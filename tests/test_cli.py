@@ -466,3 +466,15 @@ def test_a_report_goes_to_a_url(scene: Path, run: Any, monkeypatch: pytest.Monke
 def test_help_of_a_report_says_how_many_targets_it_may_have(run) -> None:
     told = " ".join(run("report", "--help").out.replace("│", " ").split())
     assert f"at most {MOST}" in told
+
+
+def test_an_interrupted_command_says_what_to_do(
+    run: Any, scene: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("uniadrs_scale.scoring.run.run", interrupted)
+    told = run("score", scene, "-o", scene.with_name("map.tif"))
+    assert told.code == 130
+    assert told.err == "interrupted: run the same command again to resume\n"

@@ -587,6 +587,16 @@ def test_other_things_are_not_models(tmp_path: Path, case: str) -> None:
         us.scorer(make(tmp_path), tile=TILE)
 
 
+def test_weights_of_onnx_in_another_file_are_refused(tmp_path: Path) -> None:
+    """They are not in the model's identity, and were looked for in the current folder."""
+    onnx = pytest.importorskip("onnx")
+    path = write_model(tmp_path, "onnx")
+    model = onnx.load(path)
+    onnx.save(model, path, save_as_external_data=True, location="weights", size_threshold=0)
+    with pytest.raises(us.WeightsError, match=r"weights in another file.*external_data=False"):
+        us.scorer(path, tile=TILE)
+
+
 ARGUMENTS = {
     "halo": ({"tile": 32, "halo": 9}, "Use halo <= 8"),
     "inputs": ({"tile": 32, "inputs": "raws"}, "Use scaled or raw"),

@@ -292,6 +292,21 @@ def test_pages_of_a_tiff_are_bands(tmp_path: Path) -> None:
         us.open_scene(tmp_path / "p.tif")
 
 
+def test_other_rasters_of_a_file_are_named(tmp_path: Path) -> None:
+    pixels, path = noise(2), tmp_path / "a.ntf"
+    for page, more in zip(pixels, ({"NUMI": "2"}, {"APPEND_SUBDATASET": "YES"}), strict=True):
+        write(tmp_path / "page.tif", page[None])
+        rasterio.shutil.copy(tmp_path / "page.tif", path, driver="NITF", **more)
+    scene = us.open_scene(path)
+    np.testing.assert_array_equal(scene.values, pixels[:1])
+    (note,) = scene_source(scene).info.notes
+    assert "'a.ntf' has 2 rasters, of which one is scored" in note
+    assert f"NITF_IM:1:{path}" in note
+    second = us.open_scene(f"NITF_IM:1:{path}")
+    np.testing.assert_array_equal(second.values, pixels[1:])
+    assert not scene_source(second).info.notes
+
+
 @pytest.mark.parametrize("words", ["raster:bands", "eo:bands", "bands", "none"])
 def test_bands_of_a_stac_asset_are_counted(tmp_path: Path, words: str) -> None:
     pixels = noise(4)

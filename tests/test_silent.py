@@ -187,16 +187,17 @@ def test_places_of_an_array_under_other_names(names: tuple[str, str]) -> None:
         )
 
 
-@pytest.mark.parametrize("cells", ["from coordinate", "around", "half at the pole"])
+@pytest.mark.parametrize("cells", ["from coordinate", "around", "half at the pole", "packed"])
 def test_bounds_say_where_the_cells_of_coordinates_are(tmp_path: Path, cells: str) -> None:
     """A coordinate may be anywhere in its cell (CF 7.1)."""
     start, size, count = (90.0, -1.0, 181) if "pole" in cells else (50.0, -0.25, H)
     lat = start + size * np.arange(count)
     shift = 0.5 if cells == "from coordinate" else 0
     edges = np.stack([lat - size * (0.5 - shift), lat + size * (0.5 + shift)], axis=1)
+    edges = np.clip(edges, -90, 90) * (100 if cells == "packed" else 1)  # without a factor
     values = np.random.default_rng(0).random((count, W), np.float32)
     scene = xr.Dataset(
-        {"v": (("lat", "lon"), values), "edges": (("lat", "two"), np.clip(edges, -90, 90))},
+        {"v": (("lat", "lon"), values), "edges": (("lat", "two"), edges)},
         {"lat": ("lat", lat, {"bounds": "edges"}), "lon": 10 + 0.25 * np.arange(W)},
     )
     scene.to_netcdf(tmp_path / "a.nc", engine="h5netcdf")

@@ -91,6 +91,22 @@ def test_places_of_envi_in_units_that_gdal_does_not_know(tmp_path: Path) -> None
         us.open_scene(envi(tmp_path / "a.hdr", pixels(1, "int16"), info))
 
 
+def test_a_rotated_place_of_envi_starts_at_the_first_pixel(tmp_path: Path) -> None:
+    info = "map info = {UTM, 1.0, 1.0, 400, 6000, 2, 2, 33, North, WGS-84, rotation=30.0}\n"
+    transform = us.open_scene(envi(tmp_path / "a.hdr", pixels(1, "int16"), info)).rio.transform()
+    assert (transform.a, transform.c, transform.f) == (pytest.approx(3**0.5), 400, 6000)
+    straight = info.replace("1.0, 1.0", "6, 11").replace("30.0", "0.0")
+    transform = us.open_scene(
+        envi(tmp_path / "a.hdr", pixels(1, "int16"), straight)
+    ).rio.transform()
+    assert transform * (5, 10) == (400, 6000)
+    turned = info.replace("1.0, 1.0", "6, 11")
+    with pytest.raises(
+        us.SceneError, match=r"rotated about pixel \(6, 11\).*place of pixel \(1, 1"
+    ):
+        us.open_scene(envi(tmp_path / "a.hdr", pixels(1, "int16"), turned))
+
+
 def test_scenes_without_a_band_to_score(tmp_path: Path) -> None:
     header = envi(tmp_path / "a.hdr", pixels(3, "int16"), "bbl = {0, 0, 0}\n")
     with pytest.raises(us.SceneError, match=r"'a.img' has no band of measurements.*Name those"):
@@ -336,6 +352,18 @@ def test_sentinel3_has_its_places_in_another_file(tmp_path: Path) -> None:
             "HE5_GCTP_SNSOID\n\t\tProjParams=(6371007.181,0,0,0,0,0,0,0,0,0,0,0,0)",
             ((1e6, 5e6), (1e6 + 500 * W, 5e6 - 500 * H)),
             "+proj=sinu +R=6371007.181",
+            (500, 0, 1e6, 0, -500, 5e6),
+        ),
+        (
+            "HE5_GCTP_GEO",
+            ((179000000, 40000000), (-179000000, 39000000)),
+            "EPSG:4326",
+            (2 / W, 0, 179, 0, -1 / H, 40),
+        ),
+        (
+            "HE5_GCTP_SNSOID\n\t\tProjParams=(0,0,0,0,-90030000,0,5000,7000,0,0,0,0,0)",
+            ((1e6, 5e6), (1e6 + 500 * W, 5e6 - 500 * H)),
+            "+proj=sinu +R=6371007.181 +lon_0=-90.5 +x_0=5000 +y_0=7000",
             (500, 0, 1e6, 0, -500, 5e6),
         ),
         ("HE5_GCTP_LAMAZ", ((0, 0), (1, 1)), None, None),

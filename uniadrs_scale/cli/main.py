@@ -19,7 +19,7 @@ from typer.core import TyperGroup
 
 from uniadrs_scale import __version__
 from uniadrs_scale.cli import archive, maps, score, targets
-from uniadrs_scale.cli.options import BAD_INPUT, BUSY, COMPLETE, INCOMPLETE, spread
+from uniadrs_scale.cli.options import BAD_INPUT, BUSY, COMPLETE, INTERRUPTED, spread
 from uniadrs_scale.core.machine import give_home
 from uniadrs_scale.errors import BusyError, UniadrsScaleError
 
@@ -45,6 +45,9 @@ class Commands(TyperGroup):
         except typer.BadParameter as error:
             error.message = error.message.removeprefix("Value error, ")  # pydantic's
             raise
+        except KeyboardInterrupt:  # with this code typer ends, too, but without a word
+            typer.echo("interrupted: run the same command again to resume", err=True)
+            raise SystemExit(INTERRUPTED) from None
 
 
 def _without_types(options: list[Any]) -> list[Any]:
@@ -64,7 +67,8 @@ app = typer.Typer(
     "Start with 'uniadrs-scale demo', then score a scene of your own:\n\n"
     "    uniadrs-scale plan scene.tif\n\n"
     "    uniadrs-scale score scene.tif -o map.tif\n\n"
-    "Exit codes: 0 complete, 1 something is missing, 2 bad input, 75 another run writes there.",
+    "Exit codes: 0 complete, 1 something is missing, 2 bad input, 75 another run writes there, "
+    "130 interrupted.",
 )
 
 IMPORTS = 5.0
@@ -122,9 +126,6 @@ def main() -> None:
         words = " ".join(str(error).split())
         typer.echo(f"error: {words}. Correct that file, or remove it.", err=True)
         sys.exit(BAD_INPUT)
-    except KeyboardInterrupt:
-        typer.echo("interrupted: the same command resumes the run", err=True)
-        sys.exit(INCOMPLETE)
 
 
 def _unraisable(what: sys.UnraisableHookArgs) -> None:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from uniadrs_scale.swaths.geometry import Geocoding
 
 
-COMPLETE, INCOMPLETE, BAD_INPUT, BUSY = 0, 1, 2, 75
+COMPLETE, INCOMPLETE, BAD_INPUT, BUSY, INTERRUPTED = 0, 1, 2, 75, 130
 """Exit codes; 75 is EX_TEMPFAIL of sysexits.h: try again later."""
 Scenes = Annotated[
     list[str],

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
     Call = Callable[[NDArray[np.float32]], Any]
 
+ELSEWHERE = b"\n\x08location\x12"
+"""Key in an ONNX file before the name of another file that holds the numbers of a tensor."""
+
 
 @dataclass(frozen=True, slots=True)
 class File:
@@ -122,6 +125,11 @@ def _plain_tensors_only() -> Iterator[None]:
 
 def _onnx(content: bytes) -> Call:
     """Return the model in an ONNX file, for one thread per call."""
+    if ELSEWHERE in content:  # onnxruntime would look for it in the current folder
+        raise WeightsError(
+            "The ONNX model has weights in another file, which do not identify it. Export all in "
+            "one file: torch.onnx.export(..., external_data=False)."
+        )
     try:
         onnxruntime = import_module("onnxruntime")  # an extra
     except ImportError:

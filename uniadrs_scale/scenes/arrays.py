@@ -22,7 +22,7 @@ from xarray.backends.zarr import ZarrArrayWrapper
 from xarray.core import indexing
 
 from uniadrs_scale.errors import SceneError, UniadrsScaleError
-from uniadrs_scale.scenes.packing import EMPTY, FILL, Packing, packing_of, plain_names
+from uniadrs_scale.scenes.packing import EMPTY, FILL, Packing, packing_of, plain_names, real_factors
 from uniadrs_scale.scenes.vrt import file_stamp
 from uniadrs_scale.storage.buckets import range_file, zarr_place
 from uniadrs_scale.storage.trust import foreign_files, require_self_contained
@@ -145,7 +145,7 @@ class Variable:
 
 def decoded(variable: xr.Variable) -> NDArray[Any]:
     """Return the numbers of a small array, with factors and fill values applied."""
-    plain = xr.Variable(variable.dims, variable.values, variable.attrs)
+    plain = xr.Variable(variable.dims, variable.values, real_factors(variable.attrs))
     return np.asarray(xr.conventions.decode_cf_variable("table", plain, decode_times=False).values)
 
 

@@ -132,7 +132,8 @@ def off_centre(contents: Contents, path: str) -> float:
     if bounds is None or contents.entries[bounds].shape != shape or values.size == 1:
         return 0.0
     off = float(np.median(decoded(contents.variable(bounds)).mean(axis=1) - values))
-    return off if abs(off) > UNEVEN * abs(float(values[1]) - float(values[0])) else 0.0
+    step = abs(float(values[1]) - float(values[0]))
+    return off if UNEVEN * step < abs(off) <= step else 0.0  # farther away are other numbers
 
 
 def read_contents(path: str) -> Contents | None:

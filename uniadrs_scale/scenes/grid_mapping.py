@@ -54,7 +54,8 @@ CRS_TEXT = re.compile(
 """Texts that are taken for a CRS: PROJ would find one for many other words too."""
 EPSG_CODE = re.compile(r"\s*epsg[\s_:]*(\d{4,6})(\.0)?\s*", re.IGNORECASE)
 EOS = "HDFEOS INFORMATION/StructMetadata.0"
-EOS_CRS = {"HE5_GCTP_GEO": "EPSG:4326", "HE5_GCTP_SNSOID": "+proj=sinu +R={} +units=m +type=crs"}
+EOS_SINUSOIDAL = "+proj=sinu +R={} +lon_0={} +x_0={} +y_0={} +units=m +type=crs"
+EOS_CRS = {"HE5_GCTP_GEO": "EPSG:4326", "HE5_GCTP_SNSOID": EOS_SINUSOIDAL}
 """Projections of VIIRS on HDF-EOS grids."""
 EOS_UPPER = "HE5_HDFE_GD_UL"
 SPHERE = 6371007.181
@@ -112,12 +113,14 @@ def _eos_grid(contents: Contents, path: str, shape: tuple[int, int]) -> Georefer
             continue
         corners = [numbers(facts.get(k)) for k in ("UpperLeftPointMtrs", "LowerRightMtrs")]
         kind, upper = facts.get("Projection", ""), facts.get("GridOrigin", EOS_UPPER) == EOS_UPPER
-        radius = next(iter(numbers(facts.get("ProjParams"))), 0)
+        given = [*numbers(facts.get("ProjParams")), *[0.0] * 8]
+        projected = given[0] or SPHERE, _degrees(given[4]), given[6], given[7]
         if list(map(len, corners)) != [2, 2] or kind not in EOS_CRS or not upper:
             return Georeference(problem=f"its HDF-EOS grid '{name}' ({kind}) is not known")
-        crs = CRS.from_user_input(EOS_CRS[kind].format(radius or SPHERE))
+        crs = CRS.from_user_input(EOS_CRS[kind].format(*projected))
         unit = _degrees if crs.is_geographic else float
         (west, north), (east, south) = (map(unit, corner) for corner in corners)
+        east += 360 if crs.is_geographic and east < west else 0  # across the antimeridian
         steps = (east - west) / shape[1], (south - north) / shape[0]
         return Georeference(crs.to_wkt(), Affine(steps[0], 0, west, 0, steps[1], north))
     return None
@@ -253,7 +256,9 @@ def _descriptions(
 
 
 def _parsed(value: Any) -> CRS | None:
-    """Return the CRS that an attribute holds; None if it holds none."""
+    """Return the CRS that an attribute holds; None if it holds none. GDAL's is in several forms."""
+    if isinstance(value, dict):
+        value = value.get("wkt") or value.get("projjson") or value.get("url") or value
     if isinstance(value, np.ndarray | np.generic):
         value = value.item() if value.size == 1 else None
     if isinstance(value, float) and value.is_integer():

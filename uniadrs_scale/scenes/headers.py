@@ -71,7 +71,7 @@ class Header:
     palette: bool
     """True if values are numbers of colours or classes."""
     pages: tuple[str, ...]
-    """GDAL's names of the rasters in the file if there are several."""
+    """GDAL's names of the rasters in the file if there are several: pages of a TIFF, or others."""
     crs: str | None
     transform: tuple[float, ...] | None
     unplaced: str
@@ -273,8 +273,8 @@ def _place(dataset: rasterio.DatasetReader) -> dict[str, Any]:
 
 
 def _pages(dataset: rasterio.DatasetReader, uri: str) -> tuple[str, ...]:
-    """Return GDAL's names of the pages of a TIFF, none if there is but one."""
-    names = [name for name in dataset.subdatasets if PAGE.match(name)]
+    """Return GDAL's names of the rasters in a file, none if there is but one."""
+    names = dataset.subdatasets
     return tuple(names) if len(names) > 1 and not PAGE.match(uri) else ()
 
 

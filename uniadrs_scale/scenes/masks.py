@@ -109,8 +109,11 @@ def _asked(mask: Mask, source: str, known: Sequence[tuple[str, int]]) -> tuple[s
 
 
 def cf_flags(contents: Contents, path: str) -> tuple[Flag, ...]:
-    """Return the classes that an array's CF attributes name; empty without any."""
-    attributes = contents.variable(path).attrs
+    """Return the classes that an array's CF attributes or its type name; empty without any."""
+    variable = contents.variable(path)
+    if listed := (variable.dtype.metadata or {}).get("enum"):
+        return tuple(Flag(name, int(value)) for name, value in listed.items())
+    attributes = variable.attrs
     meanings = str(attributes.get("flag_meanings", "")).replace(",", " ").split()
     values, masks = (
         [int(v) for v in numbers(attributes.get(name))] for name in ("flag_values", "flag_masks")

@@ -220,12 +220,17 @@ def _scaling(named: Mapping[str, Any]) -> dict[str, Any]:
     """Return factor and offset as xarray takes them."""
     found = {}
     for name in ("scale_factor", "add_offset"):
-        value = named.get(name.replace("_", ""))
-        if isinstance(value, str | bytes):
-            value = next(iter(numbers(value)), None)
-        if value is not None and numbers(value):
+        value: Any = named.get(name.replace("_", ""))
+        value = numbers(value) if isinstance(value, str | bytes) else value
+        if numbers(value):
             found[name] = np.ravel(value)[0]
-    return found
+    return real_factors(found)
+
+
+def real_factors(attributes: Mapping[Any, Any]) -> dict[Any, Any]:
+    """Return attributes without factors of integers: with these, xarray's products overflow."""
+    both = [(name, np.asarray(attributes.get(name))) for name in ("scale_factor", "add_offset")]
+    return dict(attributes) | {k: v.astype(float)[()] for k, v in both if v.dtype.kind in "iu"}
 
 
 def _unscaled(kind: np.dtype[Any], value: float, scaling: Mapping[str, Any]) -> float:

@@ -20,6 +20,8 @@ UNEVEN = 0.1
 TURN = 360.0
 """Degrees around the Earth."""
 ALIASES = {"km": "kilometre", "rad": "radian", "urad": "microradian"}
+UNNAMED = {"", "1", "-", "none", "null", "unitless", "dimensionless", "unknown", "pixel"}
+"""Texts without a unit, in the singular: coordinates are then in that of the CRS."""
 WESTWARDS = re.compile(r"\bazimuth\b", re.IGNORECASE)
 """Long name of an x whose angles grow towards the west, as of Meteosat Third Generation."""
 
@@ -58,7 +60,10 @@ def axis_of(coordinate: xr.DataArray, wkt: str | None) -> Axis:
     if wkt is None:
         return regular_axis(values, name)
     known, unit = _known(wkt), str(coordinate.attrs.get("units", ""))
-    kind, size = _units().get(_plain(unit), ("", known.unit))
+    words = _plain(unit), _plain(re.split(r"[\s(,]", unit.strip())[0])  # metres east
+    kind, size = next((_units()[word] for word in words if word in _units()), ("", known.unit))
+    if not kind and words[0] not in {*UNNAMED, known.name}:
+        raise NoPlaceError(f"coordinate {name} is in '{unit}', which is not a known unit")
     if not kind and known.height and np.abs(values).max() < 1:
         kind, size = "angular", 1.0  # scan angles
     factor = size / known.unit
@@ -106,6 +111,8 @@ class _Known:
     """Kind and unit of the coordinates of a CRS."""
 
     is_geographic: bool
+    name: str
+    """Name of its unit."""
     unit: float
     """Size of its unit, in metres or radians."""
     height: float
@@ -115,17 +122,18 @@ class _Known:
 @lru_cache(maxsize=64)
 def _known(wkt: str) -> _Known:
     crs = CRS.from_wkt(wkt)
-    unit = crs.axis_info[0].unit_conversion_factor if crs.axis_info else 1.0
+    axis = crs.axis_info[0] if crs.axis_info else None
+    name, unit = (_plain(axis.unit_name), axis.unit_conversion_factor) if axis else ("", 1.0)
     projection = crs.coordinate_operation if crs.is_projected else None
     said = {p.name.lower(): p.value for p in (projection.params if projection else ())}
-    return _Known(crs.is_geographic, unit, float(said.get("satellite height", 0.0)))
+    return _Known(crs.is_geographic, name, unit, float(said.get("satellite height", 0.0)))
 
 
 def _plain(unit: str) -> str:
     """Return a unit as PROJ calls it."""
-    text = unit.strip().lower()
+    text = unit.strip().lower().replace("_", " ")
     name = "degree" if text.startswith("degree") else text.removesuffix("s").replace("µ", "u")
-    name = re.sub("meter$", "metre", name)
+    name = re.sub("meter$", "metre", re.sub("feet$", "foot", name))
     return ALIASES.get(name, name)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from uniadrs_scale.errors import SceneError
+from uniadrs_scale.scenes.files import PAGE
 from uniadrs_scale.scenes.headers import Header
 from uniadrs_scale.scenes.packing import numbers
 from uniadrs_scale.scenes.products.metadata import Band, Product, iso_time, nanometres
@@ -28,9 +29,7 @@ IGNORED = ("data_ignore_value", "nodata", "nodata_value", "no_data_value", "fill
 """Fields of an ENVI header for the value of missing pixels; GDAL knows the first."""
 LISTS = {"bbl": "no band is left out as bad", "wavelength": "wavelengths are not known"}
 """Fields of an ENVI header with one number per band, and what follows if they have not."""
-MAP_UNIT = re.compile(
-    r"^\s*map info\s*=\s*{[^}]*,\s*units\s*=([^,}]*)", re.IGNORECASE | re.MULTILINE
-)
+MAP_INFO = re.compile(r"^\s*map info\s*=\s*{([^}]*)}", re.IGNORECASE | re.MULTILINE)
 MAP_UNITS = "Meters Km Feet Yards Miles Degrees Minutes Seconds Radians"
 """Units of a place that GDAL knows, but for nautical miles."""
 SAME_UNITS = "m meter metre metres degree unknown none pixels pixel"
@@ -98,6 +97,12 @@ def plain_product(sources: Sequence[str], headers: dict[str, Header]) -> Product
         for header in grey
     ]
     notes += dict.fromkeys(note for product in known if product for note in product.notes)
+    notes += [
+        f"'{uri_name(header.uri)}' has {len(header.pages)} rasters, of which one is scored. To "
+        f"score another, pass its name: {', '.join(header.pages[:FEW])}."
+        for header in found
+        if header.pages
+    ]
     dates = [word for word in words if DATE.fullmatch(word)]
     if len(dates) == len(scored) > 1:
         notes.append(
@@ -140,7 +145,7 @@ def _bands(header: Header, word: str, *, grey: bool) -> Iterator[Band]:
 
 def _pages(header: Header) -> list[Header]:
     """Return the headers of all pages of a TIFF, if they are alike: the bands of one scene."""
-    if not header.pages:
+    if not (header.pages and PAGE.match(header.pages[0])):
         return [header]
     pages = [] if is_remote(header.uri) else [Header.of(page) for page in header.pages]
     if pages and all(page.numbers == (1,) and page.size == header.size for page in pages):
@@ -179,7 +184,7 @@ def recognise(path: str) -> Product | None:
         if dataset.driver != "ENVI":
             return None
         fields, count = envi_fields(dataset), dataset.count
-    _require_known_unit(header)
+    _require_known_place(header)
     wavelengths = _numbers(fields.get("wavelength"), count)
     unit = fields.get("wavelength_units")
     good = _numbers(fields.get("bbl"), count) or [1.0] * count
@@ -224,15 +229,26 @@ def _unread(name: str, fields: Mapping[str, str], count: int) -> Iterator[str]:
             )
 
 
-def _require_known_unit(header: Path) -> None:
-    """Raise SceneError if GDAL would take an unknown unit of an ENVI header's place for metres."""
+def _require_known_place(header: Path) -> None:
+    """Raise SceneError if GDAL would misplace the pixels of an ENVI header.
+
+    It takes unknown units for metres, and does not turn a map about another pixel than the first.
+    """
     with header.open("rb") as file:
-        unit = MAP_UNIT.search(file.read(LONGEST_HEADER).decode(errors="replace"))
+        found = MAP_INFO.search(file.read(LONGEST_HEADER).decode(errors="replace"))
+    parts = _items(found[1]) if found else []
+    said = {name.strip().lower(): words for name, _, words in (p.partition("=") for p in parts)}
+    unit, pixel = said.get("units", "").strip(), numbers(",".join(parts[1:3]))
     known = {"", "nautical miles", *f"{MAP_UNITS} {SAME_UNITS}".lower().split()}
-    if unit is not None and unit[1].strip().lower() not in known:
+    if unit.lower() not in known:
         raise SceneError(
-            f"'{header}' has the place of its pixels in '{unit[1].strip()}' (map info, units), "
+            f"'{header}' has the place of its pixels in '{unit}' (map info, units), "
             f"which would be read as metres. Write one of {MAP_UNITS.replace(' ', ', ')}."
+        )
+    if any(numbers(said.get("rotation"))) and pixel != [1, 1]:
+        raise SceneError(
+            f"'{header}' has a map that is rotated about pixel ({', '.join(parts[1:3])}) (map "
+            "info), which would be read as misplaced. Write the place of pixel (1, 1) instead."
         )
 
 
