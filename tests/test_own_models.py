@@ -628,7 +628,7 @@ def test_a_module_that_returns_a_dict_is_refused() -> None:
 
 
 def test_sizes_are_the_scorers(tmp_path: Path) -> None:
-    with pytest.raises(us.PlanError, match="Drop preset, tile and stride"):
+    with pytest.raises(us.PlanError, match="Drop tile, or make"):
         us.plan(noise(), detector=scorer_of("function", tmp_path), tile=64)
 
 
