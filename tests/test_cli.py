@@ -105,6 +105,13 @@ def test_score_to_cog_lies_where_the_scene_lies(run, scene, tiny_weights, tmp_pa
     assert cog.read_bytes() == before
 
 
+def test_plan_says_that_the_folder_is_read_only(run, scene, tmp_path, monkeypatch) -> None:
+    """A read-only disk, as processes of root see it, too."""
+    monkeypatch.setattr(os, "access", lambda path, _: path != tmp_path)
+    got = run("plan", scene, "-o", tmp_path / "map.tif", "--detector", "rx")
+    assert (got.code, f"Cannot write to '{tmp_path}'" in got.err) == (2, True), got.err
+
+
 def test_plan_runs_nothing_and_speaks_json(run, scene, tiny_weights, tmp_path) -> None:
     options = ["--weights", tiny_weights, "--tile", 64, "--chunk", 128]
     text = run("plan", scene, *options, "-o", tmp_path / "map.zarr")
