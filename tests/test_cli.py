@@ -203,6 +203,7 @@ BAD_INPUT = {
     "unknown band": (["scene.tif"], ["--bands", "9"], "Band '9' is not one of"),
     "no bands": (["scene.tif"], ["--bands", ","], "No bands of"),
     "bands that count down": (["scene.tif"], ["--bands", "1,3-2"], "--bands '3-2' counts down"),
+    "bands named twice": (["scene.tif"], ["--bands", "1-3,2"], "'scene.tif' is selected twice"),
     "band counts": (["scene.tif", "one.tif"], [], "'one.tif' has 1 bands but 'scene.tif' has 3"),
     "mixed CRS": (["one.tif", "other.tif"], [], "have different CRS"),
     "corrupt weights": (["scene.tif"], ["--weights", "bad.safetensors"], "not a readable weights"),
