@@ -22,7 +22,7 @@ from uniadrs_scale.maps.store import ScoreMap, open_map
 from uniadrs_scale.storage.places import Place
 from uniadrs_scale.storage.trust import open_raster
 from uniadrs_scale.storage.urls import canonical
-from uniadrs_scale.swaths.conventions import geolocation_kind
+from uniadrs_scale.swaths.conventions import geolocation_kind, name_of
 from uniadrs_scale.swaths.grids import Georeference, georeference
 
 if TYPE_CHECKING:
@@ -215,7 +215,7 @@ class ArrayMap:
             PlanError: A name of it cannot be that of a band.
             StoreError: It is not an array (y, x) or (layer, y, x) of real numbers, or a swath.
         """
-        what = f"Array '{array.name}'"
+        what = f"Array '{name_of(array)}'"
         if set(array.dims) - {"layer"} != {"y", "x"} or array.dtype.kind not in "fiub":
             raise StoreError(
                 f"{what} is {array.dtype} with dims {array.dims}, and a COG needs real numbers "
