@@ -316,6 +316,15 @@ def test_page_and_documents_say_the_same_share_of_ships():
     assert f"{least} to {most} %" in (docs / "report.md").read_text("utf-8")
 
 
+def test_a_page_speaks_of_our_weights_only_if_the_map_has_weights(folder, tmp_path):
+    assert PROMISE not in contents(folder / "page.html")  # RX
+    shutil.copytree(folder / "map.zarr", tmp_path / "map.zarr")
+    group = zarr.open_group(tmp_path / "map.zarr", mode="r+")
+    group.update_attributes({"weights": "0123"})
+    us.report(tmp_path / "map.zarr", folder / EVIL, tmp_path / "p.html")
+    assert PROMISE in contents(tmp_path / "p.html")
+
+
 # ---- scores as bytes ----------------------------------------------------------------------------
 
 
