@@ -703,6 +703,7 @@ def test_a_map_of_other_layers_is_not_called_anomaly_scores(
         layers=["water", "score"],
     )
     us.score(noise(), tmp_path / "m.zarr", detector=scorer, scheduler="sync")
+    us.score(noise(), first := tmp_path / "rx.zarr", detector="rx", scheduler="sync", tile=32)
     us.to_cog(tmp_path / "m.zarr", tmp_path / "m.tif")
     with rasterio.open(tmp_path / "m.tif") as file:
         assert file.tags()["TIFFTAG_IMAGEDESCRIPTION"].startswith("water, score of ")
@@ -715,3 +716,5 @@ def test_a_map_of_other_layers_is_not_called_anomaly_scores(
         assert re.search(r"(?m)^statistics +of the layer water$", told)
         with pytest.raises(us.StoreError, match=r"not the first layer.*\(water, score\)"):
             us.targets(tmp_path / name, top=1)
+        with pytest.raises(us.StoreError, match=r"not the first layer.*\(water, score\)"):
+            us.report(first, noise(), tmp_path / "page.html", compare=tmp_path / name)

@@ -547,7 +547,7 @@ def test_a_killed_search_leaves_the_old_file_and_the_next_one_is_whole(utm_map, 
 def test_a_list_without_targets_names_the_score_from_which_they_grow(tmp_path):
     path = make_map(tmp_path / "map.zarr", planted((60, 70)) * np.float32(0.5), **UTM)
     (line, *_) = find(path, Selection(top=3, grow=0.9)).summary()
-    assert line.startswith("0 targets among the top 3 from grow=0.9 up; the highest score is 0.")
+    assert line.startswith("0 targets with scores of at least grow=0.9; the highest score is 0.")
 
 
 def test_a_summary_says_which_number_is_north_and_how_many_targets_follow(utm_map):

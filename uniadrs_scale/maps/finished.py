@@ -16,7 +16,7 @@ from uniadrs_scale.core.contracts import is_score_alone
 from uniadrs_scale.core.layers import SCORE, Layer
 from uniadrs_scale.errors import StoreError, gist
 from uniadrs_scale.maps.facts import SOFTWARE, MapFacts
-from uniadrs_scale.maps.groups import layers_in, replaced
+from uniadrs_scale.maps.groups import layers_in, replaced, require_score
 from uniadrs_scale.maps.overviews import Level, ScoreStatistics, above, windows
 from uniadrs_scale.maps.store import ScoreMap, open_map
 from uniadrs_scale.storage.places import Place
@@ -135,6 +135,19 @@ class RasterMap:
 def is_file(path: str | Path | Place) -> bool:
     """Return True if a path names a raster file rather than a store."""
     return Place.of(path).suffix.lower() in FILES
+
+
+def open_scores(path: str | Path | Place) -> ScoreMap | RasterMap:
+    """Return the map at ``path``, whose first layer is the score.
+
+    Raises:
+        StoreError: As :func:`open_finished`, or its first layer is another one.
+    """
+    opened = open_finished(path)
+    if require_score(opened.layers, opened.name):
+        names = ", ".join(layer.name for layer in opened.layers)
+        raise StoreError(f"'{opened.name}': score is not the first layer ({names}). Put it first.")
+    return opened
 
 
 def open_finished(path: str | Path | Place) -> ScoreMap | RasterMap:
