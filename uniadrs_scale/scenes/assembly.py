@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from uniadrs_scale.core.contracts import SceneInfo, digest
+from uniadrs_scale.core.layers import SCORE
 from uniadrs_scale.core.validity import Nodata
 from uniadrs_scale.errors import SceneError
 from uniadrs_scale.scenes.bands import bands_called, selected_bands
@@ -145,6 +146,11 @@ def _notes(
     product: Product, selected: Sequence[Band], headers: Mapping[str, Header]
 ) -> Iterator[str]:
     """Yield sentences about bands that are scored, or not, against the words of a file."""
+    if [band.name for band in selected] == [SCORE.name]:
+        yield (
+            f"The only band is called '{SCORE.name}', as in maps of this library. If this is a "
+            "map, pass its scene instead."
+        )
     described = {(band.uri, band.number) for band in product.bands}
     for uri in {band.uri: None for band in selected}:
         header, name = headers[uri], uri_name(uri)

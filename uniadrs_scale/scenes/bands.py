@@ -31,10 +31,10 @@ def selected_bands(product: Product, options: Options) -> list[Band]:
     asked = options.bands or select((), (), product.name)
     selected: list[Band] = []
     for wanted in asked:
-        called = bands_called(wanted, product)
-        if {*called} & {*selected}:
+        others = [band for band in bands_called(wanted, product) if band not in selected]
+        if not others:
             raise _twice(wanted, product.name)
-        selected += called
+        selected += others
     return selected
 
 
