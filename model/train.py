@@ -326,8 +326,14 @@ def metadata(recipe: Recipe, file: str, *, with_imagery: bool) -> dict[str, str]
         with_imagery: True if real scenes were backgrounds too.
     """
     # Folders relative to the repository, not those of this machine.
-    data = " --data ../shared/data/train" if with_imagery else ""
-    real = " and the real scenes listed in model/README.md" if with_imagery else ""
+    if (CONFIGS / file).exists():
+        command, folder = f"python model/train.py model/configs/{file}", "../shared/data/train"
+        scenes, licence = "the real scenes listed in model/README.md", LICENCE
+    else:
+        command, folder = f"uniadrs-scale-train train {file}", "FOLDER"
+        scenes, licence = "the imagery of a folder", "unknown"
+    data = f" --data {folder}" if with_imagery else ""
+    real = f" and {scenes}" if with_imagery else ""
     return {
         "name": recipe.name,
         "width": str(recipe.width),
@@ -335,13 +341,12 @@ def metadata(recipe: Recipe, file: str, *, with_imagery: bool) -> dict[str, str]
         "input": "whitened" if recipe.simulation == "ours" else "bands",
         "profile": recipe.profile,
         "shortcut": str(recipe.shortcut),
-        "command": f"python model/train.py model/configs/{file}{data} --seed {recipe.seed} "
-        f"--out runs/{recipe.name}",
+        "command": f"{command}{data} --seed {recipe.seed} --out runs/{recipe.name}",
         "seed": str(recipe.seed),
         "recipe": json.dumps(asdict(recipe)),
         "data": f"simulated anomalies on generated landscapes{real}",
         "figures": "{}",
-        "licence": LICENCE,
+        "licence": licence,
     }
 
 

@@ -157,6 +157,17 @@ def test_a_run_goes_on_from_the_logits_before_the_shift(tmp_path: Path) -> None:
     assert train.changes(start, recipe()) == lost
 
 
+def test_weights_of_a_recipe_of_a_user_do_not_name_our_imagery() -> None:
+    ours = train.metadata(recipe(), "uniadrs-xs.toml", with_imagery=True)
+    assert ours["command"].startswith("python model/train.py model/configs/uniadrs-xs.toml --data ")
+    assert ours["data"].endswith("listed in model/README.md")
+    mine = train.metadata(recipe(), "tuned.toml", with_imagery=True)
+    wanted = "uniadrs-scale-train train tuned.toml --data FOLDER --seed 11 --out runs/tiny"
+    assert mine["command"] == wanted
+    assert mine["data"].endswith("landscapes and the imagery of a folder")
+    assert mine["licence"] == "unknown"
+
+
 def test_the_command_runs_the_scripts_and_nothing_else(monkeypatch, capsys) -> None:
     ran: list[list[str]] = []
 
