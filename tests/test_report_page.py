@@ -415,6 +415,15 @@ def test_a_map_without_levels_has_no_rates(tmp_path):
     assert set(data_in(text)["far"]) == {None}
 
 
+def test_a_moved_scene_with_a_name_of_its_own_is_named_as_the_message_says(folder, tmp_path):
+    shutil.copy(folder / EVIL, tmp_path / "moved.tif")
+    moved = us.open_scene(tmp_path / "moved.tif")
+    with pytest.raises(us.StoreError, match=r"give it the name .* open_scene\(\.\.\.\)\.rename\("):
+        us.report(folder / "map.zarr", moved, tmp_path / "p.html")
+    (note, *_) = us.report(folder / "map.zarr", moved.rename(EVIL), tmp_path / "p.html").notes
+    assert "was moved or changed" in note
+
+
 def test_the_map_of_another_scene_is_refused(folder, tmp_path):
     write_scene(tmp_path / "other.tif", seed=4)
     with pytest.raises(

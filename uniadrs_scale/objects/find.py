@@ -284,7 +284,7 @@ def _why_empty(found: list[ChunkObjects], selection: Selection, before: int, gro
     longitude, latitude = ground.centres(np.array([col]), np.array([row]))[0]
     if np.isfinite(longitude):
         place = degrees_text(longitude, latitude)
-    dropped = f", and {before} of them were dropped by size or area" if before else ""
+    dropped = f" ({before} were dropped by size or area)" if before else ""
     most = score_text(score)
     return f"0 targets {selection.text}{dropped}; the highest score is {most} at {place}"
 
