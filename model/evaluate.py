@@ -230,8 +230,8 @@ def main() -> None:
     """Parse the command line and evaluate; end with a sentence and code 1 on an error."""
     try:
         run(parse())
-    except uniadrs_scale.UniadrsScaleError as error:
-        sys.exit(f"evaluate.py: {error}")
+    except (uniadrs_scale.UniadrsScaleError, ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
 
 
 def run(args: argparse.Namespace) -> None:

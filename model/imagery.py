@@ -245,6 +245,9 @@ def folder(images: Path, masks: Path) -> list[Image]:
     Raises:
         SceneError: The folder holds no image, or a mask is missing or differs in size.
     """
+    for given in (images, masks):
+        if not given.is_dir():
+            raise SceneError(f"Folder '{given}' does not exist. Check its name.")
     paths = sorted(p for p in images.glob("*") if p.suffix.lower() in RASTERS | {".mat"})
     known = {p.stem: p for p in masks.glob("*") if p.suffix.lower() in RASTERS | {".mat"}}
     if not paths:

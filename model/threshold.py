@@ -173,7 +173,10 @@ def curve(preset: str, counted: Counted) -> Levels:
     """
     highest = np.sort(logit(np.clip(counted.peaks, GROW, 1 - 1e-6)))[::-1]
     if len(highest) <= TAIL:
-        raise ValueError(f"{len(highest)} objects are too few for a curve, {TAIL} are needed")
+        raise ValueError(
+            f"{counted.windows} windows have {len(highest)} objects, and a curve needs more than "
+            f"{TAIL}. Use more --windows; those that are counted stay."
+        )
     start = highest[TAIL]
     shape, _, scale = genpareto.fit(highest[:TAIL] - start, floc=0)
     top = counted.rate(GROW)
@@ -223,8 +226,8 @@ def main() -> None:
     """Run the command line; end with a sentence and code 1 on an error."""
     try:
         run()
-    except uniadrs_scale.UniadrsScaleError as error:
-        sys.exit(f"threshold.py: {error}")
+    except (uniadrs_scale.UniadrsScaleError, ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
 
 
 def run() -> None:

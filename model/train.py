@@ -142,7 +142,8 @@ class Run:
         torch.manual_seed(recipe.seed)
         self.network = UniADRS(recipe.network)
         if start is not None:
-            self.network.load_state_dict(_fitting(start, recipe).state_dict())
+            state = _fitting(start, recipe).state_dict()
+            self.network.load_state_dict(finished(state, -_recipe_of(start).get("shift", 0.0)))
         if recipe.symmetric:
             symmetry.keep(self.network)
         self.network.to(self.device)
@@ -285,6 +286,23 @@ def _fitting(start: WeightsInfo, recipe: Recipe) -> UniADRS:
     return network
 
 
+def _recipe_of(start: WeightsInfo) -> dict[str, Any]:
+    """Return the recipe of weights to begin with; empty if they do not say it."""
+    known: dict[str, Any] = json.loads(start.metadata.get("recipe", "{}"))
+    return known
+
+
+def changes(start: WeightsInfo, recipe: Recipe) -> str:
+    """Return which scores of finished weights a recipe changes without training; empty if none."""
+    before, now = _recipe_of(start), asdict(recipe)
+    names = ("shortcut", "shift", "symmetric")
+    return ", ".join(
+        f"{name} = {json.dumps(now[name])} (they had {json.dumps(before[name])})"
+        for name in names
+        if before.get(name, now[name]) != now[name]
+    )
+
+
 def finished(state: dict[str, Tensor], shift: float) -> dict[str, Tensor]:
     """Return weights whose logits are higher by ``shift``."""
     return {**state, BIAS: state[BIAS] + shift}
@@ -308,8 +326,14 @@ def metadata(recipe: Recipe, file: str, *, with_imagery: bool) -> dict[str, str]
         with_imagery: True if real scenes were backgrounds too.
     """
     # Folders relative to the repository, not those of this machine.
-    data = " --data ../shared/data/train" if with_imagery else ""
-    real = " and the real scenes listed in model/README.md" if with_imagery else ""
+    if (CONFIGS / file).exists():
+        command, folder = f"python model/train.py model/configs/{file}", "../shared/data/train"
+        scenes, licence = "the real scenes listed in model/README.md", LICENCE
+    else:
+        command, folder = f"uniadrs-scale-train train {file}", "FOLDER"
+        scenes, licence = "the imagery of a folder", "unknown"
+    data = f" --data {folder}" if with_imagery else ""
+    real = f" and {scenes}" if with_imagery else ""
     return {
         "name": recipe.name,
         "width": str(recipe.width),
@@ -317,13 +341,12 @@ def metadata(recipe: Recipe, file: str, *, with_imagery: bool) -> dict[str, str]
         "input": "whitened" if recipe.simulation == "ours" else "bands",
         "profile": recipe.profile,
         "shortcut": str(recipe.shortcut),
-        "command": f"python model/train.py model/configs/{file}{data} --seed {recipe.seed} "
-        f"--out runs/{recipe.name}",
+        "command": f"{command}{data} --seed {recipe.seed} --out runs/{recipe.name}",
         "seed": str(recipe.seed),
         "recipe": json.dumps(asdict(recipe)),
         "data": f"simulated anomalies on generated landscapes{real}",
         "figures": "{}",
-        "licence": LICENCE,
+        "licence": licence,
     }
 
 
@@ -369,7 +392,9 @@ def train(
             if run.step % recipe.check == 0 or run.step == recipe.steps:
                 log.add("held_out_auc", run.step, run.validate(held_out))
             if run.step % LOGGED == 0 or run.step == recipe.steps:
-                log.write(run.step, time.monotonic() - began)
+                seconds = time.monotonic() - began
+                log.write(run.step, seconds)
+                print(f"step {run.step} of {recipe.steps}, {seconds:.0f} s", flush=True)
             if time.monotonic() - saved > machine.every:
                 run.save()
                 saved = time.monotonic()
@@ -382,7 +407,19 @@ def main() -> None:
     try:
         run()
     except (UniadrsScaleError, ValueError, OSError) as error:
-        sys.exit(f"train.py: {error}")
+        sys.exit(f"error: {error}")
+
+
+def _start(name: str, recipe: Recipe) -> WeightsInfo:
+    """Return the weights to begin with, and print which scores the recipe changes by itself."""
+    start = read_weights(name)
+    if changed := changes(start, recipe):
+        print(
+            f"note: the recipe changes scores of {start.name} without training: {changed}. To keep "
+            "them, begin with a copy of the recipe of these weights.",
+            file=sys.stderr,
+        )
+    return start
 
 
 def run() -> None:
@@ -407,7 +444,9 @@ def run() -> None:
     file = args.recipe if args.recipe.exists() else CONFIGS / f"{args.recipe}.toml"
     if not file.exists():
         known = ", ".join(sorted(path.stem for path in CONFIGS.glob("*.toml")))
-        parser.error(f"recipe '{args.recipe}' does not exist: give a file, or one of {known}")
+        parser.error(
+            f"recipe '{args.recipe}' does not exist: give a file, or one of {known} (in {CONFIGS})"
+        )
     try:
         values: dict[str, Any] = tomllib.loads(file.read_text())
     except ValueError as error:
@@ -420,14 +459,14 @@ def run() -> None:
         )
     needed = {field.name for field in fields(Recipe) if field.default is MISSING}
     if lacking := sorted(needed - values.keys()):
-        parser.error(f"recipe '{file}' lacks {', '.join(lacking)}: add them")
+        parser.error(f"recipe '{file}' lacks {', '.join(lacking)}. Add these fields")
     if args.seed is not None:
         values["seed"] = args.seed
     recipe = Recipe(**values)
+    start = None if args.start is None else _start(args.start, recipe)
     # numpy too: the last bits of its matrix products depend on the number of threads.
     with threadpool_limits(args.threads):
         machine = Machine(device=args.device, every=args.every)
-        start = None if args.start is None else read_weights(args.start)
         teachers = [read_weights(name) for name in args.teachers]
         trained = train(recipe, args.data, args.out, machine, start, teachers=teachers)
     about = metadata(recipe, file.name, with_imagery=args.data is not None)
@@ -437,12 +476,12 @@ def run() -> None:
     if teachers:
         about["command"] += f" --teachers {' '.join(one.name for one in teachers)}"
         about["teachers"] = json.dumps({one.name: one.content for one in teachers})
-    about |= {
-        "best_step": str(trained.best["step"]),
-        "held_out_auc": f"{trained.best['figure']:.5f}",
-    }
+    step, figure = trained.best["step"], trained.best["figure"]
+    about |= {"best_step": str(step), "held_out_auc": f"{figure:.5f}"}
     state = finished(trained.best["mean"], recipe.shift)
-    write_weights(args.out / f"{recipe.name}.safetensors", state, about)
+    made = args.out / f"{recipe.name}.safetensors"
+    write_weights(made, state, about)
+    print(f"{made}: held-out AUC {figure:.3f}, after {step} of {recipe.steps} steps")
 
 
 if __name__ == "__main__":

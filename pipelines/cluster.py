@@ -11,6 +11,7 @@ Workers need this library, not this script, and see the same paths. Recipes: doc
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 from contextlib import AbstractContextManager, ExitStack
 
@@ -28,6 +29,8 @@ def slurm(workers: int) -> AbstractContextManager[object]:
     """Start workers as jobs of one core and 4 GB each, as many as there is work for."""
     from dask_jobqueue import SLURMCluster  # noqa: PLC0415 - pip install dask-jobqueue
 
+    if shutil.which("sbatch") is None:  # Dask would try to submit jobs for a day
+        raise OSError("sbatch is not found. Run this script on a machine of the SLURM cluster.")
     cluster = SLURMCluster(
         queue="normal",
         cores=1,

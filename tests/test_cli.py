@@ -105,6 +105,13 @@ def test_score_to_cog_lies_where_the_scene_lies(run, scene, tiny_weights, tmp_pa
     assert cog.read_bytes() == before
 
 
+def test_plan_says_that_the_folder_is_read_only(run, scene, tmp_path, monkeypatch) -> None:
+    """A read-only disk, as processes of root see it, too."""
+    monkeypatch.setattr(os, "access", lambda path, _: path != tmp_path)
+    got = run("plan", scene, "-o", tmp_path / "map.tif", "--detector", "rx")
+    assert (got.code, f"Cannot write to '{tmp_path}'" in got.err) == (2, True), got.err
+
+
 def test_plan_runs_nothing_and_speaks_json(run, scene, tiny_weights, tmp_path) -> None:
     options = ["--weights", tiny_weights, "--tile", 64, "--chunk", 128]
     text = run("plan", scene, *options, "-o", tmp_path / "map.zarr")
@@ -196,6 +203,7 @@ BAD_INPUT = {
     "unknown band": (["scene.tif"], ["--bands", "9"], "Band '9' is not one of"),
     "no bands": (["scene.tif"], ["--bands", ","], "No bands of"),
     "bands that count down": (["scene.tif"], ["--bands", "1,3-2"], "--bands '3-2' counts down"),
+    "bands named twice": (["scene.tif"], ["--bands", "1-3,2"], "'scene.tif' is selected twice"),
     "band counts": (["scene.tif", "one.tif"], [], "'one.tif' has 1 bands but 'scene.tif' has 3"),
     "mixed CRS": (["one.tif", "other.tif"], [], "have different CRS"),
     "corrupt weights": (["scene.tif"], ["--weights", "bad.safetensors"], "not a readable weights"),

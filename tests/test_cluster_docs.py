@@ -5,12 +5,17 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import dask
 import yaml
+
+if TYPE_CHECKING:
+    import pytest
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
@@ -56,7 +61,8 @@ def test_the_job_for_slurm_is_a_shell_script() -> None:
     assert "cluster.py slurm" in script
 
 
-def test_the_jobs_of_slurm_workers() -> None:
+def test_the_jobs_of_slurm_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: name)
     spec = importlib.util.spec_from_file_location("cluster", ROOT / "pipelines" / "cluster.py")
     assert spec is not None
     assert spec.loader is not None

@@ -292,6 +292,9 @@ def test_strange_arrays_get_a_sentence(tmp_path: Path, monkeypatch: pytest.Monke
             nc, {"variable": "rrs_1", "grid": "finest"},
         ),
         r"Band '9' is not one of 'swath.nc'": (nc, {"variable": "rrs_*", "bands": [9]}),
+        r"Band 'rrs_2' of 'swath.nc' is selected twice": (
+            nc, {"variable": "rrs_*", "bands": [2, "rrs_2"]},
+        ),
         r"table.mat' has 0 variables with three axes.*Y 198 x 100.*a table of": (table, {}),
         r"cube.mat' has 2 variables with three axes": (cube, {}),
         r"variable='c' is not an array of two or three axes in": (cube, {"variable": "c"}),

@@ -195,8 +195,10 @@ def test_the_command_writes_tables_and_figures(
         ("--data a", "give weights for --detector uniadrs"),
         ("w.safetensors --detector rx --data a", "and only for it"),
         ("--detector rx --data a --write", "--write stores the figures of one weights file"),
-        ("--detector rx --published .", "evaluate.py: . has none of the folders"),
-        ("w.safetensors --data a", "evaluate.py: Weights file 'w.safetensors' does not exist"),
+        ("--detector rx --published .", "error: . has none of the folders"),
+        ("w.safetensors --data a", "error: Weights file 'w.safetensors' does not exist"),
+        ("--detector rx --images a --masks b", "Folder 'a' does not exist"),
+        ("--detector rx --images . --masks b", "Folder 'b' does not exist"),
         ("--detector rx --data . --groups sar", "Group 'sar' has no image with a target"),
     ],
 )

@@ -269,6 +269,13 @@ def test_a_scene_or_a_map_is_not_truth_without_a_word(tmp_path: Path) -> None:
     assert "note       Labels cover 5" in text or "note       Labels cover 6" in text
 
 
+def test_a_truth_in_the_place_of_the_map_is_told(tmp_path: Path) -> None:
+    with pytest.raises(
+        us.StoreError, match=r"'objects.geojson' is a vector file, not a map\. Pass"
+    ):
+        us.evaluate("objects.geojson", tmp_path / "map.tif")
+
+
 def test_a_file_of_several_layers_is_not_read_in_part(tmp_path: Path) -> None:
     score, truth = field()
     for layer in ("coast", "ports"):

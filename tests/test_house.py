@@ -44,8 +44,8 @@ def test_no_module_of_the_root_has_the_name_of_a_public_function() -> None:
     assert not functions & (ROOMS | {"errors"})
 
 
-def test_there_are_at_most_158_modules() -> None:
-    assert sum(path.name != "__init__.py" for path in MODULES) <= 159
+def test_there_are_at_most_160_modules() -> None:
+    assert sum(path.name != "__init__.py" for path in MODULES) <= 160
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(LIBRARY)))
@@ -53,8 +53,8 @@ def test_a_module_has_at_most_300_lines(path: Path) -> None:
     assert len(lines(path)) <= 300
 
 
-def test_the_library_has_at_most_36150_lines() -> None:
-    assert sum(len(lines(path)) for path in MODULES) <= 36_150
+def test_the_library_has_at_most_36250_lines() -> None:
+    assert sum(len(lines(path)) for path in MODULES) <= 36_250
 
 
 def test_the_linter_is_silenced_rarely() -> None:

@@ -304,9 +304,12 @@ def test_other_things_get_the_line_that_helps(case: str) -> None:
     lambda scene: scene.rename(x="col"),
     lambda scene: scene.astype(str),
     lambda scene: us.crop(scene, bbox=(0, 0, 1, 1)),
+    lambda scene: scene.assign_attrs(crs="EPSG:0"),
+    lambda scene: scene.to_dataset("band").rename({0: "a", 1: "b"}).assign_attrs(crs="EPSG:0"),
+    lambda scene: scene.assign_attrs(area=object()),
 ])  # fmt: skip
 def test_an_error_calls_an_array_without_a_name_an_array(change: Any) -> None:
-    with pytest.raises(us.SceneError, match="Scene 'array'"):
+    with pytest.raises(us.SceneError, match="cene 'array'"):
         us.score(change(xr.DataArray(np.ones((2, 40, 40), "f4"), dims=("band", "y", "x"))))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -70,7 +71,12 @@ def killed(out: Path) -> None:
 def test_the_smoke_recipe_gives_the_same_weights_again_killed_or_not(tmp_path: Path) -> None:
     whole, again, cut = (tmp_path / name for name in ("whole", "again", "cut"))
     for out in (whole, again):
-        subprocess.run(command(out), check=True)
+        done = subprocess.run(command(out), check=True, stdout=subprocess.PIPE, text=True)
+    assert re.fullmatch(
+        r"step 12 of 12, \d+ s\n.*again/smoke.safetensors: held-out AUC 0.\d{3}, after \d+ of 12 "
+        r"steps\n",
+        done.stdout,
+    )
     assert digest(whole) == digest(again)
     killed(cut)
     before = torch.load(cut / "checkpoint.pt", weights_only=True)
@@ -136,6 +142,32 @@ def test_a_run_goes_on_from_weights_of_its_own_network_only(tmp_path: Path) -> N
         train.Run(recipe(width=0.1), tmp_path / "third", start=start)
 
 
+def test_a_run_goes_on_from_the_logits_before_the_shift(tmp_path: Path) -> None:
+    old = recipe(shift=0.5, shortcut=0.3)
+    mean = train.Run(old, tmp_path / "first").mean
+    about = train.metadata(old, "tiny.toml", with_imagery=False)
+    train.write_weights(tmp_path / "a.safetensors", train.finished(mean, old.shift), about)
+    start = read_weights(tmp_path / "a.safetensors")
+    run = train.Run(replace(old, seed=12), tmp_path / "second", start=start)
+    torch.testing.assert_close(
+        run.network.state_dict()[train.BIAS], mean[train.BIAS], atol=1e-3, rtol=0
+    )
+    assert train.changes(start, replace(old, seed=12)) == ""
+    lost = "shortcut = 0.0 (they had 0.3), shift = 0.0 (they had 0.5)"
+    assert train.changes(start, recipe()) == lost
+
+
+def test_weights_of_a_recipe_of_a_user_do_not_name_our_imagery() -> None:
+    ours = train.metadata(recipe(), "uniadrs-xs.toml", with_imagery=True)
+    assert ours["command"].startswith("python model/train.py model/configs/uniadrs-xs.toml --data ")
+    assert ours["data"].endswith("listed in model/README.md")
+    mine = train.metadata(recipe(), "tuned.toml", with_imagery=True)
+    wanted = "uniadrs-scale-train train tuned.toml --data FOLDER --seed 11 --out runs/tiny"
+    assert mine["command"] == wanted
+    assert mine["data"].endswith("landscapes and the imagery of a folder")
+    assert mine["licence"] == "unknown"
+
+
 def test_the_command_runs_the_scripts_and_nothing_else(monkeypatch, capsys) -> None:
     ran: list[list[str]] = []
 
@@ -150,7 +182,8 @@ def test_the_command_runs_the_scripts_and_nothing_else(monkeypatch, capsys) -> N
             command_line.train()
         assert stop.value.code == code
     assert ran == [[sys.executable, str(MODEL / "evaluate.py"), "--help"]]
-    assert "Usage: uniadrs-scale-train" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert told.startswith("error: 'rm' is not a command.\n\nUsage: uniadrs-scale-train COMMAND")
 
 
 @pytest.mark.parametrize("name", command_line.SCRIPTS)
@@ -169,7 +202,7 @@ TINY = 'name = "a"\nsteps = 1\nseed = 1\nrate = 1e-3\nwidth = 0.05'
     [
         ("name = = 3", [], "is not TOML"),
         ('name = "a"\nstepz = 3', [], "unknown fields stepz"),
-        ("steps = 3", [], "lacks name, rate, seed"),
+        ("steps = 3", [], "lacks name, rate, seed. Add these fields"),
         (TINY, ["--from", "nothere"], "do not ship with this library"),
         (TINY, ["--from", "uniadrs-xs"], "Use the recipe of these weights"),
         (TINY, ["--data", "."], "holds no imagery"),

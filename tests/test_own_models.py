@@ -638,7 +638,7 @@ def test_a_module_that_returns_a_dict_is_refused() -> None:
 
 
 def test_sizes_are_the_scorers(tmp_path: Path) -> None:
-    with pytest.raises(us.PlanError, match="Drop preset, tile and stride"):
+    with pytest.raises(us.PlanError, match="Drop tile, or make"):
         us.plan(noise(), detector=scorer_of("function", tmp_path), tile=64)
 
 
@@ -713,6 +713,7 @@ def test_a_map_of_other_layers_is_not_called_anomaly_scores(
         layers=["water", "score"],
     )
     us.score(noise(), tmp_path / "m.zarr", detector=scorer, scheduler="sync")
+    us.score(noise(), first := tmp_path / "rx.zarr", detector="rx", scheduler="sync", tile=32)
     us.to_cog(tmp_path / "m.zarr", tmp_path / "m.tif")
     with rasterio.open(tmp_path / "m.tif") as file:
         assert file.tags()["TIFFTAG_IMAGEDESCRIPTION"].startswith("water, score of ")
@@ -725,3 +726,5 @@ def test_a_map_of_other_layers_is_not_called_anomaly_scores(
         assert re.search(r"(?m)^statistics +of the layer water$", told)
         with pytest.raises(us.StoreError, match=r"not the first layer.*\(water, score\)"):
             us.targets(tmp_path / name, top=1)
+        with pytest.raises(us.StoreError, match=r"not the first layer.*\(water, score\)"):
+            us.report(first, noise(), tmp_path / "page.html", compare=tmp_path / name)

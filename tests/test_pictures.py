@@ -281,6 +281,13 @@ def test_other_scenes_show_leading_components_or_one_band() -> None:
     assert radar.bands == "VV in dB"
 
 
+def test_a_scene_of_one_value_is_drawn_without_a_warning() -> None:
+    flat = array(3) * 0 + 500
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert not scene_picture(flat.assign_coords(band=["red", "green", "blue"]), 200).rgb.any()
+
+
 def test_components_are_found_in_few_blocks() -> None:
     """A block of a cube holds all bands: 16 windows suffice, and the picture reads each once."""
     computed = []

@@ -324,9 +324,19 @@ def test_bands_of_a_stac_asset_are_counted(tmp_path: Path, words: str) -> None:
     assert list(scene.band.values) == [f"data-{k}" for k in range(1, 5)]
     assert us.open_scene(path, bands=["data-3"]).sizes["band"] == 1
     assert us.open_scene(path, bands=["data"]).sizes["band"] == 4  # the whole asset
-    assert list(us.open_scene(path, bands=["data-2", "data"]).band.values)[:2] == [
-        "data-2", "data-1",
+    assert list(us.open_scene(path, bands=["data-2", "data"]).band.values) == [
+        "data-2", "data-1", "data-3", "data-4",
     ]  # fmt: skip
+    with pytest.raises(us.SceneError, match="Band 'data-3' of 'a' is selected twice"):
+        us.open_scene(path, bands=["data", "data-3"])
+
+
+def test_a_map_in_the_place_of_the_scene_is_told(tmp_path: Path) -> None:
+    path = write(tmp_path / "map.tif", noise(1))
+    assert "maps of this library" not in plan(us.open_scene(path))
+    with rasterio.open(path, "r+") as file:
+        file.set_band_description(1, "score")
+    assert "note         The only band is called 'score', as in maps" in plan(us.open_scene(path))
 
 
 def test_an_alpha_with_many_values_is_a_band(tmp_path: Path) -> None:

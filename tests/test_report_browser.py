@@ -39,6 +39,20 @@ def page_file(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def empty_page(page_file):
+    """The page of a map without targets."""
+    nothing = {"type": "FeatureCollection", "features": []}
+    (page_file.parent / "none.geojson").write_text(json.dumps(nothing))
+    us.report(
+        page_file.parent / "map.zarr",
+        page_file.parent / EVIL,
+        page_file.parent / "empty.html",
+        targets=page_file.parent / "none.geojson",
+    )
+    return page_file.parent / "empty.html"
+
+
+@pytest.fixture(scope="module")
 def browser():
     with sync_api.sync_playwright() as driver:
         # Chromium refuses its sandbox to root; the page is our own.
@@ -114,6 +128,22 @@ def test_the_threshold_filters_list_and_map(page, page_file):
 def test_the_page_fits_into_the_width_of_a_window(page, width):
     page.set_viewport_size({"width": width, "height": 800})
     assert page.evaluate("document.documentElement.scrollWidth") == width
+
+
+def test_a_page_without_targets_shows_its_map_and_says_why(browser, empty_page):
+    page, seen = browser.new_page(viewport={"width": 1400, "height": 900}), []
+    page.on("pageerror", lambda error: seen.append(str(error)))
+    page.goto(empty_page.as_uri())
+    page.wait_for_selector("html[data-ready=yes]", timeout=20_000)
+    before = colours(page)
+    slide(page, "opacity", 0)
+    assert colours(page) != before
+    for key in "jkrx":
+        page.keyboard.press(key)
+    assert page.inner_text("#count") == "0 of 0 targets, 0\u00a0marked"
+    assert page.locator("#list > li.empty").bounding_box()["height"] < 100
+    page.close()
+    assert seen == []
 
 
 def test_opacity_and_outlines_change_the_picture(page):

@@ -316,6 +316,15 @@ def test_page_and_documents_say_the_same_share_of_ships():
     assert f"{least} to {most} %" in (docs / "report.md").read_text("utf-8")
 
 
+def test_a_page_speaks_of_our_weights_only_if_the_map_has_weights(folder, tmp_path):
+    assert PROMISE not in contents(folder / "page.html")  # RX
+    shutil.copytree(folder / "map.zarr", tmp_path / "map.zarr")
+    group = zarr.open_group(tmp_path / "map.zarr", mode="r+")
+    group.update_attributes({"weights": "0123"})
+    us.report(tmp_path / "map.zarr", folder / EVIL, tmp_path / "p.html")
+    assert PROMISE in contents(tmp_path / "p.html")
+
+
 # ---- scores as bytes ----------------------------------------------------------------------------
 
 
@@ -404,6 +413,15 @@ def test_a_map_without_levels_has_no_rates(tmp_path):
     assert "has no curve of false alarms" in text
     assert "data-level=" not in text.partition("<script")[0]
     assert set(data_in(text)["far"]) == {None}
+
+
+def test_a_moved_scene_with_a_name_of_its_own_is_named_as_the_message_says(folder, tmp_path):
+    shutil.copy(folder / EVIL, tmp_path / "moved.tif")
+    moved = us.open_scene(tmp_path / "moved.tif")
+    with pytest.raises(us.StoreError, match=r"give it the name .* open_scene\(\.\.\.\)\.rename\("):
+        us.report(folder / "map.zarr", moved, tmp_path / "p.html")
+    (note, *_) = us.report(folder / "map.zarr", moved.rename(EVIL), tmp_path / "p.html").notes
+    assert "was moved or changed" in note
 
 
 def test_the_map_of_another_scene_is_refused(folder, tmp_path):

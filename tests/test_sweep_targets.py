@@ -58,7 +58,10 @@ WRONG = {
         {"output": {"folder": "maps", "formats": ["cog", "targets", "report"]}, "plan": {}},
         "targets, report need an anomaly score, but the layers of the scorer are wet, dry",
     ),
-    "tiles": ({"plan": {"tile": 32, "chunk": 64}}, "sets its tiles, got plan.tile"),
+    "tiles": (
+        {"plan": {"tile": 32, "stride": 30, "chunk": 64}},
+        r"sets tiles of 32 px with a step of 28 px\. Drop tile and stride, or make",
+    ),
 }
 
 
@@ -70,6 +73,14 @@ def test_a_model_that_can_make_no_product_is_refused_before_it_scores(tmp_path, 
     with pytest.raises(us.PlanError, match=message):
         us.sweep(write_archive(tmp_path, **changes), detector=scorer)
     assert not (tmp_path / "maps").exists()
+
+
+def test_a_model_whose_tiling_is_none_takes_the_tiles_of_the_archive(tmp_path):
+    class Untiled(FirstBand):
+        tiling = None
+
+    write_scene(tmp_path / "incoming" / "s_20240101.tif", 1)
+    assert us.sweep(write_archive(tmp_path), detector=Untiled()).complete
 
 
 def wet_and_dry(tiles):

@@ -112,7 +112,7 @@ def test_a_curve_keeps_its_rates_on_other_windows() -> None:
     many = threshold.Counted(1, 6000.0, logistic_peaks(1, 600_000))
     for name, rate in (("low", 10), ("medium", 1), ("high", 0.1)):
         assert many.rate(levels.threshold(name)) == pytest.approx(rate, rel=0.6)
-    with pytest.raises(ValueError, match="too few for a curve"):
+    with pytest.raises(ValueError, match=r"a curve needs more than 150\. Use more --windows"):
         threshold.curve("sar", threshold.Counted(9, 1.0, peaks[: threshold.TAIL]))
 
 

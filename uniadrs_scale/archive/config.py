@@ -15,6 +15,7 @@ from pydantic_core import PydanticUndefined
 from uniadrs_scale.archive.filters import MOST_DAYS, Filters, Section, chosen, require_options
 from uniadrs_scale.core.contracts import digest
 from uniadrs_scale.core.lattice import Lattice
+from uniadrs_scale.core.machine import LOCAL
 from uniadrs_scale.core.presets import PRESETS
 from uniadrs_scale.errors import ArchiveError, PlanError, StoreError
 from uniadrs_scale.storage.places import PAGES, Place
@@ -222,7 +223,7 @@ class ArchiveConfig(Section):
             raise ValueError(f"status_page '{self.status_page}' does not end in .html")
         if self.workers is not None and self.scheduler is not None:
             raise ValueError("workers are processes of this machine: drop workers or scheduler")
-        if self.wait_for_workers is not None and self.scheduler in ("sync", "threads"):
+        if self.wait_for_workers is not None and self.scheduler in LOCAL:
             raise ValueError("wait_for_workers is for clusters: drop it, or the scheduler")
         blind = self.filters.bbox or self.filters.cloud_cover is not None or self.filters.properties
         if isinstance(self.source, Folder) and blind:

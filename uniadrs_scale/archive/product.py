@@ -100,12 +100,7 @@ def require_some_scene(items: Iterable[SourceItem], options: Mapping[str, Any]) 
 
 def require_scorer(config: ArchiveConfig, scorer: Scorer) -> None:
     """Raise PlanError if no scene could have its product by ``scorer``, before any is scored."""
-    sizes = {"preset", "tile", "stride"}.intersection(config.plan.given)
-    if getattr(scorer, "tiling", None) is not None and sizes:
-        raise PlanError(
-            f"The scorer sets its tiles, got plan.{', plan.'.join(sorted(sizes))}. Drop these "
-            "options, or make a scorer with other tiles."
-        )
+    Sizes(**config.plan.given).require_free(getattr(scorer, "tiling", None))
     layers = layers_of(scorer)
     formats = [name for name in config.output.formats if name in (TARGETS.name, REPORT.name)]
     if formats and SCORE not in layers:

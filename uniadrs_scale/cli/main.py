@@ -158,7 +158,8 @@ def train() -> None:
     name, arguments = (sys.argv[1:] or ["--help"])[0], sys.argv[2:]
     if name not in SCRIPTS:
         asked = name in ("-h", "--help")
-        print(USAGE, file=sys.stdout if asked else sys.stderr)
+        wrong = "" if asked else f"error: '{name}' is not a command.\n\n"
+        print(f"{wrong}{USAGE}", file=sys.stdout if asked else sys.stderr)
         sys.exit(COMPLETE if asked else BAD_INPUT)
     if name == "train" and find_spec("tensorboard") is None:
         sys.exit("error: training needs tensorboard: pip install 'uniadrs-scale[train]'.")

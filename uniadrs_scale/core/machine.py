@@ -23,6 +23,8 @@ from uniadrs_scale.errors import PlanError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+LOCAL = ("sync", "threads")
+"""Schedulers of this process."""
 CGROUPS = Path("/sys/fs/cgroup")
 OWN_CGROUP = Path("/proc/self/cgroup")
 MEMORY_FILES = "memory/memory.limit_in_bytes", "memory/memory.soft_limit_in_bytes", "memory.low"

@@ -39,42 +39,40 @@ class Sizes:
             if (size := getattr(self, name)) is not None:
                 object.__setattr__(self, name, whole(name, size, 1))
 
+    def require_free(self, tiling: Tiling | None) -> None:
+        """Raise PlanError if the scorer sets the tiles, by ``tiling``, and the caller, too."""
+        asked = {"preset": self.preset != "auto", "tile": self.tile, "stride": self.stride}
+        given = [name for name, value in asked.items() if value]
+        if tiling is not None and given:
+            raise PlanError(
+                f"The scorer sets tiles of {tiling.tile} px with a step of {tiling.stride} px. "
+                f"Drop {' and '.join(given)}, or make a scorer with other tiles."
+            )
+
     def decide(self, scene: SceneInfo, tiling: Tiling | None = None) -> tuple[Preset, Lattice]:
         """Return the preset and the lattice of ``scene``, with the tiles that its scorer asks for.
 
         Raises:
             PlanError: The preset is unknown, or the sizes contradict each other.
         """
+        self.require_free(tiling)
         if tiling is None:
             preset = choose_preset(scene, self.preset)
             tile = preset.tile_of(scene.height, scene.width) if self.tile is None else self.tile
             stride = preset.stride(tile) if self.stride is None else self.stride
         else:
-            if (self.preset, self.tile, self.stride) != ("auto", None, None):
-                raise PlanError(
-                    f"The scorer sets tiles of {tiling.tile} px with a step of {tiling.stride} px. "
-                    "Drop preset, tile and stride, or make a scorer with other tiles."
-                )
-            preset = Preset(
-                name="none",
-                tile=tiling.tile,
-                least=tiling.tile,
-                why="the scorer asks for its tiles",
-            )
             tile, stride = tiling.tile, tiling.stride
+            why = "the scorer asks for its tiles"
+            preset = Preset(name="none", tile=tile, least=tile, why=why)
         chunk = self.chunk
         if chunk is None:
             chunk = default_chunk(scene.height, scene.width, tile, stride)
         elif self.tile is None:
             # The preset chose the tile, and chunks change no score: not an error of the caller.
             chunk = max(chunk, min(tile, max(scene.height, scene.width)))
+        halo = 0 if tiling is None else tiling.halo
         lattice = Lattice(
-            height=scene.height,
-            width=scene.width,
-            tile=tile,
-            stride=stride,
-            chunk=chunk,
-            halo=0 if tiling is None else tiling.halo,
+            height=scene.height, width=scene.width, tile=tile, stride=stride, chunk=chunk, halo=halo
         )
         return preset, lattice
 

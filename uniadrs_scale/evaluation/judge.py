@@ -17,11 +17,11 @@ from scipy import ndimage
 
 from uniadrs_scale.core.contracts import Printed
 from uniadrs_scale.core.levels import GROW, RATES, score_text
-from uniadrs_scale.errors import SceneError, counted
+from uniadrs_scale.errors import SceneError, StoreError, counted
 from uniadrs_scale.evaluation.histogram import ScoreHistogram
 from uniadrs_scale.evaluation.maps import Components
 from uniadrs_scale.evaluation.metrics import NEAR, REACH
-from uniadrs_scale.evaluation.truth import FALSE, REAL, UNSURE, open_truth
+from uniadrs_scale.evaluation.truth import FALSE, REAL, UNSURE, VECTORS, open_truth
 from uniadrs_scale.maps.finished import open_finished
 from uniadrs_scale.maps.groups import require_score
 from uniadrs_scale.maps.overviews import windows
@@ -173,9 +173,13 @@ def evaluate(
         ``average_precision`` of objects and ``auc`` of pixels; ``to_json()``. It prints as a table.
 
     Raises:
-        StoreError: The map is missing.
+        StoreError: The map is missing, or something else.
         SceneError: The truth cannot be read, has no object on the map, or has no known place on it.
     """
+    if str(map).lower().endswith(VECTORS):
+        raise StoreError(
+            f"'{map}' is a vector file, not a map. Pass the map first, then the truth."
+        )
     opened = open_finished(map)
     labels = open_truth(truth, opened.geobox, opened.name)
     judged = _Judged(opened, labels)

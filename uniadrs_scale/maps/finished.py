@@ -16,13 +16,13 @@ from uniadrs_scale.core.contracts import is_score_alone
 from uniadrs_scale.core.layers import SCORE, Layer
 from uniadrs_scale.errors import StoreError, gist
 from uniadrs_scale.maps.facts import SOFTWARE, MapFacts
-from uniadrs_scale.maps.groups import layers_in, replaced
+from uniadrs_scale.maps.groups import layers_in, replaced, require_score
 from uniadrs_scale.maps.overviews import Level, ScoreStatistics, above, windows
 from uniadrs_scale.maps.store import ScoreMap, open_map
 from uniadrs_scale.storage.places import Place
 from uniadrs_scale.storage.trust import open_raster
 from uniadrs_scale.storage.urls import canonical
-from uniadrs_scale.swaths.conventions import geolocation_kind
+from uniadrs_scale.swaths.conventions import geolocation_kind, name_of
 from uniadrs_scale.swaths.grids import Georeference, georeference
 
 if TYPE_CHECKING:
@@ -137,6 +137,19 @@ def is_file(path: str | Path | Place) -> bool:
     return Place.of(path).suffix.lower() in FILES
 
 
+def open_scores(path: str | Path | Place) -> ScoreMap | RasterMap:
+    """Return the map at ``path``, whose first layer is the score.
+
+    Raises:
+        StoreError: As :func:`open_finished`, or its first layer is another one.
+    """
+    opened = open_finished(path)
+    if require_score(opened.layers, opened.name):
+        names = ", ".join(layer.name for layer in opened.layers)
+        raise StoreError(f"'{opened.name}': score is not the first layer ({names}). Put it first.")
+    return opened
+
+
 def open_finished(path: str | Path | Place) -> ScoreMap | RasterMap:
     """Return the map at ``path``: a Zarr store, or a COG.
 
@@ -215,7 +228,7 @@ class ArrayMap:
             PlanError: A name of it cannot be that of a band.
             StoreError: It is not an array (y, x) or (layer, y, x) of real numbers, or a swath.
         """
-        what = f"Array '{array.name}'"
+        what = f"Array '{name_of(array)}'"
         if set(array.dims) - {"layer"} != {"y", "x"} or array.dtype.kind not in "fiub":
             raise StoreError(
                 f"{what} is {array.dtype} with dims {array.dims}, and a COG needs real numbers "

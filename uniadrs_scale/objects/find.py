@@ -22,8 +22,7 @@ from uniadrs_scale.core.lattice import Window, pieces
 from uniadrs_scale.core.levels import score_text
 from uniadrs_scale.core.memory import MIB, PROCESS_BYTES, give_freed_memory_back
 from uniadrs_scale.errors import PlanError, StoreError
-from uniadrs_scale.maps.finished import open_finished
-from uniadrs_scale.maps.groups import require_score
+from uniadrs_scale.maps.finished import open_finished, open_scores
 from uniadrs_scale.maps.store import ScoreMap
 from uniadrs_scale.objects.components import BOX, find_components
 from uniadrs_scale.objects.ground import degrees_text, ground_of
@@ -169,10 +168,7 @@ def find(
     """
     require_proj()
     chosen = selection or Selection()
-    opened = open_finished(map_path)
-    if require_score(opened.layers, opened.name):
-        names = ", ".join(layer.name for layer in opened.layers)
-        raise StoreError(f"'{opened.name}': score is not the first layer ({names}). Put it first.")
+    opened = open_scores(map_path)
     facts, ground = opened.facts, ground_of(opened)
     if not facts.fingerprint:
         raise StoreError(
@@ -288,7 +284,7 @@ def _why_empty(found: list[ChunkObjects], selection: Selection, before: int, gro
     longitude, latitude = ground.centres(np.array([col]), np.array([row]))[0]
     if np.isfinite(longitude):
         place = degrees_text(longitude, latitude)
-    dropped = f", and {before} of them were dropped by size or area" if before else ""
+    dropped = f" ({before} were dropped by size or area)" if before else ""
     most = score_text(score)
     return f"0 targets {selection.text}{dropped}; the highest score is {most} at {place}"
 

@@ -97,7 +97,8 @@ def _notes(info: SceneInfo, identity: str, name: str, facts: MapFacts) -> tuple[
     if facts.scene not in ("", info.name):
         raise StoreError(
             f"'{uri_name(name)}' is the map of scene '{facts.scene}', got scene '{info.name}'. "
-            "Pass the scene that was scored, opened with the same options."
+            "Pass the scene that was scored, opened with the same options. If it was moved, give "
+            f"it the name of the map in Python: open_scene(...).rename({facts.scene!r})."
         )
     if not identity:
         return ()

@@ -164,7 +164,7 @@ class Selection:
         """The choice of the threshold, in words."""
         if self.top is not None:
             least = GROW if self.grow is None else self.grow
-            return f"among the top {self.top} from grow={least:g} up"
+            return f"with scores of at least grow={least:g}"
         if self.threshold is not None:
             return f"at threshold {self.threshold:g}"
         if self.false_alarms is not None:

@@ -21,7 +21,7 @@
     layer.values = await inflate(layer.scores);
     layer.close = layer.chips ? await inflate(layer.chips) : null;
     layer.sheet = sheet(layer.width, layer.height);
-    layer.chipSheet = sheet(chips.side * chips.columns, chips.side * chips.rows);
+    layer.chipSheet = chips && sheet(chips.side * chips.columns, chips.side * chips.rows);
   }
   const sceneImage = $("scene"), chipImage = $("chips");
   await Promise.all([sceneImage, chipImage].map((image) => image && image.decode()));
@@ -265,7 +265,7 @@
   });
 
   // ---- the list ----------------------------------------------------------------------------
-  const items = [...document.querySelectorAll("#list > li")];
+  const items = [...document.querySelectorAll("#list > li:not(.empty)")];
   const isShown = (i) => !items[i].hidden;
   function select(i, move = true) {
     if (selected >= 0) items[selected].removeAttribute("aria-current");
@@ -307,7 +307,7 @@
     draw();
   }
   function count() {
-    $("count").textContent = `${items.filter((item) => !item.hidden).length} of ${items.length} targets, ${marks.size}\u00a0marked`;
+    $("count").textContent = `${items.filter((item) => !item.hidden).length} of ${items.length} target${items.length === 1 ? "" : "s"}, ${marks.size}\u00a0marked`;
     $("export").disabled = !marks.size;
   }
   function chip(item, name, image, i) {

@@ -16,7 +16,7 @@ from uniadrs_scale.core.arguments import whole
 from uniadrs_scale.core.contracts import Printed
 from uniadrs_scale.errors import PlanError, redact
 from uniadrs_scale.maps.exports import Export, require_own_page
-from uniadrs_scale.maps.finished import open_finished
+from uniadrs_scale.maps.finished import open_scores
 from uniadrs_scale.maps.overviews import reduced
 from uniadrs_scale.maps.store import DONE, ScoreMap
 from uniadrs_scale.objects.scored import scored_scene
@@ -126,9 +126,9 @@ def report(
     place.require_name()
     place.require_folder()
     require_own_page(place, "a report", sign=SIGN)
-    opened = open_finished(map_path)
+    opened = open_scores(map_path)
     scored = scored_scene(scene, opened)
-    other = None if compare is None else require_same_grid(opened, open_finished(compare))
+    other = None if compare is None else require_same_grid(opened, open_scores(compare))
     table = found_table(map_path, top, scored.array) if targets is None else read_table(targets)
     positions = Positions.of(opened)
     content = Content(

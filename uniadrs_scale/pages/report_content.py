@@ -129,7 +129,7 @@ def words_of(content: Content, picture: ScenePicture, small: NDArray[np.float32]
     return {
         "title": f"Anomalies in {info.name}",
         "facts": [text for text in said if text],
-        "promise": PROMISE,
+        "promise": _promise(content),
         "warnings": content.warnings,
         "steps": len(scale.edges) + 1,
         "levels": [] if levels is None else [(n, scale.step(levels.threshold(n))) for n in RATES],
@@ -142,6 +142,11 @@ def words_of(content: Content, picture: ScenePicture, small: NDArray[np.float32]
         "limits": list(_limits(content, picture)),
         "origin": list(_origin(content, picture)),
     }
+
+
+def _promise(content: Content) -> str:
+    """Return how good the network's lists were; empty for RX and models of users."""
+    return PROMISE if content.maps[0].facts.weights else ""
 
 
 def _legend(scale: Scale) -> dict[str, Any]:
@@ -227,7 +232,7 @@ def _limits(content: Content, picture: ScenePicture) -> Iterator[str]:
         "A score says how strongly a pixel deviates from its surroundings, from 0 to 1. It does "
         "not say what is there: waves, clouds, borders of fields and new roofs deviate, too."
     )
-    yield PROMISE + " Look at each target before you act on it."
+    yield f"{_promise(content)} Look at each target before you act on it.".lstrip()
     if total > shown:
         yield f"The list has the {shown} highest of {total} targets."
     if picture.factor > 1:

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, cast
 
 from uniadrs_scale.core.arguments import real, whole
-from uniadrs_scale.core.machine import Later, machine_memory, usable_cores
+from uniadrs_scale.core.machine import LOCAL, Later, machine_memory, usable_cores
 from uniadrs_scale.errors import PlanError, counted
 from uniadrs_scale.runtime.executor import ClusterExecutor, LocalExecutor
 
@@ -27,8 +27,6 @@ else:
     cluster = Later("uniadrs_scale.runtime.cluster")
 
 
-LOCAL = ("sync", "threads")
-"""Schedulers of this process."""
 MAX_THREADS = 8
 """Threads of a worker with a GPU. All but the network (decoding, scaling, blending, writing) took a
 core 0.13 s/Mpx (4 bands, uint16), and a fast GPU needs about 0.01 s, by the network's FLOPs: two

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from uniadrs_scale.core.contracts import SceneInfo, digest
+from uniadrs_scale.core.layers import SCORE
 from uniadrs_scale.core.validity import Nodata
 from uniadrs_scale.errors import SceneError
+from uniadrs_scale.scenes.bands import bands_called, selected_bands
 from uniadrs_scale.scenes.files import require_there
 from uniadrs_scale.scenes.grids import Grid, choose_grid, ground_size, ground_size_of_points
 from uniadrs_scale.scenes.headers import GroundPoint, Header
@@ -22,7 +24,13 @@ from uniadrs_scale.scenes.masks import (
     warp_of,
     words_of_masks,
 )
-from uniadrs_scale.scenes.products.metadata import FOR_MASK, FOR_UNITS, FOR_VARIABLE, Band, Product
+from uniadrs_scale.scenes.products.metadata import (
+    FOR_MASK,
+    FOR_UNITS,
+    FOR_VARIABLE,
+    Band,
+    Product,
+)
 from uniadrs_scale.scenes.rasters import FileScene, RasterFile
 from uniadrs_scale.storage.urls import uri_name
 
@@ -30,9 +38,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from uniadrs_scale.scenes.products.metadata import Options
-
-MANY = 16
-"""Names that fit in an error message."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +64,7 @@ def assemble(
     _require_options(product, options)
     known = dict(headers)
     product = replace(product, bands=tuple(_counted(product.bands, options, known)))
-    selected = _selected_bands(product, options)
+    selected = selected_bands(product, options)
     require_there([b.missing for b in selected], {b.name: b.missing for b in product.bands})
     known |= {uri: Header.of(uri) for uri in {band.uri for band in selected} - set(known)}
     known |= {header.uri: header for header in known.values()}
@@ -141,6 +146,11 @@ def _notes(
     product: Product, selected: Sequence[Band], headers: Mapping[str, Header]
 ) -> Iterator[str]:
     """Yield sentences about bands that are scored, or not, against the words of a file."""
+    if [band.name for band in selected] == [SCORE.name]:
+        yield (
+            f"The only band is called '{SCORE.name}', as in maps of this library. If this is a "
+            "map, pass its scene instead."
+        )
     described = {(band.uri, band.number) for band in product.bands}
     for uri in {band.uri: None for band in selected}:
         header, name = headers[uri], uri_name(uri)
@@ -171,69 +181,6 @@ def _counted(bands: Sequence[Band], options: Options, headers: dict[str, Header]
             name = band.name if len(header.numbers) == 1 else f"{band.name}-{number}"
             aliases = (header.names[number - 1], *band.aliases)
             yield replace(band, name=name, number=number, uri=header.uri, aliases=aliases)
-
-
-def _selected_bands(product: Product, options: Options) -> list[Band]:
-    if options.bands is None:
-        selected = [band for band in product.bands if band.default]
-        if not selected:
-            raise SceneError(
-                f"'{product.name}' has no band of measurements: its bands "
-                f"({', '.join(band.name for band in product.bands[:MANY])}) are marked as bad, or "
-                "as pictures or quality. Name those to score as bands."
-            )
-        return selected
-    asked = options.bands or select((), (), product.name)
-    return [band for wanted in asked for band in bands_called(wanted, product)]
-
-
-def bands_called(wanted: int | str, product: Product) -> list[Band]:
-    """Return the bands of an asset, or the band of that number or name.
-
-    Raise SceneError if the band does not exist, or several have the name.
-    """
-    names = [(band.name, *band.aliases) for band in product.bands]
-    asset = [band for band in product.bands if band.asset == wanted != ""]
-    return asset or [product.bands[k] for k in select([wanted], names, product.name, product.bands)]
-
-
-def select(
-    wanted: Sequence[int | str],
-    names: Sequence[Sequence[str]],
-    source: str,
-    bands: Sequence[Band] = (),
-) -> list[int]:
-    """Return positions of the wanted bands, by number from 1 or by any of their names.
-
-    Raise SceneError if one does not exist, several of ``bands`` have a name, or none is wanted.
-    """
-    selected = []
-    for band in wanted:
-        own = [k for k, group in enumerate(names) if band == group[0]]
-        called = own or [k for k, group in enumerate(names) if band in group]
-        # Assets hold bands again: as pictures, and in other resolutions.
-        likely = [k for k in called if not bands or bands[k].default or not bands[k].asset]
-        found = likely or called[:1]
-        number = int(band) - 1 if str(band).isdecimal() else -1
-        if 0 <= number < len(names) and (not found or number in found):
-            found = [number]
-        if len(found) > 1:
-            places = [f"{k + 1}{f' ({uri_name(bands[k].uri)})' if bands else ''}" for k in found]
-            raise SceneError(
-                f"Several bands of '{source}' are called '{band}': {', '.join(places[:MANY])}. "
-                "Pass the number of the one that is meant."
-            )
-        if not found:
-            few = len(names) <= MANY
-            known = ", ".join(group[0] for group in names) if few else f"1 to {len(names)}"
-            raise SceneError(
-                f"Band '{band}' is not one of '{source}', which has {known}. "
-                "Name these, or count from 1."
-            )
-        selected += found
-    if not selected:
-        raise SceneError(f"No bands of '{source}' are selected. Select at least one.")
-    return selected
 
 
 def _common_grid(

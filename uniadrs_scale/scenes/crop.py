@@ -35,7 +35,7 @@ from uniadrs_scale.scenes.given import scene_of
 from uniadrs_scale.scenes.lazy import lazy_pixels
 from uniadrs_scale.scenes.rasters import WindowedScene
 from uniadrs_scale.scenes.sources import recognised
-from uniadrs_scale.swaths.conventions import geolocation_kind
+from uniadrs_scale.swaths.conventions import geolocation_kind, name_of
 from uniadrs_scale.swaths.grids import georeference
 
 if TYPE_CHECKING:
@@ -153,14 +153,14 @@ def _grid(array: xr.DataArray) -> GeoBox:
     """Return the grid of a scene; SceneError if it has none, or one without a CRS."""
     if geolocation_kind(array):
         raise SceneError(
-            f"Scene '{array.name or 'array'}' is a swath, whose rows and columns are not along a "
+            f"Scene '{name_of(array)}' is a swath, whose rows and columns are not along a "
             "grid: a box cannot cut it. Select pixels: scene.isel(y=slice(...), x=slice(...))."
         )
     place = georeference(array)
     if place.crs is None or place.transform is None:
         lacking = "CRS" if place.crs is None else "transform"
         raise SceneError(
-            f"Scene '{array.name or 'array'}' has no {lacking}, so a box has no place on it. Write "
+            f"Scene '{name_of(array)}' has no {lacking}, so a box has no place on it. Write "
             "it (scene.rio.write_crs), or select pixels: scene.isel(y=slice(...), x=slice(...))."
         )
     return GeoBox((array.sizes["y"], array.sizes["x"]), place.transform, place.crs)

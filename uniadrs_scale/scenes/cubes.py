@@ -15,8 +15,9 @@ import numpy as np
 from uniadrs_scale.core.contracts import SceneInfo, digest
 from uniadrs_scale.core.validity import EVERY_BAND, OUTSIDE, Nodata, Validity
 from uniadrs_scale.errors import SceneError
-from uniadrs_scale.scenes.assembly import Facts, select
+from uniadrs_scale.scenes.assembly import Facts
 from uniadrs_scale.scenes.axes import LONGEST
+from uniadrs_scale.scenes.bands import select
 from uniadrs_scale.scenes.datasets import LONGEST_TABLE
 from uniadrs_scale.scenes.grids import Grid, ground_size, side_length
 from uniadrs_scale.scenes.lazy import Plane, chunked

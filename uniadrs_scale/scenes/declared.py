@@ -13,6 +13,7 @@ import xarray as xr
 from uniadrs_scale.core.validity import can_hold, exact
 from uniadrs_scale.errors import SceneError
 from uniadrs_scale.scenes.packing import VALID, Packing, agreed, numbers, packing_of, plain_names
+from uniadrs_scale.swaths.conventions import name_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -64,7 +65,7 @@ def _said(array: xr.DataArray) -> dict[str, Any]:
             _first(value)
     except (TypeError, ValueError, IndexError):
         raise SceneError(
-            f"The fill value of scene '{array.name}' is not a number ({said}). Correct the "
+            f"The fill value of scene '{name_of(array)}' is not a number ({said}). Correct the "
             "attribute, or drop it."
         ) from None
     return said
@@ -77,7 +78,7 @@ def _packing(array: xr.DataArray, said: dict[str, Any]) -> Packing:
         attributes = _unpacked_limits(array, attributes)
     none = np.broadcast_to(array.dtype.type(0), array.shape)
     words = xr.Variable(array.dims, none, attributes | said)
-    found = packing_of(f"Scene '{array.name or 'array'}'", words, [str(dim) for dim in array.dims])
+    found = packing_of(f"Scene '{name_of(array)}'", words, [str(dim) for dim in array.dims])
     return agreed((found,), "auto", array.sizes.get("band", 1))[0]
 
 

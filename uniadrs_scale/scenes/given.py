@@ -24,7 +24,7 @@ from uniadrs_scale.scenes.declared import DECLARED, declared_nodata, with_plain_
 from uniadrs_scale.scenes.open import not_a_source, open_scene
 from uniadrs_scale.scenes.products.plain import AUXILIARY
 from uniadrs_scale.scenes.sources import ASSUMED
-from uniadrs_scale.swaths.conventions import crs_of
+from uniadrs_scale.swaths.conventions import crs_of, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -86,7 +86,8 @@ def _stacked(scene: xr.Dataset) -> xr.DataArray:
             f"The Dataset has several arrays with bands ({', '.join(map(str, names)):.100}), a "
             f"scene is one. Choose it: ds['{names[0]}']."
         )
-    nodata, crs = _only_nodata({str(name): scene[name] for name in names}), scene.rio.crs
+    nodata = _only_nodata({str(name): scene[name] for name in names})
+    crs = crs_of(scene, named=False)
     plain = {name: with_plain_fill(scene[name]) for name in names}
     masks = [a.coords["valid"] for a in plain.values() if "valid" in {*a.coords} - {*scene.coords}]
     stacked = scene.assign(
@@ -168,7 +169,7 @@ def _with_plain_axes(scene: xr.DataArray) -> xr.DataArray:
         )
     if len(long) != 1 or long == ["band"]:
         return scene
-    note = taken_for_bands(long[0], scene.sizes[long[0]], str(scene.name or "array"))
+    note = taken_for_bands(long[0], scene.sizes[long[0]], name_of(scene))
     said = {} if role_of_name(long[0]) == "band" else {ASSUMED: note}
     return scene.drop_vars("band", errors="ignore").swap_dims({long[0]: "band"}).assign_attrs(said)
 

@@ -18,6 +18,7 @@ from uniadrs_scale.errors import SceneError
 from uniadrs_scale.scenes.grids import Grid, Warp, covered, resampling
 from uniadrs_scale.scenes.headers import Header
 from uniadrs_scale.scenes.packing import numbers
+from uniadrs_scale.scenes.products.metadata import MOST
 from uniadrs_scale.scenes.rasters import FileScene, QualityFile, RasterFile
 from uniadrs_scale.storage.urls import uri_name
 
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
     from uniadrs_scale.scenes.datasets import Contents
     from uniadrs_scale.scenes.products.metadata import Band, Mask, Options, Product
 
-MANY = 16
-"""Names that fit in an error message."""
 CLOUD = re.compile(r"cloud|cirrus", re.IGNORECASE)
 CLEAR = re.compile(
     r"(^|_)(no|not|non|free|clear|cloudless|risk)(_|$)|cloud_?free|clear", re.IGNORECASE
@@ -100,7 +99,7 @@ def _asked(mask: Mask, source: str, known: Sequence[tuple[str, int]]) -> tuple[s
     for item in asked:
         if all(item not in pair for pair in known):
             names = sorted({name for name, _ in known})
-            listing = ", ".join(names[:MANY]) + (", ..." if len(names) > MANY else "")
+            listing = ", ".join(names[:MOST]) + (", ..." if len(names) > MOST else "")
             raise SceneError(
                 f"mask={item!r} is not a class of '{source}', which has {listing or 'none'}. Name "
                 "one of these, or drop mask and assign your own 'valid' (y, x) to the scene."
@@ -131,7 +130,7 @@ def require_measurements(contents: Contents, path: str) -> None:
     """Raise SceneError if an array that was not asked for holds classes or flags."""
     flags = cf_flags(contents, path)
     if flags:
-        names = ", ".join(flag.name for flag in flags[:MANY])
+        names = ", ".join(flag.name for flag in flags[:MOST])
         raise SceneError(
             f"'{contents.file.path}' holds classes or flags only: '{path}' has {names}. Their "
             f"numbers are not measurements. To score them as such, pass --variable {path} "

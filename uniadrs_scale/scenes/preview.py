@@ -97,7 +97,8 @@ class Look:
         inside = ~np.logical_or(*((seen == end).all(axis=0) for end in ends))
         seen = seen[:, inside] if inside.any() else seen
         low, high = np.percentile(seen, [LEAST, MOST], axis=1).astype(np.float32)
-        return replace(self, low=low, high=np.maximum(high, low + np.float32(1e-6)))
+        least = np.maximum(low + np.float32(1e-6), np.nextafter(low, np.float32(np.inf)))
+        return replace(self, low=low, high=np.maximum(high, least))
 
     def colours(self, values: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
         """Return uint8 (y, x, 3) of values (channel, y, x); grey if invalid."""

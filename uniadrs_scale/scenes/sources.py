@@ -34,6 +34,7 @@ from uniadrs_scale.swaths.conventions import (
     content_digest,
     geolocation_kind,
     geolocation_text,
+    name_of,
 )
 from uniadrs_scale.swaths.grids import (
     Georeference,
@@ -257,7 +258,7 @@ def _describe(array: xr.DataArray) -> SceneInfo:
     bands = array.coords["band"].values if "band" in array.coords else range(array.sizes["band"])
     size = array.attrs.get("gsd_m")
     return SceneInfo(
-        name=str(array.name or "array"),
+        name=name_of(array),
         identity=digest(_decisive(array)),
         height=array.sizes["y"],
         width=array.sizes["x"],

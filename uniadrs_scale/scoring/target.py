@@ -140,10 +140,10 @@ class Target:
         self.require_drawable(plan.scene)
         if self.is_finished(plan, self.drawn):
             return f"{self.place} is complete: nothing to do"
+        self.place.require_writable()
         if self._holds_other(plan) or (self.place.exists() and not self.store.has_store()):
             return f"{self.place} holds another map, which is replaced"
         if not self.store.has_store():
-            self.place.require_folder()
             return f"{self.place} is new"
         done = require_same_plan(open_store(self.store), plan).done == DONE
         complete = f"{int(done.sum())} of {done.size} chunks are complete"

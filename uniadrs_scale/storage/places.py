@@ -217,6 +217,12 @@ class Place:
                 f"Output folder '{self.local.parent}' does not exist. Create it, or choose another."
             )
 
+    def require_writable(self) -> None:
+        """Raise StoreError if the folder that is to hold this place is missing or read-only."""
+        self.require_folder()
+        if self.local is not None and not os.access(self.local.parent, os.W_OK):
+            raise StoreError(f"Cannot write to '{self.local.parent}'. Choose a writable folder.")
+
     def zarr(self, *, read_only: bool = False) -> Any:
         """Return what zarr and xarray open."""
         return buckets.zarr_place(self.text, read_only=read_only)

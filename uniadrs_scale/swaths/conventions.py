@@ -56,7 +56,7 @@ def geolocation_kind(array: xr.DataArray) -> Literal["arrays", "points"] | None:
     attributes = {} if spatial_ref is None else spatial_ref.attrs
     written = str(attributes.get("GeoTransform", "0 1 0 0 0 1")).split()
     has_transform = not Affine.from_gdal(*map(float, written)).is_identity
-    has_crs = array.rio.crs is not None
+    has_crs = crs_of(array, named=False) is not None
     if "gcps" in attributes and has_crs and not has_transform:
         return "points"
     if has_crs and (has_transform or {"y", "x"} <= set(array.coords)):
@@ -127,19 +127,18 @@ def content_digest(*parts: xr.DataArray, text: str = "") -> str:
     return digest.hexdigest()[:16]
 
 
-def crs_of(array: xr.DataArray) -> CRS | None:
-    """Return the CRS of ``array``: of its grid mapping, else of its attributes.
+def crs_of(array: xr.DataArray | xr.Dataset, *, named: bool = True) -> CRS | None:
+    """Return the CRS of ``array``: of its grid mapping; if ``named``, else of its attributes.
 
     Raise SceneError if the CRS is not known to PROJ.
     """
     try:
         crs = array.rio.crs
-        if crs is None:
-            named = _named_crs(array)
-            crs = None if named is None else CRS.from_user_input(named)
+        if crs is None and named and (said := _named_crs(array)) is not None:
+            crs = CRS.from_user_input(said)
     except (CRSError, ProjError, ValueError, TypeError) as error:
         raise SceneError(
-            f"Scene '{array.name}' names a CRS that is not known ({gist(error)}). Correct it "
+            f"Scene '{name_of(array)}' names a CRS that is not known ({gist(error)}). Correct it "
             "(rio.write_crs), or drop the attribute."
         ) from None
     return crs
@@ -157,7 +156,7 @@ def written_transform(array: xr.DataArray) -> Affine | None:
     return transform
 
 
-def _named_crs(array: xr.DataArray) -> Any:
+def _named_crs(array: xr.DataArray | xr.Dataset) -> Any:
     """Return the CRS among attributes (GeoZarr, CF) and scalar coordinates (stackstac)."""
     mapping = array.coords.get(array.rio.grid_mapping)
     for prefix, said in (("proj:", array), ("", mapping), ("proj:", mapping)):
@@ -185,6 +184,11 @@ def affine_of(numbers: Sequence[Any] | Any, *, gdal: bool = False) -> Affine | N
     return transform if usable and not transform.is_identity else None
 
 
+def name_of(scene: xr.DataArray | xr.Dataset) -> str:
+    """Return the name of a scene for people; arrays often have none."""
+    return str((isinstance(scene, xr.DataArray) and scene.name) or "array")
+
+
 def as_scene(scene: xr.DataArray) -> xr.DataArray:
     """Return ``scene`` as (band, y, x), placed as the library writes it.
 
@@ -199,12 +203,12 @@ def as_scene(scene: xr.DataArray) -> xr.DataArray:
     array = scene.expand_dims("band") if set(scene.dims) == {"y", "x"} else scene
     if set(array.dims) != {"band", "y", "x"}:
         raise SceneError(
-            f"Scene '{scene.name or 'array'}' has dims {scene.dims}: (band, y, x) or (y, x) are "
+            f"Scene '{name_of(scene)}' has dims {scene.dims}: (band, y, x) or (y, x) are "
             "needed. Use .rename() or .isel()."
         )
     if array.dtype.kind not in "buif":
         raise SceneError(
-            f"Scene '{scene.name or 'array'}' has dtype {array.dtype}: scores need real numbers. "
+            f"Scene '{name_of(scene)}' has dtype {array.dtype}: scores need real numbers. "
             "Take abs(...) of complex values, or convert: scene.astype('float32')."
         )
     return _with_plain_mask(array).transpose("band", "y", "x")
@@ -250,7 +254,7 @@ def placed_by_area(array: xr.DataArray) -> xr.DataArray:
     shape = tuple(getattr(area, "shape", sizes))
     if shape != sizes:
         raise SceneError(
-            f"Scene '{array.name}' has {sizes[0]} x {sizes[1]} px, and its attrs['area'] "
+            f"Scene '{name_of(array)}' has {sizes[0]} x {sizes[1]} px, and its attrs['area'] "
             f"{shape[0]} x {shape[1]}: slicing an array leaves its area behind. Use satpy's "
             "Scene.crop, or drop the attribute."
         )
@@ -259,8 +263,9 @@ def placed_by_area(array: xr.DataArray) -> xr.DataArray:
     if hasattr(area, "lons") and hasattr(area, "lats"):
         return bare.assign_coords(latitude=_plane(area.lats), longitude=_plane(area.lons))
     raise SceneError(
-        f"attrs['area'] of scene '{array.name}' is a {type(area).__name__}: an AreaDefinition or "
-        "a SwathDefinition was expected. Drop the attribute to score without a place."
+        f"attrs['area'] of scene '{name_of(array)}' has type {type(area).__name__}: an "
+        "AreaDefinition or a SwathDefinition was expected. Drop the attribute to score "
+        "without a place."
     )
 
 

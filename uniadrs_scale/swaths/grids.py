@@ -18,7 +18,7 @@ from affine import Affine
 
 from uniadrs_scale.errors import SceneError
 from uniadrs_scale.swaths.axes import TURN, UNEVEN, Axis, NoPlaceError, axis_of, regular_axis
-from uniadrs_scale.swaths.conventions import affine_of, crs_of, written_transform
+from uniadrs_scale.swaths.conventions import affine_of, crs_of, name_of, written_transform
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -250,7 +250,7 @@ def _corner_shift(
     centred = all(abs(place - math.floor(place) - 0.5) < UNEVEN for place in places)
     if "spec" in array.attrs and not (whole and centred):
         raise SceneError(
-            f"Scene '{array.name}' may have corners or centres of pixels as coordinates: "
+            f"Scene '{name_of(array)}' may have corners or centres of pixels as coordinates: "
             "stackstac's attrs['transform'] is not that of its pixels any more. Stack it with "
             "xy_coords='center' and drop the attributes spec and transform."
         )

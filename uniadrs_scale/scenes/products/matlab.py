@@ -17,8 +17,8 @@ from uniadrs_scale.core.machine import Later
 from uniadrs_scale.core.validity import valid_pixels
 from uniadrs_scale.errors import SceneError
 from uniadrs_scale.scenes.arrays import Variable
-from uniadrs_scale.scenes.assembly import select
 from uniadrs_scale.scenes.axes import CUBE
+from uniadrs_scale.scenes.bands import select
 from uniadrs_scale.scenes.cubes import CubeSpec
 from uniadrs_scale.scenes.masks import require_possible
 from uniadrs_scale.scenes.products.metadata import FOR_GRID, FOR_MASK, FOR_UNITS, nanometres

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from uniadrs_scale.core.machine import Later
 from uniadrs_scale.core.validity import exact
 from uniadrs_scale.errors import SceneError, gist
-from uniadrs_scale.scenes.assembly import bands_called
+from uniadrs_scale.scenes.bands import bands_called
 from uniadrs_scale.scenes.products.landsat import FMASK, pixel_flags
 from uniadrs_scale.scenes.products.metadata import Band, Product, iso_time, nanometres
 from uniadrs_scale.scenes.products.sentinel import scene_classes
