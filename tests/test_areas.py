@@ -86,5 +86,5 @@ def test_an_area_that_does_not_fit_is_refused() -> None:
     area = AreaDefinition(CRS.from_epsg(3035), (0, 0, 1, 1), (40, 50))
     with pytest.raises(SceneError, match=r"30 x 50 px, and its attrs\['area'\] 40 x 50"):
         scene_source(loaded(area)[:30])
-    with pytest.raises(SceneError, match="is a str: an AreaDefinition or a SwathDefinition"):
+    with pytest.raises(SceneError, match="has type str: an AreaDefinition or a SwathDefinition"):
         scene_source(loaded("somewhere"))
