@@ -53,8 +53,8 @@ def test_a_module_has_at_most_300_lines(path: Path) -> None:
     assert len(lines(path)) <= 300
 
 
-def test_the_library_has_at_most_36250_lines() -> None:
-    assert sum(len(lines(path)) for path in MODULES) <= 36_250
+def test_the_library_has_at_most_36300_lines() -> None:
+    assert sum(len(lines(path)) for path in MODULES) <= 36_300
 
 
 def test_the_linter_is_silenced_rarely() -> None:

@@ -791,3 +791,20 @@ def test_metres_in_a_crs_of_degrees_and_scales_are_told(tmp_path: Path) -> None:
     info = scene_source(us.open_scene(tmp_path / "a.tif")).info
     assert info.masked == "0 before scale and offset"
     assert "gives no place on the Earth in WGS 84" in info.remarks[0]
+
+
+def test_a_fraction_as_nodata_of_integers_means_what_gdal_takes_it_for(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(4).integers(1, 100, (2, H, W)).astype(np.int16)
+    pixels[:, :10] = -9999
+    path, copy = tmp_path / "scene.tif", tmp_path / "scene.vrt"
+    grid = {"count": 2, "height": H, "width": W, "dtype": "int16"}
+    with rasterio.open(path, "w", driver="GTiff", crs="EPSG:32633", transform=UTM, **grid) as file:
+        file.write(pixels)
+    with rasterio.open(path) as file:
+        rasterio.shutil.copy(file, copy, driver="VRT")
+    said = "<NoDataValue>-9999.9</NoDataValue><ColorInterp>"
+    copy.write_text(copy.read_text().replace("<ColorInterp>", said))
+    with rasterio.open(copy) as file:
+        expected = file.read_masks(1) > 0
+    assert (file.nodata, int((~expected).sum())) == (-9999.9, 10 * W)
+    assert np.array_equal(us.open_scene(copy).valid, expected)

@@ -148,7 +148,8 @@ def nodata_values(
     """Return each band's nodata value, and whether it counts only where all bands have theirs.
 
     A tag of the file counts in any band. In 8-bit data and pictures it does not if all bands have
-    the same: 255 0 0 is red, and every value there is also a measurement.
+    the same: 255 0 0 is red, and every value there is also a measurement. Integer bands take the
+    whole part of a fraction, as in GDAL.
     """
     dtypes = [np.dtype(headers[band.uri].dtype_of(band.number)) for band in selected]
     if options.nodata != "auto":
@@ -161,9 +162,16 @@ def nodata_values(
     )
     alike = colours and len(set(map(repr, tags))) == 1
     alike = alike or all(headers[band.uri].joint_nodata for band in selected)
-    values = [band.nodata if tag is None else tag for band, tag in zip(selected, tags, strict=True)]
+    said = [band.nodata if tag is None else tag for band, tag in zip(selected, tags, strict=True)]
+    values = [_as_gdal(value, dtype) for value, dtype in zip(said, dtypes, strict=True)]
     rules = [options.together(declared=tag is not None and not alike) for tag in tags]
     return list(zip(values, rules, strict=True))
+
+
+def _as_gdal(value: float | None, dtype: np.dtype[np.generic]) -> float | None:
+    if value is None or dtype.kind not in "iu" or not math.isfinite(value) or value == int(value):
+        return value
+    return float(int(value))
 
 
 def common_nodata(files: Sequence[RasterFile], *, decibel: bool) -> float | None:
