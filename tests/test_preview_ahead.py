@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import rasterio
+from standins import TileMean
 
 import uniadrs_scale as us
 from uniadrs_scale.scenes.preview import scene_picture
@@ -88,3 +89,18 @@ def test_other_pictures_wait_until_they_are_asked_for(
         assert not called
         preview(100)
     assert called == [(source, 100)]
+
+
+def test_a_run_reads_the_picture_of_its_scene_once(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sides: list[int] = []
+
+    def noted(source: Any, side: int, *stop: threading.Event) -> Any:
+        sides.append(side)
+        return scene_picture(source, side, *stop)
+
+    monkeypatch.setattr(module, "scene_picture", noted)
+    us.score(us.open_scene(path), tmp_path / "map.zarr", detector=TileMean(), scheduler="sync")
+    assert (tmp_path / "map.png").exists()
+    assert sides == [400]

@@ -80,9 +80,9 @@ def default_chunk(height: int, width: int, tile: int, stride: int) -> int:
     >>> default_chunk(900, 900, 600, 525), default_chunk(5000, 5000, 768, 672)
     (1024, 1344)
     """
-    if height * width >= FEW * LARGE**2 and tile > SMALL:
-        return stride * max(round(LARGE / stride), -(-tile // stride))
     side = SMALL if height * width < FEW * LARGE**2 else LARGE
+    if side == LARGE and tile > SMALL:
+        return stride * max(round(LARGE / stride), -(-tile // stride))
     while side < tile:
         side *= 2
     return side

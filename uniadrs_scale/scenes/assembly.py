@@ -24,13 +24,7 @@ from uniadrs_scale.scenes.masks import (
     warp_of,
     words_of_masks,
 )
-from uniadrs_scale.scenes.products.metadata import (
-    FOR_MASK,
-    FOR_UNITS,
-    FOR_VARIABLE,
-    Band,
-    Product,
-)
+from uniadrs_scale.scenes.products.metadata import FOR_MASK, FOR_UNITS, FOR_VARIABLE, Band, Product
 from uniadrs_scale.scenes.rasters import FileScene, RasterFile
 from uniadrs_scale.storage.urls import uri_name
 

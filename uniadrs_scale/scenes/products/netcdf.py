@@ -120,13 +120,14 @@ def _chosen(
         if len(found) > 1 and not has_magic(pattern):
             several = ", ".join(found)
             raise SceneError(f"variable='{pattern}' may be any of {several}. Pass one, or a list.")
-        data = (
-            p
-            for p in found
-            if "flag_meanings" not in contents.variable(p).attrs and not cf_flags(contents, p)
-        )
+        data = (path for path in found if not _has_classes(contents, path))
         chosen += (found[path] for path in natural_order(data) or found)
     return chosen
+
+
+def _has_classes(contents: Contents, path: str) -> bool:
+    """Return True if an array holds classes, even if they are not described as CF does it."""
+    return "flag_meanings" in contents.variable(path).attrs or bool(cf_flags(contents, path))
 
 
 def _refuse_unusable(contents: Contents, name: str | None = None) -> None:
@@ -147,7 +148,7 @@ def _data_arrays(contents: Contents, entries: list[Entry]) -> list[Entry]:
             for name in HELPERS:
                 words = str(attributes.get(name, "")).replace(":", " ").split()
                 helpers |= {p for word in words if (p := contents.nearest(entry.group, word))}
-            if "flag_meanings" in attributes or cf_flags(contents, entry.path):
+            if _has_classes(contents, entry.path):
                 helpers.add(entry.path)
     left = [e for e in _finest(contents, entries) if e.path not in helpers]
     return left or entries
